@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: MIT
+"""XMem video object tracking for ROS 2.
+
+Kept empty but for the search path: in a sourced ROS 2 workspace the generated `xmem_ros.msg` and `xmem_ros.srv` lie in
+the install space, the Python modules may lie in a source checkout, and both must be importable as one package.
+"""
+
+from pkgutil import extend_path
+
+__path__ = extend_path(__path__, __name__)

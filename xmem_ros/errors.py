@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: MIT
+"""Errors that a user can cause. Their text says what was given, what is allowed and what to do."""
+
+
+class XMemError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class FrameError(XMemError, ValueError):
+    """An image that cannot be used: shape, type, size, encoding or too little data."""
+
+
+class SeedError(XMemError, ValueError):
+    """A seed that cannot be used; no object was added or changed."""
+
+
+class UnknownObjectError(XMemError, KeyError):
+    """An id that names no object; nothing was changed."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ''
+
+
+class WeightsError(XMemError, ValueError):
+    """Weights that are absent, unreadable or of another model."""
+
+
+class DeviceError(XMemError, RuntimeError):
+    """A device that was asked for and is not there."""
+
+
+class ParameterError(XMemError, ValueError):
+    """A parameter or option that is unknown, of the wrong type or out of range."""
