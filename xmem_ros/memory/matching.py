@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: MIT
+"""Matching a query against memory: similarity, top-k affinity, readout.
+
+The anisotropic L2 similarity (XMem, eq. 3; n: memory position, q: query position)
+
+    S(n, q) = s_n / √C_k · [ −Σ_c e_c k_c² + 2 Σ_c k_c (e_c q_c) − Σ_c e_c q_c² ]
+
+is one matrix product of rows s/√C_k·[−k², 2k, −1], made once when a position is stored, with columns [e; e⊙q; Σ e q²].
+The arithmetic is float32: the terms nearly cancel.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def memory_rows(key: Tensor, shrinkage: Tensor) -> Tensor:
+    """key: …×N×CK, shrinkage: …×N×1 → augmented rows …×N×(2·CK+1)."""
+    scale = shrinkage / math.sqrt(key.shape[-1])
+    return torch.cat([-key.square() * scale, 2 * key * scale, -scale], -1)
+
+
+def query_rows(query: Tensor, selection: Tensor) -> Tensor:
+    """query, selection: …×Q×CK → augmented rows …×Q×(2·CK+1); S = query_rows · memory_rowsᵀ, query-major."""
+    selected = selection * query
+    return torch.cat([selection, selected, (selected * query).sum(-1, keepdim=True)], -1)
+
+
+def topk_affinity(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Softmax over the k most similar memory positions of each query.
+
+    similarity: Q×N, −inf where a position must not be read; fewer than k positions are all taken. Returns weights Q×k'
+    that sum to 1 and positions Q×k' (int64). Weights of −inf positions are exactly 0; a query for which no position is
+    allowed gets weights 0.
+    """
+    best, positions = similarity.topk(min(k, similarity.shape[1]), dim=1, sorted=False)
+    peak = best.amax(1, keepdim=True)
+    weights = torch.exp(best - torch.where(peak.isneginf(), torch.zeros_like(peak), peak))
+    return weights / weights.sum(1, keepdim=True).clamp_min(1e-30), positions
+
+
+def readout(values: Tensor, weights: Tensor, positions: Tensor) -> Tensor:
+    """Weighted sum of gathered values: values N×CV, weights and positions Q×k → Q×CV in the dtype of `values`."""
+    return torch.nn.functional.embedding_bag(
+        positions, values, per_sample_weights=weights.to(values.dtype), mode='sum'
+    )

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: MIT
+"""Blocks of the fusers and the decoder (REFERENCE: XMem, section 3.3 and its supplement).
+
+Tensors that depend on an object are laid out B×O×C×H×W, those of the image alone B×C×H×W. Attribute names are those of
+the official checkpoints.
+"""
+
+from collections import OrderedDict
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
+    """A biased 3×3 convolution that keeps the size."""
+    return nn.Conv2d(in_channels, out_channels, 3, padding=1)
+
+
+def per_object(layer: nn.Module, g: Tensor) -> Tensor:
+    """Apply a layer of images to every object: B×O×C×H×W → B×O×C'×H'×W'."""
+    out = layer(g.flatten(0, 1))
+    return out.view(*g.shape[:2], *out.shape[1:])
+
+
+def shared_conv(conv: nn.Conv2d, image: Tensor, g: Tensor) -> Tensor:
+    """Convolve [image ‖ g] with the image's part computed once for all objects.
+
+    image: B×C₁×H×W, g: B×O×C₂×H×W, conv of C₁ + C₂ input channels → B×O×C×H×W. Equal to convolving the
+    concatenation, up to rounding.
+    """
+    split = image.shape[1]
+    of_image = F.conv2d(image, conv.weight[:, :split], conv.bias, padding=conv.padding)
+    of_objects = F.conv2d(g.flatten(0, 1), conv.weight[:, split:], padding=conv.padding)
+    return of_objects.view(*g.shape[:2], *of_objects.shape[1:]) + of_image.unsqueeze(1)
+
+
+class ResidualBlock(nn.Module):
+    """Pre-activation block without normalisation; the shortcut is a 3×3 convolution where the widths differ."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.downsample = conv3x3(in_channels, out_channels) if in_channels != out_channels else None
+        self.conv1 = conv3x3(in_channels, out_channels)
+        self.conv2 = conv3x3(out_channels, out_channels)
+
+    def forward(self, g: Tensor, image: Tensor | None = None) -> Tensor:
+        """g: B×O×C×H×W; with `image` (B×C'×H×W) the block's input is [image ‖ g] for every object."""
+        if image is None:
+            hidden = per_object(self.conv1, F.relu(g))
+            shortcut = g if self.downsample is None else per_object(self.downsample, g)
+        else:
+            hidden = shared_conv(self.conv1, F.relu(image), F.relu(g))
+            if self.downsample is None:
+                shortcut = torch.cat([image.unsqueeze(1).expand(-1, g.shape[1], -1, -1, -1), g], 2)
+            else:
+                shortcut = shared_conv(self.downsample, image, g)
+        return per_object(self.conv2, F.relu(hidden)) + shortcut
+
+
+class ChannelGate(nn.Module):
+    """Channel attention of CBAM: average and maximum through one perceptron."""
+
+    def __init__(self, channels: int, reduction: int):
+        super().__init__()
+        self.mlp = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(channels, channels // reduction),
+            nn.ReLU(),
+            nn.Linear(channels // reduction, channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: B×C×H×W."""
+        gate = self.mlp(x.mean((2, 3))) + self.mlp(x.amax((2, 3)))
+        return x * torch.sigmoid(gate)[:, :, None, None]
+
+
+class SpatialGate(nn.Module):
+    """Spatial attention of CBAM: a 7×7 convolution of (maximum, mean) over the channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spatial = nn.Sequential(OrderedDict(conv=nn.Conv2d(2, 1, 7, padding=3)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: B×C×H×W."""
+        pooled = torch.cat([x.amax(1, keepdim=True), x.mean(1, keepdim=True)], 1)
+        return x * torch.sigmoid(self.spatial(pooled))
+
+
+class ChannelSpatialAttention(nn.Module):
+    """CBAM (Woo et al., ECCV 2018)."""
+
+    def __init__(self, channels: int, reduction: int):
+        super().__init__()
+        self.ChannelGate = ChannelGate(channels, reduction)
+        self.SpatialGate = SpatialGate()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: B×C×H×W."""
+        return self.SpatialGate(self.ChannelGate(x))
+
+
+class Fuser(nn.Module):
+    """Merges an image feature into every object's feature: block, x + attention(x), block."""
+
+    def __init__(self, image_channels: int, object_channels: int, out_channels: int, reduction: int):
+        super().__init__()
+        self.block1 = ResidualBlock(image_channels + object_channels, out_channels)
+        self.attention = ChannelSpatialAttention(out_channels, reduction)
+        self.block2 = ResidualBlock(out_channels, out_channels)
+
+    def forward(self, image: Tensor, g: Tensor) -> Tensor:
+        """image: B×C₁×H×W, g: B×O×C₂×H×W → B×O×C×H×W."""
+        g = self.block1(g, image)
+        return self.block2(g + per_object(self.attention, g))
+
+
+class UpBlock(nn.Module):
+    """Doubles the resolution and adds the image's skip feature."""
+
+    def __init__(self, skip_channels: int, in_channels: int, out_channels: int):
+        super().__init__()
+        self.skip_conv = conv3x3(skip_channels, in_channels)
+        self.out_conv = ResidualBlock(in_channels, out_channels)
+
+    def forward(self, skip: Tensor, g: Tensor) -> Tensor:
+        """skip: B×C₁×2H×2W, g: B×O×C₂×H×W → B×O×C×2H×2W."""
+        up = F.interpolate(g.flatten(0, 1), scale_factor=2, mode='bilinear', align_corners=False)
+        up = up.view(*g.shape[:2], *up.shape[1:])
+        return self.out_conv(up + self.skip_conv(skip).unsqueeze(1))

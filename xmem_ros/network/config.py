@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: MIT
+"""Widths and depths of the network; everything can be read off a state dict."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from xmem_ros.errors import WeightsError
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Shape of an XMem network.
+
+    `*_widths` are the planes of a trunk's stem and three stages (a bottleneck stage puts out four times its planes);
+    `*_depths` count the blocks of each stage.
+    """
+
+    key_bottleneck: bool = True
+    key_widths: tuple[int, int, int, int] = (64, 64, 128, 256)
+    key_depths: tuple[int, int, int] = (3, 4, 6)
+    value_widths: tuple[int, int, int, int] = (64, 64, 128, 256)
+    value_depths: tuple[int, int, int] = (2, 2, 2)
+    key_dim: int = 64
+    value_dim: int = 512
+    sensory_dim: int = 64  # 0: a model without sensory memory
+    sensory_mid: int = 256
+    decoder_widths: tuple[int, int, int] = (512, 256, 256)  # at strides 16, 8 and 4
+    gate_reduction: int = 16
+    train_norm: bool = False  # XMem's batch norms stay as they came from ImageNet
+
+    @property
+    def feature_widths(self) -> tuple[int, int, int]:
+        """Channels of f16, f8 and f4."""
+        expansion = 4 if self.key_bottleneck else 1
+        _, w4, w8, w16 = self.key_widths
+        return w16 * expansion, w8 * expansion, w4 * expansion
+
+
+XMEM = NetworkConfig()
+COMPACT = NetworkConfig(
+    key_bottleneck=False,
+    key_widths=(32, 32, 64, 128),
+    key_depths=(2, 2, 4),
+    value_widths=(24, 24, 48, 96),
+    value_depths=(1, 1, 1),
+    key_dim=48,
+    value_dim=128,
+    sensory_dim=32,
+    sensory_mid=64,
+    decoder_widths=(128, 96, 64),
+    gate_reduction=8,
+    train_norm=True,
+)
+CONFIGS = {'xmem': XMEM, 'compact': COMPACT}
+
+
+def config_from_state_dict(state: Mapping[str, Any]) -> NetworkConfig:
+    """Read every width and depth off the entries' names and shapes.
+
+    `state` maps names to anything with a `shape`. Raises `WeightsError` where an entry is missing that every XMem
+    network has.
+    """
+
+    def width(name: str, dim: int = 0) -> int:
+        if name not in state:
+            raise WeightsError(f'these are not the weights of an XMem network: the entry {name!r} is missing')
+        return int(state[name].shape[dim])
+
+    def depth(prefix: str) -> int:
+        found = {int(m.group(1)) for name in state if (m := re.match(re.escape(prefix) + r'\.(\d+)\.', name))}
+        if not found:
+            raise WeightsError(f'these are not the weights of an XMem network: no entry begins with {prefix!r}')
+        return max(found) + 1
+
+    def widths(prefix: str, stages: tuple[str, str, str]) -> tuple[int, int, int, int]:
+        first, second, third = (width(f'{prefix}.{stage}.0.conv1.weight') for stage in stages)
+        return width(f'{prefix}.conv1.weight'), first, second, third
+
+    key_stages, value_stages = ('res2', 'layer2', 'layer3'), ('layer1', 'layer2', 'layer3')
+    sensory = 'decoder.hidden_update.transform.weight' in state
+    value_dim = width('value_encoder.fuser.block2.conv2.weight')
+    return NetworkConfig(
+        key_bottleneck='key_encoder.res2.0.conv3.weight' in state,
+        key_widths=widths('key_encoder', key_stages),
+        key_depths=(depth('key_encoder.res2'), depth('key_encoder.layer2'), depth('key_encoder.layer3')),
+        value_widths=widths('value_encoder', value_stages),
+        value_depths=(depth('value_encoder.layer1'), depth('value_encoder.layer2'), depth('value_encoder.layer3')),
+        key_dim=width('key_proj.key_proj.weight'),
+        value_dim=value_dim,
+        sensory_dim=width('decoder.hidden_update.transform.weight') // 3 if sensory else 0,
+        sensory_mid=width('decoder.hidden_update.g16_conv.weight') if sensory else 0,
+        decoder_widths=(
+            width('decoder.fuser.block2.conv2.weight'),
+            width('decoder.up_16_8.out_conv.conv2.weight'),
+            width('decoder.up_8_4.out_conv.conv2.weight'),
+        ),
+        gate_reduction=value_dim // width('value_encoder.fuser.attention.ChannelGate.mlp.1.weight'),
+        train_norm='key_encoder.res2.0.conv3.weight' not in state,
+    )

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: MIT
+"""Key encoder, key projection and value encoder. The residual blocks are torchvision's."""
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from xmem_ros.network.blocks import Fuser, conv3x3, per_object
+from xmem_ros.network.config import NetworkConfig
+from xmem_ros.network.sensory import DeepUpdate
+
+
+def residual_stage(
+    block: type[BasicBlock] | type[Bottleneck], channels: int, planes: int, depth: int, stride: int
+) -> nn.Sequential:
+    """One stage of a ResNet, as torchvision builds it."""
+    out = planes * block.expansion
+    shortcut = None
+    if stride != 1 or channels != out:
+        shortcut = nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+    blocks = [block(channels, planes, stride, shortcut)]
+    blocks += [block(out, planes) for _ in range(depth - 1)]
+    return nn.Sequential(*blocks)
+
+
+class KeyEncoder(nn.Module):
+    """A ResNet to stride 16: features f16, f8 and f4 of an image."""
+
+    def __init__(self, config: NetworkConfig):
+        super().__init__()
+        block = Bottleneck if config.key_bottleneck else BasicBlock
+        stem, w4, w8, w16 = config.key_widths
+        d4, d8, d16 = config.key_depths
+        self.conv1 = nn.Conv2d(3, stem, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(stem)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        self.res2 = residual_stage(block, stem, w4, d4, 1)
+        self.layer2 = residual_stage(block, w4 * block.expansion, w8, d8, 2)
+        self.layer3 = residual_stage(block, w8 * block.expansion, w16, d16, 2)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """image: B×3×H×W, normalised; H and W multiples of 16 → f16, f8, f4, each B×C×(H/s)×(W/s)."""
+        f4 = self.res2(self.maxpool(self.relu(self.bn1(self.conv1(image)))))
+        f8 = self.layer2(f4)
+        return self.layer3(f8), f8, f4
+
+
+class KeyProjection(nn.Module):
+    """f16 → key, shrinkage (of a memory position), selection (of a query position)."""
+
+    def __init__(self, channels: int, key_dim: int):
+        super().__init__()
+        self.key_proj = conv3x3(channels, key_dim)
+        self.d_proj = conv3x3(channels, 1)
+        self.e_proj = conv3x3(channels, key_dim)
+        nn.init.orthogonal_(self.key_proj.weight)
+        nn.init.zeros_(self.key_proj.bias)
+
+    def forward(self, f16: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """f16: B×C×h×w → float32 key B×CK×h×w, shrinkage B×1×h×w ≥ 1, selection B×CK×h×w in 0…1."""
+        shrinkage = self.d_proj(f16).float() ** 2 + 1
+        return self.key_proj(f16).float(), shrinkage, torch.sigmoid(self.e_proj(f16).float())
+
+
+class ValueEncoder(nn.Module):
+    """A ResNet over image and masks, fused with f16: a value per object, and the deep sensory update."""
+
+    def __init__(self, config: NetworkConfig):
+        super().__init__()
+        stem, w4, w8, w16 = config.value_widths
+        d4, d8, d16 = config.value_depths
+        self.conv1 = nn.Conv2d(5, stem, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(stem)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        self.layer1 = residual_stage(BasicBlock, stem, w4, d4, 1)
+        self.layer2 = residual_stage(BasicBlock, w4, w8, d8, 2)
+        self.layer3 = residual_stage(BasicBlock, w8, w16, d16, 2)
+        self.fuser = Fuser(config.feature_widths[0], w16, config.value_dim, config.gate_reduction)
+        self.hidden_reinforce = DeepUpdate(config.value_dim, config.sensory_dim) if config.sensory_dim else None
+
+    def trunk(self, x: Tensor) -> Tensor:
+        """B×5×H×W (RGB, this object's mask, the others' masks) → g16 B×C×(H/16)×(W/16)."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        return self.layer3(self.layer2(self.layer1(x)))
+
+    def forward(
+        self, image: Tensor, f16: Tensor, masks: Tensor, sensory: Tensor | None, deep_update: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Encode what each object looks like here.
+
+        image: B×3×H×W, f16: B×C×h×w, masks: B×O×H×W probabilities, sensory: B×O×CS×h×w.
+        Returns the value B×O×CV×h×w and the sensory memory, updated if `deep_update`.
+        """
+        others = masks.sum(1, keepdim=True) - masks if masks.shape[1] > 1 else torch.zeros_like(masks)
+        rgb = image.unsqueeze(1).expand(-1, masks.shape[1], -1, -1, -1)
+        stacked = torch.cat([rgb, masks.unsqueeze(2).to(rgb.dtype), others.unsqueeze(2).to(rgb.dtype)], 2)
+        value = self.fuser(f16, per_object(self.trunk, stacked))
+        if deep_update and self.hidden_reinforce is not None and sensory is not None:
+            sensory = self.hidden_reinforce(value, sensory)
+        return value, sensory

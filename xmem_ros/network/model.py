@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: MIT
+"""The XMem network as one module: three functions that the tracker and the training call."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from xmem_ros.network.config import NetworkConfig
+from xmem_ros.network.decoder import Decoder
+from xmem_ros.network.encoders import KeyEncoder, KeyProjection, ValueEncoder
+
+IMAGE_MEAN = (0.485, 0.456, 0.406)  # ImageNet's, RGB
+IMAGE_STD = (0.229, 0.224, 0.225)
+STRIDE = 16
+
+
+@dataclass
+class EncodedImage:
+    """What the key encoder says of a frame."""
+
+    key: Tensor  # B×CK×h×w, float32
+    shrinkage: Tensor  # B×1×h×w, float32
+    selection: Tensor  # B×CK×h×w, float32
+    features: tuple[Tensor, Tensor, Tensor]  # f16, f8, f4: B×C×(H/s)×(W/s)
+
+
+class XMemNetwork(nn.Module):
+    """Key encoder, value encoder and decoder; holds no memory of any video."""
+
+    def __init__(self, config: NetworkConfig):
+        super().__init__()
+        self.config = config
+        self.key_encoder = KeyEncoder(config)
+        self.key_proj = KeyProjection(config.feature_widths[0], config.key_dim)
+        self.value_encoder = ValueEncoder(config)
+        self.decoder = Decoder(config)
+
+    def train(self, mode: bool = True) -> 'XMemNetwork':
+        """Set training mode; batch norms stay in evaluation mode unless the configuration trains them."""
+        super().train(mode)
+        if not self.config.train_norm:
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
+
+    def encode_image(self, image: Tensor) -> EncodedImage:
+        """image: B×3×H×W normalised, H and W multiples of 16."""
+        features = self.key_encoder(image)
+        return EncodedImage(*self.key_proj(features[0]), features)
+
+    def encode_value(
+        self, image: Tensor, f16: Tensor, masks: Tensor, sensory: Tensor | None, deep_update: bool = True
+    ) -> tuple[Tensor, Tensor | None]:
+        """masks: B×O×H×W → value B×O×CV×h×w and the (deeply updated) sensory memory B×O×CS×h×w."""
+        return self.value_encoder(image, f16, masks, sensory, deep_update)
+
+    def decode(
+        self,
+        features: tuple[Tensor, Tensor, Tensor],
+        readout: Tensor,
+        sensory: Tensor | None,
+        update: bool = True,
+    ) -> tuple[Tensor, Tensor | None]:
+        """readout: B×O×CV×h×w → logits B×O×H×W (before the sigmoid) and the sensory memory."""
+        return self.decoder(features, readout, sensory, update)
+
+    def zero_sensory(self, batch: int, objects: int, size: tuple[int, int]) -> Tensor | None:
+        """A new object's sensory memory, B×O×CS×h×w; None for a model without one."""
+        if not self.config.sensory_dim:
+            return None
+        device = next(self.parameters()).device
+        return torch.zeros(batch, objects, self.config.sensory_dim, *size, device=device)

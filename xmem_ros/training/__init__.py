@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Training: footage, clips, losses and the loop."""

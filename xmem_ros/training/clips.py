@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: MIT
+"""Training clips: real motion from videos, synthetic motion of stills, pasted objects that move across either.
+
+A sample is a function of (seed, index) alone, so that a run can be repeated and resumed.
+"""
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from xmem_ros.network.model import IMAGE_MEAN, IMAGE_STD
+from xmem_ros.training.footage import Footage
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """How clips are made. Lengths in frames, sizes in px, probabilities 0…1."""
+
+    size: int = 128
+    frames: int = 3
+    objects: int = 2
+    max_skip: int = 12
+    still_share: float = 1 / 3
+    paste: float = 0.5  # chance that another object moves across the clip
+    paste_labelled: float = 0.6  # chance that it is to be tracked, too; else it is a distractor
+    zoom: tuple[float, float] = (0.45, 1.25)  # output px per source px, for a source of 256 px
+    colour: float = 0.3  # strength of the colour jitter
+    blur: float = 0.15
+
+
+class Clips(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """Clips of `frames` frames: images T×3×S×S (normalised), labels T×S×S (uint8, 0…O), valid O (bool)."""
+
+    def __init__(self, videos: list[Footage], stills: list[Footage], config: ClipConfig, seed: int, length: int):
+        self.videos, self.stills, self.config, self.seed, self.length = videos, stills, config, seed, length
+        counts = np.array([math.sqrt(len(video.frames)) for video in videos])
+        self.video_weights = counts / counts.sum() if len(videos) else counts
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        rng = np.random.default_rng((self.seed, index))
+        for _ in range(20):
+            images, labels = self._clip(rng)
+            present = [value for value in np.unique(labels[0]) if value and (labels[0] == value).sum() >= 40]
+            if present:
+                break
+        rng.shuffle(present)
+        chosen = present[: self.config.objects]
+        table = np.zeros(256, np.uint8)
+        for slot, value in enumerate(chosen, 1):
+            table[value] = slot
+        images = _photometric(images, self.config, rng)
+        pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
+        mean, std = torch.tensor(IMAGE_MEAN).view(3, 1, 1), torch.tensor(IMAGE_STD).view(3, 1, 1)
+        valid = torch.arange(self.config.objects) < len(chosen)
+        return (pixels - mean) / std, torch.from_numpy(table[np.stack(labels)]), valid
+
+    def _clip(self, rng: np.random.Generator) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        still = not self.videos or (len(self.stills) > 0 and rng.random() < self.config.still_share)
+        if still:
+            source = self.stills[rng.integers(len(self.stills))]
+            picked = [0] * self.config.frames
+        else:
+            source = self.videos[rng.choice(len(self.videos), p=self.video_weights)]
+            picked = self._frame_numbers(len(source.frames), rng)
+        size = self.config.size
+        start = source.labels[picked[0]]
+        motion = _Motion.across(start, size, rng, self.config, strength=1.0 if still else 0.25)
+        images, labels = [], []
+        for step, number in enumerate(picked):
+            matrix = motion.at(step)
+            images.append(_warp(source.frames[number], matrix, size, cv2.INTER_LINEAR, cv2.BORDER_REFLECT_101))
+            labels.append(_warp(source.labels[number], matrix, size, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT))
+        if rng.random() < self.config.paste:
+            labelled = rng.random() < self.config.paste_labelled
+            self._paste(images, labels, 200 if labelled else 0, rng, own=source if rng.random() < 0.3 else None)
+        if rng.random() < 0.5:
+            images = [np.ascontiguousarray(image[:, ::-1]) for image in images]
+            labels = [np.ascontiguousarray(label[:, ::-1]) for label in labels]
+        return images, labels
+
+    def _frame_numbers(self, count: int, rng: np.random.Generator) -> list[int]:
+        skip = int(rng.integers(1, self.config.max_skip + 1))
+        skip = max(1, min(skip, (count - 1) // max(self.config.frames - 1, 1)))
+        first = int(rng.integers(0, max(count - skip * (self.config.frames - 1), 1)))
+        numbers = [min(first + step * skip, count - 1) for step in range(self.config.frames)]
+        return numbers[::-1] if rng.random() < 0.5 else numbers
+
+    def _paste(
+        self,
+        images: list[np.ndarray],
+        labels: list[np.ndarray],
+        value: int,
+        rng: np.random.Generator,
+        own: Footage | None,
+    ) -> None:
+        """Move a cut-out over the clip; `own` takes the cut-out from the clip's footage: a look-alike."""
+        pool = self.stills if self.stills and (not self.videos or rng.random() < 0.5) else self.videos
+        source = own or pool[rng.integers(len(pool))]
+        number = int(rng.integers(len(source.frames)))
+        mask = source.labels[number] > 0
+        if mask.sum() < 100:
+            return
+        size = self.config.size
+        motion = _Motion.across(mask, size, rng, self.config, strength=1.5, cut_out=True)
+        for step, (image, label) in enumerate(zip(images, labels, strict=True)):
+            matrix = motion.at(step)
+            pasted = _warp(source.frames[number], matrix, size, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
+            alpha = _warp(mask.astype(np.uint8) * 255, matrix, size, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
+            soft = cv2.GaussianBlur(alpha, (3, 3), 0)[:, :, None].astype(np.float32) / 255
+            image[:] = (pasted * soft + image * (1 - soft)).astype(np.uint8)
+            label[alpha > 127] = value
+
+
+class _Motion:
+    """A smooth random similarity motion of the source under the clip's window."""
+
+    def __init__(self, centre: np.ndarray, target: np.ndarray, zoom: float, rates: np.ndarray, aspect: float):
+        self.centre, self.target, self.zoom, self.rates, self.aspect = centre, target, zoom, rates, aspect
+
+    @classmethod
+    def across(
+        cls,
+        labels: np.ndarray,
+        size: int,
+        rng: np.random.Generator,
+        config: ClipConfig,
+        strength: float,
+        cut_out: bool = False,
+    ) -> '_Motion':
+        """Look at an object of `labels` (H×W); `strength` scales how fast window and source move apart."""
+        ys, xs = np.nonzero(labels)
+        height, width = labels.shape[:2]
+        if len(xs):
+            pick = rng.integers(len(xs))
+            centre = np.array([xs[pick], ys[pick]], float)
+            extent = math.sqrt(len(xs))
+        else:
+            centre = np.array([rng.uniform(0, width), rng.uniform(0, height)])
+            extent = 0.3 * min(height, width)
+        if cut_out:
+            zoom = size * rng.uniform(0.12, 0.5) / max(extent, 1.0)
+            target = rng.uniform(0.05, 0.95, 2) * size
+        else:
+            zoom = math.exp(rng.uniform(*np.log(config.zoom))) * 256 / min(height, width)
+            zoom = max(zoom, 1.0 * size / max(height, width) * 0.9)
+            target = rng.uniform(0.25, 0.75, 2) * size
+            # keep the window inside the picture where that is possible
+            for axis, length in enumerate((width, height)):
+                if length * zoom >= size:
+                    low = size - (length - centre[axis]) * zoom
+                    target[axis] = np.clip(target[axis], low, centre[axis] * zoom)
+        rates = rng.normal(0, 1, 8) * strength
+        rates *= np.array([0.06 * size, 0.06 * size, 0.10, 0.06, 0.03 * size, 0.03 * size, 0.04, 0.05])
+        return cls(centre, target, zoom, rates, math.exp(rng.normal(0, 0.08)))
+
+    def at(self, step: int) -> np.ndarray:
+        """The 2×3 matrix from source to window pixels in frame `step`."""
+        wobble = math.sin(1.7 * step)
+        dx = self.rates[0] * step + self.rates[4] * wobble
+        dy = self.rates[1] * step + self.rates[5] * wobble
+        angle = self.rates[2] * step + self.rates[6] * wobble
+        zoom = self.zoom * math.exp(self.rates[3] * step)
+        shear = self.rates[7] * step
+        cos, sin = math.cos(angle) * zoom, math.sin(angle) * zoom
+        linear = np.array([[cos * self.aspect, -sin + shear * zoom], [sin, cos / self.aspect]])
+        shift = self.target + (dx, dy) - linear @ self.centre
+        return np.hstack([linear, shift[:, None]])
+
+
+def _warp(image: np.ndarray, matrix: np.ndarray, size: int, interpolation: int, border: int) -> np.ndarray:
+    return cv2.warpAffine(image, matrix, (size, size), flags=interpolation, borderMode=border)
+
+
+def _photometric(images: list[np.ndarray], config: ClipConfig, rng: np.random.Generator) -> list[np.ndarray]:
+    """Brightness, contrast, gamma, saturation and tint for the clip, a little more on each frame; sometimes blur."""
+    strength = config.colour
+    gain, gamma = math.exp(rng.normal(0, strength / 2)), math.exp(rng.normal(0, strength / 2))
+    tint, saturation = np.exp(rng.normal(0, strength / 6, 3)), max(0.0, 1 + rng.normal(0, strength))
+    if rng.random() < 0.05:
+        saturation = 0.0
+    blur = rng.random() < config.blur
+    ramp = np.linspace(0, 1, 256)
+    out = []
+    for image in images:
+        level = gain * math.exp(rng.normal(0, strength / 8))
+        table = np.stack([np.clip(255 * (ramp**gamma) * level * t, 0, 255) for t in tint], -1).astype(np.uint8)
+        image = cv2.LUT(image, table[None])
+        if abs(saturation - 1) > 0.05:
+            grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+            image = cv2.addWeighted(image, saturation, grey, 1 - saturation, 0)
+        if blur:
+            length = int(rng.integers(2, 6))
+            kernel = np.zeros((length, length), np.float32)
+            cv2.line(kernel, (0, int(rng.integers(length))), (length - 1, int(rng.integers(length))), 1.0)
+            image = cv2.filter2D(image, -1, kernel / kernel.sum())
+        out.append(image)
+    return out

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: MIT
+"""One differentiable pass over a batch of clips: memory grows by every frame, read with the full softmax."""
+
+import torch
+from torch import Tensor
+
+from xmem_ros.memory.matching import memory_rows, query_rows
+from xmem_ros.network.aggregation import aggregate_logits
+from xmem_ros.network.model import EncodedImage, XMemNetwork
+
+
+def _positions(x: Tensor) -> Tensor:
+    """B×C×h×w → B×hw×C."""
+    return x.flatten(2).transpose(1, 2)
+
+
+def _frame(encoded: EncodedImage, step: int, batch: int) -> EncodedImage:
+    """The part of a time-major batch (T·B×…) that belongs to one frame."""
+    part = slice(step * batch, (step + 1) * batch)
+    f16, f8, f4 = encoded.features
+    return EncodedImage(
+        encoded.key[part], encoded.shrinkage[part], encoded.selection[part], (f16[part], f8[part], f4[part])
+    )
+
+
+def track_clip(
+    network: XMemNetwork, images: Tensor, first: Tensor, valid: Tensor, deep_update: float, generator: torch.Generator
+) -> Tensor:
+    """Follow the first frame's masks through each clip.
+
+    images: B×T×3×H×W, first: B×O×H×W masks of frame 0, valid: B×O bool (object slots in use), deep_update: chance of
+    the deep update on frames after the first. Returns aggregated logits B×(T−1)×(1+O)×H×W, −inf in empty slots.
+    """
+    batch, length = images.shape[:2]
+    objects = first.shape[1]
+    encoded = network.encode_image(images.transpose(0, 1).flatten(0, 1))
+    selector = valid[:, :, None, None].float()
+    empty = torch.cat([torch.zeros_like(valid[:, :1]), ~valid], 1)[:, :, None, None]
+    masks = first.float() * selector
+    frame = _frame(encoded, 0, batch)
+    height, width = frame.key.shape[-2:]
+    sensory = network.zero_sensory(batch, objects, (height, width))
+    rows: list[Tensor] = []
+    values: list[Tensor] = []
+    logits = []
+    for step in range(length):
+        frame = _frame(encoded, step, batch)
+        if step:
+            with torch.autocast(images.device.type, enabled=False):
+                query = query_rows(_positions(frame.key), _positions(frame.selection))
+                affinity = torch.softmax(query @ torch.cat(rows, 1).transpose(1, 2), -1)  # B×Q×N
+            memory = torch.cat(values, 1)  # B×N×(O·CV)
+            readout = (affinity.to(memory.dtype) @ memory).transpose(1, 2)
+            readout = readout.reshape(batch, objects, -1, height, width)
+            last = step == length - 1
+            raw, sensory = network.decode(frame.features, readout, sensory, update=not last)
+            joint = aggregate_logits(torch.sigmoid(raw) * selector, 1).masked_fill(empty, float('-inf'))
+            logits.append(joint)
+            masks = torch.softmax(joint, 1)[:, 1:]
+            if last:
+                break
+        deep = step == 0 or torch.rand((), generator=generator).item() < deep_update
+        value, sensory = network.encode_value(images[:, step], frame.features[0], masks, sensory, deep)
+        rows.append(memory_rows(_positions(frame.key), _positions(frame.shrinkage)))
+        values.append(_positions(value.flatten(1, 2)))
+    return torch.stack(logits, 1)
