@@ -31,9 +31,9 @@ _LEAVER = (
 class RenderedScene:
     """A sequence of frames and label images.
 
-    Objects start apart from one another, all in full view. One crosses in front of the others, one leaves the frame and
-    returns (it is gone from frame 65 to 105 or so of every 150), the rest stay about where they are; all of them turn, change
-    size and pass through changing light.
+    Objects start apart from one another, all in full view. One crosses in front of the others, one leaves the frame
+    and returns (it is gone from frame 65 to 105 or so of every 150), the rest stay about where they are; all of them
+    turn, change size and pass through changing light.
 
     Arguments:
         size: height and width, px; at least 64 each.
@@ -80,7 +80,7 @@ class RenderedScene:
         return (self[index] for index in range(self.frames))
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Frame H×W×3 uint8 RGB and labels H×W uint8 (0 background, k + 1 object k) of one index; negative ones count from the end."""
+        """Frame H×W×3 uint8 RGB and labels H×W uint8 (0 background, k + 1 object k); a negative index is from the end."""
         index = range(self.frames)[index]
         height, width = self.size
         camera = self._camera(index)
@@ -172,7 +172,7 @@ def _path(k: int, objects: int, width: float, random: np.random.Generator) -> np
 
 
 def _periodic_spline(frames: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """A closed cubic Hermite curve (finite-difference tangents) through values K×D at frames K, sampled at PERIOD frames."""
+    """PERIOD×D samples of a closed cubic Hermite curve (finite-difference tangents) through values K×D at frames K."""
     knots = np.concatenate((frames[-1:] - PERIOD, frames, frames[:2] + PERIOD))
     points = np.concatenate((values[-1:], values, values[:2]))
     slopes = (points[2:] - points[:-2]) / (knots[2:] - knots[:-2])[:, None]

@@ -17,7 +17,7 @@ def _colour(hue: float, saturation: float, value: float) -> np.ndarray:
 
 
 def _noise(shape: tuple[int, int], cells: float, random: np.random.Generator) -> np.ndarray:
-    """H×W float32 in about -1…1: smooth noise in three octaves; the coarsest has so many cells along the longer side."""
+    """H×W float32 in about -1…1: smooth noise in three octaves; the coarsest has `cells` along the longer side."""
     height, width = shape
     total = np.zeros(shape, np.float32)
     for octave in range(3):
@@ -120,7 +120,7 @@ def render(name: str, side: int, random: np.random.Generator) -> np.ndarray:
 
 
 def room(height: int, width: int, random: np.random.Generator) -> np.ndarray:
-    """A wall with pictures and a wooden table, uint8 RGB, large enough for the camera's motion at frames of height×width."""
+    """A wall with pictures and a wooden table, uint8 RGB, with room for the camera's motion at frames of height×width."""
     tall, wide = round(height * 1.45), round(width * 1.5)
     y, x = np.mgrid[0:tall, 0:wide].astype(np.float32)
     x, y = x / height, y / height  # so shapes keep their proportions

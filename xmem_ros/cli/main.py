@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: MIT
+"""`xmem-ros`: the command line. Each sub-command is a module beside this one."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from xmem_ros.errors import XMemError
+
+COMMANDS = ('track', 'evaluate', 'train')
+USAGE_ERROR = 2  # the exit code for whatever the user can put right
+INTERRUPTED = 130
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Build the parser of all sub-commands; each sets `run`, which takes the arguments and returns the exit code."""
+    parser = argparse.ArgumentParser(prog='xmem-ros', description='Follow objects through video, pixel by pixel.')
+    commands = parser.add_subparsers(title='commands', dest='command', required=True, metavar='COMMAND')
+    for name in COMMANDS:
+        importlib.import_module(f'xmem_ros.cli.{name}').add_parser(commands)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0 done, 2 something for the user to put right, 130 interrupted."""
+    args = make_parser().parse_args(arguments)
+    try:
+        return int(args.run(args))
+    except (XMemError, OSError) as error:
+        print(f'xmem-ros {args.command}: error: {error}', file=sys.stderr)
+        return USAGE_ERROR
+    except KeyboardInterrupt:
+        print(f'xmem-ros {args.command}: interrupted', file=sys.stderr)
+        return INTERRUPTED
+
+
+if __name__ == '__main__':
+    sys.exit(main())

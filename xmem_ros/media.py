@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: MIT
+"""Files of images: a clip read from a video or a folder, masks read and written, a video written. No ROS, no torch."""
+
+from __future__ import annotations
+
+import os
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps
+
+from xmem_ros.errors import FrameError, SeedError
+from xmem_ros.overlay import PALETTE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
+FOLDER_RATE = 30.0  # frames a second of a folder, which does not say
+VOID = 255
+
+_OPEN_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises for damaged files
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The folder's images in the order of their names; hidden files are left out."""
+    files = (file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(file for file in files if file.is_file() and not file.name.startswith('.'))
+
+
+def read_image(path: Path) -> np.ndarray:
+    """H×W×3 uint8 RGB.
+
+    Raises:
+        FrameError: the file is absent, damaged, cut short, or has more than eight bits a channel.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith(('I', 'F')):
+                raise FrameError(f'{path}: {image.mode} image; images of eight bits a channel are read')
+            return np.array(ImageOps.exif_transpose(image).convert('RGB'))
+    except FileNotFoundError:
+        raise FrameError(f'{path}: no such image') from None
+    except FrameError:
+        raise
+    except _OPEN_ERRORS as error:
+        raise FrameError(f'{path}: not a readable image ({error}); replace or remove the file') from error
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """H×W uint8: the values of a palette, grey or one-bit image (one-bit: 0 and 255).
+
+    Raises:
+        SeedError: the file is absent, damaged, or of a kind that does not hold values exactly.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.format in ('JPEG', 'WEBP') or image.mode not in ('P', 'L', '1'):
+                raise SeedError(
+                    f'{path}: {image.format} image of mode {image.mode}; '
+                    'a mask is a palette, grey (8-bit) or one-bit PNG whose values are the objects'
+                )
+            return np.array(image.convert('L') if image.mode == '1' else image)
+    except FileNotFoundError:
+        raise SeedError(f'{path}: no such mask') from None
+    except SeedError:
+        raise
+    except _OPEN_ERRORS as error:
+        raise SeedError(f'{path}: not a readable mask ({error}); replace or remove the file') from error
+
+
+def objects_of(mask: np.ndarray) -> dict[int, np.ndarray]:
+    """The objects of a mask H×W uint8: their value → H×W bool, in order of value.
+
+    0 is background. 255 is void, except in a mask of only 0 and 255, which is one object with the value 1.
+    """
+    values = [value for value in np.unique(mask).tolist() if value]
+    if values == [VOID]:
+        return {1: mask == VOID}
+    return {value: mask == value for value in values if value != VOID}
+
+
+def write_labels(path: Path, labels: np.ndarray) -> None:
+    """Write labels H×W uint8 as a palette PNG, in the colours of the overlay; the file appears only once it is whole."""
+    image = Image.fromarray(labels, mode='L')
+    image.putpalette(PALETTE.tobytes())
+    part = path.with_name(f'.{path.name}.part')
+    image.save(part, format='PNG')
+    part.replace(path)
+
+
+class Clip:
+    """Frames of a video file, or of a folder of images in the order of their names.
+
+    `len()` is the number of frames; for a video it is what its header says, which some files get wrong. A frame's
+    name is its file's name without the suffix, or, in a video, its number with five digits.
+
+    Raises:
+        FrameError: the file is absent, holds no frame or cannot be read.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self._files: list[Path] = []
+        self.rate = FOLDER_RATE
+        if self.path.is_dir():
+            self._files = image_files(self.path)
+            self._length = len(self._files)
+            if not self._files:
+                raise FrameError(f'{self.path}: no images in this folder ({", ".join(IMAGE_SUFFIXES)} are read)')
+            for earlier, later in pairwise(self._files):
+                if earlier.stem == later.stem:
+                    raise FrameError(f'{later}: {earlier.name} has the same name but for the suffix; keep one of them')
+            return
+        if not self.path.is_file():
+            raise FrameError(f'{self.path}: no such video file or folder of frames')
+        video = self._open()
+        rate = video.get(cv2.CAP_PROP_FPS)
+        if 0 < rate < 1000:
+            self.rate = rate
+        self._length = max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
+        video.release()
+
+    def _open(self) -> cv2.VideoCapture:
+        level = cv2.getLogLevel() if hasattr(cv2, 'getLogLevel') else None
+        if level is not None:
+            cv2.setLogLevel(0)  # OpenCV's own lines about a file that it cannot open say less than ours
+        video = cv2.VideoCapture(str(self.path))
+        if level is not None:
+            cv2.setLogLevel(level)
+        if not video.isOpened():
+            raise FrameError(
+                f'{self.path}: OpenCV cannot open this video; convert it to H.264 in MP4 or give a folder of frames'
+            )
+        return video
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield each frame's name and the frame, H×W×3 uint8 RGB; all have the first one's size."""
+        size = None
+        for name, frame in self._frames():
+            size = size or frame.shape
+            if frame.shape != size:
+                raise FrameError(
+                    f'{self.path}: frame {name} is {frame.shape[1]}×{frame.shape[0]} px, '
+                    f'those before it {size[1]}×{size[0]}; a clip has one size'
+                )
+            yield name, frame
+
+    def _frames(self) -> Iterator[tuple[str, np.ndarray]]:
+        if self._files:
+            yield from ((file.stem, read_image(file)) for file in self._files)
+            return
+        video = self._open()
+        index = 0
+        try:
+            while True:
+                read, frame = video.read()
+                if not read:
+                    break
+                yield f'{index:05d}', cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+                index += 1
+        finally:
+            video.release()
+        if not index:
+            raise FrameError(f'{self.path}: no frame of this video can be read')
+
+
+class VideoWriter:
+    """Writes frames H×W×3 uint8 RGB as MPEG-4 in an .mp4 file; a context manager.
+
+    The file appears when the context is left, and not at all when it is left by an error.
+
+    Raises:
+        FrameError: OpenCV cannot write to the file.
+    """
+
+    def __init__(self, path: Path, rate: float) -> None:
+        self.path, self.rate = Path(path), rate
+        self._part = self.path.with_name(f'.{self.path.stem}.part.mp4')
+        self._video: cv2.VideoWriter | None = None
+
+    def write(self, frame: np.ndarray) -> None:
+        """Append a frame, H×W×3 uint8 RGB; all have the first one's size."""
+        if self._video is None:
+            size = (frame.shape[1], frame.shape[0])
+            self._video = cv2.VideoWriter(os.fspath(self._part), cv2.VideoWriter_fourcc(*'mp4v'), self.rate, size)
+            if not self._video.isOpened():
+                raise FrameError(f'{self.path}: OpenCV cannot write this video; is the folder there and writable?')
+        self._video.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._video is not None:
+            self._video.release()
+            if kind is None:
+                self._part.replace(self.path)
+        if kind is not None:
+            self._part.unlink(missing_ok=True)
