@@ -2,8 +2,8 @@
 """J&F of two baselines that any tracker must beat, over a data set of the layout `generic`.
 
 `repeat` gives the first mask for every frame. `flow` moves the first mask on from frame to frame by OpenCV's dense
-inverse search optical flow (Kroeger et al. 2016). Both work at the given sizes (px of the shorter side); masks are scored
-at the frames' own size, by the same code as `xmem-ros evaluate`.
+inverse search optical flow (Kroeger et al. 2016). Both work at the given sizes (px of the shorter side); masks are
+scored at the frames' own size, by the same code as `xmem-ros evaluate`.
 
     python benchmarks/baselines.py --root DATASET [--size 240 480] [--json FILE]
 """
@@ -35,9 +35,9 @@ def repeat(before: np.ndarray, frame: np.ndarray, masks: np.ndarray) -> np.ndarr
 
 def flow(before: np.ndarray, frame: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """Move masks H×W×O float32 0…1 of one frame H×W×3 uint8 RGB to the next by optical flow from the next to it."""
-    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     grey, grey_before = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (frame, before))
-    back = search.calc(grey, grey_before, None)  # H×W×2 px: where each pixel was
+    back = search.calc(grey, grey_before, np.zeros((*grey.shape, 2), np.float32))  # px: where each pixel was
     y, x = np.mgrid[: grey.shape[0], : grey.shape[1]].astype(np.float32)
     moved = cv2.remap(masks, x + back[..., 0], y + back[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return moved.reshape(masks.shape)
@@ -100,7 +100,7 @@ def main() -> int:
         print(f'{sequence.name:<{width}}', *(f'{scores[sequence.name]["J&F"]:12.1f}' for scores in results.values()))
     means = {name: overall(scores) for name, scores in results.items()}
     for key in ('J&F', 'J', 'F'):
-        label = 'all objects' if key == 'J&F' else f'            {key}'[-11:]
+        label = 'all objects' if key == 'J&F' else f'  {key}'
         print(f'{label:<{width}}', *(f'{mean[key]:12.1f}' for mean in means.values()))
     if args.json:
         data = {name: {**means[name], 'sequences': scores} for name, scores in results.items()}

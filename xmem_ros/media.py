@@ -85,7 +85,7 @@ def objects_of(mask: np.ndarray) -> dict[int, np.ndarray]:
 
 
 def write_labels(path: Path, labels: np.ndarray) -> None:
-    """Write labels H×W uint8 as a palette PNG, in the colours of the overlay; the file appears only once it is whole."""
+    """Write labels H×W uint8 as a palette PNG in the colours of the overlay; the file appears once it is whole."""
     image = Image.fromarray(labels, mode='L')
     image.putpalette(PALETTE.tobytes())
     part = path.with_name(f'.{path.name}.part')
@@ -126,12 +126,7 @@ class Clip:
         video.release()
 
     def _open(self) -> cv2.VideoCapture:
-        level = cv2.getLogLevel() if hasattr(cv2, 'getLogLevel') else None
-        if level is not None:
-            cv2.setLogLevel(0)  # OpenCV's own lines about a file that it cannot open say less than ours
         video = cv2.VideoCapture(str(self.path))
-        if level is not None:
-            cv2.setLogLevel(level)
         if not video.isOpened():
             raise FrameError(
                 f'{self.path}: OpenCV cannot open this video; convert it to H.264 in MP4 or give a folder of frames'
@@ -190,7 +185,7 @@ class VideoWriter:
         """Append a frame, H×W×3 uint8 RGB; all have the first one's size."""
         if self._video is None:
             size = (frame.shape[1], frame.shape[0])
-            self._video = cv2.VideoWriter(os.fspath(self._part), cv2.VideoWriter_fourcc(*'mp4v'), self.rate, size)
+            self._video = cv2.VideoWriter(os.fspath(self._part), cv2.VideoWriter.fourcc(*'mp4v'), self.rate, size)
             if not self._video.isOpened():
                 raise FrameError(f'{self.path}: OpenCV cannot write this video; is the folder there and writable?')
         self._video.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))

@@ -16,9 +16,9 @@ def add_parser(commands: 'argparse._SubParsersAction[argparse.ArgumentParser]') 
         help='track a data set and score the masks',
         description='Track every sequence of a data set, write the masks, and score them: J, F and J&F in percent, '
         'as in the DAVIS semi-supervised benchmark (first and last mask left out).',
-        epilog='generic: ROOT/JPEGImages/SEQ/*.jpg and ROOT/Annotations/SEQ/*.png; the earliest mask seeds, the rest '
-        'is ground truth. Mask values: 0 background, 255 void, others objects; where the earliest mask holds only 0 and '
-        '255, 255 is the one object. Finished sequences in OUTPUT are kept.',
+        epilog='generic: ROOT/JPEGImages/SEQ/*.jpg and ROOT/Annotations/SEQ/*.png; the earliest mask seeds, '
+        'the rest is ground truth. Mask values: 0 background, 255 void, others objects; '
+        'where the earliest mask holds only 0 and 255, 255 is the one object. Finished sequences in OUTPUT are kept.',
     )
     parser.add_argument('--dataset', choices=('generic',), required=True, help='layout of the data set')
     parser.add_argument('--root', type=Path, required=True, help='folder of the data set')

@@ -22,8 +22,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         'track',
         help='follow objects through a video or a folder of frames',
-        description='Follow the objects that a mask shows in the first frame. For every frame a palette PNG is written, '
-        "of the frame's size, whose values are those of the seed mask.",
+        description='Follow the objects that a mask shows in the first frame. For every frame a palette PNG is '
+        "written, of the frame's size, whose values are those of the seed mask.",
         epilog="Seed mask: a palette, grey or one-bit PNG of the frames' size. 0 is background, every other value an "
         'object of its own; 255 is void, but for a mask of only 0 and 255, whose one object gets the value 1.',
     )

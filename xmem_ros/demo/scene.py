@@ -80,7 +80,7 @@ class RenderedScene:
         return (self[index] for index in range(self.frames))
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Frame H×W×3 uint8 RGB and labels H×W uint8 (0 background, k + 1 object k); a negative index is from the end."""
+        """Frame H×W×3 uint8 RGB and labels H×W uint8 (0 background, k + 1 object k) of an index."""
         index = range(self.frames)[index]
         height, width = self.size
         camera = self._camera(index)
@@ -94,8 +94,8 @@ class RenderedScene:
         if softness > 0.3:
             frame = cv2.GaussianBlur(frame, (0, 0), softness)
         top, left = (index * 37) % 64, (index * 23) % 64
-        frame += self._noise[top : top + height, left : left + width]
-        return np.clip(frame, 0, 255).astype(np.uint8), labels
+        noise = self._noise[top : top + height, left : left + width]
+        return np.clip(frame + noise, 0, 255).astype(np.uint8), labels
 
     def _camera(self, index: int) -> np.ndarray:
         """2×3, from the frame's px to the room's: a handheld camera that pans, sways and breathes."""

@@ -31,8 +31,8 @@ def _outline(name: str, side: int) -> np.ndarray:
     """side×side uint8, 255 inside the named shape."""
     shape = np.zeros((side, side), np.uint8)
 
-    def points(xy: list[tuple[float, float]]) -> np.ndarray:
-        return np.array([(np.array(xy) * side).round()], np.int32)
+    def points(xy: list[tuple[float, float]]) -> list[np.ndarray]:
+        return [(np.array(xy) * side).round().astype(np.int32)]
 
     def at(x: float) -> int:
         return round(x * side)
@@ -120,7 +120,7 @@ def render(name: str, side: int, random: np.random.Generator) -> np.ndarray:
 
 
 def room(height: int, width: int, random: np.random.Generator) -> np.ndarray:
-    """A wall with pictures and a wooden table, uint8 RGB, with room for the camera's motion at frames of height×width."""
+    """A wall with pictures and a wooden table, uint8 RGB, with room for the camera to move."""
     tall, wide = round(height * 1.45), round(width * 1.5)
     y, x = np.mgrid[0:tall, 0:wide].astype(np.float32)
     x, y = x / height, y / height  # so shapes keep their proportions
