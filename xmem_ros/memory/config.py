@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: MIT
+"""Limits of the memory; the defaults are the published ones."""
+
+from dataclasses import dataclass, fields
+
+from xmem_ros.errors import ParameterError
+
+
+@dataclass(frozen=True)
+class MemoryConfig:
+    """Sizes of the stores. A frame has h·w positions at stride 16."""
+
+    max_working_frames: int = 10  # the first frame among them; reaching it starts a consolidation
+    min_working_frames: int = 5  # the first frame among them; what a consolidation leaves
+    long_term: bool = True
+    long_term_elements: int = 10_000
+    prototypes: int = 128  # made by one consolidation
+    top_k: int = 30
+    anchors_per_object: int = 3  # its first seed and its latest corrections
+    max_anchor_frames: int = 4  # whole frames' worth of positions for anchors
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            if f.name != 'long_term' and getattr(self, f.name) < 1:
+                raise ParameterError(f'memory.{f.name} is {getattr(self, f.name)}; it must be at least 1')
+        if self.min_working_frames >= self.max_working_frames:
+            raise ParameterError(
+                f'memory.min_working_frames ({self.min_working_frames}) must be below '
+                f'memory.max_working_frames ({self.max_working_frames})'
+            )
+        if self.long_term and self.prototypes > self.long_term_elements:
+            raise ParameterError(
+                f'memory.prototypes ({self.prototypes}) must not exceed '
+                f'memory.long_term_elements ({self.long_term_elements})'
+            )
+
+    @property
+    def ring_frames(self) -> int:
+        """Working frames beside the first."""
+        return self.max_working_frames - 1
+
+    def capacity(self, frame_positions: int) -> int:
+        """Positions of the whole store for frames of `frame_positions` positions."""
+        frames = self.max_anchor_frames + self.ring_frames
+        return frames * frame_positions + (self.long_term_elements if self.long_term else 0)

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: MIT
+"""The key-value store: allocated once, positions kept dense in arenas.
+
+One row of keys serves every object; an object's row (see `xmem_ros.objects`) holds its values and says which positions it
+has values for. Letters: N positions, R rows (objects at most), CK and CV key and value channels.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from xmem_ros.memory.matching import memory_rows
+
+
+@dataclass
+class Arena:
+    """A contiguous part of the store; its first `size` positions are in use."""
+
+    start: int
+    capacity: int
+    size: int = 0
+
+    @property
+    def used(self) -> slice:
+        """The positions in use."""
+        return slice(self.start, self.start + self.size)
+
+    @property
+    def free(self) -> int:
+        """Positions that can still be appended."""
+        return self.capacity - self.size
+
+
+@dataclass
+class Positions:
+    """What one call appends: n positions."""
+
+    key: Tensor  # n×CK, float32
+    shrinkage: Tensor  # n×1, float32
+    selection: Tensor  # n×CK, float32
+    values: Tensor  # O×n×CV
+    valid: Tensor  # O×n bool, which of them an object has
+
+
+class Store:
+    """Fixed-capacity tensors and the index operations on them."""
+
+    def __init__(
+        self,
+        capacities: list[int],
+        rows: int,
+        key_dim: int,
+        value_dim: int,
+        device: torch.device,
+        value_dtype: torch.dtype,
+    ):
+        starts = [sum(capacities[:i]) for i in range(len(capacities))]
+        self.arenas = [Arena(start, capacity) for start, capacity in zip(starts, capacities, strict=True)]
+        n = sum(capacities)
+        self.key = torch.empty(n, key_dim, device=device)
+        self.shrinkage = torch.empty(n, 1, device=device)
+        self.selection = torch.empty(n, key_dim, device=device)
+        self.augmented = torch.empty(n, 2 * key_dim + 1, device=device)
+        self.life = torch.empty(n, device=device)
+        self.use = torch.empty(rows, n, device=device)
+        self.values = torch.empty(rows, n, value_dim, device=device, dtype=value_dtype)
+        self.valid = torch.zeros(rows, n, device=device, dtype=torch.bool)
+
+    @staticmethod
+    def bytes_for(positions: int, rows: int, key_dim: int, value_dim: int, value_dtype: torch.dtype) -> int:
+        """Bytes that a store of that many positions and rows takes."""
+        shared = 4 * (4 * key_dim + 3)
+        per_row = 4 + value_dim * value_dtype.itemsize + 1
+        return positions * (shared + rows * per_row)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes allocated."""
+        return sum(t.nbytes for t in (*self._shared, *self._per_row))
+
+    @property
+    def _shared(self) -> tuple[Tensor, ...]:
+        return self.key, self.shrinkage, self.selection, self.augmented, self.life
+
+    @property
+    def _per_row(self) -> tuple[Tensor, ...]:
+        return self.use, self.values, self.valid
+
+    def append(self, arena: Arena, new: Positions, rows: list[int]) -> None:
+        """Write n positions at the end of an arena; `rows` are the objects' rows, in the order of `new.values`."""
+        n = new.key.shape[0]
+        if n > arena.free:
+            raise ValueError(f'{n} positions do not fit: {arena.free} of {arena.capacity} are free')
+        where = slice(arena.start + arena.size, arena.start + arena.size + n)
+        self.key[where] = new.key
+        self.shrinkage[where] = new.shrinkage
+        self.selection[where] = new.selection
+        self.augmented[where] = memory_rows(new.key, new.shrinkage)
+        self.life[where] = 1e-7  # as published: no division by zero before the first read
+        self.use[:, where] = 0
+        self.valid[:, where] = False
+        for i, row in enumerate(rows):
+            self.values[row, where] = new.values[i].to(self.values.dtype)
+            self.valid[row, where] = new.valid[i]
+        arena.size += n
+
+    def take(self, where: slice | Tensor, rows: list[int]) -> Positions:
+        """Copy positions out, with the values of some rows."""
+        return Positions(
+            self.key[where].clone(),
+            self.shrinkage[where].clone(),
+            self.selection[where].clone(),
+            torch.stack([self.values[row, where] for row in rows]),
+            torch.stack([self.valid[row, where] for row in rows]),
+        )
+
+    def keep(self, arena: Arena, kept: Tensor, rows: list[int]) -> None:
+        """Keep only some of an arena's positions, in their order.
+
+        kept: int64 offsets into the arena, ascending. Values move for `rows` alone; other rows hold no object.
+        """
+        source = kept + arena.start
+        target = slice(arena.start, arena.start + kept.numel())
+        for tensor in self._shared:
+            tensor[target] = tensor[source]
+        for tensor in self._per_row:
+            for row in rows:
+                tensor[row, target] = tensor[row, source]
+        arena.size = kept.numel()
+
+    def clear_row(self, row: int) -> None:
+        """Forget an object: its row can be given away again."""
+        self.valid[row] = False
+        self.use[row] = 0

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: MIT
+"""Weights on disk: ours as safetensors, the official ones as .pth. Nothing in a file is ever executed."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from xmem_ros.errors import WeightsError
+from xmem_ros.network.config import config_from_state_dict
+from xmem_ros.network.model import XMemNetwork
+
+STEM = 'value_encoder.conv1.weight'
+
+
+def bundled_folder() -> Path:
+    """Where the weights lie that come with the package."""
+    return Path(__file__).resolve().parent.parent / 'weights'
+
+
+def user_folder() -> Path:
+    """Where fetched weights lie: $XMEM_ROS_WEIGHTS, or the user's cache."""
+    import os
+
+    cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
+    return Path(os.environ.get('XMEM_ROS_WEIGHTS') or cache / 'xmem_ros')
+
+
+def find_weights(name: str | Path) -> Path:
+    """Turn a name (`compact`) or a path into the file; raises `WeightsError` saying what there is and what to do."""
+    path = Path(name).expanduser()
+    if path.suffix in {'.pth', '.pt', '.safetensors'} or len(path.parts) > 1:
+        if not path.is_file():
+            raise WeightsError(f'{path}: no such weights file')
+        return path
+    official = {'xmem': 'XMem.pth'}.get(str(name), f'{name}.pth')
+    candidates = [bundled_folder() / f'{name}.safetensors', user_folder() / official]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    bundled = ', '.join(sorted(p.stem for p in bundled_folder().glob('*.safetensors'))) or 'none'
+    hint = ''
+    if str(name).lower().startswith('xmem'):
+        hint = (
+            f'; for the official XMem weights download {official} from the release page of hkchengrex/XMem '
+            f'and put it into {user_folder()}'
+        )
+    raise WeightsError(f'unknown weights {str(name)!r}; bundled: {bundled}, or give the path of a .pth or .safetensors file{hint}')
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Read a checkpoint's entries; raises `WeightsError` naming the file and what is wrong with it."""
+    try:
+        if path.suffix == '.safetensors':
+            with safe_open(path, framework='pt') as file:
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        else:
+            state = torch.load(path, map_location='cpu', weights_only=True)
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
+        raise WeightsError(f'{path}: not readable as weights; the file may be cut off ({error})') from error
+    except Exception as error:  # pickle errors have no common base
+        raise WeightsError(f'{path}: refused, it holds more than tensors ({type(error).__name__}: {error})') from error
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsError(f'{path}: expected a dictionary of tensors')
+    return dict(state)
+
+
+def load_network(path: Path) -> XMemNetwork:
+    """Build the network that the weights describe, in evaluation mode, float32, on the CPU.
+
+    A 4-channel value stem (the single-object stage of training) gets a zero channel appended. Raises `WeightsError`.
+    """
+    state = {name: t.float() if t.is_floating_point() else t for name, t in read_state_dict(path).items()}
+    try:
+        config = config_from_state_dict(state)
+    except WeightsError as error:
+        raise WeightsError(f'{path}: {error}') from error
+    if state.get(STEM) is not None and state[STEM].shape[1] == 4:
+        state[STEM] = torch.cat([state[STEM], torch.zeros_like(state[STEM][:, :1])], 1)
+    network = XMemNetwork(config)
+    expected = network.state_dict()
+    missing, extra = sorted(set(expected) - set(state)), sorted(set(state) - set(expected))
+    wrong = [name for name in expected if name in state and state[name].shape != expected[name].shape]
+    for what, names in (('lacks', missing), ('has unknown', extra), ('has entries of a wrong shape', wrong)):
+        if names:
+            shown = ', '.join(names[:3]) + (f' and {len(names) - 3} more' if len(names) > 3 else '')
+            raise WeightsError(f'{path}: not the weights of an XMem network: it {what} {shown}')
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise WeightsError(f'{path}: the entry {name} holds values that are not finite')
+    network.load_state_dict(state)
+    return network.eval()
+
+
+def save_network(network: XMemNetwork, path: Path, dtype: torch.dtype = torch.float16) -> None:
+    """Write weights as safetensors; statistics of batch norms stay float32."""
+    state = {}
+    for name, tensor in network.state_dict().items():
+        small = tensor.is_floating_point() and 'running_' not in name
+        state[name] = tensor.detach().to('cpu', dtype if small else tensor.dtype).contiguous()
+    save_file(state, path, metadata={'format': 'pt'})

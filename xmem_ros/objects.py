@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: MIT
+"""Objects and their identity: the one place where ids become tensor rows and pixel labels."""
+
+import enum
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from xmem_ros.errors import ParameterError, SeedError, UnknownObjectError
+
+MOST_OBJECTS = 254  # a label is a pixel value 1…254; 0 is background and 255 is never used
+
+
+class ObjectState(enum.IntEnum):
+    """What the tracker knows of an object; the values of `xmem_ros/TrackedObject`."""
+
+    NEW = 0  # seeded, not yet tracked in a later frame
+    TRACKED = 1
+    OCCLUDED = 2  # too small or too unsure
+    LOST = 3  # OCCLUDED for long
+
+
+@dataclass(frozen=True)
+class TrackedObject:
+    """One object in one frame."""
+
+    id: int  # unique, never reused before a reset
+    label: int  # its pixel value in the label image, 1…254
+    name: str
+    state: ObjectState
+    score: float  # mean probability inside its mask, 0…1
+    box: tuple[int, int, int, int] | None  # x, y, width, height in px; None when nothing is visible
+    area: int  # px
+    centroid: tuple[float, float]  # x, y in px; nan when nothing is visible
+    age: int  # frames since the seed
+    absent: int  # frames since it was last seen
+
+
+@dataclass
+class _Entry:
+    id: int
+    row: int
+    name: str
+    seeded_at: int  # frame number
+    seen_at: int
+    seen_time: float  # s
+    shown: TrackedObject | None = None
+
+
+class ObjectTable:
+    """Who is tracked. An object's tensor row is its label − 1, both fixed for its life and free after it."""
+
+    def __init__(self, max_objects: int):
+        if not 1 <= max_objects <= MOST_OBJECTS:
+            raise ParameterError(f'max_objects is {max_objects}; it must be 1…{MOST_OBJECTS}')
+        self.max_objects = max_objects
+        self._entries: dict[int, _Entry] = {}
+        self._next_id = 1
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._entries)
+
+    def __contains__(self, object_id: int) -> bool:
+        return object_id in self._entries
+
+    @property
+    def rows(self) -> list[int]:
+        """Tensor rows, in order of id."""
+        return [entry.row for entry in self._entries.values()]
+
+    @property
+    def labels(self) -> list[int]:
+        """Pixel values, in order of id."""
+        return [entry.row + 1 for entry in self._entries.values()]
+
+    def row(self, object_id: int) -> int:
+        """The tensor row of an id."""
+        return self._entries[object_id].row
+
+    def check_room(self, count: int) -> None:
+        """Raise `SeedError` unless `count` more objects fit."""
+        if len(self) + count > self.max_objects:
+            raise SeedError(
+                f'{count} new object(s) asked for, but {len(self)} of at most {self.max_objects} are tracked; '
+                'remove some first or raise max_objects'
+            )
+
+    def check_known(self, ids: Iterable[int]) -> None:
+        """Raise `UnknownObjectError` naming the ids that are not tracked."""
+        if unknown := [i for i in ids if i not in self._entries]:
+            known = ', '.join(map(str, self._entries)) or 'none'
+            raise UnknownObjectError(f'no object has the id {", ".join(map(str, unknown))}; tracked ids: {known}')
+
+    def add(self, name: str, frame: int, time: float) -> int:
+        """Give a new object an id and the lowest free row."""
+        taken = {entry.row for entry in self._entries.values()}
+        row = next(row for row in range(self.max_objects) if row not in taken)
+        object_id, self._next_id = self._next_id, self._next_id + 1
+        self._entries[object_id] = _Entry(object_id, row, name, frame, frame, time)
+        return object_id
+
+    def rename(self, object_id: int, name: str) -> None:
+        """Change the name, unless the new one is empty."""
+        if name:
+            self._entries[object_id].name = name
+
+    def remove(self, object_id: int) -> int:
+        """Forget an object; returns the row that is free now."""
+        return self._entries.pop(object_id).row
+
+    def clear(self) -> None:
+        """Forget everything; ids start again at 1."""
+        self._entries.clear()
+        self._next_id = 1
+
+    def seen(self, object_id: int, frame: int, time: float) -> None:
+        """Note that a seed shows the object in this frame."""
+        entry = self._entries[object_id]
+        entry.seen_at, entry.seen_time = frame, time
+
+    def observe(
+        self,
+        object_id: int,
+        frame: int,
+        time: float,
+        *,
+        visible: bool,
+        lost_after: float,
+        score: float,
+        area: int,
+        box: tuple[int, int, int, int] | None,
+        centroid: tuple[float, float],
+    ) -> TrackedObject:
+        """Turn what a frame shows of an object into its state."""
+        entry = self._entries[object_id]
+        if visible:
+            entry.seen_at, entry.seen_time = frame, time
+            state = ObjectState.NEW if frame == entry.seeded_at else ObjectState.TRACKED
+        else:
+            state = ObjectState.LOST if time - entry.seen_time >= lost_after else ObjectState.OCCLUDED
+        entry.shown = TrackedObject(
+            entry.id,
+            entry.row + 1,
+            entry.name,
+            state,
+            score,
+            box,
+            area,
+            centroid,
+            frame - entry.seeded_at,
+            frame - entry.seen_at,
+        )
+        return entry.shown
+
+    @property
+    def shown(self) -> list[TrackedObject]:
+        """Every object as last observed; one that no frame has shown yet is NEW and nowhere."""
+        return [
+            entry.shown
+            or TrackedObject(
+                entry.id, entry.row + 1, entry.name, ObjectState.NEW, 0.0, None, 0, (math.nan, math.nan), 0, 0
+            )
+            for entry in self._entries.values()
+        ]

@@ -1,0 +1,451 @@
+# SPDX-License-Identifier: MIT
+"""Tracker: frames and seeds in, masks out. Streaming XMem without ROS.
+
+    tracker = Tracker.from_weights('compact')
+    ids = tracker.seed(first_frame, {'cup': mask})
+    result = tracker.step(next_frame)
+
+Not thread-safe: one thread owns a tracker.
+"""
+
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from xmem_ros.errors import DeviceError, FrameError, ParameterError, SeedError
+from xmem_ros.frames import FrameGeometry, image_to_tensor, mask_to_tensor, observe_labels
+from xmem_ros.memory.config import MemoryConfig
+from xmem_ros.memory.memory import Memory, near_mask
+from xmem_ros.memory.store import Positions, Store
+from xmem_ros.network.aggregation import aggregate
+from xmem_ros.network.checkpoint import find_weights, load_network
+from xmem_ros.network.config import NetworkConfig
+from xmem_ros.network.model import STRIDE, EncodedImage, XMemNetwork
+from xmem_ros.objects import ObjectState, ObjectTable, TrackedObject
+from xmem_ros.timing import StageTimer
+
+PRECISIONS = {'float32': torch.float32, 'float16': torch.float16, 'bfloat16': torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class SeedMask:
+    """One object's mask in one frame."""
+
+    mask: np.ndarray  # H×W bool, or numbers: non-zero = object
+    name: str = ''
+    id: int = 0  # 0: a new object; otherwise the id to correct
+
+
+@dataclass(frozen=True)
+class TrackerConfig:
+    """Settings of a tracker."""
+
+    size: int = 480  # px the frame's shorter side is scaled to; 0: as it comes
+    precision: str = 'auto'  # float32, float16, bfloat16; auto: float16 on CUDA, else float32
+    max_objects: int = 16
+    memory_every: int = 5  # frames between memory frames
+    min_area: int = 16  # px; a smaller mask counts as occluded
+    min_score: float = 0.6  # mean probability inside the mask; below it counts as occluded
+    lost_after: float = 5.0  # s of occlusion after which an object is LOST
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
+
+    def __post_init__(self) -> None:
+        if self.size != 0 and self.size < STRIDE:
+            raise ParameterError(f'size is {self.size}; it must be 0 (as the frames come) or at least {STRIDE} px')
+        if self.precision != 'auto' and self.precision not in PRECISIONS:
+            raise ParameterError(f'precision is {self.precision!r}; it must be auto, {", ".join(PRECISIONS)}')
+        if self.memory_every < 1:
+            raise ParameterError(f'memory_every is {self.memory_every}; it must be at least 1')
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one frame shows."""
+
+    labels: np.ndarray  # H×W uint8, 0 = background, else TrackedObject.label
+    objects: list[TrackedObject]  # in order of id
+    ids: list[int]  # of the seeds given with this step, in their order
+    timings_ms: dict[str, float]  # stage → milliseconds
+    probabilities: np.ndarray | None = None  # (1+O)×H×W float32, background first; only if asked for
+
+
+def pick_device(device: str | torch.device) -> torch.device:
+    """`auto` is CUDA where it is; raises `DeviceError` for a device that is asked for and absent."""
+    if str(device) == 'auto':
+        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise DeviceError(f'unknown device {device!r}; use auto, cpu, cuda or cuda:N') from error
+    if chosen.type == 'cuda':
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (chosen.index or 0) >= count:
+            raise DeviceError(
+                f'device {str(device)!r} was asked for, but this PyTorch ({torch.__version__}) sees {count} CUDA device(s); '
+                'install a CUDA build of torch for this machine, or use device cpu or auto'
+            )
+    return chosen
+
+
+class Tracker:
+    """Follows any number of objects, up to `config.max_objects`, through a stream of frames."""
+
+    def __init__(self, network: XMemNetwork, config: TrackerConfig | None = None, device: str | torch.device = 'auto'):
+        self.config = config or TrackerConfig()
+        self.device = pick_device(device)
+        precision = self.config.precision
+        if precision == 'auto':
+            precision = 'float16' if self.device.type == 'cuda' else 'float32'
+        self.dtype = PRECISIONS[precision]
+        self.network = network.to(self.device, memory_format=torch.channels_last).eval()
+        self._table = ObjectTable(self.config.max_objects)
+        self._memory: Memory | None = None
+        self._sensory: Tensor | None = None  # rows×CS×h×w, float32
+        self._geometry: FrameGeometry | None = None
+        self._frame = self._last_memory_frame = 0
+        self._time = 0.0
+
+    @classmethod
+    def from_weights(
+        cls, weights: str | Path = 'compact', *, device: str | torch.device = 'auto', config: TrackerConfig | None = None
+    ) -> 'Tracker':
+        """Load weights by name or path; raises `WeightsError`, `DeviceError`."""
+        chosen = pick_device(device)
+        return cls(load_network(find_weights(weights)), config, chosen)
+
+    # --- what a user calls
+
+    @torch.inference_mode()
+    def step(
+        self,
+        frame: np.ndarray,
+        seeds: Mapping[str | int, np.ndarray] | Sequence[SeedMask] = (),
+        *,
+        time: float | None = None,
+        last: bool = False,
+        probabilities: bool = False,
+    ) -> StepResult:
+        """Track one frame; objects given in `seeds` begin, or are corrected, with it.
+
+        frame: H×W×3 uint8 RGB. time: s, of the frame, for LOST; without it frames count as 1/30 s. last: no frame
+        follows, so that none is memorised. Raises `FrameError`, `SeedError`, `UnknownObjectError`, and then nothing
+        has changed.
+        """
+        timer = StageTimer(self.device)
+        geometry = self._check_frame(frame)
+        masks = self._check_seeds(seeds, geometry)
+        self._frame += 1
+        self._time = self._time + 1 / 30 if time is None else time
+        if not self._table and not masks:
+            return StepResult(np.zeros(geometry.image_size, np.uint8), [], [], timer.stop())
+        self._prepare(geometry)
+        with timer('preprocess'):
+            image = image_to_tensor(frame, geometry, self.device)
+        with timer('key'), self._autocast():
+            encoded = self.network.encode_image(image)
+        existing = list(self._table)
+        corrected = {seed.id for seed in masks if seed.id}
+        ids = self._admit(masks)
+        memorise = bool(masks) or self._frame - self._last_memory_frame >= self.config.memory_every
+        prob = None
+        if set(existing) - corrected:
+            prob = self._predict(encoded, existing, update=last is False and not memorise, timer=timer)
+        joint = self._merge(prob, existing, masks, ids, geometry)
+        with timer('value'):
+            if memorise and not last:
+                self._memorise(image, encoded, joint[1:], masks, ids, deep_update=list(self._table))
+        with timer('postprocess'):
+            full = geometry.to_image(joint)
+            labels, objects = self._observe(full)
+        return StepResult(
+            labels, objects, ids, timer.stop(), full.float().cpu().numpy() if probabilities else None
+        )
+
+    @torch.inference_mode()
+    def seed(
+        self,
+        frame: np.ndarray,
+        masks: Mapping[str | int, np.ndarray] | Sequence[SeedMask],
+        *,
+        labels: np.ndarray | None = None,
+    ) -> list[int]:
+        """Begin new objects, or correct known ones, on a frame; time does not advance.
+
+        frame: H×W×3 uint8 RGB, the newest frame or an earlier one. masks: name → mask of a new object, id → mask of a
+        known one, or `SeedMask`s; where two overlap, the later one wins. labels: H×W uint8, what `step` said of that
+        frame, where it was tracked; otherwise the other objects are found in it first. Returns the ids in order. All
+        of a call or none: raises `SeedError`, `UnknownObjectError`, `FrameError`, and then nothing has changed.
+        """
+        geometry = self._check_frame(frame)
+        seeds = self._check_seeds(masks, geometry)
+        if not seeds:
+            raise SeedError('no mask was given; give at least one')
+        if labels is not None and labels.shape != geometry.image_size:
+            raise SeedError(f'labels are {labels.shape}, the frame is {geometry.image_size}; both must be H×W of the same frame')
+        self._prepare(geometry)
+        image = image_to_tensor(frame, geometry, self.device)
+        with self._autocast():
+            encoded = self.network.encode_image(image)
+        existing = list(self._table)
+        corrected = {seed.id for seed in seeds if seed.id}
+        ids = self._admit(seeds)
+        prob = None
+        if set(existing) - corrected:
+            if labels is None:
+                prob = self._predict(encoded, existing, update=False, timer=StageTimer(self.device))
+            else:
+                prob = torch.stack(
+                    [mask_to_tensor(labels == self._table.row(i) + 1, geometry, self.device) for i in existing]
+                )
+        joint = self._merge(prob, existing, seeds, ids, geometry)
+        self._memorise(image, encoded, joint[1:], seeds, ids, deep_update=ids)
+        return ids
+
+    def remove(self, ids: Iterable[int]) -> list[int]:
+        """Forget objects; the others stay as they are. Raises `UnknownObjectError`, and then none is removed."""
+        wanted = list(dict.fromkeys(ids))
+        self._table.check_known(wanted)
+        for object_id in wanted:
+            row = self._table.remove(object_id)
+            if self._memory is not None:
+                self._memory.leave(row)
+        return wanted
+
+    def reset(self) -> None:
+        """Forget everything; ids start again at 1."""
+        self._table.clear()
+        if self._memory is not None:
+            self._memory.clear()
+        self._frame = self._last_memory_frame = 0
+        self._time = 0.0
+
+    @property
+    def objects(self) -> list[TrackedObject]:
+        """Every object as last seen, in order of id."""
+        return self._table.shown
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes that memory occupies on the device, full or empty."""
+        sensory = self._sensory.nbytes if self._sensory is not None else 0
+        return sensory + (self._memory.nbytes if self._memory is not None else 0)
+
+    @property
+    def memory_elements(self) -> dict[str, int]:
+        """Positions in use in working and in long-term memory."""
+        return self._memory.elements if self._memory is not None else {'working': 0, 'long_term': 0}
+
+    @staticmethod
+    def memory_bytes_for(
+        size: tuple[int, int],
+        max_objects: int,
+        *,
+        network: NetworkConfig | None = None,
+        config: TrackerConfig | None = None,
+        dtype: torch.dtype = torch.float16,
+    ) -> int:
+        """Bytes that memory will occupy for images of `size` (H, W), known before the first frame.
+
+        dtype: of the values, that is of the tracker's precision.
+        """
+        from xmem_ros.network.config import XMEM
+
+        network, config = network or XMEM, config or TrackerConfig()
+        height, width = FrameGeometry.of(size, config.size).grid_size
+        positions = config.memory.capacity(height * width)
+        store = Store.bytes_for(positions, max_objects, network.key_dim, network.value_dim, dtype)
+        buffer = 4 * Memory.similarity_elements(config.memory, height * width)
+        return store + buffer + 4 * max_objects * network.sensory_dim * height * width
+
+    # --- one frame's parts
+
+    def _autocast(self) -> contextlib.AbstractContextManager[object]:
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def _check_frame(self, frame: np.ndarray) -> FrameGeometry:
+        if not isinstance(frame, np.ndarray) or frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
+            given = f'{frame.dtype} {frame.shape}' if isinstance(frame, np.ndarray) else type(frame).__name__
+            raise FrameError(f'a frame must be a NumPy array H×W×3 of uint8 in RGB order; given: {given}')
+        if min(frame.shape[:2]) < 1:
+            raise FrameError(f'the frame is empty: {frame.shape}')
+        if self._geometry is not None and self._geometry.image_size == frame.shape[:2]:
+            return self._geometry
+        return FrameGeometry.of(frame.shape[:2], self.config.size)
+
+    def _check_seeds(
+        self, seeds: Mapping[str | int, np.ndarray] | Sequence[SeedMask], geometry: FrameGeometry
+    ) -> list[SeedMask]:
+        """Everything that can be wrong with seeds is found here, before anything changes."""
+        if isinstance(seeds, Mapping):
+            seeds = [
+                SeedMask(mask, id=key) if isinstance(key, int) else SeedMask(mask, name=key) for key, mask in seeds.items()
+            ]
+        checked: list[SeedMask] = []
+        for number, seed in enumerate(seeds, 1):
+            who = f'seed {number}' + (f' ({seed.name!r})' if seed.name else '')
+            mask = np.asarray(seed.mask)
+            if mask.shape != geometry.image_size:
+                raise SeedError(f'{who}: its mask is {mask.shape}, but the frame is {geometry.image_size} (H, W); make them equal')
+            checked.append(SeedMask(mask != 0, seed.name, seed.id))
+        for i, seed in enumerate(checked):
+            for later in checked[i + 1 :]:
+                seed.mask[later.mask] = False
+            if not seed.mask.any():
+                raise SeedError(
+                    f'seed {i + 1}{f" ({seed.name!r})" if seed.name else ""}: its mask is empty'
+                    ' (or covered by later ones); mark at least one pixel of the object'
+                )
+        corrected = [seed.id for seed in checked if seed.id]
+        self._table.check_known(corrected)
+        if len(set(corrected)) < len(corrected):
+            raise SeedError(f'an id is corrected twice in one call: {corrected}; give one mask for each object')
+        self._table.check_room(len(checked) - len(corrected))
+        return checked
+
+    def _prepare(self, geometry: FrameGeometry) -> None:
+        """Allocate stores for this size of frame, or carry them over from another."""
+        previous, self._geometry = self._geometry, geometry
+        if self._memory is not None and previous is not None and previous.grid_size == geometry.grid_size:
+            return
+        height, width = geometry.grid_size
+        net = self.network.config
+        old, old_sensory = self._memory, self._sensory
+        self._memory = Memory(
+            self.config.memory,
+            height * width,
+            self.config.max_objects,
+            net.key_dim,
+            net.value_dim,
+            self.device,
+            self.dtype if self.device.type == 'cuda' else torch.float32,
+        )
+        self._sensory = self.network.zero_sensory(1, self.config.max_objects, (height, width))
+        if self._sensory is not None:
+            self._sensory = self._sensory[0]
+        if old is not None:
+            self._memory.take_over(old)
+            if self._sensory is not None and old_sensory is not None:
+                self._sensory.copy_(F.interpolate(old_sensory, (height, width), mode='bilinear', align_corners=False))
+
+    def _admit(self, seeds: list[SeedMask]) -> list[int]:
+        """Give new objects their ids and rows; returns the ids of all seeds in order."""
+        assert self._memory is not None
+        ids, new_rows = [], []
+        for seed in seeds:
+            if seed.id:
+                self._table.rename(seed.id, seed.name)
+                self._table.seen(seed.id, self._frame, self._time)
+                ids.append(seed.id)
+                continue
+            ids.append(self._table.add(seed.name, self._frame, self._time))
+            row = self._table.row(ids[-1])
+            new_rows.append(row)
+            if self._sensory is not None:
+                self._sensory[row] = 0
+        if new_rows:
+            self._memory.join(new_rows)
+        return ids
+
+    def _predict(self, encoded: EncodedImage, ids: list[int], *, update: bool, timer: StageTimer) -> Tensor:
+        """Find known objects in a frame: O×H×W probabilities at the working size, aggregated."""
+        assert self._memory is not None
+        rows = [self._table.row(i) for i in ids]
+        with timer('match'):
+            height, width = encoded.key.shape[-2:]
+            query = encoded.key[0].flatten(1).T.contiguous()
+            selection = encoded.selection[0].flatten(1).T.contiguous()
+            read = self._memory.read(query, selection, rows)  # O×Q×CV
+            readout = read.transpose(1, 2).reshape(1, len(rows), -1, height, width)
+        with timer('decode'), self._autocast():
+            sensory = None if self._sensory is None else self._sensory[rows].unsqueeze(0)
+            logits, sensory = self.network.decode(encoded.features, readout, sensory, update)
+            if update and sensory is not None and self._sensory is not None:
+                self._sensory[rows] = sensory[0]
+            return aggregate(torch.sigmoid(logits[0]), 0)[1:]
+
+    def _merge(
+        self, prob: Tensor | None, existing: list[int], seeds: list[SeedMask], ids: list[int], geometry: FrameGeometry
+    ) -> Tensor:
+        """Predictions and given masks → (1+O)×H×W at the padded working size, in order of id.
+
+        Where a mask is set, predictions are zeroed; a corrected object is its mask alone.
+        """
+        if not seeds:
+            assert prob is not None
+            background = 1 - prob.sum(0, keepdim=True)
+            return torch.cat([background, prob])
+        given = {i: mask_to_tensor(seed.mask, geometry, self.device) for i, seed in zip(ids, seeds, strict=True)}
+        covered = torch.stack(list(given.values())).any(0)
+        planes = []
+        for object_id in self._table:
+            if object_id in given:
+                planes.append(given[object_id])
+            else:
+                assert prob is not None
+                planes.append(prob[existing.index(object_id)] * ~covered)
+        return aggregate(torch.stack(planes), 0)
+
+    def _memorise(
+        self,
+        image: Tensor,
+        encoded: EncodedImage,
+        masks: Tensor,
+        seeds: list[SeedMask],
+        ids: list[int],
+        *,
+        deep_update: list[int],
+    ) -> None:
+        """Write a memory frame. masks: O×H×W; deep_update: ids whose sensory memory takes the new value in."""
+        assert self._memory is not None
+        rows = self._table.rows
+        sensory = None if self._sensory is None else self._sensory[rows].unsqueeze(0)
+        with self._autocast():
+            value, sensory = self.network.encode_value(image, encoded.features[0], masks[None], sensory, True)
+        if sensory is not None and self._sensory is not None:
+            for i, object_id in enumerate(self._table):
+                if object_id in deep_update:
+                    self._sensory[self._table.row(object_id)] = sensory[0, i]
+        frame = Positions(
+            encoded.key[0].flatten(1).T,
+            encoded.shrinkage[0].flatten(1).T,
+            encoded.selection[0].flatten(1).T,
+            value[0].flatten(2).transpose(1, 2),
+            torch.ones(len(rows), value.shape[-1] * value.shape[-2], dtype=torch.bool, device=self.device),
+        )
+        order = list(self._table)
+        seeded = {self._table.row(i): near_mask(masks[order.index(i)] > 0.5, STRIDE) for i in ids} if seeds else None
+        self._memory.add(frame, rows, seeded)
+        self._last_memory_frame = self._frame
+
+    def _observe(self, joint: Tensor) -> tuple[np.ndarray, list[TrackedObject]]:
+        """(1+O)×H×W probabilities of the image → label image and objects."""
+        palette = [0, *self._table.labels]
+        labels, seen = observe_labels(joint, palette)
+        objects = []
+        for object_id, label in zip(self._table, self._table.labels, strict=True):
+            found = seen[label]
+            objects.append(
+                self._table.observe(
+                    object_id,
+                    self._frame,
+                    self._time,
+                    visible=found.area >= self.config.min_area and found.score >= self.config.min_score,
+                    lost_after=self.config.lost_after,
+                    score=found.score,
+                    area=found.area,
+                    box=found.box,
+                    centroid=found.centroid,
+                )
+            )
+        return labels, objects
+
+
+__all__ = ['ObjectState', 'SeedMask', 'StepResult', 'TrackedObject', 'Tracker', 'TrackerConfig', 'pick_device']
