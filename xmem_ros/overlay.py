@@ -68,9 +68,9 @@ def draw(
         x, y, width, height = item.box
         colour = colour_of(item.label)
         cv2.rectangle(image, (x, y), (x + width - 1, y + height - 1), colour, 1)
-        _write(image, _caption(item), (x, y - 3), colour, scale)
+        _write(image, _caption(item), (x, y - 4), colour, scale)
     for row, item in enumerate(hidden):
-        _write(image, _caption(item), (4, int((row + 1) * 20 * scale)), colour_of(item.label), scale)
+        _write(image, _caption(item), (4, int((row + 1) * 22 * scale)), colour_of(item.label), scale)
     return image
 
 
@@ -98,8 +98,8 @@ def _write(
 ) -> None:
     font, size = cv2.FONT_HERSHEY_SIMPLEX, 0.45 * scale
     text = text.encode('ascii', 'replace').decode()
-    (width, height), _ = cv2.getTextSize(text, font, size, 1)
-    x = int(np.clip(place[0], 0, max(image.shape[1] - width, 0)))
-    y = int(np.clip(place[1], height + 1, image.shape[0] - 1))
-    cv2.putText(image, text, (x, y), font, size, (0, 0, 0), 3, cv2.LINE_AA)
-    cv2.putText(image, text, (x, y), font, size, colour, 1, cv2.LINE_AA)
+    (width, height), base = cv2.getTextSize(text, font, size, 1)
+    x = int(np.clip(place[0], 0, max(image.shape[1] - width - 4, 0)))
+    y = int(np.clip(place[1], height + 3, max(image.shape[0] - base, height + 3)))
+    cv2.rectangle(image, (x, y - height - 3), (x + width + 4, y + base - 1), (24, 24, 24), cv2.FILLED)
+    cv2.putText(image, text, (x + 2, y - 1), font, size, colour, 1, cv2.LINE_AA)
