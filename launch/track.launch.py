@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: MIT
+"""Start the tracker on a camera's images: `ros2 launch xmem_ros track.launch.py image:=/camera/image_raw`."""
+
+from pathlib import Path
+
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import LifecycleNode
+from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
+
+# Arguments that are parameters of the node, with their types. One that is empty leaves the word to params_file.
+OVERRIDES = {'image_transport': str, 'weights': str, 'device': str, 'use_sim_time': bool, 'autostart': bool}
+SWITCH = ['', 'true', 'false', 'True', 'False']
+
+
+def start_node(context: LaunchContext) -> list[LifecycleNode]:
+    """Return the node, with the parameter file and the arguments that were given."""
+    overrides = {
+        name: ParameterValue(LaunchConfiguration(name), value_type=value_type)
+        for name, value_type in OVERRIDES.items()
+        if LaunchConfiguration(name).perform(context)
+    }
+    parameters: list[ParameterFile | dict] = [ParameterFile(LaunchConfiguration('params_file'), allow_substs=True)]
+    if overrides:
+        parameters.append(overrides)
+    return [
+        LifecycleNode(
+            package='xmem_ros',
+            executable='xmem_node',
+            name='xmem',
+            namespace=LaunchConfiguration('namespace'),
+            parameters=parameters,
+            remappings=[('image', LaunchConfiguration('image'))],
+            ros_arguments=['--log-level', LaunchConfiguration('log_level')],
+            output='screen',
+            emulate_tty=True,
+        )
+    ]
+
+
+def generate_launch_description() -> LaunchDescription:
+    default_params_file = str(Path(get_package_share_directory('xmem_ros')) / 'config' / 'track.yaml')
+    arguments = [
+        DeclareLaunchArgument(
+            'image',
+            default_value='image',
+            description='Topic of the images (sensor_msgs/Image). With the compressed transport, "/compressed" is added.',
+        ),
+        DeclareLaunchArgument(
+            'image_transport',
+            default_value='',
+            choices=['', 'raw', 'compressed'],
+            description='How the images come: raw or compressed. Empty: as params_file says.',
+        ),
+        DeclareLaunchArgument(
+            'namespace',
+            default_value='',
+            description='Namespace of the node, and of the image topic unless that begins with "/".',
+        ),
+        DeclareLaunchArgument(
+            'params_file',
+            default_value=default_params_file,
+            description='YAML file with the parameters of the node.',
+        ),
+        DeclareLaunchArgument(
+            'weights',
+            default_value='',
+            description='Weights of the network: a name such as compact, or a file. Empty: as params_file says.',
+        ),
+        DeclareLaunchArgument(
+            'device',
+            default_value='',
+            description='Where the network runs: auto, cpu, cuda or cuda:N. Empty: as params_file says.',
+        ),
+        DeclareLaunchArgument(
+            'use_sim_time',
+            default_value='',
+            choices=SWITCH,
+            description='Take the time from /clock, as in simulation and replay. Empty: as params_file says.',
+        ),
+        DeclareLaunchArgument(
+            'autostart',
+            default_value='',
+            choices=SWITCH,
+            description='Configure and activate the node when it starts. Empty: as params_file says.',
+        ),
+        DeclareLaunchArgument(
+            'log_level',
+            default_value='info',
+            choices=['debug', 'info', 'warn', 'error', 'fatal'],
+            description='Least severe messages to log.',
+        ),
+    ]
+    return LaunchDescription([*arguments, OpaqueFunction(function=start_node)])
