@@ -136,6 +136,11 @@ class Clip:
     def __len__(self) -> int:
         return self._length
 
+    @property
+    def stems(self) -> list[str]:
+        """Names of the frames, as far as the length is known."""
+        return [file.stem for file in self._files] or [f'{index:05d}' for index in range(self._length)]
+
     def __iter__(self) -> Iterator[tuple[str, np.ndarray]]:
         """Yield each frame's name and the frame, H×W×3 uint8 RGB; all have the first one's size."""
         size = None

@@ -50,6 +50,11 @@ class Source:
         """The rendered scene, which knows the truth, or None."""
         return self.clip if isinstance(self.clip, RenderedScene) else None
 
+    @property
+    def stems(self) -> list[str]:
+        """Names of the frames, without suffix."""
+        return self.clip.stems if isinstance(self.clip, Clip) else [f'{index:05d}' for index in range(len(self))]
+
     def __len__(self) -> int:
         """Return the number of frames; of a video, what its header says."""
         return min(len(self.clip), self._frames) if self._frames else len(self.clip)

@@ -16,6 +16,7 @@ from xmem_ros.evaluation.datasets import DATASETS
 from xmem_ros.evaluation.follow import follow
 from xmem_ros.evaluation.scores import overall, score_sequence
 from xmem_ros.media import VOID, write_labels
+from xmem_ros.objects import MOST_OBJECTS
 from xmem_ros.tracker import Tracker, TrackerConfig
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from xmem_ros.evaluation.datasets import Sequence
-
-MOST_OBJECTS = 254  # a label is one byte; 0 is background and 255 void
 
 
 def evaluate(

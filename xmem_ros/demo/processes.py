@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: MIT
+"""Child processes that never outlive the demonstration."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from xmem_ros.errors import XMemError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+PR_SET_PDEATHSIG = 1  # Linux, prctl(2)
+GRACE_S = 5.0
+
+
+class DemoError(XMemError):
+    """The demonstration cannot go on; the text says what to do."""
+
+
+class Child:
+    """A Python module that runs as a process of its own; a context manager that ends it.
+
+    Arguments:
+        module: what `python -m` runs.
+        arguments: its command line.
+        log: file for its standard output and error.
+    """
+
+    def __init__(self, module: str, arguments: list[str], log: Path) -> None:
+        self.module, self.log = module, log
+        with log.open('wb') as output:
+            self._process = subprocess.Popen(
+                [sys.executable, '-m', module, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for us, who then end it in order
+                preexec_fn=_end_with_parent if sys.platform == 'linux' else None,
+            )
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        return self._process.poll()
+
+    def check_running(self) -> None:
+        """Raise `DemoError` with the end of its log if it has ended."""
+        if self.exit_code is not None:
+            raise DemoError(
+                f'{self.module} ended with exit code {self.exit_code}; the end of {self.log}:\n{self.tail()}'
+            )
+
+    def tail(self, lines: int = 15) -> str:
+        """Last lines of its log, indented."""
+        text = self.log.read_text(errors='replace').splitlines()[-lines:]
+        return '\n'.join(f'    {line}' for line in text)
+
+    def end(self) -> None:
+        """Ask it to end, then make it."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+            if self._process.poll() is not None:
+                break
+            self._signal(number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(GRACE_S)
+        self._signal(signal.SIGKILL)  # what it may have left behind in its group
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, number)
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end this process when the one that started it dies, however it dies."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: MIT
+"""`make demo`: a camera process plays a clip, the real node follows what is seeded in it, and we record and measure."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import rclpy
+from tqdm import tqdm
+
+from xmem_ros.demo.processes import Child, DemoError
+from xmem_ros.demo.recorder import Recorder
+from xmem_ros.demo.report import Report, TrackedFrame
+from xmem_ros.demo.source import SCENE, Source
+from xmem_ros.demo.truth import box_seed, mask_seeds, scene_seeds
+from xmem_ros.errors import ParameterError, XMemError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from xmem_ros.demo.truth import DemoSeed, Truth
+
+TOPIC = '/camera/image'
+FRAME_ID = 'camera'
+NODE_MODULE, CAMERA_MODULE = 'xmem_ros.node.main', 'xmem_ros.demo.camera'
+START_S = 180.0  # the first import of torch from a slow disk takes its time
+QUIET_S = 3.0  # without a message after the clip's end, everything has come
+
+
+def isolate() -> None:
+    """Keep this ROS graph to this machine and apart from others on it, unless the environment says otherwise."""
+    os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    os.environ.setdefault('ROS_LOCALHOST_ONLY', '1')  # Humble's name for it
+    os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))
+
+
+def demonstrate(args: argparse.Namespace) -> Report:
+    """Run the demonstration; returns its figures, with its files written.
+
+    Raises:
+        XMemError: the clip, the seed or one of the processes; the text says what to do.
+    """
+    source = Source(args.video or SCENE, frames=args.frames, rate=args.rate)
+    seeds, truth = _seeds_of(args, source)
+    args.out.mkdir(parents=True, exist_ok=True)
+    for stale in ('overlay.mp4', 'frames.png'):
+        (args.out / stale).unlink(missing_ok=True)
+    stamps = args.out / 'stamps.txt'
+    with ExitStack() as stack:
+        print('starting the node …', flush=True)
+        node = stack.enter_context(Child(NODE_MODULE, _node_arguments(args), args.out / 'node.log'))
+        recorder = stack.enter_context(Recorder())
+        options = ['--clip', args.video or SCENE, '--frames', str(args.frames), '--rate', str(args.rate)]
+        options += ['--topic', TOPIC, '--frame-id', FRAME_ID, '--hold', '--wait-for-subscriber', '--log', str(stamps)]
+        camera = stack.enter_context(Child(CAMERA_MODULE, options, args.out / 'camera.log'))
+        ids, labels = _seed(recorder, seeds, node, camera)
+        named = ', '.join(f'{seed.name} = id {key}' for seed, key in zip(seeds, ids, strict=True))
+        print(f'seeded: {named}', flush=True)
+        recorder.start_camera()
+        _record(recorder, node, camera, stamps, len(source), progress=not args.quiet)
+        recorded = recorder.recorded
+    index_of = _read_stamps(stamps)
+    tracked = {}
+    for stamp, result in recorded.items():
+        index = index_of.get(stamp, -1)
+        if index >= 0:
+            tracked[index] = TrackedFrame(result.objects or [], result.decode, (result.published_ns - stamp) / 1e6)
+    if not tracked:
+        raise DemoError(f'no result came for any frame of the clip; the end of {node.log}:\n{node.tail()}')
+    played = [stamp for stamp, index in index_of.items() if index >= 0]
+    span = (max(played) - min(played)) / 1e9
+    report = Report(
+        published=len(played),
+        rate=(len(played) - 1) / span if span else source.rate,
+        ids=ids,
+        labels=labels,
+        names=[seed.name for seed in seeds],
+        tracked=tracked,
+    )
+    report.draw((frame for _, frame in source), truth, args.out, progress=not args.quiet)
+    return report
+
+
+def _seeds_of(args: argparse.Namespace, source: Source) -> tuple[list[DemoSeed], Callable[[int], Truth]]:
+    """What to follow, as the arguments say, and what is known of the truth."""
+    if source.scene:
+        if args.box or args.mask:
+            raise ParameterError('the rendered scene is seeded by its own masks; give a box or a mask with a video')
+        return scene_seeds(source.scene)
+    if bool(args.box) == bool(args.mask):
+        raise ParameterError(
+            'say what to follow in the first frame: a box (BOX=x,y,width,height) or a mask (MASK=file.png), one of them'
+        )
+    _, frame = next(iter(source))
+    if args.box:
+        return [box_seed(args.box, frame)], lambda _: {}
+    return mask_seeds(args.mask, frame, source.stems)
+
+
+def _node_arguments(args: argparse.Namespace) -> list[str]:
+    options = ['--ros-args', '-r', f'image:={TOPIC}']
+    for name in ('weights', 'device', 'size'):
+        value = getattr(args, name)
+        if value:
+            options += ['-p', f'{name}:={value}']
+    return options
+
+
+def _seed(recorder: Recorder, seeds: list[DemoSeed], node: Child, camera: Child) -> tuple[list[int], list[int]]:
+    """Wait for the node's first message, then seed in the frame that the camera holds; returns ids and labels."""
+
+    def check() -> None:
+        node.check_running()
+        camera.check_running()
+
+    if not recorder.wait_for(lambda: bool(recorder.recorded), START_S, check):
+        raise DemoError(f'the node published nothing within {START_S:g} s; the end of {node.log}:\n{node.tail()}')
+    return recorder.seed(seeds, FRAME_ID)
+
+
+def _record(recorder: Recorder, node: Child, camera: Child, stamps: Path, length: int, *, progress: bool) -> None:
+    """Return when the camera has played its clip and the node has said what it has to say of it."""
+    with tqdm(total=length, desc='camera', unit='frame', disable=not progress) as bar:
+        results = begin = len(recorder.recorded)
+        last = time.monotonic()
+        while camera.exit_code is None or time.monotonic() - last < QUIET_S:
+            node.check_running()
+            if camera.exit_code:
+                camera.check_running()
+            now = len(recorder.recorded)
+            if camera.exit_code is None or now > results:
+                last = time.monotonic()
+            results = now
+            bar.update(sum(index >= 0 for index in _read_stamps(stamps).values()) - bar.n)
+            bar.set_postfix(results=results - begin)
+            time.sleep(0.1)
+
+
+def _read_stamps(path: Path) -> dict[int, int]:
+    """Stamp in nanoseconds → index in the clip, -1 while held, of every image that the camera published."""
+    whole, _, _ = path.read_text().rpartition('\n')  # the last line may be half written
+    lines = (line.split() for line in whole.splitlines())
+    return {int(stamp): int(index) for stamp, index in lines}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Build the command line's parser."""
+    parser = argparse.ArgumentParser(prog='make demo', description='Follow objects in a clip through the real node.')
+    parser.add_argument('--video', default='', help='a video file or a folder of frames; else a rendered scene')
+    parser.add_argument('--box', default='', metavar='X,Y,W,H', help='what to follow in its first frame, px')
+    parser.add_argument(
+        '--mask',
+        type=Path,
+        help='what to follow in its first frame, a PNG; masks beside it that are named as later frames count as truth',
+    )
+    parser.add_argument('--frames', type=int, default=0, metavar='N', help='the first N frames only')
+    parser.add_argument(
+        '--rate', type=float, default=0.0, help="frames a second (default: the clip's own; a folder: 30)"
+    )
+    parser.add_argument('--weights', default='', help="for the node (default: the node's own)")
+    parser.add_argument('--device', default='', help="for the node (default: the node's own)")
+    parser.add_argument('--size', type=int, default=0, metavar='N', help="for the node (default: the node's own)")
+    parser.add_argument(
+        '--out', type=Path, default=Path('demo/out'), help='folder for the results (default: %(default)s)'
+    )
+    parser.add_argument('--quiet', action='store_true', help='no progress bars')
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the demonstration; returns the exit code: 0, 2 for what the user can put right, 130 when interrupted."""
+    args = make_parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    isolate()
+    rclpy.init(args=[], signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
+    try:
+        report = demonstrate(args)
+    except (XMemError, OSError) as error:
+        print(f'demo: error: {error}', file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print('demo: interrupted', file=sys.stderr)
+        return 130
+    finally:
+        rclpy.try_shutdown()
+    print(f'\n{report.table()}\n')
+    print(f'{args.out / "overlay.mp4"}  {args.out / "frames.png"}')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

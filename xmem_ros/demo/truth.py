@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: MIT
+"""What the demonstration seeds with, and what it knows of the truth. No ROS."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from xmem_ros.errors import SeedError
+from xmem_ros.media import VOID, image_files, objects_of, read_mask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from xmem_ros.demo.scene import RenderedScene
+
+Truth = dict[str, np.ndarray]  # name → H×W uint8: 1 the object, 255 void
+
+
+@dataclass(frozen=True)
+class DemoSeed:
+    """One object to follow: a mask H×W bool, or a box (x, y, width, height in px)."""
+
+    name: str
+    mask: np.ndarray | None = None
+    box: tuple[int, int, int, int] | None = None
+
+
+def scene_seeds(scene: RenderedScene) -> tuple[list[DemoSeed], Callable[[int], Truth]]:
+    """Seeds of every object of the rendered scene by its exact mask, and the truth of each frame."""
+    _, first = scene[0]
+    seeds = [DemoSeed(name, mask=first == k + 1) for k, name in enumerate(scene.names)]
+
+    def truth(index: int) -> Truth:
+        _, labels = scene[index]
+        return {name: (labels == k + 1).astype(np.uint8) for k, name in enumerate(scene.names)}
+
+    return seeds, truth
+
+
+def box_seed(text: str, frame: np.ndarray) -> DemoSeed:
+    """Make a seed of a box given as `x,y,width,height` in px.
+
+    Raises:
+        SeedError: it is not four numbers, or does not lie in the frame H×W×3.
+    """
+    height, width = frame.shape[:2]
+    try:
+        x, y, across, down = (int(part) for part in text.split(','))
+    except ValueError:
+        raise SeedError(f'box {text!r}: give four whole numbers, x,y,width,height in px') from None
+    if across < 1 or down < 1 or x < 0 or y < 0 or x + across > width or y + down > height:
+        raise SeedError(f'box {text}: not inside the frame of {width}×{height} px; the order is x,y,width,height')
+    return DemoSeed('object', box=(x, y, across, down))
+
+
+def mask_seeds(path: Path, frame: np.ndarray, stems: list[str]) -> tuple[list[DemoSeed], Callable[[int], Truth]]:
+    """Seeds of every object in a mask file, and the truth where masks of later frames lie beside it.
+
+    Arguments:
+        path: the mask of the first frame.
+        frame: H×W×3, the first frame.
+        stems: names of the clip's frames without suffix; masks are found by them.
+
+    Raises:
+        SeedError: the file cannot be read, is of another size than the frame, or shows nothing.
+    """
+    mask = read_mask(path)
+    if mask.shape != frame.shape[:2]:
+        raise SeedError(
+            f'{path}: the mask is {mask.shape[1]}×{mask.shape[0]} px, '
+            f'the first frame {frame.shape[1]}×{frame.shape[0]}; they must be equal'
+        )
+    objects = objects_of(mask)
+    if not objects:
+        raise SeedError(f'{path}: the mask shows no object')
+    binary = set(np.unique(mask).tolist()) <= {0, VOID}
+    names = {value: f'object {value}' if len(objects) > 1 else 'object' for value in objects}
+    beside = {file.stem: file for file in image_files(path.parent)}
+    files = {index: beside[stem] for index, stem in enumerate(stems) if index and stem in beside}
+
+    def truth(index: int) -> Truth:
+        if index not in files:
+            return {}
+        values = read_mask(files[index])
+        if values.shape != mask.shape:
+            raise SeedError(f'{files[index]}: not of the size of {path}')
+        if binary:
+            return {names[1]: (values == VOID).astype(np.uint8)}
+        void = (values == VOID).astype(np.uint8) * VOID
+        return {name: (values == value).astype(np.uint8) + void for value, name in names.items()}
+
+    return [DemoSeed(names[value], mask=inside) for value, inside in objects.items()], truth
