@@ -207,6 +207,7 @@ class Tracker:
         self._memorise(image, encoded, joint[1:], seeds, ids, deep_update=ids)
         return ids
 
+    @torch.inference_mode()
     def remove(self, ids: Iterable[int]) -> list[int]:
         """Forget objects; the others stay as they are. Raises `UnknownObjectError`, and then none is removed."""
         wanted = list(dict.fromkeys(ids))
@@ -217,6 +218,7 @@ class Tracker:
                 self._memory.leave(row)
         return wanted
 
+    @torch.inference_mode()
     def reset(self) -> None:
         """Forget everything; ids start again at 1."""
         self._table.clear()

@@ -14,7 +14,7 @@ from torch import Tensor
 from xmem_ros.memory.config import MemoryConfig
 from xmem_ros.memory.consolidation import consolidate, least_used
 from xmem_ros.memory.matching import query_rows, readout, topk_affinity
-from xmem_ros.memory.store import Arena, Positions, Store
+from xmem_ros.memory.store import Positions, Store
 
 SIMILARITY_BUFFER_BYTES = 64 << 20
 
@@ -333,5 +333,3 @@ def near_mask(mask: Tensor, stride: int) -> Tensor:
     pooled = F.max_pool2d(mask[None, None].float(), stride)
     return F.max_pool2d(pooled, 3, 1, 1)[0, 0] > 0
 
-
-__all__ = ['Arena', 'Frame', 'Memory', 'near_mask']
