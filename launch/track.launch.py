@@ -46,7 +46,7 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             'image',
             default_value='image',
-            description='Topic of the images (sensor_msgs/Image). With the compressed transport, "/compressed" is added.',
+            description='Topic of the images (sensor_msgs/Image). The compressed transport adds "/compressed".',
         ),
         DeclareLaunchArgument(
             'image_transport',
