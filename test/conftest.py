@@ -6,8 +6,8 @@ from __future__ import annotations
 import os
 import random
 
-# Before anything imports rclpy. Other graphs, on this machine or beyond, are none of a test's business; processes that a
-# test starts inherit both, and so meet the test and nobody else. Up to 101 every port lies below the ephemeral ones.
+# Before anything imports rclpy. Other graphs, on this machine or beyond, are none of a test's business; processes that
+# a test starts inherit both, and so meet the test and nobody else. Up to 101 every port lies below the ephemeral ones.
 os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
 if os.environ.get('ROS_DISTRO') == 'humble':  # which does not know the variable above
     os.environ['ROS_LOCALHOST_ONLY'] = '1'

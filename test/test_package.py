@@ -133,7 +133,7 @@ def test_versions_of_both_builds_agree() -> None:
 
 
 def test_license_of_the_weights_is_declared_beside_that_of_the_code() -> None:
-    licenses = [license.text for license in ET.parse(ROOT / 'package.xml').getroot().iter('license')]
+    licenses = [element.text for element in ET.parse(ROOT / 'package.xml').getroot().iter('license')]
     assert licenses == ['MIT', 'CC-BY-NC-4.0']
 
 
