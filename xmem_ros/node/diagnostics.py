@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: MIT
+"""Figures of the stream, and /diagnostics made of them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+from xmem_ros.node.worker import Counts
+
+if TYPE_CHECKING:
+    from rclpy.clock import Clock
+
+    from xmem_ros.tracker import StepResult
+
+OK, WARN = DiagnosticStatus.OK, DiagnosticStatus.WARN
+
+
+@dataclass
+class _Period:
+    """Since the last diagnostics."""
+
+    begun: float = field(default_factory=time.monotonic)
+    frames: int = 0
+    ages_ms: list[float] = field(default_factory=list)
+    stages_ms: dict[str, float] = field(default_factory=dict)
+
+
+class Figures:
+    """Collected by the worker's thread, read by the timer's."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._period = _Period()
+        self._states: dict[int, str] = {}
+
+    def add_frame(self, header: Any, result: StepResult, *, publish_ms: float, total_ms: float) -> None:
+        """A frame was published just now."""
+        age_ms = self._clock.now().nanoseconds / 1e6 - header.stamp.sec * 1e3 - header.stamp.nanosec / 1e6
+        stages = {**result.timings_ms, 'publish': publish_ms, 'total': total_ms}
+        with self._lock:
+            self._period.frames += 1
+            if header.stamp.sec or header.stamp.nanosec:
+                self._period.ages_ms.append(age_ms)
+            for stage, spent in stages.items():
+                self._period.stages_ms[stage] = self._period.stages_ms.get(stage, 0.0) + spent
+            self._states = {item.id: f'{item.state.name} {item.name}'.strip() for item in result.objects}
+
+    def forget_objects(self) -> None:
+        """There are none now."""
+        with self._lock:
+            self._states = {}
+
+    def take(self) -> dict[str, str]:
+        """Figures of the period that ends now, as texts."""
+        with self._lock:
+            period, self._period = self._period, _Period()
+            states = dict(self._states)
+        seconds = max(period.begun and time.monotonic() - period.begun, 1e-9)
+        values = {'rate (Hz)': f'{period.frames / seconds:.2f}'}
+        if period.ages_ms:
+            values['image to publish, median (ms)'] = f'{np.median(period.ages_ms):.1f}'
+            values['image to publish, maximum (ms)'] = f'{max(period.ages_ms):.1f}'
+        for stage, spent in period.stages_ms.items():
+            values[f'{stage} (ms)'] = f'{spent / period.frames:.2f}'
+        return values | {f'object {object_id}': state for object_id, state in states.items()}
+
+
+def count_values(counts: Counts, *, invalid: int, lost: int) -> dict[str, str]:
+    """Counts as texts. received = tracked + dropped + waiting; `invalid` is part of dropped, `lost` of none."""
+    return {
+        'received': str(counts.received),
+        'tracked': str(counts.tracked),
+        'dropped': str(counts.dropped),
+        'waiting': str(counts.waiting),
+        'invalid': str(invalid),
+        'lost before the node': str(lost),
+    }
+
+
+def diagnostics_message(
+    stamp: Any, name: str, hardware: str, level: bytes, summary: str, values: dict[str, str]
+) -> DiagnosticArray:
+    """One status of the node `name`, running on `hardware`."""
+    status = DiagnosticStatus(level=level, name=name, message=summary, hardware_id=hardware)
+    status.values = [KeyValue(key=key, value=value) for key, value in values.items()]
+    message = DiagnosticArray(status=[status])
+    message.header.stamp = stamp
+    return message

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: MIT
+"""The image subscription, and the watch over it: no images, or a publisher whose QoS does not match, is said aloud."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.qos import ReliabilityPolicy
+from sensor_msgs.msg import Image
+
+from xmem_ros.node import qos
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rclpy.node import Node
+    from rclpy.subscription import Subscription
+
+    from xmem_ros.node.parameters import Parameters
+
+WARNING_INTERVAL_S = 10.0
+
+
+class ImageSource:
+    """Subscribes to `image`.
+
+    With BEST_AVAILABLE, what is asked for is settled when the subscription is made, by the publishers of that moment; so
+    the subscription is made again when a publisher comes that does not match.
+
+    Arguments:
+        node: that subscribes.
+        parameters: gives the parameters as they are now.
+        on_image: gets each message.
+    """
+
+    def __init__(self, node: Node, parameters: Callable[[], Parameters], on_image: Callable[[Image], None]) -> None:
+        self._node, self._parameters, self._on_image = node, parameters, on_image
+        self._group = MutuallyExclusiveCallbackGroup()
+        self._subscription: Subscription | None = None
+        self._warned = 0.0
+        self._heard = time.monotonic()
+        self.lost = 0  # images that the middleware knows it lost
+        self.topic = node.resolve_topic_name('image')
+
+    def open(self) -> None:
+        """Subscribe."""
+        parameters = self._parameters()
+        everything = parameters.queue == 'all'
+        profile = qos.every_image(parameters.queue_depth) if everything else qos.newest_image()
+        options: dict[str, Any] = {'callback_group': self._group, 'qos_overriding_options': qos.overridable()}
+        events = SubscriptionEventCallbacks(message_lost=self._count_lost, incompatible_qos=self._ignore)
+        self._heard = time.monotonic()
+        try:
+            self._subscription = self._node.create_subscription(
+                Image, 'image', self._take, profile, event_callbacks=events, **options
+            )
+        except UnsupportedEventTypeError:
+            self._subscription = self._node.create_subscription(Image, 'image', self._take, profile, **options)
+
+    def close(self) -> None:
+        """Unsubscribe."""
+        if self._subscription is not None:
+            self._node.destroy_subscription(self._subscription)
+            self._subscription = None
+
+    @property
+    def silent_for(self) -> float:
+        """Seconds since the last image, or since `open`."""
+        return time.monotonic() - self._heard
+
+    def watch(self) -> None:
+        """To be called about once a second while open: mend what can be mended, and warn of what cannot."""
+        if self._subscription is None:
+            return
+        if self.silent_for > 1.0 and self._can_match_by_asking_again():
+            self.close()
+            self.open()
+        limit = self._parameters().no_image_warning_after
+        now = time.monotonic()
+        if limit and self.silent_for > limit and now - self._warned > WARNING_INTERVAL_S:
+            self._warned = now
+            self._node.get_logger().warning(self._silence())
+
+    def _take(self, message: Image) -> None:
+        self._heard = time.monotonic()
+        self._on_image(message)
+
+    def _count_lost(self, event: Any) -> None:
+        self.lost += event.total_count_change
+
+    def _ignore(self, _: Any) -> None:
+        """Of QoS that does not match, `watch` tells."""
+
+    def _requested(self) -> Any:
+        """The QoS in force, with what BEST_AVAILABLE came to; None where the middleware does not say."""
+        for info in self._node.get_subscriptions_info_by_topic(self.topic):
+            if info.node_name == self._node.get_name() and info.node_namespace == self._node.get_namespace():
+                return info.qos_profile
+        return None
+
+    def _can_match_by_asking_again(self) -> bool:
+        subscription, requested = self._subscription, self._requested()
+        if qos.BEST_AVAILABLE is None or subscription is None or requested is None:
+            return False
+        if subscription.qos_profile.reliability != qos.BEST_AVAILABLE or requested.reliability != ReliabilityPolicy.RELIABLE:
+            return False
+        offers = self._node.get_publishers_info_by_topic(self.topic)
+        return any(offer.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT for offer in offers)
+
+    def _silence(self) -> str:
+        offers = self._node.get_publishers_info_by_topic(self.topic)
+        requested = self._requested()
+        asked = f'requested QoS {qos.describe(requested)}' if requested is not None else 'requested QoS unknown'
+        silence = f'no image on {self.topic} for {self.silent_for:.0f} s'
+        if not offers:
+            return f'{silence}: nobody publishes it; {asked}. Start the camera, or remap: -r image:=/its/topic'
+        offered = '; '.join(
+            f'{offer.node_namespace.rstrip("/")}/{offer.node_name} offers {offer.topic_type} with {qos.describe(offer.qos_profile)}'
+            for offer in offers
+        )
+        return (
+            f'{silence}: {offered}; {asked}. Where type and QoS match, the camera itself is silent; otherwise set '
+            f'qos_overrides.{self.topic}.subscription.reliability or .durability'
+        )

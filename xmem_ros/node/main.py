@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: MIT
+"""Run the node: `ros2 run xmem_ros xmem_node`, or `python -m xmem_ros.node.main`."""
+
+from __future__ import annotations
+
+import sys
+
+import rclpy
+from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.lifecycle import TransitionCallbackReturn
+
+from xmem_ros.errors import ParameterError
+from xmem_ros.node.node import XMemNode
+
+THREADS = 4  # images, services, timers, lifecycle and parameters
+SUCCESS = TransitionCallbackReturn.SUCCESS
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run until SIGINT or SIGTERM.
+
+    Returns:
+        The exit code: 0; 1 where the node was to start by itself and could not be configured; 2 where its parameters
+        are unknown or not allowed.
+    """
+    try:
+        rclpy.init(args=sys.argv if arguments is None else ['xmem_node', *arguments])
+        node = XMemNode()
+    except ParameterError as error:
+        print(f'xmem_node: parameters refused: {error}', file=sys.stderr)
+        return 2
+    except RuntimeError as error:  # rclpy's own: arguments or a file of parameters that it cannot read
+        print(f'xmem_node: cannot start: {error}', file=sys.stderr)
+        return 2
+    try:
+        return _run(node)
+    finally:
+        node.close()
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
+def _run(node: XMemNode) -> int:
+    executor = MultiThreadedExecutor(num_threads=THREADS)
+    executor.add_node(node)
+    try:
+        if node.parameters.autostart and not _start(node):
+            return 1
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        node.close()
+        executor.shutdown(timeout_sec=2.0)
+    return 0
+
+
+def _start(node: XMemNode) -> bool:
+    if node.trigger_configure() != SUCCESS:
+        print(f'xmem_node: cannot be configured: {node.fault}', file=sys.stderr)
+        return False
+    return node.trigger_activate() == SUCCESS
+
+
+if __name__ == '__main__':
+    sys.exit(main())

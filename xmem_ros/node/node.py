@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: MIT
+"""The lifecycle node `xmem`: images and seeds in, masks and boxes out."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
+from rclpy.time import Time
+from std_srvs.srv import Trigger
+
+from xmem_ros.errors import SeedError, UnknownObjectError, XMemError
+from xmem_ros.node import diagnostics, qos
+from xmem_ros.node.conversions import rgb_from_image
+from xmem_ros.node.diagnostics import DiagnosticArray, Figures
+from xmem_ros.node.image_source import ImageSource
+from xmem_ros.node.parameter_node import ParameterNode
+from xmem_ros.node.publishers import Publishers
+from xmem_ros.node.seed_messages import read_seeds
+from xmem_ros.node.worker import Counts, Frame, History, StoppedError, Worker
+from xmem_ros.srv import RemoveObjects, SeedObjects
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sensor_msgs.msg import Image
+
+    from xmem_ros.node.tracking import Tracking
+
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+
+class XMemNode(ParameterNode):
+    """Configure loads the weights, activate starts tracking; deactivate keeps the objects, cleanup forgets them.
+
+    Raises:
+        ParameterError: parameters given at the start are unknown or not allowed.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__('xmem', **options)
+        self.fault = ''  # why the last configuration failed
+        self._tracking: Tracking | None = None
+        self._worker: Worker | None = None
+        self._outputs: Publishers | None = None
+        self._history = History(1)
+        self._figures = Figures(self.get_clock())
+        self._counted = Counts()  # of workers that are gone
+        self._images = ImageSource(self, lambda: self.parameters, self._take_image)
+        services = MutuallyExclusiveCallbackGroup()
+        for kind, name, serve in (
+            (SeedObjects, '~/seed', self._seed),
+            (RemoveObjects, '~/remove', self._remove),
+            (Trigger, '~/reset', self._reset),
+        ):
+            self.create_service(kind, name, self._answer(serve), callback_group=services)
+        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', qos.diagnostics())
+        # Steady: with use_sim_time and no clock, timers of the node's own clock would stand still.
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timers_group = MutuallyExclusiveCallbackGroup()
+        self._watch = self.create_timer(1.0, self._images.watch, self._timers_group, self._steady)
+        self._report = self._make_report_timer()
+
+    # --- lifecycle
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the weights; fails where that is not possible, and says why."""
+        try:
+            self._configure()
+        except Exception as error:
+            known = isinstance(error, XMemError)
+            self.fault = str(error) if known else f'{type(error).__name__}: {error}'
+            self.get_logger().error(f'cannot be configured: {self.fault}')
+            if not known:
+                self.get_logger().error(traceback.format_exc())
+            self._forget()
+            return FAILURE
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe and track."""
+        assert self._tracking is not None
+        keep_all = self.parameters.queue == 'all'
+        depth = self.parameters.queue_depth if keep_all else 1
+        self._worker = Worker(self._tracking.track, depth=depth, keep_all=keep_all)
+        self._worker.start()
+        self._images.open()
+        self.get_logger().info(f'active: waiting for images on {self._images.topic}')
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop after the frame in hand; the objects are kept."""
+        self._stop()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Forget the objects and let go of the device."""
+        self._forget()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop and forget."""
+        self._forget()
+        return super().on_shutdown(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop and forget, so that the node can be configured again."""
+        self._forget()
+        return super().on_error(state)
+
+    def close(self) -> None:
+        """Stop the worker before the node is destroyed."""
+        self._stop()
+
+    def _configure(self) -> None:
+        from xmem_ros.node.tracking import Tracking, make_tracker  # imports torch, which takes seconds
+
+        begun = time.monotonic()
+        tracker = make_tracker(self.parameters)
+        self._history = History(self.parameters.history)
+        self._outputs = Publishers(self, self._figures, per_object=self.parameters.publish_per_object)
+        self._tracking = Tracking(tracker, lambda: self.parameters, self._history, self._outputs, self.get_logger())
+        self.destroy_timer(self._report)
+        self._report = self._make_report_timer()
+        self.configured = True
+        self.fault = ''
+        self.get_logger().info(
+            f'configured in {time.monotonic() - begun:.1f} s: weights {self.parameters.weights} on {tracker.device}, '
+            f'images scaled to {tracker.config.size or "their own size"}, at most {tracker.config.max_objects} objects'
+        )
+
+    def _stop(self) -> None:
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            # First, so that an image callback that waits for room returns.
+            worker.stop()
+        self._images.close()
+        if worker is not None:
+            before, last = self._counted, worker.counts
+            self._counted = Counts(
+                before.received + last.received, before.tracked + last.tracked, before.dropped + last.dropped
+            )
+
+    def _forget(self) -> None:
+        self._stop()
+        publishers, self._outputs, self._tracking = self._outputs, None, None
+        if publishers is not None:
+            publishers.close()
+        self._history.clear()
+        self._figures.forget_objects()
+        self.configured = False
+
+    # --- images
+
+    def _take_image(self, message: Image) -> None:
+        worker = self._worker
+        if worker is None:
+            return
+        frame = Frame(message, Time.from_msg(message.header.stamp).nanoseconds)
+        self._history.add(frame)
+        worker.offer(frame)
+
+    # --- services
+
+    def _answer(self, serve: Callable[[Any, Any, Tracking, Worker], None]) -> Callable[[Any, Any], Any]:
+        """Every fault becomes a response; none a traceback at the caller."""
+
+        def answer(request: Any, response: Any) -> Any:
+            response.success = False
+            tracking, worker = self._tracking, self._worker
+            if tracking is None or worker is None:
+                response.message = self._inactive()
+                return response
+            try:
+                serve(request, response, tracking, worker)
+                response.success = True
+            except StoppedError:
+                response.message = self._inactive()
+            except XMemError as error:
+                response.message = str(error)
+            except Exception as error:
+                response.message = f'internal error: {type(error).__name__}: {error}; nothing was changed'
+                self.get_logger().error(traceback.format_exc())
+            if not response.success:
+                self.get_logger().warning(f'request refused: {response.message}')
+            return response
+
+        return answer
+
+    def _inactive(self) -> str:
+        name = self.get_fully_qualified_name()
+        if not self.configured:
+            reason = f' (the last attempt failed: {self.fault})' if self.fault else ''
+            return (
+                f'the node is unconfigured{reason}: take the transitions configure and activate '
+                f'(ros2 lifecycle set {name} configure; ros2 lifecycle set {name} activate)'
+            )
+        return f'the node is inactive: take the transition activate (ros2 lifecycle set {name} activate)'
+
+    def _seed(self, request: Any, response: Any, tracking: Tracking, worker: Worker) -> None:
+        frame = self._frame_of(Time.from_msg(request.header.stamp).nanoseconds)
+        seeds = read_seeds(request.seeds, rgb_from_image(frame.message))
+        header, publishers = frame.message.header, self._outputs
+
+        def apply() -> tuple[list[int], list[int]]:
+            ids, labels = tracking.seed(frame, seeds)
+            if publishers is not None:
+                publishers.publish_seeds(header, request.seeds, ids, labels)
+            return ids, labels
+
+        ids, labels = worker.submit(apply, frame).result()
+        response.ids, response.labels, response.stamp = ids, labels, header.stamp
+        response.message = f'{len(ids)} object{"s" if len(ids) != 1 else ""} seeded'
+
+    def _frame_of(self, stamp_ns: int) -> Frame:
+        frame = self._history.find(stamp_ns) if stamp_ns else self._history.newest()
+        if frame is not None:
+            return frame
+        span = self._history.span_ns()
+        if span is None:
+            raise SeedError(
+                f'no image has arrived on {self._images.topic} yet: wait for {self.get_fully_qualified_name()}/labels, '
+                'then ask again'
+            )
+        raise SeedError(
+            f'no image of stamp {_seconds(stamp_ns)} is held, only some from {_seconds(span[0])} to {_seconds(span[1])}: give '
+            'the stamp of one of them, zero for the newest, or raise the parameter history'
+        )
+
+    def _remove(self, request: Any, response: Any, tracking: Tracking, worker: Worker) -> None:
+        ids = list(request.ids)
+        if request.all and ids:
+            raise UnknownObjectError('both ids and all given: name the objects, or set all and leave ids empty')
+        if not request.all and not ids:
+            raise UnknownObjectError('neither ids nor all given: name the objects to remove, or set all')
+        response.removed = worker.submit(lambda: tracking.remove(None if request.all else ids)).result()
+        count = len(response.removed)
+        response.message = f'{count} object{"s" if count != 1 else ""} removed'
+
+    def _reset(self, request: Any, response: Any, tracking: Tracking, worker: Worker) -> None:  # noqa: ARG002
+        count = worker.submit(tracking.reset).result()
+        self._figures.forget_objects()
+        response.message = f'{count} object{"s" if count != 1 else ""} forgotten; ids start again at 1'
+
+    # --- diagnostics
+
+    def _make_report_timer(self) -> Any:
+        return self.create_timer(self.parameters.diagnostics_period, self._diagnose, self._timers_group, self._steady)
+
+    def _diagnose(self) -> None:
+        tracking, worker = self._tracking, self._worker
+        level, summary, hardware = diagnostics.OK, 'inactive' if self.configured else 'unconfigured', ''
+        counts, before = worker.counts if worker is not None else Counts(), self._counted
+        total = Counts(
+            before.received + counts.received,
+            before.tracked + counts.tracked,
+            before.dropped + counts.dropped,
+            counts.waiting,
+        )
+        values = diagnostics.count_values(
+            total, invalid=tracking.invalid if tracking is not None else 0, lost=self._images.lost
+        )
+        values |= self._figures.take()
+        if self.fault:
+            level, summary = diagnostics.WARN, f'unconfigured: {self.fault}'
+        if tracking is not None:
+            hardware = str(tracking.tracker.device)
+            values['memory (bytes)'] = str(tracking.tracker.memory_bytes)
+            for store, elements in tracking.tracker.memory_elements.items():
+                values[f'{store} (positions)'] = str(elements)
+        if worker is not None:
+            silent = self._images.silent_for
+            limit = self.parameters.no_image_warning_after
+            if limit and silent > limit:
+                level, summary = diagnostics.WARN, f'no image on {self._images.topic} for {silent:.0f} s'
+            else:
+                summary = 'tracking'
+        stamp = self.get_clock().now().to_msg()
+        name = f'{self.get_fully_qualified_name().lstrip("/")}: tracking'
+        self._diagnostics.publish(diagnostics.diagnostics_message(stamp, name, hardware, level, summary, values))
+
+
+def _seconds(stamp_ns: int) -> str:
+    return f'{stamp_ns // 1_000_000_000}.{stamp_ns % 1_000_000_000:09d}'

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: MIT
+"""The node's parameters: one table gives declaration, validation, live updates, config/track.yaml and docs/parameters.md.
+
+`python -m xmem_ros.node.parameters --write` writes both files; without the option it says whether they are up to date.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from xmem_ros.errors import ParameterError
+from xmem_ros.memory.config import MemoryConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+Value = bool | int | float | str
+
+START, CONFIGURE, LIVE = 'start', 'configure', 'live'
+WHEN = {
+    START: 'only at the start of the node',
+    CONFIGURE: 'while the node is unconfigured',
+    LIVE: 'at any time',
+}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a parameter is and what it may be."""
+
+    description: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    change: str = CONFIGURE  # START, CONFIGURE or LIVE
+    unit: str = ''
+
+    def allowed(self) -> str:
+        """In words; empty where anything goes."""
+        if self.choices:
+            return ', '.join(self.choices)
+        return '' if self.low is None else f'{self.low:g}…{self.high:g}'
+
+
+def _is(default: Value, description: str, **rule: Any) -> Any:
+    return field(default=default, metadata={'rule': Rule(description, **rule)})
+
+
+@dataclass(frozen=True)
+class MemoryParameters:
+    """Sizes of the memory; defaults as published."""
+
+    max_working_frames: int = _is(10, 'Frames in working memory, at which a consolidation starts.', low=2, high=1000)
+    min_working_frames: int = _is(5, 'Frames that a consolidation leaves in working memory.', low=1, high=999)
+    long_term: bool = _is(True, 'Keep prototypes of older frames. Off: older frames are forgotten.')
+    long_term_elements: int = _is(10_000, 'Most prototypes in long-term memory.', low=1, high=1_000_000)
+    prototypes: int = _is(128, 'Prototypes that one consolidation makes.', low=1, high=100_000)
+    top_k: int = _is(30, 'Memory positions that each position of a frame reads.', low=1, high=1000)
+    anchors_per_object: int = _is(
+        3, 'Frames kept for good for each object: its first seed and its latest corrections.', low=1, high=100
+    )
+    max_anchor_frames: int = _is(4, 'Room for frames kept for good, in whole frames.', low=1, high=254)
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Every parameter with its value."""
+
+    weights: str = _is('compact', 'Name of weights (compact, xmem) or the path of a .safetensors or .pth file.')
+    device: str = _is('auto', 'Where the network runs: auto (CUDA where there is one), cpu, cuda or cuda:N.')
+    size: int = _is(
+        -1,
+        'Shorter side that images are scaled to for the network. -1: 480 on CUDA, 240 on the CPU; 0: as they come.',
+        low=-1,
+        high=4096,
+        unit='px',
+    )
+    precision: str = _is(
+        'auto',
+        'Arithmetic of the network. auto: float16 on CUDA, float32 elsewhere.',
+        choices=('auto', 'float32', 'float16', 'bfloat16'),
+    )
+    max_objects: int = _is(16, 'Most objects at a time; memory for them is allocated once.', low=1, high=254)
+    memory_every: int = _is(
+        5, 'Every how many frames one is written to memory.', low=1, high=1000, change=LIVE, unit='frames'
+    )
+    min_area: int = _is(
+        16, 'An object with a smaller mask counts as occluded.', low=0, high=1_000_000, change=LIVE, unit='px'
+    )
+    min_score: float = _is(
+        0.6, 'An object with a lower mean probability in its mask counts as occluded.', low=0.0, high=1.0, change=LIVE
+    )
+    lost_after: float = _is(
+        5.0, 'An object occluded for as long as this counts as lost.', low=0.0, high=86400.0, change=LIVE, unit='s'
+    )
+    publish_per_object: bool = _is(True, 'Publish ~/object_<id>/mask and ~/object_<id>/box for each object.')
+    queue: str = _is(
+        'newest',
+        'newest: track the newest image, drop those that come meanwhile. all: track every image, for replay; the '
+        'subscription is reliable and its callback waits while queue_depth images wait.',
+        choices=('newest', 'all'),
+    )
+    queue_depth: int = _is(10, 'With queue: all, the images that may wait.', low=1, high=1000, unit='frames')
+    history: int = _is(
+        30, 'Newest images kept, so that a seed finds its own by its stamp.', low=1, high=1000, unit='frames'
+    )
+    on_time_jump: str = _is(
+        'keep',
+        'When stamps jump back, as when a bag starts again: keep the objects, or reset and forget them.',
+        choices=('keep', 'reset'),
+        change=LIVE,
+    )
+    image_transport: str = _is(
+        'raw',
+        'How images arrive. For others run `ros2 run image_transport republish` and subscribe to what it puts out.',
+        choices=('raw',),
+    )
+    autostart: bool = _is(True, 'Configure and activate at the start, without a lifecycle manager.', change=START)
+    no_image_warning_after: float = _is(
+        5.0, 'Warn when no image has arrived for as long as this. 0: never.', low=0.0, high=3600.0, change=LIVE, unit='s'
+    )
+    diagnostics_period: float = _is(1.0, 'Time between diagnostics.', low=0.1, high=3600.0, unit='s')
+    memory: MemoryParameters = field(default_factory=MemoryParameters)
+
+    def memory_config(self) -> MemoryConfig:
+        """As the tracker takes it; raises `ParameterError` for values that do not go together."""
+        return MemoryConfig(**dataclasses.asdict(self.memory))
+
+
+def rules() -> dict[str, tuple[Value, Rule]]:
+    """Name → default and rule; groups are dotted."""
+    return dict(_walk(Parameters(), ''))
+
+
+def _walk(group: Any, prefix: str) -> Iterator[tuple[str, tuple[Value, Rule]]]:
+    for item in dataclasses.fields(group):
+        value = getattr(group, item.name)
+        if dataclasses.is_dataclass(value):
+            yield from _walk(value, f'{prefix}{item.name}.')
+        else:
+            yield f'{prefix}{item.name}', (value, item.metadata['rule'])
+
+
+def changed(current: Parameters, values: Mapping[str, Any]) -> Parameters:
+    """`current` with some values changed.
+
+    Args:
+        current: what there is.
+        values: dotted name → new value. A whole number serves where a fraction is asked for.
+
+    Raises:
+        ParameterError: names every value that is unknown, of the wrong type or out of range, with what is allowed.
+    """
+    known = rules()
+    faults = [fault for name, value in values.items() if (fault := _fault(name, value, known))]
+    if faults:
+        raise ParameterError('; '.join(faults))
+    result = current
+    for name, value in values.items():
+        exact = float(value) if isinstance(known[name][0], float) else value
+        group, _, leaf = name.rpartition('.')
+        if group:
+            result = dataclasses.replace(result, **{group: dataclasses.replace(getattr(result, group), **{leaf: exact})})
+        else:
+            result = dataclasses.replace(result, **{leaf: exact})
+    result.memory_config()
+    return result
+
+
+def value_of(parameters: Parameters, name: str) -> Value:
+    """The value of a dotted name."""
+    found: Any = parameters
+    for part in name.split('.'):
+        found = getattr(found, part)
+    return found
+
+
+def _fault(name: str, value: Any, known: Mapping[str, tuple[Value, Rule]]) -> str:
+    """What is wrong with a value; empty if nothing."""
+    if name not in known:
+        return f'unknown parameter {name!r}{_suggestion(name, known)}'
+    default, rule = known[name]
+    wanted = type(default)
+    fits = isinstance(value, wanted) and not (wanted is int and isinstance(value, bool))
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        fits = True
+    if not fits:
+        kind = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'text'}[wanted]
+        return f'{name} is {value!r}; it must be {kind}'
+    if rule.choices and value not in rule.choices:
+        return f'{name} is {value!r}; allowed: {rule.allowed()}. {rule.description}'
+    if rule.low is not None and rule.high is not None and not rule.low <= value <= rule.high:
+        return f'{name} is {value}; allowed: {rule.allowed()}{f" {rule.unit}" if rule.unit else ""}'
+    return ''
+
+
+def _suggestion(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f' (did you mean {close[0]!r}?)' if close else ' (docs/parameters.md lists all)'
+
+
+if __name__ == '__main__':
+    import sys
+
+    from xmem_ros.node.parameter_files import main
+
+    sys.exit(main())

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: MIT
+"""Everything that the node publishes about a frame. Called by the worker's thread only, but for making and closing."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sensor_msgs.msg import Image
+
+from xmem_ros import overlay
+from xmem_ros.msg import AcceptedSeeds, TrackedObject, TrackedObjectArray
+from xmem_ros.node import qos
+from xmem_ros.node.conversions import image_from_array
+
+try:
+    from rclpy.event_handler import PublisherEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import PublisherEventCallbacks
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rclpy.node import Node
+    from rclpy.publisher import Publisher
+
+    from xmem_ros import tracker
+    from xmem_ros.node.diagnostics import Figures
+    from xmem_ros.tracker import StepResult
+
+
+class Publishers:
+    """Topics of the node, and those of each object, which come and go with it.
+
+    Arguments:
+        node: that publishes.
+        figures: gets the times of each frame.
+        per_object: whether objects have topics of their own.
+    """
+
+    def __init__(self, node: Node, figures: Figures, *, per_object: bool) -> None:
+        self._node, self._figures, self._per_object = node, figures, per_object
+        self._labels = self._make(Image, '~/labels')
+        self._objects = self._make(TrackedObjectArray, '~/objects')
+        self._overlay = self._make(Image, '~/overlay')
+        self._seeds = node.create_publisher(
+            AcceptedSeeds, '~/seeds', qos.accepted_seeds(), qos_overriding_options=qos.overridable()
+        )
+        self._of_object: dict[int, tuple[Publisher, Publisher]] = {}
+
+    def publish(self, header: Any, image: np.ndarray, result: StepResult, begun: float) -> None:
+        """What came of one frame; `Outputs.publish`."""
+        started = time.perf_counter()
+        self.set_objects([item.id for item in result.objects])
+        self._publish_image(self._labels, result.labels, 'mono8', header)
+        messages = [object_message(item, header) for item in result.objects]
+        for item, message in zip(result.objects, messages, strict=True):
+            self._publish_object(item, message, result.labels)
+        if self._overlay.get_subscription_count():
+            self._publish_image(self._overlay, overlay.draw(image, result.labels, result.objects), 'rgb8', header)
+        array = TrackedObjectArray(header=header, objects=messages)
+        finished = time.perf_counter()
+        array.processing_ms = (finished - begun) * 1e3
+        self._objects.publish(array)
+        self._figures.add_frame(header, result, publish_ms=(finished - started) * 1e3, total_ms=array.processing_ms)
+
+    def set_objects(self, ids: Sequence[int]) -> None:
+        """Make the topics of objects that are new, and destroy those of objects that are gone; `Outputs.set_objects`."""
+        if not self._per_object:
+            return
+        for object_id in self._of_object.keys() - set(ids):
+            for publisher in self._of_object.pop(object_id):
+                self._node.destroy_publisher(publisher)
+        for object_id in ids:
+            if object_id not in self._of_object:
+                self._of_object[object_id] = (
+                    self._make_bare(Image, f'~/object_{object_id}/mask'),
+                    self._make_bare(TrackedObject, f'~/object_{object_id}/box'),
+                )
+
+    def publish_seeds(self, header: Any, seeds: Sequence[Any], ids: Sequence[int], labels: Sequence[int]) -> None:
+        """Seeds that were accepted on the image of this header."""
+        self._seeds.publish(AcceptedSeeds(header=header, seeds=list(seeds), ids=list(ids), labels=list(labels)))
+
+    def close(self) -> None:
+        """Destroy every publisher."""
+        self.set_objects([])
+        for publisher in (self._labels, self._objects, self._overlay, self._seeds):
+            self._node.destroy_publisher(publisher)
+
+    def _publish_object(self, item: tracker.TrackedObject, message: TrackedObject, labels: np.ndarray) -> None:
+        if item.id not in self._of_object:
+            return
+        mask, box = self._of_object[item.id]
+        if mask.get_subscription_count():
+            self._publish_image(mask, np.where(labels == item.label, np.uint8(255), np.uint8(0)), 'mono8', message.header)
+        box.publish(message)
+
+    def _make(self, kind: type, topic: str) -> Publisher:
+        return self._node.create_publisher(kind, topic, qos.output(), qos_overriding_options=qos.overridable())
+
+    def _make_bare(self, kind: type, topic: str) -> Publisher:
+        """Without overrides, each of which would leave a parameter behind, and without events for the executor."""
+        silent = PublisherEventCallbacks(use_default_callbacks=False)
+        return self._node.create_publisher(kind, topic, qos.output(), event_callbacks=silent)
+
+    def _publish_image(self, publisher: Publisher, pixels: np.ndarray, encoding: str, header: Any) -> None:
+        message = image_from_array(pixels, encoding, Image)
+        message.header = header
+        publisher.publish(message)
+
+
+def object_message(item: tracker.TrackedObject, header: Any) -> TrackedObject:
+    """The tracker's object as a message."""
+    message = TrackedObject(
+        header=header,
+        id=item.id,
+        label=item.label,
+        name=item.name,
+        state=int(item.state),
+        score=float(item.score),
+        area=item.area,
+        centroid_x=float(item.centroid[0]),
+        centroid_y=float(item.centroid[1]),
+        age=item.age,
+        absent=item.absent,
+    )
+    if item.box is not None:
+        message.box.x_offset, message.box.y_offset, message.box.width, message.box.height = item.box
+    return message

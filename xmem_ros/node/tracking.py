@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: MIT
+"""What the worker's thread does with the tracker: frames, seeds, removal, reset. No rclpy."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from xmem_ros.errors import FrameError, SeedError, UnknownObjectError
+from xmem_ros.node.conversions import rgb_from_image
+from xmem_ros.node.worker import Fate, Frame, History
+from xmem_ros.tracker import SeedMask, Tracker, TrackerConfig, pick_device
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from xmem_ros.node.parameters import Parameters
+    from xmem_ros.node.seed_messages import ObjectSeed
+    from xmem_ros.tracker import StepResult
+
+SIZE_ON_CUDA, SIZE_ON_CPU = 480, 240
+
+
+class Outputs(Protocol):
+    """Where results go."""
+
+    def publish(self, header: Any, image: np.ndarray, result: StepResult, begun: float) -> None:
+        """A frame was tracked. image: H×W×3 uint8 RGB; begun: time.perf_counter() when the frame was taken."""
+
+    def set_objects(self, ids: Sequence[int]) -> None:
+        """These are the objects that there are now."""
+
+
+class Log(Protocol):
+    """Of a logger, what is used here."""
+
+    def warning(self, message: str, **options: Any) -> Any: ...  # noqa: D102
+    def error(self, message: str, **options: Any) -> Any: ...  # noqa: D102
+
+
+def make_tracker(parameters: Parameters) -> Tracker:
+    """Load the weights onto the device; raises `WeightsError`, `DeviceError` or `ParameterError`."""
+    device = pick_device(parameters.device)
+    size = parameters.size
+    if size < 0:
+        size = SIZE_ON_CUDA if device.type == 'cuda' else SIZE_ON_CPU
+    config = TrackerConfig(
+        size=size,
+        precision=parameters.precision,
+        max_objects=parameters.max_objects,
+        memory_every=parameters.memory_every,
+        min_area=parameters.min_area,
+        min_score=parameters.min_score,
+        lost_after=parameters.lost_after,
+        memory=parameters.memory_config(),
+    )
+    return Tracker.from_weights(parameters.weights, device=device, config=config)
+
+
+class Tracking:
+    """The tracker and what a stream of stamped images needs around it. All but `invalid` belongs to the worker's thread.
+
+    Arguments:
+        tracker: that is used here and nowhere else.
+        parameters: gives the parameters as they are now.
+        history: that the frames are kept in.
+        outputs: for results.
+        log: for what goes wrong with a frame.
+    """
+
+    def __init__(
+        self, tracker: Tracker, parameters: Callable[[], Parameters], history: History, outputs: Outputs, log: Log
+    ) -> None:
+        self.tracker = tracker
+        self.invalid = 0  # frames that could not be read
+        self._parameters, self._history, self._outputs, self._log = parameters, history, outputs, log
+        self._stamp_ns = 0
+        self._offset_ns = 0  # from stamps to the tracker's time, which never runs backwards
+
+    def track(self, frame: Frame) -> bool:
+        """Track a frame and publish what came of it; returns whether it could be read."""
+        try:
+            self._step(frame, [])
+        except FrameError as error:
+            self.invalid += 1
+            self._log.warning(f'image dropped: {error}', throttle_duration_sec=5.0)
+            return False
+        except Exception as error:
+            self._log.error(f'image dropped: {type(error).__name__}: {error}', throttle_duration_sec=5.0)
+            return False
+        return True
+
+    def seed(self, frame: Frame, seeds: Sequence[ObjectSeed]) -> tuple[list[int], list[int]]:
+        """Apply seeds to their frame; returns ids and labels in the order of the seeds.
+
+        Where it is the frame's turn to be tracked, it is tracked too, whether or not the seeds can be used.
+
+        Raises:
+            SeedError, UnknownObjectError, FrameError: nothing has changed.
+        """
+        masks = [SeedMask(seed.mask, seed.name, seed.id) for seed in seeds]
+        if frame.fate is Fate.WAITING:
+            ids = self._seed_and_track(frame, masks)
+        else:
+            ids = self._seed_behind(frame, masks)
+        self._outputs.set_objects(self._ids())
+        label_of = {item.id: item.label for item in self.tracker.objects}
+        return ids, [label_of[object_id] for object_id in ids]
+
+    def remove(self, ids: Sequence[int] | None) -> list[int]:
+        """Forget objects, all with None; returns their ids. Raises `UnknownObjectError`, and none is removed then."""
+        removed = self.tracker.remove(self._ids() if ids is None else ids)
+        self._outputs.set_objects(self._ids())
+        return removed
+
+    def reset(self) -> int:
+        """Forget everything; returns how many objects there were."""
+        count = len(self.tracker.objects)
+        self.tracker.reset()
+        self._history.forget_labels()
+        self._outputs.set_objects([])
+        self._offset_ns = 0
+        return count
+
+    def _ids(self) -> list[int]:
+        return [item.id for item in self.tracker.objects]
+
+    def _seed_and_track(self, frame: Frame, masks: list[SeedMask]) -> list[int]:
+        try:
+            ids = self._step(frame, masks).ids
+        except (SeedError, UnknownObjectError):
+            frame.fate = Fate.TRACKED if self.track(frame) else Fate.DROPPED
+            raise
+        except FrameError:
+            self.invalid += 1
+            frame.fate = Fate.DROPPED
+            raise
+        frame.fate = Fate.TRACKED
+        return ids
+
+    def _seed_behind(self, frame: Frame, masks: list[SeedMask]) -> list[int]:
+        """A frame that was tracked or dropped a while ago."""
+        now = {item.label: item.id for item in self.tracker.objects}
+        labels = frame.labels
+        if labels is not None and set(now.values()) - set(frame.label_ids.values()):
+            labels = None  # an object has come since, so the labels do not say where it is
+        if labels is not None:
+            gone = [label for label, object_id in frame.label_ids.items() if now.get(label) != object_id]
+            if gone:
+                labels = np.where(np.isin(labels, gone), np.uint8(0), labels)
+        ids = self.tracker.seed(rgb_from_image(frame.message), masks, labels=labels)
+        if labels is not None:
+            label_of = {item.id: item.label for item in self.tracker.objects}
+            labels = labels.copy()
+            for object_id, mask in zip(ids, masks, strict=True):
+                labels[labels == label_of[object_id]] = 0
+                labels[mask.mask] = label_of[object_id]
+            frame.labels, frame.label_ids = labels, {label: object_id for object_id, label in label_of.items()}
+        return ids
+
+    def _step(self, frame: Frame, masks: list[SeedMask]) -> StepResult:
+        begun = time.perf_counter()
+        image = rgb_from_image(frame.message)
+        self._apply_parameters()
+        result = self.tracker.step(image, masks, time=self._time_of(frame))
+        frame.labels = result.labels
+        frame.label_ids = {item.label: item.id for item in result.objects}
+        self._outputs.publish(frame.message.header, image, result, begun)
+        return result
+
+    def _apply_parameters(self) -> None:
+        parameters = self._parameters()
+        live = {name: getattr(parameters, name) for name in ('memory_every', 'min_area', 'min_score', 'lost_after')}
+        config = self.tracker.config
+        if any(getattr(config, name) != value for name, value in live.items()):
+            self.tracker.config = dataclasses.replace(config, **live)
+
+    def _time_of(self, frame: Frame) -> float | None:
+        """Seconds for the tracker; None where images have no stamp, and it counts frames then."""
+        if not frame.stamp_ns:
+            return None
+        if frame.stamp_ns < self._stamp_ns:
+            self._jump(frame.stamp_ns)
+        self._stamp_ns = frame.stamp_ns
+        return (frame.stamp_ns + self._offset_ns) / 1e9
+
+    def _jump(self, stamp_ns: int) -> None:
+        back = (self._stamp_ns - stamp_ns) / 1e9
+        if self._parameters().on_time_jump == 'reset':
+            count = self.reset()
+            self._log.warning(f'stamps jumped back by {back:.3f} s: {count} objects forgotten (on_time_jump: reset)')
+        else:
+            self._offset_ns += self._stamp_ns - stamp_ns
+            self._log.warning(f'stamps jumped back by {back:.3f} s: the objects are kept (on_time_jump: keep)')

@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: MIT
+"""The queue of frames and the one thread that tracks them. No ROS, no torch.
+
+One thread owns the tracker. Images come in through `Worker.offer`, everything else that touches the tracker through
+`Worker.submit`, and runs between two frames. Every frame that was offered ends as tracked or as dropped.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from xmem_ros.errors import XMemError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+
+T = TypeVar('T')
+
+
+class StoppedError(XMemError, RuntimeError):
+    """The worker stopped before a job could run."""
+
+
+class Fate(Enum):
+    """What became of a frame."""
+
+    WAITING = 'waiting'
+    TRACKED = 'tracked'
+    DROPPED = 'dropped'
+
+
+@dataclass(eq=False)
+class Frame:
+    """An image that arrived, and what the tracker said of it."""
+
+    message: Any  # sensor_msgs/Image
+    stamp_ns: int
+    fate: Fate = Fate.WAITING
+    labels: np.ndarray | None = None  # H×W uint8; None: not known
+    label_ids: dict[int, int] = field(default_factory=dict)  # label → id, when `labels` was made
+
+
+@dataclass(frozen=True)
+class Counts:
+    """received = tracked + dropped + waiting, always."""
+
+    received: int = 0
+    tracked: int = 0
+    dropped: int = 0
+    waiting: int = 0
+
+
+@dataclass(eq=False)
+class _Job:
+    run: Callable[[], Any]
+    frame: Frame | None
+    future: Future[Any]
+
+
+class History:
+    """The newest frames, tracked or not. Thread-safe."""
+
+    def __init__(self, frames: int) -> None:
+        self._frames: deque[Frame] = deque(maxlen=frames)
+        self._lock = threading.Lock()
+
+    def add(self, frame: Frame) -> None:
+        """Keep a frame, and let the oldest go."""
+        with self._lock:
+            self._frames.append(frame)
+
+    def newest(self) -> Frame | None:
+        """The frame that arrived last."""
+        with self._lock:
+            return self._frames[-1] if self._frames else None
+
+    def find(self, stamp_ns: int) -> Frame | None:
+        """The newest frame of a stamp."""
+        with self._lock:
+            return next((frame for frame in reversed(self._frames) if frame.stamp_ns == stamp_ns), None)
+
+    def span_ns(self) -> tuple[int, int] | None:
+        """Stamps of the oldest and the newest frame."""
+        with self._lock:
+            return (self._frames[0].stamp_ns, self._frames[-1].stamp_ns) if self._frames else None
+
+    def forget_labels(self) -> None:
+        """After a reset, what was said of a frame means nothing."""
+        with self._lock:
+            for frame in self._frames:
+                frame.labels = None
+                frame.label_ids = {}
+
+    def clear(self) -> None:
+        """Let all frames go."""
+        with self._lock:
+            self._frames.clear()
+
+
+class Worker:
+    """Runs `track` for frames and callables for jobs, one at a time, in a thread of its own.
+
+    Arguments:
+        track: gets a frame; returns whether it could be tracked.
+        depth: frames that may wait.
+        keep_all: `offer` waits for room; otherwise the oldest waiting frame is dropped.
+    """
+
+    def __init__(self, track: Callable[[Frame], bool], *, depth: int = 1, keep_all: bool = False) -> None:
+        self._track, self._depth, self._keep_all = track, depth, keep_all
+        self._frames: deque[Frame] = deque()
+        self._jobs: deque[_Job] = deque()
+        self._changed = threading.Condition()
+        self._stopping = True
+        self._thread: threading.Thread | None = None
+        self._received = self._tracked = self._dropped = 0
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name='xmem-worker', daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish the frame or job in hand, drop the rest; callers of waiting jobs get `StoppedError`."""
+        with self._changed:
+            self._stopping = True
+            jobs = list(self._jobs)
+            self._jobs.clear()
+            while self._frames:
+                self._drop(self._frames.popleft())
+            self._changed.notify_all()
+        for job in jobs:
+            job.future.set_exception(StoppedError('the node stopped before this could be done: activate it and ask again'))
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+        self._thread = None
+
+    def offer(self, frame: Frame) -> None:
+        """Hand over a frame that arrived."""
+        with self._changed:
+            self._received += 1
+            self._frames.append(frame)
+            if self._keep_all:
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: len(self._frames) < self._depth or self._stopping)
+            while len(self._frames) > self._depth:
+                self._drop(self._frames.popleft())
+            if self._stopping and frame in self._frames:
+                self._frames.remove(frame)
+                self._drop(frame)
+            self._changed.notify_all()
+
+    def submit(self, run: Callable[[], T], frame: Frame | None = None) -> Future[T]:
+        """Run something between two frames.
+
+        With a frame that still waits, `run` is called when it is that frame's turn, instead of tracking it; it then has
+        to set the frame's fate.
+        """
+        future: Future[T] = Future()
+        with self._changed:
+            if self._stopping:
+                future.set_exception(StoppedError('the node is not active: activate it and ask again'))
+            else:
+                self._jobs.append(_Job(run, frame, future))
+                self._changed.notify_all()
+        return future
+
+    @property
+    def counts(self) -> Counts:
+        """Since the worker was made."""
+        with self._changed:
+            waiting = self._received - self._tracked - self._dropped
+            return Counts(self._received, self._tracked, self._dropped, waiting)
+
+    def _drop(self, frame: Frame) -> None:
+        frame.fate = Fate.DROPPED
+        self._dropped += 1
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopping or self._frames or self._jobs)
+                if self._stopping:
+                    return
+                job = next((job for job in self._jobs if self._is_due(job)), None)
+                frame = None
+                if job is not None:
+                    self._jobs.remove(job)
+                    if job.frame is not None and job.frame.fate is Fate.WAITING:
+                        frame = self._frames.popleft()
+                else:
+                    frame = self._frames.popleft()
+                self._changed.notify_all()
+            if job is not None:
+                self._do(job)
+            elif frame is not None:
+                frame.fate = Fate.TRACKED if self._track(frame) else Fate.DROPPED
+            if frame is not None:
+                self._count(frame)
+
+    def _is_due(self, job: _Job) -> bool:
+        if job.frame is None or job.frame.fate is not Fate.WAITING:
+            return True
+        return bool(self._frames) and self._frames[0] is job.frame
+
+    def _do(self, job: _Job) -> None:
+        try:
+            job.future.set_result(job.run())
+        except Exception as error:
+            job.future.set_exception(error)
+
+    def _count(self, frame: Frame) -> None:
+        with self._changed:
+            if frame.fate is Fate.TRACKED:
+                self._tracked += 1
+            else:
+                self._drop(frame)
