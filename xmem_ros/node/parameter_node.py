@@ -48,10 +48,11 @@ class ParameterNode(LifecycleNode):
         if not self._declared:
             return super().set_parameters_atomically(list(parameter_list))
         known = rules()
-        ours = {item.name: item.value for item in parameter_list if item.name in known}
+        ours = {item.name: item.value for item in parameter_list if not self.has_parameter(item.name) or item.name in known}
         try:
             for name in ours:
-                self._check_time(name, known[name][1])
+                if name in known:
+                    self._check_time(name, known[name][1])
             parameters = changed(self.parameters, ours)
         except ParameterError as error:
             return SetParametersResult(successful=False, reason=str(error))

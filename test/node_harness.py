@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: MIT
+"""A robot's side of the conversation: starts the real node as a process, sends it images, calls it, hears its topics.
+
+Everything goes over real DDS. Nothing waits without a deadline.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import rclpy
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.srv import GetParameters, SetParameters
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image, RegionOfInterest
+from std_srvs.srv import Trigger
+
+from xmem_ros.msg import Seed
+from xmem_ros.node.conversions import image_from_array
+from xmem_ros.srv import RemoveObjects, SeedObjects
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+START_S = 120.0  # importing torch on a busy machine takes long
+ANSWER_S = 30.0
+FRAME_NS = 33_333_333
+
+TRANSITIONS = {
+    'configure': Transition.TRANSITION_CONFIGURE,
+    'activate': Transition.TRANSITION_ACTIVATE,
+    'deactivate': Transition.TRANSITION_DEACTIVATE,
+    'cleanup': Transition.TRANSITION_CLEANUP,
+}
+RELIABLE = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
+LATCHED = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+CAMERA = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+
+def wait_until(condition: Callable[[], Any], what: str, seconds: float = ANSWER_S) -> Any:
+    """Return the condition's first true value; an AssertionError says what was waited for in vain."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.01)
+    raise AssertionError(f'waited {seconds:g} s in vain for {what}')
+
+
+class NodeProcess:
+    """`python -m xmem_ros.node.main` with parameters, in a process of its own.
+
+    Arguments:
+        parameters: name → value.
+        arguments: further ones for ROS, such as remaps.
+    """
+
+    def __init__(self, parameters: dict[str, Any] | None = None, arguments: Iterable[str] = ()) -> None:
+        given = [part for name, value in (parameters or {}).items() for part in ('-p', f'{name}:={_yaml(value)}')]
+        self._log = Path(tempfile.mkstemp(prefix='xmem_node_', suffix='.log')[1])
+        with self._log.open('w') as log:
+            self.process = subprocess.Popen(
+                [sys.executable, '-m', 'xmem_ros.node.main', '--ros-args', *given, *arguments],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, 'PYTHONUNBUFFERED': '1', 'RCUTILS_LOGGING_BUFFERED_STREAM': '0'},
+            )
+
+    @property
+    def output(self) -> str:
+        """What it has printed so far."""
+        return self._log.read_text(errors='replace')
+
+    def says(self, text: str, seconds: float = ANSWER_S) -> None:
+        """Wait until the text has been printed."""
+        end = time.monotonic() + seconds
+        while text not in self.output:
+            if self.process.poll() is not None or time.monotonic() > end:
+                raise AssertionError(f'{text!r} was not printed within {seconds:g} s, but:\n{self.output}')
+            time.sleep(0.05)
+
+    def exit_code(self, seconds: float = START_S) -> int:
+        """Wait for it to end by itself."""
+        return self.process.wait(seconds)
+
+    def interrupt(self, sign: signal.Signals = signal.SIGINT) -> int:
+        """Ask it to end; returns the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(sign)
+        try:
+            return self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f'did not end on {sign.name}:\n{self.output}') from None
+
+    def close(self) -> None:
+        """End it, in whatever state."""
+        try:
+            self.interrupt()
+        finally:
+            self._log.unlink(missing_ok=True)
+
+
+class Robot:
+    """A client: camera, consumer and operator at once.
+
+    Arguments:
+        namespace: of the node, such as /left; the camera is there too.
+        camera: QoS that images are offered with.
+    """
+
+    def __init__(self, namespace: str = '', camera: QoSProfile = RELIABLE) -> None:
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context)
+        self.node = rclpy.create_node('robot', context=self.context)
+        self.prefix = f'{namespace}/xmem'
+        self.images = self.node.create_publisher(Image, f'{namespace}/image', camera)
+        self._heard: dict[str, list[Any]] = defaultdict(list)
+        self._clients: dict[str, Any] = {}
+        self._subscriptions: dict[str, Any] = {}
+        self._executor = SingleThreadedExecutor(context=self.context)
+        self._executor.add_node(self.node)
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+        self.stamp_ns = 1_000_000_000
+
+    def close(self) -> None:
+        """Leave the graph."""
+        self._executor.shutdown()
+        self._thread.join(5)
+        self.node.destroy_node()
+        self.context.try_shutdown()
+
+    def _spin(self) -> None:
+        try:
+            self._executor.spin()
+        except ExternalShutdownException:
+            pass
+
+    # --- topics
+
+    def listen(self, kind: type, topic: str, qos: QoSProfile = RELIABLE) -> list[Any]:
+        """Collect what a topic brings from now on. `~` stands for the node."""
+        name = topic.replace('~', self.prefix)
+        if name not in self._subscriptions:
+            self._subscriptions[name] = self.node.create_subscription(kind, name, self._heard[name].append, qos)
+        return self._heard[name]
+
+    def wait_matched(self, topic: str, seconds: float = START_S) -> None:
+        """Wait until the node publishes a topic that is listened to."""
+        name = topic.replace('~', self.prefix)
+        wait_until(lambda: self.node.count_publishers(name), f'a publisher of {name}', seconds)
+
+    def wait_camera(self, seconds: float = START_S) -> None:
+        """Wait until the node hears the camera."""
+        wait_until(self.images.get_subscription_count, 'a subscriber of the images', seconds)
+
+    def show(self, pixels: np.ndarray, encoding: str = 'rgb8', *, stamp_ns: int | None = None, **fields: Any) -> Image:
+        """Publish an image, 1/30 s after the one before unless a stamp is given; fields of the message may be changed."""
+        if stamp_ns is None:
+            self.stamp_ns += FRAME_NS
+            stamp_ns = self.stamp_ns
+        else:
+            self.stamp_ns = stamp_ns
+        message = image_from_array(pixels, encoding, Image)
+        message.header.frame_id = 'camera_optical'
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, 1_000_000_000)
+        for name, value in fields.items():
+            setattr(message, name, value)
+        self.images.publish(message)
+        return message
+
+    def show_and_wait(self, pixels: np.ndarray, labels: list[Any], **options: Any) -> Image:
+        """Publish an image and wait for its label image, the last of `labels` then."""
+        sent = self.show(pixels, **options)
+        wait_until(lambda: labels and labels[-1].header == sent.header, f'labels of {sent.header.stamp}')
+        return labels[-1]
+
+    # --- services
+
+    def call(self, kind: type, service: str, request: Any, seconds: float = ANSWER_S) -> Any:
+        """Call a service of the node and return its response."""
+        name = service.replace('~', self.prefix)
+        client = self._clients.setdefault(name, self.node.create_client(kind, name))
+        assert client.wait_for_service(START_S), f'no service {name}'
+        future = client.call_async(request)
+        wait_until(future.done, f'an answer of {name}', seconds)
+        return future.result()
+
+    def seed(self, *seeds: Seed, stamp: Any = None, seconds: float = ANSWER_S) -> SeedObjects.Response:
+        """Call ~/seed."""
+        request = SeedObjects.Request(seeds=list(seeds))
+        if stamp is not None:
+            request.header.stamp = stamp
+        return self.call(SeedObjects, '~/seed', request, seconds)
+
+    def remove(self, *ids: int, everything: bool = False) -> RemoveObjects.Response:
+        """Call ~/remove."""
+        return self.call(RemoveObjects, '~/remove', RemoveObjects.Request(ids=list(ids), all=everything))
+
+    def reset(self) -> Trigger.Response:
+        """Call ~/reset."""
+        return self.call(Trigger, '~/reset', Trigger.Request())
+
+    def change_state(self, transition: str) -> bool:
+        """Ask for a lifecycle transition; returns whether it was taken."""
+        request = ChangeState.Request()
+        request.transition.id = TRANSITIONS[transition]
+        return self.call(ChangeState, '~/change_state', request, START_S).success
+
+    def state(self) -> str:
+        """The node's lifecycle state."""
+        return self.call(GetState, '~/get_state', GetState.Request()).current_state.label
+
+    def set_parameter(self, name: str, value: Any) -> Any:
+        """Set a parameter; returns rcl_interfaces/SetParametersResult."""
+        parameter = Parameter(name, value=value).to_parameter_msg()
+        return self.call(SetParameters, '~/set_parameters', SetParameters.Request(parameters=[parameter])).results[0]
+
+    def get_parameter(self, name: str) -> Any:
+        """The value of a parameter."""
+        from rclpy.parameter import parameter_value_to_python
+
+        return parameter_value_to_python(
+            self.call(GetParameters, '~/get_parameters', GetParameters.Request(names=[name])).values[0]
+        )
+
+
+def mask_seed(mask: np.ndarray, name: str = '', *, object_id: int = 0, kind: int = Seed.MASK) -> Seed:
+    """A seed of kind MASK or LABELS; H×W bool or uint8."""
+    pixels = mask.astype(np.uint8) * 255 if mask.dtype == bool else mask
+    return Seed(kind=kind, name=name, id=object_id, mask=image_from_array(pixels, 'mono8', Image))
+
+
+def box_seed(x: int, y: int, width: int, height: int, name: str = '') -> Seed:
+    """A seed of kind BOX."""
+    return Seed(kind=Seed.BOX, name=name, box=RegionOfInterest(x_offset=x, y_offset=y, width=width, height=height))
+
+
+def points_seed(points: Iterable[tuple[float, float]], labels: Iterable[int], name: str = '') -> Seed:
+    """A seed of kind POINTS."""
+    from geometry_msgs.msg import Point32
+
+    return Seed(
+        kind=Seed.POINTS,
+        name=name,
+        points=[Point32(x=float(x), y=float(y)) for x, y in points],
+        point_labels=array.array('b', labels),
+    )
+
+
+def pixels_of(message: Image) -> np.ndarray:
+    """H×W uint8 of a mono8 image."""
+    assert message.encoding == 'mono8'
+    assert message.step == message.width
+    return np.frombuffer(message.data, np.uint8).reshape(message.height, message.width)
+
+
+def iou(first: np.ndarray, second: np.ndarray) -> float:
+    """Intersection over union of two masks; 1 when both are empty."""
+    union = (first | second).sum()
+    return float((first & second).sum() / union) if union else 1.0
+
+
+def bounding_box(mask: np.ndarray, margin: int = 0) -> tuple[int, int, int, int]:
+    """x, y, width, height of a mask [px], grown by a margin and clipped to the image."""
+    ys, xs = np.nonzero(mask)
+    x0, y0 = max(xs.min() - margin, 0), max(ys.min() - margin, 0)
+    x1, y1 = min(xs.max() + 1 + margin, mask.shape[1]), min(ys.max() + 1 + margin, mask.shape[0])
+    return int(x0), int(y0), int(x1 - x0), int(y1 - y0)
+
+
+def flat(objects: list[Any]) -> Iterator[Any]:
+    """The objects of all arrays."""
+    return (item for array_ in objects for item in array_.objects)
+
+
+def _yaml(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"'{value}'" if isinstance(value, str) else str(value)
