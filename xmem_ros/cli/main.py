@@ -3,6 +3,7 @@
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -25,6 +26,9 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 done, 2 something for the user to put right, 130 interrupted."""
     args = make_parser().parse_args(arguments)
+    # OpenMP's threads spin while they wait, which costs a multiple of the time as soon as anything else runs on the
+    # machine. It reads this when torch is imported.
+    os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
     try:
         return int(args.run(args))
     except (XMemError, OSError) as error:

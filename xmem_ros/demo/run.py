@@ -41,6 +41,11 @@ def isolate() -> None:
     os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))
 
 
+def share_processors() -> None:
+    """Have the node's OpenMP threads sleep while they wait: the camera and this process need the processors too."""
+    os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
+
+
 def demonstrate(args: argparse.Namespace) -> Report:
     """Run the demonstration; returns its figures, with its files written.
 
@@ -108,7 +113,7 @@ def _node_arguments(args: argparse.Namespace) -> list[str]:
     options = ['--ros-args', '-r', f'image:={TOPIC}']
     for name in ('weights', 'device', 'size'):
         value = getattr(args, name)
-        if value:
+        if value not in ('', None):
             options += ['-p', f'{name}:={value}']
     return options
 
@@ -166,7 +171,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('--weights', default='', help="for the node (default: the node's own)")
     parser.add_argument('--device', default='', help="for the node (default: the node's own)")
-    parser.add_argument('--size', type=int, default=0, metavar='N', help="for the node (default: the node's own)")
+    parser.add_argument('--size', type=int, metavar='N', help="for the node (default: the node's own)")
     parser.add_argument(
         '--out', type=Path, default=Path('demo/out'), help='folder for the results (default: %(default)s)'
     )
@@ -179,6 +184,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = make_parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     isolate()
+    share_processors()
     rclpy.init(args=[], signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
     try:
         report = demonstrate(args)

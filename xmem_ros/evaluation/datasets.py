@@ -72,11 +72,11 @@ class Sequence:
         return objects
 
 
-def check_size(path: Path, mask: np.ndarray, size: tuple[int, ...]) -> None:
-    """FrameError, naming the mask's file, where a mask H×W is not of size (height, width)."""
+def check_size(path: Path, mask: np.ndarray, size: tuple[int, ...], other: str = 'its frame') -> None:
+    """FrameError, naming the mask's file, where a mask H×W has not the size (height, width) of the other."""
     if mask.shape != tuple(size):
         raise FrameError(
-            f'{path}: the mask is {mask.shape[1]}×{mask.shape[0]} px, its frame {size[1]}×{size[0]}; they must be equal'
+            f'{path}: the mask is {mask.shape[1]}×{mask.shape[0]} px, {other} {size[1]}×{size[0]}; they must be equal'
         )
 
 

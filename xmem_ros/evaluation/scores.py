@@ -75,7 +75,7 @@ def score_sequence(sequence: Sequence, folder: Path) -> dict[str, Any]:
             unseeded.update(_objects(truth) - seeded)
             path = folder / f'{stem}.png'
             mask = read_mask(path)
-            check_size(path, mask, truth.shape)
+            check_size(path, mask, truth.shape, f'its ground truth {sequence.masks[stem]}')
             yield (mask == VOID).astype(np.uint8) if sequence.binary else mask, truth
 
     objects = score_masks(pairs(), seeded)
@@ -113,4 +113,4 @@ def _means(pairs: Iterable[tuple[float, float]]) -> dict[str, float | None]:
     if not pairs:
         return {'J': None, 'F': None, 'J&F': None}
     j, f = np.mean(pairs, axis=0).tolist()
-    return {'J': round(j, 3), 'F': round(f, 3), 'J&F': round((j + f) / 2, 3)}
+    return {'J': j, 'F': f, 'J&F': (j + f) / 2}

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: MIT
+"""Files that several tests need: a small data set of the rendered scene, and weights of an untrained network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from xmem_ros.demo.scene import RenderedScene
+from xmem_ros.network.checkpoint import bundled_folder
+
+SIZE = (64, 96)  # height, width of the frames, px
+BUNDLED = bundled_folder() / 'compact.safetensors'
+FOOTAGE = Path(__file__).resolve().parents[2] / 'shared' / 'data'
+
+
+def save_mask(path: Path, mask: np.ndarray) -> None:
+    """Write a mask H×W uint8 as a grey PNG, with its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(mask).save(path)
+
+
+def save_frame(path: Path, frame: np.ndarray) -> None:
+    """Write a frame H×W×3 uint8 RGB as a JPEG, with its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+
+
+def save_sequence(
+    root: Path,
+    name: str = 'toys',
+    *,
+    frames: int = 5,
+    objects: int = 2,
+    size: tuple[int, int] = SIZE,
+    binary: bool = False,
+) -> RenderedScene:
+    """Write the rendered scene as a sequence of a generic data set; binary: all objects as one of the value 255."""
+    scene = RenderedScene(size, frames=frames, objects=objects)
+    for index, (frame, labels) in enumerate(scene):
+        save_frame(root / 'JPEGImages' / name / f'{index:05d}.jpg', frame)
+        mask = np.where(labels > 0, 255, 0).astype(np.uint8) if binary else labels
+        save_mask(root / 'Annotations' / name / f'{index:05d}.png', mask)
+    return scene
+
+
+def save_untrained_weights(path: Path) -> Path:
+    """Write a `compact` network that has learnt nothing, the same each time; returns the path."""
+    import torch
+
+    from xmem_ros.network.checkpoint import save_network
+    from xmem_ros.network.config import COMPACT
+    from xmem_ros.network.model import XMemNetwork
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        save_network(XMemNetwork(COMPACT), path)
+    return path

@@ -1,0 +1,347 @@
+# SPDX-License-Identifier: MIT
+"""Evaluation: the generic data set, the scores, and the run from frames to figures."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from scene_files import BUNDLED, FOOTAGE, SIZE, save_frame, save_mask, save_sequence, save_untrained_weights
+
+from xmem_ros.errors import FrameError, ParameterError, SeedError, WeightsError, XMemError
+from xmem_ros.evaluation.datasets import generic
+from xmem_ros.evaluation.runner import evaluate
+from xmem_ros.evaluation.scores import overall, score_masks, score_sequence, table
+
+pytest.importorskip('vos_benchmark', reason='vos-benchmark is not installed')
+
+
+def square(left, top=10, side=10, value=1):
+    mask = np.zeros((100, 100), np.uint8)
+    mask[top : top + side, left : left + side] = value
+    return mask
+
+
+# --- scores, against figures worked out by hand
+#
+# Squares of 10×10 px in 100×100. The boundary (pixels that differ from their E, S or SE neighbour) is a ring of 11×11
+# px, 40 px long. The tolerance is ceil(0.008·√2·100) = 2 px.
+
+
+@pytest.mark.parametrize(
+    ('mask', 'j', 'f'),
+    [
+        pytest.param(square(10), 100, 100, id='perfect'),
+        pytest.param(square(0, side=0), 0, 0, id='empty'),
+        pytest.param(square(60, 60), 0, 0, id='elsewhere'),
+        # 9 of 11 columns shared; every boundary pixel within 2 px of the other's.
+        pytest.param(square(11), 100 * 90 / 110, 100, id='shifted by 1 px'),
+        # 50 of 150 px shared. Of the ring at 9…19, what is within 2 px of the ring at 14…24: columns 12…19 of the upper
+        # and of the lower side (8 each), and 2 px at each end of the right side, 20 of 40; and so the other way round.
+        pytest.param(square(15), 100 * 50 / 150, 50, id='shifted by 5 px'),
+    ],
+)
+def test_scores_are_those_worked_out_by_hand(mask, j, f):
+    scores = score_masks([(mask, square(10))], [1])
+    assert scores[1] == pytest.approx((j, f))
+
+
+def test_a_frame_without_the_object_scores_full_when_nothing_is_claimed_and_zero_when_something_is():
+    shown = (square(10), square(10))
+    empty = np.zeros((100, 100), np.uint8)
+    assert score_masks([shown, (empty, empty)], [1])[1] == pytest.approx((100, 100))
+    assert score_masks([shown, (square(10), empty)], [1])[1] == pytest.approx((50, 50))
+
+
+def test_void_pixels_count_for_nothing():
+    truth = square(10)
+    truth[:, 15:] = 255
+    assert score_masks([(square(10, side=40), truth)], [1])[1][0] == pytest.approx(100 * 50 / 200)
+    mask = square(10)
+    mask[50:, 50:] = 1
+    assert score_masks([(mask, truth)], [1])[1] == pytest.approx((100, 100))
+
+
+def test_objects_are_scored_each_on_its_own():
+    truth = square(10) + square(60, value=2)
+    scores = score_masks([(square(10), truth)], [1, 2])
+    assert scores == {1: pytest.approx((100, 100)), 2: pytest.approx((0, 0))}
+
+
+def write_truth(root, name, masks):
+    for index, mask in enumerate(masks):
+        save_frame(root / 'JPEGImages' / name / f'{index:05d}.jpg', np.zeros((*mask.shape, 3), np.uint8))
+        save_mask(root / 'Annotations' / name / f'{index:05d}.png', mask)
+
+
+def test_the_first_and_the_last_mask_are_left_out(tmp_path):
+    write_truth(tmp_path, 'a', [square(10)] * 4)
+    for index, mask in enumerate([square(50), square(10), square(11), square(50)]):
+        save_mask(tmp_path / 'out' / f'{index:05d}.png', mask)
+    (sequence,) = generic(tmp_path)
+    scores = score_sequence(sequence, tmp_path / 'out')
+    assert scores['frames'] == 2
+    assert scores['J'] == pytest.approx((100 + 100 * 90 / 110) / 2)
+    assert scores['F'] == 100
+    assert scores['J&F'] == pytest.approx((scores['J'] + 100) / 2)
+
+
+def test_the_overall_score_is_the_mean_over_objects_not_over_sequences():
+    two = {'J': 50.0, 'F': 50.0, 'J&F': 50.0, 'objects': {'1': {'J': 100.0, 'F': 100.0}, '2': {'J': 0.0, 'F': 0.0}}}
+    one = {'J': 100.0, 'F': 80.0, 'J&F': 90.0, 'objects': {'1': {'J': 100.0, 'F': 80.0}}}
+    assert overall({'two': two, 'one': one}) == pytest.approx({'J': 200 / 3, 'F': 60, 'J&F': 190 / 3})
+    assert table({'two': two, 'one': one}).splitlines()[-1].split() == ['all', 'objects', '63.3', '66.7', '60.0']
+
+
+def test_an_object_that_no_seed_shows_is_named_and_not_scored(tmp_path):
+    both = square(10) + square(60, value=2)
+    write_truth(tmp_path, 'a', [square(10), both, both, both])
+    for index in range(4):
+        save_mask(tmp_path / 'out' / f'{index:05d}.png', square(10))
+    scores = score_sequence(generic(tmp_path)[0], tmp_path / 'out')
+    assert scores['unseeded'] == [2]
+    assert list(scores['objects']) == ['1']
+    assert scores['J&F'] == 100
+
+
+# --- the generic data set
+
+
+def test_the_earliest_mask_seeds_and_frames_before_it_are_left_out(tmp_path):
+    save_sequence(tmp_path, frames=6)
+    for stem in ('00000', '00003'):
+        (tmp_path / 'Annotations' / 'toys' / f'{stem}.png').unlink()
+    (sequence,) = generic(tmp_path)
+    assert [path.stem for path in sequence.frames] == ['00001', '00002', '00003', '00004', '00005']
+    assert sequence.seeds == ('00001',)
+    assert sorted(sequence.masks) == ['00001', '00002', '00004', '00005']
+    assert not sequence.binary
+
+
+def test_a_mask_of_0_and_255_is_one_object(tmp_path):
+    save_sequence(tmp_path, binary=True)
+    (sequence,) = generic(tmp_path)
+    assert sequence.binary
+    assert set(np.unique(sequence.values('00002'))) == {0, 1}
+    assert list(sequence.seed_objects('00000', sequence.frame(0))) == [1]
+
+
+def test_255_is_void_where_there_are_other_values(tmp_path):
+    write_truth(tmp_path, 'a', [square(10, value=7) | square(60, value=255)] * 3)
+    (sequence,) = generic(tmp_path)
+    objects = sequence.seed_objects('00000', sequence.frame(0))
+    assert list(objects) == [7]
+    np.testing.assert_array_equal(objects[7], square(10) > 0)
+
+
+def test_palette_and_one_bit_masks_are_read_by_their_values(tmp_path):
+    write_truth(tmp_path, 'a', [square(10)] * 3)
+    image = Image.fromarray(square(10, value=5), mode='P')
+    image.putpalette([0, 0, 0] * 5 + [9, 9, 9])
+    image.save(tmp_path / 'Annotations' / 'a' / '00000.png')
+    (sequence,) = generic(tmp_path)
+    assert list(sequence.seed_objects('00000', sequence.frame(0))) == [5]
+    Image.fromarray(square(10) > 0).save(tmp_path / 'Annotations' / 'a' / '00000.png')
+    (sequence,) = generic(tmp_path)
+    assert sequence.binary
+
+
+def drop_masks(root):
+    for mask in (root / 'Annotations' / 'toys').iterdir():
+        mask.unlink()
+
+
+def keep_two_masks(root):
+    for stem in ('00001', '00002', '00003'):
+        (root / 'Annotations' / 'toys' / f'{stem}.png').unlink()
+
+
+def cut_frame(root):
+    path = root / 'JPEGImages' / 'toys' / '00002.jpg'
+    path.write_bytes(path.read_bytes()[:-300])
+
+
+def garble_frame(root):
+    (root / 'JPEGImages' / 'toys' / '00000.jpg').write_bytes(b'not a JPEG')
+
+
+def garble_mask(root):
+    (root / 'Annotations' / 'toys' / '00000.png').write_bytes(b'not a PNG')
+
+
+def enlarge_mask(root):
+    save_mask(root / 'Annotations' / 'toys' / '00000.png', np.ones((70, 96), np.uint8))
+
+
+def enlarge_truth(root):
+    save_mask(root / 'Annotations' / 'toys' / '00002.png', np.ones((70, 96), np.uint8))
+
+
+def empty_seed(root):
+    save_mask(root / 'Annotations' / 'toys' / '00000.png', np.zeros(SIZE, np.uint8))
+
+
+def coloured_mask(root):
+    Image.new('RGB', SIZE[::-1]).save(root / 'Annotations' / 'toys' / '00000.png')
+
+
+def stray_mask(root):
+    save_mask(root / 'Annotations' / 'toys' / '99999.png', np.ones(SIZE, np.uint8))
+
+
+def two_frames_of_one_name(root):
+    Image.new('RGB', SIZE[::-1]).save(root / 'JPEGImages' / 'toys' / '00001.png')
+
+
+def no_frames(root):
+    for frame in (root / 'JPEGImages' / 'toys').iterdir():
+        frame.unlink()
+
+
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory):
+    return save_untrained_weights(tmp_path_factory.mktemp('weights') / 'untrained.safetensors')
+
+
+def run(root, weights, output, size=64):
+    return evaluate('generic', root, weights=weights, size=size, device='cpu', output=output, progress=False)
+
+
+@pytest.mark.parametrize(
+    ('spoil', 'kind', 'named'),
+    [
+        (drop_masks, SeedError, 'Annotations/toys: sequence toys has no mask'),
+        (keep_two_masks, SeedError, 'Annotations/toys: 2 mask'),
+        (cut_frame, FrameError, 'sequence toys: .*JPEGImages/toys/00002.jpg: not a readable image'),
+        (garble_frame, FrameError, 'JPEGImages/toys/00000.jpg: not a readable image'),
+        (garble_mask, SeedError, 'Annotations/toys/00000.png: not a readable mask'),
+        (enlarge_mask, FrameError, 'Annotations/toys/00000.png: the mask is 96×70 px, its frame 96×64'),
+        (enlarge_truth, FrameError, '00002.png: the mask is 96×64 px, its ground truth .*00002.png 96×70'),
+        (empty_seed, SeedError, 'Annotations/toys/00000.png: .*shows no object'),
+        (coloured_mask, SeedError, 'Annotations/toys/00000.png: PNG image of mode RGB'),
+        (stray_mask, SeedError, 'Annotations/toys/99999.png: no image'),
+        (two_frames_of_one_name, ParameterError, 'JPEGImages/toys/00001.png: .*same name'),
+        (no_frames, ParameterError, 'JPEGImages/toys: no images'),
+    ],
+)
+def test_what_is_wrong_with_a_data_set_is_named_with_its_file(tmp_path, weights, spoil, kind, named):
+    save_sequence(tmp_path)
+    spoil(tmp_path)
+    with pytest.raises(kind, match=named):
+        run(tmp_path, weights, tmp_path / 'out')
+
+
+def test_a_value_that_does_not_belong_into_a_binary_sequence_is_named(tmp_path, weights):
+    save_sequence(tmp_path, binary=True)
+    save_mask(tmp_path / 'Annotations' / 'toys' / '00002.png', np.full(SIZE, 3, np.uint8))
+    with pytest.raises(SeedError, match=r'00002\.png: value 3'):
+        run(tmp_path, weights, tmp_path / 'out')
+
+
+def test_a_wrong_root_is_named(tmp_path, weights):
+    with pytest.raises(ParameterError, match='JPEGImages: no such folder'):
+        run(tmp_path, weights, tmp_path / 'out')
+    (tmp_path / 'JPEGImages').mkdir()
+    (tmp_path / 'Annotations').mkdir()
+    with pytest.raises(ParameterError, match='no sequence'):
+        run(tmp_path, weights, tmp_path / 'out')
+
+
+@pytest.mark.parametrize(
+    ('options', 'kind', 'text'),
+    [
+        ({'weights': 'nonsense'}, WeightsError, 'nonsense'),
+        ({'size': 3}, ParameterError, 'size 3'),
+        ({'dataset': 'davis-1999'}, ParameterError, 'davis-1999.*generic'),
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused(tmp_path, options, kind, text):
+    save_sequence(tmp_path)
+    with pytest.raises(kind, match=text):
+        evaluate(**{'dataset': 'generic', 'root': tmp_path, 'output': tmp_path / 'out', **options})
+    assert not (tmp_path / 'out').exists()
+
+
+# --- the run
+
+
+def test_masks_are_written_at_the_frames_size_in_the_data_sets_values(tmp_path, weights):
+    scene = save_sequence(tmp_path)
+    result = run(tmp_path, weights, tmp_path / 'out')
+    files = sorted((tmp_path / 'out' / 'toys').iterdir())
+    assert [file.name for file in files] == [f'{index:05d}.png' for index in range(5)]
+    for file in files:
+        with Image.open(file) as image:
+            assert image.mode == 'P'
+            assert image.size == SIZE[::-1]
+            assert set(np.unique(np.array(image))) <= {0, 1, 2}
+    with Image.open(files[0]) as image:
+        np.testing.assert_array_equal(np.array(image), scene[0][1])
+    assert result['sequences']['toys']['frames'] == 3
+    assert set(result['sequences']['toys']['objects']) == {'1', '2'}
+    for key in ('J', 'F', 'J&F'):
+        assert result[key] == pytest.approx(result['sequences']['toys'][key])
+    assert 0 <= result['J&F'] <= 100
+    json.dumps(result)
+
+
+def test_the_masks_score_the_same_by_the_benchmarks_own_command(tmp_path, weights):
+    from vos_benchmark.benchmark import benchmark
+
+    save_sequence(tmp_path, 'several')
+    save_sequence(tmp_path, 'one', binary=True)
+    result = run(tmp_path, weights, tmp_path / 'out')
+    jf, j, f, _ = benchmark([str(tmp_path / 'Annotations')], [str(tmp_path / 'out')], num_processes=1, verbose=False)
+    assert [result['J&F'], result['J'], result['F']] == pytest.approx([jf[0], j[0], f[0]])
+
+
+def test_finished_sequences_are_kept_and_unfinished_ones_done_again(tmp_path, weights):
+    save_sequence(tmp_path, 'kept')
+    save_sequence(tmp_path, 'broken')
+    first = run(tmp_path, weights, tmp_path / 'out')
+    mark = np.full(SIZE, 1, np.uint8)
+    save_mask(tmp_path / 'out' / 'kept' / '00001.png', mark)
+    (tmp_path / 'out' / 'broken' / '00003.png').unlink()
+    save_mask(tmp_path / 'out' / 'broken' / '00001.png', mark)
+    second = run(tmp_path, weights, tmp_path / 'out')
+    with Image.open(tmp_path / 'out' / 'kept' / '00001.png') as image:
+        np.testing.assert_array_equal(np.array(image), mark)
+    assert second['sequences']['broken'] == first['sequences']['broken']
+    assert second['sequences']['kept'] != first['sequences']['kept']
+
+
+def test_an_output_folder_of_other_settings_is_refused_and_left_alone(tmp_path, weights):
+    save_sequence(tmp_path)
+    run(tmp_path, weights, tmp_path / 'out')
+    with pytest.raises(ParameterError, match='size differ'):
+        run(tmp_path, weights, tmp_path / 'out', size=48)
+    (tmp_path / 'photos').mkdir()
+    (tmp_path / 'photos' / 'mine.png').write_bytes(b'')
+    with pytest.raises(ParameterError, match='not empty'):
+        run(tmp_path, weights, tmp_path / 'photos')
+    assert [file.name for file in (tmp_path / 'photos').iterdir()] == ['mine.png']
+
+
+def test_a_sequence_that_fails_leaves_no_folder_that_looks_finished(tmp_path, weights):
+    save_sequence(tmp_path)
+    cut_frame(tmp_path)
+    with pytest.raises(XMemError):
+        run(tmp_path, weights, tmp_path / 'out')
+    assert not (tmp_path / 'out' / 'toys').exists()
+
+
+@pytest.mark.skipif(not BUNDLED.is_file(), reason='the compact weights are not bundled yet')
+def test_the_bundled_weights_follow_the_rendered_scene(tmp_path):
+    save_sequence(tmp_path, frames=40, objects=3, size=(240, 432))
+    result = evaluate('generic', tmp_path, size=240, device='cpu', output=tmp_path / 'out', progress=False)
+    assert result['J&F'] > 60
+
+
+@pytest.mark.skipif(not BUNDLED.is_file(), reason='the compact weights are not bundled yet')
+@pytest.mark.skipif(not (FOOTAGE / 'davis-val').is_dir(), reason='needs ../shared/data/davis-val, which is not here')
+def test_the_bundled_weights_beat_the_repeated_first_mask_on_real_footage(tmp_path):
+    for kind in ('JPEGImages', 'Annotations'):
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / 'blackswan').symlink_to(FOOTAGE / 'davis-val' / kind / 'blackswan')
+    result = evaluate('generic', tmp_path, size=240, device='cpu', output=tmp_path / 'out', progress=False)
+    assert result['J&F'] > 44.0 + 20  # the repeated mask has 44.0 (benchmarks/baselines.py)
