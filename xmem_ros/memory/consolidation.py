@@ -25,7 +25,8 @@ def consolidate(candidates: Positions, score: Tensor, prototypes: int) -> Positi
         allowed = similarity.masked_fill(~candidates.valid[i], float('-inf'))
         # an object without any candidate has no valid prototype either; its row of NaN is never read
         affinity = torch.softmax(allowed, 1).nan_to_num(0.0)
-        values[i] = affinity @ candidates.values[i].float()
+        held = candidates.values[i].float().masked_fill(~candidates.valid[i][:, None], 0.0)
+        values[i] = affinity @ held
     return Positions(key, shrinkage, selection, values, valid)
 
 

@@ -64,7 +64,8 @@ class Store:
         self.augmented = torch.empty(n, 2 * key_dim + 1, device=device)
         self.life = torch.empty(n, device=device)
         self.use = torch.empty(rows, n, device=device)
-        self.values = torch.empty(rows, n, value_dim, device=device, dtype=value_dtype)
+        # zeros: what was never written is read with weight 0, and 0 · NaN is NaN
+        self.values = torch.zeros(rows, n, value_dim, device=device, dtype=value_dtype)
         self.valid = torch.zeros(rows, n, device=device, dtype=torch.bool)
 
     @staticmethod

@@ -41,6 +41,7 @@ class TrainingConfig:
     batch: int = 8
     learning_rate: float = 1e-3
     final_learning_rate: float = 1e-5
+    key_rate: float = 0.05  # learning rate of the key projection, as a share of the others'
     warmup: int = 200
     weight_decay: float = 0.01
     gradient_clip: float = 3.0
@@ -88,17 +89,28 @@ class Trainer:
         if config.start_from:
             saved = torch.load(root / config.start_from, map_location=self.device, weights_only=True)
             self.network.load_state_dict(saved['ema'])
-        self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
-        decay = [p for p in self.network.parameters() if p.ndim > 1]
-        rest = [p for p in self.network.parameters() if p.ndim <= 1]
-        self.optimizer = torch.optim.AdamW(
-            [{'params': decay, 'weight_decay': config.weight_decay}, {'params': rest, 'weight_decay': 0.0}],
-            lr=config.learning_rate,
-        )
+        self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
+        self.optimizer = torch.optim.AdamW(self._parameter_groups(), lr=config.learning_rate)
         self.iteration = 0
         self.checkpoint = out / 'last.pt'
         if self.checkpoint.exists():
             self._load()
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """Decay for weights only; a lower rate for the key projection.
+
+        Adam moves each of a wide convolution's weights by the learning rate, so at full rate keys and shrinkage (a
+        square) grow within tens of iterations until the affinity is one-hot and passes no gradient.
+        """
+        named = list(self.network.named_parameters())
+        keys = [p for name, p in named if name.startswith('key_proj')]
+        rest = [(name, p) for name, p in named if not name.startswith('key_proj')]
+        decay = self.config.weight_decay
+        return [
+            {'params': [p for _, p in rest if p.ndim > 1], 'weight_decay': decay, 'rate': 1.0},
+            {'params': [p for _, p in rest if p.ndim <= 1], 'weight_decay': 0.0, 'rate': 1.0},
+            {'params': keys, 'weight_decay': decay, 'rate': self.config.key_rate},
+        ]
 
     def learning_rate(self, iteration: int) -> float:
         """Linear warm-up, then a cosine to the final rate."""
@@ -135,7 +147,7 @@ class Trainer:
     def _step(self, images: Tensor, labels: Tensor, valid: Tensor) -> dict[str, float]:
         c, labels = self.config, labels.long()
         for group in self.optimizer.param_groups:
-            group['lr'] = self.learning_rate(self.iteration)
+            group['lr'] = self.learning_rate(self.iteration) * group['rate']
         slots = torch.arange(1, valid.shape[1] + 1, device=labels.device).view(1, -1, 1, 1)
         first = (labels[:, :1] == slots).float()
         draw = torch.Generator().manual_seed(c.seed * 1_000_003 + self.iteration)

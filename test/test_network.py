@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: MIT
+"""The network: official names and shapes, variants of checkpoints, and what files are refused."""
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from parity import generated_network
+from safetensors.torch import save_file
+
+from xmem_ros.errors import WeightsError
+from xmem_ros.network.aggregation import aggregate
+from xmem_ros.network.blocks import Fuser
+from xmem_ros.network.checkpoint import find_weights, load_network, save_network
+from xmem_ros.network.config import COMPACT, XMEM, config_from_state_dict
+from xmem_ros.network.model import XMemNetwork
+
+SHAPES = Path(__file__).parents[2] / 'shared' / 'parity' / 'shapes.json'
+
+
+@pytest.fixture(scope='module')
+def xmem() -> XMemNetwork:
+    return generated_network(3)
+
+
+def test_xmem_has_412_entries_and_62_million_parameters(xmem: XMemNetwork) -> None:
+    assert len(xmem.state_dict()) == 412
+    assert sum(p.numel() for p in xmem.parameters()) == pytest.approx(62.19e6, rel=1e-3)
+
+
+@pytest.mark.skipif(not SHAPES.is_file(), reason='the list of official names and shapes is not beside the checkout')
+def test_names_and_shapes_are_the_official_ones(xmem: XMemNetwork) -> None:
+    assert {name: list(t.shape) for name, t in xmem.state_dict().items()} == json.loads(SHAPES.read_text())
+
+
+def test_compact_has_at_most_8_million_parameters() -> None:
+    assert sum(p.numel() for p in XMemNetwork(COMPACT).parameters()) <= 8e6
+
+
+@pytest.mark.parametrize('config', [XMEM, COMPACT])
+def test_every_width_is_read_off_the_weights(config) -> None:
+    assert config_from_state_dict(XMemNetwork(config).state_dict()) == config
+
+
+def test_a_pth_file_gives_the_same_network(xmem: XMemNetwork, tmp_path: Path) -> None:
+    torch.save(xmem.state_dict(), tmp_path / 'XMem.pth')
+    loaded = load_network(tmp_path / 'XMem.pth')
+    assert loaded.config == XMEM
+    assert all(torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), xmem.state_dict().values(), strict=True))
+
+
+def test_a_four_channel_stem_gets_a_zero_channel_last(xmem: XMemNetwork, tmp_path: Path) -> None:
+    state = dict(xmem.state_dict())
+    stem = state['value_encoder.conv1.weight'][:, :4].clone()
+    torch.save(state | {'value_encoder.conv1.weight': stem}, tmp_path / 's0.pth')
+    loaded = load_network(tmp_path / 's0.pth').state_dict()['value_encoder.conv1.weight']
+    assert torch.equal(loaded[:, :4], stem)
+    assert loaded.shape[1] == 5 and not loaded[:, 4].any()
+
+
+def test_a_model_without_sensory_memory_loads_and_runs(tmp_path: Path) -> None:
+    import dataclasses
+
+    network = XMemNetwork(dataclasses.replace(COMPACT, sensory_dim=0, sensory_mid=0))
+    assert not any('hidden' in name for name in network.state_dict())
+    torch.save(network.state_dict(), tmp_path / 'no-sensory.pth')
+    loaded = load_network(tmp_path / 'no-sensory.pth')
+    assert loaded.config.sensory_dim == 0
+    image = loaded.encode_image(torch.zeros(1, 3, 32, 48))
+    value, sensory = loaded.encode_value(torch.zeros(1, 3, 32, 48), image.features[0], torch.ones(1, 2, 32, 48), None)
+    assert sensory is None
+    logits, sensory = loaded.decode(image.features, value, None)
+    assert logits.shape == (1, 2, 32, 48) and sensory is None
+
+
+def test_the_shared_fuser_equals_concatenation() -> None:
+    torch.manual_seed(0)
+    fuser = Fuser(6, 10, 8, 4)
+    image, g = torch.randn(2, 6, 5, 7), torch.randn(2, 3, 10, 5, 7)
+    together = torch.cat([image[:, None].expand(-1, 3, -1, -1, -1), g], 2)
+    block = fuser.block1(together)
+    from xmem_ros.network.blocks import per_object
+
+    expected = fuser.block2(block + per_object(fuser.attention, block))
+    assert torch.allclose(fuser(image, g), expected, atol=1e-5)
+
+
+def test_aggregation_stays_finite_for_sure_objects() -> None:
+    prob = torch.tensor([1.0, 0.0]).half().view(2, 1, 1)
+    joint = aggregate(prob, 0)
+    assert joint.dtype == torch.float32 and torch.isfinite(joint).all()
+    assert joint[1].item() > 0.99 and joint.sum().item() == pytest.approx(1)
+
+
+def test_saved_weights_come_back_to_half_precision(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = XMemNetwork(COMPACT)
+    save_network(network, tmp_path / 'ours.safetensors')
+    for name, tensor in load_network(tmp_path / 'ours.safetensors').state_dict().items():
+        assert torch.allclose(tensor.float(), network.state_dict()[name].float(), rtol=1e-3, atol=1e-6), name
+
+
+class _Surprise:
+    def __reduce__(self):
+        return print, ('executed',)
+
+
+def test_files_that_are_not_our_weights_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def refused(path: Path, text: str) -> None:
+        with pytest.raises(WeightsError, match=text) as error:
+            load_network(path)
+        assert path.name in str(error.value)
+
+    torch.save({'layer.weight': torch.zeros(3)}, tmp_path / 'other.pth')
+    refused(tmp_path / 'other.pth', 'not the weights of an XMem network')
+
+    state = XMemNetwork(COMPACT).state_dict()
+    torch.save({k: v for k, v in state.items() if k != 'decoder.pred.bias'}, tmp_path / 'lacking.pth')
+    refused(tmp_path / 'lacking.pth', 'lacks decoder.pred.bias')
+
+    save_file(state, tmp_path / 'whole.safetensors')
+    data = (tmp_path / 'whole.safetensors').read_bytes()
+    (tmp_path / 'cut.safetensors').write_bytes(data[: len(data) // 2])
+    refused(tmp_path / 'cut.safetensors', 'cut off')
+
+    (tmp_path / 'code.pth').write_bytes(pickle.dumps(_Surprise()))
+    refused(tmp_path / 'code.pth', 'refused|not readable')
+    assert 'executed' not in capsys.readouterr().out
+
+    torch.save(state | {'decoder.pred.bias': torch.tensor([float('nan')])}, tmp_path / 'nan.pth')
+    refused(tmp_path / 'nan.pth', 'not finite')
+
+
+def test_unknown_names_say_what_there_is() -> None:
+    with pytest.raises(WeightsError, match="unknown weights 'compakt'; bundled: .*compact"):
+        find_weights('compakt')
+    with pytest.raises(WeightsError, match='no such weights file'):
+        find_weights('missing.pth')
