@@ -17,15 +17,14 @@ from xmem_ros.errors import SeedError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-WORKING_SIDE = 240
-"""The longer side that GrabCut sees [px]; about 80 ms on one desktop core."""
+BOX_SIDE, POINTS_SIDE = 240, 160
+"""The longer side that GrabCut sees [px]: once for a box, once for each of `_REACHES` for points."""
 
 _ITERATIONS = 4
 _RNG_SEED = 20_221_026
 _BOX_MARGIN = 0.35
 _MIN_BOX = 4
-_PRIOR_RADII = (0.06, 0.12, 0.22)
-_SIZE_EXPONENT = 0.25
+_REACHES = (0.1, 0.18, 0.3, 0.45)  # that an object may have around its points, of the frame's shorter side
 
 
 def mask_from_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -84,7 +83,7 @@ def mask_from_box(frame: np.ndarray, box: Sequence[int]) -> np.ndarray:
     """
     x, y, width, height = _check_box(box, frame.shape[:2])
     margin = max(int(_BOX_MARGIN * max(width, height)), 8)
-    crop = _Crop(frame, x - margin, y - margin, x + width + margin, y + height + margin)
+    crop = _Crop(frame, x - margin, y - margin, x + width + margin, y + height + margin, BOX_SIDE)
     trimap = np.full(crop.size, cv2.GC_BGD, np.uint8)
     x0, y0, x1, y1 = crop.scaled(x, y, x + width, y + height)
     trimap[y0:y1, x0:x1] = cv2.GC_PR_FGD
@@ -119,32 +118,29 @@ def mask_from_points(frame: np.ndarray, points: np.ndarray, point_labels: np.nda
     pixels, on_object = _check_points(points, point_labels, frame.shape[:2])
     height, width = frame.shape[:2]
     positives = pixels[on_object]
-    reach = 0.45 * min(height, width)
+    reach = _REACHES[-1] * min(height, width) + 8
     x0, y0 = positives.min(0) - reach
     x1, y1 = positives.max(0) + reach
-    crop = _Crop(frame, int(x0), int(y0), int(x1) + 1, int(y1) + 1)
+    crop = _Crop(frame, int(x0), int(y0), int(x1) + 1, int(y1) + 1, POINTS_SIDE)
     scaled = crop.scaled_points(pixels)
-    shorter = min(height, width) * crop.scale
-    candidates = [_from_points(crop, scaled, on_object, radius * shorter) for radius in _PRIOR_RADII]
-    best = max(candidates, key=lambda candidate: _contrast(crop.image, candidate) * candidate.sum() ** _SIZE_EXPONENT)
-    mask = crop.restore(best)
-    mask[pixels[on_object, 1], pixels[on_object, 0]] = True
-    negatives = np.zeros_like(mask)
-    negatives[pixels[~on_object, 1], pixels[~on_object, 0]] = True
-    mask &= ~negatives
+    unit = min(height, width) * crop.scale
+    candidates = [_within_reach(crop, scaled, on_object, reach * unit) for reach in _REACHES]
+    mask = crop.restore(max(candidates, key=lambda candidate: candidate[0])[1])
+    mask[positives[:, 1], positives[:, 0]] = True
+    mask[pixels[~on_object, 1], pixels[~on_object, 0]] = False
     return _connected_to(mask, positives)
 
 
 class _Crop:
-    """A part of a frame, scaled down to `WORKING_SIDE`."""
+    """A part of a frame, its longer side scaled down to `side` px."""
 
-    def __init__(self, frame: np.ndarray, x0: int, y0: int, x1: int, y1: int) -> None:
+    def __init__(self, frame: np.ndarray, x0: int, y0: int, x1: int, y1: int, side: int) -> None:
         height, width = frame.shape[:2]
         self._frame_size = (height, width)
         self._x0, self._y0 = max(x0, 0), max(y0, 0)
         self._x1, self._y1 = min(x1, width), min(y1, height)
         part = frame[self._y0 : self._y1, self._x0 : self._x1]
-        self.scale = min(WORKING_SIDE / max(part.shape[:2]), 1.0)
+        self.scale = min(side / max(part.shape[:2]), 1.0)
         self.size = (max(round(part.shape[0] * self.scale), 1), max(round(part.shape[1] * self.scale), 1))
         self.image = np.ascontiguousarray(
             cv2.resize(np.ascontiguousarray(part), self.size[::-1], interpolation=cv2.INTER_AREA)
@@ -185,22 +181,28 @@ def _grab_cut(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
     return (trimap & 1).astype(bool)
 
 
-def _from_points(crop: _Crop, points: np.ndarray, on_object: np.ndarray, radius: float) -> np.ndarray:
-    """h×w bool: GrabCut's answer when the object is believed to reach about `radius` px around its points."""
+def _within_reach(crop: _Crop, points: np.ndarray, on_object: np.ndarray, reach: float) -> tuple[float, np.ndarray]:
+    """GrabCut's answer when the object ends within `reach` px of the hull of its points.
+
+    Returns how believable it is, and the mask, h×w bool. An outline along strong edges is believable, the more so the
+    larger it is; one that runs along the limit of the reach is not.
+    """
     height, width = crop.size
-    distance = _distance_to(points[on_object], crop.size)
-    trimap = np.where(distance <= radius, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
-    trimap[distance > 4 * radius] = cv2.GC_BGD
+    positives = points[on_object]
+    distance = _distance_to(positives, crop.size)
+    trimap = np.where(distance <= reach, cv2.GC_PR_FGD, cv2.GC_BGD).astype(np.uint8)
     inside = ((points >= 0) & (points < (width, height))).all(1)
-    for x, y in points[on_object]:
-        cv2.circle(trimap, (int(x), int(y)), 2, cv2.GC_FGD, cv2.FILLED)
+    for x, y in positives:
+        cv2.circle(trimap, (int(x), int(y)), max(2, int(0.08 * reach)), cv2.GC_FGD, cv2.FILLED)
     for x, y in points[~on_object & inside]:
-        cv2.circle(trimap, (int(x), int(y)), 2, cv2.GC_BGD, cv2.FILLED)
-    for x, y in points[on_object]:
-        trimap[y, x] = cv2.GC_FGD
-    found = _grab_cut(crop.image, trimap)
-    found[points[on_object, 1], points[on_object, 0]] = True
-    return _connected_to(found, points[on_object])
+        cv2.circle(trimap, (int(x), int(y)), 3, cv2.GC_BGD, cv2.FILLED)
+    trimap[positives[:, 1], positives[:, 0]] = cv2.GC_FGD
+    mask = _grab_cut(crop.image, trimap)
+    mask[positives[:, 1], positives[:, 0]] = True
+    mask = _connected_to(mask, positives)
+    edge = mask & (cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) == 0)
+    at_limit = (edge & (distance > reach - 1.5)).sum() / max(edge.sum(), 1)
+    return float(_contrast(crop.image, mask) * (1 - at_limit) ** 2 * mask.sum() ** 0.25), mask
 
 
 def _contrast(image: np.ndarray, mask: np.ndarray) -> float:
