@@ -7,6 +7,7 @@ Everything goes over real DDS. Nothing waits without a deadline.
 from __future__ import annotations
 
 import array
+import contextlib
 import os
 import signal
 import subprocess
@@ -148,10 +149,8 @@ class Robot:
         self.context.try_shutdown()
 
     def _spin(self) -> None:
-        try:
+        with contextlib.suppress(ExternalShutdownException):
             self._executor.spin()
-        except ExternalShutdownException:
-            pass
 
     # --- topics
 
@@ -172,7 +171,7 @@ class Robot:
         wait_until(self.images.get_subscription_count, 'a subscriber of the images', seconds)
 
     def show(self, pixels: np.ndarray, encoding: str = 'rgb8', *, stamp_ns: int | None = None, **fields: Any) -> Image:
-        """Publish an image, 1/30 s after the one before unless a stamp is given; fields of the message may be changed."""
+        """Publish an image, 1/30 s after the one before unless a stamp is given. `fields` replace those of the message."""
         if stamp_ns is None:
             self.stamp_ns += FRAME_NS
             stamp_ns = self.stamp_ns

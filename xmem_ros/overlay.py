@@ -93,9 +93,7 @@ def _caption(item: TrackedObject) -> str:
     return f'{name}{note}' if note else f'{name} {item.score:.2f}'
 
 
-def _write(
-    image: np.ndarray, text: str, place: tuple[int, int], colour: tuple[int, int, int], scale: float
-) -> None:
+def _write(image: np.ndarray, text: str, place: tuple[int, int], colour: tuple[int, int, int], scale: float) -> None:
     font, size = cv2.FONT_HERSHEY_SIMPLEX, 0.45 * scale
     text = text.encode('ascii', 'replace').decode()
     (width, height), base = cv2.getTextSize(text, font, size, 1)

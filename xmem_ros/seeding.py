@@ -273,7 +273,9 @@ def _check_points(points: np.ndarray, point_labels: np.ndarray, size: tuple[int,
     points = np.asarray(points, np.float64).reshape(-1, 2)
     point_labels = np.asarray(point_labels).reshape(-1)
     if len(points) != len(point_labels):
-        raise SeedError(f'{len(points)} points and {len(point_labels)} point labels given: give one label for each point')
+        raise SeedError(
+            f'{len(points)} points and {len(point_labels)} point labels given: give one label for each point'
+        )
     if not np.isin(point_labels, (0, 1)).all():
         raise SeedError(f'point labels {point_labels.tolist()} given: 1 is on the object, 0 is not on it')
     if not (point_labels == 1).any():
@@ -281,7 +283,9 @@ def _check_points(points: np.ndarray, point_labels: np.ndarray, size: tuple[int,
     outside = ~(np.isfinite(points).all(1) & (points >= 0).all(1) & (points < (size[1], size[0])).all(1))
     if outside.any():
         x, y = points[outside][0]
-        raise SeedError(f'the point ({x:g}, {y:g}) is not inside the image of {size[1]}×{size[0]}: give px of that image')
+        raise SeedError(
+            f'the point ({x:g}, {y:g}) is not inside the image of {size[1]}×{size[0]}: give px of that image'
+        )
     pixels = points.astype(int)
     on_object = point_labels == 1
     shared = set(map(tuple, pixels[on_object].tolist())) & set(map(tuple, pixels[~on_object].tolist()))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Between sensor_msgs/Image and arrays: the one place that knows encodings. No rclpy, so it also reads images of bags.
 
-OpenCV does the colour conversions, as it does below cv_bridge and rosbags-image. Neither of those is used: of the two,
-only cv_bridge honours `step`, and its compiled half loads only beside the NumPy and OpenCV that it was built for.
+OpenCV does the colour conversions, as it does below cv_bridge and rosbags-image: so there is one path, the same with and
+without a ROS install, that honours `step` and copies nothing where it need not.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import array
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import cv2
 import numpy as np
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 class ImageMessage(Protocol):
     """What is read of a sensor_msgs/Image, whoever made it."""
 
+    header: Any
     height: int
     width: int
     encoding: str
@@ -147,13 +148,15 @@ def _pixels(message: ImageMessage, allowed: dict[str, _Encoding], remedy: str) -
         )
     row = width * encoding.channels * encoding.depth
     if message.step < row:
-        raise FrameError(f'step is {message.step}: a row of {width} px in {message.encoding} takes {row} bytes; set step')
+        raise FrameError(
+            f'step is {message.step}: a row of {width} px in {message.encoding} takes {row} bytes; set step'
+        )
     rows = height * 3 // 2 if encoding.planar else height
     needed, given = rows * message.step, len(message.data)
     if given < needed:
         raise FrameError(
-            f'the image is cut off: {width}×{height} in {message.encoding} with step {message.step} takes {needed} bytes '
-            f'and data has {given}; send all of it'
+            f'the image is cut off: {width}×{height} in {message.encoding} with step {message.step} takes {needed} '
+            f'bytes and data has {given}; send all of it'
         )
     data = np.frombuffer(message.data, np.uint8, needed).reshape(rows, message.step)[:, :row]
     if encoding.depth == 2:

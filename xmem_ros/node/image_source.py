@@ -31,8 +31,8 @@ WARNING_INTERVAL_S = 10.0
 class ImageSource:
     """Subscribes to `image`.
 
-    With BEST_AVAILABLE, what is asked for is settled when the subscription is made, by the publishers of that moment; so
-    the subscription is made again when a publisher comes that does not match.
+    With BEST_AVAILABLE, what is asked for is settled when the subscription is made, by the publishers of that moment;
+    so the subscription is made again when a publisher comes that does not match.
 
     Arguments:
         node: that subscribes.
@@ -109,7 +109,10 @@ class ImageSource:
         subscription, requested = self._subscription, self._requested()
         if qos.BEST_AVAILABLE is None or subscription is None or requested is None:
             return False
-        if subscription.qos_profile.reliability != qos.BEST_AVAILABLE or requested.reliability != ReliabilityPolicy.RELIABLE:
+        if (
+            subscription.qos_profile.reliability != qos.BEST_AVAILABLE
+            or requested.reliability != ReliabilityPolicy.RELIABLE
+        ):
             return False
         offers = self._node.get_publishers_info_by_topic(self.topic)
         return any(offer.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT for offer in offers)
@@ -122,7 +125,8 @@ class ImageSource:
         if not offers:
             return f'{silence}: nobody publishes it; {asked}. Start the camera, or remap: -r image:=/its/topic'
         offered = '; '.join(
-            f'{offer.node_namespace.rstrip("/")}/{offer.node_name} offers {offer.topic_type} with {qos.describe(offer.qos_profile)}'
+            f'{offer.node_namespace.rstrip("/")}/{offer.node_name} offers {offer.topic_type} with '
+            f'{qos.describe(offer.qos_profile)}'
             for offer in offers
         )
         return (

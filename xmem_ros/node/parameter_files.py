@@ -41,9 +41,10 @@ def parameters_md() -> str:
     lines = [
         '# Parameters',
         '',
-        'Of the node `xmem`. Written by `python -m xmem_ros.node.parameters --write` from the table that the node itself uses;',
-        '`config/track.yaml` holds the same as a file to copy. A name that is not listed here, or a value that is not allowed,',
-        'is refused at the start, by name. Beside these there are `use_sim_time` and `qos_overrides.<topic>.…`.',
+        'Of the node `xmem`. Written by `python -m xmem_ros.node.parameters --write` from the table that the node itself',
+        'uses; `config/track.yaml` holds the same as a file to copy. A name that is not listed here, or a value that is',
+        'not allowed, is refused at the start, by name. Beside these there are `use_sim_time` and',
+        '`qos_overrides.<topic>.<publisher|subscription>.<history|depth|reliability>`.',
         '',
         'Changes: *at any time* takes effect with the next frame; *while the node is unconfigured* means',
         '`ros2 lifecycle set /xmem deactivate`, `… cleanup`, `ros2 param set …`, `… configure`, `… activate`.',
@@ -70,7 +71,9 @@ def _unit(unit: str) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Write both files, or say whether they are up to date; returns the exit code."""
-    parser = argparse.ArgumentParser(description='config/track.yaml and docs/parameters.md from the table of parameters')
+    parser = argparse.ArgumentParser(
+        description='config/track.yaml and docs/parameters.md from the table of parameters'
+    )
     parser.add_argument('--write', action='store_true', help='write them; otherwise only compare')
     root = Path(__file__).resolve().parents[2]
     parser.add_argument('--root', type=Path, default=root, help='of the checkout (default: %(default)s)')

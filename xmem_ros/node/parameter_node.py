@@ -48,7 +48,9 @@ class ParameterNode(LifecycleNode):
         if not self._declared:
             return super().set_parameters_atomically(list(parameter_list))
         known = rules()
-        ours = {item.name: item.value for item in parameter_list if not self.has_parameter(item.name) or item.name in known}
+        ours = {
+            item.name: item.value for item in parameter_list if not self.has_parameter(item.name) or item.name in known
+        }
         try:
             for name in ours:
                 if name in known:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The node's parameters: one table gives declaration, validation, live updates, config/track.yaml and docs/parameters.md.
+"""The node's parameters, as one table: declaration, validation, live updates and documentation come from it.
 
-`python -m xmem_ros.node.parameters --write` writes both files; without the option it says whether they are up to date.
+`python -m xmem_ros.node.parameters --write` writes config/track.yaml and docs/parameters.md; without the option it says
+whether they are up to date.
 """
 
 from __future__ import annotations
@@ -120,7 +121,12 @@ class Parameters:
     )
     autostart: bool = _is(True, 'Configure and activate at the start, without a lifecycle manager.', change=START)
     no_image_warning_after: float = _is(
-        5.0, 'Warn when no image has arrived for as long as this. 0: never.', low=0.0, high=3600.0, change=LIVE, unit='s'
+        5.0,
+        'Warn when no image has arrived for as long as this. 0: never.',
+        low=0.0,
+        high=3600.0,
+        change=LIVE,
+        unit='s',
     )
     diagnostics_period: float = _is(1.0, 'Time between diagnostics.', low=0.1, high=3600.0, unit='s')
     memory: MemoryParameters = field(default_factory=MemoryParameters)
@@ -163,7 +169,9 @@ def changed(current: Parameters, values: Mapping[str, Any]) -> Parameters:
         exact = float(value) if isinstance(known[name][0], float) else value
         group, _, leaf = name.rpartition('.')
         if group:
-            result = dataclasses.replace(result, **{group: dataclasses.replace(getattr(result, group), **{leaf: exact})})
+            result = dataclasses.replace(
+                result, **{group: dataclasses.replace(getattr(result, group), **{leaf: exact})}
+            )
         else:
             result = dataclasses.replace(result, **{leaf: exact})
     result.memory_config()

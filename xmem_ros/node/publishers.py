@@ -66,7 +66,7 @@ class Publishers:
         self._figures.add_frame(header, result, publish_ms=(finished - started) * 1e3, total_ms=array.processing_ms)
 
     def set_objects(self, ids: Sequence[int]) -> None:
-        """Make the topics of objects that are new, and destroy those of objects that are gone; `Outputs.set_objects`."""
+        """Make the topics of new objects, and destroy those of objects that are gone; `Outputs.set_objects`."""
         if not self._per_object:
             return
         for object_id in self._of_object.keys() - set(ids):
@@ -94,7 +94,9 @@ class Publishers:
             return
         mask, box = self._of_object[item.id]
         if mask.get_subscription_count():
-            self._publish_image(mask, np.where(labels == item.label, np.uint8(255), np.uint8(0)), 'mono8', message.header)
+            self._publish_image(
+                mask, np.where(labels == item.label, np.uint8(255), np.uint8(0)), 'mono8', message.header
+            )
         box.publish(message)
 
     def _make(self, kind: type, topic: str) -> Publisher:

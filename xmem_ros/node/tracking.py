@@ -37,8 +37,11 @@ class Outputs(Protocol):
 class Log(Protocol):
     """Of a logger, what is used here."""
 
-    def warning(self, message: str, **options: Any) -> Any: ...  # noqa: D102
-    def error(self, message: str, **options: Any) -> Any: ...  # noqa: D102
+    @property
+    def warning(self) -> Callable[..., Any]: ...
+
+    @property
+    def error(self) -> Callable[..., Any]: ...
 
 
 def make_tracker(parameters: Parameters) -> Tracker:
@@ -61,7 +64,7 @@ def make_tracker(parameters: Parameters) -> Tracker:
 
 
 class Tracking:
-    """The tracker and what a stream of stamped images needs around it. All but `invalid` belongs to the worker's thread.
+    """The tracker and what a stream of stamped images needs around it. All of it belongs to the worker's thread.
 
     Arguments:
         tracker: that is used here and nowhere else.

@@ -138,7 +138,9 @@ class Worker:
                 self._drop(self._frames.popleft())
             self._changed.notify_all()
         for job in jobs:
-            job.future.set_exception(StoppedError('the node stopped before this could be done: activate it and ask again'))
+            job.future.set_exception(
+                StoppedError('the node stopped before this could be done: activate it and ask again')
+            )
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
         self._thread = None
