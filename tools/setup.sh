@@ -155,12 +155,14 @@ build_package() {
     say 'building the messages and laying out the package in install/'
     # shellcheck source=tools/env.sh
     . tools/env.sh
+    command -v colcon >/dev/null ||
+        fail 'colcon is not on the path (Debian and Ubuntu: apt install python3-colcon-common-extensions)'
     COLCON_LOG_LEVEL=error colcon --log-base log build \
         --base-paths . --build-base build --install-base install --packages-select xmem_ros --symlink-install \
         --event-handlers console_cohesion- console_stderr- console_package_list- \
         --cmake-args "-DPython3_EXECUTABLE=$venv/bin/python" -DBUILD_TESTING=OFF ||
         {
-            cat log/latest_build/xmem_ros/stdout_stderr.log >&2
+            cat log/latest_build/xmem_ros/stdout_stderr.log >&2 || true
             fail 'the build failed; what CMake said is above'
         }
     printf '%s\n' "$build_key" >build/xmem_ros/stamp
