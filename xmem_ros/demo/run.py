@@ -37,7 +37,8 @@ QUIET_S = 3.0  # without a message after the clip's end, everything has come
 def isolate() -> None:
     """Keep this ROS graph to this machine and apart from others on it, unless the environment says otherwise."""
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-    os.environ.setdefault('ROS_LOCALHOST_ONLY', '1')  # Humble's name for it
+    if os.environ.get('ROS_DISTRO') == 'humble':  # which does not know that name
+        os.environ.setdefault('ROS_LOCALHOST_ONLY', '1')
     os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))
 
 
