@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: MIT
+"""The tracker as a library: seeds in, masks out, objects that come and go, and what is refused."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from xmem_ros.demo.scene import RenderedScene
+from xmem_ros.errors import DeviceError, FrameError, ParameterError, SeedError, UnknownObjectError
+from xmem_ros.frames import FrameGeometry
+from xmem_ros.memory.config import MemoryConfig
+from xmem_ros.tracker import ObjectState, SeedMask, Tracker, TrackerConfig
+
+
+@pytest.fixture(scope='module')
+def scene() -> RenderedScene:
+    return RenderedScene((240, 432), 40, 3, seed=0)
+
+
+@pytest.fixture(scope='module')
+def network():
+    return Tracker.from_weights('compact', device='cpu').network
+
+
+@pytest.fixture
+def tracker(network) -> Tracker:
+    return Tracker(network, TrackerConfig(size=240, max_objects=4), 'cpu')
+
+
+def masks_of(labels: np.ndarray, *values: int) -> dict[str, np.ndarray]:
+    return {f'object {value}': labels == value for value in values}
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a & b).sum() / max((a | b).sum(), 1))
+
+
+def test_three_lines_give_masks(scene: RenderedScene) -> None:
+    tracker = Tracker.from_weights('compact', config=TrackerConfig(size=240))
+    ids = tracker.seed(scene[0][0], masks_of(scene[0][1], 1))
+    result = tracker.step(scene[1][0])
+    assert ids == [1]
+    assert result.labels.shape == (240, 432) and result.labels.dtype == np.uint8
+    assert iou(result.labels == 1, scene[1][1] == 1) > 0.8
+
+
+def test_objects_are_followed_through_the_scene(tracker: Tracker, scene: RenderedScene) -> None:
+    """Three objects, 20 frames; the truth is the renderer's."""
+    ids = tracker.seed(scene[0][0], masks_of(scene[0][1], 1, 2, 3))
+    scores: dict[int, list[float]] = {i: [] for i in ids}
+    for number in range(1, 21):
+        frame, truth = scene[number]
+        result = tracker.step(frame)
+        assert [o.id for o in result.objects] == ids
+        for value, found in enumerate(result.objects, 1):
+            if (truth == value).sum() > 100:
+                scores[found.id].append(iou(result.labels == found.label, truth == value))
+    assert all(np.mean(values) > 0.7 for values in scores.values()), {i: np.mean(v) for i, v in scores.items()}
+
+
+def test_what_is_said_of_an_object_describes_its_mask(tracker: Tracker, scene: RenderedScene) -> None:
+    tracker.seed(scene[0][0], {'cup': scene[0][1] == 1})
+    result = tracker.step(scene[1][0])
+    (found,) = result.objects
+    ys, xs = np.nonzero(result.labels == found.label)
+    assert found.name == 'cup' and found.state is ObjectState.TRACKED and found.age == 1 and found.absent == 0
+    assert found.area == len(xs)
+    assert found.box == (xs.min(), ys.min(), xs.max() - xs.min() + 1, ys.max() - ys.min() + 1)
+    assert found.centroid == pytest.approx((xs.mean(), ys.mean()), abs=1e-3)
+    assert 0.5 < found.score <= 1
+
+
+def test_step_with_a_mask_reports_that_mask(tracker: Tracker, scene: RenderedScene) -> None:
+    frame, truth = scene[0]
+    result = tracker.step(frame, masks_of(truth, 2))
+    assert result.ids == [1]
+    assert result.objects[0].state is ObjectState.NEW
+    assert np.array_equal(result.labels == 1, truth == 2)
+
+
+def test_without_objects_the_labels_are_background(tracker: Tracker, scene: RenderedScene) -> None:
+    result = tracker.step(scene[0][0])
+    assert not result.labels.any() and result.objects == []
+    assert tracker.memory_bytes == 0
+
+
+def test_a_later_object_joins_and_leaves_without_touching_the_others(tracker: Tracker, scene: RenderedScene) -> None:
+    first = tracker.seed(scene[0][0], masks_of(scene[0][1], 1))
+    for number in range(1, 6):
+        tracker.step(scene[number][0])
+    second = tracker.seed(scene[5][0], masks_of(scene[5][1], 2))
+    assert second == [2]
+    result = tracker.step(scene[6][0])
+    assert [o.id for o in result.objects] == first + second
+    assert iou(result.labels == 2, scene[6][1] == 2) > 0.6
+    assert tracker.remove(second) == second
+    result = tracker.step(scene[7][0])
+    assert [o.id for o in result.objects] == first
+    assert iou(result.labels == 1, scene[7][1] == 1) > 0.6
+    third = tracker.seed(scene[7][0], masks_of(scene[7][1], 3))
+    assert third == [3], 'ids are never used twice'
+    assert [o.label for o in tracker.step(scene[8][0]).objects] == [1, 2], 'labels are free again'
+
+
+def test_a_seed_on_an_earlier_frame_takes_the_others_from_its_labels(tracker: Tracker, scene: RenderedScene) -> None:
+    tracker.seed(scene[0][0], masks_of(scene[0][1], 1))
+    labels = {n: tracker.step(scene[n][0]).labels for n in range(1, 6)}
+    tracker.seed(scene[2][0], masks_of(scene[2][1], 3), labels=labels[2])
+    result = tracker.step(scene[6][0])
+    assert iou(result.labels == 2, scene[6][1] == 3) > 0.6
+    assert iou(result.labels == 1, scene[6][1] == 1) > 0.6
+
+
+def test_a_correction_keeps_the_id_and_moves_the_mask(tracker: Tracker, scene: RenderedScene) -> None:
+    (wrong,) = tracker.seed(scene[0][0], {'it': scene[0][1] == 1})
+    tracker.step(scene[1][0])
+    assert tracker.seed(scene[1][0], {wrong: scene[1][1] == 2}) == [wrong]
+    for _ in range(2):  # the first seed is still remembered; a second correction outweighs it
+        tracker.seed(scene[1][0], {wrong: scene[1][1] == 2})
+    result = tracker.step(scene[2][0])
+    assert [o.id for o in result.objects] == [wrong]
+    assert iou(result.labels == 1, scene[2][1] == 2) > iou(result.labels == 1, scene[2][1] == 1)
+
+
+def test_an_object_out_of_sight_becomes_occluded_then_lost_and_comes_back(network, scene: RenderedScene) -> None:
+    tracker = Tracker(network, TrackerConfig(size=240, lost_after=0.5), 'cpu')
+    frame, truth = scene[0]
+    tracker.seed(frame, {'it': truth == 1})
+    tracker.step(frame, time=0.0)
+    empty = np.full_like(frame, 90)
+    states = [tracker.step(empty, time=0.1 * i).objects[0].state for i in range(1, 9)]
+    assert states[0] is ObjectState.OCCLUDED and states[-1] is ObjectState.LOST
+    assert tracker.objects[0].box is None and math.isnan(tracker.objects[0].centroid[0])
+    assert tracker.objects[0].absent == 8
+    found = [tracker.step(frame, time=1.0 + 0.1 * i).objects[0] for i in range(5)]
+    assert found[-1].state is ObjectState.TRACKED and found[-1].id == 1 and found[-1].absent == 0
+
+
+def test_a_reset_starts_ids_again(tracker: Tracker, scene: RenderedScene) -> None:
+    tracker.seed(scene[0][0], masks_of(scene[0][1], 1, 2))
+    tracker.reset()
+    assert tracker.objects == [] and tracker.memory_elements == {'working': 0, 'long_term': 0}
+    assert tracker.seed(scene[0][0], masks_of(scene[0][1], 3)) == [1]
+
+
+def test_another_frame_size_keeps_ids_and_objects(tracker: Tracker, network, scene: RenderedScene) -> None:
+    native = Tracker(network, TrackerConfig(size=0, max_objects=4), 'cpu')
+    frame, truth = scene[0]
+    native.seed(frame, masks_of(truth, 1, 2))
+    for number in range(1, 4):
+        native.step(scene[number][0])
+    frame, truth = scene[4]
+    smaller = np.ascontiguousarray(frame[::2, ::2])
+    for _ in range(2):
+        result = native.step(smaller)
+    assert [o.id for o in result.objects] == [1, 2]
+    assert result.labels.shape == smaller.shape[:2]
+    assert native.memory_elements['working'] > 0
+
+
+@pytest.mark.parametrize('size', [(1, 1), (17, 16), (16, 200), (33, 47)])
+def test_frames_of_any_size_work(network, size: tuple[int, int]) -> None:
+    """Fewer positions than top-k and than prototypes, too."""
+    config = TrackerConfig(size=0, memory_every=1, memory=MemoryConfig(max_working_frames=3, min_working_frames=2))
+    tracker = Tracker(network, config, 'cpu')
+    rng = np.random.default_rng(0)
+    mask = np.zeros(size, bool)
+    mask[: max(size[0] // 2, 1)] = True
+    tracker.seed(rng.integers(0, 255, (*size, 3), np.uint8), {'it': mask})
+    for _ in range(8):
+        assert tracker.step(rng.integers(0, 255, (*size, 3), np.uint8)).labels.shape == size
+    assert tracker.memory_elements['long_term'] > 0
+
+
+def test_memory_is_known_before_the_first_frame_and_does_not_grow(network, scene: RenderedScene) -> None:
+    config = TrackerConfig(size=64, max_objects=3, memory_every=1, memory=MemoryConfig(long_term_elements=300))
+    tracker = Tracker(network, config, 'cpu')
+    expected = Tracker.memory_bytes_for(
+        (240, 432), 3, network=network.config, config=config, dtype=torch.float32
+    )
+    tracker.seed(scene[0][0], masks_of(scene[0][1], 1))
+    assert tracker.memory_bytes == expected
+    for number in range(80):
+        tracker.step(scene[number % 40][0])
+    assert tracker.memory_bytes == expected
+    assert tracker.memory_elements['long_term'] == 300
+
+
+@pytest.mark.parametrize(
+    ('seeds', 'error', 'text'),
+    [
+        ({'a': np.zeros((240, 432), bool)}, SeedError, 'empty'),
+        ({'a': np.ones((10, 10), bool)}, SeedError, r'frame is \(240, 432\)'),
+        ({7: np.ones((240, 432), bool)}, UnknownObjectError, 'no object has the id 7; tracked ids: 1'),
+        ([SeedMask(np.ones((240, 432), bool), id=1)] * 2, SeedError, 'empty|twice'),
+        ({str(i): np.eye(240, 432, i, dtype=bool) for i in range(5)}, SeedError, 'at most 4'),
+        ({}, SeedError, 'no mask'),
+    ],
+)
+def test_bad_seeds_are_refused_and_change_nothing(
+    tracker: Tracker, scene: RenderedScene, seeds, error: type[Exception], text: str
+) -> None:
+    tracker.seed(scene[0][0], masks_of(scene[0][1], 1))
+    tracker.step(scene[1][0])
+    before = (tracker.objects, tracker.memory_elements)
+    with pytest.raises(error, match=text):
+        tracker.seed(scene[1][0], seeds)
+    assert (tracker.objects, tracker.memory_elements) == before
+    assert iou(tracker.step(scene[2][0]).labels == 1, scene[2][1] == 1) > 0.7
+
+
+def test_removing_an_unknown_id_removes_none(tracker: Tracker, scene: RenderedScene) -> None:
+    tracker.seed(scene[0][0], masks_of(scene[0][1], 1))
+    with pytest.raises(UnknownObjectError, match='id 9'):
+        tracker.remove([1, 9])
+    assert [o.id for o in tracker.objects] == [1]
+
+
+@pytest.mark.parametrize(
+    'frame', [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)]
+)
+def test_frames_that_are_none_are_refused(tracker: Tracker, frame: np.ndarray) -> None:
+    with pytest.raises(FrameError, match='H×W×3|empty'):
+        tracker.step(frame)
+
+
+def test_a_device_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(DeviceError, match='use device cpu or auto'):
+        Tracker.from_weights('compact', device='cuda:63')
+    with pytest.raises(DeviceError, match='unknown device'):
+        Tracker.from_weights('compact', device='gpu')
+
+
+@pytest.mark.parametrize('settings', [{'size': 5}, {'precision': 'half'}, {'memory_every': 0}, {'max_objects': 255}])
+def test_settings_out_of_range_are_refused(network, settings: dict) -> None:
+    with pytest.raises(ParameterError, match=next(iter(settings))):
+        Tracker(network, TrackerConfig(**settings), 'cpu')
+
+
+def test_a_frame_is_scaled_padded_and_scaled_back() -> None:
+    """480×854 → 480×854 padded to 480×864, five columns on each side; 720p is scaled first."""
+    geometry = FrameGeometry.of((480, 854), 480)
+    assert geometry.padded_size == (480, 864) and geometry.padding == (5, 5, 0, 0)
+    geometry = FrameGeometry.of((720, 1280), 480)
+    assert geometry.working_size == (480, 853) and geometry.padding == (5, 6, 0, 0)
+    plane = torch.zeros(1, 480, 864)
+    plane[0, 100:200, 5 + 300 : 5 + 400] = 1
+    back = geometry.to_image(plane)[0] > 0.5
+    ys, xs = np.nonzero(back.numpy())
+    assert (ys.min(), ys.max()) == (150, 299) and abs(xs.min() - 450) <= 1 and abs(xs.max() - 599) <= 2
