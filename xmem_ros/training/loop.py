@@ -87,7 +87,7 @@ class Trainer:
         self.network = XMemNetwork(CONFIGS[config.network]).to(self.device, memory_format=torch.channels_last)
         self.network.apply(_initialise)
         if config.start_from:
-            saved = torch.load(root / config.start_from, map_location=self.device, weights_only=True)
+            saved = torch.load(config.start_from, map_location=self.device, weights_only=True)
             self.network.load_state_dict(saved['ema'])
         self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
         self.optimizer = torch.optim.AdamW(self._parameter_groups(), lr=config.learning_rate)
@@ -143,6 +143,12 @@ class Trainer:
                     bar.set_postfix({key: f'{value:.3f}' for key, value in mean.items()})
                 if self.iteration % c.save_every == 0 or self.iteration == c.iterations:
                     self._save()
+
+    def averaged_network(self) -> XMemNetwork:
+        """The exponential moving average of the weights: what to use."""
+        network = XMemNetwork(self.network.config)
+        network.load_state_dict(self.average.module.state_dict())
+        return network.eval()
 
     def _step(self, images: Tensor, labels: Tensor, valid: Tensor) -> dict[str, float]:
         c, labels = self.config, labels.long()
