@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import GetParameters, SetParameters
@@ -126,7 +128,10 @@ class Robot:
         camera: QoS that images are offered with.
     """
 
+    process: NodeProcess
+
     def __init__(self, namespace: str = '', camera: QoSProfile = RELIABLE) -> None:
+        self.namespace = namespace
         self.context = rclpy.Context()
         rclpy.init(context=self.context)
         self.node = rclpy.create_node('robot', context=self.context)
@@ -171,7 +176,7 @@ class Robot:
         wait_until(self.images.get_subscription_count, 'a subscriber of the images', seconds)
 
     def show(self, pixels: np.ndarray, encoding: str = 'rgb8', *, stamp_ns: int | None = None, **fields: Any) -> Image:
-        """Publish an image, 1/30 s after the one before unless a stamp is given. `fields` replace those of the message."""
+        """Publish an image, 1/30 s after the one before unless a stamp is given. `fields` replace the message's."""
         if stamp_ns is None:
             self.stamp_ns += FRAME_NS
             stamp_ns = self.stamp_ns
@@ -190,6 +195,22 @@ class Robot:
         sent = self.show(pixels, **options)
         wait_until(lambda: labels and labels[-1].header == sent.header, f'labels of {sent.header.stamp}')
         return labels[-1]
+
+    def diagnostics(self, condition: Callable[[dict[str, str]], Any], what: str, seconds: float = ANSWER_S) -> dict[str, str]:
+        """Wait for diagnostics of the node that fulfil a condition; returns their values, and message as `message`."""
+        heard = self.listen(DiagnosticArray, '/diagnostics', QoSProfile(depth=10))
+        begun = len(heard)
+
+        def found() -> dict[str, str] | None:
+            for message in heard[begun:]:
+                status = message.status[0]
+                if status.name.startswith(self.prefix.lstrip('/')):
+                    values = {pair.key: pair.value for pair in status.values} | {'message': status.message}
+                    if condition(values):
+                        return values
+            return None
+
+        return wait_until(found, f'diagnostics of {what}', seconds)
 
     # --- services
 
@@ -239,6 +260,30 @@ class Robot:
         return parameter_value_to_python(
             self.call(GetParameters, '~/get_parameters', GetParameters.Request(names=[name])).values[0]
         )
+
+
+_namespaces = itertools.count(1)
+
+
+@contextlib.contextmanager
+def running(
+    parameters: dict[str, Any] | None = None, arguments: Iterable[str] = (), camera: QoSProfile = RELIABLE
+) -> Iterator[Robot]:
+    """A robot whose node runs, active where it starts by itself, in a namespace of its own; `robot.process` is it."""
+    namespace = f'/robot_{next(_namespaces)}'
+    process = NodeProcess(parameters, [*arguments, '-r', f'__ns:={namespace}'])
+    robot = Robot(namespace, camera)
+    robot.process = process
+    try:
+        if (parameters or {}).get('autostart', True):
+            process.says('active: waiting for images', START_S)
+            robot.wait_camera()
+        yield robot
+    finally:
+        try:
+            process.close()
+        finally:
+            robot.close()
 
 
 def mask_seed(mask: np.ndarray, name: str = '', *, object_id: int = 0, kind: int = Seed.MASK) -> Seed:

@@ -177,7 +177,7 @@ def _grab_cut(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
     cv2.setRNGSeed(_RNG_SEED)
     background, foreground = np.zeros((1, 65)), np.zeros((1, 65))
     smooth = cv2.bilateralFilter(image, 5, 30, 3)
-    cv2.grabCut(smooth, trimap, None, background, foreground, _ITERATIONS, cv2.GC_INIT_WITH_MASK)
+    cv2.grabCut(smooth, trimap, (0, 0, 1, 1), background, foreground, _ITERATIONS, cv2.GC_INIT_WITH_MASK)
     return (trimap & 1).astype(bool)
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Between sensor_msgs/Image and arrays: the one place that knows encodings. No rclpy, so it also reads images of bags.
 
-OpenCV does the colour conversions, as it does below cv_bridge and rosbags-image: so there is one path, the same with and
-without a ROS install, that honours `step` and copies nothing where it need not.
+OpenCV does the colour conversions, as it does below cv_bridge and rosbags-image: so there is one path, the same with
+and without a ROS install, that honours `step` and copies nothing where it need not.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def image_from_array(pixels: np.ndarray, encoding: str, make: Callable[[], Image
     message.step = pixels.size // message.height
     data = array.array('B')
     # Anything but an array of bytes would be checked byte by byte by the message.
-    data.frombytes(memoryview(np.ascontiguousarray(pixels)).cast('B'))
+    data.frombytes(np.ascontiguousarray(pixels).reshape(-1).data)
     message.data = data
     return message
 

@@ -227,8 +227,8 @@ class XMemNode(ParameterNode):
                 'then ask again'
             )
         raise SeedError(
-            f'no image of stamp {_seconds(stamp_ns)} is held, only some from {_seconds(span[0])} to {_seconds(span[1])}: '
-            'give the stamp of one of them, zero for the newest, or raise the parameter history'
+            f'no image of stamp {_seconds(stamp_ns)} is held, only some from {_seconds(span[0])} to '
+            f'{_seconds(span[1])}: give the stamp of one of them, zero for the newest, or raise the parameter history'
         )
 
     def _remove(self, request: Any, response: Any, tracking: Tracking, worker: Worker) -> None:

@@ -41,9 +41,9 @@ def parameters_md() -> str:
     lines = [
         '# Parameters',
         '',
-        'Of the node `xmem`. Written by `python -m xmem_ros.node.parameters --write` from the table that the node itself',
-        'uses; `config/track.yaml` holds the same as a file to copy. A name that is not listed here, or a value that is',
-        'not allowed, is refused at the start, by name. Beside these there are `use_sim_time` and',
+        'Of the node `xmem`. Written by `python -m xmem_ros.node.parameters --write` from the table that the node',
+        'itself uses; `config/track.yaml` holds the same as a file to copy. A name that is not listed here, or a value',
+        'that is not allowed, is refused at the start, by name. Beside these there are `use_sim_time` and',
         '`qos_overrides.<topic>.<publisher|subscription>.<history|depth|reliability>`.',
         '',
         'Changes: *at any time* takes effect with the next frame; *while the node is unconfigured* means',

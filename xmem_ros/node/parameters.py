@@ -43,7 +43,11 @@ class Rule:
         """In words; empty where anything goes."""
         if self.choices:
             return ', '.join(self.choices)
-        return '' if self.low is None else f'{self.low:g}…{self.high:g}'
+        return '' if self.low is None or self.high is None else f'{_plain(self.low)}…{_plain(self.high)}'
+
+
+def _plain(number: float) -> str:
+    return str(int(number)) if number == int(number) else str(number)
 
 
 def _is(default: Value, description: str, **rule: Any) -> Any:
@@ -169,13 +173,15 @@ def changed(current: Parameters, values: Mapping[str, Any]) -> Parameters:
         exact = float(value) if isinstance(known[name][0], float) else value
         group, _, leaf = name.rpartition('.')
         if group:
-            result = dataclasses.replace(
-                result, **{group: dataclasses.replace(getattr(result, group), **{leaf: exact})}
-            )
+            result = _with(result, group, _with(getattr(result, group), leaf, exact))
         else:
-            result = dataclasses.replace(result, **{leaf: exact})
+            result = _with(result, leaf, exact)
     result.memory_config()
     return result
+
+
+def _with(group: Any, name: str, value: Any) -> Any:
+    return dataclasses.replace(group, **{name: value})
 
 
 def value_of(parameters: Parameters, name: str) -> Value:
