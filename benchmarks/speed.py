@@ -3,9 +3,9 @@
 
     python benchmarks/speed.py [--reference DIR] [--device cpu] [--quick] [--json FILE]
 
-DIR is a checkout of hkchengrex/XMem; without it only ours is timed. `compact` runs at 240×432 with the bundled weights, `xmem`
-at 480×864 with generated weights, the same in both implementations. Ours and the reference take each frame in turn, so
-that a change of the machine's speed meets both. The largest difference of their probabilities is printed too.
+DIR is a checkout of hkchengrex/XMem; without it only ours is timed. `compact` runs at 240×432 with the bundled weights,
+`xmem` at 480×864 with generated weights, the same in both implementations. Ours and the reference take each frame in
+turn, so that a change of the machine's speed meets both. The largest difference of their probabilities is printed too.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import statistics
 import sys
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,14 @@ from typing import Any
 os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / 'test')]
 
-import numpy as np
-import torch
-from parity import generated_network
-from tqdm import tqdm
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from parity import generated_network  # noqa: E402
+from tqdm import tqdm  # noqa: E402
 
-from xmem_ros.demo.scene import RenderedScene
-from xmem_ros.network.model import IMAGE_MEAN, IMAGE_STD, XMemNetwork
-from xmem_ros.tracker import Tracker, TrackerConfig
+from xmem_ros.demo.scene import RenderedScene  # noqa: E402
+from xmem_ros.network.model import IMAGE_MEAN, IMAGE_STD, XMemNetwork  # noqa: E402
+from xmem_ros.tracker import Tracker, TrackerConfig  # noqa: E402
 
 PUBLISHED = {
     'mem_every': 5,
@@ -48,6 +49,10 @@ PUBLISHED = {
 }
 
 
+def _without_pretraining(build: Any, pretrained: bool = True, extra_dim: int = 0) -> Any:  # noqa: ARG001
+    return build(False, extra_dim)
+
+
 class Reference:
     """The reference implementation, from a checkout that stays as it is; no ImageNet weights are downloaded."""
 
@@ -59,7 +64,7 @@ class Reference:
 
         for name in ('resnet18', 'resnet50'):
             build = getattr(resnet, name)
-            setattr(resnet, name, lambda pretrained=True, extra_dim=0, build=build: build(False, extra_dim))
+            setattr(resnet, name, partial(_without_pretraining, build))
         from inference.inference_core import InferenceCore  # type: ignore[import-not-found]
         from model.network import XMem  # type: ignore[import-not-found]
 
@@ -96,7 +101,9 @@ class Timings:
         out: dict[str, Any] = {'median_ms': statistics.median(self.total), 'frames': len(self.total)}
         out['p95_ms'] = float(np.percentile(self.total, 95))
         # a stage that only memory frames have counts where it ran
-        out['stages_ms'] = {k: statistics.median([v for v in values if v] or [0.0]) for k, values in self.stages.items()}
+        out['stages_ms'] = {
+            k: statistics.median([v for v in values if v] or [0.0]) for k, values in self.stages.items()
+        }
         if self.reference:
             out['reference_median_ms'] = statistics.median(self.reference)
             out['ratio'] = statistics.median(r / t for r, t in zip(self.reference, self.total, strict=True))
@@ -112,7 +119,9 @@ def measure(tracker: Tracker, scene: RenderedScene, objects: int, reference: Ref
     tracker.step(frame, masks)
     if reference:
         reference.step(frame, np.where(labels <= objects, labels, 0))
-    for number in tqdm(range(1, len(scene)), desc=f'{tracker.network.config.value_dim}-wide, {objects} objects', leave=False):
+    for number in tqdm(
+        range(1, len(scene)), desc=f'{tracker.network.config.value_dim}-wide, {objects} objects', leave=False
+    ):
         frame = scene[number][0]
         begin = time.perf_counter()
         result = tracker.step(frame, probabilities=reference is not None)
@@ -155,12 +164,17 @@ def main() -> int:
             scene = RenderedScene(size, frames, max(objects, 1), seed=0)
             row = {'model': name, 'size': f'{size[0]}x{size[1]}', 'objects': objects}
             rows.append(row | measure(tracker, scene, objects, reference, warm_up=2).summary())
-    print(f'{args.device}, {args.precision}, {torch.get_num_threads()} threads, torch {torch.__version__}, {platform.machine()}')
+    print(
+        f'{args.device}, {args.precision}, {torch.get_num_threads()} threads, torch {torch.__version__}, '
+        f'{platform.machine()}'
+    )
     stages = ['preprocess', 'key', 'match', 'decode', 'value', 'postprocess']
     print(f'{"model":8} {"size":>8} {"objects":>7} {"median":>8} {"p95":>8} ' + ' '.join(f'{s:>11}' for s in stages))
     for row in rows:
         cells = ' '.join(f'{row["stages_ms"].get(s, 0):11.1f}' for s in stages)
-        print(f'{row["model"]:8} {row["size"]:>8} {row["objects"]:7} {row["median_ms"]:8.1f} {row["p95_ms"]:8.1f} {cells}')
+        print(
+            f'{row["model"]:8} {row["size"]:>8} {row["objects"]:7} {row["median_ms"]:8.1f} {row["p95_ms"]:8.1f} {cells}'
+        )
         if 'ratio' in row:
             print(
                 f'  reference: median {row["reference_median_ms"]:.1f} ms; reference / ours, frame by frame: '

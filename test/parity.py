@@ -26,7 +26,7 @@ LARGEST_DIFFERENCE = 1e-3
 
 
 def weight(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
-    """One entry of the state dict: noise drawn from its name and the seed, scaled so that activations keep their size."""
+    """One entry of the state dict: noise drawn from its name and the seed, scaled to keep activations' size."""
     if name.endswith('num_batches_tracked'):
         return np.zeros(shape, np.int64)
     key = [zlib.crc32(name.encode()), seed]
@@ -113,7 +113,10 @@ def main(paths: list[str]) -> int:
         failed += not result.ok
         sizes = 'equal' if result.sizes_agree else 'DIFFERENT'
         verdict = '' if result.ok else '   FAILED'
-        print(f'{Path(name).stem:20} {result.frames:6} {result.largest:10.2e} {result.mean:10.2e}  {sizes}{verdict}', flush=True)
+        print(
+            f'{Path(name).stem:20} {result.frames:6} {result.largest:10.2e} {result.mean:10.2e}  {sizes}{verdict}',
+            flush=True,
+        )
     return 1 if failed else 0
 
 

@@ -61,7 +61,8 @@ def test_topk_affinity_is_a_softmax_over_the_best() -> None:
 def test_topk_takes_all_where_fewer_are_there_and_nothing_where_none_is_allowed() -> None:
     weights, _ = topk_affinity(torch.tensor([[0.0, 1.0], [-torch.inf, -torch.inf]]), 30)
     assert weights.shape == (2, 2)
-    assert weights[0].sum().item() == pytest.approx(1) and weights[1].sum().item() == 0
+    assert weights[0].sum().item() == pytest.approx(1)
+    assert weights[1].sum().item() == 0
 
 
 def test_gathered_readout_is_the_dense_product() -> None:
@@ -90,7 +91,8 @@ def test_nothing_is_allocated_after_the_start_and_sizes_are_bounded() -> None:
         m.read(*query(i), [0])
         m.add(frame(1, i), [0])
         seen.add((m.elements['working'], m.elements['long_term']))
-        assert m.elements['working'] <= 4 * HW and m.elements['long_term'] <= 20
+        assert m.elements['working'] <= 4 * HW
+        assert m.elements['long_term'] <= 20
     assert [t.data_ptr() for t in (*m.store._shared, *m.store._per_row)] == pointers
     assert max(long_term for _, long_term in seen) == 20
 
@@ -132,7 +134,9 @@ def test_consolidation_averages_only_what_an_object_has() -> None:
     made = consolidate(candidates, torch.arange(HW, dtype=torch.float32), 4)
     assert made.key.shape == (4, CK)
     assert torch.equal(made.key, candidates.key[[11, 10, 9, 8]])
-    similarity = query_rows(made.key, candidates.selection[[11, 10, 9, 8]]) @ memory_rows(candidates.key, candidates.shrinkage).T
+    similarity = (
+        query_rows(made.key, candidates.selection[[11, 10, 9, 8]]) @ memory_rows(candidates.key, candidates.shrinkage).T
+    )
     expected = torch.softmax(similarity[:, HW // 2 :], 1) @ candidates.values[1, HW // 2 :]
     assert torch.allclose(made.values[1], expected, atol=1e-5)
 
@@ -154,7 +158,8 @@ def test_adding_an_object_only_appends_and_removing_it_leaves_the_others_identic
     m.leave(1)
     assert torch.equal(m.store.values[0, m.ring.used], plain[0])
     assert torch.equal(m.store.use[0, m.ring.used], plain[1])
-    assert m.rows == [0] and not m.store.valid[1].any()
+    assert m.rows == [0]
+    assert not m.store.valid[1].any()
 
 
 def test_a_later_object_is_read_only_where_it_has_values() -> None:
@@ -195,7 +200,8 @@ def test_keys_and_values_stay_aligned_for_late_objects_through_consolidation_and
             assert torch.allclose(m.store.values[row, arena.used][valid], expected[valid], atol=1e-5)
     ratio = m.store.values[1, m.long_term.used] / m.store.values[0, m.long_term.used]
     both = m.store.valid[:2, m.long_term.used].all(0)
-    assert both.any() and torch.allclose(ratio[both], torch.full_like(ratio[both], 2.0), atol=1e-3)
+    assert both.any()
+    assert torch.allclose(ratio[both], torch.full_like(ratio[both], 2.0), atol=1e-3)
 
 
 def test_more_anchors_than_fit_are_thinned_not_lost() -> None:
@@ -206,7 +212,8 @@ def test_more_anchors_than_fit_are_thinned_not_lost() -> None:
         near[row : row + 3] = True
         m.add(frame(row + 1, row), list(range(row + 1)), {row: near})
     assert m.anchors.size <= 2 * HW
-    assert len(m.anchor_frames) == 8 and all(f.positions > 0 for f in m.anchor_frames)
+    assert len(m.anchor_frames) == 8
+    assert all(f.positions > 0 for f in m.anchor_frames)
     assert all(m.store.valid[row, m.anchors.used].any() for row in range(8))
 
 

@@ -57,7 +57,8 @@ def test_a_four_channel_stem_gets_a_zero_channel_last(xmem: XMemNetwork, tmp_pat
     torch.save(state | {'value_encoder.conv1.weight': stem}, tmp_path / 's0.pth')
     loaded = load_network(tmp_path / 's0.pth').state_dict()['value_encoder.conv1.weight']
     assert torch.equal(loaded[:, :4], stem)
-    assert loaded.shape[1] == 5 and not loaded[:, 4].any()
+    assert loaded.shape[1] == 5
+    assert not loaded[:, 4].any()
 
 
 def test_a_model_without_sensory_memory_loads_and_runs(tmp_path: Path) -> None:
@@ -72,7 +73,8 @@ def test_a_model_without_sensory_memory_loads_and_runs(tmp_path: Path) -> None:
     value, sensory = loaded.encode_value(torch.zeros(1, 3, 32, 48), image.features[0], torch.ones(1, 2, 32, 48), None)
     assert sensory is None
     logits, sensory = loaded.decode(image.features, value, None)
-    assert logits.shape == (1, 2, 32, 48) and sensory is None
+    assert logits.shape == (1, 2, 32, 48)
+    assert sensory is None
 
 
 def test_the_shared_fuser_equals_concatenation() -> None:
@@ -90,8 +92,10 @@ def test_the_shared_fuser_equals_concatenation() -> None:
 def test_aggregation_stays_finite_for_sure_objects() -> None:
     prob = torch.tensor([1.0, 0.0]).half().view(2, 1, 1)
     joint = aggregate(prob, 0)
-    assert joint.dtype == torch.float32 and torch.isfinite(joint).all()
-    assert joint[1].item() > 0.99 and joint.sum().item() == pytest.approx(1)
+    assert joint.dtype == torch.float32
+    assert torch.isfinite(joint).all()
+    assert joint[1].item() > 0.99
+    assert joint.sum().item() == pytest.approx(1)
 
 
 def test_saved_weights_come_back_to_half_precision(tmp_path: Path) -> None:
@@ -134,7 +138,7 @@ def test_files_that_are_not_our_weights_are_refused(tmp_path: Path, capsys: pyte
 
 
 def test_unknown_names_say_what_there_is() -> None:
-    with pytest.raises(WeightsError, match="unknown weights 'compakt'; bundled: .*compact"):
+    with pytest.raises(WeightsError, match=r"unknown weights 'compakt'; bundled: .*compact"):
         find_weights('compakt')
     with pytest.raises(WeightsError, match='no such weights file'):
         find_weights('missing.pth')

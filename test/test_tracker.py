@@ -42,7 +42,8 @@ def test_three_lines_give_masks(scene: RenderedScene) -> None:
     ids = tracker.seed(scene[0][0], masks_of(scene[0][1], 1))
     result = tracker.step(scene[1][0])
     assert ids == [1]
-    assert result.labels.shape == (240, 432) and result.labels.dtype == np.uint8
+    assert result.labels.shape == (240, 432)
+    assert result.labels.dtype == np.uint8
     assert iou(result.labels == 1, scene[1][1] == 1) > 0.8
 
 
@@ -65,7 +66,10 @@ def test_what_is_said_of_an_object_describes_its_mask(tracker: Tracker, scene: R
     result = tracker.step(scene[1][0])
     (found,) = result.objects
     ys, xs = np.nonzero(result.labels == found.label)
-    assert found.name == 'cup' and found.state is ObjectState.TRACKED and found.age == 1 and found.absent == 0
+    assert found.name == 'cup'
+    assert found.state is ObjectState.TRACKED
+    assert found.age == 1
+    assert found.absent == 0
     assert found.area == len(xs)
     assert found.box == (xs.min(), ys.min(), xs.max() - xs.min() + 1, ys.max() - ys.min() + 1)
     assert found.centroid == pytest.approx((xs.mean(), ys.mean()), abs=1e-3)
@@ -82,7 +86,8 @@ def test_step_with_a_mask_reports_that_mask(tracker: Tracker, scene: RenderedSce
 
 def test_without_objects_the_labels_are_background(tracker: Tracker, scene: RenderedScene) -> None:
     result = tracker.step(scene[0][0])
-    assert not result.labels.any() and result.objects == []
+    assert not result.labels.any()
+    assert result.objects == []
     assert tracker.memory_bytes == 0
 
 
@@ -131,17 +136,22 @@ def test_an_object_out_of_sight_becomes_occluded_then_lost_and_comes_back(networ
     tracker.step(frame, time=0.0)
     empty = np.full_like(frame, 90)
     states = [tracker.step(empty, time=0.1 * i).objects[0].state for i in range(1, 9)]
-    assert states[0] is ObjectState.OCCLUDED and states[-1] is ObjectState.LOST
-    assert tracker.objects[0].box is None and math.isnan(tracker.objects[0].centroid[0])
+    assert states[0] is ObjectState.OCCLUDED
+    assert states[-1] is ObjectState.LOST
+    assert tracker.objects[0].box is None
+    assert math.isnan(tracker.objects[0].centroid[0])
     assert tracker.objects[0].absent == 8
     found = [tracker.step(frame, time=1.0 + 0.1 * i).objects[0] for i in range(5)]
-    assert found[-1].state is ObjectState.TRACKED and found[-1].id == 1 and found[-1].absent == 0
+    assert found[-1].state is ObjectState.TRACKED
+    assert found[-1].id == 1
+    assert found[-1].absent == 0
 
 
 def test_a_reset_starts_ids_again(tracker: Tracker, scene: RenderedScene) -> None:
     tracker.seed(scene[0][0], masks_of(scene[0][1], 1, 2))
     tracker.reset()
-    assert tracker.objects == [] and tracker.memory_elements == {'working': 0, 'long_term': 0}
+    assert tracker.objects == []
+    assert tracker.memory_elements == {'working': 0, 'long_term': 0}
     assert tracker.seed(scene[0][0], masks_of(scene[0][1], 3)) == [1]
 
 
@@ -177,9 +187,7 @@ def test_frames_of_any_size_work(network, size: tuple[int, int]) -> None:
 def test_memory_is_known_before_the_first_frame_and_does_not_grow(network, scene: RenderedScene) -> None:
     config = TrackerConfig(size=64, max_objects=3, memory_every=1, memory=MemoryConfig(long_term_elements=300))
     tracker = Tracker(network, config, 'cpu')
-    expected = Tracker.memory_bytes_for(
-        (240, 432), 3, network=network.config, config=config, dtype=torch.float32
-    )
+    expected = Tracker.memory_bytes_for((240, 432), 3, network=network.config, config=config, dtype=torch.float32)
     tracker.seed(scene[0][0], masks_of(scene[0][1], 1))
     assert tracker.memory_bytes == expected
     for number in range(80):
@@ -219,10 +227,11 @@ def test_removing_an_unknown_id_removes_none(tracker: Tracker, scene: RenderedSc
 
 
 @pytest.mark.parametrize(
-    'frame', [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)]
+    'frame',
+    [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)],
 )
 def test_frames_that_are_none_are_refused(tracker: Tracker, frame: np.ndarray) -> None:
-    with pytest.raises(FrameError, match='H×W×3|empty'):
+    with pytest.raises(FrameError, match=r'H×W×3|empty'):
         tracker.step(frame)
 
 
@@ -242,11 +251,15 @@ def test_settings_out_of_range_are_refused(network, settings: dict) -> None:
 def test_a_frame_is_scaled_padded_and_scaled_back() -> None:
     """480×854 → 480×854 padded to 480×864, five columns on each side; 720p is scaled first."""
     geometry = FrameGeometry.of((480, 854), 480)
-    assert geometry.padded_size == (480, 864) and geometry.padding == (5, 5, 0, 0)
+    assert geometry.padded_size == (480, 864)
+    assert geometry.padding == (5, 5, 0, 0)
     geometry = FrameGeometry.of((720, 1280), 480)
-    assert geometry.working_size == (480, 853) and geometry.padding == (5, 6, 0, 0)
+    assert geometry.working_size == (480, 853)
+    assert geometry.padding == (5, 6, 0, 0)
     plane = torch.zeros(1, 480, 864)
     plane[0, 100:200, 5 + 300 : 5 + 400] = 1
     back = geometry.to_image(plane)[0] > 0.5
     ys, xs = np.nonzero(back.numpy())
-    assert (ys.min(), ys.max()) == (150, 299) and abs(xs.min() - 450) <= 1 and abs(xs.max() - 599) <= 2
+    assert (ys.min(), ys.max()) == (150, 299)
+    assert abs(xs.min() - 450) <= 1
+    assert abs(xs.max() - 599) <= 2

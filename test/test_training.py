@@ -47,7 +47,9 @@ def test_clips_hold_the_first_frames_objects_and_repeat(data: Path) -> None:
     clips = Clips(read_videos(data / 'video', 256), read_stills(data / 'stills', 256), ClipConfig(size=48), 5, 20)
     for index in range(20):
         images, labels, valid = clips[index]
-        assert images.shape == (3, 3, 48, 48) and labels.shape == (3, 48, 48) and torch.isfinite(images).all()
+        assert images.shape == (3, 3, 48, 48)
+        assert labels.shape == (3, 48, 48)
+        assert torch.isfinite(images).all()
         assert set(labels.unique().tolist()) <= {0, 1, 2}
         assert [bool((labels[0] == slot).any()) for slot in (1, 2)] == valid.tolist()
     assert all(torch.equal(a, b) for a, b in zip(clips[3], clips[3], strict=True))
@@ -116,4 +118,5 @@ def test_unknown_keys_of_a_run_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize('name', ['compact_1', 'compact_2'])
 def test_the_bundled_runs_can_be_read(name: str) -> None:
     config = read_config(Path(__file__).parents[1] / 'config' / 'training' / f'{name}.yaml')
-    assert config.network == 'compact' and config.iterations > 0
+    assert config.network == 'compact'
+    assert config.iterations > 0

@@ -23,7 +23,7 @@ class FrameGeometry:
 
     @classmethod
     def of(cls, image_size: tuple[int, int], shorter_side: int) -> 'FrameGeometry':
-        """Scale the shorter side to `shorter_side` (0: keep), pad to a multiple of 16, the smaller half left and top."""
+        """Scale the shorter side to `shorter_side` (0: keep), pad to multiples of 16, smaller half left and top."""
         height, width = image_size
         if shorter_side:
             # the longer side is rounded down, as torchvision's Resize does

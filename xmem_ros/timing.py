@@ -33,7 +33,9 @@ class StageTimer:
     def __enter__(self) -> None:
         self._begin = self._mark()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._marks.setdefault(self._stage, []).append((self._begin, self._mark()))
 
     def stop(self) -> dict[str, float]:

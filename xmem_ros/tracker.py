@@ -87,8 +87,8 @@ def pick_device(device: str | torch.device) -> torch.device:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (chosen.index or 0) >= count:
             raise DeviceError(
-                f'device {str(device)!r} was asked for, but this PyTorch ({torch.__version__}) sees {count} CUDA device(s); '
-                'install a CUDA build of torch for this machine, or use device cpu or auto'
+                f'device {str(device)!r} was asked for, but this PyTorch ({torch.__version__}) sees {count} CUDA '
+                'device(s); install a CUDA build of torch for this machine, or use device cpu or auto'
             )
     return chosen
 
@@ -103,7 +103,7 @@ class Tracker:
         if precision == 'auto':
             precision = 'float16' if self.device.type == 'cuda' else 'float32'
         self.dtype = PRECISIONS[precision]
-        self.network = network.to(self.device, memory_format=torch.channels_last).eval()
+        self.network = network.to(self.device).to(memory_format=torch.channels_last).eval()
         self._table = ObjectTable(self.config.max_objects)
         self._memory: Memory | None = None
         self._sensory: Tensor | None = None  # rows×CS×h×w, float32
@@ -113,7 +113,11 @@ class Tracker:
 
     @classmethod
     def from_weights(
-        cls, weights: str | Path = 'compact', *, device: str | torch.device = 'auto', config: TrackerConfig | None = None
+        cls,
+        weights: str | Path = 'compact',
+        *,
+        device: str | torch.device = 'auto',
+        config: TrackerConfig | None = None,
     ) -> 'Tracker':
         """Load weights by name or path; raises `WeightsError`, `DeviceError`."""
         chosen = pick_device(device)
@@ -163,9 +167,7 @@ class Tracker:
         with timer('postprocess'):
             full = geometry.to_image(joint)
             labels, objects = self._observe(full)
-        return StepResult(
-            labels, objects, ids, timer.stop(), full.float().cpu().numpy() if probabilities else None
-        )
+        return StepResult(labels, objects, ids, timer.stop(), full.float().cpu().numpy() if probabilities else None)
 
     @torch.inference_mode()
     def seed(
@@ -187,7 +189,9 @@ class Tracker:
         if not seeds:
             raise SeedError('no mask was given; give at least one')
         if labels is not None and labels.shape != geometry.image_size:
-            raise SeedError(f'labels are {labels.shape}, the frame is {geometry.image_size}; both must be H×W of the same frame')
+            raise SeedError(
+                f'labels are {labels.shape}, the frame is {geometry.image_size}; both must be H×W of the same frame'
+            )
         self._prepare(geometry)
         image = image_to_tensor(frame, geometry, self.device)
         with self._autocast():
@@ -288,14 +292,17 @@ class Tracker:
         """Everything that can be wrong with seeds is found here, before anything changes."""
         if isinstance(seeds, Mapping):
             seeds = [
-                SeedMask(mask, id=key) if isinstance(key, int) else SeedMask(mask, name=key) for key, mask in seeds.items()
+                SeedMask(mask, id=key) if isinstance(key, int) else SeedMask(mask, name=key)
+                for key, mask in seeds.items()
             ]
         checked: list[SeedMask] = []
         for number, seed in enumerate(seeds, 1):
             who = f'seed {number}' + (f' ({seed.name!r})' if seed.name else '')
             mask = np.asarray(seed.mask)
             if mask.shape != geometry.image_size:
-                raise SeedError(f'{who}: its mask is {mask.shape}, but the frame is {geometry.image_size} (H, W); make them equal')
+                raise SeedError(
+                    f'{who}: its mask is {mask.shape}, but the frame is {geometry.image_size} (H, W); make them equal'
+                )
             checked.append(SeedMask(mask != 0, seed.name, seed.id))
         for i, seed in enumerate(checked):
             for later in checked[i + 1 :]:

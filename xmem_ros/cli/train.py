@@ -9,7 +9,7 @@ def add_parser(commands: 'argparse._SubParsersAction[argparse.ArgumentParser]') 
     """Add the sub-command to `xmem-ros`."""
     parser = commands.add_parser('train', help='train a network', description=__doc__)
     parser.add_argument('--config', type=Path, required=True, help='YAML file that describes the run')
-    parser.add_argument('--data', type=Path, default=Path('.'), help='folder that the paths in the file are relative to')
+    parser.add_argument('--data', type=Path, default=Path(), help='folder that the paths in the file are relative to')
     parser.add_argument('--out', type=Path, required=True, help='folder for checkpoints; a run found there goes on')
     parser.add_argument('--device', default='cpu', help='cpu or cuda (default: %(default)s)')
     parser.add_argument('--iterations', type=int, help='override the number of iterations')

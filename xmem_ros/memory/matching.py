@@ -42,6 +42,4 @@ def topk_affinity(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 def readout(values: Tensor, weights: Tensor, positions: Tensor) -> Tensor:
     """Weighted sum of gathered values: values N×CV, weights and positions Q×k → Q×CV in the dtype of `values`."""
-    return torch.nn.functional.embedding_bag(
-        positions, values, per_sample_weights=weights.to(values.dtype), mode='sum'
-    )
+    return torch.nn.functional.embedding_bag(positions, values, per_sample_weights=weights.to(values.dtype), mode='sum')

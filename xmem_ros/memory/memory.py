@@ -163,7 +163,9 @@ class Memory:
         self.anchor_frames.append(entry)
 
     def _add_working(self, frame: Positions, rows: list[int], entry: Frame) -> None:
-        while self.ring_frames and (entry.positions > self.ring.free or len(self.ring_frames) >= self.config.ring_frames):
+        while self.ring_frames and (
+            entry.positions > self.ring.free or len(self.ring_frames) >= self.config.ring_frames
+        ):
             self._drop_ring(1)
         self.store.append(self.ring, frame, rows)
         self.ring_frames.append(entry)
@@ -264,7 +266,10 @@ class Memory:
             if kept.numel() < arena.size:
                 begin = 0
                 for entry in frames:
-                    entry.positions, begin = int(has_values[begin : begin + entry.positions].sum()), begin + entry.positions
+                    entry.positions, begin = (
+                        int(has_values[begin : begin + entry.positions].sum()),
+                        begin + entry.positions,
+                    )
                 self.store.keep(arena, kept, self.rows)
         self.ring_frames = [f for f in self.ring_frames if f.positions]
 
@@ -277,7 +282,7 @@ class Memory:
         self.cohorts, self.partial = {}, set()
 
     def take_over(self, other: 'Memory') -> None:
-        """Carry another memory's objects over, for a new frame size; the oldest working frames go where room is short."""
+        """Carry another memory's objects over, for a new frame size; old working frames go where room is short."""
         rows = other.rows
         self.cohorts, self.partial = dict(other.cohorts), set(other.partial)
         if not rows:
@@ -332,4 +337,3 @@ def near_mask(mask: Tensor, stride: int) -> Tensor:
     """H×W mask → h×w bool: positions in the object or next to it."""
     pooled = F.max_pool2d(mask[None, None].float(), stride)
     return F.max_pool2d(pooled, 3, 1, 1)[0, 0] > 0
-

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The key-value store: allocated once, positions kept dense in arenas.
 
-One row of keys serves every object; an object's row (see `xmem_ros.objects`) holds its values and says which positions it
-has values for. Letters: N positions, R rows (objects at most), CK and CV key and value channels.
+One row of keys serves every object; an object's row (see `xmem_ros.objects`) holds its values and says which positions
+it has values for. Letters: N positions, R rows (objects at most), CK and CV key and value channels.
 """
 
 from dataclasses import dataclass

@@ -6,6 +6,7 @@ the official checkpoints.
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,7 @@ def conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
     return nn.Conv2d(in_channels, out_channels, 3, padding=1)
 
 
-def per_object(layer: nn.Module, g: Tensor) -> Tensor:
+def per_object(layer: Callable[[Tensor], Tensor], g: Tensor) -> Tensor:
     """Apply a layer of images to every object: B×O×C×H×W → B×O×C'×H'×W'."""
     out = layer(g.flatten(0, 1))
     return out.view(*g.shape[:2], *out.shape[1:])

@@ -48,7 +48,9 @@ def find_weights(name: str | Path) -> Path:
             f'; for the official XMem weights download {official} from the release page of hkchengrex/XMem '
             f'and put it into {user_folder()}'
         )
-    raise WeightsError(f'unknown weights {str(name)!r}; bundled: {bundled}, or give the path of a .pth or .safetensors file{hint}')
+    raise WeightsError(
+        f'unknown weights {str(name)!r}; bundled: {bundled}, or give the path of a .pth or .safetensors file{hint}'
+    )
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

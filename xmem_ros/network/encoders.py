@@ -54,12 +54,13 @@ class KeyProjection(nn.Module):
         self.key_proj = conv3x3(channels, key_dim)
         self.d_proj = conv3x3(channels, 1)
         self.e_proj = conv3x3(channels, key_dim)
-        # Small keys and little shrinkage: a network trained from nothing must begin with a soft affinity. With a sharp one
-        # the softmax passes no gradient and matching is never learned.
+        # Small keys and little shrinkage: a network trained from nothing must begin with a soft affinity. With a sharp
+        # one the softmax passes no gradient and matching is never learned.
         nn.init.orthogonal_(self.key_proj.weight, gain=0.2)
-        nn.init.zeros_(self.key_proj.bias)
         nn.init.normal_(self.d_proj.weight, std=1e-3)
-        nn.init.zeros_(self.d_proj.bias)
+        for layer in (self.key_proj, self.d_proj):
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
 
     def forward(self, f16: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """f16: B×C×h×w → float32 key B×CK×h×w, shrinkage B×1×h×w ≥ 1, selection B×CK×h×w in 0…1."""

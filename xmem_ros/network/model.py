@@ -48,7 +48,8 @@ class XMemNetwork(nn.Module):
     def encode_image(self, image: Tensor) -> EncodedImage:
         """image: B×3×H×W normalised, H and W multiples of 16."""
         features = self.key_encoder(image)
-        return EncodedImage(*self.key_proj(features[0]), features)
+        key, shrinkage, selection = self.key_proj(features[0])
+        return EncodedImage(key, shrinkage, selection, features)
 
     def encode_value(
         self, image: Tensor, f16: Tensor, masks: Tensor, sensory: Tensor | None, deep_update: bool = True

@@ -171,7 +171,7 @@ class _Motion:
         shear = self.rates[7] * step
         cos, sin = math.cos(angle) * zoom, math.sin(angle) * zoom
         linear = np.array([[cos * self.aspect, -sin + shear * zoom], [sin, cos / self.aspect]])
-        shift = self.target + (dx, dy) - linear @ self.centre
+        shift = self.target + np.array([dx, dy]) - linear @ self.centre
         return np.hstack([linear, shift[:, None]])
 
 

@@ -4,7 +4,6 @@
 import dataclasses
 import json
 import math
-import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,7 +83,7 @@ class Trainer:
         ]
         stills = [f for folder in config.stills for f in read_stills(root / folder, config.shorter_side)]
         self.data = Clips(videos, stills, config.clips, config.seed, config.iterations * config.batch)
-        self.network = XMemNetwork(CONFIGS[config.network]).to(self.device, memory_format=torch.channels_last)
+        self.network = XMemNetwork(CONFIGS[config.network]).to(self.device).to(memory_format=torch.channels_last)
         self.network.apply(_initialise)
         if config.start_from:
             saved = torch.load(config.start_from, map_location=self.device, weights_only=True)
@@ -118,7 +117,9 @@ class Trainer:
         if iteration < c.warmup:
             return c.learning_rate * (iteration + 1) / c.warmup
         progress = (iteration - c.warmup) / max(c.iterations - c.warmup, 1)
-        return c.final_learning_rate + (c.learning_rate - c.final_learning_rate) * (1 + math.cos(math.pi * progress)) / 2
+        return (
+            c.final_learning_rate + (c.learning_rate - c.final_learning_rate) * (1 + math.cos(math.pi * progress)) / 2
+        )
 
     def run(self) -> None:
         """Train to the last iteration; a checkpoint every `save_every`, a line of losses every 10."""
@@ -128,7 +129,7 @@ class Trainer:
         self.network.train()
         started, recent = time.monotonic(), []
         with (
-            open(self.out / 'log.jsonl', 'a', encoding='utf-8') as log,
+            (self.out / 'log.jsonl').open('a', encoding='utf-8') as log,
             tqdm(total=c.iterations, initial=self.iteration, unit='it', mininterval=5) as bar,
         ):
             for batch in loader:
@@ -138,7 +139,9 @@ class Trainer:
                 if self.iteration % 10 == 0:
                     mean = {key: float(np.mean([r[key] for r in recent])) for key in recent[0]}
                     recent.clear()
-                    log.write(json.dumps({'iteration': self.iteration, 'seconds': time.monotonic() - started} | mean) + '\n')
+                    log.write(
+                        json.dumps({'iteration': self.iteration, 'seconds': time.monotonic() - started} | mean) + '\n'
+                    )
                     log.flush()
                     bar.set_postfix({key: f'{value:.3f}' for key, value in mean.items()})
                 if self.iteration % c.save_every == 0 or self.iteration == c.iterations:
@@ -161,9 +164,9 @@ class Trainer:
             logits = track_clip(self.network, images, first, valid, c.deep_update, draw)
         share = hardest_share(self.iteration, *c.bootstrap)
         frames = range(logits.shape[1])
-        cross = sum(bootstrapped_cross_entropy(logits[:, t], labels[:, t + 1], share) for t in frames) / len(frames)
+        cross = torch.stack([bootstrapped_cross_entropy(logits[:, t], labels[:, t + 1], share) for t in frames]).mean()
         prob = torch.softmax(logits, 2)[:, :, 1:]
-        dice = sum(dice_loss(prob[:, t], labels[:, t + 1], valid) for t in frames) / len(frames)
+        dice = torch.stack([dice_loss(prob[:, t], labels[:, t + 1], valid) for t in frames]).mean()
         self.optimizer.zero_grad(set_to_none=True)
         (cross + dice).backward()
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), c.gradient_clip)
@@ -182,7 +185,7 @@ class Trainer:
         }
         partial = self.checkpoint.with_suffix('.part')
         torch.save(state, partial)
-        os.replace(partial, self.checkpoint)
+        partial.replace(self.checkpoint)
 
     def _load(self) -> None:
         state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
