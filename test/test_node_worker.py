@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: MIT
+"""The queue of frames and the thread that tracks them, without ROS."""
+
+import threading
+import time
+
+import pytest
+
+from xmem_ros.node.worker import Fate, Frame, History, StoppedError, Worker
+
+
+class Slow:
+    """Stands for tracking; each frame waits until it is let through."""
+
+    def __init__(self):
+        self.done = []
+        self.gate = threading.Semaphore(0)
+        self.busy = threading.Event()
+
+    def __call__(self, frame):
+        self.busy.set()
+        assert self.gate.acquire(timeout=10)
+        self.done.append(frame.stamp_ns)
+        return frame.stamp_ns >= 0
+
+    def let_through(self, frames=1):
+        for _ in range(frames):
+            self.gate.release()
+
+
+@pytest.fixture
+def slow():
+    return Slow()
+
+
+@pytest.fixture
+def make(slow):
+    workers = []
+
+    def start(**options):
+        workers.append(Worker(slow, **options))
+        workers[-1].start()
+        return workers[-1]
+
+    yield start
+    slow.let_through(1000)
+    for worker in workers:
+        worker.stop()
+
+
+def settle(worker, waiting=0):
+    end = time.monotonic() + 10
+    while worker.counts.waiting != waiting:
+        assert time.monotonic() < end, worker.counts
+        time.sleep(0.002)
+    return worker.counts
+
+
+def test_only_the_newest_frame_waits(make, slow):
+    worker = make()
+    frames = [Frame(None, stamp) for stamp in range(6)]
+    worker.offer(frames[0])
+    assert slow.busy.wait(5)
+    for frame in frames[1:]:
+        worker.offer(frame)
+    slow.let_through(6)
+    counts = settle(worker)
+    assert slow.done == [0, 5]
+    assert (counts.received, counts.tracked, counts.dropped) == (6, 2, 4)
+    assert [frame.fate for frame in frames] == [Fate.TRACKED, *[Fate.DROPPED] * 4, Fate.TRACKED]
+
+
+def test_with_keep_all_the_sender_waits_and_nothing_is_dropped(make, slow):
+    worker = make(depth=3, keep_all=True)
+    offered = []
+
+    def send():
+        for stamp in range(10):
+            worker.offer(Frame(None, stamp))
+            offered.append(stamp)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    assert slow.busy.wait(5)
+    time.sleep(0.2)
+    assert len(offered) <= 3  # one in hand, two waiting, and the third is not taken yet
+    slow.let_through(10)
+    sender.join(10)
+    assert settle(worker).tracked == 10
+    assert slow.done == list(range(10))
+
+
+def test_a_frame_that_cannot_be_tracked_counts_as_dropped(make, slow):
+    worker = make()
+    slow.let_through()
+    worker.offer(Frame(None, -1))
+    counts = settle(worker)
+    assert (counts.received, counts.tracked, counts.dropped) == (1, 0, 1)
+
+
+def test_jobs_run_between_frames_in_the_same_thread(make, slow):
+    worker = make()
+    worker.offer(Frame(None, 0))
+    assert slow.busy.wait(5)
+    job = worker.submit(lambda: threading.current_thread().name)
+    time.sleep(0.05)
+    assert not job.done()
+    slow.let_through()
+    assert job.result(5) == 'xmem-worker'
+
+
+def test_a_job_for_a_waiting_frame_takes_its_turn(make, slow):
+    worker = make(depth=5, keep_all=True)
+    frames = [Frame(None, stamp) for stamp in range(3)]
+    for frame in frames:
+        worker.offer(frame)
+    assert slow.busy.wait(5)
+
+    def seed():
+        slow.done.append('seed')
+        frames[2].fate = Fate.TRACKED
+        return 'seeded'
+
+    job = worker.submit(seed, frames[2])
+    slow.let_through(3)
+    assert job.result(5) == 'seeded'
+    assert slow.done == [0, 1, 'seed']
+    assert settle(worker).tracked == 3
+
+
+def test_a_job_for_a_frame_that_was_dropped_meanwhile_still_runs(make, slow):
+    worker = make()
+    worker.offer(Frame(None, 0))
+    assert slow.busy.wait(5)
+    dropped = Frame(None, 1)
+    worker.offer(dropped)
+    job = worker.submit(lambda: dropped.fate, dropped)
+    worker.offer(Frame(None, 2))
+    slow.let_through(3)
+    assert job.result(5) is Fate.DROPPED
+    counts = settle(worker)
+    assert (counts.tracked, counts.dropped) == (2, 1)
+
+
+def test_a_job_that_fails_tells_its_caller_and_the_worker_goes_on(make, slow):
+    worker = make()
+    with pytest.raises(ZeroDivisionError):
+        worker.submit(lambda: 1 // 0).result(5)
+    slow.let_through()
+    worker.offer(Frame(None, 4))
+    assert settle(worker).tracked == 1
+
+
+def test_stopping_drops_what_waits_and_answers_callers(make, slow):
+    worker = make(depth=2, keep_all=True)
+    worker.offer(Frame(None, 0))
+    assert slow.busy.wait(5)
+    waits = threading.Thread(target=lambda: [worker.offer(Frame(None, stamp)) for stamp in (1, 2, 3)])
+    waits.start()
+    job = worker.submit(lambda: None)
+    time.sleep(0.05)
+    threading.Timer(0.1, slow.let_through).start()
+    worker.stop()
+    waits.join(5)
+    assert not waits.is_alive()
+    with pytest.raises(StoppedError):
+        job.result(5)
+    with pytest.raises(StoppedError):
+        worker.submit(lambda: None).result(5)
+    counts = worker.counts
+    assert counts.received == counts.tracked + counts.dropped
+    assert slow.done == [0]
+
+
+def test_history_finds_frames_by_stamp_and_lets_the_oldest_go():
+    history = History(3)
+    assert history.newest() is None
+    assert history.span_ns() is None
+    for stamp in (10, 20, 30, 40):
+        history.add(Frame(None, stamp))
+    assert history.newest().stamp_ns == 40
+    assert history.span_ns() == (20, 40)
+    assert history.find(10) is None
+    assert history.find(30).stamp_ns == 30
