@@ -63,7 +63,7 @@ class Recorder(Node):
         qos = QoSProfile(depth=DEPTH, reliability=reliability)
         self.create_subscription(TrackedObjectArray, f'{node}/objects', self._take_objects, qos)
         self.create_subscription(Image, f'{node}/labels', self._take_labels, qos)
-        self._seed_client = self.create_client(SeedObjects, f'{node}/seed')
+        self._seed_client: Any = self.create_client(SeedObjects, f'{node}/seed')
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self)
         self._thread = threading.Thread(target=self._spin, daemon=True)
@@ -83,7 +83,7 @@ class Recorder(Node):
         self._thread.join(timeout=2)
         self.destroy_node()
 
-    def _take_objects(self, message: TrackedObjectArray, info: dict[str, int]) -> None:
+    def _take_objects(self, message: TrackedObjectArray, info: Any) -> None:
         objects = [_object_of(item) for item in message.objects]
         with self._lock:
             recorded = self._recorded.setdefault(_nanoseconds(message.header.stamp), Recorded())
@@ -127,7 +127,7 @@ class Recorder(Node):
 
     def start_camera(self) -> None:
         """Have the camera play on from the frame that it holds."""
-        client = self.create_client(Trigger, '/scene_camera/start')
+        client: Any = self.create_client(Trigger, '/scene_camera/start')
         self._call(client, Trigger.Request())
 
     def _call(self, client: Client, request: Any) -> Any:
