@@ -147,6 +147,16 @@ def test_an_object_out_of_sight_becomes_occluded_then_lost_and_comes_back(networ
     assert found[-1].absent == 0
 
 
+def test_a_clock_that_jumps_back_does_not_put_off_lost(network, scene: RenderedScene) -> None:
+    tracker = Tracker(network, TrackerConfig(size=240, lost_after=0.5), 'cpu')
+    frame, truth = scene[0]
+    tracker.step(frame, {'it': truth == 1}, time=1000.0)
+    empty = np.full_like(frame, 90)
+    states = [tracker.step(empty, time=0.1 * i).objects[0].state for i in range(9)]
+    assert states[0] is ObjectState.OCCLUDED
+    assert states[-1] is ObjectState.LOST
+
+
 def test_a_reset_starts_ids_again(tracker: Tracker, scene: RenderedScene) -> None:
     tracker.seed(scene[0][0], masks_of(scene[0][1], 1, 2))
     tracker.reset()

@@ -60,7 +60,9 @@ def image_to_tensor(frame: np.ndarray, geometry: FrameGeometry, device: torch.de
 
     As published, scaling is bilinear without antialiasing. It commutes with the normalisation, up to rounding.
     """
-    source = torch.from_numpy(np.ascontiguousarray(frame)).to(device)
+    # a message's buffer is read-only, which torch takes only with a warning
+    frame = np.ascontiguousarray(frame) if frame.flags.writeable else frame.copy()
+    source = torch.from_numpy(frame).to(device)
     image = source.permute(2, 0, 1)[None].to(torch.float32)
     if geometry.working_size != geometry.image_size:
         image = F.interpolate(image, geometry.working_size, mode='bilinear', align_corners=False, antialias=False)

@@ -136,6 +136,7 @@ class ObjectTable:
     ) -> TrackedObject:
         """Turn what a frame shows of an object into its state."""
         entry = self._entries[object_id]
+        entry.seen_time = min(entry.seen_time, time)  # the clock may jump back, as when a bag starts again
         if visible:
             entry.seen_at, entry.seen_time = frame, time
             state = ObjectState.NEW if frame == entry.seeded_at else ObjectState.TRACKED
