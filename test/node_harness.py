@@ -196,7 +196,9 @@ class Robot:
         wait_until(lambda: labels and labels[-1].header == sent.header, f'labels of {sent.header.stamp}')
         return labels[-1]
 
-    def diagnostics(self, condition: Callable[[dict[str, str]], Any], what: str, seconds: float = ANSWER_S) -> dict[str, str]:
+    def diagnostics(
+        self, condition: Callable[[dict[str, str]], Any], what: str, seconds: float = ANSWER_S
+    ) -> dict[str, str]:
         """Wait for diagnostics of the node that fulfil a condition; returns their values, and message as `message`."""
         heard = self.listen(DiagnosticArray, '/diagnostics', QoSProfile(depth=10))
         begun = len(heard)

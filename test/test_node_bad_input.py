@@ -77,7 +77,10 @@ SEEDS = {
     'a mask in colour': (image_seed(encoding='rgb8'), 'send masks and label images as mono8'),
     'a mask that is cut off': (image_seed(data=array.array('B', bytes(99))), 'the image is cut off'),
     'a mask with a wrong step': (image_seed(step=7), 'step is 7'),
-    'an empty label image': (image_seed(Seed.LABELS, data=array.array('B', bytes(TRUTH.size))), 'the label image is empty'),
+    'an empty label image': (
+        image_seed(Seed.LABELS, data=array.array('B', bytes(TRUTH.size))),
+        'the label image is empty',
+    ),
     'a label image with an id': (image_seed(Seed.LABELS, object_id=1), 'a label image starts new objects; set id to 0'),
     'a box outside the image': (box_seed(WIDTH - 20, 10, 40, 40), f'not inside the image of {WIDTH}×{HEIGHT}: clip it'),
     'a box far outside the image': (box_seed(4_000_000_000, 10, 40, 40), 'clip it to the image'),

@@ -42,12 +42,13 @@ class Figures:
 
     def add_frame(self, header: Any, result: StepResult, *, publish_ms: float, total_ms: float) -> None:
         """A frame was published just now."""
-        age_ms = self._clock.now().nanoseconds / 1e6 - header.stamp.sec * 1e3 - header.stamp.nanosec / 1e6
+        now_ms = self._clock.now().nanoseconds / 1e6  # 0: simulated time that has not begun
+        stamp_ms = header.stamp.sec * 1e3 + header.stamp.nanosec / 1e6
         stages = {**result.timings_ms, 'publish': publish_ms, 'total': total_ms}
         with self._lock:
             self._period.frames += 1
-            if header.stamp.sec or header.stamp.nanosec:
-                self._period.ages_ms.append(age_ms)
+            if now_ms and stamp_ms:
+                self._period.ages_ms.append(now_ms - stamp_ms)
             for stage, spent in stages.items():
                 self._period.stages_ms[stage] = self._period.stages_ms.get(stage, 0.0) + spent
             self._states = {item.id: f'{item.state.name} {item.name}'.strip() for item in result.objects}
@@ -62,7 +63,7 @@ class Figures:
         with self._lock:
             period, self._period = self._period, _Period()
             states = dict(self._states)
-        seconds = max(period.begun and time.monotonic() - period.begun, 1e-9)
+        seconds = max(time.monotonic() - period.begun, 1e-9)
         values = {'rate (Hz)': f'{period.frames / seconds:.2f}'}
         if period.ages_ms:
             values['image to publish, median (ms)'] = f'{np.median(period.ages_ms):.1f}'

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,7 @@ class ImageSource:
     def __init__(self, node: Node, parameters: Callable[[], Parameters], on_image: Callable[[Image], None]) -> None:
         self._node, self._parameters, self._on_image = node, parameters, on_image
         self._group = MutuallyExclusiveCallbackGroup()
+        self._lock = threading.RLock()  # the watch must not subscribe again while the node is being deactivated
         self._subscription: Subscription | None = None
         self._warned = 0.0
         self._heard = time.monotonic()
@@ -51,12 +53,16 @@ class ImageSource:
 
     def open(self) -> None:
         """Subscribe."""
+        with self._lock:
+            self._heard = time.monotonic()
+            self._open()
+
+    def _open(self) -> None:
         parameters = self._parameters()
         everything = parameters.queue == 'all'
         profile = qos.every_image(parameters.queue_depth) if everything else qos.newest_image()
         options: dict[str, Any] = {'callback_group': self._group, 'qos_overriding_options': qos.overridable()}
         events = SubscriptionEventCallbacks(message_lost=self._count_lost, incompatible_qos=self._ignore)
-        self._heard = time.monotonic()
         try:
             self._subscription = self._node.create_subscription(
                 Image, 'image', self._take, profile, event_callbacks=events, **options
@@ -66,9 +72,10 @@ class ImageSource:
 
     def close(self) -> None:
         """Unsubscribe."""
-        if self._subscription is not None:
-            self._node.destroy_subscription(self._subscription)
-            self._subscription = None
+        with self._lock:
+            if self._subscription is not None:
+                self._node.destroy_subscription(self._subscription)
+                self._subscription = None
 
     @property
     def silent_for(self) -> float:
@@ -77,11 +84,12 @@ class ImageSource:
 
     def watch(self) -> None:
         """To be called about once a second while open: mend what can be mended, and warn of what cannot."""
-        if self._subscription is None:
-            return
-        if self.silent_for > 1.0 and self._can_match_by_asking_again():
-            self.close()
-            self.open()
+        with self._lock:
+            if self._subscription is None:
+                return
+            if self.silent_for > 1.0 and self._can_match_by_asking_again():
+                self.close()
+                self._open()
         limit = self._parameters().no_image_warning_after
         now = time.monotonic()
         if limit and self.silent_for > limit and now - self._warned > WARNING_INTERVAL_S:

@@ -44,7 +44,7 @@ def _run(node: XMemNode) -> int:
     executor = MultiThreadedExecutor(num_threads=THREADS)
     executor.add_node(node)
     try:
-        if node.parameters.autostart and not _start(node):
+        if node.parameters.autostart and not _start(node) and rclpy.ok():
             return 1
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
@@ -57,6 +57,8 @@ def _run(node: XMemNode) -> int:
 
 def _start(node: XMemNode) -> bool:
     if node.trigger_configure() != SUCCESS:
+        if not rclpy.ok():  # a signal came meanwhile
+            return False
         print(f'xmem_node: cannot be configured: {node.fault}', file=sys.stderr)
         return False
     return node.trigger_activate() == SUCCESS

@@ -121,7 +121,8 @@ class XMemNode(ParameterNode):
 
         begun = time.monotonic()
         tracker = make_tracker(self.parameters)
-        self._history = History(self.parameters.history)
+        waiting = self.parameters.queue_depth if self.parameters.queue == 'all' else 1
+        self._history = History(max(self.parameters.history, waiting))
         self._outputs = Publishers(self, self._figures, per_object=self.parameters.publish_per_object)
         self._tracking = Tracking(tracker, lambda: self.parameters, self._history, self._outputs, self.get_logger())
         self.destroy_timer(self._report)
@@ -214,7 +215,8 @@ class XMemNode(ParameterNode):
 
         ids, labels = worker.submit(apply, frame).result()
         response.ids, response.labels, response.stamp = ids, labels, header.stamp
-        response.message = f'{len(ids)} object{"s" if len(ids) != 1 else ""} seeded'
+        response.message = f'{_objects(len(ids))} seeded'
+        self.get_logger().info(f'seeded on the image of {_seconds(frame.stamp_ns)}: ids {", ".join(map(str, ids))}')
 
     def _frame_of(self, stamp_ns: int) -> Frame:
         frame = self._history.find(stamp_ns) if stamp_ns else self._history.newest()
@@ -238,13 +240,14 @@ class XMemNode(ParameterNode):
         if not request.all and not ids:
             raise UnknownObjectError('neither ids nor all given: name the objects to remove, or set all')
         response.removed = worker.submit(lambda: tracking.remove(None if request.all else ids)).result()
-        count = len(response.removed)
-        response.message = f'{count} object{"s" if count != 1 else ""} removed'
+        response.message = f'{_objects(len(response.removed))} removed'
+        self.get_logger().info(f'removed: ids {", ".join(map(str, response.removed))}')
 
     def _reset(self, request: Any, response: Any, tracking: Tracking, worker: Worker) -> None:  # noqa: ARG002
         count = worker.submit(tracking.reset).result()
         self._figures.forget_objects()
-        response.message = f'{count} object{"s" if count != 1 else ""} forgotten; ids start again at 1'
+        response.message = f'{_objects(count)} forgotten; ids start again at 1'
+        self.get_logger().info(f'reset: {response.message}')
 
     # --- diagnostics
 
@@ -282,6 +285,10 @@ class XMemNode(ParameterNode):
         stamp = self.get_clock().now().to_msg()
         name = f'{self.get_fully_qualified_name().lstrip("/")}: tracking'
         self._diagnostics.publish(diagnostics.diagnostics_message(stamp, name, hardware, level, summary, values))
+
+
+def _objects(count: int) -> str:
+    return f'{count} object{"" if count == 1 else "s"}'
 
 
 def _seconds(stamp_ns: int) -> str:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 SIZE_ON_CUDA, SIZE_ON_CPU = 480, 240
 
+_SELDOM: dict[str, Any] = {'throttle_duration_sec': 5.0}
+
 
 class Outputs(Protocol):
     """Where results go."""
@@ -89,10 +91,10 @@ class Tracking:
             self._step(frame, [])
         except FrameError as error:
             self.invalid += 1
-            self._log.warning(f'image dropped: {error}', throttle_duration_sec=5.0)
+            self._log.warning(f'image dropped: {error}', **_SELDOM)
             return False
         except Exception as error:
-            self._log.error(f'image dropped: {type(error).__name__}: {error}', throttle_duration_sec=5.0)
+            self._log.error(f'image dropped: {type(error).__name__}: {error}', **_SELDOM)
             return False
         return True
 
@@ -194,7 +196,11 @@ class Tracking:
         back = (self._stamp_ns - stamp_ns) / 1e9
         if self._parameters().on_time_jump == 'reset':
             count = self.reset()
-            self._log.warning(f'stamps jumped back by {back:.3f} s: {count} objects forgotten (on_time_jump: reset)')
+            self._log.warning(
+                f'stamps jumped back by {back:.3f} s: {count} objects forgotten (on_time_jump: reset)', **_SELDOM
+            )
         else:
             self._offset_ns += self._stamp_ns - stamp_ns
-            self._log.warning(f'stamps jumped back by {back:.3f} s: the objects are kept (on_time_jump: keep)')
+            self._log.warning(
+                f'stamps jumped back by {back:.3f} s: the objects are kept (on_time_jump: keep)', **_SELDOM
+            )
