@@ -157,6 +157,15 @@ def test_a_clock_that_jumps_back_does_not_put_off_lost(network, scene: RenderedS
     assert states[-1] is ObjectState.LOST
 
 
+def test_reduced_precision_gives_nearly_the_same_masks(network, scene: RenderedScene) -> None:
+    trackers = [Tracker(network, TrackerConfig(size=240, precision=p), 'cpu') for p in ('float32', 'bfloat16')]
+    for tracker in trackers:
+        tracker.seed(scene[0][0], masks_of(scene[0][1], 1, 2))
+    for number in range(1, 8):
+        ours, theirs = (tracker.step(scene[number][0]).labels for tracker in trackers)
+        assert np.mean(ours != theirs) < 0.02
+
+
 def test_a_reset_starts_ids_again(tracker: Tracker, scene: RenderedScene) -> None:
     tracker.seed(scene[0][0], masks_of(scene[0][1], 1, 2))
     tracker.reset()
