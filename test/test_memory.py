@@ -217,6 +217,18 @@ def test_more_anchors_than_fit_are_thinned_not_lost() -> None:
     assert all(m.store.valid[row, m.anchors.used].any() for row in range(8))
 
 
+def test_more_anchors_than_positions_do_not_fail() -> None:
+    config = MemoryConfig(
+        max_working_frames=3, min_working_frames=2, long_term_elements=4, prototypes=2, max_anchor_frames=2
+    )
+    m = Memory(config, 1, 6, CK, CV, torch.device('cpu'), torch.float32)
+    for row in range(6):
+        m.join([row])
+        m.add(frame(row + 1, row, positions=1), list(range(row + 1)), {row: torch.ones(1, dtype=torch.bool)})
+    assert m.anchors.size == 2
+    assert m.read(*query(0), m.rows).shape == (6, 7, CV)
+
+
 def test_old_corrections_become_working_frames_and_the_first_seed_stays() -> None:
     m = memory(anchors_per_object=2, max_anchor_frames=4)
     m.join([0])

@@ -159,10 +159,15 @@ class Memory:
             frame = _select(frame, kept)
             entry.positions, entry.near = kept.numel(), near[kept]
             self._make_room_for_anchor(entry.positions)
+        if entry.positions > self.anchors.free:  # more anchors than positions: frames of a few pixels
+            self._add_working(frame, rows, Frame(entry.positions))
+            return
         self.store.append(self.anchors, frame, rows)
         self.anchor_frames.append(entry)
 
     def _add_working(self, frame: Positions, rows: list[int], entry: Frame) -> None:
+        if entry.positions > self.ring.capacity:  # an anchor of a larger size of frame
+            return
         while self.ring_frames and (
             entry.positions > self.ring.free or len(self.ring_frames) >= self.config.ring_frames
         ):
@@ -296,6 +301,8 @@ class Memory:
             near = entry.near if entry.near is not None else positions.valid.any(0)
             wanted = near.nonzero().flatten() if entry.positions > share else torch.arange(entry.positions)
             kept = _spread(wanted, max(share, 1)).to(near.device)
+            if kept.numel() > self.anchors.free:
+                continue
             self.store.append(self.anchors, _select(positions, kept), rows)
             self.anchor_frames.append(Frame(kept.numel(), list(entry.anchors), set(entry.first), near[kept]))
         begin = other.ring.start
