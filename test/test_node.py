@@ -15,7 +15,7 @@ from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.msg import AcceptedSeeds, Seed, TrackedObject, TrackedObjectArray
 
 SCENE = RenderedScene(objects=3)
-FOLLOWED = 0.5
+FOLLOWED = 0.8  # mean IoU; the bundled model had 0.97, 0.94 and 0.93 over 30 frames when this was written
 
 
 @pytest.fixture(scope='module')

@@ -19,6 +19,7 @@ from xmem_ros.msg import Seed, TrackedObjectArray
 SCENE = RenderedScene(objects=3)
 FRAME, TRUTH = SCENE[0]
 HEIGHT, WIDTH = TRUTH.shape
+FOLLOWED = 0.8  # IoU, as in test_node.py
 
 
 def listen(robot):
@@ -77,7 +78,7 @@ def test_a_seed_belongs_to_an_image_that_was_dropped_too(robot):
     labels = robot.show_and_wait(SCENE[12][0], robot.labels)
     assert ids_now(robot)[:2] == [1, 2]
     assert len(ids_now(robot)) == 2 + len(held)
-    assert iou(pixels_of(labels) == 1, SCENE[12][1] == 1) > 0.5
+    assert iou(pixels_of(labels) == 1, SCENE[12][1] == 1) > FOLLOWED
 
 
 def test_stamps_that_jump_back_keep_the_objects_or_reset_as_asked(robot):
@@ -107,7 +108,7 @@ def test_images_of_another_size_go_on_with_the_same_ids(robot, size):
         assert ids_now(robot) == [1, 2]
     labels = robot.show_and_wait(SCENE[3][0], robot.labels)
     assert ids_now(robot) == [1, 2]
-    assert iou(pixels_of(labels) == 1, SCENE[3][1] == 1) > 0.5
+    assert iou(pixels_of(labels) == 1, SCENE[3][1] == 1) > FOLLOWED
 
 
 def test_images_of_other_encodings_are_tracked_alike(robot):
@@ -126,7 +127,7 @@ def test_images_of_other_encodings_are_tracked_alike(robot):
         labels = robot.show_and_wait(pixels, robot.labels, encoding=encoding)
         found = pixels_of(labels) == 1
         assert ids_now(robot) == [1, 2], encoding
-        assert iou(found, SCENE[1][1] == 1) > 0.5, encoding
+        assert iou(found, SCENE[1][1] == 1) > FOLLOWED, encoding
     grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
     robot.show_and_wait(grey, robot.labels, encoding='mono8')
     assert ids_now(robot) == [1, 2]  # an object known in colour is hard to find in grey, but it stays
