@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """What cameras and bags do to the node: bursts, jumps of time, other sizes and encodings, QoS, silence."""
 
+import threading
+
 import cv2
 import numpy as np
 import pytest
@@ -159,6 +161,39 @@ def test_a_live_parameter_acts_on_the_next_frame(robot):
         assert robot.objects[-1].objects[0].state == 2  # occluded: the mask is smaller than that
     finally:
         assert robot.set_parameter('min_area', 16).successful
+
+
+def test_objects_and_activations_may_come_and_go_while_images_stream(robot):
+    ended = threading.Event()
+
+    def stream():
+        index = 0
+        while not ended.wait(1 / 30):
+            robot.show(SCENE[index % 20][0])
+            index += 1
+
+    camera = threading.Thread(target=stream)
+    camera.start()
+    try:
+        for _ in range(4):
+            for _ in range(4):
+                answer = robot.seed(mask_seed(TRUTH == 3))
+                assert answer.success, answer.message
+                robot.listen(Image, f'~/object_{answer.ids[0]}/mask')
+                assert robot.remove(answer.ids[0]).success
+            assert robot.change_state('deactivate')
+            assert robot.change_state('activate')
+            count = len(robot.labels)
+            wait_until(lambda count=count: len(robot.labels) > count, 'labels after the activation')
+    finally:
+        ended.set()
+        camera.join()
+    last = robot.show_and_wait(FRAME, robot.labels)
+    assert ids_now(robot) == [1, 2]
+    assert iou(pixels_of(last) == 1, TRUTH == 1) > FOLLOWED
+    values = robot.diagnostics(lambda values: values['waiting'] == '0', 'a quiet node')
+    assert int(values['received']) == int(values['tracked']) + int(values['dropped'])
+    assert 'Traceback' not in robot.process.output
 
 
 def test_no_object_leaves_a_parameter_behind(robot):

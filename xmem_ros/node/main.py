@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 
 import rclpy
+from rclpy.exceptions import InvalidHandle
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 
@@ -46,13 +47,23 @@ def _run(node: XMemNode) -> int:
     try:
         if node.parameters.autostart and not _start(node) and rclpy.ok():
             return 1
-        executor.spin()
+        _spin(executor)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
         node.close()
         executor.shutdown(timeout_sec=2.0)
     return 0
+
+
+def _spin(executor: MultiThreadedExecutor) -> None:
+    while rclpy.ok():
+        try:
+            executor.spin()
+        except InvalidHandle:
+            # A transition or a timer destroyed a publisher or subscription that has QoS events while this thread built
+            # its wait set, which rclpy does not guard against. Nothing was taken yet, so nothing is lost.
+            continue
 
 
 def _start(node: XMemNode) -> bool:
