@@ -10,7 +10,6 @@ turn, so that a change of the machine's speed meets both. The largest difference
 
 import argparse
 import json
-import os
 import platform
 import statistics
 import sys
@@ -20,9 +19,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-# before torch is imported: threads that sleep while they wait lose little alone and much less on a busy machine
-os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / 'test')]
+
+from xmem_ros.threads import wait_asleep  # noqa: E402
+
+wait_asleep()
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402

@@ -11,4 +11,5 @@ import random
 os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
 if os.environ.get('ROS_DISTRO') == 'humble':  # which does not know the variable above
     os.environ['ROS_LOCALHOST_ONLY'] = '1'
+os.environ.setdefault('OMP_WAIT_POLICY', 'passive')  # as xmem_ros.threads does, for the trackers in this process
 os.environ['ROS_DOMAIN_ID'] = str(random.SystemRandom().randint(1, 101))

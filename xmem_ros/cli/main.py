@@ -3,11 +3,11 @@
 
 import argparse
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 
 from xmem_ros.errors import XMemError
+from xmem_ros.threads import wait_asleep
 
 COMMANDS = ('track', 'evaluate', 'train')
 USAGE_ERROR = 2  # the exit code for whatever the user can put right
@@ -26,9 +26,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 done, 2 something for the user to put right, 130 interrupted."""
     args = make_parser().parse_args(arguments)
-    # OpenMP's threads spin while they wait, which costs a multiple of the time as soon as anything else runs on the
-    # machine. It reads this when torch is imported.
-    os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
+    wait_asleep()
     try:
         return int(args.run(args))
     except (XMemError, OSError) as error:

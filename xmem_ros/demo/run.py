@@ -21,6 +21,7 @@ from xmem_ros.demo.report import Report, TrackedFrame
 from xmem_ros.demo.source import SCENE, Source
 from xmem_ros.demo.truth import box_seed, mask_seeds, scene_seeds
 from xmem_ros.errors import ParameterError, XMemError
+from xmem_ros.threads import wait_asleep
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,11 +41,6 @@ def isolate() -> None:
     if os.environ.get('ROS_DISTRO') == 'humble':  # which does not know that name
         os.environ.setdefault('ROS_LOCALHOST_ONLY', '1')
     os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))
-
-
-def share_processors() -> None:
-    """Have the node's OpenMP threads sleep while they wait: the camera and this process need the processors too."""
-    os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
 
 
 def demonstrate(args: argparse.Namespace) -> Report:
@@ -185,7 +181,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = make_parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     isolate()
-    share_processors()
+    wait_asleep()
     rclpy.init(args=[], signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
     try:
         report = demonstrate(args)

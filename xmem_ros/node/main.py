@@ -12,6 +12,7 @@ from rclpy.lifecycle import TransitionCallbackReturn
 
 from xmem_ros.errors import ParameterError
 from xmem_ros.node.node import XMemNode
+from xmem_ros.threads import wait_asleep
 
 THREADS = 4  # images, services, timers, lifecycle and parameters
 SUCCESS = TransitionCallbackReturn.SUCCESS
@@ -24,6 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
         The exit code: 0; 1 where the node was to start by itself and could not be configured; 2 where its parameters
         are unknown or not allowed.
     """
+    wait_asleep()
     try:
         rclpy.init(args=sys.argv if arguments is None else ['xmem_node', *arguments])
         node = XMemNode()
