@@ -132,7 +132,8 @@ def measure(tracker: Tracker, scene: RenderedScene, objects: int, reference: Ref
             begin = time.perf_counter()
             expected = reference.step(frame)
             other = (time.perf_counter() - begin) * 1e3
-            timings.difference = max(timings.difference, float(np.abs(result.probabilities - expected).max()))
+            difference = np.abs(result.probabilities - expected).max()
+            timings.difference = max(timings.difference, float(difference) if np.isfinite(difference) else np.inf)
         if number > warm_up:
             timings.total.append(ours)
             for stage, value in result.timings_ms.items():

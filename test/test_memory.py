@@ -148,16 +148,19 @@ def test_adding_an_object_only_appends_and_removing_it_leaves_the_others_identic
     m.add(frame(1, 1), [0])
     before = [t.clone() for t in (m.store.key, m.store.values[0], m.store.use[0])]
     used = [m.anchors.used, m.ring.used]
+    m.read(*query(1), [0], count_usage=False)
     m.join([1])
     m.add(frame(2, 2), [0, 1], seeded([1]))
     for span in used:
         for tensor, old in zip((m.store.key, m.store.values[0], m.store.use[0]), before, strict=True):
             assert torch.equal(tensor[span], old[span])
     assert not m.store.valid[1, used[1]].any()
-    plain = [m.store.values[0, m.ring.used].clone(), m.store.use[0, m.ring.used].clone()]
+    m.read(*query(2), [0, 1])
+    arenas = m.store.arenas
+    plain = [(t[a.used].clone()) for a in arenas for t in (m.store.key, m.store.values[0], m.store.use[0])]
     m.leave(1)
-    assert torch.equal(m.store.values[0, m.ring.used], plain[0])
-    assert torch.equal(m.store.use[0, m.ring.used], plain[1])
+    now = [t[a.used] for a in arenas for t in (m.store.key, m.store.values[0], m.store.use[0])]
+    assert all(torch.equal(a, b) for a, b in zip(now, plain, strict=True))
     assert m.rows == [0]
     assert not m.store.valid[1].any()
 
@@ -239,8 +242,21 @@ def test_old_corrections_become_working_frames_and_the_first_seed_stays() -> Non
     assert len(m.ring_frames) >= 1
 
 
+def test_what_a_removed_object_alone_had_goes_with_it() -> None:
+    m = memory()
+    m.join([1])
+    m.add(frame(1, 0), [1], seeded([1]))
+    m.join([0])
+    m.add(frame(2, 1), [1, 0], seeded([0]))
+    m.leave(1)
+    assert m.elements['working'] == HW
+    assert torch.equal(m.store.key[m.anchors.used], frame(2, 1).key)
+
+
 def test_limits_that_make_no_sense_are_refused() -> None:
     with pytest.raises(ParameterError, match='min_working_frames'):
         MemoryConfig(max_working_frames=3, min_working_frames=3)
+    with pytest.raises(ParameterError, match='at least 2'):
+        MemoryConfig(anchors_per_object=1)
     with pytest.raises(ParameterError, match='top_k is 0'):
         MemoryConfig(top_k=0)

@@ -33,5 +33,8 @@ def test_the_comparison_fails_where_something_differs(tmp_path: Path, capsys: py
     data['images'], data['store_sizes'] = data['images'][:4], data['store_sizes'][:4]
     data['probabilities'] = data['probabilities'][:2] + np.float16(0.01)
     np.savez(tmp_path / 'off.npz', **data)
-    assert parity.main([str(tmp_path / 'off.npz')]) == 1
-    assert 'FAILED' in capsys.readouterr().out
+    data['probabilities'][1, 0, 0, 0] = np.nan
+    np.savez(tmp_path / 'nan.npz', **data)
+    for name in ('off', 'nan'):
+        assert parity.main([str(tmp_path / f'{name}.npz')]) == 1
+        assert 'FAILED' in capsys.readouterr().out

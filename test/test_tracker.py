@@ -224,6 +224,8 @@ def test_memory_is_known_before_the_first_frame_and_does_not_grow(network, scene
         ([SeedMask(np.ones((240, 432), bool), id=1)] * 2, SeedError, 'empty|twice'),
         ({str(i): np.eye(240, 432, i, dtype=bool) for i in range(5)}, SeedError, 'at most 4'),
         ({}, SeedError, 'no mask'),
+        ({0: np.ones((240, 432), bool)}, SeedError, 'under 0'),
+        ({1.5: np.ones((240, 432), bool)}, SeedError, 'under 1.5'),
     ],
 )
 def test_bad_seeds_are_refused_and_change_nothing(
@@ -236,6 +238,64 @@ def test_bad_seeds_are_refused_and_change_nothing(
         tracker.seed(scene[1][0], seeds)
     assert (tracker.objects, tracker.memory_elements) == before
     assert iou(tracker.step(scene[2][0]).labels == 1, scene[2][1] == 1) > 0.7
+
+
+def test_a_fault_while_seeding_leaves_no_object_behind(
+    tracker: Tracker, scene: RenderedScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker.seed(scene[0][0], masks_of(scene[0][1], 1))
+
+    def fail(*args: object) -> None:
+        raise RuntimeError('out of memory')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tracker.network, 'encode_value', fail)
+        for seeding in (tracker.seed, tracker.step):
+            with pytest.raises(RuntimeError, match='out of memory'):
+                seeding(scene[1][0], masks_of(scene[1][1], 2))
+    assert [o.id for o in tracker.objects] == [1]
+    assert iou(tracker.step(scene[2][0]).labels == 1, scene[2][1] == 1) > 0.7
+
+
+def test_objects_seeded_corrected_and_removed_in_any_order(network, scene: RenderedScene) -> None:
+    """With the default limits, so that anchors are thinned and demoted."""
+    tracker = Tracker(network, TrackerConfig(size=64, max_objects=6), 'cpu')
+    rng = np.random.default_rng(1)
+    alive: list[int] = []
+    for number in range(80):
+        frame, truth = scene[number % 40]
+        mask = truth == rng.integers(0, 4)
+        choice = rng.integers(4)
+        if mask.any() and choice == 0 and len(alive) < 6:
+            alive += tracker.seed(frame, {'new': mask})
+        elif mask.any() and choice == 1 and alive:
+            tracker.seed(frame, {int(rng.choice(alive)): mask})
+        elif choice == 2 and len(alive) > 3:
+            alive.remove(tracker.remove([int(rng.choice(alive))])[0])
+        result = tracker.step(frame)
+        assert [o.id for o in result.objects] == alive
+
+
+def test_lost_is_not_said_at_once_after_a_reset(network, scene: RenderedScene) -> None:
+    tracker = Tracker(network, TrackerConfig(size=240, lost_after=5.0), 'cpu')
+    tracker.step(scene[0][0], time=1000.0)
+    tracker.reset()
+    tracker.seed(scene[0][0], masks_of(scene[0][1], 1))
+    empty = np.full_like(scene[0][0], 90)
+    assert tracker.step(empty, time=1000.1).objects[0].state is not ObjectState.LOST
+
+
+def test_an_elongated_frame_is_refused_before_memory_is_allocated(network) -> None:
+    tracker = Tracker(network, TrackerConfig(size=240), 'cpu')
+    with pytest.raises(FrameError, match='factor of at most'):
+        tracker.seed(np.zeros((2, 640, 3), np.uint8), {'it': np.ones((2, 640), bool)})
+    assert tracker.memory_bytes == 0
+
+
+def test_many_seeds_too_many_are_refused_at_once(tracker: Tracker) -> None:
+    masks = {str(i): np.ones((240, 432), bool) for i in range(5)}
+    with pytest.raises(SeedError, match='at most 4'):
+        tracker.seed(np.zeros((240, 432, 3), np.uint8), masks)
 
 
 def test_removing_an_unknown_id_removes_none(tracker: Tracker, scene: RenderedScene) -> None:

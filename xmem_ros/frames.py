@@ -10,7 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xmem_ros.errors import FrameError
 from xmem_ros.network.model import IMAGE_MEAN, IMAGE_STD, STRIDE
+
+MOST_ELONGATED = 10  # longer over shorter side of a frame that is to be scaled
+MOST_PIXELS = 4096 * 4096  # of a frame as the network sees it
 
 
 @dataclass(frozen=True)
@@ -23,14 +27,27 @@ class FrameGeometry:
 
     @classmethod
     def of(cls, image_size: tuple[int, int], shorter_side: int) -> 'FrameGeometry':
-        """Scale the shorter side to `shorter_side` (0: keep), pad to multiples of 16, smaller half left and top."""
+        """Scale the shorter side to `shorter_side` (0: keep), pad to multiples of 16, smaller half left and top.
+
+        Raises `FrameError` for a frame that is too large or too elongated.
+        """
         height, width = image_size
+        if shorter_side and max(image_size) > MOST_ELONGATED * min(image_size):
+            raise FrameError(
+                f'the frame is {height}×{width} px (H×W), too elongated to scale its shorter side to {shorter_side} px: '
+                f'its sides may differ by a factor of at most {MOST_ELONGATED}; crop it, or set size to 0'
+            )
         if shorter_side:
             # the longer side is rounded down, as torchvision's Resize does
             if height <= width:
                 height, width = shorter_side, max(int(shorter_side * width / height), 1)
             else:
                 height, width = max(int(shorter_side * height / width), 1), shorter_side
+        if height * width > MOST_PIXELS:
+            raise FrameError(
+                f'the network would see the frame as {height}×{width} px (H×W); at most {MOST_PIXELS} px are allowed: '
+                'set a smaller size'
+            )
         down, right = -height % STRIDE, -width % STRIDE
         return cls(image_size, (height, width), (right // 2, right - right // 2, down // 2, down - down // 2))
 

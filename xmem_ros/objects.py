@@ -43,7 +43,7 @@ class _Entry:
     name: str
     seeded_at: int  # frame number
     seen_at: int
-    seen_time: float  # s
+    seen_time: float | None = None  # s; None: not yet observed since it was shown
     shown: TrackedObject | None = None
 
 
@@ -94,12 +94,12 @@ class ObjectTable:
             known = ', '.join(map(str, self._entries)) or 'none'
             raise UnknownObjectError(f'no object has the id {", ".join(map(str, unknown))}; tracked ids: {known}')
 
-    def add(self, name: str, frame: int, time: float) -> int:
+    def add(self, name: str, frame: int) -> int:
         """Give a new object an id and the lowest free row."""
         taken = {entry.row for entry in self._entries.values()}
         row = next(row for row in range(self.max_objects) if row not in taken)
         object_id, self._next_id = self._next_id, self._next_id + 1
-        self._entries[object_id] = _Entry(object_id, row, name, frame, frame, time)
+        self._entries[object_id] = _Entry(object_id, row, name, frame, frame)
         return object_id
 
     def rename(self, object_id: int, name: str) -> None:
@@ -116,10 +116,10 @@ class ObjectTable:
         self._entries.clear()
         self._next_id = 1
 
-    def seen(self, object_id: int, frame: int, time: float) -> None:
+    def seen(self, object_id: int, frame: int) -> None:
         """Note that a seed shows the object in this frame."""
         entry = self._entries[object_id]
-        entry.seen_at, entry.seen_time = frame, time
+        entry.seen_at, entry.seen_time = frame, None
 
     def observe(
         self,
@@ -136,7 +136,8 @@ class ObjectTable:
     ) -> TrackedObject:
         """Turn what a frame shows of an object into its state."""
         entry = self._entries[object_id]
-        entry.seen_time = min(entry.seen_time, time)  # the clock may jump back, as when a bag starts again
+        # the clock may jump back, as when a bag starts again
+        entry.seen_time = time if entry.seen_time is None else min(entry.seen_time, time)
         if visible:
             entry.seen_at, entry.seen_time = frame, time
             state = ObjectState.NEW if frame == entry.seeded_at else ObjectState.TRACKED

@@ -9,8 +9,9 @@ Not thread-safe: one thread owns a tracker.
 """
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -153,21 +154,20 @@ class Tracker:
             image = image_to_tensor(frame, geometry, self.device)
         with timer('key'), self._autocast():
             encoded = self.network.encode_image(image)
-        existing = list(self._table)
-        corrected = {seed.id for seed in masks if seed.id}
-        ids = self._admit(masks)
         memorise = bool(masks) or self._frame - self._last_memory_frame >= self.config.memory_every
-        prob = None
-        if set(existing) - corrected:
-            prob = self._predict(encoded, existing, update=last is False and not memorise, timer=timer)
-        joint = self._merge(prob, existing, masks, ids, geometry)
-        with timer('value'):
-            if memorise and not last:
-                self._memorise(image, encoded, joint[1:], masks, ids, deep_update=list(self._table))
+        existing, prob = list(self._table), None
+        if set(existing) - {seed.id for seed in masks}:
+            prob = self._predict(encoded, existing, update=not last and not memorise, timer=timer)
+        with self._admitted(masks, geometry) as given:
+            joint = self._merge(prob, existing, given)
+            with timer('value'):
+                if memorise and not last:
+                    self._memorise(image, encoded, joint[1:], given, deep_update=list(self._table))
         with timer('postprocess'):
             full = geometry.to_image(joint)
             labels, objects = self._observe(full)
-        return StepResult(labels, objects, ids, timer.stop(), full.float().cpu().numpy() if probabilities else None)
+        kept = full.float().cpu().numpy() if probabilities else None
+        return StepResult(labels, objects, list(given), timer.stop(), kept)
 
     @torch.inference_mode()
     def seed(
@@ -192,24 +192,27 @@ class Tracker:
             raise SeedError(
                 f'labels are {labels.shape}, the frame is {geometry.image_size}; both must be H×W of the same frame'
             )
+        if labels is not None and self._geometry is not None and geometry.grid_size != self._geometry.grid_size:
+            raise SeedError(
+                f'the frame is {geometry.image_size} (H, W), but frames of {self._geometry.image_size} have come '
+                'since; seed on one of those'
+            )
         self._prepare(geometry)
         image = image_to_tensor(frame, geometry, self.device)
         with self._autocast():
             encoded = self.network.encode_image(image)
-        existing = list(self._table)
-        corrected = {seed.id for seed in seeds if seed.id}
-        ids = self._admit(seeds)
-        prob = None
-        if set(existing) - corrected:
+        existing, prob = list(self._table), None
+        if set(existing) - {seed.id for seed in seeds}:
             if labels is None:
-                prob = self._predict(encoded, existing, update=False, timer=StageTimer(self.device))
+                prob = self._predict(encoded, existing, update=False, count_usage=False)
             else:
                 prob = torch.stack(
                     [mask_to_tensor(labels == self._table.row(i) + 1, geometry, self.device) for i in existing]
                 )
-        joint = self._merge(prob, existing, seeds, ids, geometry)
-        self._memorise(image, encoded, joint[1:], seeds, ids, deep_update=ids)
-        return ids
+        with self._admitted(seeds, geometry) as given:
+            joint = self._merge(prob, existing, given)
+            self._memorise(image, encoded, joint[1:], given, deep_update=list(given))
+        return list(given)
 
     @torch.inference_mode()
     def remove(self, ids: Iterable[int]) -> list[int]:
@@ -291,33 +294,39 @@ class Tracker:
     ) -> list[SeedMask]:
         """Everything that can be wrong with seeds is found here, before anything changes."""
         if isinstance(seeds, Mapping):
-            seeds = [
-                SeedMask(mask, id=key) if isinstance(key, int) else SeedMask(mask, name=key)
-                for key, mask in seeds.items()
-            ]
+            seeds = [self._named_seed(key, mask) for key, mask in seeds.items()]
+        corrected = [seed.id for seed in seeds if seed.id]
+        self._table.check_known(corrected)
+        if len(set(corrected)) < len(corrected):
+            raise SeedError(f'an id is corrected twice in one call: {corrected}; give one mask for each object')
+        self._table.check_room(len(seeds) - len(corrected))
         checked: list[SeedMask] = []
-        for number, seed in enumerate(seeds, 1):
+        covered = np.zeros(geometry.image_size, bool)
+        for number, seed in reversed(list(enumerate(seeds, 1))):
             who = f'seed {number}' + (f' ({seed.name!r})' if seed.name else '')
             mask = np.asarray(seed.mask)
             if mask.shape != geometry.image_size:
                 raise SeedError(
                     f'{who}: its mask is {mask.shape}, but the frame is {geometry.image_size} (H, W); make them equal'
                 )
-            checked.append(SeedMask(mask != 0, seed.name, seed.id))
-        for i, seed in enumerate(checked):
-            for later in checked[i + 1 :]:
-                seed.mask[later.mask] = False
-            if not seed.mask.any():
+            mask = (mask != 0) & ~covered
+            if not mask.any():
                 raise SeedError(
-                    f'seed {i + 1}{f" ({seed.name!r})" if seed.name else ""}: its mask is empty'
-                    ' (or covered by later ones); mark at least one pixel of the object'
+                    f'{who}: its mask is empty (or covered by later ones); mark at least one pixel of the object'
                 )
-        corrected = [seed.id for seed in checked if seed.id]
-        self._table.check_known(corrected)
-        if len(set(corrected)) < len(corrected):
-            raise SeedError(f'an id is corrected twice in one call: {corrected}; give one mask for each object')
-        self._table.check_room(len(checked) - len(corrected))
-        return checked
+            covered |= mask
+            checked.append(SeedMask(mask, seed.name, seed.id))
+        return checked[::-1]
+
+    @staticmethod
+    def _named_seed(key: object, mask: np.ndarray) -> SeedMask:
+        if isinstance(key, str):
+            return SeedMask(mask, name=key)
+        if isinstance(key, Integral) and int(key) > 0:
+            return SeedMask(mask, id=int(key))
+        raise SeedError(
+            f'a mask is given under {key!r}: use a name for a new object, or the id (from 1) of a known one'
+        )
 
     def _prepare(self, geometry: FrameGeometry) -> None:
         """Allocate stores for this size of frame, or carry them over from another."""
@@ -344,34 +353,53 @@ class Tracker:
             if self._sensory is not None and old_sensory is not None:
                 self._sensory.copy_(F.interpolate(old_sensory, (height, width), mode='bilinear', align_corners=False))
 
-    def _admit(self, seeds: list[SeedMask]) -> list[int]:
-        """Give new objects their ids and rows; returns the ids of all seeds in order."""
+    @contextlib.contextmanager
+    def _admitted(self, seeds: list[SeedMask], geometry: FrameGeometry) -> Iterator[dict[int, Tensor]]:
+        """Give new objects their ids and rows; yields id → H'×W' mask of every seed, in order.
+
+        Where the block raises, the new objects are gone again.
+        """
         assert self._memory is not None
-        ids, new_rows = [], []
+        given, new = {}, []
+        try:
+            for seed in seeds:
+                object_id = seed.id or self._table.add(seed.name, self._frame)
+                if not seed.id:
+                    new.append(object_id)
+                given[object_id] = mask_to_tensor(seed.mask, geometry, self.device)
+            new_rows = [self._table.row(i) for i in new]
+            if new_rows:
+                self._memory.join(new_rows)
+                if self._sensory is not None:
+                    self._sensory[new_rows] = 0
+            yield given
+        except BaseException:
+            for object_id in new:
+                self._memory.leave(self._table.remove(object_id))
+            raise
         for seed in seeds:
             if seed.id:
                 self._table.rename(seed.id, seed.name)
-                self._table.seen(seed.id, self._frame, self._time)
-                ids.append(seed.id)
-                continue
-            ids.append(self._table.add(seed.name, self._frame, self._time))
-            row = self._table.row(ids[-1])
-            new_rows.append(row)
-            if self._sensory is not None:
-                self._sensory[row] = 0
-        if new_rows:
-            self._memory.join(new_rows)
-        return ids
+                self._table.seen(seed.id, self._frame)
 
-    def _predict(self, encoded: EncodedImage, ids: list[int], *, update: bool, timer: StageTimer) -> Tensor:
+    def _predict(
+        self,
+        encoded: EncodedImage,
+        ids: list[int],
+        *,
+        update: bool,
+        count_usage: bool = True,
+        timer: StageTimer | None = None,
+    ) -> Tensor:
         """Find known objects in a frame: O×H×W probabilities at the working size, aggregated."""
         assert self._memory is not None
+        timer = timer or StageTimer(self.device)
         rows = [self._table.row(i) for i in ids]
         with timer('match'):
             height, width = encoded.key.shape[-2:]
             query = encoded.key[0].flatten(1).T.contiguous()
             selection = encoded.selection[0].flatten(1).T.contiguous()
-            read = self._memory.read(query, selection, rows)  # O×Q×CV
+            read = self._memory.read(query, selection, rows, count_usage=count_usage)  # O×Q×CV
             readout = read.transpose(1, 2).reshape(1, len(rows), -1, height, width)
         with timer('decode'), self._autocast():
             sensory = None if self._sensory is None else self._sensory[rows].unsqueeze(0)
@@ -380,18 +408,15 @@ class Tracker:
                 self._sensory[rows] = sensory[0]
             return aggregate(torch.sigmoid(logits[0]), 0)[1:]
 
-    def _merge(
-        self, prob: Tensor | None, existing: list[int], seeds: list[SeedMask], ids: list[int], geometry: FrameGeometry
-    ) -> Tensor:
+    def _merge(self, prob: Tensor | None, existing: list[int], given: dict[int, Tensor]) -> Tensor:
         """Predictions and given masks → (1+O)×H×W at the padded working size, in order of id.
 
         Where a mask is set, predictions are zeroed; a corrected object is its mask alone.
         """
-        if not seeds:
+        if not given:
             assert prob is not None
             background = 1 - prob.sum(0, keepdim=True)
             return torch.cat([background, prob])
-        given = {i: mask_to_tensor(seed.mask, geometry, self.device) for i, seed in zip(ids, seeds, strict=True)}
         covered = torch.stack(list(given.values())).any(0)
         planes = []
         for object_id in self._table:
@@ -407,12 +432,15 @@ class Tracker:
         image: Tensor,
         encoded: EncodedImage,
         masks: Tensor,
-        seeds: list[SeedMask],
-        ids: list[int],
+        given: dict[int, Tensor],
         *,
         deep_update: list[int],
     ) -> None:
-        """Write a memory frame. masks: O×H×W; deep_update: ids whose sensory memory takes the new value in."""
+        """Write a memory frame.
+
+        masks: O×H×W; given: id → mask of the objects seeded in it; deep_update: ids whose sensory memory takes the new
+        value in.
+        """
         assert self._memory is not None
         rows = self._table.rows
         sensory = None if self._sensory is None else self._sensory[rows].unsqueeze(0)
@@ -429,8 +457,7 @@ class Tracker:
             value[0].flatten(2).transpose(1, 2),
             torch.ones(len(rows), value.shape[-1] * value.shape[-2], dtype=torch.bool, device=self.device),
         )
-        order = list(self._table)
-        seeded = {self._table.row(i): near_mask(masks[order.index(i)] > 0.5, STRIDE) for i in ids} if seeds else None
+        seeded = {self._table.row(i): near_mask(mask, STRIDE) for i, mask in given.items()}
         self._memory.add(frame, rows, seeded)
         self._last_memory_frame = self._frame
 

@@ -23,6 +23,11 @@ class MemoryConfig:
         for f in fields(self):
             if f.name != 'long_term' and getattr(self, f.name) < 1:
                 raise ParameterError(f'memory.{f.name} is {getattr(self, f.name)}; it must be at least 1')
+        if self.anchors_per_object < 2:
+            raise ParameterError(
+                f'memory.anchors_per_object is {self.anchors_per_object}; it must be at least 2: '
+                'the first seed and the latest correction'
+            )
         if self.min_working_frames >= self.max_working_frames:
             raise ParameterError(
                 f'memory.min_working_frames ({self.min_working_frames}) must be below '

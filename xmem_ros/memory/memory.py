@@ -19,7 +19,7 @@ from xmem_ros.memory.store import Positions, Store
 SIMILARITY_BUFFER_BYTES = 64 << 20
 
 
-@dataclass
+@dataclass(eq=False)
 class Frame:
     """A memory frame's place in its arena."""
 
@@ -77,8 +77,8 @@ class Memory:
 
     # --- reading
 
-    def read(self, query: Tensor, selection: Tensor, rows: list[int]) -> Tensor:
-        """Read every row's values for every query position; counts usage.
+    def read(self, query: Tensor, selection: Tensor, rows: list[int], *, count_usage: bool = True) -> Tensor:
+        """Read every row's values for every query position.
 
         query, selection: Q×CK, float32. Returns O×Q×CV in the order of `rows`, zeros where an object has no memory.
         """
@@ -114,6 +114,8 @@ class Memory:
                 positions = to_store[columns]
                 for i in members:
                     out[i, part] = readout(store.values[rows[i]], weights, positions)
+        if not count_usage:
+            return out
         for cohort, members in groups.items():
             column = 0
             for span in spans:
@@ -218,30 +220,36 @@ class Memory:
 
     def _demote(self, entry: Frame) -> None:
         rows = self.rows
-        begin = sum(f.positions for f in self.anchor_frames[: self.anchor_frames.index(entry)])
-        where = slice(self.anchors.start + begin, self.anchors.start + begin + entry.positions)
-        frame = self.store.take(where, rows)
+        begin = self.anchors.start + self._offset(entry)
+        frame = self.store.take(slice(begin, begin + entry.positions), rows)
         self._remove_anchor(entry)
         self._add_working(frame, rows, Frame(entry.positions))
 
+    def _offset(self, entry: Frame) -> int:
+        """Where an anchor frame begins in its arena."""
+        return sum(f.positions for f in self.anchor_frames[: self.anchor_frames.index(entry)])
+
     def _remove_anchor(self, entry: Frame) -> None:
-        begin = sum(f.positions for f in self.anchor_frames[: self.anchor_frames.index(entry)])
+        begin = self._offset(entry)
         offsets = torch.arange(self.anchors.size, device=self.store.key.device)
         kept = offsets[(offsets < begin) | (offsets >= begin + entry.positions)]
         self.store.keep(self.anchors, kept, self.rows)
         self.anchor_frames.remove(entry)
 
     def _make_room_for_anchor(self, positions: int) -> None:
-        """Thin anchors, the oldest first, to what lies in and around their objects, until there is room."""
-        for entry in self.anchor_frames:
+        """Until there is room, demote frames that are nobody's anchor any more, then thin the oldest."""
+        for entry in sorted(self.anchor_frames, key=lambda f: bool(f.anchors)):
             if self.anchors.free >= positions:
                 return
+            if not entry.anchors:  # kept for the others when its object was removed
+                self._demote(entry)
+                continue
             share = self._anchor_share()
             kept = entry.near.nonzero().flatten() if entry.near is not None else torch.arange(entry.positions)
             self._thin(entry, _spread(kept, share))
 
     def _thin(self, entry: Frame, kept: Tensor) -> None:
-        begin = sum(f.positions for f in self.anchor_frames[: self.anchor_frames.index(entry)])
+        begin = self._offset(entry)
         offsets = torch.arange(self.anchors.size, device=self.store.key.device)
         before, after = offsets[:begin], offsets[begin + entry.positions :]
         self.store.keep(self.anchors, torch.cat([before, kept.to(offsets.device) + begin, after]), self.rows)
@@ -264,7 +272,9 @@ class Memory:
             self.clear()
             return
         for entry in [f for f in self.anchor_frames if not f.anchors]:
-            self._remove_anchor(entry)
+            begin = self.anchors.start + self._offset(entry)
+            if not self.store.valid[self.rows, begin : begin + entry.positions].any():
+                self._remove_anchor(entry)
         for arena, frames in ((self.ring, self.ring_frames), (self.long_term, [])):
             has_values = self.store.valid[self.rows, arena.used].any(0)
             kept = has_values.nonzero().flatten()
@@ -301,8 +311,6 @@ class Memory:
             near = entry.near if entry.near is not None else positions.valid.any(0)
             wanted = near.nonzero().flatten() if entry.positions > share else torch.arange(entry.positions)
             kept = _spread(wanted, max(share, 1)).to(near.device)
-            if kept.numel() > self.anchors.free:
-                continue
             self.store.append(self.anchors, _select(positions, kept), rows)
             self.anchor_frames.append(Frame(kept.numel(), list(entry.anchors), set(entry.first), near[kept]))
         begin = other.ring.start

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Blocks of the fusers and the decoder (REFERENCE: XMem, section 3.3 and its supplement).
+"""Blocks of the fusers and the decoder (XMem, section 3.3 and its supplement).
 
 Tensors that depend on an object are laid out B×O×C×H×W, those of the image alone B×C×H×W. Attribute names are those of
 the official checkpoints.
