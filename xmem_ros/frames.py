@@ -34,7 +34,7 @@ class FrameGeometry:
         height, width = image_size
         if shorter_side and max(image_size) > MOST_ELONGATED * min(image_size):
             raise FrameError(
-                f'the frame is {height}×{width} px (H×W), too elongated to scale its shorter side to {shorter_side} px: '
+                f'the frame is {height}×{width} px (H×W), too elongated for a shorter side of {shorter_side} px: '
                 f'its sides may differ by a factor of at most {MOST_ELONGATED}; crop it, or set size to 0'
             )
         if shorter_side:
