@@ -314,6 +314,14 @@ def test_frames_that_are_none_are_refused(tracker: Tracker, frame: np.ndarray) -
         tracker.step(frame)
 
 
+def test_the_size_suits_the_weights_unless_given(network) -> None:
+    assert Tracker(network, device='cpu').config.size == 240
+    assert Tracker(network, TrackerConfig(size=0), 'cpu').config.size == 0
+    assert Tracker.memory_bytes_for((480, 854), 1) == Tracker.memory_bytes_for(
+        (480, 854), 1, config=TrackerConfig(size=480)
+    )
+
+
 def test_a_device_that_is_not_there_is_an_error() -> None:
     with pytest.raises(DeviceError, match='use device cpu or auto'):
         Tracker.from_weights('compact', device='cuda:63')

@@ -10,7 +10,7 @@ Not thread-safe: one thread owns a tracker.
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Integral
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from xmem_ros.objects import ObjectState, ObjectTable, TrackedObject
 from xmem_ros.timing import StageTimer
 
 PRECISIONS = {'float32': torch.float32, 'float16': torch.float16, 'bfloat16': torch.bfloat16}
+AUTO_SIZE = -1
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class SeedMask:
 class TrackerConfig:
     """Settings of a tracker."""
 
-    size: int = 480  # px the frame's shorter side is scaled to; 0: as it comes
+    size: int = AUTO_SIZE  # px the frame's shorter side is scaled to; 0: as it comes; −1: what suits the weights
     precision: str = 'auto'  # float32, float16, bfloat16; auto: float16 on CUDA, else float32
     max_objects: int = 16
     memory_every: int = 5  # frames between memory frames
@@ -57,8 +58,11 @@ class TrackerConfig:
     memory: MemoryConfig = field(default_factory=MemoryConfig)
 
     def __post_init__(self) -> None:
-        if self.size != 0 and self.size < STRIDE:
-            raise ParameterError(f'size is {self.size}; it must be 0 (as the frames come) or at least {STRIDE} px')
+        if self.size not in (AUTO_SIZE, 0) and self.size < STRIDE:
+            raise ParameterError(
+                f'size is {self.size}; it must be at least {STRIDE} px, 0 (as the frames come) or {AUTO_SIZE} (what '
+                'suits the weights)'
+            )
         if self.precision != 'auto' and self.precision not in PRECISIONS:
             raise ParameterError(f'precision is {self.precision!r}; it must be auto, {", ".join(PRECISIONS)}')
         if self.memory_every < 1:
@@ -94,11 +98,15 @@ def pick_device(device: str | torch.device) -> torch.device:
     return chosen
 
 
+def _with_size(config: TrackerConfig, network: NetworkConfig) -> TrackerConfig:
+    return replace(config, size=network.shorter_side) if config.size == AUTO_SIZE else config
+
+
 class Tracker:
     """Follows any number of objects, up to `config.max_objects`, through a stream of frames."""
 
     def __init__(self, network: XMemNetwork, config: TrackerConfig | None = None, device: str | torch.device = 'auto'):
-        self.config = config or TrackerConfig()
+        self.config = _with_size(config or TrackerConfig(), network.config)
         self.device = pick_device(device)
         precision = self.config.precision
         if precision == 'auto':
@@ -265,7 +273,8 @@ class Tracker:
         """
         from xmem_ros.network.config import XMEM
 
-        network, config = network or XMEM, config or TrackerConfig()
+        network = network or XMEM
+        config = _with_size(config or TrackerConfig(), network)
         height, width = FrameGeometry.of(size, config.size).grid_size
         positions = config.memory.capacity(height * width)
         store = Store.bytes_for(positions, max_objects, network.key_dim, network.value_dim, dtype)

@@ -3,6 +3,8 @@
 
 import argparse
 
+AUTO_SIZE = -1  # as in xmem_ros.tracker, which imports torch
+
 
 def add_tracker_arguments(parser: argparse.ArgumentParser) -> None:
     """Add `--weights`, `--size` and `--device`."""
@@ -12,9 +14,9 @@ def add_tracker_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--size',
         type=size,
-        default=480,
+        default=AUTO_SIZE,
         metavar='N',
-        help='shorter side that frames are tracked at, px (default: %(default)s)',
+        help='shorter side that frames are tracked at, px (default: 240 for compact, 480 for xmem)',
     )
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N (default: %(default)s)')
 

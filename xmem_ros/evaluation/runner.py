@@ -17,7 +17,7 @@ from xmem_ros.evaluation.follow import follow
 from xmem_ros.evaluation.scores import overall, score_sequence
 from xmem_ros.media import VOID, write_labels
 from xmem_ros.objects import MOST_OBJECTS
-from xmem_ros.tracker import Tracker, TrackerConfig
+from xmem_ros.tracker import AUTO_SIZE, Tracker, TrackerConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +32,7 @@ def evaluate(
     root: Path,
     *,
     weights: str = 'compact',
-    size: int = 480,
+    size: int = AUTO_SIZE,
     device: str = 'auto',
     output: Path,
     progress: bool = True,
@@ -46,7 +46,7 @@ def evaluate(
         dataset: a name in `DATASETS`.
         root: folder of the data set.
         weights: name or file, as for `Tracker.from_weights`.
-        size: px of the shorter side that frames are tracked at.
+        size: px of the shorter side that frames are tracked at; −1: what suits the weights.
         device: as for `Tracker.from_weights`.
         output: folder for the masks.
         progress: show a bar.
@@ -59,13 +59,13 @@ def evaluate(
     """
     if dataset not in DATASETS:
         raise ParameterError(f'data set {dataset!r} is not known; there is {", ".join(DATASETS)}')
-    if size < 16:
+    if size != AUTO_SIZE and size < 16:
         raise ParameterError(f'size {size}; the shorter side is at least 16 px')
     sequences = DATASETS[dataset](root)
-    settings = {'dataset': dataset, 'weights': str(weights), 'size': size}
     most = max(_count_objects(sequence) for sequence in sequences)
     config = TrackerConfig(size=size, max_objects=min(most, MOST_OBJECTS))
     tracker = Tracker.from_weights(weights, device=device, config=config)
+    settings = {'dataset': dataset, 'weights': str(weights), 'size': tracker.config.size}
     _claim(output, {**settings, 'root': str(root.resolve()), 'network': _fingerprint(tracker)})
     total = sum(len(sequence.frames) for sequence in sequences)
     with tqdm(total=total, unit='frame', disable=not progress) as bar:

@@ -37,6 +37,11 @@ class NetworkConfig:
         _, w4, w8, w16 = self.key_widths
         return w16 * expansion, w8 * expansion, w4 * expansion
 
+    @property
+    def shorter_side(self) -> int:
+        """Frame size, px, at which such a network is at its best: as published, or as small ones are trained."""
+        return 480 if self.key_bottleneck else 240
+
 
 XMEM = NetworkConfig()
 COMPACT = NetworkConfig(
