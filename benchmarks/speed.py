@@ -112,7 +112,9 @@ class Timings:
         return out
 
 
-def measure(tracker: Tracker, scene: RenderedScene, objects: int, reference: Reference | None, warm_up: int) -> Timings:
+def measure(
+    name: str, tracker: Tracker, scene: RenderedScene, objects: int, reference: Reference | None, warm_up: int
+) -> Timings:
     """Step through the scene, ours and the reference in turn."""
     timings = Timings()
     frame, labels = scene[0]
@@ -120,9 +122,7 @@ def measure(tracker: Tracker, scene: RenderedScene, objects: int, reference: Ref
     tracker.step(frame, masks)
     if reference:
         reference.step(frame, np.where(labels <= objects, labels, 0))
-    for number in tqdm(
-        range(1, len(scene)), desc=f'{tracker.network.config.value_dim}-wide, {objects} objects', leave=False
-    ):
+    for number in tqdm(range(1, len(scene)), desc=name, leave=False):
         frame = scene[number][0]
         begin = time.perf_counter()
         result = tracker.step(frame, probabilities=reference is not None)
@@ -165,7 +165,9 @@ def main() -> int:
             tracker = Tracker(network, config, args.device)
             scene = RenderedScene(size, frames, max(objects, 1), seed=0)
             row = {'model': name, 'size': f'{size[0]}x{size[1]}', 'objects': objects}
-            rows.append(row | measure(tracker, scene, objects, reference, warm_up=2).summary())
+            rows.append(
+                row | measure(f'{name}, {objects} objects', tracker, scene, objects, reference, warm_up=2).summary()
+            )
     print(
         f'{args.device}, {args.precision}, {torch.get_num_threads()} threads, torch {torch.__version__}, '
         f'{platform.machine()}'

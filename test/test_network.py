@@ -124,13 +124,18 @@ def test_files_that_are_not_our_weights_are_refused(tmp_path: Path, capsys: pyte
     torch.save({k: v for k, v in state.items() if k != 'decoder.pred.bias'}, tmp_path / 'lacking.pth')
     refused(tmp_path / 'lacking.pth', 'lacks decoder.pred.bias')
 
+    (tmp_path / 'page.pth').write_text('<!DOCTYPE html><html>')
+    refused(tmp_path / 'page.pth', 'not a PyTorch file')
+    (tmp_path / 'empty.pth').write_bytes(b'')
+    refused(tmp_path / 'empty.pth', 'not a PyTorch file')
+
     save_file(state, tmp_path / 'whole.safetensors')
     data = (tmp_path / 'whole.safetensors').read_bytes()
     (tmp_path / 'cut.safetensors').write_bytes(data[: len(data) // 2])
     refused(tmp_path / 'cut.safetensors', 'cut off')
 
     (tmp_path / 'code.pth').write_bytes(pickle.dumps(_Surprise()))
-    refused(tmp_path / 'code.pth', 'refused|not readable')
+    refused(tmp_path / 'code.pth', 'refused, it holds more than tensors')
     assert 'executed' not in capsys.readouterr().out
 
     torch.save(state | {'decoder.pred.bias': torch.tensor([float('nan')])}, tmp_path / 'nan.pth')

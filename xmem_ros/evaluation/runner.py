@@ -14,7 +14,7 @@ from tqdm import tqdm
 from xmem_ros.errors import ParameterError, XMemError
 from xmem_ros.evaluation.datasets import DATASETS
 from xmem_ros.evaluation.follow import follow
-from xmem_ros.evaluation.scores import overall, score_sequence
+from xmem_ros.evaluation.scores import check_scorer, overall, score_sequence
 from xmem_ros.media import VOID, write_labels
 from xmem_ros.objects import MOST_OBJECTS
 from xmem_ros.tracker import AUTO_SIZE, Tracker, TrackerConfig
@@ -61,6 +61,7 @@ def evaluate(
         raise ParameterError(f'data set {dataset!r} is not known; there is {", ".join(DATASETS)}')
     if size != AUTO_SIZE and size < 16:
         raise ParameterError(f'size {size}; the shorter side is at least 16 px')
+    check_scorer()  # before hours of tracking
     sequences = DATASETS[dataset](root)
     most = max(_count_objects(sequence) for sequence in sequences)
     config = TrackerConfig(size=size, max_objects=min(most, MOST_OBJECTS))

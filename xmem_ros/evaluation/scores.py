@@ -19,6 +19,14 @@ if TYPE_CHECKING:
     from xmem_ros.evaluation.datasets import Sequence
 
 
+def check_scorer() -> None:
+    """Raise `ParameterError` unless vos-benchmark can be imported."""
+    try:
+        import vos_benchmark.evaluator  # noqa: F401
+    except ImportError as error:
+        raise ParameterError('scoring needs vos-benchmark: pip install vos-benchmark') from error
+
+
 def score_masks(
     pairs: Iterable[tuple[np.ndarray, np.ndarray]], objects: Iterable[int]
 ) -> dict[int, tuple[float, float]]:
@@ -35,10 +43,8 @@ def score_masks(
     Raises:
         ParameterError: `vos-benchmark` is not installed.
     """
-    try:
-        from vos_benchmark.evaluator import Evaluator
-    except ImportError as error:
-        raise ParameterError('scoring needs vos-benchmark: pip install vos-benchmark') from error
+    check_scorer()
+    from vos_benchmark.evaluator import Evaluator
 
     wanted = sorted(objects)
     known = np.zeros(256, np.uint8)

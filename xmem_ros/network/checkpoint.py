@@ -13,6 +13,7 @@ from xmem_ros.errors import WeightsError
 from xmem_ros.network.config import config_from_state_dict
 from xmem_ros.network.model import XMemNetwork
 
+WEIGHT_SUFFIXES = ('.pth', '.pt', '.safetensors')
 STEM = 'value_encoder.conv1.weight'
 
 
@@ -32,9 +33,11 @@ def user_folder() -> Path:
 def find_weights(name: str | Path) -> Path:
     """Turn a name (`compact`) or a path into the file; raises `WeightsError` saying what there is and what to do."""
     path = Path(name).expanduser()
-    if path.suffix in {'.pth', '.pt', '.safetensors'} or len(path.parts) > 1:
+    if path.suffix or len(path.parts) > 1:
         if not path.is_file():
             raise WeightsError(f'{path}: no such weights file')
+        if path.suffix not in WEIGHT_SUFFIXES:
+            raise WeightsError(f'{path}: weights are files ending in {", ".join(WEIGHT_SUFFIXES)}')
         return path
     official = {'xmem': 'XMem.pth'}.get(str(name), f'{name}.pth')
     candidates = [bundled_folder() / f'{name}.safetensors', user_folder() / official]
@@ -49,7 +52,8 @@ def find_weights(name: str | Path) -> Path:
             f'and put it into {user_folder()}'
         )
     raise WeightsError(
-        f'unknown weights {str(name)!r}; bundled: {bundled}, or give the path of a .pth or .safetensors file{hint}'
+        f'unknown weights {str(name)!r}; bundled: {bundled}; official: xmem; or give the path '
+        f'of a .pth or .safetensors file{hint}'
     )
 
 
@@ -60,14 +64,30 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             with safe_open(path, framework='pt') as file:
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         else:
+            _check_is_checkpoint(path)
             state = torch.load(path, map_location='cpu', weights_only=True)
+    except WeightsError:
+        raise
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
-        raise WeightsError(f'{path}: not readable as weights; the file may be cut off ({error})') from error
+        raise WeightsError(f'{path}: not readable as weights; it may be cut off: fetch it again ({error})') from error
     except Exception as error:  # pickle errors have no common base
-        raise WeightsError(f'{path}: refused, it holds more than tensors ({type(error).__name__}: {error})') from error
+        raise WeightsError(
+            f'{path}: refused, it holds more than tensors and might run code when loaded ({type(error).__name__}); '
+            'save its state dict alone, best as .safetensors'
+        ) from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f'{path}: expected a dictionary of tensors')
     return dict(state)
+
+
+def _check_is_checkpoint(path: Path) -> None:
+    """Raise `WeightsError` for a file that no `torch.save` wrote, a web page, say."""
+    with path.open('rb') as file:
+        head = file.read(16)
+    if not head.startswith((b'PK\x03\x04', b'\x80')):  # a zip archive, or a bare pickle as before torch 1.6
+        raise WeightsError(
+            f'{path}: not a PyTorch file, it begins with {head!r}; download the checkpoint itself, not its page'
+        )
 
 
 def load_network(path: Path) -> XMemNetwork:
