@@ -171,6 +171,17 @@ def test_an_image_that_cannot_be_read_is_dropped_and_counted(robot, name):
     assert says in answer.message
 
 
+def test_a_negative_stamp_is_dropped_and_counted_and_refused_in_a_seed(robot):
+    before = int(robot.diagnostics(lambda values: True, 'the node')['invalid'])
+    held = robot.stamp_ns
+    robot.show(FRAME, stamp_ns=-1_500_000_000)
+    robot.stamp_ns = held
+    robot.diagnostics(lambda values: int(values['invalid']) == before + 1, 'one more invalid image')
+    answer = robot.seed(mask_seed(TRUTH == 3), stamp=Time(sec=-1))
+    assert not answer.success
+    assert 'is negative: give the stamp of an image, or zero' in answer.message
+
+
 @pytest.mark.parametrize(
     ('name', 'value', 'says'),
     [

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from xmem_ros.node.worker import Fate, Frame, History, StoppedError, Worker
+from xmem_ros.node.worker import BrokenError, Fate, Frame, History, StoppedError, Worker
 
 
 class Slow:
@@ -182,3 +182,45 @@ def test_history_finds_frames_by_stamp_and_lets_the_oldest_go():
     assert history.span_ns() == (20, 40)
     assert history.find(10) is None
     assert history.find(30).stamp_ns == 30
+
+
+def test_a_job_for_a_frame_that_is_not_offered_yet_waits_for_it(make, slow):
+    worker = make()
+    frame = Frame(None, 1)
+
+    def seed():
+        frame.fate = Fate.TRACKED
+        return 'seeded'
+
+    job = worker.submit(seed, frame)
+    time.sleep(0.05)
+    assert not job.done()
+    worker.offer(frame)
+    assert job.result(5) == 'seeded'
+    assert settle(worker).tracked == 1
+
+
+def test_a_thread_that_ends_on_a_fault_answers_every_caller():
+    def track(_):
+        raise SystemExit('broken')
+
+    told = []
+    worker = Worker(track, log=told.append)
+    worker.start()
+    job = worker.submit(lambda: None, Frame(None, 9))
+    worker.offer(Frame(None, 1))
+    with pytest.raises(BrokenError, match='SystemExit: broken'):
+        job.result(5)
+    with pytest.raises(BrokenError):
+        worker.submit(lambda: None).result(5)
+    worker.stop()
+    assert told
+    assert worker.counts.dropped == 1
+
+
+def test_a_frame_that_is_not_valid_is_counted_and_never_kept(make):
+    kept = []
+    worker = make(keep=kept.append)
+    worker.offer(Frame(None, -1, valid=False))
+    counts = worker.counts
+    assert (counts.received, counts.dropped, counts.invalid, kept) == (1, 1, 1, [])

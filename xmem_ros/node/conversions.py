@@ -83,6 +83,11 @@ ENCODINGS = tuple(_ENCODINGS)
 _MASK_ENCODINGS = ('mono8', '8UC1')
 
 
+def stamp_ns(stamp: Any) -> int:
+    """A builtin_interfaces/Time in nanoseconds; negative before 1970, which rclpy's own class refuses."""
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
 def rgb_from_image(message: ImageMessage) -> np.ndarray:
     """Turn an image message into pixels.
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from xmem_ros.tracker import StepResult
 
-OK, WARN = DiagnosticStatus.OK, DiagnosticStatus.WARN
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
 
 @dataclass
@@ -73,14 +73,14 @@ class Figures:
         return values | {f'object {object_id}': state for object_id, state in states.items()}
 
 
-def count_values(counts: Counts, *, invalid: int, lost: int) -> dict[str, str]:
+def count_values(counts: Counts, *, lost: int) -> dict[str, str]:
     """Counts as texts. received = tracked + dropped + waiting; `invalid` is part of dropped, `lost` of none."""
     return {
         'received': str(counts.received),
         'tracked': str(counts.tracked),
         'dropped': str(counts.dropped),
         'waiting': str(counts.waiting),
-        'invalid': str(invalid),
+        'invalid': str(counts.invalid),
         'lost before the node': str(lost),
     }
 

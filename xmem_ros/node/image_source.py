@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from typing import TYPE_CHECKING, Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -43,7 +44,6 @@ class ImageSource:
 
     def __init__(self, node: Node, parameters: Callable[[], Parameters], on_image: Callable[[Image], None]) -> None:
         self._node, self._parameters, self._on_image = node, parameters, on_image
-        self._group = MutuallyExclusiveCallbackGroup()
         self._lock = threading.RLock()  # the watch must not subscribe again while the node is being deactivated
         self._subscription: Subscription | None = None
         self._warned = 0.0
@@ -61,7 +61,9 @@ class ImageSource:
         parameters = self._parameters()
         everything = parameters.queue == 'all'
         profile = qos.every_image(parameters.queue_depth) if everything else qos.newest_image()
-        options: dict[str, Any] = {'callback_group': self._group, 'qos_overriding_options': qos.overridable()}
+        # A group of its own: rclpy leaves a group busy for good whose entity was destroyed just before its turn.
+        group = MutuallyExclusiveCallbackGroup()
+        options: dict[str, Any] = {'callback_group': group, 'qos_overriding_options': qos.overridable()}
         events = SubscriptionEventCallbacks(message_lost=self._count_lost, incompatible_qos=self._ignore)
         try:
             self._subscription = self._node.create_subscription(
@@ -84,6 +86,15 @@ class ImageSource:
 
     def watch(self) -> None:
         """To be called about once a second while open: mend what can be mended, and warn of what cannot."""
+        try:
+            self._watch()
+        except Exception:  # that left a callback would end the executor, and with it the node
+            self._node.get_logger().error(
+                f'the subscription cannot be watched: {traceback.format_exc()}',
+                throttle_duration_sec=WARNING_INTERVAL_S,
+            )
+
+    def _watch(self) -> None:
         with self._lock:
             if self._subscription is None:
                 return

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
-from rclpy.time import Time
 from std_srvs.srv import Trigger
 
 from xmem_ros.errors import SeedError, UnknownObjectError, XMemError
 from xmem_ros.node import diagnostics, qos
-from xmem_ros.node.conversions import rgb_from_image
+from xmem_ros.node.conversions import rgb_from_image, stamp_ns
 from xmem_ros.node.diagnostics import DiagnosticArray, Figures
 from xmem_ros.node.image_source import ImageSource
 from xmem_ros.node.parameter_node import ParameterNode
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from xmem_ros.node.tracking import Tracking
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+SELDOM: dict[str, Any] = {'throttle_duration_sec': 5.0}
 
 
 class XMemNode(ParameterNode):
@@ -46,10 +46,11 @@ class XMemNode(ParameterNode):
         self.fault = ''  # why the last configuration failed
         self._tracking: Tracking | None = None
         self._worker: Worker | None = None
+        self._counting: Worker | None = None  # the newest worker, running or not
         self._outputs: Publishers | None = None
         self._history = History(1)
         self._figures = Figures(self.get_clock())
-        self._counted = Counts()  # of workers that are gone
+        self._reported = Counts()  # by the last diagnostics
         self._images = ImageSource(self, lambda: self.parameters, self._take_image)
         services = MutuallyExclusiveCallbackGroup()
         for kind, name, serve in (
@@ -86,7 +87,14 @@ class XMemNode(ParameterNode):
         assert self._tracking is not None
         keep_all = self.parameters.queue == 'all'
         depth = self.parameters.queue_depth if keep_all else 1
-        self._worker = Worker(self._tracking.track, depth=depth, keep_all=keep_all)
+        self._worker = self._counting = Worker(
+            self._tracking.track,
+            depth=depth,
+            keep_all=keep_all,
+            keep=self._history.add,
+            log=self.get_logger().error,
+            before=self._counts(),
+        )
         self._worker.start()
         self._images.open()
         self.get_logger().info(f'active: waiting for images on {self._images.topic}')
@@ -140,30 +148,35 @@ class XMemNode(ParameterNode):
             # First, so that an image callback that waits for room returns.
             worker.stop()
         self._images.close()
-        if worker is not None:
-            before, last = self._counted, worker.counts
-            self._counted = Counts(
-                before.received + last.received, before.tracked + last.tracked, before.dropped + last.dropped
-            )
+        self._history.clear()  # a seed for the newest image must not find one from before the pause
+
+    def _counts(self) -> Counts:
+        """Since the node started; it never falls back."""
+        return self._counting.counts if self._counting is not None else Counts()
 
     def _forget(self) -> None:
         self._stop()
         publishers, self._outputs, self._tracking = self._outputs, None, None
         if publishers is not None:
             publishers.close()
-        self._history.clear()
         self._figures.forget_objects()
         self.configured = False
 
     # --- images
 
     def _take_image(self, message: Image) -> None:
-        worker = self._worker
-        if worker is None:
-            return
-        frame = Frame(message, Time.from_msg(message.header.stamp).nanoseconds)
-        self._history.add(frame)
-        worker.offer(frame)
+        try:
+            worker = self._worker
+            if worker is None:
+                return
+            stamp = stamp_ns(message.header.stamp)
+            if stamp < 0:
+                self.get_logger().warning(
+                    f'image dropped: its stamp {_seconds(stamp)} is negative; correct the clock of its sender', **SELDOM
+                )
+            worker.offer(Frame(message, stamp, valid=stamp >= 0))
+        except Exception:  # that left a callback would end the executor, and with it the node
+            self.get_logger().error(f'image dropped: {traceback.format_exc()}', **SELDOM)
 
     # --- services
 
@@ -203,7 +216,7 @@ class XMemNode(ParameterNode):
         return f'the node is inactive: take the transition activate (ros2 lifecycle set {name} activate)'
 
     def _seed(self, request: Any, response: Any, tracking: Tracking, worker: Worker) -> None:
-        frame = self._frame_of(Time.from_msg(request.header.stamp).nanoseconds)
+        frame = self._frame_of(stamp_ns(request.header.stamp))
         seeds = read_seeds(request.seeds, rgb_from_image(frame.message))
         header, publishers = frame.message.header, self._outputs
 
@@ -218,8 +231,12 @@ class XMemNode(ParameterNode):
         response.message = f'{_objects(len(ids))} seeded'
         self.get_logger().info(f'seeded on the image of {_seconds(frame.stamp_ns)}: ids {", ".join(map(str, ids))}')
 
-    def _frame_of(self, stamp_ns: int) -> Frame:
-        frame = self._history.find(stamp_ns) if stamp_ns else self._history.newest()
+    def _frame_of(self, stamp: int) -> Frame:
+        if stamp < 0:
+            raise SeedError(
+                f'the stamp {_seconds(stamp)} is negative: give the stamp of an image, or zero for the newest'
+            )
+        frame = self._history.find(stamp) if stamp else self._history.newest()
         if frame is not None:
             return frame
         span = self._history.span_ns()
@@ -229,7 +246,7 @@ class XMemNode(ParameterNode):
                 'then ask again'
             )
         raise SeedError(
-            f'no image of stamp {_seconds(stamp_ns)} is held, only some from {_seconds(span[0])} to '
+            f'no image of stamp {_seconds(stamp)} is held, only some from {_seconds(span[0])} to '
             f'{_seconds(span[1])}: give the stamp of one of them, zero for the newest, or raise the parameter history'
         )
 
@@ -252,24 +269,24 @@ class XMemNode(ParameterNode):
     # --- diagnostics
 
     def _make_report_timer(self) -> Any:
-        return self.create_timer(self.parameters.diagnostics_period, self._diagnose, self._timers_group, self._steady)
+        group = MutuallyExclusiveCallbackGroup()  # as in ImageSource
+        return self.create_timer(self.parameters.diagnostics_period, self._diagnose, group, self._steady)
 
     def _diagnose(self) -> None:
+        try:
+            self._publish_diagnostics()
+        except Exception:
+            self.get_logger().error(f'no diagnostics: {traceback.format_exc()}', **SELDOM)
+
+    def _publish_diagnostics(self) -> None:
         tracking, worker = self._tracking, self._worker
         level, summary, hardware = diagnostics.OK, 'inactive' if self.configured else 'unconfigured', ''
-        counts, before = worker.counts if worker is not None else Counts(), self._counted
-        total = Counts(
-            before.received + counts.received,
-            before.tracked + counts.tracked,
-            before.dropped + counts.dropped,
-            counts.waiting,
-        )
-        values = diagnostics.count_values(
-            total, invalid=tracking.invalid if tracking is not None else 0, lost=self._images.lost
-        )
+        before, counts = self._reported, self._counts()
+        self._reported = counts
+        values = diagnostics.count_values(counts, lost=self._images.lost)
         values |= self._figures.take()
         if self.fault:
-            level, summary = diagnostics.WARN, f'unconfigured: {self.fault}'
+            level, summary = diagnostics.WARN, f'{summary}: {self.fault}'
         if tracking is not None:
             hardware = str(tracking.tracker.device)
             values['memory (bytes)'] = str(tracking.tracker.memory_bytes)
@@ -278,8 +295,13 @@ class XMemNode(ParameterNode):
         if worker is not None:
             silent = self._images.silent_for
             limit = self.parameters.no_image_warning_after
-            if limit and silent > limit:
+            if worker.fault:
+                level, summary = diagnostics.ERROR, f'tracking ended: {worker.fault}; deactivate and activate the node'
+            elif limit and silent > limit:
                 level, summary = diagnostics.WARN, f'no image on {self._images.topic} for {silent:.0f} s'
+            elif counts.invalid > before.invalid and counts.tracked == before.tracked:
+                unreadable = counts.invalid - before.invalid
+                level, summary = diagnostics.WARN, f'no image can be read: {unreadable} invalid since the last report'
             else:
                 summary = 'tracking'
         stamp = self.get_clock().now().to_msg()
@@ -291,5 +313,6 @@ def _objects(count: int) -> str:
     return f'{count} object{"" if count == 1 else "s"}'
 
 
-def _seconds(stamp_ns: int) -> str:
-    return f'{stamp_ns // 1_000_000_000}.{stamp_ns % 1_000_000_000:09d}'
+def _seconds(stamp: int) -> str:
+    sign, (seconds, rest) = '-' if stamp < 0 else '', divmod(abs(stamp), 1_000_000_000)
+    return f'{sign}{seconds}.{rest:09d}'

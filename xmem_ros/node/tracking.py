@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+import traceback
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -80,7 +81,6 @@ class Tracking:
         self, tracker: Tracker, parameters: Callable[[], Parameters], history: History, outputs: Outputs, log: Log
     ) -> None:
         self.tracker = tracker
-        self.invalid = 0  # frames that could not be read
         self._parameters, self._history, self._outputs, self._log = parameters, history, outputs, log
         self._stamp_ns = 0
         self._offset_ns = 0  # from stamps to the tracker's time, which never runs backwards
@@ -90,11 +90,11 @@ class Tracking:
         try:
             self._step(frame, [])
         except FrameError as error:
-            self.invalid += 1
+            frame.valid = False
             self._log.warning(f'image dropped: {error}', **_SELDOM)
             return False
-        except Exception as error:
-            self._log.error(f'image dropped: {type(error).__name__}: {error}', **_SELDOM)
+        except Exception:
+            self._log.error(f'image dropped: {traceback.format_exc()}', **_SELDOM)
             return False
         return True
 
@@ -111,14 +111,14 @@ class Tracking:
             ids = self._seed_and_track(frame, masks)
         else:
             ids = self._seed_behind(frame, masks)
-        self._outputs.set_objects(self._ids())
+        self._show(lambda: self._outputs.set_objects(self._ids()))
         label_of = {item.id: item.label for item in self.tracker.objects}
         return ids, [label_of[object_id] for object_id in ids]
 
     def remove(self, ids: Sequence[int] | None) -> list[int]:
         """Forget objects, all with None; returns their ids. Raises `UnknownObjectError`, and none is removed then."""
         removed = self.tracker.remove(self._ids() if ids is None else ids)
-        self._outputs.set_objects(self._ids())
+        self._show(lambda: self._outputs.set_objects(self._ids()))
         return removed
 
     def reset(self) -> int:
@@ -126,7 +126,7 @@ class Tracking:
         count = len(self.tracker.objects)
         self.tracker.reset()
         self._history.forget_labels()
-        self._outputs.set_objects([])
+        self._show(lambda: self._outputs.set_objects([]))
         self._offset_ns = 0
         return count
 
@@ -140,7 +140,7 @@ class Tracking:
             frame.fate = Fate.TRACKED if self.track(frame) else Fate.DROPPED
             raise
         except FrameError:
-            self.invalid += 1
+            frame.valid = False
             frame.fate = Fate.DROPPED
             raise
         frame.fate = Fate.TRACKED
@@ -173,8 +173,15 @@ class Tracking:
         result = self.tracker.step(image, masks, time=self._time_of(frame))
         frame.labels = result.labels
         frame.label_ids = {item.label: item.id for item in result.objects}
-        self._outputs.publish(frame.message.header, image, result, begun)
+        self._show(lambda: self._outputs.publish(frame.message.header, image, result, begun))
         return result
+
+    def _show(self, output: Callable[[], None]) -> None:
+        """What the tracker has done stands, whether or not it can be published."""
+        try:
+            output()
+        except Exception:
+            self._log.error(f'not published: {traceback.format_exc()}', **_SELDOM)
 
     def _apply_parameters(self) -> None:
         parameters = self._parameters()

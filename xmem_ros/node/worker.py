@@ -7,7 +7,9 @@ One thread owns the tracker. Images come in through `Worker.offer`, everything e
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import traceback
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -28,6 +30,10 @@ class StoppedError(XMemError, RuntimeError):
     """The worker stopped before a job could run."""
 
 
+class BrokenError(XMemError, RuntimeError):
+    """The worker's thread ended on a fault of its own."""
+
+
 class Fate(Enum):
     """What became of a frame."""
 
@@ -45,16 +51,18 @@ class Frame:
     fate: Fate = Fate.WAITING
     labels: np.ndarray | None = None  # H×W uint8; None: not known
     label_ids: dict[int, int] = field(default_factory=dict)  # label → id, when `labels` was made
+    valid: bool = True  # False: nothing can read it
 
 
 @dataclass(frozen=True)
 class Counts:
-    """received = tracked + dropped + waiting, always."""
+    """received = tracked + dropped + waiting, always; `invalid` is part of dropped."""
 
     received: int = 0
     tracked: int = 0
     dropped: int = 0
     waiting: int = 0
+    invalid: int = 0
 
 
 @dataclass(eq=False)
@@ -111,16 +119,31 @@ class Worker:
         track: gets a frame; returns whether it could be tracked.
         depth: frames that may wait.
         keep_all: `offer` waits for room; otherwise the oldest waiting frame is dropped.
+        keep: gets each frame that waits now, before any job can name it.
+        log: gets the reason, should the thread end on a fault.
+        before: counts to go on from.
     """
 
-    def __init__(self, track: Callable[[Frame], bool], *, depth: int = 1, keep_all: bool = False) -> None:
-        self._track, self._depth, self._keep_all = track, depth, keep_all
+    def __init__(
+        self,
+        track: Callable[[Frame], bool],
+        *,
+        depth: int = 1,
+        keep_all: bool = False,
+        keep: Callable[[Frame], None] = lambda _: None,
+        log: Callable[[str], Any] = lambda _: None,
+        before: Counts | None = None,
+    ) -> None:
+        self._track, self._depth, self._keep_all, self._keep, self._log = track, depth, keep_all, keep, log
+        self.fault = ''  # what the thread ended on
         self._frames: deque[Frame] = deque()
         self._jobs: deque[_Job] = deque()
         self._changed = threading.Condition()
         self._stopping = True
         self._thread: threading.Thread | None = None
-        self._received = self._tracked = self._dropped = 0
+        before = before or Counts()
+        self._received, self._tracked = before.received, before.tracked
+        self._dropped, self._invalid = before.dropped, before.invalid
 
     def start(self) -> None:
         """Start the thread."""
@@ -130,26 +153,22 @@ class Worker:
 
     def stop(self) -> None:
         """Finish the frame or job in hand, drop the rest; callers of waiting jobs get `StoppedError`."""
-        with self._changed:
-            self._stopping = True
-            jobs = list(self._jobs)
-            self._jobs.clear()
-            while self._frames:
-                self._drop(self._frames.popleft())
-            self._changed.notify_all()
-        for job in jobs:
-            job.future.set_exception(
-                StoppedError('the node stopped before this could be done: activate it and ask again')
-            )
+        self._give_up(StoppedError('the node stopped before this could be done: activate it and ask again'))
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
         self._thread = None
 
     def offer(self, frame: Frame) -> None:
-        """Hand over a frame that arrived."""
+        """Hand over a frame that arrived; one that is not valid is counted and dropped."""
         with self._changed:
             self._received += 1
+            if not frame.valid:
+                self._drop(frame)
+                return
             self._frames.append(frame)
+            stopped: bool = self._stopping
+            if not stopped:
+                self._keep(frame)
             if self._keep_all:
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: len(self._frames) < self._depth or self._stopping)
@@ -168,7 +187,9 @@ class Worker:
         """
         future: Future[T] = Future()
         with self._changed:
-            if self._stopping:
+            if self.fault:
+                future.set_exception(self._broken())
+            elif self._stopping:
                 future.set_exception(StoppedError('the node is not active: activate it and ask again'))
             else:
                 self._jobs.append(_Job(run, frame, future))
@@ -180,19 +201,44 @@ class Worker:
         """Since the worker was made."""
         with self._changed:
             waiting = self._received - self._tracked - self._dropped
-            return Counts(self._received, self._tracked, self._dropped, waiting)
+            return Counts(self._received, self._tracked, self._dropped, waiting, self._invalid)
 
     def _drop(self, frame: Frame) -> None:
         frame.fate = Fate.DROPPED
         self._dropped += 1
+        self._invalid += not frame.valid
+
+    def _give_up(self, reason: XMemError) -> None:
+        """Take no more, drop the frames that wait, and tell the callers of jobs that wait."""
+        with self._changed:
+            self._stopping = True
+            jobs = list(self._jobs)
+            self._jobs.clear()
+            while self._frames:
+                self._drop(self._frames.popleft())
+            self._changed.notify_all()
+        for job in jobs:
+            job.future.set_exception(reason)
+
+    def _broken(self) -> BrokenError:
+        return BrokenError(f'the tracking thread ended on a fault ({self.fault}): deactivate and activate the node')
 
     def _run(self) -> None:
+        try:
+            self._loop()
+        except BaseException as error:
+            self.fault = f'{type(error).__name__}: {error}'
+            self._give_up(self._broken())
+            with contextlib.suppress(Exception):
+                self._log(f'tracking ended: {traceback.format_exc()}')
+
+    def _loop(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._stopping or self._frames or self._jobs)
+                self._changed.wait_for(lambda: self._stopping or self._due_job() or self._frames)
                 if self._stopping:
                     return
-                job = next((job for job in self._jobs if self._is_due(job)), None)
+                job = self._due_job()
                 frame = None
                 if job is not None:
                     self._jobs.remove(job)
@@ -201,12 +247,17 @@ class Worker:
                 else:
                     frame = self._frames.popleft()
                 self._changed.notify_all()
-            if job is not None:
-                self._do(job)
-            elif frame is not None:
-                frame.fate = Fate.TRACKED if self._track(frame) else Fate.DROPPED
-            if frame is not None:
-                self._count(frame)
+            try:
+                if job is not None:
+                    self._do(job)
+                elif frame is not None:
+                    frame.fate = Fate.TRACKED if self._track(frame) else Fate.DROPPED
+            finally:
+                if frame is not None:
+                    self._count(frame)
+
+    def _due_job(self) -> _Job | None:
+        return next((job for job in self._jobs if self._is_due(job)), None)
 
     def _is_due(self, job: _Job) -> bool:
         if job.frame is None or job.frame.fate is not Fate.WAITING:
@@ -215,9 +266,13 @@ class Worker:
 
     def _do(self, job: _Job) -> None:
         try:
-            job.future.set_result(job.run())
-        except Exception as error:
+            result = job.run()
+        except BaseException as error:
             job.future.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            job.future.set_result(result)
 
     def _count(self, frame: Frame) -> None:
         with self._changed:
