@@ -46,13 +46,13 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             'image',
             default_value='image',
-            description='Topic of the images (sensor_msgs/Image). The compressed transport adds "/compressed".',
+            description='Topic of the images (sensor_msgs/Image).',
         ),
         DeclareLaunchArgument(
             'image_transport',
             default_value='',
-            choices=['', 'raw', 'compressed'],
-            description='How the images come: raw or compressed. Empty: as params_file says.',
+            choices=['', 'raw'],
+            description='How the images come. Empty: as params_file says.',
         ),
         DeclareLaunchArgument(
             'namespace',

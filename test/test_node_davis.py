@@ -54,8 +54,8 @@ def test_two_animals_are_followed_through_real_footage():
         for index in range(1, FRAMES):
             frame, truth = clip(index)
             sent = robot.show(frame)
-            wait_until(lambda sent=sent: objects and objects[-1].header == sent.header, f'objects of frame {index}')
-            assert labels[-1].header == sent.header
+            for heard in (objects, labels):
+                wait_until(lambda heard=heard, sent=sent: heard and heard[-1].header == sent.header, f'frame {index}')
             assert [(item.id, item.name) for item in objects[-1].objects] == list(enumerate(SEQUENCES, 1))
             found = pixels_of(labels[-1])
             scores.append([iou(found == label, truth == value) for value, label in enumerate(answer.labels, 1)])

@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
     from xmem_ros.errors import ParameterError
     from xmem_ros.media import Clip, read_mask
 
+    args.out = args.out.resolve()
     if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
         raise ParameterError(f'{args.out}: is there already and not an empty folder; choose another --out or remove it')
     clip = Clip(args.clip)

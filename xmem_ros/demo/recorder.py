@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import rclpy
+import rclpy.subscription
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -61,7 +62,9 @@ class Recorder(Node):
         self._recorded: dict[int, Recorded] = {}
         reliability = getattr(ReliabilityPolicy, 'BEST_AVAILABLE', ReliabilityPolicy.RELIABLE)
         qos = QoSProfile(depth=DEPTH, reliability=reliability)
-        self.create_subscription(TrackedObjectArray, f'{node}/objects', self._take_objects, qos)
+        # Humble hands over the message alone.
+        take = self._take_timed_objects if hasattr(rclpy.subscription, 'MessageInfo') else self._take_objects
+        self.create_subscription(TrackedObjectArray, f'{node}/objects', take, qos)
         self.create_subscription(Image, f'{node}/labels', self._take_labels, qos)
         self._seed_client: Any = self.create_client(SeedObjects, f'{node}/seed')
         self._executor = SingleThreadedExecutor()
@@ -83,12 +86,18 @@ class Recorder(Node):
         self._thread.join(timeout=2)
         self.destroy_node()
 
-    def _take_objects(self, message: TrackedObjectArray, info: Any) -> None:
+    def _take_timed_objects(self, message: TrackedObjectArray, info: Any) -> None:
+        self._record_objects(message, info.get('source_timestamp') or time.time_ns())
+
+    def _take_objects(self, message: TrackedObjectArray) -> None:
+        self._record_objects(message, time.time_ns())
+
+    def _record_objects(self, message: TrackedObjectArray, published_ns: int) -> None:
         objects = [_object_of(item) for item in message.objects]
         with self._lock:
             recorded = self._recorded.setdefault(_nanoseconds(message.header.stamp), Recorded())
             recorded.objects = objects
-            recorded.published_ns = info.get('source_timestamp') or time.time_ns()
+            recorded.published_ns = published_ns
 
     def _take_labels(self, message: Image) -> None:
         labels = np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)[:, : message.width]

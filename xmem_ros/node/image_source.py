@@ -61,9 +61,11 @@ class ImageSource:
         parameters = self._parameters()
         everything = parameters.queue == 'all'
         profile = qos.every_image(parameters.queue_depth) if everything else qos.newest_image()
+        given = {name: item.value for name, item in self._node._parameter_overrides.items()}
+        qos.override(profile, given, self.topic)
         # A group of its own: rclpy leaves a group busy for good whose entity was destroyed just before its turn.
         group = MutuallyExclusiveCallbackGroup()
-        options: dict[str, Any] = {'callback_group': group, 'qos_overriding_options': qos.overridable()}
+        options: dict[str, Any] = {'callback_group': group}
         events = SubscriptionEventCallbacks(message_lost=self._count_lost, incompatible_qos=self._ignore)
         try:
             self._subscription = self._node.create_subscription(
@@ -150,5 +152,5 @@ class ImageSource:
         )
         return (
             f'{silence}: {offered}; {asked}. Where type and QoS match, the camera itself is silent; otherwise set '
-            f'qos_overrides.{self.topic}.subscription.reliability or .durability'
+            f'qos_overrides.{self.topic}.subscription.reliability'
         )

@@ -14,7 +14,7 @@ from xmem_ros.errors import ParameterError
 from xmem_ros.node.node import XMemNode
 from xmem_ros.threads import wait_asleep
 
-THREADS = 4  # images, services, timers, lifecycle and parameters
+THREADS = 6  # images, three services, timers, lifecycle and parameters
 SUCCESS = TransitionCallbackReturn.SUCCESS
 
 
@@ -64,7 +64,8 @@ def _spin(executor: MultiThreadedExecutor) -> None:
             executor.spin()
         except InvalidHandle:
             # A transition or a timer destroyed a publisher or subscription that has QoS events while this thread built
-            # its wait set, which rclpy does not guard against. Nothing was taken yet, so nothing is lost.
+            # its wait set or before it took from it, which rclpy does not guard against. The callback group of what was
+            # destroyed may stay busy for good; so each has a group of its own.
             continue
 
 
@@ -74,7 +75,11 @@ def _start(node: XMemNode) -> bool:
             return False
         print(f'xmem_node: cannot be configured: {node.fault}', file=sys.stderr)
         return False
-    return node.trigger_activate() == SUCCESS
+    if node.trigger_activate() != SUCCESS:
+        if rclpy.ok():
+            print(f'xmem_node: cannot be activated: {node.fault}', file=sys.stderr)
+        return False
+    return True
 
 
 if __name__ == '__main__':

@@ -52,13 +52,13 @@ class XMemNode(ParameterNode):
         self._figures = Figures(self.get_clock())
         self._reported = Counts()  # by the last diagnostics
         self._images = ImageSource(self, lambda: self.parameters, self._take_image)
-        services = MutuallyExclusiveCallbackGroup()
         for kind, name, serve in (
             (SeedObjects, '~/seed', self._seed),
             (RemoveObjects, '~/remove', self._remove),
             (Trigger, '~/reset', self._reset),
         ):
-            self.create_service(kind, name, self._answer(serve), callback_group=services)
+            # groups of their own: GrabCut for one call must not keep another waiting
+            self.create_service(kind, name, self._answer(serve), callback_group=MutuallyExclusiveCallbackGroup())
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', qos.diagnostics())
         # Steady: with use_sim_time and no clock, timers of the node's own clock would stand still.
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -73,17 +73,22 @@ class XMemNode(ParameterNode):
         try:
             self._configure()
         except Exception as error:
-            known = isinstance(error, XMemError)
-            self.fault = str(error) if known else f'{type(error).__name__}: {error}'
-            self.get_logger().error(f'cannot be configured: {self.fault}')
-            if not known:
-                self.get_logger().error(traceback.format_exc())
+            self._refuse('configured', error)
             self._forget()
             return FAILURE
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe and track."""
+        try:
+            self._activate()
+        except Exception as error:
+            self._refuse('activated', error)
+            self._stop()
+            return FAILURE
+        return super().on_activate(state)
+
+    def _activate(self) -> None:
         assert self._tracking is not None
         keep_all = self.parameters.queue == 'all'
         depth = self.parameters.queue_depth if keep_all else 1
@@ -97,8 +102,8 @@ class XMemNode(ParameterNode):
         )
         self._worker.start()
         self._images.open()
+        self.fault = ''
         self.get_logger().info(f'active: waiting for images on {self._images.topic}')
-        return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop after the frame in hand; the objects are kept."""
@@ -119,6 +124,13 @@ class XMemNode(ParameterNode):
         """Stop and forget, so that the node can be configured again."""
         self._forget()
         return super().on_error(state)
+
+    def _refuse(self, what: str, error: Exception) -> None:
+        known = isinstance(error, XMemError)
+        self.fault = str(error) if known else f'{type(error).__name__}: {error}'
+        self.get_logger().error(f'cannot be {what}: {self.fault}')
+        if not known:
+            self.get_logger().error(traceback.format_exc())
 
     def close(self) -> None:
         """Stop the worker before the node is destroyed."""

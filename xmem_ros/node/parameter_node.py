@@ -53,7 +53,7 @@ class ParameterNode(LifecycleNode):
         }
         try:
             for name in ours:
-                if name in known:
+                if name in known and ours[name] != value_of(self.parameters, name):
                     self._check_time(name, known[name][1])
             parameters = changed(self.parameters, ours)
         except ParameterError as error:

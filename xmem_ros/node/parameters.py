@@ -27,6 +27,8 @@ WHEN = {
     LIVE: 'at any time',
 }
 
+LEAST_SIZE = 16  # px, the network's stride
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -65,7 +67,7 @@ class MemoryParameters:
     prototypes: int = _is(128, 'Prototypes that one consolidation makes.', low=1, high=100_000)
     top_k: int = _is(30, 'Memory positions that each position of a frame reads.', low=1, high=1000)
     anchors_per_object: int = _is(
-        3, 'Frames kept for good for each object: its first seed and its latest corrections.', low=1, high=100
+        3, 'Frames kept for good for each object: its first seed and its latest corrections.', low=2, high=100
     )
     max_anchor_frames: int = _is(4, 'Room for frames kept for good, in whole frames.', low=1, high=254)
 
@@ -78,7 +80,8 @@ class Parameters:
     device: str = _is('auto', 'Where the network runs: auto (CUDA where there is one), cpu, cuda or cuda:N.')
     size: int = _is(
         -1,
-        'Shorter side that images are scaled to for the network. -1: 480 on CUDA, 240 on the CPU; 0: as they come.',
+        'Shorter side that images are scaled to for the network, 16 or more. -1: what suits the weights, 240 for '
+        'compact, 480 for xmem; 0: as they come.',
         low=-1,
         high=4096,
         unit='px',
@@ -176,6 +179,11 @@ def changed(current: Parameters, values: Mapping[str, Any]) -> Parameters:
             result = _with(result, group, _with(getattr(result, group), leaf, exact))
         else:
             result = _with(result, leaf, exact)
+    if 0 < result.size < LEAST_SIZE:
+        raise ParameterError(
+            f'size is {result.size}; allowed: {LEAST_SIZE} px or more, 0 (as the images come), '
+            '-1 (what suits the weights)'
+        )
     result.memory_config()
     return result
 

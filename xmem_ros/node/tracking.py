@@ -13,7 +13,7 @@ import numpy as np
 from xmem_ros.errors import FrameError, SeedError, UnknownObjectError
 from xmem_ros.node.conversions import rgb_from_image
 from xmem_ros.node.worker import Fate, Frame, History
-from xmem_ros.tracker import SeedMask, Tracker, TrackerConfig, pick_device
+from xmem_ros.tracker import SeedMask, Tracker, TrackerConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from xmem_ros.node.parameters import Parameters
     from xmem_ros.node.seed_messages import ObjectSeed
     from xmem_ros.tracker import StepResult
-
-SIZE_ON_CUDA, SIZE_ON_CPU = 480, 240
 
 _SELDOM: dict[str, Any] = {'throttle_duration_sec': 5.0}
 
@@ -49,12 +47,8 @@ class Log(Protocol):
 
 def make_tracker(parameters: Parameters) -> Tracker:
     """Load the weights onto the device; raises `WeightsError`, `DeviceError` or `ParameterError`."""
-    device = pick_device(parameters.device)
-    size = parameters.size
-    if size < 0:
-        size = SIZE_ON_CUDA if device.type == 'cuda' else SIZE_ON_CPU
     config = TrackerConfig(
-        size=size,
+        size=parameters.size,
         precision=parameters.precision,
         max_objects=parameters.max_objects,
         memory_every=parameters.memory_every,
@@ -63,7 +57,7 @@ def make_tracker(parameters: Parameters) -> Tracker:
         lost_after=parameters.lost_after,
         memory=parameters.memory_config(),
     )
-    return Tracker.from_weights(parameters.weights, device=device, config=config)
+    return Tracker.from_weights(parameters.weights, device=parameters.device, config=config)
 
 
 class Tracking:
