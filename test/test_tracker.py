@@ -224,6 +224,7 @@ def test_memory_is_known_before_the_first_frame_and_does_not_grow(network, scene
         ([SeedMask(np.ones((240, 432), bool), id=1)] * 2, SeedError, 'empty|twice'),
         ({str(i): np.eye(240, 432, i, dtype=bool) for i in range(5)}, SeedError, 'at most 4'),
         ({}, SeedError, 'no mask'),
+        (np.ones((240, 432), bool), SeedError, r'\{name: mask\}'),
         ({0: np.ones((240, 432), bool)}, SeedError, 'under 0'),
         ({1.5: np.ones((240, 432), bool)}, SeedError, 'under 1.5'),
     ],

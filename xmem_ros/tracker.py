@@ -304,6 +304,8 @@ class Tracker:
         """Everything that can be wrong with seeds is found here, before anything changes."""
         if isinstance(seeds, Mapping):
             seeds = [self._named_seed(key, mask) for key, mask in seeds.items()]
+        if not all(isinstance(seed, SeedMask) for seed in seeds):
+            raise SeedError('masks are given as {name: mask}, {id: mask} or a list of SeedMask')
         corrected = [seed.id for seed in seeds if seed.id]
         self._table.check_known(corrected)
         if len(set(corrected)) < len(corrected):

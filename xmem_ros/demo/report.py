@@ -72,6 +72,8 @@ class Report:
             ('dropped', f'{self.published - tracked} (the newest frame goes first)'),
             ('rate', f'{self.rate * tracked / self.published:.1f} frames/s'),
         ]
+        if tracked < self.published / 3:
+            rows.append(('', 'the camera outruns this machine: make demo RATE=5 slows it down'))
         delays = [frame.delay_ms for frame in self.tracked.values()]
         rows.append(('image to publish', f'{np.median(delays):.0f} ms median, {np.percentile(delays, 95):.0f} ms p95'))
         for name in self.names:

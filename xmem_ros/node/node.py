@@ -234,8 +234,11 @@ class XMemNode(ParameterNode):
 
         def apply() -> tuple[list[int], list[int]]:
             ids, labels = tracking.seed(frame, seeds)
-            if publishers is not None:
-                publishers.publish_seeds(header, request.seeds, ids, labels)
+            try:
+                if publishers is not None:
+                    publishers.publish_seeds(header, request.seeds, ids, labels)
+            except Exception:  # the objects are tracked by now, whoever hears of it
+                self.get_logger().error(f'the seeds cannot be published: {traceback.format_exc()}')
             return ids, labels
 
         ids, labels = worker.submit(apply, frame).result()
