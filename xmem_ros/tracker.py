@@ -10,8 +10,7 @@ Not thread-safe: one thread owns a tracker.
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from numbers import Integral
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xmem_ros.errors import DeviceError, FrameError, ParameterError, SeedError
+from xmem_ros.errors import FrameError, SeedError
 from xmem_ros.frames import FrameGeometry, image_to_tensor, mask_to_tensor, observe_labels
-from xmem_ros.memory.config import MemoryConfig
 from xmem_ros.memory.memory import Memory, near_mask
 from xmem_ros.memory.store import Positions, Store
 from xmem_ros.network.aggregation import aggregate
@@ -29,44 +27,9 @@ from xmem_ros.network.checkpoint import find_weights, load_network
 from xmem_ros.network.config import NetworkConfig
 from xmem_ros.network.model import STRIDE, EncodedImage, XMemNetwork
 from xmem_ros.objects import ObjectState, ObjectTable, TrackedObject
+from xmem_ros.seed_masks import SeedMask, check_seeds
 from xmem_ros.timing import StageTimer
-
-PRECISIONS = {'float32': torch.float32, 'float16': torch.float16, 'bfloat16': torch.bfloat16}
-AUTO_SIZE = -1
-
-
-@dataclass(frozen=True)
-class SeedMask:
-    """One object's mask in one frame."""
-
-    mask: np.ndarray  # H×W bool, or numbers: non-zero = object
-    name: str = ''
-    id: int = 0  # 0: a new object; otherwise the id to correct
-
-
-@dataclass(frozen=True)
-class TrackerConfig:
-    """Settings of a tracker."""
-
-    size: int = AUTO_SIZE  # px the frame's shorter side is scaled to; 0: as it comes; −1: what suits the weights
-    precision: str = 'auto'  # float32, float16, bfloat16; auto: float16 on CUDA, else float32
-    max_objects: int = 16
-    memory_every: int = 5  # frames between memory frames
-    min_area: int = 16  # px; a smaller mask counts as occluded
-    min_score: float = 0.6  # mean probability inside the mask; below it counts as occluded
-    lost_after: float = 5.0  # s of occlusion after which an object is LOST
-    memory: MemoryConfig = field(default_factory=MemoryConfig)
-
-    def __post_init__(self) -> None:
-        if self.size not in (AUTO_SIZE, 0) and self.size < STRIDE:
-            raise ParameterError(
-                f'size is {self.size}; it must be at least {STRIDE} px, 0 (as the frames come) or {AUTO_SIZE} (what '
-                'suits the weights)'
-            )
-        if self.precision != 'auto' and self.precision not in PRECISIONS:
-            raise ParameterError(f'precision is {self.precision!r}; it must be auto, {", ".join(PRECISIONS)}')
-        if self.memory_every < 1:
-            raise ParameterError(f'memory_every is {self.memory_every}; it must be at least 1')
+from xmem_ros.tracker_config import AUTO_SIZE, PRECISIONS, TrackerConfig, pick_device, with_size
 
 
 @dataclass(frozen=True)
@@ -80,33 +43,11 @@ class StepResult:
     probabilities: np.ndarray | None = None  # (1+O)×H×W float32, background first; only if asked for
 
 
-def pick_device(device: str | torch.device) -> torch.device:
-    """`auto` is CUDA where it is; raises `DeviceError` for a device that is asked for and absent."""
-    if str(device) == 'auto':
-        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise DeviceError(f'unknown device {device!r}; use auto, cpu, cuda or cuda:N') from error
-    if chosen.type == 'cuda':
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (chosen.index or 0) >= count:
-            raise DeviceError(
-                f'device {str(device)!r} was asked for, but this PyTorch ({torch.__version__}) sees {count} CUDA '
-                'device(s); install a CUDA build of torch for this machine, or use device cpu or auto'
-            )
-    return chosen
-
-
-def _with_size(config: TrackerConfig, network: NetworkConfig) -> TrackerConfig:
-    return replace(config, size=network.shorter_side) if config.size == AUTO_SIZE else config
-
-
 class Tracker:
     """Follows any number of objects, up to `config.max_objects`, through a stream of frames."""
 
     def __init__(self, network: XMemNetwork, config: TrackerConfig | None = None, device: str | torch.device = 'auto'):
-        self.config = _with_size(config or TrackerConfig(), network.config)
+        self.config = with_size(config or TrackerConfig(), network.config)
         self.device = pick_device(device)
         precision = self.config.precision
         if precision == 'auto':
@@ -152,7 +93,7 @@ class Tracker:
         """
         timer = StageTimer(self.device)
         geometry = self._check_frame(frame)
-        masks = self._check_seeds(seeds, geometry)
+        masks = check_seeds(seeds, geometry.image_size, self._table)
         self._frame += 1
         self._time = self._time + 1 / 30 if time is None else time
         if not self._table and not masks:
@@ -193,7 +134,7 @@ class Tracker:
         of a call or none: raises `SeedError`, `UnknownObjectError`, `FrameError`, and then nothing has changed.
         """
         geometry = self._check_frame(frame)
-        seeds = self._check_seeds(masks, geometry)
+        seeds = check_seeds(masks, geometry.image_size, self._table)
         if not seeds:
             raise SeedError('no mask was given; give at least one')
         if labels is not None and labels.shape != geometry.image_size:
@@ -274,7 +215,7 @@ class Tracker:
         from xmem_ros.network.config import XMEM
 
         network = network or XMEM
-        config = _with_size(config or TrackerConfig(), network)
+        config = with_size(config or TrackerConfig(), network)
         height, width = FrameGeometry.of(size, config.size).grid_size
         positions = config.memory.capacity(height * width)
         store = Store.bytes_for(positions, max_objects, network.key_dim, network.value_dim, dtype)
@@ -297,47 +238,6 @@ class Tracker:
         if self._geometry is not None and self._geometry.image_size == frame.shape[:2]:
             return self._geometry
         return FrameGeometry.of(frame.shape[:2], self.config.size)
-
-    def _check_seeds(
-        self, seeds: Mapping[str | int, np.ndarray] | Sequence[SeedMask], geometry: FrameGeometry
-    ) -> list[SeedMask]:
-        """Everything that can be wrong with seeds is found here, before anything changes."""
-        if isinstance(seeds, Mapping):
-            seeds = [self._named_seed(key, mask) for key, mask in seeds.items()]
-        if not all(isinstance(seed, SeedMask) for seed in seeds):
-            raise SeedError('masks are given as {name: mask}, {id: mask} or a list of SeedMask')
-        corrected = [seed.id for seed in seeds if seed.id]
-        self._table.check_known(corrected)
-        if len(set(corrected)) < len(corrected):
-            raise SeedError(f'an id is corrected twice in one call: {corrected}; give one mask for each object')
-        self._table.check_room(len(seeds) - len(corrected))
-        checked: list[SeedMask] = []
-        covered = np.zeros(geometry.image_size, bool)
-        for number, seed in reversed(list(enumerate(seeds, 1))):
-            who = f'seed {number}' + (f' ({seed.name!r})' if seed.name else '')
-            mask = np.asarray(seed.mask)
-            if mask.shape != geometry.image_size:
-                raise SeedError(
-                    f'{who}: its mask is {mask.shape}, but the frame is {geometry.image_size} (H, W); make them equal'
-                )
-            mask = (mask != 0) & ~covered
-            if not mask.any():
-                raise SeedError(
-                    f'{who}: its mask is empty (or covered by later ones); mark at least one pixel of the object'
-                )
-            covered |= mask
-            checked.append(SeedMask(mask, seed.name, seed.id))
-        return checked[::-1]
-
-    @staticmethod
-    def _named_seed(key: object, mask: np.ndarray) -> SeedMask:
-        if isinstance(key, str):
-            return SeedMask(mask, name=key)
-        if isinstance(key, Integral) and int(key) > 0:
-            return SeedMask(mask, id=int(key))
-        raise SeedError(
-            f'a mask is given under {key!r}: use a name for a new object, or the id (from 1) of a known one'
-        )
 
     def _prepare(self, geometry: FrameGeometry) -> None:
         """Allocate stores for this size of frame, or carry them over from another."""
@@ -495,4 +395,13 @@ class Tracker:
         return labels, objects
 
 
-__all__ = ['ObjectState', 'SeedMask', 'StepResult', 'TrackedObject', 'Tracker', 'TrackerConfig', 'pick_device']
+__all__ = [
+    'AUTO_SIZE',
+    'ObjectState',
+    'SeedMask',
+    'StepResult',
+    'TrackedObject',
+    'Tracker',
+    'TrackerConfig',
+    'pick_device',
+]

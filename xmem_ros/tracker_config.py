@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: MIT
+"""Settings of a tracker, and the device it runs on."""
+
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from xmem_ros.errors import DeviceError, ParameterError
+from xmem_ros.memory.config import MemoryConfig
+from xmem_ros.network.config import NetworkConfig
+from xmem_ros.network.model import STRIDE
+
+PRECISIONS = {'float32': torch.float32, 'float16': torch.float16, 'bfloat16': torch.bfloat16}
+AUTO_SIZE = -1
+
+
+@dataclass(frozen=True)
+class TrackerConfig:
+    """Settings of a tracker."""
+
+    size: int = AUTO_SIZE  # px the frame's shorter side is scaled to; 0: as it comes; −1: what suits the weights
+    precision: str = 'auto'  # float32, float16, bfloat16; auto: float16 on CUDA, else float32
+    max_objects: int = 16
+    memory_every: int = 5  # frames between memory frames
+    min_area: int = 16  # px; a smaller mask counts as occluded
+    min_score: float = 0.6  # mean probability inside the mask; below it counts as occluded
+    lost_after: float = 5.0  # s of occlusion after which an object is LOST
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
+
+    def __post_init__(self) -> None:
+        if self.size not in (AUTO_SIZE, 0) and self.size < STRIDE:
+            raise ParameterError(
+                f'size is {self.size}; it must be at least {STRIDE} px, 0 (as the frames come) or {AUTO_SIZE} (what '
+                'suits the weights)'
+            )
+        if self.precision != 'auto' and self.precision not in PRECISIONS:
+            raise ParameterError(f'precision is {self.precision!r}; it must be auto, {", ".join(PRECISIONS)}')
+        if self.memory_every < 1:
+            raise ParameterError(f'memory_every is {self.memory_every}; it must be at least 1')
+
+
+def with_size(config: TrackerConfig, network: NetworkConfig) -> TrackerConfig:
+    return replace(config, size=network.shorter_side) if config.size == AUTO_SIZE else config
+
+
+def pick_device(device: str | torch.device) -> torch.device:
+    """`auto` is CUDA where it is; raises `DeviceError` for a device that is asked for and absent."""
+    if str(device) == 'auto':
+        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise DeviceError(f'unknown device {device!r}; use auto, cpu, cuda or cuda:N') from error
+    if chosen.type == 'cuda':
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (chosen.index or 0) >= count:
+            raise DeviceError(
+                f'device {str(device)!r} was asked for, but this PyTorch ({torch.__version__}) sees {count} CUDA '
+                'device(s); install a CUDA build of torch for this machine, or use device cpu or auto'
+            )
+    return chosen
