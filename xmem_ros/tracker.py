@@ -15,19 +15,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from xmem_ros.errors import FrameError, SeedError
 from xmem_ros.frames import FrameGeometry, image_to_tensor, mask_to_tensor, observe_labels
-from xmem_ros.memory.memory import Memory, near_mask
-from xmem_ros.memory.store import Positions, Store
+from xmem_ros.memory.memory import Memory
+from xmem_ros.memory.store import Store
 from xmem_ros.network.aggregation import aggregate
 from xmem_ros.network.checkpoint import find_weights, load_network
 from xmem_ros.network.config import NetworkConfig
-from xmem_ros.network.model import STRIDE, EncodedImage, XMemNetwork
+from xmem_ros.network.model import EncodedImage, XMemNetwork
 from xmem_ros.objects import ObjectState, ObjectTable, TrackedObject
 from xmem_ros.seed_masks import SeedMask, check_seeds
+from xmem_ros.segmenter import Segmenter
 from xmem_ros.timing import StageTimer
 from xmem_ros.tracker_config import AUTO_SIZE, PRECISIONS, TrackerConfig, pick_device, with_size
 
@@ -55,9 +55,7 @@ class Tracker:
         self.dtype = PRECISIONS[precision]
         self.network = network.to(self.device).to(memory_format=torch.channels_last).eval()
         self._table = ObjectTable(self.config.max_objects)
-        self._memory: Memory | None = None
-        self._sensory: Tensor | None = None  # rows×CS×h×w, float32
-        self._geometry: FrameGeometry | None = None
+        self._segmenter = Segmenter(self.network, self.config, self.device, self.dtype)
         self._frame = self._last_memory_frame = 0
         self._time = 0.0
 
@@ -98,15 +96,15 @@ class Tracker:
         self._time = self._time + 1 / 30 if time is None else time
         if not self._table and not masks:
             return StepResult(np.zeros(geometry.image_size, np.uint8), [], [], timer.stop())
-        self._prepare(geometry)
+        self._segmenter.prepare(geometry)
         with timer('preprocess'):
             image = image_to_tensor(frame, geometry, self.device)
-        with timer('key'), self._autocast():
-            encoded = self.network.encode_image(image)
+        with timer('key'):
+            encoded = self._segmenter.encode(image)
         memorise = bool(masks) or self._frame - self._last_memory_frame >= self.config.memory_every
         existing, prob = list(self._table), None
         if set(existing) - {seed.id for seed in masks}:
-            prob = self._predict(encoded, existing, update=not last and not memorise, timer=timer)
+            prob = self._segmenter.predict(encoded, self._table.rows, update=not last and not memorise, timer=timer)
         with self._admitted(masks, geometry) as given:
             joint = self._merge(prob, existing, given)
             with timer('value'):
@@ -141,19 +139,19 @@ class Tracker:
             raise SeedError(
                 f'labels are {labels.shape}, the frame is {geometry.image_size}; both must be H×W of the same frame'
             )
-        if labels is not None and self._geometry is not None and geometry.grid_size != self._geometry.grid_size:
+        current = self._segmenter.geometry
+        if labels is not None and current is not None and geometry.grid_size != current.grid_size:
             raise SeedError(
-                f'the frame is {geometry.image_size} (H, W), but frames of {self._geometry.image_size} have come '
+                f'the frame is {geometry.image_size} (H, W), but frames of {current.image_size} have come '
                 'since; seed on one of those'
             )
-        self._prepare(geometry)
+        self._segmenter.prepare(geometry)
         image = image_to_tensor(frame, geometry, self.device)
-        with self._autocast():
-            encoded = self.network.encode_image(image)
+        encoded = self._segmenter.encode(image)
         existing, prob = list(self._table), None
         if set(existing) - {seed.id for seed in seeds}:
             if labels is None:
-                prob = self._predict(encoded, existing, update=False, count_usage=False)
+                prob = self._segmenter.predict(encoded, self._table.rows, update=False, count_usage=False)
             else:
                 prob = torch.stack(
                     [mask_to_tensor(labels == self._table.row(i) + 1, geometry, self.device) for i in existing]
@@ -169,17 +167,14 @@ class Tracker:
         wanted = list(dict.fromkeys(ids))
         self._table.check_known(wanted)
         for object_id in wanted:
-            row = self._table.remove(object_id)
-            if self._memory is not None:
-                self._memory.leave(row)
+            self._segmenter.leave(self._table.remove(object_id))
         return wanted
 
     @torch.inference_mode()
     def reset(self) -> None:
         """Forget everything; ids start again at 1."""
         self._table.clear()
-        if self._memory is not None:
-            self._memory.clear()
+        self._segmenter.clear()
         self._frame = self._last_memory_frame = 0
         self._time = 0.0
 
@@ -191,13 +186,13 @@ class Tracker:
     @property
     def memory_bytes(self) -> int:
         """Bytes that memory occupies on the device, full or empty."""
-        sensory = self._sensory.nbytes if self._sensory is not None else 0
-        return sensory + (self._memory.nbytes if self._memory is not None else 0)
+        return self._segmenter.nbytes
 
     @property
     def memory_elements(self) -> dict[str, int]:
         """Positions in use in working and in long-term memory."""
-        return self._memory.elements if self._memory is not None else {'working': 0, 'long_term': 0}
+        memory = self._segmenter.memory
+        return memory.elements if memory is not None else {'working': 0, 'long_term': 0}
 
     @staticmethod
     def memory_bytes_for(
@@ -224,45 +219,16 @@ class Tracker:
 
     # --- one frame's parts
 
-    def _autocast(self) -> contextlib.AbstractContextManager[object]:
-        if self.dtype == torch.float32:
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, dtype=self.dtype)
-
     def _check_frame(self, frame: np.ndarray) -> FrameGeometry:
         if not isinstance(frame, np.ndarray) or frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
             given = f'{frame.dtype} {frame.shape}' if isinstance(frame, np.ndarray) else type(frame).__name__
             raise FrameError(f'a frame must be a NumPy array H×W×3 of uint8 in RGB order; given: {given}')
         if min(frame.shape[:2]) < 1:
             raise FrameError(f'the frame is empty: {frame.shape}')
-        if self._geometry is not None and self._geometry.image_size == frame.shape[:2]:
-            return self._geometry
+        current = self._segmenter.geometry
+        if current is not None and current.image_size == frame.shape[:2]:
+            return current
         return FrameGeometry.of(frame.shape[:2], self.config.size)
-
-    def _prepare(self, geometry: FrameGeometry) -> None:
-        """Allocate stores for this size of frame, or carry them over from another."""
-        previous, self._geometry = self._geometry, geometry
-        if self._memory is not None and previous is not None and previous.grid_size == geometry.grid_size:
-            return
-        height, width = geometry.grid_size
-        net = self.network.config
-        old, old_sensory = self._memory, self._sensory
-        self._memory = Memory(
-            self.config.memory,
-            height * width,
-            self.config.max_objects,
-            net.key_dim,
-            net.value_dim,
-            self.device,
-            self.dtype if self.device.type == 'cuda' else torch.float32,
-        )
-        self._sensory = self.network.zero_sensory(1, self.config.max_objects, (height, width))
-        if self._sensory is not None:
-            self._sensory = self._sensory[0]
-        if old is not None:
-            self._memory.take_over(old)
-            if self._sensory is not None and old_sensory is not None:
-                self._sensory.copy_(F.interpolate(old_sensory, (height, width), mode='bilinear', align_corners=False))
 
     @contextlib.contextmanager
     def _admitted(self, seeds: list[SeedMask], geometry: FrameGeometry) -> Iterator[dict[int, Tensor]]:
@@ -270,7 +236,6 @@ class Tracker:
 
         Where the block raises, the new objects are gone again.
         """
-        assert self._memory is not None
         given, new = {}, []
         try:
             for seed in seeds:
@@ -278,46 +243,16 @@ class Tracker:
                 if not seed.id:
                     new.append(object_id)
                 given[object_id] = mask_to_tensor(seed.mask, geometry, self.device)
-            new_rows = [self._table.row(i) for i in new]
-            if new_rows:
-                self._memory.join(new_rows)
-                if self._sensory is not None:
-                    self._sensory[new_rows] = 0
+            self._segmenter.join([self._table.row(i) for i in new])
             yield given
         except BaseException:
             for object_id in new:
-                self._memory.leave(self._table.remove(object_id))
+                self._segmenter.leave(self._table.remove(object_id))
             raise
         for seed in seeds:
             if seed.id:
                 self._table.rename(seed.id, seed.name)
                 self._table.seen(seed.id, self._frame)
-
-    def _predict(
-        self,
-        encoded: EncodedImage,
-        ids: list[int],
-        *,
-        update: bool,
-        count_usage: bool = True,
-        timer: StageTimer | None = None,
-    ) -> Tensor:
-        """Find known objects in a frame: O×H×W probabilities at the working size, aggregated."""
-        assert self._memory is not None
-        timer = timer or StageTimer(self.device)
-        rows = [self._table.row(i) for i in ids]
-        with timer('match'):
-            height, width = encoded.key.shape[-2:]
-            query = encoded.key[0].flatten(1).T.contiguous()
-            selection = encoded.selection[0].flatten(1).T.contiguous()
-            read = self._memory.read(query, selection, rows, count_usage=count_usage)  # O×Q×CV
-            readout = read.transpose(1, 2).reshape(1, len(rows), -1, height, width)
-        with timer('decode'), self._autocast():
-            sensory = None if self._sensory is None else self._sensory[rows].unsqueeze(0)
-            logits, sensory = self.network.decode(encoded.features, readout, sensory, update)
-            if update and sensory is not None and self._sensory is not None:
-                self._sensory[rows] = sensory[0]
-            return aggregate(torch.sigmoid(logits[0]), 0)[1:]
 
     def _merge(self, prob: Tensor | None, existing: list[int], given: dict[int, Tensor]) -> Tensor:
         """Predictions and given masks → (1+O)×H×W at the padded working size, in order of id.
@@ -347,29 +282,10 @@ class Tracker:
         *,
         deep_update: list[int],
     ) -> None:
-        """Write a memory frame.
-
-        masks: O×H×W; given: id → mask of the objects seeded in it; deep_update: ids whose sensory memory takes the new
-        value in.
-        """
-        assert self._memory is not None
-        rows = self._table.rows
-        sensory = None if self._sensory is None else self._sensory[rows].unsqueeze(0)
-        with self._autocast():
-            value, sensory = self.network.encode_value(image, encoded.features[0], masks[None], sensory, True)
-        if sensory is not None and self._sensory is not None:
-            for i, object_id in enumerate(self._table):
-                if object_id in deep_update:
-                    self._sensory[self._table.row(object_id)] = sensory[0, i]
-        frame = Positions(
-            encoded.key[0].flatten(1).T,
-            encoded.shrinkage[0].flatten(1).T,
-            encoded.selection[0].flatten(1).T,
-            value[0].flatten(2).transpose(1, 2),
-            torch.ones(len(rows), value.shape[-1] * value.shape[-2], dtype=torch.bool, device=self.device),
-        )
-        seeded = {self._table.row(i): near_mask(mask, STRIDE) for i, mask in given.items()}
-        self._memory.add(frame, rows, seeded)
+        """Write a memory frame. masks: O×H×W in order of id; given, deep_update: by id; see `Segmenter.memorise`."""
+        seeded = {self._table.row(object_id): mask for object_id, mask in given.items()}
+        deep = [self._table.row(object_id) for object_id in deep_update]
+        self._segmenter.memorise(image, encoded, masks, self._table.rows, seeded=seeded, deep_update=deep)
         self._last_memory_frame = self._frame
 
     def _observe(self, joint: Tensor) -> tuple[np.ndarray, list[TrackedObject]]:

@@ -28,6 +28,7 @@ class ClipConfig:
     still_share: float = 1 / 3
     paste: float = 0.5  # chance that another object moves across the clip
     paste_labelled: float = 0.6  # chance that it is to be tracked, too; else it is a distractor
+    absence: float = 0.0  # chance that other footage is cut in after the first frame: every object is out of sight
     zoom: tuple[float, float] = (0.45, 1.25)  # output px per source px, for a source of 256 px
     colour: float = 0.3  # strength of the colour jitter
     blur: float = 0.15
@@ -78,6 +79,8 @@ class Clips(Dataset[tuple[Tensor, Tensor, Tensor]]):
             matrix = motion.at(step)
             images.append(_warp(source.frames[number], matrix, size, cv2.INTER_LINEAR, cv2.BORDER_REFLECT_101))
             labels.append(_warp(source.labels[number], matrix, size, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT))
+        if rng.random() < self.config.absence:
+            self._cut_in(images, labels, source, rng)
         if rng.random() < self.config.paste:
             labelled = rng.random() < self.config.paste_labelled
             self._paste(images, labels, 200 if labelled else 0, rng, own=source if rng.random() < 0.3 else None)
@@ -85,6 +88,24 @@ class Clips(Dataset[tuple[Tensor, Tensor, Tensor]]):
             images = [np.ascontiguousarray(image[:, ::-1]) for image in images]
             labels = [np.ascontiguousarray(label[:, ::-1]) for label in labels]
         return images, labels
+
+    def _cut_in(
+        self, images: list[np.ndarray], labels: list[np.ndarray], own: Footage, rng: np.random.Generator
+    ) -> None:
+        """Replace a stretch after the first frame by other footage, in which nothing is to be found."""
+        pool = [footage for footage in (self.videos or self.stills) if footage is not own]
+        if not pool:
+            return
+        other = pool[rng.integers(len(pool))]
+        begin = int(rng.integers(1, len(images)))
+        end = int(rng.integers(begin + 1, len(images) + 1))
+        picked = self._frame_numbers(len(other.frames), rng)
+        motion = _Motion.across(other.labels[picked[0]], self.config.size, rng, self.config, strength=0.25)
+        for step in range(begin, end):
+            matrix = motion.at(step)
+            frame = other.frames[picked[step]]
+            images[step] = _warp(frame, matrix, self.config.size, cv2.INTER_LINEAR, cv2.BORDER_REFLECT_101)
+            labels[step] = np.zeros_like(labels[step])
 
     def _frame_numbers(self, count: int, rng: np.random.Generator) -> list[int]:
         skip = int(rng.integers(1, self.config.max_skip + 1))
