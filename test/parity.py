@@ -62,7 +62,7 @@ def reference_settings(config: dict[str, int | bool]) -> TrackerConfig:
             long_term_elements=int(config['max_long_term_elements']),
             prototypes=int(config['num_prototypes']),
             top_k=int(config['top_k']),
-        ),
+        ).published(),
     )
 
 

@@ -6,23 +6,31 @@ import torch
 
 from xmem_ros.errors import ParameterError
 from xmem_ros.memory.config import MemoryConfig
-from xmem_ros.memory.consolidation import consolidate, least_used
+from xmem_ros.memory.consolidation import consolidate
 from xmem_ros.memory.matching import memory_rows, query_rows, readout, topk_affinity
 from xmem_ros.memory.memory import Memory
 from xmem_ros.memory.store import Positions
+from xmem_ros.memory.usage import most_worth
 
 CK, CV, HW = 6, 5, 12
 
 
 def frame(objects: int, seed: int, positions: int = HW) -> Positions:
     g = torch.Generator().manual_seed(seed)
-    return Positions(
+    return Positions.fresh(
         torch.randn(positions, CK, generator=g),
         1 + torch.rand(positions, 1, generator=g),
         torch.rand(positions, CK, generator=g),
         torch.randn(objects, positions, CV, generator=g),
-        torch.ones(objects, positions, dtype=torch.bool),
     )
+
+
+def read(m: Memory, q: tuple[torch.Tensor, torch.Tensor], rows: list[int], *, count: bool = True) -> torch.Tensor:
+    """Read, and count it as if every object covered the whole query."""
+    out, readings = m.read(*q, rows)
+    if count:
+        m.count(readings, rows, torch.ones(len(rows), len(q[0])))
+    return out
 
 
 def query(seed: int, count: int = 7) -> tuple[torch.Tensor, torch.Tensor]:
@@ -76,20 +84,20 @@ def test_a_read_finds_what_was_written() -> None:
     m = memory(top_k=1)
     m.join([0, 2])
     f = frame(2, 0)
-    m.add(f, [0, 2], seeded([0, 2]))
-    out = m.read(f.key, torch.ones(HW, CK), [0, 2])
+    m.add(f, seeded([0, 2]))
+    out = read(m, (f.key, torch.ones(HW, CK)), [0, 2])
     assert torch.allclose(out, f.values, atol=1e-6)
 
 
 def test_nothing_is_allocated_after_the_start_and_sizes_are_bounded() -> None:
     m = memory()
     m.join([0])
-    m.add(frame(1, 0), [0], seeded([0]))
+    m.add(frame(1, 0), seeded([0]))
     pointers = [t.data_ptr() for t in (*m.store._shared, *m.store._per_row)]
     seen = set()
     for i in range(1, 60):
-        m.read(*query(i), [0])
-        m.add(frame(1, i), [0])
+        read(m, query(i), [0])
+        m.add(frame(1, i))
         seen.add((m.elements['working'], m.elements['long_term']))
         assert m.elements['working'] <= 4 * HW
         assert m.elements['long_term'] <= 20
@@ -101,37 +109,40 @@ def test_the_first_frame_stays() -> None:
     m = memory()
     m.join([0])
     first = frame(1, 0)
-    m.add(first, [0], seeded([0]))
+    m.add(first, seeded([0]))
     for i in range(1, 30):
-        m.read(*query(i), [0])
-        m.add(frame(1, i), [0])
-    assert torch.equal(m.store.key[m.anchors.used], first.key)
-    assert torch.equal(m.store.values[0, m.anchors.used], first.values[0])
+        read(m, query(i), [0])
+        m.add(frame(1, i))
+    assert torch.equal(m.store.key[m.anchors.arena.used], first.key)
+    assert torch.equal(m.store.values[0, m.anchors.arena.used], first.values[0])
 
 
 def test_without_long_term_memory_the_oldest_working_frame_goes() -> None:
     m = memory(long_term=False)
     m.join([0])
-    m.add(frame(1, 0), [0], seeded([0]))
+    m.add(frame(1, 0), seeded([0]))
     for i in range(1, 10):
-        m.add(frame(1, i), [0])
+        m.add(frame(1, i))
     assert m.elements == {'working': 4 * HW, 'long_term': 0}
     assert torch.equal(m.store.key[m.ring.used][-HW:], frame(1, 9).key)
 
 
-def test_eviction_drops_exactly_as_many_as_asked_ties_included() -> None:
+def test_exactly_as_many_are_kept_as_asked_ties_included() -> None:
     score = torch.tensor([1.0, 0.0, 0.0, 0.0, 2.0])
-    assert least_used(score, 2).numel() == 3
-    assert {0, 4} <= set(least_used(score, 2).tolist())
-    assert least_used(score, 0).tolist() == [0, 1, 2, 3, 4]
-    assert least_used(score, 9).numel() == 0
+    assert most_worth(score, 3).numel() == 3
+    assert {0, 4} <= set(most_worth(score, 3).tolist())
+    assert sorted(most_worth(score, 9).tolist()) == [0, 1, 2, 3, 4]
+    assert most_worth(score, 0).numel() == 0
+    owner = torch.tensor([-1, 0, 0, -1, 3], dtype=torch.int16)
+    for count in range(6):
+        assert most_worth(score, count, owner, 2).numel() == count
 
 
 def test_consolidation_averages_only_what_an_object_has() -> None:
     candidates = frame(2, 0)
     candidates.valid[1, : HW // 2] = False
     candidates.values[1, : HW // 2] = float('nan')  # never written, never to be read
-    made = consolidate(candidates, torch.arange(HW, dtype=torch.float32), 4)
+    made = consolidate(candidates, torch.tensor([11, 10, 9, 8]))
     assert made.key.shape == (4, CK)
     assert torch.equal(made.key, candidates.key[[11, 10, 9, 8]])
     similarity = (
@@ -144,22 +155,22 @@ def test_consolidation_averages_only_what_an_object_has() -> None:
 def test_adding_an_object_only_appends_and_removing_it_leaves_the_others_identical() -> None:
     m = memory()
     m.join([0])
-    m.add(frame(1, 0), [0], seeded([0]))
-    m.add(frame(1, 1), [0])
-    before = [t.clone() for t in (m.store.key, m.store.values[0], m.store.use[0])]
-    used = [m.anchors.used, m.ring.used]
-    m.read(*query(1), [0], count_usage=False)
+    m.add(frame(1, 0), seeded([0]))
+    m.add(frame(1, 1))
+    before = [t.clone() for t in (m.store.key, m.store.values[0], m.store.use)]
+    used = [m.anchors.arena.used, m.ring.used]
+    read(m, query(1), [0], count=False)
     m.join([1])
-    m.add(frame(2, 2), [0, 1], seeded([1]))
+    m.add(frame(2, 2), seeded([1]))
     for span in used:
-        for tensor, old in zip((m.store.key, m.store.values[0], m.store.use[0]), before, strict=True):
+        for tensor, old in zip((m.store.key, m.store.values[0], m.store.use), before, strict=True):
             assert torch.equal(tensor[span], old[span])
     assert not m.store.valid[1, used[1]].any()
-    m.read(*query(2), [0, 1])
+    read(m, query(2), [0, 1])
     arenas = m.store.arenas
-    plain = [(t[a.used].clone()) for a in arenas for t in (m.store.key, m.store.values[0], m.store.use[0])]
+    plain = [(t[a.used].clone()) for a in arenas for t in (m.store.key, m.store.values[0], m.store.use)]
     m.leave(1)
-    now = [t[a.used] for a in arenas for t in (m.store.key, m.store.values[0], m.store.use[0])]
+    now = [t[a.used] for a in arenas for t in (m.store.key, m.store.values[0], m.store.use)]
     assert all(torch.equal(a, b) for a, b in zip(now, plain, strict=True))
     assert m.rows == [0]
     assert not m.store.valid[1].any()
@@ -168,13 +179,13 @@ def test_adding_an_object_only_appends_and_removing_it_leaves_the_others_identic
 def test_a_later_object_is_read_only_where_it_has_values() -> None:
     m = memory(top_k=30)
     m.join([0])
-    m.add(frame(1, 0), [0], seeded([0]))
+    m.add(frame(1, 0), seeded([0]))
     m.join([3])
     late = frame(2, 1)
-    m.add(late, [0, 3], seeded([3]))
+    m.add(late, seeded([3]))
     q, e = query(0)
     weights = torch.softmax(query_rows(q, e) @ memory_rows(late.key, late.shrinkage).T, 1)
-    assert torch.allclose(m.read(q, e, [0, 3])[1], weights @ late.values[1], atol=1e-5)
+    assert torch.allclose(read(m, (q, e), [0, 3])[1], weights @ late.values[1], atol=1e-5)
 
 
 def test_keys_and_values_stay_aligned_for_late_objects_through_consolidation_and_eviction() -> None:
@@ -188,14 +199,14 @@ def test_keys_and_values_stay_aligned_for_late_objects_through_consolidation_and
 
     m = memory(prototypes=5, long_term_elements=11)
     m.join([0])
-    m.add(linked(1, 0), [0], seeded([0]))
+    m.add(linked(1, 0), seeded([0]))
     for i in range(1, 40):
         if i == 7:
             m.join([1])
         rows = m.rows
-        m.read(*query(i), rows)
-        m.add(linked(len(rows), i), rows, seeded([1]) if i == 7 else None)
-    for arena in (m.anchors, m.ring):
+        read(m, query(i), rows)
+        m.add(linked(len(rows), i), seeded([1]) if i == 7 else None)
+    for arena in (m.anchors.arena, m.ring):
         for row in (0, 1):
             valid = m.store.valid[row, arena.used]
             expected = m.store.key[arena.used] @ probe * (row + 1)
@@ -213,11 +224,11 @@ def test_more_anchors_than_fit_are_thinned_not_lost() -> None:
         m.join([row])
         near = torch.zeros(HW, dtype=torch.bool)
         near[row : row + 3] = True
-        m.add(frame(row + 1, row), list(range(row + 1)), {row: near})
-    assert m.anchors.size <= 2 * HW
-    assert len(m.anchor_frames) == 8
-    assert all(f.positions > 0 for f in m.anchor_frames)
-    assert all(m.store.valid[row, m.anchors.used].any() for row in range(8))
+        m.add(frame(row + 1, row), {row: near})
+    assert m.anchors.arena.size <= 2 * HW
+    assert len(m.anchors.frames) == 8
+    assert all(f.positions > 0 for f in m.anchors.frames)
+    assert all(m.store.valid[row, m.anchors.arena.used].any() for row in range(8))
 
 
 def test_more_anchors_than_positions_do_not_fail() -> None:
@@ -227,30 +238,30 @@ def test_more_anchors_than_positions_do_not_fail() -> None:
     m = Memory(config, 1, 6, CK, CV, torch.device('cpu'), torch.float32)
     for row in range(6):
         m.join([row])
-        m.add(frame(row + 1, row, positions=1), list(range(row + 1)), {row: torch.ones(1, dtype=torch.bool)})
-    assert m.anchors.size == 2
-    assert m.read(*query(0), m.rows).shape == (6, 7, CV)
+        m.add(frame(row + 1, row, positions=1), {row: torch.ones(1, dtype=torch.bool)})
+    assert m.anchors.arena.size == 2
+    assert read(m, query(0), m.rows).shape == (6, 7, CV)
 
 
 def test_old_corrections_become_working_frames_and_the_first_seed_stays() -> None:
     m = memory(anchors_per_object=2, max_anchor_frames=4)
     m.join([0])
     for i in range(4):
-        m.add(frame(1, i), [0], seeded([0]))
-    assert len(m.anchor_frames) == 2
-    assert torch.equal(m.store.key[m.anchors.used], torch.cat([frame(1, 0).key, frame(1, 3).key]))
+        m.add(frame(1, i), seeded([0]))
+    assert len(m.anchors.frames) == 2
+    assert torch.equal(m.store.key[m.anchors.arena.used], torch.cat([frame(1, 0).key, frame(1, 3).key]))
     assert len(m.ring_frames) >= 1
 
 
 def test_what_a_removed_object_alone_had_goes_with_it() -> None:
     m = memory()
     m.join([1])
-    m.add(frame(1, 0), [1], seeded([1]))
+    m.add(frame(1, 0), seeded([1]))
     m.join([0])
-    m.add(frame(2, 1), [1, 0], seeded([0]))
+    m.add(frame(2, 1), seeded([0]))
     m.leave(1)
     assert m.elements['working'] == HW
-    assert torch.equal(m.store.key[m.anchors.used], frame(2, 1).key)
+    assert torch.equal(m.store.key[m.anchors.arena.used], frame(2, 1).key)
 
 
 def test_limits_that_make_no_sense_are_refused() -> None:

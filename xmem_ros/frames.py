@@ -62,6 +62,12 @@ class FrameGeometry:
         """h, w of keys and values, at stride 16."""
         return self.padded_size[0] // STRIDE, self.padded_size[1] // STRIDE
 
+    @property
+    def scale(self) -> float:
+        """Working pixels for each pixel of the image."""
+        (height, width), (rows, columns) = self.working_size, self.image_size
+        return height * width / (rows * columns)
+
     def to_image(self, planes: Tensor) -> Tensor:
         """C×H×W at the padded working size → C×H×W at the image's size."""
         left, _, top, _ = self.padding

@@ -10,6 +10,7 @@ from torch import Tensor
 from xmem_ros.frames import FrameGeometry
 from xmem_ros.memory.memory import Memory, near_mask
 from xmem_ros.memory.store import Positions
+from xmem_ros.memory.usage import owners
 from xmem_ros.network.aggregation import aggregate
 from xmem_ros.network.model import STRIDE, EncodedImage, XMemNetwork
 from xmem_ros.timing import StageTimer
@@ -102,14 +103,29 @@ class Segmenter:
             height, width = encoded.key.shape[-2:]
             query = encoded.key[0].flatten(1).T.contiguous()
             selection = encoded.selection[0].flatten(1).T.contiguous()
-            read = self.memory.read(query, selection, rows, count_usage=count_usage)  # O×Q×CV
+            read, readings = self.memory.read(query, selection, rows)  # O×Q×CV
             readout = read.transpose(1, 2).reshape(1, len(rows), -1, height, width)
         with timer('decode'), self._autocast():
             sensory = None if self.sensory is None else self.sensory[rows].unsqueeze(0)
             logits, sensory = self.network.decode(encoded.features, readout, sensory, update)
             if update and sensory is not None and self.sensory is not None:
                 self.sensory[rows] = sensory[0]
-            return aggregate(torch.sigmoid(logits[0]), 0)[1:]
+            prob = aggregate(torch.sigmoid(logits[0]), 0)[1:]
+        if count_usage:
+            with timer('match'):
+                seen = prob * self.visible(prob)[:, None, None]
+                self.memory.count(readings, rows, F.avg_pool2d(seen[None], STRIDE)[0].flatten(1))
+        return prob
+
+    def visible(self, prob: Tensor) -> Tensor:
+        """O×H×W probabilities → O bool, whether an object's mask is large and sure enough to be believed."""
+        assert self.geometry is not None
+        best, plane = torch.cat([1 - prob.sum(0, keepdim=True), prob]).max(0)
+        planes = torch.arange(1, prob.shape[0] + 1, device=prob.device)
+        inside = plane == planes[:, None, None]
+        area = inside.sum((1, 2))
+        score = (best * inside).sum((1, 2)) / area.clamp_min(1)
+        return (area >= max(self.config.min_area * self.geometry.scale, 1)) & (score >= self.config.min_score)
 
     def memorise(
         self,
@@ -127,6 +143,12 @@ class Segmenter:
         whose sensory state takes the new value in.
         """
         assert self.memory is not None
+        visible = self.visible(masks)
+        for i, row in enumerate(rows):
+            if row in seeded:
+                visible[i] = True
+        if self.config.memory.guard:
+            masks = masks * visible[:, None, None]
         sensory = None if self.sensory is None else self.sensory[rows].unsqueeze(0)
         with self._autocast():
             value, sensory = self.network.encode_value(image, encoded.features[0], masks[None], sensory, True)
@@ -134,14 +156,14 @@ class Segmenter:
             for i, row in enumerate(rows):
                 if row in deep_update:
                     self.sensory[row] = sensory[0, i]
-        frame = Positions(
+        frame = Positions.fresh(
             encoded.key[0].flatten(1).T,
             encoded.shrinkage[0].flatten(1).T,
             encoded.selection[0].flatten(1).T,
             value[0].flatten(2).transpose(1, 2),
-            torch.ones(len(rows), value.shape[-1] * value.shape[-2], dtype=torch.bool, device=self.device),
+            owners(F.avg_pool2d((masks * visible[:, None, None])[None], STRIDE)[0].flatten(1), rows),
         )
-        self.memory.add(frame, rows, {row: near_mask(mask, STRIDE) for row, mask in seeded.items()})
+        self.memory.add(frame, {row: near_mask(mask, STRIDE) for row, mask in seeded.items()})
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         if self.dtype == torch.float32:

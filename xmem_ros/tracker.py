@@ -47,15 +47,15 @@ class Tracker:
     """Follows any number of objects, up to `config.max_objects`, through a stream of frames."""
 
     def __init__(self, network: XMemNetwork, config: TrackerConfig | None = None, device: str | torch.device = 'auto'):
-        self.config = with_size(config or TrackerConfig(), network.config)
+        config = with_size(config or TrackerConfig(), network.config)
         self.device = pick_device(device)
-        precision = self.config.precision
+        precision = config.precision
         if precision == 'auto':
             precision = 'float16' if self.device.type == 'cuda' else 'float32'
         self.dtype = PRECISIONS[precision]
         self.network = network.to(self.device).to(memory_format=torch.channels_last).eval()
-        self._table = ObjectTable(self.config.max_objects)
-        self._segmenter = Segmenter(self.network, self.config, self.device, self.dtype)
+        self._table = ObjectTable(config.max_objects)
+        self._segmenter = Segmenter(self.network, config, self.device, self.dtype)
         self._frame = self._last_memory_frame = 0
         self._time = 0.0
 
@@ -177,6 +177,15 @@ class Tracker:
         self._segmenter.clear()
         self._frame = self._last_memory_frame = 0
         self._time = 0.0
+
+    @property
+    def config(self) -> TrackerConfig:
+        """Settings. Only `memory_every`, `min_area`, `min_score` and `lost_after` may be set to others later on."""
+        return self._segmenter.config
+
+    @config.setter
+    def config(self, config: TrackerConfig) -> None:
+        self._segmenter.config = config
 
     @property
     def objects(self) -> list[TrackedObject]:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Limits of the memory; the defaults are the published ones."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from xmem_ros.errors import ParameterError
+from xmem_ros.memory.usage import POLICIES
 
 
 @dataclass(frozen=True)
@@ -18,11 +19,17 @@ class MemoryConfig:
     top_k: int = 30
     anchors_per_object: int = 3  # its first seed and its latest corrections
     max_anchor_frames: int = 4  # whole frames' worth of positions for anchors
+    usage: str = 'own'  # what counts as usage of a position; see `usage`
+    quotas: bool = True  # whether each object, and the background, has its share of long-term memory
+    guard: bool = True  # whether an object that is not visible is memorised as absent, whatever was guessed
 
     def __post_init__(self) -> None:
+        if self.usage not in POLICIES:
+            raise ParameterError(f'memory.usage is {self.usage!r}; it must be {" or ".join(POLICIES)}')
         for f in fields(self):
-            if f.name != 'long_term' and getattr(self, f.name) < 1:
-                raise ParameterError(f'memory.{f.name} is {getattr(self, f.name)}; it must be at least 1')
+            value = getattr(self, f.name)
+            if isinstance(value, int) and not isinstance(value, bool) and value < 1:
+                raise ParameterError(f'memory.{f.name} is {value}; it must be at least 1')
         if self.anchors_per_object < 2:
             raise ParameterError(
                 f'memory.anchors_per_object is {self.anchors_per_object}; it must be at least 2: '
@@ -38,6 +45,10 @@ class MemoryConfig:
                 f'memory.prototypes ({self.prototypes}) must not exceed '
                 f'memory.long_term_elements ({self.long_term_elements})'
             )
+
+    def published(self) -> 'MemoryConfig':
+        """The same sizes with the policy of the paper."""
+        return replace(self, usage='all', quotas=False, guard=False)
 
     @property
     def ring_frames(self) -> int:

@@ -6,16 +6,16 @@ from torch import Tensor
 
 from xmem_ros.memory.matching import memory_rows, query_rows
 from xmem_ros.memory.store import Positions
+from xmem_ros.memory.usage import UNREAD
 
 
-def consolidate(candidates: Positions, score: Tensor, prototypes: int) -> Positions:
-    """Choose the most used candidates and give each what the candidates around it hold.
+def consolidate(candidates: Positions, chosen: Tensor, *, inherit: bool = False) -> Positions:
+    """Give each chosen candidate what the candidates around it hold.
 
-    candidates: n positions; score: n, their usage; prototypes: how many to make (all n where fewer are there). A
-    prototype's key is its candidate's own; its values and shrinkage are averages over all candidates, weighted by the
-    softmax of their similarity to it. An object's average runs over the candidates that it has values for.
+    candidates: n positions; chosen: P offsets. A prototype's key is its candidate's own; its values and shrinkage are
+    averages over all candidates, weighted by the softmax of their similarity to it. An object's average runs over the
+    candidates that it has values for. inherit: whether a prototype goes on with its candidate's usage or begins anew.
     """
-    chosen = score.topk(min(prototypes, score.numel())).indices
     key, selection = candidates.key[chosen], candidates.selection[chosen]
     similarity = query_rows(key, selection) @ memory_rows(candidates.key, candidates.shrinkage).T  # P×n
     shrinkage = torch.softmax(similarity, 1) @ candidates.shrinkage
@@ -27,13 +27,6 @@ def consolidate(candidates: Positions, score: Tensor, prototypes: int) -> Positi
         affinity = torch.softmax(allowed, 1).nan_to_num(0.0)
         held = candidates.values[i].float().masked_fill(~candidates.valid[i][:, None], 0.0)
         values[i] = affinity @ held
-    return Positions(key, shrinkage, selection, values, valid)
-
-
-def least_used(score: Tensor, count: int) -> Tensor:
-    """Offsets that survive when exactly `count` of the least used positions go, ascending."""
-    if count <= 0:
-        return torch.arange(score.numel(), device=score.device)
-    if count >= score.numel():
-        return torch.empty(0, dtype=torch.int64, device=score.device)
-    return score.topk(score.numel() - count).indices.sort().values
+    use = candidates.use[chosen] if inherit else torch.zeros_like(candidates.use[chosen])
+    life = candidates.life[chosen] if inherit else torch.full_like(candidates.life[chosen], UNREAD)
+    return Positions(key, shrinkage, selection, values, valid, candidates.owner[chosen], use, life)

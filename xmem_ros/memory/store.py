@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from xmem_ros.memory.matching import memory_rows
+from xmem_ros.memory.usage import BACKGROUND, UNREAD
 
 
 @dataclass
@@ -34,13 +35,52 @@ class Arena:
 
 @dataclass
 class Positions:
-    """What one call appends: n positions."""
+    """n positions outside the store: what a call appends or takes out."""
 
     key: Tensor  # n×CK, float32
     shrinkage: Tensor  # n×1, float32
     selection: Tensor  # n×CK, float32
     values: Tensor  # O×n×CV
     valid: Tensor  # O×n bool, which of them an object has
+    owner: Tensor  # n int16, row of the object that they show, or BACKGROUND
+    use: Tensor  # n, affinity that queries gave them
+    life: Tensor  # n, reads in which they could have been used
+
+    @classmethod
+    def fresh(
+        cls, key: Tensor, shrinkage: Tensor, selection: Tensor, values: Tensor, owner: Tensor | None = None
+    ) -> 'Positions':
+        """Positions of a new memory frame: every object has values for all of them, and none was read."""
+        n, device = key.shape[0], key.device
+        if owner is None:
+            owner = torch.full((n,), BACKGROUND, dtype=torch.int16, device=device)
+        valid = torch.ones(values.shape[:2], dtype=torch.bool, device=device)
+        return cls(
+            key,
+            shrinkage,
+            selection,
+            values,
+            valid,
+            owner,
+            torch.zeros(n, device=device),
+            torch.full((n,), UNREAD, device=device),
+        )
+
+    def __len__(self) -> int:
+        return self.key.shape[0]
+
+    def select(self, kept: Tensor) -> 'Positions':
+        """Only some of them, by offsets."""
+        return Positions(
+            self.key[kept],
+            self.shrinkage[kept],
+            self.selection[kept],
+            self.values[:, kept],
+            self.valid[:, kept],
+            self.owner[kept],
+            self.use[kept],
+            self.life[kept],
+        )
 
 
 class Store:
@@ -62,8 +102,9 @@ class Store:
         self.shrinkage = torch.empty(n, 1, device=device)
         self.selection = torch.empty(n, key_dim, device=device)
         self.augmented = torch.empty(n, 2 * key_dim + 1, device=device)
+        self.owner = torch.empty(n, device=device, dtype=torch.int16)
+        self.use = torch.empty(n, device=device)
         self.life = torch.empty(n, device=device)
-        self.use = torch.empty(rows, n, device=device)
         # zeros: what was never written is read with weight 0, and 0 · NaN is NaN
         self.values = torch.zeros(rows, n, value_dim, device=device, dtype=value_dtype)
         self.valid = torch.zeros(rows, n, device=device, dtype=torch.bool)
@@ -71,8 +112,8 @@ class Store:
     @staticmethod
     def bytes_for(positions: int, rows: int, key_dim: int, value_dim: int, value_dtype: torch.dtype) -> int:
         """Bytes that a store of that many positions and rows takes."""
-        shared = 4 * (4 * key_dim + 3)
-        per_row = 4 + value_dim * value_dtype.itemsize + 1
+        shared = 4 * (4 * key_dim + 4) + 2
+        per_row = value_dim * value_dtype.itemsize + 1
         return positions * (shared + rows * per_row)
 
     @property
@@ -82,11 +123,11 @@ class Store:
 
     @property
     def _shared(self) -> tuple[Tensor, ...]:
-        return self.key, self.shrinkage, self.selection, self.augmented, self.life
+        return self.key, self.shrinkage, self.selection, self.augmented, self.owner, self.use, self.life
 
     @property
     def _per_row(self) -> tuple[Tensor, ...]:
-        return self.use, self.values, self.valid
+        return self.values, self.valid
 
     def append(self, arena: Arena, new: Positions, rows: list[int]) -> None:
         """Write n positions at the end of an arena; `rows` are the objects' rows, in the order of `new.values`."""
@@ -98,8 +139,9 @@ class Store:
         self.shrinkage[where] = new.shrinkage
         self.selection[where] = new.selection
         self.augmented[where] = memory_rows(new.key, new.shrinkage)
-        self.life[where] = 1e-7  # as published: no division by zero before the first read
-        self.use[:, where] = 0
+        self.owner[where] = new.owner
+        self.use[where] = new.use
+        self.life[where] = new.life
         self.valid[:, where] = False
         for i, row in enumerate(rows):
             self.values[row, where] = new.values[i].to(self.values.dtype)
@@ -114,6 +156,9 @@ class Store:
             self.selection[where].clone(),
             torch.stack([self.values[row, where] for row in rows]),
             torch.stack([self.valid[row, where] for row in rows]),
+            self.owner[where].clone(),
+            self.use[where].clone(),
+            self.life[where].clone(),
         )
 
     def keep(self, arena: Arena, kept: Tensor, rows: list[int]) -> None:
@@ -133,4 +178,4 @@ class Store:
     def clear_row(self, row: int) -> None:
         """Forget an object: its row can be given away again."""
         self.valid[row] = False
-        self.use[row] = 0
+        self.owner[self.owner == row] = BACKGROUND

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: MIT
+"""Anchors: frames that stay, each object's first seed and its latest corrections."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from xmem_ros.memory.store import Arena, Positions, Store
+
+
+@dataclass(eq=False)
+class AnchorFrame:
+    """An anchor's place in its arena."""
+
+    positions: int
+    near: Tensor  # n bool, positions in and around the objects whose seed this frame is
+    rows: list[int] = field(default_factory=list)  # those objects
+    first: set[int] = field(default_factory=set)  # those of them for which it is the first seed
+
+
+class Anchors:
+    """The arena of anchors and which frame is whose.
+
+    Arguments:
+        store, arena: where they are kept.
+        per_object: an object's first seed and its latest corrections, at most.
+        demote: takes a frame that is no longer anybody's anchor.
+    """
+
+    def __init__(self, store: Store, arena: Arena, per_object: int, demote: Callable[[Positions], None]):
+        self.store, self.arena, self.per_object, self._demoted = store, arena, per_object, demote
+        self.frames: list[AnchorFrame] = []
+
+    def add(self, frame: Positions, seeded: dict[int, Tensor], rows: list[int]) -> None:
+        """Keep a frame in which objects were seeded.
+
+        seeded: row → n bool, positions in and around that object; rows: all objects, in the order of `frame.values`.
+        """
+        known = {row for entry in self.frames for row in entry.rows}
+        near = torch.stack(list(seeded.values())).any(0)
+        entry = AnchorFrame(len(frame), near, list(seeded), {row for row in seeded if row not in known})
+        self._release_old_corrections(list(seeded), rows)
+        self._make_room(entry.positions, rows)
+        if entry.positions > self.arena.free:
+            kept = spread(near.nonzero().flatten(), self._share())
+            frame, entry.positions, entry.near = frame.select(kept), kept.numel(), near[kept]
+            self._make_room(entry.positions, rows)
+        if entry.positions > self.arena.free:  # more anchors than positions: frames of a few pixels
+            self._demoted(frame)
+            return
+        self.store.append(self.arena, frame, rows)
+        self.frames.append(entry)
+
+    def leave(self, row: int, rows: list[int]) -> None:
+        """An object is gone; `rows` are the others. What only it had values for goes."""
+        for entry in self.frames:
+            if row in entry.rows:
+                entry.rows.remove(row)
+            entry.first.discard(row)
+        for entry in [f for f in self.frames if not f.rows]:
+            begin = self.arena.start + self._offset(entry)
+            if not self.store.valid[rows, begin : begin + entry.positions].any():
+                self._remove(entry, rows)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.frames, self.arena.size = [], 0
+
+    def take_over(self, other: 'Anchors', rows: list[int]) -> None:
+        """Carry another memory's anchors over, thinned where they do not fit."""
+        share = max(self.arena.capacity // max(len(other.frames), 1), 1)
+        begin = other.arena.start
+        for entry in other.frames:
+            positions = other.store.take(slice(begin, begin + entry.positions), rows)
+            begin += entry.positions
+            wanted = entry.near.nonzero().flatten() if entry.positions > share else torch.arange(entry.positions)
+            kept = spread(wanted, share).to(entry.near.device)
+            self.store.append(self.arena, positions.select(kept), rows)
+            self.frames.append(AnchorFrame(kept.numel(), entry.near[kept], list(entry.rows), set(entry.first)))
+
+    def _share(self) -> int:
+        """Positions that one anchor may keep when they no longer fit as whole frames."""
+        return max(self.arena.capacity // (len(self.frames) + 1), 1)
+
+    def _release_old_corrections(self, seeded: list[int], rows: list[int]) -> None:
+        """Before a new correction: an object's oldest corrections past its limit become ordinary working frames."""
+        for row in seeded:
+            corrections = [f for f in self.frames if row in f.rows and row not in f.first]
+            for entry in corrections[: max(len(corrections) - self.per_object + 2, 0)]:
+                entry.rows.remove(row)
+        for entry in [f for f in self.frames if not f.rows]:
+            self._demote(entry, rows)
+
+    def _demote(self, entry: AnchorFrame, rows: list[int]) -> None:
+        begin = self.arena.start + self._offset(entry)
+        frame = self.store.take(slice(begin, begin + entry.positions), rows)
+        self._remove(entry, rows)
+        self._demoted(frame)
+
+    def _offset(self, entry: AnchorFrame) -> int:
+        return sum(f.positions for f in self.frames[: self.frames.index(entry)])
+
+    def _remove(self, entry: AnchorFrame, rows: list[int]) -> None:
+        self._keep_of(entry, torch.empty(0, dtype=torch.int64), rows)
+        self.frames.remove(entry)
+
+    def _make_room(self, positions: int, rows: list[int]) -> None:
+        """Until there is room, demote frames that are nobody's anchor any more, then thin the oldest."""
+        for entry in sorted(self.frames, key=lambda f: bool(f.rows)):
+            if self.arena.free >= positions:
+                return
+            if not entry.rows:  # kept for the others when its object was removed
+                self._demote(entry, rows)
+                continue
+            kept = spread(entry.near.nonzero().flatten(), self._share())
+            self._keep_of(entry, kept, rows)
+            entry.near, entry.positions = entry.near[kept], kept.numel()
+
+    def _keep_of(self, entry: AnchorFrame, kept: Tensor, rows: list[int]) -> None:
+        begin = self._offset(entry)
+        offsets = torch.arange(self.arena.size, device=self.store.key.device)
+        before, after = offsets[:begin], offsets[begin + entry.positions :]
+        self.store.keep(self.arena, torch.cat([before, kept.to(offsets.device) + begin, after]), rows)
+
+
+def spread(offsets: Tensor, count: int) -> Tensor:
+    """At most `count` of some offsets, evenly spread over them."""
+    if offsets.numel() <= count:
+        return offsets
+    return offsets[torch.linspace(0, offsets.numel() - 1, count, device=offsets.device).long()]
