@@ -19,6 +19,7 @@ from torch import Tensor
 
 from xmem_ros.errors import FrameError, SeedError
 from xmem_ros.frames import FrameGeometry, image_to_tensor, mask_to_tensor, observe_labels
+from xmem_ros.memory.gallery import Gallery
 from xmem_ros.memory.memory import Memory
 from xmem_ros.memory.store import Store
 from xmem_ros.network.aggregation import aggregate
@@ -27,7 +28,7 @@ from xmem_ros.network.config import NetworkConfig
 from xmem_ros.network.model import EncodedImage, XMemNetwork
 from xmem_ros.objects import ObjectState, ObjectTable, TrackedObject
 from xmem_ros.seed_masks import SeedMask, check_seeds
-from xmem_ros.segmenter import Segmenter
+from xmem_ros.segmenter import Prediction, Segmenter
 from xmem_ros.timing import StageTimer
 from xmem_ros.tracker_config import AUTO_SIZE, PRECISIONS, TrackerConfig, pick_device, with_size
 
@@ -102,17 +103,18 @@ class Tracker:
         with timer('key'):
             encoded = self._segmenter.encode(image)
         memorise = bool(masks) or self._frame - self._last_memory_frame >= self.config.memory_every
-        existing, prob = list(self._table), None
+        existing, found = list(self._table), None
         if set(existing) - {seed.id for seed in masks}:
-            prob = self._segmenter.predict(encoded, self._table.rows, update=not last and not memorise, timer=timer)
+            found = self._segmenter.predict(encoded, self._table.rows, update=not last and not memorise, timer=timer)
         with self._admitted(masks, geometry) as given:
-            joint = self._merge(prob, existing, given)
+            joint = self._merge(found.prob if found else None, existing, given)
+            sure, visible = self._judged(found, existing, given)
             with timer('value'):
                 if memorise and not last:
-                    self._memorise(image, encoded, joint[1:], given, deep_update=list(self._table))
+                    self._memorise(image, encoded, joint[1:], visible, given, deep_update=list(self._table))
         with timer('postprocess'):
             full = geometry.to_image(joint)
-            labels, objects = self._observe(full)
+            labels, objects = self._observe(full, sure)
         kept = full.float().cpu().numpy() if probabilities else None
         return StepResult(labels, objects, list(given), timer.stop(), kept)
 
@@ -148,17 +150,19 @@ class Tracker:
         self._segmenter.prepare(geometry)
         image = image_to_tensor(frame, geometry, self.device)
         encoded = self._segmenter.encode(image)
-        existing, prob = list(self._table), None
+        existing, found, prob = list(self._table), None, None
         if set(existing) - {seed.id for seed in seeds}:
             if labels is None:
-                prob = self._segmenter.predict(encoded, self._table.rows, update=False, count_usage=False)
+                found = self._segmenter.predict(encoded, self._table.rows, update=False, follow=False)
+                prob = found.prob
             else:
                 prob = torch.stack(
                     [mask_to_tensor(labels == self._table.row(i) + 1, geometry, self.device) for i in existing]
                 )
         with self._admitted(seeds, geometry) as given:
             joint = self._merge(prob, existing, given)
-            self._memorise(image, encoded, joint[1:], given, deep_update=list(given))
+            _, visible = self._judged(found, existing, given)
+            self._memorise(image, encoded, joint[1:], visible, given, deep_update=list(given))
         return list(given)
 
     @torch.inference_mode()
@@ -224,7 +228,8 @@ class Tracker:
         positions = config.memory.capacity(height * width)
         store = Store.bytes_for(positions, max_objects, network.key_dim, network.value_dim, dtype)
         buffer = 4 * Memory.similarity_elements(config.memory, height * width)
-        return store + buffer + 4 * max_objects * network.sensory_dim * height * width
+        gallery = Gallery.bytes_for(max_objects, network.feature_widths[0])
+        return store + buffer + gallery + 4 * max_objects * network.sensory_dim * height * width
 
     # --- one frame's parts
 
@@ -282,36 +287,50 @@ class Tracker:
                 planes.append(prob[existing.index(object_id)] * ~covered)
         return aggregate(torch.stack(planes), 0)
 
+    def _judged(self, found: Prediction | None, existing: list[int], given: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
+        """Confidence and visibility of every object, in order of id; those of a given mask are beyond doubt."""
+        count = len(self._table)
+        sure = torch.ones(count, device=self.device)
+        visible = torch.ones(count, device=self.device, dtype=torch.bool)
+        for i, object_id in enumerate(self._table):
+            if found is not None and object_id not in given:
+                sure[i], visible[i] = (
+                    tensor[existing.index(object_id)] for tensor in (found.confidence, found.visible)
+                )
+        return sure, visible
+
     def _memorise(
         self,
         image: Tensor,
         encoded: EncodedImage,
         masks: Tensor,
+        visible: Tensor,
         given: dict[int, Tensor],
         *,
         deep_update: list[int],
     ) -> None:
-        """Write a memory frame. masks: O×H×W in order of id; given, deep_update: by id; see `Segmenter.memorise`."""
+        """Write a memory frame; masks and visible in order of id, given and deep_update by id."""
         seeded = {self._table.row(object_id): mask for object_id, mask in given.items()}
         deep = [self._table.row(object_id) for object_id in deep_update]
-        self._segmenter.memorise(image, encoded, masks, self._table.rows, seeded=seeded, deep_update=deep)
+        self._segmenter.memorise(image, encoded, masks, self._table.rows, visible, seeded=seeded, deep_update=deep)
         self._last_memory_frame = self._frame
 
-    def _observe(self, joint: Tensor) -> tuple[np.ndarray, list[TrackedObject]]:
-        """(1+O)×H×W probabilities of the image → label image and objects."""
+    def _observe(self, joint: Tensor, sure: Tensor) -> tuple[np.ndarray, list[TrackedObject]]:
+        """(1+O)×H×W probabilities of the image and O confidences → label image and objects."""
         palette = [0, *self._table.labels]
         labels, seen = observe_labels(joint, palette)
         objects = []
-        for object_id, label in zip(self._table, self._table.labels, strict=True):
+        for object_id, label, worth in zip(self._table, self._table.labels, sure.tolist(), strict=True):
             found = seen[label]
+            score = found.score * worth
             objects.append(
                 self._table.observe(
                     object_id,
                     self._frame,
                     self._time,
-                    visible=found.area >= self.config.min_area and found.score >= self.config.min_score,
+                    visible=found.area >= self.config.min_area and score >= self.config.min_score,
                     lost_after=self.config.lost_after,
-                    score=found.score,
+                    score=score,
                     area=found.area,
                     box=found.box,
                     centroid=found.centroid,

@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: MIT
+"""Which memory policy remembers an object that was out of sight for long, and what each takes for it meanwhile.
+
+    python benchmarks/retention.py --data DAVIS_TRAIN [--sequences NAME …] [--absent 1500] [--jobs 2] [--json FILE]
+
+A clip shows an object (a sequence that the weights never saw, back and forth, `--seen` frames), then `--absent` frames
+of other footage, shuffled by sequence, then frames of the object that were not shown before. Each sequence gives four
+clips: as filmed, backwards, and both mirrored. Long-term memory is so small that it evicts several times its size.
+
+An object is followed, or right again, where IoU is at least 0.5. Absent means OCCLUDED or LOST, against the truth of
+all frames. Clips already in FILE are not run again.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from xmem_ros.threads import wait_asleep
+
+wait_asleep()
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+from tqdm import tqdm  # noqa: E402
+
+from xmem_ros.errors import XMemError  # noqa: E402
+from xmem_ros.training.footage import Footage, read_videos  # noqa: E402
+
+HELD_BACK = ('bmx-bumps', 'dog-agility', 'drift-turn', 'surf')  # from the bundled weights
+POLICIES: dict[str, dict[str, Any]] = {
+    'published': {'usage': 'all', 'quotas': False, 'guard': False},
+    'quotas': {'usage': 'all', 'quotas': True, 'guard': False},
+    'own usage': {'usage': 'own', 'quotas': False, 'guard': False},
+    'own usage, quotas': {'usage': 'own', 'quotas': True, 'guard': False},
+    'own usage, quotas, guard': {'usage': 'own', 'quotas': True, 'guard': True},
+    'published, guard': {'usage': 'all', 'quotas': False, 'guard': True},
+}
+RIGHT = 0.5  # IoU from which an object counts as found
+STEADY = 3  # frames in a row that have to be right, to be right again
+LEAST_PIXELS = 50  # of a mask, for the object to count as visible
+
+
+LEGEND = f"""followed: IoU ≥ {RIGHT} at the end of what was shown · right in 10: of those, right again within 10 frames of
+the return · median: frames until then · IoU: of those, mean over the first 10 frames · taken: share of the absence in
+which something else was reported as the object · prec., recall: of "absent", over all frames of all clips"""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all clips of a run share."""
+
+    seen: int
+    absent: int
+    size: int
+    elements: int
+    weights: str
+    score: float
+
+
+@dataclass
+class Clip:
+    """Frames H×W×3 uint8 RGB and the object's masks H×W bool."""
+
+    name: str
+    shown: list[tuple[np.ndarray, np.ndarray]]
+    returned: list[tuple[np.ndarray, np.ndarray]]
+    between: list[np.ndarray]
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        yield from self.shown
+        size = self.shown[0][0].shape[1::-1]
+        for frame in self.between:
+            frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+            yield frame, np.zeros(frame.shape[:2], bool)
+        yield from self.returned
+
+
+def build(held: Footage, others: list[Footage], settings: Settings, variant: int, seed: int) -> Clip:
+    """Clip of a variant 0…3 of a sequence: bit 0 backwards, bit 1 mirrored."""
+    frames = list(zip(held.frames, [labels > 0 for labels in held.labels], strict=True))
+    if variant & 1:
+        frames.reverse()
+    if variant & 2:
+        frames = [(np.ascontiguousarray(f[:, ::-1]), np.ascontiguousarray(m[:, ::-1])) for f, m in frames]
+    kept_back = max(10, round(0.3 * len(frames)))
+    first = next(i for i, (_, mask) in enumerate(frames) if mask.sum() >= LEAST_PIXELS)
+    seen, unseen = frames[first:-kept_back], frames[-kept_back:]
+    back_and_forth = seen + seen[-2:0:-1]
+    shown = [back_and_forth[i % len(back_and_forth)] for i in range(settings.seen)]
+    begin = next(i for i, (_, mask) in enumerate(unseen) if mask.sum() >= LEAST_PIXELS)
+    random = np.random.default_rng((seed, variant))
+    between: list[np.ndarray] = []
+    while len(between) < settings.absent:
+        for number in random.permutation(len(others)):
+            between += others[number].frames
+    kind = ('', ' backwards', ' mirrored', ' backwards, mirrored')[variant]
+    return Clip(held.name + kind, shown, unseen[begin : begin + 20], between[: settings.absent])
+
+
+def run(clip: Clip, policy: str, settings: Settings) -> dict[str, Any]:
+    """Track a clip; every frame's IoU, score, area and whether the object was said to be visible."""
+    import torch
+
+    from xmem_ros.memory.config import MemoryConfig
+    from xmem_ros.objects import ObjectState
+    from xmem_ros.tracker import Tracker, TrackerConfig
+
+    torch.set_num_threads(1)
+    memory = MemoryConfig(long_term_elements=settings.elements, **POLICIES[policy])
+    config = TrackerConfig(size=settings.size, max_objects=1, memory=memory, min_score=settings.score)
+    tracker = Tracker.from_weights(settings.weights, device='cpu', config=config)
+    out: dict[str, Any] = {'iou': [], 'score': [], 'area': [], 'visible': [], 'truth': []}
+    for number, (frame, truth) in enumerate(clip):
+        result = tracker.step(frame, {'it': truth} if number == 0 else ())
+        (found,) = result.objects
+        mask = result.labels > 0
+        union = (mask | truth).sum()
+        out['iou'].append(round(float((mask & truth).sum() / union), 3) if union else 1.0)
+        out['score'].append(round(found.score, 3))
+        out['area'].append(found.area)
+        out['visible'].append(int(found.state in (ObjectState.NEW, ObjectState.TRACKED)))
+        out['truth'].append(int(truth.sum() >= LEAST_PIXELS))
+    return out
+
+
+def summary(trace: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """What a clip comes to."""
+    iou, visible, truth = (np.array(trace[key]) for key in ('iou', 'visible', 'truth'))
+    after = settings.seen + settings.absent
+    back = iou[after:]
+    hits = [i for i in range(len(back)) if (back[i : i + STEADY] >= RIGHT).all()]
+    absent = truth == 0
+    away = visible[settings.seen : after]
+    return {
+        'before': float(iou[settings.seen - 5 : settings.seen].mean()),
+        'followed': bool(iou[settings.seen - 5 : settings.seen].mean() >= RIGHT),
+        'right_after': hits[0] + 1 if hits else None,
+        'iou_after': float(back[:10].mean()),
+        'taken_for_it': float(away.mean()) if len(away) else 0.0,
+        'absent_hit': int((absent & (visible == 0)).sum()),
+        'absent_said': int((visible == 0).sum()),
+        'absent_true': int(absent.sum()),
+    }
+
+
+def print_table(results: dict[str, dict[str, Any]], policies: list[str]) -> None:
+    """One line for each policy, over the clips that every policy has run."""
+    done = {p: results.get(p, {}) for p in policies}
+    names = set.intersection(*(set(r) for r in done.values())) if done else set()
+    heads = ('policy', 'clips', 'followed', 'right in 10', 'right', 'median', 'IoU', 'taken', 'prec.', 'recall')
+    print(('{:26}' + '{:>12}' * (len(heads) - 1)).format(*heads))
+    for policy in policies:
+        rows = [done[policy][name] for name in names]
+        followed = [r for r in rows if r['followed']]
+        soon = [r for r in followed if r['right_after'] is not None and r['right_after'] <= 10]
+        right = [r['right_after'] for r in followed if r['right_after'] is not None]
+        said, hit, true = (sum(r[key] for r in rows) for key in ('absent_said', 'absent_hit', 'absent_true'))
+        cells = (
+            len(rows),
+            len(followed),
+            f'{len(soon)} ({100 * len(soon) / max(len(followed), 1):.0f} %)',
+            len(right),
+            f'{np.median(right):.0f}' if right else '–',
+            f'{np.mean([r["iou_after"] for r in followed]):.3f}' if followed else '–',
+            f'{100 * np.mean([r["taken_for_it"] for r in rows]):.1f} %' if rows else '–',
+            f'{hit / max(said, 1):.3f}',
+            f'{hit / max(true, 1):.3f}',
+        )
+        print(('{:26}' + '{:>12}' * len(cells)).format(policy, *cells))
+    print(LEGEND)
+
+
+def _work(clip: Clip, policy: str, settings: Settings) -> tuple[str, str, dict[str, Any]]:
+    trace = run(clip, policy, settings)
+    return policy, clip.name, summary(trace, settings) | {'trace': trace}
+
+
+def main() -> int:
+    """Run the clips under each policy and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--data', type=Path, required=True, help='folder with JPEGImages/SEQ and Annotations/SEQ')
+    parser.add_argument('--sequences', nargs='+', default=list(HELD_BACK), help='held back (default: %(default)s)')
+    parser.add_argument('--policies', nargs='+', default=list(POLICIES), choices=list(POLICIES), metavar='POLICY')
+    parser.add_argument('--seen', type=int, default=60, help='frames that show the object first (default: %(default)s)')
+    parser.add_argument('--absent', type=int, default=1500, help='frames without it (default: %(default)s)')
+    parser.add_argument('--variants', type=int, default=4, help='clips of each sequence, 1 to 4 (default: %(default)s)')
+    parser.add_argument('--size', type=int, default=160, help='working size, px (default: %(default)s)')
+    parser.add_argument('--elements', type=int, default=2000, help='of long-term memory (default: %(default)s)')
+    parser.add_argument('--score', type=float, default=0.6, help='min_score (default: %(default)s)')
+    parser.add_argument('--weights', default='compact', help='name or file (default: %(default)s)')
+    parser.add_argument('--jobs', type=int, default=os.cpu_count() or 1, help='processes (default: one for each core)')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='keep every clip’s result here, and go on from it')
+    args = parser.parse_args()
+    settings = Settings(args.seen, args.absent, args.size, args.elements, args.weights, args.score)
+    results: dict[str, dict[str, Any]] = {}
+    if args.json and args.json.is_file():
+        stored = json.loads(args.json.read_text())
+        if stored['settings'] != vars(settings):
+            parser.error(f'{args.json} was made with other settings: {stored["settings"]}; name another file')
+        results = stored['results']
+    try:
+        videos = read_videos(args.data, 256)
+    except XMemError as error:
+        parser.error(str(error))
+    held = [video for video in videos if video.name in args.sequences]
+    if missing := set(args.sequences) - {video.name for video in held}:
+        parser.error(f'{args.data} has no sequence {", ".join(sorted(missing))}')
+    others = [video for video in videos if video.name not in args.sequences]
+    clips = [
+        build(video, others, settings, variant, seed)
+        for seed, video in enumerate(held)
+        for variant in range(args.variants)
+    ]
+    todo = [(c, p) for c in clips for p in args.policies if c.name not in results.get(p, {})]
+    with ProcessPoolExecutor(args.jobs, mp_context=get_context('spawn')) as pool:
+        futures = [pool.submit(_work, clip, policy, settings) for clip, policy in todo]
+        for future in tqdm(as_completed(futures), total=len(futures), unit='clip'):
+            policy, name, result = future.result()
+            results.setdefault(policy, {})[name] = result
+            if args.json:
+                partial = args.json.with_suffix('.part')
+                partial.write_text(json.dumps({'settings': vars(settings), 'results': results}))
+                partial.replace(args.json)
+    print_table(results, args.policies)
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
