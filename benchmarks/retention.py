@@ -49,9 +49,9 @@ STEADY = 3  # frames in a row that have to be right, to be right again
 LEAST_PIXELS = 50  # of a mask, for the object to count as visible
 
 
-LEGEND = f"""followed: IoU ≥ {RIGHT} at the end of what was shown · right in 10: of those, right again within 10 frames of
-the return · median: frames until then · IoU: of those, mean over the first 10 frames · taken: share of the absence in
-which something else was reported as the object · prec., recall: of "absent", over all frames of all clips"""
+LEGEND = f"""followed: IoU ≥ {RIGHT} at the end of what was shown · right in 10: of those, right again within 10 frames
+of the return · median: frames until then · IoU: of those, mean over the first 10 frames · taken: share of the absence
+in which something else was reported as the object · prec., recall: of "absent", over all frames of all clips"""
 
 
 @dataclass(frozen=True)

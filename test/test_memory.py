@@ -33,6 +33,11 @@ def read(m: Memory, q: tuple[torch.Tensor, torch.Tensor], rows: list[int], *, co
     return out
 
 
+def add(m: Memory, new: Positions, given: dict[int, torch.Tensor] | None = None) -> None:
+    m.add(new, given)
+    m.consolidate()
+
+
 def query(seed: int, count: int = 7) -> tuple[torch.Tensor, torch.Tensor]:
     g = torch.Generator().manual_seed(1000 + seed)
     return torch.randn(count, CK, generator=g), torch.rand(count, CK, generator=g)
@@ -84,7 +89,7 @@ def test_a_read_finds_what_was_written() -> None:
     m = memory(top_k=1)
     m.join([0, 2])
     f = frame(2, 0)
-    m.add(f, seeded([0, 2]))
+    add(m, f, seeded([0, 2]))
     out = read(m, (f.key, torch.ones(HW, CK)), [0, 2])
     assert torch.allclose(out, f.values, atol=1e-6)
 
@@ -92,12 +97,12 @@ def test_a_read_finds_what_was_written() -> None:
 def test_nothing_is_allocated_after_the_start_and_sizes_are_bounded() -> None:
     m = memory()
     m.join([0])
-    m.add(frame(1, 0), seeded([0]))
+    add(m, frame(1, 0), seeded([0]))
     pointers = [t.data_ptr() for t in (*m.store._shared, *m.store._per_row)]
     seen = set()
     for i in range(1, 60):
         read(m, query(i), [0])
-        m.add(frame(1, i))
+        add(m, frame(1, i))
         seen.add((m.elements['working'], m.elements['long_term']))
         assert m.elements['working'] <= 4 * HW
         assert m.elements['long_term'] <= 20
@@ -109,10 +114,10 @@ def test_the_first_frame_stays() -> None:
     m = memory()
     m.join([0])
     first = frame(1, 0)
-    m.add(first, seeded([0]))
+    add(m, first, seeded([0]))
     for i in range(1, 30):
         read(m, query(i), [0])
-        m.add(frame(1, i))
+        add(m, frame(1, i))
     assert torch.equal(m.store.key[m.anchors.arena.used], first.key)
     assert torch.equal(m.store.values[0, m.anchors.arena.used], first.values[0])
 
@@ -120,9 +125,9 @@ def test_the_first_frame_stays() -> None:
 def test_without_long_term_memory_the_oldest_working_frame_goes() -> None:
     m = memory(long_term=False)
     m.join([0])
-    m.add(frame(1, 0), seeded([0]))
+    add(m, frame(1, 0), seeded([0]))
     for i in range(1, 10):
-        m.add(frame(1, i))
+        add(m, frame(1, i))
     assert m.elements == {'working': 4 * HW, 'long_term': 0}
     assert torch.equal(m.store.key[m.ring.used][-HW:], frame(1, 9).key)
 
@@ -155,13 +160,13 @@ def test_consolidation_averages_only_what_an_object_has() -> None:
 def test_adding_an_object_only_appends_and_removing_it_leaves_the_others_identical() -> None:
     m = memory()
     m.join([0])
-    m.add(frame(1, 0), seeded([0]))
-    m.add(frame(1, 1))
+    add(m, frame(1, 0), seeded([0]))
+    add(m, frame(1, 1))
     before = [t.clone() for t in (m.store.key, m.store.values[0], m.store.use)]
     used = [m.anchors.arena.used, m.ring.used]
     read(m, query(1), [0], count=False)
     m.join([1])
-    m.add(frame(2, 2), seeded([1]))
+    add(m, frame(2, 2), seeded([1]))
     for span in used:
         for tensor, old in zip((m.store.key, m.store.values[0], m.store.use), before, strict=True):
             assert torch.equal(tensor[span], old[span])
@@ -179,10 +184,10 @@ def test_adding_an_object_only_appends_and_removing_it_leaves_the_others_identic
 def test_a_later_object_is_read_only_where_it_has_values() -> None:
     m = memory(top_k=30)
     m.join([0])
-    m.add(frame(1, 0), seeded([0]))
+    add(m, frame(1, 0), seeded([0]))
     m.join([3])
     late = frame(2, 1)
-    m.add(late, seeded([3]))
+    add(m, late, seeded([3]))
     q, e = query(0)
     weights = torch.softmax(query_rows(q, e) @ memory_rows(late.key, late.shrinkage).T, 1)
     assert torch.allclose(read(m, (q, e), [0, 3])[1], weights @ late.values[1], atol=1e-5)
@@ -199,13 +204,13 @@ def test_keys_and_values_stay_aligned_for_late_objects_through_consolidation_and
 
     m = memory(prototypes=5, long_term_elements=11)
     m.join([0])
-    m.add(linked(1, 0), seeded([0]))
+    add(m, linked(1, 0), seeded([0]))
     for i in range(1, 40):
         if i == 7:
             m.join([1])
         rows = m.rows
         read(m, query(i), rows)
-        m.add(linked(len(rows), i), seeded([1]) if i == 7 else None)
+        add(m, linked(len(rows), i), seeded([1]) if i == 7 else None)
     for arena in (m.anchors.arena, m.ring):
         for row in (0, 1):
             valid = m.store.valid[row, arena.used]
@@ -224,7 +229,7 @@ def test_more_anchors_than_fit_are_thinned_not_lost() -> None:
         m.join([row])
         near = torch.zeros(HW, dtype=torch.bool)
         near[row : row + 3] = True
-        m.add(frame(row + 1, row), {row: near})
+        add(m, frame(row + 1, row), {row: near})
     assert m.anchors.arena.size <= 2 * HW
     assert len(m.anchors.frames) == 8
     assert all(f.positions > 0 for f in m.anchors.frames)
@@ -238,7 +243,7 @@ def test_more_anchors_than_positions_do_not_fail() -> None:
     m = Memory(config, 1, 6, CK, CV, torch.device('cpu'), torch.float32)
     for row in range(6):
         m.join([row])
-        m.add(frame(row + 1, row, positions=1), {row: torch.ones(1, dtype=torch.bool)})
+        add(m, frame(row + 1, row, positions=1), {row: torch.ones(1, dtype=torch.bool)})
     assert m.anchors.arena.size == 2
     assert read(m, query(0), m.rows).shape == (6, 7, CV)
 
@@ -247,7 +252,7 @@ def test_old_corrections_become_working_frames_and_the_first_seed_stays() -> Non
     m = memory(anchors_per_object=2, max_anchor_frames=4)
     m.join([0])
     for i in range(4):
-        m.add(frame(1, i), seeded([0]))
+        add(m, frame(1, i), seeded([0]))
     assert len(m.anchors.frames) == 2
     assert torch.equal(m.store.key[m.anchors.arena.used], torch.cat([frame(1, 0).key, frame(1, 3).key]))
     assert len(m.ring_frames) >= 1
@@ -256,9 +261,9 @@ def test_old_corrections_become_working_frames_and_the_first_seed_stays() -> Non
 def test_what_a_removed_object_alone_had_goes_with_it() -> None:
     m = memory()
     m.join([1])
-    m.add(frame(1, 0), seeded([1]))
+    add(m, frame(1, 0), seeded([1]))
     m.join([0])
-    m.add(frame(2, 1), seeded([0]))
+    add(m, frame(2, 1), seeded([0]))
     m.leave(1)
     assert m.elements['working'] == HW
     assert torch.equal(m.store.key[m.anchors.arena.used], frame(2, 1).key)

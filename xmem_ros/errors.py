@@ -31,3 +31,11 @@ class DeviceError(XMemError, RuntimeError):
 
 class ParameterError(XMemError, ValueError):
     """A parameter or option that is unknown, of the wrong type or out of range."""
+
+
+class OutOfMemoryError(XMemError, RuntimeError):
+    """The device's memory ran out and nothing more could be given up; what is tracked stays as it was."""
+
+
+class MemoryFileError(XMemError, ValueError):
+    """A saved memory that is absent, unreadable, cut off, or made with other weights or by another version."""

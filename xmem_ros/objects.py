@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Objects and their identity: the one place where ids become tensor rows and pixel labels."""
 
+import dataclasses
 import enum
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from xmem_ros.errors import ParameterError, SeedError, UnknownObjectError
 
@@ -111,10 +113,47 @@ class ObjectTable:
         """Forget an object; returns the row that is free now."""
         return self._entries.pop(object_id).row
 
+    def withdraw(self, newest: list[int]) -> list[int]:
+        """Take back the ids added last, as if they had never been given; returns the rows that are free now."""
+        rows = [self.remove(object_id) for object_id in newest]
+        self._next_id = min([self._next_id, *newest])
+        return rows
+
     def clear(self) -> None:
         """Forget everything; ids start again at 1."""
         self._entries.clear()
         self._next_id = 1
+
+    def saved(self) -> dict[str, Any]:
+        """Everything, as JSON can hold it."""
+        entries = []
+        for entry in self._entries.values():
+            values = dataclasses.asdict(entry)
+            if entry.shown is not None and entry.shown.box is None:
+                values['shown']['centroid'] = None  # NaN is not JSON
+            entries.append(values)
+        return {'next_id': self._next_id, 'entries': entries}
+
+    @classmethod
+    def restored(cls, saved: dict[str, Any], max_objects: int) -> 'ObjectTable':
+        """From what `saved` gave; raises `ParameterError` where an object's label is beyond `max_objects`."""
+        table = cls(max_objects)
+        for values in saved['entries']:
+            entry = _Entry(**values)
+            if not 0 <= entry.row < max_objects:
+                raise ParameterError(
+                    f'object {entry.id} has the label {entry.row + 1}, but max_objects is {max_objects}: '
+                    f'raise it to {entry.row + 1} or more'
+                )
+            if values['shown'] is not None:
+                shown = dict(values['shown'])
+                shown['state'] = ObjectState(shown['state'])
+                shown['box'] = tuple(shown['box']) if shown['box'] else None
+                shown['centroid'] = tuple(shown['centroid']) if shown['centroid'] else (math.nan, math.nan)
+                entry.shown = TrackedObject(**shown)
+            table._entries[entry.id] = entry
+        table._next_id = int(saved['next_id'])
+        return table
 
     def seen(self, object_id: int, frame: int) -> None:
         """Note that a seed shows the object in this frame."""

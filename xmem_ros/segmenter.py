@@ -2,84 +2,204 @@
 """Network, memory and sensory state of some tensor rows: predict masks, write memory frames."""
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xmem_ros.errors import FrameError
 from xmem_ros.frames import FrameGeometry
+from xmem_ros.memory.config import MemoryConfig
 from xmem_ros.memory.gallery import Gallery, appearance, confidence
-from xmem_ros.memory.memory import Memory, near_mask
+from xmem_ros.memory.memory import Memory, MemoryState, Reading, near_mask
 from xmem_ros.memory.store import Positions
 from xmem_ros.memory.usage import owners
 from xmem_ros.network.aggregation import aggregate
+from xmem_ros.network.config import NetworkConfig
 from xmem_ros.network.model import STRIDE, EncodedImage, XMemNetwork
 from xmem_ros.timing import StageTimer
 from xmem_ros.tracker_config import TrackerConfig
 
+MEGABYTE = 1_000_000
+
 
 @dataclass(frozen=True)
 class Prediction:
-    """Where objects are in a frame, in the order asked for."""
+    """Where objects are in a frame, in the order asked for; nothing has changed by it yet."""
 
+    rows: list[int]
     prob: Tensor  # O×H×W, aggregated
     confidence: Tensor  # O, 0…1, how much what is there looks like the object
     visible: Tensor  # O bool, large and sure enough to be believed
+    sensory: Tensor | None  # O×CS×h×w, the new state; None: it stays
+    readings: dict[int, Reading]
+
+
+@dataclass(frozen=True)
+class MemoryFrame:
+    """What a frame adds to memory; nothing has changed by it yet."""
+
+    rows: list[int]
+    positions: Positions
+    near: dict[int, Tensor]  # row → h×w bool, in and around the objects seeded in it
+    looks: Tensor  # O×C, appearances
+    visible: Tensor  # O bool
+    covered: Tensor  # O×Q
+    sensory: dict[int, Tensor]  # row → new state
+
+
+@dataclass
+class SegmenterState:
+    """All that a segmenter remembers, outside it."""
+
+    geometry: FrameGeometry
+    memory: MemoryState
+    sensory: Tensor | None  # O×CS×h×w; O in the order of the memory's rows
+    last_seen: Tensor  # O×h×w
+    looks: Tensor  # O×slots×C
+    filled: Tensor  # O×slots bool
+    seeds: list[int]
 
 
 class Segmenter:
     """What a tracker computes and remembers on the device.
 
     An object is a row here, of the values in memory and of the sensory state. Letters: O objects, H×W the padded
-    working size, h×w at stride 16.
+    working size, h×w at stride 16. `predict` and `encode_memory` compute, `commit` and `write` change what is
+    remembered, and need no large memory to do so.
     """
 
     def __init__(self, network: XMemNetwork, config: TrackerConfig, device: torch.device, dtype: torch.dtype):
         self.network, self.config, self.device, self.dtype = network, config, device, dtype
+        self.memory_config = config.memory  # as it fits
         self.memory: Memory | None = None
         self.sensory: Tensor | None = None  # rows×CS×h×w, float32
         self.last_seen: Tensor | None = None  # rows×h×w, share of each position in the frame before; 0: not visible
         self.gallery = Gallery(config.max_objects, network.config.feature_widths[0], device)
         self.geometry: FrameGeometry | None = None
+        self._parked: SegmenterState | None = None  # what there was, while there are no stores
 
     @property
     def nbytes(self) -> int:
         """Bytes allocated for memory."""
-        sensory = self.sensory.nbytes if self.sensory is not None else 0
-        return sensory + (self.memory.nbytes + self.gallery.nbytes if self.memory is not None else 0)
+        tensors = [tensor for tensor in (self.sensory, self.last_seen) if tensor is not None]
+        if self.memory is None:
+            return 0
+        return sum(t.nbytes for t in tensors) + self.memory.nbytes + self.gallery.nbytes
+
+    @staticmethod
+    def bytes_for(
+        geometry: FrameGeometry, memory: MemoryConfig, rows: int, network: NetworkConfig, dtype: torch.dtype
+    ) -> int:
+        """Bytes that memory takes for such frames."""
+        height, width = geometry.grid_size
+        stores = Memory.bytes_for(memory, height * width, rows, network.key_dim, network.value_dim, dtype)
+        planes = 4 * rows * (network.sensory_dim + 1) * height * width
+        return stores + planes + Gallery.bytes_for(rows, network.feature_widths[0])
+
+    @staticmethod
+    def fitted(
+        geometry: FrameGeometry, config: TrackerConfig, memory: MemoryConfig, network: NetworkConfig, dtype: torch.dtype
+    ) -> MemoryConfig:
+        """The same memory with as many long-term elements as the budget allows; raises `FrameError` where none fit."""
+
+        def needed(elements: int) -> int:
+            sized = replace(memory, long_term_elements=elements)
+            return Segmenter.bytes_for(geometry, sized, config.max_objects, network, dtype)
+
+        budget = int(config.memory_budget_mb * MEGABYTE)
+        if not budget or needed(memory.long_term_elements) <= budget:
+            return memory
+        low, high = memory.prototypes if memory.long_term else 1, memory.long_term_elements
+        if not memory.long_term or needed(low) > budget:
+            height, width = geometry.image_size
+            raise FrameError(
+                f'memory.budget_mb is {config.memory_budget_mb:g}, but frames of {width}×{height} px with room for '
+                f'{config.max_objects} objects need {needed(low) / MEGABYTE:.1f} MB at least: raise it, or lower '
+                'max_objects, size, memory.max_working_frames or memory.max_anchor_frames'
+            )
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if needed(middle) <= budget else (low, middle)
+        return replace(memory, long_term_elements=low)
+
+    @property
+    def value_dtype(self) -> torch.dtype:
+        """Of values in memory."""
+        return self.dtype if self.device.type == 'cuda' else torch.float32
 
     def prepare(self, geometry: FrameGeometry) -> None:
         """Allocate stores for this size of frame, or carry them over from another."""
-        previous, self.geometry = self.geometry, geometry
-        if self.memory is not None and previous is not None and previous.grid_size == geometry.grid_size:
+        if self.memory is not None and self.geometry is not None and self.geometry.grid_size == geometry.grid_size:
+            self.geometry = geometry
             return
+        net, rows, device = self.network.config, self.config.max_objects, self.device
+        memory = self.fitted(geometry, self.config, self.memory_config, net, self.value_dtype)
+        self.park()  # the old stores are freed before new ones are made
         height, width = geometry.grid_size
-        net = self.network.config
-        old, old_sensory = self.memory, self.sensory
-        self.memory = Memory(
-            self.config.memory,
-            height * width,
-            self.config.max_objects,
-            net.key_dim,
-            net.value_dim,
-            self.device,
-            self.dtype if self.device.type == 'cuda' else torch.float32,
+        self.memory = Memory(memory, height * width, rows, net.key_dim, net.value_dim, device, self.value_dtype)
+        try:
+            sensory = self.network.zero_sensory(1, rows, (height, width))
+            self.sensory = None if sensory is None else sensory[0]
+            self.last_seen = torch.zeros(rows, height, width, device=device)
+            self.geometry = geometry
+            if self._parked is not None:
+                self._unpark(self._parked)
+        except BaseException:
+            self.memory = None
+            raise
+        self._parked = None
+
+    def park(self) -> None:
+        """Free the stores; what is in them waits in the host's memory for `prepare`."""
+        if self.memory is not None:
+            self._parked = self.taken_out() if self.memory.rows else None
+            self.memory = self.sensory = self.last_seen = None
+
+    def taken_out(self) -> SegmenterState:
+        """A copy of all that is remembered, in the host's memory."""
+        if self.memory is None and self._parked is not None:
+            return self._parked
+        assert self.memory is not None
+        assert self.geometry is not None
+        assert self.last_seen is not None
+        rows = self.memory.rows
+        return SegmenterState(
+            self.geometry,
+            self.memory.taken_out('cpu'),
+            None if self.sensory is None else self.sensory[rows].cpu(),
+            self.last_seen[rows].cpu(),
+            self.gallery.vectors[rows].cpu(),
+            self.gallery.filled[rows].cpu(),
+            [self.gallery.seeds[row] for row in rows],
         )
-        self.sensory = self.network.zero_sensory(1, self.config.max_objects, (height, width))
-        if self.sensory is not None:
-            self.sensory = self.sensory[0]
-        last_seen, self.last_seen = (
-            self.last_seen,
-            torch.zeros(self.config.max_objects, height, width, device=self.device),
-        )
-        if old is not None and last_seen is not None:
-            self.memory.take_over(old)
-            self.last_seen.copy_(
-                F.interpolate(last_seen[None], (height, width), mode='bilinear', align_corners=False)[0]
-            )
-            if self.sensory is not None and old_sensory is not None:
-                self.sensory.copy_(F.interpolate(old_sensory, (height, width), mode='bilinear', align_corners=False))
+
+    def put_in(self, state: SegmenterState | None) -> None:
+        """Forget everything and remember this; the stores are made with the next frame."""
+        self.clear()
+        self.memory = self.sensory = self.last_seen = None
+        self._parked = state
+        for i, row in enumerate(state.memory.cohorts if state else ()):
+            assert state is not None
+            self.gallery.vectors[row].copy_(state.looks[i])
+            self.gallery.filled[row].copy_(state.filled[i])
+            self.gallery.seeds[row] = state.seeds[i]
+
+    def _unpark(self, state: SegmenterState) -> None:
+        assert self.memory is not None
+        assert self.last_seen is not None
+        rows = list(state.memory.cohorts)
+        self.memory.put_in(state.memory)
+        if not rows:
+            return
+        size = tuple(self.last_seen.shape[1:])
+        if self.sensory is not None and state.sensory is not None:
+            old = state.sensory.to(self.device)
+            if tuple(old.shape[2:]) != size:
+                old = F.interpolate(old, size, mode='bilinear', align_corners=False)
+            self.sensory[rows] = old
+        self.last_seen[rows] = F.adaptive_max_pool2d(state.last_seen.to(self.device), size)
 
     def join(self, rows: list[int]) -> None:
         """New objects, seeded together."""
@@ -93,13 +213,26 @@ class Segmenter:
         """Forget an object; the others stay as they are."""
         if self.memory is not None:
             self.memory.leave(row)
-            self.gallery.clear_row(row)
+        elif self._parked is not None:
+            kept = [i for i, other in enumerate(self._parked.memory.cohorts) if other != row]
+            state = self._parked
+            self._parked = SegmenterState(
+                state.geometry,
+                state.memory.without(row),
+                None if state.sensory is None else state.sensory[kept],
+                state.last_seen[kept],
+                state.looks[kept],
+                state.filled[kept],
+                [state.seeds[i] for i in kept],
+            )
+        self.gallery.clear_row(row)
 
     def clear(self) -> None:
         """Forget all objects."""
+        for row in range(self.config.max_objects):
+            self.gallery.clear_row(row)
+        self._parked = None
         if self.memory is not None:
-            for row in self.memory.rows:
-                self.gallery.clear_row(row)
             self.memory.clear()
 
     def encode(self, image: Tensor) -> EncodedImage:
@@ -108,21 +241,10 @@ class Segmenter:
             return self.network.encode_image(image)
 
     def predict(
-        self,
-        encoded: EncodedImage,
-        rows: list[int],
-        *,
-        update: bool,
-        follow: bool = True,
-        timer: StageTimer | None = None,
+        self, encoded: EncodedImage, rows: list[int], *, update: bool, timer: StageTimer | None = None
     ) -> Prediction:
-        """Find objects in a frame.
-
-        update: whether the sensory state takes the frame in; follow: whether it is the next frame of the stream, so
-        that memory counts what is read.
-        """
+        """Find objects in a frame; update: whether the sensory state takes the frame in."""
         assert self.memory is not None
-        assert self.last_seen is not None
         timer = timer or StageTimer(self.device)
         with timer('match'):
             height, width = encoded.key.shape[-2:]
@@ -131,20 +253,76 @@ class Segmenter:
             read, readings = self.memory.read(query, selection, rows)  # O×Q×CV
             readout = read.transpose(1, 2).reshape(1, len(rows), -1, height, width)
         with timer('decode'), self._autocast():
-            sensory = None if self.sensory is None else self.sensory[rows].unsqueeze(0)
-            logits, sensory = self.network.decode(encoded.features, readout, sensory, update)
-            if update and sensory is not None and self.sensory is not None:
-                self.sensory[rows] = sensory[0]
+            before = None if self.sensory is None else self.sensory[rows].unsqueeze(0)
+            logits, sensory = self.network.decode(encoded.features, readout, before, update)
             prob = aggregate(torch.sigmoid(logits[0]), 0)[1:]
         with timer('match'):
             inside = masks_of(prob)
             looks = appearance(encoded.features[0][0].flatten(1), presence(inside))
             sure = confidence(self.gallery.likeness(looks, rows), self._nearby(inside, rows))
             visible = self._visible(prob, inside, sure)
-            if follow:
-                self.memory.count(readings, rows, presence(prob * visible[:, None, None]))
-                self.last_seen[rows] = presence(inside * visible[:, None, None]).view(-1, height, width)
-        return Prediction(prob, sure, visible)
+        return Prediction(rows, prob, sure, visible, sensory[0] if update and sensory is not None else None, readings)
+
+    def encode_memory(
+        self,
+        image: Tensor,
+        encoded: EncodedImage,
+        masks: Tensor,
+        rows: list[int],
+        visible: Tensor,
+        *,
+        seeded: dict[int, Tensor],
+        deep_update: list[int],
+    ) -> MemoryFrame:
+        """Make a memory frame.
+
+        masks: O×H×W, visible: O bool, in the order of `rows`; seeded: row → H×W mask of the objects seeded in it;
+        deep_update: rows whose sensory state takes the new value in.
+        """
+        covered = presence(masks * visible[:, None, None])
+        looks = appearance(encoded.features[0][0].flatten(1), presence(masks_of(masks)))
+        if self.memory_config.guard:
+            masks = masks * visible[:, None, None]
+        before = None if self.sensory is None else self.sensory[rows].unsqueeze(0)
+        with self._autocast():
+            value, sensory = self.network.encode_value(image, encoded.features[0], masks[None], before, True)
+        positions = Positions.fresh(
+            encoded.key[0].flatten(1).T,
+            encoded.shrinkage[0].flatten(1).T,
+            encoded.selection[0].flatten(1).T,
+            value[0].flatten(2).transpose(1, 2),
+            owners(covered, rows),
+        )
+        near = {row: near_mask(mask, STRIDE) for row, mask in seeded.items()}
+        states = {} if sensory is None else {row: sensory[0, i] for i, row in enumerate(rows) if row in deep_update}
+        return MemoryFrame(rows, positions, near, looks, visible, covered, states)
+
+    def write(self, frame: MemoryFrame) -> None:
+        """Remember a memory frame; `Memory.consolidate` may be due then."""
+        assert self.memory is not None
+        assert self.last_seen is not None
+        self.memory.add(frame.positions, frame.near)
+        self.gallery.remember(frame.looks, frame.rows, frame.visible, list(frame.near))
+        for row, state in frame.sensory.items():
+            assert self.sensory is not None
+            self.sensory[row].copy_(state)
+        for row in frame.near:
+            self.last_seen[row].copy_(frame.covered[frame.rows.index(row)].view_as(self.last_seen[row]))
+
+    def consolidate(self) -> None:
+        """Make prototypes of working memory where that is due."""
+        if self.memory is not None:
+            self.memory.consolidate()
+
+    def commit(self, found: Prediction) -> None:
+        """The stream has gone on by the frame of a prediction."""
+        assert self.memory is not None
+        assert self.last_seen is not None
+        seen = found.prob * found.visible[:, None, None]
+        self.memory.count(found.readings, found.rows, presence(seen))
+        self.last_seen[found.rows] = presence(masks_of(seen)).view(-1, *self.last_seen.shape[1:])
+        if found.sensory is not None and self.sensory is not None:
+            self.sensory[found.rows] = found.sensory
 
     def _nearby(self, inside: Tensor, rows: list[int]) -> Tensor:
         """Masks O×H×W → O bool, whether at least half of each lies in or next to where the object was last seen."""
@@ -159,46 +337,6 @@ class Segmenter:
         area = inside.sum((1, 2))
         score = (prob * inside).sum((1, 2)) / area.clamp_min(1) * sure
         return (area >= max(self.config.min_area * self.geometry.scale, 1)) & (score >= self.config.min_score)
-
-    def memorise(
-        self,
-        image: Tensor,
-        encoded: EncodedImage,
-        masks: Tensor,
-        rows: list[int],
-        visible: Tensor,
-        *,
-        seeded: dict[int, Tensor],
-        deep_update: list[int],
-    ) -> None:
-        """Write a memory frame.
-
-        masks: O×H×W, visible: O bool, in the order of `rows`; seeded: row → H×W mask of the objects seeded in it;
-        deep_update: rows whose sensory state takes the new value in.
-        """
-        assert self.memory is not None
-        assert self.last_seen is not None
-        if self.config.memory.guard:
-            masks = masks * visible[:, None, None]
-        sensory = None if self.sensory is None else self.sensory[rows].unsqueeze(0)
-        with self._autocast():
-            value, sensory = self.network.encode_value(image, encoded.features[0], masks[None], sensory, True)
-        if sensory is not None and self.sensory is not None:
-            for i, row in enumerate(rows):
-                if row in deep_update:
-                    self.sensory[row] = sensory[0, i]
-        covered = presence(masks * visible[:, None, None])
-        self.last_seen[list(seeded)] = covered[[rows.index(row) for row in seeded]].view(-1, *self.last_seen.shape[1:])
-        looks = appearance(encoded.features[0][0].flatten(1), presence(masks_of(masks)))
-        self.gallery.remember(looks, rows, visible, list(seeded))
-        frame = Positions.fresh(
-            encoded.key[0].flatten(1).T,
-            encoded.shrinkage[0].flatten(1).T,
-            encoded.selection[0].flatten(1).T,
-            value[0].flatten(2).transpose(1, 2),
-            owners(covered, rows),
-        )
-        self.memory.add(frame, {row: near_mask(mask, STRIDE) for row, mask in seeded.items()})
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         if self.dtype == torch.float32:

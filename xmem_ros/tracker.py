@@ -9,26 +9,27 @@ Not thread-safe: one thread owns a tracker.
 """
 
 import contextlib
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from xmem_ros.errors import FrameError, SeedError
-from xmem_ros.frames import FrameGeometry, image_to_tensor, mask_to_tensor, observe_labels
-from xmem_ros.memory.gallery import Gallery
-from xmem_ros.memory.memory import Memory
-from xmem_ros.memory.store import Store
+from xmem_ros import snapshot
+from xmem_ros.errors import FrameError, MemoryFileError, ParameterError, SeedError
+from xmem_ros.frames import FrameGeometry, Region, image_to_tensor, mask_to_tensor, observe_labels
 from xmem_ros.network.aggregation import aggregate
 from xmem_ros.network.checkpoint import find_weights, load_network
-from xmem_ros.network.config import NetworkConfig
+from xmem_ros.network.config import XMEM, NetworkConfig
 from xmem_ros.network.model import EncodedImage, XMemNetwork
 from xmem_ros.objects import ObjectState, ObjectTable, TrackedObject
 from xmem_ros.seed_masks import SeedMask, check_seeds
-from xmem_ros.segmenter import Prediction, Segmenter
+from xmem_ros.segmenter import MemoryFrame, Prediction, Segmenter
+from xmem_ros.shedding import Shedding
+from xmem_ros.snapshot import Snapshot
 from xmem_ros.timing import StageTimer
 from xmem_ros.tracker_config import AUTO_SIZE, PRECISIONS, TrackerConfig, pick_device, with_size
 
@@ -57,6 +58,7 @@ class Tracker:
         self.network = network.to(self.device).to(memory_format=torch.channels_last).eval()
         self._table = ObjectTable(config.max_objects)
         self._segmenter = Segmenter(self.network, config, self.device, self.dtype)
+        self._shedding = Shedding(self._segmenter)
         self._frame = self._last_memory_frame = 0
         self._time = 0.0
 
@@ -90,33 +92,10 @@ class Tracker:
         follows, so that none is memorised. Raises `FrameError`, `SeedError`, `UnknownObjectError`, and then nothing
         has changed.
         """
-        timer = StageTimer(self.device)
-        geometry = self._check_frame(frame)
-        masks = check_seeds(seeds, geometry.image_size, self._table)
-        self._frame += 1
-        self._time = self._time + 1 / 30 if time is None else time
-        if not self._table and not masks:
-            return StepResult(np.zeros(geometry.image_size, np.uint8), [], [], timer.stop())
-        self._segmenter.prepare(geometry)
-        with timer('preprocess'):
-            image = image_to_tensor(frame, geometry, self.device)
-        with timer('key'):
-            encoded = self._segmenter.encode(image)
-        memorise = bool(masks) or self._frame - self._last_memory_frame >= self.config.memory_every
-        existing, found = list(self._table), None
-        if set(existing) - {seed.id for seed in masks}:
-            found = self._segmenter.predict(encoded, self._table.rows, update=not last and not memorise, timer=timer)
-        with self._admitted(masks, geometry) as given:
-            joint = self._merge(found.prob if found else None, existing, given)
-            sure, visible = self._judged(found, existing, given)
-            with timer('value'):
-                if memorise and not last:
-                    self._memorise(image, encoded, joint[1:], visible, given, deep_update=list(self._table))
-        with timer('postprocess'):
-            full = geometry.to_image(joint)
-            labels, objects = self._observe(full, sure)
-        kept = full.float().cpu().numpy() if probabilities else None
-        return StepResult(labels, objects, list(given), timer.stop(), kept)
+        masks = check_seeds(seeds, self._check_frame(frame).image_size, self._table)
+        result = self._shedding.run(lambda: self._step(frame, masks, time, last=last, probabilities=probabilities))
+        self._shedding.run(self._segmenter.consolidate)
+        return result
 
     @torch.inference_mode()
     def seed(
@@ -147,23 +126,9 @@ class Tracker:
                 f'the frame is {geometry.image_size} (H, W), but frames of {current.image_size} have come '
                 'since; seed on one of those'
             )
-        self._segmenter.prepare(geometry)
-        image = image_to_tensor(frame, geometry, self.device)
-        encoded = self._segmenter.encode(image)
-        existing, found, prob = list(self._table), None, None
-        if set(existing) - {seed.id for seed in seeds}:
-            if labels is None:
-                found = self._segmenter.predict(encoded, self._table.rows, update=False, follow=False)
-                prob = found.prob
-            else:
-                prob = torch.stack(
-                    [mask_to_tensor(labels == self._table.row(i) + 1, geometry, self.device) for i in existing]
-                )
-        with self._admitted(seeds, geometry) as given:
-            joint = self._merge(prob, existing, given)
-            _, visible = self._judged(found, existing, given)
-            self._memorise(image, encoded, joint[1:], visible, given, deep_update=list(given))
-        return list(given)
+        ids = self._shedding.run(lambda: self._seed(frame, seeds, labels))
+        self._shedding.run(self._segmenter.consolidate)
+        return ids
 
     @torch.inference_mode()
     def remove(self, ids: Iterable[int]) -> list[int]:
@@ -181,6 +146,44 @@ class Tracker:
         self._segmenter.clear()
         self._frame = self._last_memory_frame = 0
         self._time = 0.0
+
+    def save(self, path: str | Path) -> None:
+        """Write all that is remembered to a file; one of that name is replaced. Raises `MemoryFileError`."""
+        snapshot.write(self.snapshot(), Path(path))
+
+    def load(self, path: str | Path) -> list[int]:
+        """Forget everything and go on from a file; returns the ids. Raises `MemoryFileError`; nothing has changed then.
+
+        The weights have to be those that the file was made with; device, working size and settings may be others.
+        """
+        return self.restore(snapshot.read(Path(path), self.fingerprint))
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the network's weights."""
+        return snapshot.fingerprint(self.network.state_dict())
+
+    @torch.inference_mode()
+    def snapshot(self) -> Snapshot:
+        """A copy of all that is remembered, in the host's memory."""
+        clock = {'frame': self._frame, 'last_memory_frame': self._last_memory_frame, 'time': self._time}
+        state = self._segmenter.taken_out() if self._table else None
+        return Snapshot(self.fingerprint, self._table.saved(), clock, state)
+
+    @torch.inference_mode()
+    def restore(self, saved: Snapshot) -> list[int]:
+        """Forget everything and go on from a snapshot; returns the ids. Raises `MemoryFileError`, changing nothing."""
+        if saved.weights != self.fingerprint:
+            raise MemoryFileError('the snapshot was made with other weights; load those, or seed the objects again')
+        try:
+            table = ObjectTable.restored(saved.table, self.config.max_objects)
+        except ParameterError as error:
+            raise MemoryFileError(f'the saved memory does not fit: {error}') from error
+        self._segmenter.put_in(saved.state)
+        self._table = table
+        self._frame, self._last_memory_frame = int(saved.clock['frame']), int(saved.clock['last_memory_frame'])
+        self._time = float(saved.clock['time'])
+        return list(table)
 
     @property
     def config(self) -> TrackerConfig:
@@ -202,6 +205,11 @@ class Tracker:
         return self._segmenter.nbytes
 
     @property
+    def given_up(self) -> list[str]:
+        """What the tracker does without since memory ran out, in words and in order."""
+        return list(self._shedding.done)
+
+    @property
     def memory_elements(self) -> dict[str, int]:
         """Positions in use in working and in long-term memory."""
         memory = self._segmenter.memory
@@ -218,20 +226,80 @@ class Tracker:
     ) -> int:
         """Bytes that memory will occupy for images of `size` (H, W), known before the first frame.
 
-        dtype: of the values, that is of the tracker's precision.
+        dtype: of the values: the tracker's precision on CUDA, float32 elsewhere. Raises `FrameError` where
+        `config.memory_budget_mb` is too small.
         """
-        from xmem_ros.network.config import XMEM
-
         network = network or XMEM
-        config = with_size(config or TrackerConfig(), network)
-        height, width = FrameGeometry.of(size, config.size).grid_size
-        positions = config.memory.capacity(height * width)
-        store = Store.bytes_for(positions, max_objects, network.key_dim, network.value_dim, dtype)
-        buffer = 4 * Memory.similarity_elements(config.memory, height * width)
-        gallery = Gallery.bytes_for(max_objects, network.feature_widths[0])
-        return store + buffer + gallery + 4 * max_objects * network.sensory_dim * height * width
+        config = replace(with_size(config or TrackerConfig(), network), max_objects=max_objects)
+        geometry = FrameGeometry.of(size, config.size)
+        memory = Segmenter.fitted(geometry, config, config.memory, network, dtype)
+        return Segmenter.bytes_for(geometry, memory, max_objects, network, dtype)
 
     # --- one frame's parts
+
+    def _step(
+        self, frame: np.ndarray, masks: list[SeedMask], time: float | None, *, last: bool, probabilities: bool
+    ) -> StepResult:
+        """`step`, once. What can fail comes first; where it does, nothing has changed."""
+        timer = StageTimer(self.device)
+        geometry = self._check_frame(frame)
+        number, time = self._frame + 1, self._time + 1 / 30 if time is None else time
+        if not self._table and not masks:
+            self._frame, self._time = number, time
+            return StepResult(np.zeros(geometry.image_size, np.uint8), [], [], timer.stop())
+        segmenter = self._segmenter
+        segmenter.prepare(geometry)
+        with timer('preprocess'):
+            image = image_to_tensor(frame, geometry, self.device)
+        with timer('key'):
+            encoded = segmenter.encode(image)
+        memorise = not last and (bool(masks) or number - self._last_memory_frame >= self.config.memory_every)
+        update = not last and not memorise
+        existing, found, written = list(self._table), None, None
+        if set(existing) - {seed.id for seed in masks}:
+            found = segmenter.predict(encoded, self._table.rows, update=update, timer=timer)
+        with self._admitted(masks, geometry, number) as given:
+            joint = self._merge(found.prob if found else None, existing, given)
+            sure, visible = self._judged(found, existing, given)
+            with timer('value'):
+                if memorise:
+                    written = self._encode_memory(image, encoded, joint[1:], visible, given, deep_update=self._table)
+            with timer('postprocess'):
+                full = geometry.to_image(joint)
+                labels, regions = observe_labels(full, [0, *self._table.labels])
+                kept = full.float().cpu().numpy() if probabilities else None
+            with timer('match'):
+                if found:
+                    segmenter.commit(found)
+                if written:
+                    segmenter.write(written)
+        self._frame, self._time = number, time
+        if written:
+            self._last_memory_frame = number
+        return StepResult(labels, self._observe(regions, sure), list(given), timer.stop(), kept)
+
+    def _seed(self, frame: np.ndarray, seeds: list[SeedMask], labels: np.ndarray | None) -> list[int]:
+        """`seed`, once. What can fail comes first; where it does, nothing has changed."""
+        geometry = self._check_frame(frame)
+        segmenter = self._segmenter
+        segmenter.prepare(geometry)
+        image = image_to_tensor(frame, geometry, self.device)
+        encoded = segmenter.encode(image)
+        existing, found, prob = list(self._table), None, None
+        if set(existing) - {seed.id for seed in seeds}:
+            if labels is None:
+                found = segmenter.predict(encoded, self._table.rows, update=False)
+                prob = found.prob
+            else:
+                prob = torch.stack(
+                    [mask_to_tensor(labels == self._table.row(i) + 1, geometry, self.device) for i in existing]
+                )
+        with self._admitted(seeds, geometry, self._frame) as given:
+            joint = self._merge(prob, existing, given)
+            _, visible = self._judged(found, existing, given)
+            segmenter.write(self._encode_memory(image, encoded, joint[1:], visible, given, deep_update=given))
+        self._last_memory_frame = self._frame
+        return list(given)
 
     def _check_frame(self, frame: np.ndarray) -> FrameGeometry:
         if not isinstance(frame, np.ndarray) or frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
@@ -239,13 +307,10 @@ class Tracker:
             raise FrameError(f'a frame must be a NumPy array H×W×3 of uint8 in RGB order; given: {given}')
         if min(frame.shape[:2]) < 1:
             raise FrameError(f'the frame is empty: {frame.shape}')
-        current = self._segmenter.geometry
-        if current is not None and current.image_size == frame.shape[:2]:
-            return current
         return FrameGeometry.of(frame.shape[:2], self.config.size)
 
     @contextlib.contextmanager
-    def _admitted(self, seeds: list[SeedMask], geometry: FrameGeometry) -> Iterator[dict[int, Tensor]]:
+    def _admitted(self, seeds: list[SeedMask], geometry: FrameGeometry, number: int) -> Iterator[dict[int, Tensor]]:
         """Give new objects their ids and rows; yields id → H'×W' mask of every seed, in order.
 
         Where the block raises, the new objects are gone again.
@@ -253,20 +318,20 @@ class Tracker:
         given, new = {}, []
         try:
             for seed in seeds:
-                object_id = seed.id or self._table.add(seed.name, self._frame)
+                object_id = seed.id or self._table.add(seed.name, number)
                 if not seed.id:
                     new.append(object_id)
                 given[object_id] = mask_to_tensor(seed.mask, geometry, self.device)
             self._segmenter.join([self._table.row(i) for i in new])
             yield given
         except BaseException:
-            for object_id in new:
-                self._segmenter.leave(self._table.remove(object_id))
+            for row in self._table.withdraw(new):
+                self._segmenter.leave(row)
             raise
         for seed in seeds:
             if seed.id:
                 self._table.rename(seed.id, seed.name)
-                self._table.seen(seed.id, self._frame)
+                self._table.seen(seed.id, number)
 
     def _merge(self, prob: Tensor | None, existing: list[int], given: dict[int, Tensor]) -> Tensor:
         """Predictions and given masks → (1+O)×H×W at the padded working size, in order of id.
@@ -299,7 +364,7 @@ class Tracker:
                 )
         return sure, visible
 
-    def _memorise(
+    def _encode_memory(
         self,
         image: Tensor,
         encoded: EncodedImage,
@@ -307,21 +372,20 @@ class Tracker:
         visible: Tensor,
         given: dict[int, Tensor],
         *,
-        deep_update: list[int],
-    ) -> None:
-        """Write a memory frame; masks and visible in order of id, given and deep_update by id."""
+        deep_update: Iterable[int],
+    ) -> MemoryFrame:
+        """Make a memory frame; masks and visible in order of id, given and deep_update by id."""
         seeded = {self._table.row(object_id): mask for object_id, mask in given.items()}
         deep = [self._table.row(object_id) for object_id in deep_update]
-        self._segmenter.memorise(image, encoded, masks, self._table.rows, visible, seeded=seeded, deep_update=deep)
-        self._last_memory_frame = self._frame
+        return self._segmenter.encode_memory(
+            image, encoded, masks, self._table.rows, visible, seeded=seeded, deep_update=deep
+        )
 
-    def _observe(self, joint: Tensor, sure: Tensor) -> tuple[np.ndarray, list[TrackedObject]]:
-        """(1+O)×H×W probabilities of the image and O confidences → label image and objects."""
-        palette = [0, *self._table.labels]
-        labels, seen = observe_labels(joint, palette)
+    def _observe(self, regions: dict[int, Region], sure: Tensor) -> list[TrackedObject]:
+        """What a frame shows under each label, and O confidences → objects in order of id."""
         objects = []
         for object_id, label, worth in zip(self._table, self._table.labels, sure.tolist(), strict=True):
-            found = seen[label]
+            found = regions[label]
             score = found.score * worth
             objects.append(
                 self._table.observe(
@@ -336,7 +400,7 @@ class Tracker:
                     centroid=found.centroid,
                 )
             )
-        return labels, objects
+        return objects
 
 
 __all__ = [

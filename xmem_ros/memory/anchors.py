@@ -68,17 +68,26 @@ class Anchors:
         """Forget everything."""
         self.frames, self.arena.size = [], 0
 
-    def take_over(self, other: 'Anchors', rows: list[int]) -> None:
-        """Carry another memory's anchors over, thinned where they do not fit."""
-        share = max(self.arena.capacity // max(len(other.frames), 1), 1)
-        begin = other.arena.start
-        for entry in other.frames:
-            positions = other.store.take(slice(begin, begin + entry.positions), rows)
+    def taken_out(self, rows: list[int]) -> list[tuple[AnchorFrame, Positions]]:
+        """Copies of every frame, with the values of `rows`."""
+        out, begin = [], self.arena.start
+        for entry in self.frames:
+            positions = self.store.take(slice(begin, begin + entry.positions), rows)
+            out.append((AnchorFrame(entry.positions, entry.near, list(entry.rows), set(entry.first)), positions))
             begin += entry.positions
-            wanted = entry.near.nonzero().flatten() if entry.positions > share else torch.arange(entry.positions)
-            kept = spread(wanted, share).to(entry.near.device)
+        return out
+
+    def put_in(self, frames: list[tuple[AnchorFrame, Positions]], rows: list[int]) -> None:
+        """Take frames of another memory, thinned where they do not fit."""
+        share = max(self.arena.capacity // max(len(frames), 1), 1)
+        for entry, positions in frames:
+            near = entry.near.to(positions.key.device)
+            wanted = near.nonzero().flatten() if len(positions) > share else torch.arange(len(positions))
+            kept = spread(wanted, share).to(near.device)
+            if kept.numel() > self.arena.free:
+                continue
             self.store.append(self.arena, positions.select(kept), rows)
-            self.frames.append(AnchorFrame(kept.numel(), entry.near[kept], list(entry.rows), set(entry.first)))
+            self.frames.append(AnchorFrame(kept.numel(), near[kept], list(entry.rows), set(entry.first)))
 
     def _share(self) -> int:
         """Positions that one anchor may keep when they no longer fit as whole frames."""

@@ -55,7 +55,11 @@ class MemoryConfig:
         """Working frames beside the first."""
         return self.max_working_frames - 1
 
+    def capacities(self, frame_positions: int) -> list[int]:
+        """Positions of the three arenas for frames of `frame_positions`: anchors, working frames, long-term memory."""
+        long_term = self.long_term_elements if self.long_term else 0
+        return [self.max_anchor_frames * frame_positions, self.ring_frames * frame_positions, long_term]
+
     def capacity(self, frame_positions: int) -> int:
         """Positions of the whole store for frames of `frame_positions` positions."""
-        frames = self.max_anchor_frames + self.ring_frames
-        return frames * frame_positions + (self.long_term_elements if self.long_term else 0)
+        return sum(self.capacities(frame_positions))

@@ -5,13 +5,13 @@ Anchors stay (see `anchors`). Behind them come the working frames, oldest first,
 that left. See docs/design.md.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xmem_ros.memory.anchors import Anchors
+from xmem_ros.memory.anchors import AnchorFrame, Anchors
 from xmem_ros.memory.config import MemoryConfig
 from xmem_ros.memory.consolidation import consolidate
 from xmem_ros.memory.matching import query_rows, readout, topk_affinity
@@ -29,6 +29,32 @@ class Reading:
     positions: Tensor
 
 
+@dataclass
+class MemoryState:
+    """All that a memory holds, outside it: to be moved to another size of frame, or to a file."""
+
+    cohorts: dict[int, int]  # row → cohort; the order of its keys is that of the values
+    partial: set[int]
+    anchors: list[tuple[AnchorFrame, Positions]]
+    ring: list[Positions]
+    long_term: Positions | None
+
+    def without(self, row: int) -> 'MemoryState':
+        """The same with one object less."""
+        kept = [i for i, other in enumerate(self.cohorts) if other != row]
+        anchors = [
+            (replace(entry, rows=[r for r in entry.rows if r != row], first=entry.first - {row}), frame.of_rows(kept))
+            for entry, frame in self.anchors
+        ]
+        return MemoryState(
+            {other: cohort for other, cohort in self.cohorts.items() if other != row},
+            self.partial,
+            anchors,
+            [frame.of_rows(kept) for frame in self.ring],
+            None if self.long_term is None else self.long_term.of_rows(kept),
+        )
+
+
 class Memory:
     """Keys shared by all objects, values per row; see `Store`."""
 
@@ -43,16 +69,14 @@ class Memory:
         value_dtype: torch.dtype,
     ):
         self.config = config
-        long_term = config.long_term_elements if config.long_term else 0
-        capacities = [config.max_anchor_frames * frame_positions, config.ring_frames * frame_positions, long_term]
-        self.store = Store(capacities, rows, key_dim, value_dim, device, value_dtype)
+        self.store = Store(config.capacities(frame_positions), rows, key_dim, value_dim, device, value_dtype)
         anchors, self.ring, self.long_term = self.store.arenas
         self.anchors = Anchors(self.store, anchors, config.anchors_per_object, self._add_working)
         self.ring_frames: list[int] = []  # positions of each, oldest first
         self.cohorts: dict[int, int] = {}  # row → cohort: objects seeded together have values for the same positions
         self.partial: set[int] = set()  # cohorts that lack values somewhere
         self._similarity = torch.empty(self.similarity_elements(config, frame_positions), device=device)
-        self._chunk = self._similarity.numel() // sum(capacities)
+        self._chunk = self._similarity.numel() // config.capacity(frame_positions)
 
     @staticmethod
     def similarity_elements(config: MemoryConfig, frame_positions: int) -> int:
@@ -75,7 +99,27 @@ class Memory:
         """Bytes allocated."""
         return self.store.nbytes + self._similarity.nbytes
 
+    @staticmethod
+    def bytes_for(
+        config: MemoryConfig, frame_positions: int, rows: int, key_dim: int, value_dim: int, value_dtype: torch.dtype
+    ) -> int:
+        """Bytes that a memory of these sizes takes."""
+        capacities = config.capacities(frame_positions)
+        buffer = 4 * Memory.similarity_elements(config, frame_positions)
+        return Store.bytes_for(capacities, rows, key_dim, value_dim, value_dtype) + buffer
+
     # --- reading
+
+    def read_in_smaller_chunks(self) -> bool:
+        """Work on fewer queries at a time from now on: the same result in less room. False where it is one already."""
+        if self._chunk == 1:
+            return False
+        width = self._similarity.numel() // self._chunk
+        self._chunk = max(self._chunk // 8, 1)
+        device = self._similarity.device
+        self._similarity = torch.empty(0, device=device)  # freed before the smaller one is made
+        self._similarity = torch.empty(self._chunk * width, device=device)
+        return True
 
     def read(self, query: Tensor, selection: Tensor, rows: list[int]) -> tuple[Tensor, dict[int, Reading]]:
         """Read every row's values for every query position.
@@ -174,21 +218,21 @@ class Memory:
     def _add_working(self, frame: Positions) -> None:
         if len(frame) > self.ring.capacity:  # an anchor of a larger size of frame
             return
-        limit = self.config.ring_frames
-        while self.ring_frames and (len(frame) > self.ring.free or len(self.ring_frames) >= limit):
+        self.consolidate()  # where it is due since the frame before
+        while self.ring_frames and (len(frame) > self.ring.free or len(self.ring_frames) >= self.config.ring_frames):
             self._drop_ring(1)
         self.store.append(self.ring, frame, self.rows)
         self.ring_frames.append(len(frame))
-        if self.config.long_term and len(self.ring_frames) >= limit:
-            self._consolidate(len(self.ring_frames) - (self.config.min_working_frames - 1))
 
-    def _consolidate(self, leaving: int) -> None:
-        """Turn the oldest working frames into prototypes, evicting from long-term memory to make room."""
+    def consolidate(self) -> None:
+        """Where working memory is full, turn its oldest frames into prototypes, evicting others to make room."""
+        if not self.config.long_term or len(self.ring_frames) < self.config.ring_frames:
+            return
+        leaving = len(self.ring_frames) - (self.config.min_working_frames - 1)
         rows, count = self.rows, sum(self.ring_frames[:leaving])
         where = slice(self.ring.start, self.ring.start + count)
-        candidates = self.store.take(where, rows)
         chosen = self._most_worth(where, self.config.prototypes)
-        prototypes = consolidate(candidates, chosen, inherit=self.config.usage == 'own')
+        prototypes = consolidate(self.store.take(where, rows), chosen, inherit=self.config.usage == 'own')
         excess = len(prototypes) - self.long_term.free
         if excess > 0:
             kept = self._most_worth(self.long_term.used, self.long_term.size - excess)
@@ -241,20 +285,40 @@ class Memory:
         self.ring_frames = []
         self.cohorts, self.partial = {}, set()
 
-    def take_over(self, other: 'Memory') -> None:
-        """Carry another memory's objects over, for a new frame size; old working frames go where room is short."""
-        rows = other.rows
-        self.cohorts, self.partial = dict(other.cohorts), set(other.partial)
+    # --- moving
+
+    def taken_out(self, device: torch.device | str) -> MemoryState:
+        """A copy of everything, on a device."""
+        rows = self.rows
         if not rows:
-            return
-        count = min(other.long_term.size, self.long_term.capacity)
-        kept = other._most_worth(other.long_term.used, count).sort().values + other.long_term.start
-        self.store.append(self.long_term, other.store.take(kept, rows), rows)
-        self.anchors.take_over(other.anchors, rows)
-        begin = other.ring.start
-        for positions in other.ring_frames:
-            self._add_working(other.store.take(slice(begin, begin + positions), rows))
+            return MemoryState({}, set(), [], [], None)
+        ring, begin = [], self.ring.start
+        for positions in self.ring_frames:
+            ring.append(self.store.take(slice(begin, begin + positions), rows).to(device))
             begin += positions
+        anchors = [(entry, positions.to(device)) for entry, positions in self.anchors.taken_out(rows)]
+        long_term = self.store.take(self.long_term.used, rows).to(device)
+        return MemoryState(dict(self.cohorts), set(self.partial), anchors, ring, long_term)
+
+    def put_in(self, state: MemoryState) -> None:
+        """Take all that another memory held; what does not fit goes: prototypes of least use, the oldest frames."""
+        device = self.store.key.device
+        self.clear()
+        self.cohorts, self.partial = dict(state.cohorts), set(state.partial)
+        if not self.cohorts:
+            return
+        if state.long_term is not None:
+            held = state.long_term.to(device)
+            owner = held.owner if self.config.quotas else None
+            kept = most_worth(held.use / held.life, self.long_term.capacity, owner, len(self.cohorts))
+            self.store.append(self.long_term, held.select(kept.sort().values), self.rows)
+        self.anchors.put_in([(entry, frame.to(device)) for entry, frame in state.anchors], self.rows)
+        ring = [frame for frame in state.ring if len(frame) <= self.ring.capacity][-self.config.ring_frames :]
+        while sum(len(frame) for frame in ring) > self.ring.capacity:
+            ring.pop(0)
+        for frame in ring:
+            self.store.append(self.ring, frame.to(device), self.rows)
+            self.ring_frames.append(len(frame))
 
 
 def near_mask(mask: Tensor, stride: int) -> Tensor:

@@ -5,7 +5,7 @@ One row of keys serves every object; an object's row (see `xmem_ros.objects`) ho
 it has values for. Letters: N positions, R rows (objects at most), CK and CV key and value channels.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -69,6 +69,14 @@ class Positions:
     def __len__(self) -> int:
         return self.key.shape[0]
 
+    def to(self, device: torch.device | str) -> 'Positions':
+        """The same on another device."""
+        return Positions(*(getattr(self, f.name).to(device) for f in fields(self)))
+
+    def of_rows(self, wanted: list[int]) -> 'Positions':
+        """Only some objects' values, by their place in `values`."""
+        return replace(self, values=self.values[wanted], valid=self.valid[wanted])
+
     def select(self, kept: Tensor) -> 'Positions':
         """Only some of them, by offsets."""
         return Positions(
@@ -102,24 +110,35 @@ class Store:
         self.shrinkage = torch.empty(n, 1, device=device)
         self.selection = torch.empty(n, key_dim, device=device)
         self.augmented = torch.empty(n, 2 * key_dim + 1, device=device)
-        self.owner = torch.empty(n, device=device, dtype=torch.int16)
+        self.owner = torch.full((n,), BACKGROUND, device=device, dtype=torch.int16)
         self.use = torch.empty(n, device=device)
         self.life = torch.empty(n, device=device)
         # zeros: what was never written is read with weight 0, and 0 · NaN is NaN
         self.values = torch.zeros(rows, n, value_dim, device=device, dtype=value_dtype)
         self.valid = torch.zeros(rows, n, device=device, dtype=torch.bool)
+        # positions move through these, so that `keep` allocates nothing and cannot fail half-way
+        largest = max(capacities)
+        self._scratch = {
+            (t.shape[-1] if t.ndim > low else 1, t.dtype): torch.empty(
+                largest, *t.shape[low:], device=device, dtype=t.dtype
+            )
+            for low, tensors in ((1, self._shared), (2, self._per_row))
+            for t in tensors
+        }
 
     @staticmethod
-    def bytes_for(positions: int, rows: int, key_dim: int, value_dim: int, value_dtype: torch.dtype) -> int:
-        """Bytes that a store of that many positions and rows takes."""
+    def bytes_for(capacities: list[int], rows: int, key_dim: int, value_dim: int, value_dtype: torch.dtype) -> int:
+        """Bytes that a store of those arenas takes."""
         shared = 4 * (4 * key_dim + 4) + 2
         per_row = value_dim * value_dtype.itemsize + 1
-        return positions * (shared + rows * per_row)
+        widths = {(key_dim, 4), (2 * key_dim + 1, 4), (1, 4), (1, 2), (1, 1), (value_dim, value_dtype.itemsize)}
+        scratch = sum(width * size for width, size in widths)
+        return sum(capacities) * (shared + rows * per_row) + max(capacities) * scratch
 
     @property
     def nbytes(self) -> int:
         """Bytes allocated."""
-        return sum(t.nbytes for t in (*self._shared, *self._per_row))
+        return sum(t.nbytes for t in (*self._shared, *self._per_row, *self._scratch.values()))
 
     @property
     def _shared(self) -> tuple[Tensor, ...]:
@@ -131,21 +150,19 @@ class Store:
 
     def append(self, arena: Arena, new: Positions, rows: list[int]) -> None:
         """Write n positions at the end of an arena; `rows` are the objects' rows, in the order of `new.values`."""
-        n = new.key.shape[0]
+        n = len(new)
         if n > arena.free:
             raise ValueError(f'{n} positions do not fit: {arena.free} of {arena.capacity} are free')
         where = slice(arena.start + arena.size, arena.start + arena.size + n)
-        self.key[where] = new.key
-        self.shrinkage[where] = new.shrinkage
-        self.selection[where] = new.selection
-        self.augmented[where] = memory_rows(new.key, new.shrinkage)
-        self.owner[where] = new.owner
-        self.use[where] = new.use
-        self.life[where] = new.life
+        augmented = memory_rows(new.key, new.shrinkage)
+        for tensor, source in zip(
+            self._shared, (new.key, new.shrinkage, new.selection, augmented, new.owner, new.use, new.life), strict=True
+        ):
+            tensor[where].copy_(source)
         self.valid[:, where] = False
         for i, row in enumerate(rows):
-            self.values[row, where] = new.values[i].to(self.values.dtype)
-            self.valid[row, where] = new.valid[i]
+            self.values[row, where].copy_(new.values[i])
+            self.valid[row, where].copy_(new.valid[i])
         arena.size += n
 
     def take(self, where: slice | Tensor, rows: list[int]) -> Positions:
@@ -167,12 +184,14 @@ class Store:
         kept: int64 offsets into the arena, ascending. Values move for `rows` alone; other rows hold no object.
         """
         source = kept + arena.start
-        target = slice(arena.start, arena.start + kept.numel())
-        for tensor in self._shared:
-            tensor[target] = tensor[source]
-        for tensor in self._per_row:
-            for row in rows:
-                tensor[row, target] = tensor[row, source]
+        planes = [(tensor, tensor.shape[-1] if tensor.ndim > 1 else 1) for tensor in self._shared]
+        planes += [
+            (tensor[row], tensor.shape[-1] if tensor.ndim > 2 else 1) for tensor in self._per_row for row in rows
+        ]
+        for plane, width in planes:
+            moved = self._scratch[width, plane.dtype][: kept.numel()].view(kept.numel(), *plane.shape[1:])
+            torch.index_select(plane, 0, source, out=moved)
+            plane[arena.start : arena.start + kept.numel()].copy_(moved)
         arena.size = kept.numel()
 
     def clear_row(self, row: int) -> None:

@@ -51,9 +51,9 @@ def most_worth(score: Tensor, count: int, owner: Tensor | None = None, objects: 
     rank within its owner over its owner's weight.
     """
     count = min(max(count, 0), score.numel())
+    by_score = torch.argsort(score, descending=True, stable=True)  # of equals the older: the same on every run
     if owner is None:
-        return score.topk(count).indices
-    by_score = torch.argsort(score, descending=True, stable=True)
+        return by_score[:count]
     group = owner[by_score].long() + 1
     by_group = torch.argsort(group, stable=True)
     grouped = group[by_group]

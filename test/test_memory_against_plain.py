@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: MIT
+"""The real memory against a slow, plain one, through lives of objects that come, are corrected and go.
+
+What the published implementation gets wrong is stated here as what is right: values stay with their keys through
+consolidation and eviction for objects that came later; eviction works with objects of different ages, drops exactly
+as many as it must, ties included, and never reads from nothing; objects can be removed.
+"""
+
+import random
+
+import pytest
+import torch
+from plain_memory import PlainMemory
+
+from xmem_ros.memory.config import MemoryConfig
+from xmem_ros.memory.memory import Memory
+from xmem_ros.memory.store import Positions
+
+CK, CV, ROWS = 4, 3, 4
+POLICIES = [('all', False), ('all', True), ('own', False), ('own', True)]
+
+
+class Both:
+    """One memory of each kind, given the same."""
+
+    def __init__(self, config: MemoryConfig, frame_positions: int, seed: int):
+        self.plain = PlainMemory(config)
+        self.real = Memory(config, frame_positions, ROWS, CK, CV, torch.device('cpu'), torch.float32)
+        self.positions = frame_positions
+        self.random, self.numbers = random.Random(seed), torch.Generator().manual_seed(seed)
+
+    def frame(self, owners: list[int]) -> Positions:
+        n, g = self.positions, self.numbers
+        values = torch.randn(len(self.plain.rows), n, CV, generator=g)
+        owner = torch.tensor([self.random.choice([-1, *owners]) for _ in range(n)], dtype=torch.int16)
+        key, selection = torch.randn(n, CK, generator=g), torch.rand(n, CK, generator=g)
+        return Positions.fresh(key, 1 + torch.rand(n, 1, generator=g), selection, values, owner)
+
+    def seed(self, rows: list[int]) -> None:
+        new = [row for row in rows if row not in self.plain.rows]
+        self.plain.join(new)
+        self.real.join(new)
+        frame = self.frame(self.plain.rows)
+        self.plain.add(frame, rows)
+        self.plain.consolidate()
+        self.real.add(frame, {row: torch.ones(self.positions, dtype=torch.bool) for row in rows})
+        self.real.consolidate()
+
+    def remember(self) -> None:
+        frame = self.frame(self.plain.rows)
+        self.plain.add(frame, [])
+        self.plain.consolidate()
+        self.real.add(frame)
+        self.real.consolidate()
+
+    def remove(self, row: int) -> None:
+        self.plain.leave(row)
+        self.real.leave(row)
+
+    def step(self, queries: int = 3) -> None:
+        """Read, compare, count."""
+        g, rows = self.numbers, self.plain.rows
+        key, selection = torch.randn(queries, CK, generator=g), torch.rand(queries, CK, generator=g)
+        expected = self.plain.read(key, selection, CV)
+        out, readings = self.real.read(key, selection, rows)
+        assert torch.allclose(out, expected, atol=1e-5), (out - expected).abs().max()
+        presence = torch.rand(len(rows), queries, generator=g) / max(len(rows), 1)
+        presence[[i for i in range(len(rows)) if self.random.random() < 0.3]] = 0  # out of sight
+        self.plain.count(key, selection, presence)
+        self.real.count(readings, rows, presence)
+
+    def agree(self) -> None:
+        """Every position of the real memory is that of the plain one, with its values, owner and usage."""
+        items, store = self.plain.items, self.real.store
+        where = torch.cat([torch.arange(a.start, a.start + a.size) for a in store.arenas])
+        assert len(where) == len(items)
+        assert self.real.elements['long_term'] == len(self.plain.long_term)
+        assert self.real.rows == self.plain.rows
+        for n, item in zip(where.tolist(), items, strict=True):
+            assert torch.equal(store.key[n], item.key)
+            assert store.shrinkage[n].item() == pytest.approx(item.shrinkage, rel=1e-4)
+            assert int(store.owner[n]) == item.owner
+            assert store.life[n].item() == pytest.approx(item.life)
+            assert store.use[n].item() == pytest.approx(item.use, rel=1e-3, abs=1e-5)
+            for row in self.plain.rows:
+                assert bool(store.valid[row, n]) == (row in item.values)
+                if row in item.values:
+                    assert torch.allclose(store.values[row, n], item.values[row], atol=1e-4)
+
+
+def config(usage: str, *, quotas: bool, **settings: int) -> MemoryConfig:
+    sizes = {'max_working_frames': 5, 'min_working_frames': 3, 'long_term_elements': 14, 'prototypes': 4, 'top_k': 5}
+    return MemoryConfig(**{**sizes, 'max_anchor_frames': 12, **settings}, usage=usage, quotas=quotas)
+
+
+@pytest.mark.parametrize(('usage', 'quotas'), POLICIES)
+@pytest.mark.parametrize('seed', [0, 1, 2])
+def test_lives_of_objects(usage: str, quotas: bool, seed: int) -> None:
+    both = Both(config(usage, quotas=quotas), 4, seed)
+    both.seed([0])
+    evicted = False
+    for _ in range(70):
+        both.step()
+        event, rows = both.random.random(), both.plain.rows
+        free = [row for row in range(ROWS) if row not in rows]
+        if event < 0.08 and free:
+            both.seed(free[:1] if both.random.random() < 0.7 else free[:2])
+        elif event < 0.14:
+            both.seed([both.random.choice(rows)])
+        elif event < 0.20 and len(rows) > 1:
+            both.remove(both.random.choice(rows))
+        else:
+            both.remember()
+        evicted |= len(both.plain.long_term) > 10
+        both.agree()
+    assert evicted
+
+
+@pytest.mark.parametrize(('usage', 'quotas'), POLICIES)
+def test_an_object_that_came_in_the_middle_of_eviction(usage: str, quotas: bool) -> None:
+    """The published implementation raises here."""
+    both = Both(config(usage, quotas=quotas), 4, 7)
+    both.seed([0])
+    for number in range(60):
+        both.step()
+        if number == 30:
+            assert len(both.plain.long_term) == 14
+            both.seed([2])
+        else:
+            both.remember()
+    both.agree()
+    assert any(2 in item.values for item in both.plain.long_term)
+
+
+@pytest.mark.parametrize('positions', [1, 2, 3])
+def test_frames_of_fewer_positions_than_are_read_or_made(positions: int) -> None:
+    """The published implementation fails below 30 positions in memory and 128 candidates."""
+    both = Both(config('own', quotas=True, prototypes=50, long_term_elements=60, top_k=30), positions, 3)
+    both.seed([0])
+    for _ in range(30):
+        both.step()
+        both.remember()
+    both.agree()
+
+
+def test_equal_usage_everywhere_evicts_no_more_than_it_must() -> None:
+    """The published implementation drops all that tie, and can be left with nothing."""
+    both = Both(config('all', quotas=False), 4, 5)
+    both.seed([0])
+    for _ in range(40):  # never read: every usage is zero
+        both.remember()
+    assert both.real.elements['long_term'] == 14
+
+
+def test_nothing_is_left_of_an_object_that_was_removed() -> None:
+    both = Both(config('own', quotas=True), 4, 11)
+    both.seed([0])
+    for row in (1, 2, 3):
+        both.seed([row])
+        for _ in range(8):
+            both.step()
+            both.remember()
+        both.remove(row)
+        both.agree()
+    assert not both.real.store.valid[1:].any()
+    assert (both.real.store.owner <= 0).all()
+
+
+def test_the_readout_of_equal_stores_agrees_with_and_without_another_object() -> None:
+    """A's readout where B is there too: the same weights for the same values, to 1e-6."""
+    alone, together = Both(config('own', quotas=True), 4, 1), Both(config('own', quotas=True), 4, 1)
+    alone.seed([0])
+    g = torch.Generator().manual_seed(99)
+    together.real.join([0])
+    together.real.put_in(alone.real.taken_out('cpu'))
+    together.real.join([1])
+    for _ in range(3):
+        frame = alone.frame([0])
+        alone.real.add(frame)
+        both = Positions.fresh(
+            frame.key,
+            frame.shrinkage,
+            frame.selection,
+            torch.cat([frame.values, torch.randn(1, 4, CV, generator=g)]),
+            frame.owner,
+        )
+        together.real.add(both)
+    key, selection = torch.randn(5, CK, generator=g), torch.rand(5, CK, generator=g)
+    a, _ = alone.real.read(key, selection, [0])
+    b, _ = together.real.read(key, selection, [0, 1])
+    assert torch.allclose(a[0], b[0], atol=1e-6)
