@@ -12,7 +12,7 @@ from xmem_ros.errors import FrameError
 from xmem_ros.frames import FrameGeometry
 from xmem_ros.memory.config import MemoryConfig
 from xmem_ros.memory.gallery import Gallery, appearance, confidence
-from xmem_ros.memory.memory import Memory, MemoryState, Reading, near_mask
+from xmem_ros.memory.memory import SIMILARITY_BUFFER_BYTES, Memory, MemoryState, Reading, near_mask
 from xmem_ros.memory.store import Positions
 from xmem_ros.memory.usage import owners
 from xmem_ros.network.aggregation import aggregate
@@ -73,6 +73,7 @@ class Segmenter:
     def __init__(self, network: XMemNetwork, config: TrackerConfig, device: torch.device, dtype: torch.dtype):
         self.network, self.config, self.device, self.dtype = network, config, device, dtype
         self.memory_config = config.memory  # as it fits
+        self.similarity_bytes = SIMILARITY_BUFFER_BYTES  # that a read may work in
         self.memory: Memory | None = None
         self.sensory: Tensor | None = None  # rows×CS×h×w, float32
         self.last_seen: Tensor | None = None  # rows×h×w, share of each position in the frame before; 0: not visible
@@ -138,7 +139,9 @@ class Segmenter:
         memory = self.fitted(geometry, self.config, self.memory_config, net, self.value_dtype)
         self.park()  # the old stores are freed before new ones are made
         height, width = geometry.grid_size
-        self.memory = Memory(memory, height * width, rows, net.key_dim, net.value_dim, device, self.value_dtype)
+        self.memory = Memory(
+            memory, height * width, rows, net.key_dim, net.value_dim, device, self.value_dtype, self.similarity_bytes
+        )
         try:
             sensory = self.network.zero_sensory(1, rows, (height, width))
             self.sensory = None if sensory is None else sensory[0]
@@ -311,6 +314,8 @@ class Segmenter:
 
     def consolidate(self) -> None:
         """Make prototypes of working memory where that is due."""
+        if self._parked is not None:
+            self.prepare(FrameGeometry.of(self._parked.geometry.image_size, self.config.size))
         if self.memory is not None:
             self.memory.consolidate()
 

@@ -13,6 +13,7 @@ from xmem_ros.segmenter import Segmenter
 
 T = TypeVar('T')
 
+CHUNKS = 16  # parts that a read is made in
 LEAST_SIZE = 96  # px of the shorter side; a network of stride 16 sees little below
 _SAID_BY = ("can't allocate memory", 'CUDA out of memory', 'ALLOC_FAILED', 'not enough memory')
 
@@ -33,7 +34,7 @@ class Shedding:
 
     def __init__(self, segmenter: Segmenter):
         self._segmenter = segmenter
-        self._halved = False
+        self._chunked = self._halved = False
         self.done: list[str] = []  # what was given up, in words
 
     def run(self, work: Callable[[], T]) -> T:
@@ -59,7 +60,10 @@ class Shedding:
 
     def _give_up(self) -> str:
         segmenter = self._segmenter
-        if segmenter.memory is not None and segmenter.memory.read_in_smaller_chunks():
+        if segmenter.memory is not None and not self._chunked:
+            self._chunked = True
+            segmenter.similarity_bytes = segmenter.memory.similarity_bytes // CHUNKS
+            segmenter.park()
             return 'memory is read in smaller parts'
         config = segmenter.memory_config
         if not self._halved and config.long_term and config.long_term_elements // 2 >= config.prototypes:

@@ -67,6 +67,7 @@ class Memory:
         value_dim: int,
         device: torch.device,
         value_dtype: torch.dtype,
+        similarity_bytes: int = SIMILARITY_BUFFER_BYTES,
     ):
         self.config = config
         self.store = Store(config.capacities(frame_positions), rows, key_dim, value_dim, device, value_dtype)
@@ -75,14 +76,17 @@ class Memory:
         self.ring_frames: list[int] = []  # positions of each, oldest first
         self.cohorts: dict[int, int] = {}  # row → cohort: objects seeded together have values for the same positions
         self.partial: set[int] = set()  # cohorts that lack values somewhere
-        self._similarity = torch.empty(self.similarity_elements(config, frame_positions), device=device)
-        self._chunk = self._similarity.numel() // config.capacity(frame_positions)
+        elements = self.similarity_elements(config, frame_positions, similarity_bytes)
+        self._similarity = torch.empty(elements, device=device)
+        self._chunk = elements // config.capacity(frame_positions)
 
     @staticmethod
-    def similarity_elements(config: MemoryConfig, frame_positions: int) -> int:
-        """Numbers in the buffer that a read works in: as many whole queries as fit."""
+    def similarity_elements(
+        config: MemoryConfig, frame_positions: int, limit_bytes: int = SIMILARITY_BUFFER_BYTES
+    ) -> int:
+        """Numbers in the buffer that a read works in: as many whole queries as fit, one at least."""
         width = config.capacity(frame_positions)
-        return max(1, min(frame_positions, SIMILARITY_BUFFER_BYTES // (4 * width))) * width
+        return max(1, min(frame_positions, limit_bytes // (4 * width))) * width
 
     @property
     def rows(self) -> list[int]:
@@ -110,16 +114,10 @@ class Memory:
 
     # --- reading
 
-    def read_in_smaller_chunks(self) -> bool:
-        """Work on fewer queries at a time from now on: the same result in less room. False where it is one already."""
-        if self._chunk == 1:
-            return False
-        width = self._similarity.numel() // self._chunk
-        self._chunk = max(self._chunk // 8, 1)
-        device = self._similarity.device
-        self._similarity = torch.empty(0, device=device)  # freed before the smaller one is made
-        self._similarity = torch.empty(self._chunk * width, device=device)
-        return True
+    @property
+    def similarity_bytes(self) -> int:
+        """Bytes of the buffer that a read works in."""
+        return self._similarity.nbytes
 
     def read(self, query: Tensor, selection: Tensor, rows: list[int]) -> tuple[Tensor, dict[int, Reading]]:
         """Read every row's values for every query position.
@@ -218,15 +216,20 @@ class Memory:
     def _add_working(self, frame: Positions) -> None:
         if len(frame) > self.ring.capacity:  # an anchor of a larger size of frame
             return
-        self.consolidate()  # where it is due since the frame before
+        if self._full:  # where frames are demoted, several can come at once
+            self.consolidate()
         while self.ring_frames and (len(frame) > self.ring.free or len(self.ring_frames) >= self.config.ring_frames):
             self._drop_ring(1)
         self.store.append(self.ring, frame, self.rows)
         self.ring_frames.append(len(frame))
 
+    @property
+    def _full(self) -> bool:
+        return self.config.long_term and len(self.ring_frames) >= self.config.ring_frames
+
     def consolidate(self) -> None:
         """Where working memory is full, turn its oldest frames into prototypes, evicting others to make room."""
-        if not self.config.long_term or len(self.ring_frames) < self.config.ring_frames:
+        if not self._full:
             return
         leaving = len(self.ring_frames) - (self.config.min_working_frames - 1)
         rows, count = self.rows, sum(self.ring_frames[:leaving])
