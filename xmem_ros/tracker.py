@@ -10,6 +10,7 @@ Not thread-safe: one thread owns a tracker.
 
 import contextlib
 import functools
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -204,6 +205,16 @@ class Tracker:
         """Bytes that memory occupies on the device, full or empty."""
         return self._segmenter.nbytes
 
+    def memory_bytes_with(self, size: tuple[int, int]) -> int:
+        """Bytes that memory will occupy for images of `size` (H, W); raises `FrameError` where the budget is short."""
+        return self.memory_bytes_for(
+            size,
+            self.config.max_objects,
+            network=self.network.config,
+            config=self.config,
+            dtype=self._segmenter.value_dtype,
+        )
+
     @property
     def given_up(self) -> list[str]:
         """What the tracker does without since memory ran out, in words and in order."""
@@ -276,7 +287,12 @@ class Tracker:
         self._frame, self._time = number, time
         if written:
             self._last_memory_frame = number
-        return StepResult(labels, self._observe(regions, sure), list(given), timer.stop(), kept)
+        objects = self._observe(regions, sure)
+        if not self.config.report_unsure:
+            hidden = [item.label for item in objects if item.state in (ObjectState.OCCLUDED, ObjectState.LOST)]
+            if hidden:
+                labels[np.isin(labels, hidden)] = 0
+        return StepResult(labels, objects, list(given), timer.stop(), kept)
 
     def _seed(self, frame: np.ndarray, seeds: list[SeedMask], labels: np.ndarray | None) -> list[int]:
         """`seed`, once. What can fail comes first; where it does, nothing has changed."""
@@ -387,12 +403,15 @@ class Tracker:
         for object_id, label, worth in zip(self._table, self._table.labels, sure.tolist(), strict=True):
             found = regions[label]
             score = found.score * worth
+            visible = found.area >= self.config.min_area and score >= self.config.min_score
+            if not visible and not self.config.report_unsure:
+                found = Region(0, found.score, None, (math.nan, math.nan))
             objects.append(
                 self._table.observe(
                     object_id,
                     self._frame,
                     self._time,
-                    visible=found.area >= self.config.min_area and score >= self.config.min_score,
+                    visible=visible,
                     lost_after=self.config.lost_after,
                     score=score,
                     area=found.area,

@@ -17,11 +17,12 @@ from xmem_ros.node import diagnostics, qos
 from xmem_ros.node.conversions import rgb_from_image, stamp_ns
 from xmem_ros.node.diagnostics import DiagnosticArray, Figures
 from xmem_ros.node.image_source import ImageSource
+from xmem_ros.node.memory_files import memory_file, memory_folder
 from xmem_ros.node.parameter_node import ParameterNode
 from xmem_ros.node.publishers import Publishers
 from xmem_ros.node.seed_messages import read_seeds
 from xmem_ros.node.worker import Counts, Frame, History, StoppedError, Worker
-from xmem_ros.srv import RemoveObjects, SeedObjects
+from xmem_ros.srv import MemoryFile, RemoveObjects, SeedObjects
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from sensor_msgs.msg import Image
 
     from xmem_ros.node.tracking import Tracking
+    from xmem_ros.tracker import Tracker
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 SELDOM: dict[str, Any] = {'throttle_duration_sec': 5.0}
@@ -56,6 +58,8 @@ class XMemNode(ParameterNode):
             (SeedObjects, '~/seed', self._seed),
             (RemoveObjects, '~/remove', self._remove),
             (Trigger, '~/reset', self._reset),
+            (MemoryFile, '~/save_memory', self._save),
+            (MemoryFile, '~/load_memory', self._load),
         ):
             # groups of their own: GrabCut for one call must not keep another waiting
             self.create_service(kind, name, self._answer(serve), callback_group=MutuallyExclusiveCallbackGroup())
@@ -90,8 +94,9 @@ class XMemNode(ParameterNode):
 
     def _activate(self) -> None:
         assert self._tracking is not None
-        keep_all = self.parameters.queue == 'all'
-        depth = self.parameters.queue_depth if keep_all else 1
+        every = self.parameters.queue == 'all'
+        keep_all = every and self.parameters.queue_overflow == 'wait'
+        depth = self.parameters.queue_depth if every else 1
         self._worker = self._counting = Worker(
             self._tracking.track,
             depth=depth,
@@ -140,7 +145,10 @@ class XMemNode(ParameterNode):
         from xmem_ros.node.tracking import Tracking, make_tracker  # imports torch, which takes seconds
 
         begun = time.monotonic()
+        memory_folder(self.parameters.memory_folder)
         tracker = make_tracker(self.parameters)
+        # hashed now: the first call of ~/save_memory is not to make an image wait
+        print_of_weights = tracker.fingerprint
         waiting = self.parameters.queue_depth if self.parameters.queue == 'all' else 1
         self._history = History(max(self.parameters.history, waiting))
         self._outputs = Publishers(self, self._figures, per_object=self.parameters.publish_per_object)
@@ -151,7 +159,8 @@ class XMemNode(ParameterNode):
         self.fault = ''
         self.get_logger().info(
             f'configured in {time.monotonic() - begun:.1f} s: weights {self.parameters.weights} on {tracker.device}, '
-            f'images scaled to {tracker.config.size or "their own size"}, at most {tracker.config.max_objects} objects'
+            f'(SHA-256 {print_of_weights[:12]}…), images scaled to {tracker.config.size or "their own size"}, at most '
+            f'{tracker.config.max_objects} objects; memory: {_foretold(tracker)}'
         )
 
     def _stop(self) -> None:
@@ -281,6 +290,25 @@ class XMemNode(ParameterNode):
         response.message = f'{_objects(count)} forgotten; ids start again at 1'
         self.get_logger().info(f'reset: {response.message}')
 
+    def _save(self, request: Any, response: Any, tracking: Tracking, worker: Worker) -> None:
+        from xmem_ros import snapshot
+
+        path = memory_file(self.parameters.memory_folder, request.name)
+        saved = worker.submit(tracking.tracker.snapshot).result()
+        snapshot.write(saved, path)
+        response.message = f'{_objects(len(saved.table["entries"]))} saved to {path}'
+        self.get_logger().info(response.message)
+
+    def _load(self, request: Any, response: Any, tracking: Tracking, worker: Worker) -> None:
+        from xmem_ros import snapshot
+
+        path = memory_file(self.parameters.memory_folder, request.name)
+        saved = snapshot.read(path, tracking.tracker.fingerprint)
+        ids = worker.submit(lambda: tracking.restore(saved)).result()
+        self._figures.forget_objects()
+        response.message = f'{_objects(len(ids))} loaded from {path}: ids {", ".join(map(str, ids)) or "none"}'
+        self.get_logger().info(response.message)
+
     # --- diagnostics
 
     def _make_report_timer(self) -> Any:
@@ -305,6 +333,9 @@ class XMemNode(ParameterNode):
         if tracking is not None:
             hardware = str(tracking.tracker.device)
             values['memory (bytes)'] = str(tracking.tracker.memory_bytes)
+            for number, what in enumerate(tracking.tracker.given_up, 1):
+                level = diagnostics.WARN
+                values[f'given up ({number})'] = what
             for store, elements in tracking.tracker.memory_elements.items():
                 values[f'{store} (positions)'] = str(elements)
         if worker is not None:
@@ -317,11 +348,21 @@ class XMemNode(ParameterNode):
             elif counts.invalid > before.invalid and counts.tracked == before.tracked:
                 unreadable = counts.invalid - before.invalid
                 level, summary = diagnostics.WARN, f'no image can be read: {unreadable} invalid since the last report'
+            elif tracking is not None and (given_up := tracking.tracker.given_up):
+                summary = f'tracking with less, as memory ran out: {given_up[-1]}'
             else:
                 summary = 'tracking'
         stamp = self.get_clock().now().to_msg()
         name = f'{self.get_fully_qualified_name().lstrip("/")}: tracking'
         self._diagnostics.publish(diagnostics.diagnostics_message(stamp, name, hardware, level, summary, values))
+
+
+def _foretold(tracker: Tracker) -> str:
+    """Megabytes that memory will take, for images of the two usual shapes."""
+    shapes = {'4:3': (480, 640), '16:9': (720, 1280)}
+    sizes = {shape: tracker.memory_bytes_with(size) / 1e6 for shape, size in shapes.items()}
+    own = '' if tracker.config.size else ' (of 640×480 and 1280×720 px)'
+    return ', '.join(f'{megabytes:.0f} MB for images of {shape}' for shape, megabytes in sizes.items()) + own
 
 
 def _objects(count: int) -> str:

@@ -62,7 +62,9 @@ def parameters_md() -> str:
 
 
 def _literal(value: Value) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) or "''"
 
 
 def _unit(unit: str) -> str:

@@ -70,6 +70,29 @@ class MemoryParameters:
         3, 'Frames kept for good for each object: its first seed and its latest corrections.', low=2, high=100
     )
     max_anchor_frames: int = _is(4, 'Room for frames kept for good, in whole frames.', low=1, high=254)
+    usage: str = _is(
+        'own',
+        'What makes a position worth keeping. own: reads from inside the object that it shows, in images in which that '
+        'is visible. all: reads from anywhere, as published; what is out of sight fades.',
+        choices=('own', 'all'),
+    )
+    quotas: bool = _is(
+        True,
+        'Objects share one half of long-term memory equally, the background has the other. Off, as published: whatever '
+        'is used most stays.',
+    )
+    guard: bool = _is(
+        True,
+        'Memorise an object that is not visible as absent, whatever was guessed. Off, as published: guesses are '
+        'memorised too.',
+    )
+    budget_mb: float = _is(
+        0.0,
+        'What all stores together may take; long-term memory is made as large as that allows. 0: no limit.',
+        low=0.0,
+        high=1_000_000.0,
+        unit='MB',
+    )
 
 
 @dataclass(frozen=True)
@@ -104,12 +127,23 @@ class Parameters:
     lost_after: float = _is(
         5.0, 'An object occluded for as long as this counts as lost.', low=0.0, high=86400.0, change=LIVE, unit='s'
     )
+    report_unsure: bool = _is(
+        False,
+        'Publish the pixels and the box of an object that counts as occluded or lost, too. Off: it has none then.',
+        change=LIVE,
+    )
     publish_per_object: bool = _is(True, 'Publish ~/object_<id>/mask and ~/object_<id>/box for each object.')
     queue: str = _is(
         'newest',
         'newest: track the newest image, drop those that come meanwhile. all: track every image, for replay; the '
-        'subscription is reliable and its callback waits while queue_depth images wait.',
+        'subscription is reliable, and queue_overflow says what happens while queue_depth images wait.',
         choices=('newest', 'all'),
+    )
+    queue_overflow: str = _is(
+        'wait',
+        'With queue: all and queue_depth images waiting. wait: take no more from the middleware until there is room. '
+        'drop: drop the oldest that waits, and count it.',
+        choices=('wait', 'drop'),
     )
     queue_depth: int = _is(10, 'With queue: all, the images that may wait.', low=1, high=1000, unit='frames')
     history: int = _is(
@@ -126,6 +160,9 @@ class Parameters:
         'How images arrive. For others run `ros2 run image_transport republish` and subscribe to what it puts out.',
         choices=('raw',),
     )
+    memory_folder: str = _is(
+        '', 'Where ~/save_memory and ~/load_memory keep files. Empty: xmem_ros in $ROS_HOME, or in ~/.ros.'
+    )
     autostart: bool = _is(True, 'Configure and activate at the start, without a lifecycle manager.', change=START)
     no_image_warning_after: float = _is(
         5.0,
@@ -140,7 +177,9 @@ class Parameters:
 
     def memory_config(self) -> MemoryConfig:
         """As the tracker takes it; raises `ParameterError` for values that do not go together."""
-        return MemoryConfig(**dataclasses.asdict(self.memory))
+        values = dataclasses.asdict(self.memory)
+        del values['budget_mb']  # of the tracker: it also pays for what is not memory of this kind
+        return MemoryConfig(**values)
 
 
 def rules() -> dict[str, tuple[Value, Rule]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from xmem_ros.errors import FrameError, SeedError, UnknownObjectError
+from xmem_ros.errors import FrameError, OutOfMemoryError, SeedError, UnknownObjectError
 from xmem_ros.node.conversions import rgb_from_image
 from xmem_ros.node.worker import Fate, Frame, History
 from xmem_ros.tracker import SeedMask, Tracker, TrackerConfig
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from xmem_ros.node.parameters import Parameters
     from xmem_ros.node.seed_messages import ObjectSeed
+    from xmem_ros.snapshot import Snapshot
     from xmem_ros.tracker import StepResult
 
 _SELDOM: dict[str, Any] = {'throttle_duration_sec': 5.0}
@@ -55,6 +56,8 @@ def make_tracker(parameters: Parameters) -> Tracker:
         min_area=parameters.min_area,
         min_score=parameters.min_score,
         lost_after=parameters.lost_after,
+        report_unsure=parameters.report_unsure,
+        memory_budget_mb=parameters.memory.budget_mb,
         memory=parameters.memory_config(),
     )
     return Tracker.from_weights(parameters.weights, device=parameters.device, config=config)
@@ -77,6 +80,7 @@ class Tracking:
         self.tracker = tracker
         self._parameters, self._history, self._outputs, self._log = parameters, history, outputs, log
         self._stamp_ns = 0
+        self._said = 0  # of what the tracker gave up
         self._offset_ns = 0  # from stamps to the tracker's time, which never runs backwards
 
     def track(self, frame: Frame) -> bool:
@@ -86,6 +90,9 @@ class Tracking:
         except FrameError as error:
             frame.valid = False
             self._log.warning(f'image dropped: {error}', **_SELDOM)
+            return False
+        except OutOfMemoryError as error:
+            self._log.error(f'image dropped: {error}', **_SELDOM)
             return False
         except Exception:
             self._log.error(f'image dropped: {traceback.format_exc()}', **_SELDOM)
@@ -123,6 +130,13 @@ class Tracking:
         self._show(lambda: self._outputs.set_objects([]))
         self._offset_ns = 0
         return count
+
+    def restore(self, saved: Snapshot) -> list[int]:
+        """Forget everything and go on from a snapshot; returns the ids. Raises `MemoryFileError`, changing nothing."""
+        ids = self.tracker.restore(saved)
+        self._history.forget_labels()
+        self._show(lambda: self._outputs.set_objects(ids))
+        return ids
 
     def _ids(self) -> list[int]:
         return [item.id for item in self.tracker.objects]
@@ -168,6 +182,10 @@ class Tracking:
         frame.labels = result.labels
         frame.label_ids = {item.label: item.id for item in result.objects}
         self._show(lambda: self._outputs.publish(frame.message.header, image, result, begun))
+        given_up = self.tracker.given_up
+        for what in given_up[self._said :]:
+            self._log.error(f'memory ran out on {self.tracker.device}: {what}')
+        self._said = len(given_up)
         return result
 
     def _show(self, output: Callable[[], None]) -> None:
@@ -179,7 +197,8 @@ class Tracking:
 
     def _apply_parameters(self) -> None:
         parameters = self._parameters()
-        live = {name: getattr(parameters, name) for name in ('memory_every', 'min_area', 'min_score', 'lost_after')}
+        names = ('memory_every', 'min_area', 'min_score', 'lost_after', 'report_unsure')
+        live = {name: getattr(parameters, name) for name in names}
         config = self.tracker.config
         if any(getattr(config, name) != value for name, value in live.items()):
             self.tracker.config = dataclasses.replace(config, **live)
