@@ -89,9 +89,9 @@ class PlainMemory:
 
     def count(self, keys: Tensor, selections: Tensor, presence: Tensor) -> None:
         """Usage. Objects of one call read the same, so each call is counted once."""
-        one_of_each = {call: row for row, call in reversed(self.objects)}
+        calls = self._calls()
+        one_of_each = {call: row for row, call in reversed(calls.items())}
         own = self.config.usage == 'own'
-        calls = dict(self.objects)
         added = {id(item): 0.0 for item in self.items}
         for call, row in one_of_each.items():
             for q in range(len(keys)):
@@ -108,13 +108,17 @@ class PlainMemory:
             seen = item.owner < 0 or bool((presence[self.rows.index(item.owner)] > 0).any())
             item.life += 1 if seen or not own else 0
 
-    def add(self, frame: Positions, seeded: list[int]) -> None:
+    def _calls(self) -> dict[int, object]:
+        """Row → what is the same for objects that have values for the same positions."""
+        return {row: (call, tuple(id(item) for item in self.items if row in item.values)) for row, call in self.objects}
+
+    def add(self, frame: Positions, seeded: list[int], *, alone: bool = False) -> None:
         items = [
             Item(
                 frame.key[n],
                 float(frame.shrinkage[n]),
                 frame.selection[n],
-                {row: frame.values[o, n] for o, row in enumerate(self.rows)},
+                {row: frame.values[o, n] for o, row in enumerate(self.rows) if row in seeded or not alone},
                 int(frame.owner[n]),
             )
             for n in range(len(frame))

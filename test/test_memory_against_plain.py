@@ -36,14 +36,14 @@ class Both:
         key, selection = torch.randn(n, CK, generator=g), torch.rand(n, CK, generator=g)
         return Positions.fresh(key, 1 + torch.rand(n, 1, generator=g), selection, values, owner)
 
-    def seed(self, rows: list[int]) -> None:
+    def seed(self, rows: list[int], *, alone: bool = False) -> None:
         new = [row for row in rows if row not in self.plain.rows]
         self.plain.join(new)
         self.real.join(new)
-        frame = self.frame(self.plain.rows)
-        self.plain.add(frame, rows)
+        frame = self.frame(rows if alone else self.plain.rows)
+        self.plain.add(frame, rows, alone=alone)
         self.plain.consolidate()
-        self.real.add(frame, {row: torch.ones(self.positions, dtype=torch.bool) for row in rows})
+        self.real.add(frame, {row: torch.ones(self.positions, dtype=torch.bool) for row in rows}, alone=alone)
         self.real.consolidate()
 
     def remember(self) -> None:
@@ -104,9 +104,9 @@ def test_lives_of_objects(usage: str, quotas: bool, seed: int) -> None:
         event, rows = both.random.random(), both.plain.rows
         free = [row for row in range(ROWS) if row not in rows]
         if event < 0.08 and free:
-            both.seed(free[:1] if both.random.random() < 0.7 else free[:2])
+            both.seed(free[:1] if both.random.random() < 0.7 else free[:2], alone=both.random.random() < 0.7)
         elif event < 0.14:
-            both.seed([both.random.choice(rows)])
+            both.seed([both.random.choice(rows)], alone=both.random.random() < 0.7)
         elif event < 0.20 and len(rows) > 1:
             both.remove(both.random.choice(rows))
         else:

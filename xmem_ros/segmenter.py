@@ -47,6 +47,7 @@ class MemoryFrame:
     visible: Tensor  # O bool
     covered: Tensor  # O×Q
     sensory: dict[int, Tensor]  # row → new state
+    alone: bool  # only the seeded objects are remembered in it
 
 
 @dataclass
@@ -276,13 +277,19 @@ class Segmenter:
         *,
         seeded: dict[int, Tensor],
         deep_update: list[int],
+        alone: bool,
     ) -> MemoryFrame:
         """Make a memory frame.
 
         masks: O×H×W, visible: O bool, in the order of `rows`; seeded: row → H×W mask of the objects seeded in it;
-        deep_update: rows whose sensory state takes the new value in.
+        deep_update: rows whose sensory state takes the new value in; alone: whether it is one of the seeded objects
+        only.
         """
-        covered = presence(masks * visible[:, None, None])
+        if alone:
+            shown = visible & torch.tensor([row in seeded for row in rows], device=visible.device)
+        else:
+            shown = visible
+        covered = presence(masks * shown[:, None, None])
         looks = appearance(encoded.features[0][0].flatten(1), presence(masks_of(masks)))
         if self.memory_config.guard:
             masks = masks * visible[:, None, None]
@@ -298,13 +305,13 @@ class Segmenter:
         )
         near = {row: near_mask(mask, STRIDE) for row, mask in seeded.items()}
         states = {} if sensory is None else {row: sensory[0, i] for i, row in enumerate(rows) if row in deep_update}
-        return MemoryFrame(rows, positions, near, looks, visible, covered, states)
+        return MemoryFrame(rows, positions, near, looks, shown, covered, states, alone)
 
     def write(self, frame: MemoryFrame) -> None:
         """Remember a memory frame; `Memory.consolidate` may be due then."""
         assert self.memory is not None
         assert self.last_seen is not None
-        self.memory.add(frame.positions, frame.near)
+        self.memory.add(frame.positions, frame.near, alone=frame.alone)
         self.gallery.remember(frame.looks, frame.rows, frame.visible, list(frame.near))
         for row, state in frame.sensory.items():
             assert self.sensory is not None

@@ -264,8 +264,10 @@ class Tracker:
             image = image_to_tensor(frame, geometry, self.device)
         with timer('key'):
             encoded = segmenter.encode(image)
-        memorise = not last and (bool(masks) or number - self._last_memory_frame >= self.config.memory_every)
-        update = not last and not memorise
+        due = number - self._last_memory_frame >= self.config.memory_every
+        alone = bool(masks) and not due and self._seeded_alone(masks)
+        memorise = not last and (bool(masks) or due)
+        update = not last and (alone or not memorise)
         existing, found, written = list(self._table), None, None
         if set(existing) - {seed.id for seed in masks}:
             found = segmenter.predict(encoded, self._table.rows, update=update, timer=timer)
@@ -274,7 +276,7 @@ class Tracker:
             sure, visible = self._judged(found, existing, given)
             with timer('value'):
                 if memorise:
-                    written = self._encode_memory(image, encoded, joint[1:], visible, given, deep_update=self._table)
+                    written = self._encode_memory(image, encoded, joint[1:], visible, given, alone=alone)
             with timer('postprocess'):
                 full = geometry.to_image(joint)
                 labels, regions = observe_labels(full, [0, *self._table.labels])
@@ -285,7 +287,7 @@ class Tracker:
                 if written:
                     segmenter.write(written)
         self._frame, self._time = number, time
-        if written:
+        if written and not alone:
             self._last_memory_frame = number
         objects = self._observe(regions, sure)
         if not self.config.report_unsure:
@@ -301,6 +303,7 @@ class Tracker:
         segmenter.prepare(geometry)
         image = image_to_tensor(frame, geometry, self.device)
         encoded = segmenter.encode(image)
+        alone = self._seeded_alone(seeds)
         existing, found, prob = list(self._table), None, None
         if set(existing) - {seed.id for seed in seeds}:
             if labels is None:
@@ -313,9 +316,19 @@ class Tracker:
         with self._admitted(seeds, geometry, self._frame) as given:
             joint = self._merge(prob, existing, given)
             _, visible = self._judged(found, existing, given)
-            segmenter.write(self._encode_memory(image, encoded, joint[1:], visible, given, deep_update=given))
-        self._last_memory_frame = self._frame
+            # time does not advance: the others' sensory state stays
+            written = self._encode_memory(image, encoded, joint[1:], visible, given, alone=alone, deep_update=given)
+            segmenter.write(written)
+        if not alone:
+            self._last_memory_frame = self._frame
         return list(given)
+
+    def _seeded_alone(self, seeds: list[SeedMask]) -> bool:
+        """Whether a seed's frame is to be remembered for the seeded objects only.
+
+        Published: for all. But a guess about the others would become an anchor, and their memory another by that.
+        """
+        return self.config.memory.guard and bool(set(self._table) - {seed.id for seed in seeds})
 
     def _check_frame(self, frame: np.ndarray) -> FrameGeometry:
         if not isinstance(frame, np.ndarray) or frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
@@ -388,13 +401,16 @@ class Tracker:
         visible: Tensor,
         given: dict[int, Tensor],
         *,
-        deep_update: Iterable[int],
+        alone: bool,
+        deep_update: Iterable[int] | None = None,
     ) -> MemoryFrame:
-        """Make a memory frame; masks and visible in order of id, given and deep_update by id."""
+        """Make a memory frame; masks and visible in order of id, given and deep_update by id (of all it remembers)."""
         seeded = {self._table.row(object_id): mask for object_id, mask in given.items()}
+        if deep_update is None:
+            deep_update = given if alone else self._table
         deep = [self._table.row(object_id) for object_id in deep_update]
         return self._segmenter.encode_memory(
-            image, encoded, masks, self._table.rows, visible, seeded=seeded, deep_update=deep
+            image, encoded, masks, self._table.rows, visible, seeded=seeded, deep_update=deep, alone=alone
         )
 
     def _observe(self, regions: dict[int, Region], sure: Tensor) -> list[TrackedObject]:

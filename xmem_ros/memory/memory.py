@@ -202,16 +202,34 @@ class Memory:
         for row in rows:
             self.cohorts[row] = cohort
 
-    def add(self, frame: Positions, seeded: dict[int, Tensor] | None = None) -> None:
+    def add(self, frame: Positions, seeded: dict[int, Tensor] | None = None, *, alone: bool = False) -> None:
         """Add a memory frame.
 
         frame: its positions, values of all objects in the order of `rows`; seeded: row → h×w bool mask at stride 16 (in
-        and around the object) of the objects whose seed this frame is: then it becomes an anchor.
+        and around the object) of the objects whose seed this frame is: then it becomes an anchor. alone: only those
+        get values by it.
         """
+        if seeded and alone:
+            frame = self._only(frame, list(seeded))
         if seeded:
             self.anchors.add(frame, {row: mask.flatten() for row, mask in seeded.items()}, self.rows)
         else:
             self._add_working(frame)
+
+    def _only(self, frame: Positions, rows: list[int]) -> Positions:
+        """The frame with values for some objects, which part from the others that they were seeded with."""
+        for cohort in {self.cohorts[row] for row in rows}:
+            members = {row for row, other in self.cohorts.items() if other == cohort}
+            if members <= set(rows):
+                continue
+            new = max(self.cohorts.values()) + 1
+            for row in members & set(rows):
+                self.cohorts[row] = new
+            if cohort in self.partial:
+                self.partial.add(new)
+        self.partial |= {cohort for row, cohort in self.cohorts.items() if row not in rows}
+        included = torch.tensor([row in rows for row in self.rows], device=frame.valid.device)
+        return replace(frame, valid=frame.valid & included[:, None])
 
     def _add_working(self, frame: Positions) -> None:
         if len(frame) > self.ring.capacity:  # an anchor of a larger size of frame

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: MIT
+"""Objects that come, are corrected and go, on rendered frames: the others do not notice, and nothing grows."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from xmem_ros.demo.scene import RenderedScene
+from xmem_ros.memory.config import MemoryConfig
+from xmem_ros.objects import ObjectState
+from xmem_ros.tracker import Tracker, TrackerConfig
+
+
+@pytest.fixture(scope='module')
+def scene() -> RenderedScene:
+    return RenderedScene((160, 288), 60, 3, seed=2)
+
+
+@pytest.fixture(scope='module')
+def network():
+    return Tracker.from_weights('compact', device='cpu').network
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a & b).sum() / max((a | b).sum(), 1))
+
+
+def near(first: np.ndarray, second: np.ndarray) -> bool:
+    """Whether two masks come within 8 px of each other."""
+    return bool((cv2.dilate(first.astype(np.uint8), np.ones((17, 17))).astype(bool) & second).any())
+
+
+def held(tracker: Tracker, row: int) -> list[torch.Tensor]:
+    """Keys, values, owners and usage of all that an object can read."""
+    memory = tracker._segmenter.memory
+    assert memory is not None
+    store = memory.store
+    where = torch.cat([torch.arange(a.start, a.start + a.size) for a in store.arenas])
+    where = where[store.valid[row, where]]
+    tensors = (store.key, store.shrinkage, store.selection, store.values[row], store.use, store.life)
+    return [tensor[where].clone() for tensor in tensors]
+
+
+def test_removing_an_object_leaves_what_the_others_hold_bit_identical(network, scene: RenderedScene) -> None:
+    memory = MemoryConfig(max_working_frames=4, min_working_frames=2, long_term_elements=300, prototypes=60)
+    tracker = Tracker(network, TrackerConfig(size=160, max_objects=4, memory_every=2, memory=memory), 'cpu')
+    tracker.seed(scene[0][0], {'a': scene[0][1] == 1})
+    for number in range(1, 45):
+        frame, truth = scene[number]
+        tracker.step(frame)
+        if number == 10:
+            tracker.seed(frame, {'b': truth == 2})
+        if number == 30:
+            tracker.seed(frame, {2: truth == 2, 'c': truth == 3})
+    assert tracker.memory_elements['long_term'] == 300
+    for removed in (2, 3):
+        before = held(tracker, 0)
+        tracker.remove([removed])
+        assert all(torch.equal(old, new) for old, new in zip(before, held(tracker, 0), strict=True))
+
+
+def test_adding_an_object_only_appends_and_nothing_to_what_the_others_hold(network, scene: RenderedScene) -> None:
+    tracker = Tracker(network, TrackerConfig(size=160, max_objects=4, memory_every=2), 'cpu')
+    tracker.seed(scene[0][0], {'a': scene[0][1] == 1})
+    for number in range(1, 12):
+        tracker.step(scene[number][0])
+    before, size = held(tracker, 0), tracker.memory_elements['working']
+    tracker.seed(scene[11][0], {'b': scene[11][1] == 2})
+    assert tracker.memory_elements['working'] == size + 10 * 18
+    assert all(torch.equal(old, new) for old, new in zip(before, held(tracker, 0), strict=True))
+    assert len(held(tracker, 1)[0]) == 10 * 18
+    tracker.seed(scene[11][0], {2: scene[11][1] == 2})
+    assert all(torch.equal(old, new) for old, new in zip(before, held(tracker, 0), strict=True))
+
+
+def test_the_masks_of_one_are_the_same_with_and_without_another_that_it_does_not_touch(network, scene) -> None:
+    """Alone, beside one that came with it, beside one that came later, and after one that went."""
+
+    def masks(events: dict[int, object]) -> list[np.ndarray]:
+        tracker = Tracker(network, TrackerConfig(size=160, max_objects=4), 'cpu')
+        tracker.seed(scene[0][0], {'a': scene[0][1] == 2})
+        out = []
+        for number in range(1, 40):
+            out.append(tracker.step(scene[number][0]).labels == 1)
+            if number in events:
+                events[number](tracker, *scene[number])
+        return out
+
+    def add(tracker: Tracker, frame: np.ndarray, truth: np.ndarray) -> None:
+        tracker.seed(frame, {'b': truth == 3})
+
+    def remove(tracker: Tracker, *_) -> None:
+        tracker.remove([2])
+
+    alone = masks({})
+    truth = [scene[number][1] == 2 for number in range(1, 40)]
+    touching = [near(scene[number][1] == 3, mask) for number, mask in enumerate(truth, 1)]
+    for other in ({1: add}, {15: add}, {1: add, 20: remove}):
+        compared = 0
+        for mine, together, mask, touches in zip(alone, masks(other), truth, touching, strict=True):
+            if mask.sum() > 100 and not touches:
+                compared += 1
+                assert iou(mine, together) >= 0.98
+        assert compared >= 8
+
+
+def test_a_thousand_objects_one_after_another_leave_memory_where_it_was(network) -> None:
+    scene = RenderedScene((64, 112), 4, 2, seed=0)
+    tracker = Tracker(network, TrackerConfig(size=64, max_objects=3), 'cpu')
+    (frame, truth), (later, _) = scene[0], scene[1]
+    (kept,) = tracker.seed(frame, {'kept': truth == 1})
+    tracker.step(later)
+    size, elements = tracker.memory_bytes, tracker.memory_elements
+    pointers = {
+        t.data_ptr() for t in (*tracker._segmenter.memory.store._shared, *tracker._segmenter.memory.store._per_row)
+    }
+    ids = set()
+    for _ in range(1000):
+        (new,) = tracker.seed(later, {'passing': truth == 2})
+        ids.add(new)
+        tracker.remove([new])
+        assert tracker.memory_elements == elements
+    assert len(ids | {kept}) == 1001
+    assert tracker.memory_bytes == size
+    assert pointers == {
+        t.data_ptr() for t in (*tracker._segmenter.memory.store._shared, *tracker._segmenter.memory.store._per_row)
+    }
+    assert [item.id for item in tracker.step(frame).objects] == [kept]
+
+
+@pytest.mark.parametrize('size', [(16, 16), (20, 48), (33, 17), (64, 64)])
+def test_frames_of_a_few_positions(network, size: tuple[int, int]) -> None:
+    """One position at stride 16 and up: fewer than are read, fewer than a consolidation makes."""
+    random = np.random.default_rng(0)
+    config = TrackerConfig(size=0, max_objects=2, memory_every=1, min_area=1)
+    tracker = Tracker(network, config, 'cpu')
+    mask = np.zeros(size, bool)
+    mask[4:12, 4:12] = True
+    tracker.seed(random.integers(0, 255, (*size, 3)).astype(np.uint8), {'a': mask})
+    for _ in range(40):
+        result = tracker.step(random.integers(0, 255, (*size, 3)).astype(np.uint8))
+        assert result.labels.shape == size
+        assert [item.id for item in result.objects] == [1]
+
+
+def test_something_else_is_not_reported_as_the_object(network, scene: RenderedScene) -> None:
+    """The scene is cut to others, of which one looks alike; then back."""
+    tracker = Tracker(network, TrackerConfig(size=160, max_objects=2, report_unsure=False), 'cpu')
+    tracker.seed(scene[0][0], {'a': scene[0][1] == 1})
+    for number in range(1, 20):
+        tracker.step(scene[number][0])
+    said = []
+    random = np.random.default_rng(0)
+    for _ in range(60):
+        frame = random.integers(0, 255, (10, 18, 3)).astype(np.uint8).repeat(16, 0).repeat(16, 1)
+        (found,) = tracker.step(frame).objects
+        said.append(found.state)
+        if found.state is not ObjectState.TRACKED:
+            assert found.box is None
+            assert found.area == 0
+    assert np.mean([state in (ObjectState.OCCLUDED, ObjectState.LOST) for state in said]) > 0.9
+    for number in range(19, 30):
+        result = tracker.step(scene[number][0])
+    assert iou(result.labels == 1, scene[29][1] == 1) > 0.7
+    assert result.objects[0].state is ObjectState.TRACKED
