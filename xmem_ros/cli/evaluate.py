@@ -24,6 +24,12 @@ def add_parser(commands: 'argparse._SubParsersAction[argparse.ArgumentParser]') 
     parser.add_argument('--root', type=Path, required=True, help='folder of the data set')
     parser.add_argument('--output', type=Path, required=True, help='folder for the masks')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the scores here too')
+    parser.add_argument(
+        '--memory',
+        choices=('published', 'default'),
+        default='published',
+        help='policy of the memory: that of the paper, or that of the node (default: %(default)s)',
+    )
     add_tracker_arguments(parser)
     parser.set_defaults(run=run)
 
@@ -36,7 +42,13 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
     result = evaluate(
-        args.dataset, args.root, weights=args.weights, size=args.size, device=args.device, output=args.output
+        args.dataset,
+        args.root,
+        weights=args.weights,
+        size=args.size,
+        device=args.device,
+        output=args.output,
+        memory=args.memory,
     )
     print(table(result['sequences']))
     for name, scores in result['sequences'].items():

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from xmem_ros.evaluation.datasets import DATASETS
 from xmem_ros.evaluation.follow import follow
 from xmem_ros.evaluation.scores import check_scorer, overall, score_sequence
 from xmem_ros.media import VOID, write_labels
+from xmem_ros.memory.config import MemoryConfig
 from xmem_ros.objects import MOST_OBJECTS
 from xmem_ros.tracker import AUTO_SIZE, Tracker, TrackerConfig
 
@@ -35,6 +35,7 @@ def evaluate(
     size: int = AUTO_SIZE,
     device: str = 'auto',
     output: Path,
+    memory: str = 'published',
     progress: bool = True,
 ) -> dict[str, Any]:
     """Track every sequence of a data set and score the masks.
@@ -49,6 +50,7 @@ def evaluate(
         size: px of the shorter side that frames are tracked at; −1: what suits the weights.
         device: as for `Tracker.from_weights`.
         output: folder for the masks.
+        memory: `published`, the policy of the paper, or `default`, that of the node.
         progress: show a bar.
 
     Returns:
@@ -64,10 +66,11 @@ def evaluate(
     check_scorer()  # before hours of tracking
     sequences = DATASETS[dataset](root)
     most = max(_count_objects(sequence) for sequence in sequences)
-    config = TrackerConfig(size=size, max_objects=min(most, MOST_OBJECTS))
+    policy = MemoryConfig() if memory == 'default' else MemoryConfig().published()
+    config = TrackerConfig(size=size, max_objects=min(most, MOST_OBJECTS), memory=policy)
     tracker = Tracker.from_weights(weights, device=device, config=config)
-    settings = {'dataset': dataset, 'weights': str(weights), 'size': tracker.config.size}
-    _claim(output, {**settings, 'root': str(root.resolve()), 'network': _fingerprint(tracker)})
+    settings = {'dataset': dataset, 'weights': str(weights), 'size': tracker.config.size, 'memory': memory}
+    _claim(output, {**settings, 'root': str(root.resolve()), 'network': tracker.fingerprint})
     total = sum(len(sequence.frames) for sequence in sequences)
     with tqdm(total=total, unit='frame', disable=not progress) as bar:
         for sequence in sequences:
@@ -145,12 +148,3 @@ def _claim(output: Path, settings: dict[str, Any]) -> None:
         record.write_text(json.dumps(settings, indent=2) + '\n')
     except (OSError, json.JSONDecodeError) as error:
         raise ParameterError(f'{output}: cannot be used as output folder: {error}') from error
-
-
-def _fingerprint(tracker: Tracker) -> str:
-    """SHA-256 over the network's parameters: two files of one name are told apart."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tracker.network.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().float().numpy().tobytes())
-    return digest.hexdigest()
