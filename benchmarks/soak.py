@@ -252,6 +252,16 @@ def compare(old: Driver, fresh: Driver, world: World) -> dict[str, Any]:
         key, value = order[len(twins)]
         if (truth == value).sum() >= 20:
             (twins[key],) = fresh.seed(frame, {f'thing {value}': truth == value})
+    # as many corrections, too: they are kept for good, and read
+    for key, value in [*order, *order]:
+        for _ in range(PERIOD):
+            frame, truth = world.next()
+            old.step(frame, world.time)
+            fresh.step(frame, world.time)
+            if (truth == value).sum() >= 20:
+                old.seed(frame, {key: truth == value})
+                fresh.seed(frame, {twins[key]: truth == value})
+                break
     for number in tqdm(range(20_000), desc='filling the stores', unit='frame', mininterval=10):
         frame, _ = world.next()
         old.step(frame, world.time)

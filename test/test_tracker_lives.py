@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Objects that come, are corrected and go, on rendered frames: the others do not notice, and nothing grows."""
 
+import gc
+import weakref
+
 import cv2
 import numpy as np
 import pytest
@@ -127,6 +130,22 @@ def test_a_thousand_objects_one_after_another_leave_memory_where_it_was(network)
         t.data_ptr() for t in (*tracker._segmenter.memory.store._shared, *tracker._segmenter.memory.store._per_row)
     }
     assert [item.id for item in tracker.step(frame).objects] == [kept]
+
+
+def test_stores_of_another_size_of_image_are_freed_at_once(network) -> None:
+    """Without waiting for the garbage collector: it would come after many sizes."""
+    scene = RenderedScene((64, 112), 2, 1, seed=0)
+    tracker = Tracker(network, TrackerConfig(size=64, max_objects=2), 'cpu')
+    tracker.seed(scene[0][0], {'it': scene[0][1] == 1})
+    tracker.step(scene[1][0])
+    before = weakref.ref(tracker._segmenter.memory.store)
+    gc.disable()
+    try:
+        tracker.step(np.ascontiguousarray(scene[1][0][:, :80]))
+        assert before() is None
+    finally:
+        gc.enable()
+    assert [item.id for item in tracker.objects] == [1]
 
 
 @pytest.mark.parametrize('size', [(16, 16), (20, 48), (33, 17), (64, 64)])

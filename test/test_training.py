@@ -13,7 +13,7 @@ import torch
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.errors import ParameterError
 from xmem_ros.training.clips import ClipConfig, Clips
-from xmem_ros.training.footage import FootageError, read_stills, read_videos
+from xmem_ros.training.footage import Footage, FootageError, read_stills, read_videos
 from xmem_ros.training.loop import Trainer, TrainingConfig, read_config
 from xmem_ros.training.losses import bootstrapped_cross_entropy, dice_loss, hardest_share
 
@@ -53,6 +53,19 @@ def test_clips_hold_the_first_frames_objects_and_repeat(data: Path) -> None:
         assert set(labels.unique().tolist()) <= {0, 1, 2}
         assert [bool((labels[0] == slot).any()) for slot in (1, 2)] == valid.tolist()
     assert all(torch.equal(a, b) for a, b in zip(clips[3], clips[3], strict=True))
+
+
+def test_objects_can_be_cut_away(data: Path) -> None:
+    videos = read_videos(data / 'video', 256)
+    videos = videos if len(videos) > 1 else videos + videos[:1]
+    other = Footage('other', [np.zeros_like(frame) for frame in videos[0].frames], videos[0].labels)
+    always = ClipConfig(size=64, frames=4, still_share=0.0, paste=0.0, absence=1.0, colour=0.0, blur=0.0)
+    clips = Clips([videos[0], other], [], always, seed=0, length=20)
+    for index in range(20):
+        _, labels, _ = clips[index]
+        shown = [bool(frame.any()) for frame in labels]
+        assert shown[0]
+        assert not all(shown)
 
 
 def test_bootstrapping_takes_the_hardest_pixels() -> None:
@@ -115,7 +128,7 @@ def test_unknown_keys_of_a_run_are_named(tmp_path: Path) -> None:
         read_config(file)
 
 
-@pytest.mark.parametrize('name', ['compact_1', 'compact_2'])
+@pytest.mark.parametrize('name', ['compact_1', 'compact_2', 'compact_3'])
 def test_the_bundled_runs_can_be_read(name: str) -> None:
     config = read_config(Path(__file__).parents[1] / 'config' / 'training' / f'{name}.yaml')
     assert config.network == 'compact'

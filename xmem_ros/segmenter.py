@@ -10,6 +10,7 @@ from torch import Tensor
 
 from xmem_ros.errors import FrameError
 from xmem_ros.frames import FrameGeometry
+from xmem_ros.host_memory import give_back
 from xmem_ros.memory.config import MemoryConfig
 from xmem_ros.memory.gallery import Gallery, appearance, confidence
 from xmem_ros.memory.memory import SIMILARITY_BUFFER_BYTES, Memory, MemoryState, Reading, near_mask
@@ -154,6 +155,7 @@ class Segmenter:
             self.memory = None
             raise
         self._parked = None
+        give_back()
 
     def park(self) -> None:
         """Free the stores; what is in them waits in the host's memory for `prepare`."""

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Anchors: frames that stay, each object's first seed and its latest corrections."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -26,32 +25,31 @@ class Anchors:
     Arguments:
         store, arena: where they are kept.
         per_object: an object's first seed and its latest corrections, at most.
-        demote: takes a frame that is no longer anybody's anchor.
     """
 
-    def __init__(self, store: Store, arena: Arena, per_object: int, demote: Callable[[Positions], None]):
-        self.store, self.arena, self.per_object, self._demoted = store, arena, per_object, demote
+    def __init__(self, store: Store, arena: Arena, per_object: int):
+        self.store, self.arena, self.per_object = store, arena, per_object
         self.frames: list[AnchorFrame] = []
 
-    def add(self, frame: Positions, seeded: dict[int, Tensor], rows: list[int]) -> None:
-        """Keep a frame in which objects were seeded.
+    def add(self, frame: Positions, seeded: dict[int, Tensor], rows: list[int]) -> list[Positions]:
+        """Keep a frame in which objects were seeded; returns the frames that are nobody's anchor any more.
 
         seeded: row → n bool, positions in and around that object; rows: all objects, in the order of `frame.values`.
         """
         known = {row for entry in self.frames for row in entry.rows}
         near = torch.stack(list(seeded.values())).any(0)
         entry = AnchorFrame(len(frame), near, list(seeded), {row for row in seeded if row not in known})
-        self._release_old_corrections(list(seeded), rows)
-        self._make_room(entry.positions, rows)
+        demoted = self._release_old_corrections(list(seeded), rows)
+        demoted += self._make_room(entry.positions, rows)
         if entry.positions > self.arena.free:
             kept = spread(near.nonzero().flatten(), self._share())
             frame, entry.positions, entry.near = frame.select(kept), kept.numel(), near[kept]
-            self._make_room(entry.positions, rows)
+            demoted += self._make_room(entry.positions, rows)
         if entry.positions > self.arena.free:  # more anchors than positions: frames of a few pixels
-            self._demoted(frame)
-            return
+            return [*demoted, frame]
         self.store.append(self.arena, frame, rows)
         self.frames.append(entry)
+        return demoted
 
     def leave(self, row: int, rows: list[int]) -> None:
         """An object is gone; `rows` are the others. What only it had values for goes."""
@@ -93,20 +91,19 @@ class Anchors:
         """Positions that one anchor may keep when they no longer fit as whole frames."""
         return max(self.arena.capacity // (len(self.frames) + 1), 1)
 
-    def _release_old_corrections(self, seeded: list[int], rows: list[int]) -> None:
+    def _release_old_corrections(self, seeded: list[int], rows: list[int]) -> list[Positions]:
         """Before a new correction: an object's oldest corrections past its limit become ordinary working frames."""
         for row in seeded:
             corrections = [f for f in self.frames if row in f.rows and row not in f.first]
             for entry in corrections[: max(len(corrections) - self.per_object + 2, 0)]:
                 entry.rows.remove(row)
-        for entry in [f for f in self.frames if not f.rows]:
-            self._demote(entry, rows)
+        return [self._demote(entry, rows) for entry in [f for f in self.frames if not f.rows]]
 
-    def _demote(self, entry: AnchorFrame, rows: list[int]) -> None:
+    def _demote(self, entry: AnchorFrame, rows: list[int]) -> Positions:
         begin = self.arena.start + self._offset(entry)
         frame = self.store.take(slice(begin, begin + entry.positions), rows)
         self._remove(entry, rows)
-        self._demoted(frame)
+        return frame
 
     def _offset(self, entry: AnchorFrame) -> int:
         return sum(f.positions for f in self.frames[: self.frames.index(entry)])
@@ -115,17 +112,19 @@ class Anchors:
         self._keep_of(entry, torch.empty(0, dtype=torch.int64), rows)
         self.frames.remove(entry)
 
-    def _make_room(self, positions: int, rows: list[int]) -> None:
+    def _make_room(self, positions: int, rows: list[int]) -> list[Positions]:
         """Until there is room, demote frames that are nobody's anchor any more, then thin the oldest."""
+        demoted = []
         for entry in sorted(self.frames, key=lambda f: bool(f.rows)):
             if self.arena.free >= positions:
-                return
+                break
             if not entry.rows:  # kept for the others when its object was removed
-                self._demote(entry, rows)
+                demoted.append(self._demote(entry, rows))
                 continue
             kept = spread(entry.near.nonzero().flatten(), self._share())
             self._keep_of(entry, kept, rows)
             entry.near, entry.positions = entry.near[kept], kept.numel()
+        return demoted
 
     def _keep_of(self, entry: AnchorFrame, kept: Tensor, rows: list[int]) -> None:
         begin = self._offset(entry)

@@ -72,7 +72,7 @@ class Memory:
         self.config = config
         self.store = Store(config.capacities(frame_positions), rows, key_dim, value_dim, device, value_dtype)
         anchors, self.ring, self.long_term = self.store.arenas
-        self.anchors = Anchors(self.store, anchors, config.anchors_per_object, self._add_working)
+        self.anchors = Anchors(self.store, anchors, config.anchors_per_object)
         self.ring_frames: list[int] = []  # positions of each, oldest first
         self.cohorts: dict[int, int] = {}  # row → cohort: objects seeded together have values for the same positions
         self.partial: set[int] = set()  # cohorts that lack values somewhere
@@ -212,7 +212,9 @@ class Memory:
         if seeded and alone:
             frame = self._only(frame, list(seeded))
         if seeded:
-            self.anchors.add(frame, {row: mask.flatten() for row, mask in seeded.items()}, self.rows)
+            near = {row: mask.flatten() for row, mask in seeded.items()}
+            for demoted in self.anchors.add(frame, near, self.rows):
+                self._add_working(demoted)
         else:
             self._add_working(frame)
 
