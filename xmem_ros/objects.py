@@ -30,7 +30,7 @@ class TrackedObject:
     label: int  # its pixel value in the label image, 1…254
     name: str
     state: ObjectState
-    score: float  # mean probability inside its mask, 0…1
+    score: float  # 0…1, mean probability inside its mask × how much that looks like the object
     box: tuple[int, int, int, int] | None  # x, y, width, height in px; None when nothing is visible
     area: int  # px
     centroid: tuple[float, float]  # x, y in px; nan when nothing is visible
