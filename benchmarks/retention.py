@@ -66,6 +66,8 @@ class Settings:
     size: int
     elements: int
     weights: str
+    fingerprint: str  # of the weights
+    held: list[str]  # sequences that show the object; the others are the other footage
     score: float
 
 
@@ -205,7 +207,12 @@ def main() -> int:
     parser.add_argument('--jobs', type=int, default=os.cpu_count() or 1, help='processes (default: one for each core)')
     parser.add_argument('--json', type=Path, metavar='FILE', help='keep every clip’s result here, and go on from it')
     args = parser.parse_args()
-    settings = Settings(args.seen, args.absent, args.size, args.elements, args.weights, args.score)
+    from xmem_ros.tracker import Tracker
+
+    fingerprint = Tracker.from_weights(args.weights, device='cpu').fingerprint
+    settings = Settings(
+        args.seen, args.absent, args.size, args.elements, args.weights, fingerprint, args.sequences, args.score
+    )
     results: dict[str, dict[str, Any]] = {}
     if args.json and args.json.is_file():
         stored = json.loads(args.json.read_text())

@@ -288,8 +288,9 @@ def compare(old: Driver, fresh: Driver, world: World) -> dict[str, Any]:
 def report(record: Record, comparison: dict[str, Any], frames: int, what: str, elements: int) -> dict[str, Any]:
     """Everything as JSON, with the bars."""
     baseline_frame = min(frames // 5, 5000)
-    baseline = next(value for number, value in record.rss if number >= baseline_frame)
-    middle = next(value for number, value in record.rss if number >= frames // 2)
+    last = record.rss[-1][1]
+    baseline = next((value for number, value in record.rss if number >= baseline_frame), last)
+    middle = next((value for number, value in record.rss if number >= frames // 2), last)
     end = statistics.median(value for _, value in record.rss[-5:])
     tenths = np.array_split(np.array(record.milliseconds), 10)
     counts = np.array_split(np.array(record.objects), 10)

@@ -144,7 +144,6 @@ class PlainMemory:
         self._add_working(PlainFrame(anchor.items))
 
     def _add_working(self, frame: PlainFrame) -> None:
-        self.consolidate()
         if len(self.ring) >= self.config.ring_frames:
             self.ring.pop(0)
         self.ring.append(frame)

@@ -131,6 +131,54 @@ def test_a_flipped_bit_is_refused(network, scene, tmp_path: Path) -> None:
         tracker.load(path)
 
 
+def test_a_change_in_the_header_is_refused(network, scene, tmp_path: Path) -> None:
+    tracker = make(network)
+    a_while(tracker, scene)
+    path = tmp_path / 'm.safetensors'
+    tracker.save(path)
+    with safe_open(path, framework='pt') as file:
+        state = file.metadata()['state']
+    changed_header(path, state=state.replace('"next_id": 4', '"next_id": 2'))
+    with pytest.raises(MemoryFileError, match='digest'):
+        tracker.load(path)
+
+
+def test_many_anchors_are_carried_whole(network, scene, tmp_path: Path) -> None:
+    """More anchors than whole frames fit: some are thinned, and stay as they are."""
+    tracker = make(network)
+    frame, truth = scene[0]
+    for value in (1, 2, 3):
+        (key,) = tracker.seed(frame, {'it': truth == value})
+        for _ in range(2):
+            tracker.seed(frame, {key: truth == value})
+    sizes = [entry.positions for entry in tracker._segmenter.memory.anchors.frames]
+    assert len(set(sizes)) > 1
+    tracker.save(tmp_path / 'm.safetensors')
+    other = make(network)
+    other.load(tmp_path / 'm.safetensors')
+    other.step(scene[1][0])
+    assert [entry.positions for entry in other._segmenter.memory.anchors.frames] == sizes
+    tracker.step(scene[1][0])
+    assert other.memory_elements == tracker.memory_elements
+
+
+def test_objects_are_removed_before_the_first_image_after_a_load(network, scene, tmp_path: Path) -> None:
+    tracker = make(network)
+    a_while(tracker, scene)
+    tracker.save(tmp_path / 'm.safetensors')
+    other = make(network)
+    other.load(tmp_path / 'm.safetensors')
+    other.remove([1])
+    assert [item.id for item in other.step(scene[30][0]).objects] == [3]
+    store = other._segmenter.memory.store
+    assert not store.valid[0].any()
+    assert not (store.owner == 0).any()
+    other.load(tmp_path / 'm.safetensors')
+    other.remove([1, 3])
+    assert other.step(scene[30][0]).objects == []
+    assert other.memory_bytes == 0
+
+
 def changed_header(path: Path, **values: str) -> None:
     with safe_open(path, framework='pt') as file:
         header, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -133,6 +133,37 @@ def test_a_seed_that_fails_takes_no_id(monkeypatch, scene, tracker: Tracker) -> 
     assert tracker.seed(frame, {'c': truth == 3}) == [3]
 
 
+def test_a_seed_that_fails_before_it_has_begun_is_made_again(monkeypatch, scene, tracker: Tracker) -> None:
+    from xmem_ros import tracker as module
+
+    original, failed = module.mask_to_tensor, []
+
+    def once(*args):
+        if not failed:
+            failed.append(True)
+            raise torch.cuda.OutOfMemoryError('CUDA out of memory.')
+        return original(*args)
+
+    monkeypatch.setattr(module, 'mask_to_tensor', once)
+    assert tracker.seed(scene[20][0], {'c': scene[20][1] == 3}) == [3]
+    assert len(tracker.given_up) == 1
+
+
+def test_what_was_seeded_stays_where_consolidation_is_not_possible(monkeypatch, scene, tracker: Tracker) -> None:
+    Failing(monkeypatch, Memory, 'consolidate', times=1000)
+    assert tracker.seed(scene[20][0], {'c': scene[20][1] == 3}) == [3]
+    for number in range(21, 33):
+        assert [o.id for o in tracker.step(scene[number][0]).objects] == [1, 2, 3]
+    assert tracker.given_up[-1] == 'working frames were dropped without being consolidated'
+
+
+def test_without_a_size_of_its_own_the_size_of_the_first_image_is_lowered(monkeypatch, network, scene) -> None:
+    tracker = Tracker(network, TrackerConfig(size=0, max_objects=2, memory=SMALL), 'cpu')
+    Failing(monkeypatch, Store, '__init__', times=2)
+    assert tracker.seed(scene[0][0], {'a': scene[0][1] == 1}) == [1]
+    assert tracker.given_up[-1] == 'the working size was lowered to 96 px'
+
+
 def test_other_errors_are_not_taken_for_it(monkeypatch, scene, tracker: Tracker) -> None:
     def broken(*_):
         raise RuntimeError('some other fault')

@@ -81,15 +81,17 @@ class Segmenter:
         self.last_seen: Tensor | None = None  # rows×h×w, share of each position in the frame before; 0: not visible
         self.gallery = Gallery(config.max_objects, network.config.feature_widths[0], device)
         self.geometry: FrameGeometry | None = None
+        self.wanted_size: tuple[int, int] | None = None  # H, W of the images that stores were last asked for
         self._parked: SegmenterState | None = None  # what there was, while there are no stores
 
     @property
     def nbytes(self) -> int:
         """Bytes allocated for memory."""
-        tensors = [tensor for tensor in (self.sensory, self.last_seen) if tensor is not None]
-        if self.memory is None:
+        memory = self.memory  # read once: diagnostics ask from another thread
+        if memory is None:
             return 0
-        return sum(t.nbytes for t in tensors) + self.memory.nbytes + self.gallery.nbytes
+        planes = [tensor for tensor in (self.sensory, self.last_seen) if tensor is not None]
+        return sum(tensor.nbytes for tensor in planes) + memory.nbytes + self.gallery.nbytes
 
     @staticmethod
     def bytes_for(
@@ -137,6 +139,7 @@ class Segmenter:
         if self.memory is not None and self.geometry is not None and self.geometry.grid_size == geometry.grid_size:
             self.geometry = geometry
             return
+        self.wanted_size = geometry.image_size
         net, rows, device = self.network.config, self.config.max_objects, self.device
         memory = self.fitted(geometry, self.config, self.memory_config, net, self.value_dtype)
         self.park()  # the old stores are freed before new ones are made
@@ -231,6 +234,8 @@ class Segmenter:
                 state.filled[kept],
                 [state.seeds[i] for i in kept],
             )
+            if not kept:
+                self._parked = None
         self.gallery.clear_row(row)
 
     def clear(self) -> None:
@@ -291,6 +296,8 @@ class Segmenter:
             shown = visible & torch.tensor([row in seeded for row in rows], device=visible.device)
         else:
             shown = visible
+        # one that has no pixel has no looks either, whoever says that it is there
+        shown = shown & (presence(masks_of(masks)).sum(1) > 0)
         covered = presence(masks * shown[:, None, None])
         looks = appearance(encoded.features[0][0].flatten(1), presence(masks_of(masks)))
         if self.memory_config.guard:
@@ -323,7 +330,7 @@ class Segmenter:
 
     def consolidate(self) -> None:
         """Make prototypes of working memory where that is due."""
-        if self._parked is not None:
+        if self.memory is None and self._parked is not None and self.geometry is not None:
             self.prepare(FrameGeometry.of(self._parked.geometry.image_size, self.config.size))
         if self.memory is not None:
             self.memory.consolidate()

@@ -58,25 +58,34 @@ class Shedding:
                 )
             self.done.append(given_up)
 
+    def consolidate(self) -> None:
+        """Make prototypes where that is due; where there is no memory for it, let the oldest frames go instead."""
+        try:
+            self.run(self._segmenter.consolidate)
+        except OutOfMemoryError:
+            if self._segmenter.memory is not None:
+                self._segmenter.memory.forget_oldest()
+            self.done.append('working frames were dropped without being consolidated')
+
     def _give_up(self) -> str:
         segmenter = self._segmenter
         if segmenter.memory is not None and not self._chunked:
-            self._chunked = True
-            segmenter.similarity_bytes = segmenter.memory.similarity_bytes // CHUNKS
+            smaller = segmenter.memory.similarity_bytes // CHUNKS
             segmenter.park()
+            segmenter.similarity_bytes, self._chunked = smaller, True
             return 'memory is read in smaller parts'
         config = segmenter.memory_config
         if not self._halved and config.long_term and config.long_term_elements // 2 >= config.prototypes:
-            self._halved = True
             held = segmenter.memory.config.long_term_elements if segmenter.memory is not None else None
             elements = (held or config.long_term_elements) // 2
-            segmenter.memory_config = replace(config, long_term_elements=max(elements, config.prototypes))
             segmenter.park()
+            segmenter.memory_config = replace(config, long_term_elements=max(elements, config.prototypes))
+            self._halved = True
             return f'long-term memory was halved to {segmenter.memory_config.long_term_elements} elements'
-        size = segmenter.config.size or (min(segmenter.geometry.image_size) if segmenter.geometry else LEAST_SIZE)
+        size = segmenter.config.size or (min(segmenter.wanted_size) if segmenter.wanted_size else LEAST_SIZE)
         if size > LEAST_SIZE:
             smaller = max(int(size * 0.75), LEAST_SIZE)
-            segmenter.config = replace(segmenter.config, size=smaller)
             segmenter.park()
+            segmenter.config = replace(segmenter.config, size=smaller)
             return f'the working size was lowered to {smaller} px'
         return ''

@@ -24,8 +24,10 @@ from torch import Tensor
 from xmem_ros.errors import MemoryFileError
 from xmem_ros.frames import FrameGeometry
 from xmem_ros.memory.anchors import AnchorFrame
+from xmem_ros.memory.gallery import SLOTS
 from xmem_ros.memory.memory import MemoryState
 from xmem_ros.memory.store import Positions
+from xmem_ros.memory.usage import BACKGROUND
 from xmem_ros.segmenter import SegmenterState
 
 FORMAT = 'xmem_ros memory'
@@ -48,8 +50,8 @@ def fingerprint(weights: dict[str, Tensor]) -> str:
     return _digest(sorted(weights.items()))
 
 
-def _digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    sha = hashlib.sha256()
+def _digest(tensors: Iterable[tuple[str, Tensor]], text: str = '') -> str:
+    sha = hashlib.sha256(text.encode())
     for name, tensor in tensors:
         sha.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
         sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
@@ -59,12 +61,13 @@ def _digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
 def write(snapshot: Snapshot, path: Path) -> None:
     """Write a file, or none: it takes its name only once it is complete. Raises `MemoryFileError`."""
     tensors, described = _pack(snapshot)
+    state = json.dumps(described)
     header = {
         'format': FORMAT,
         'version': str(VERSION),
         'weights': snapshot.weights,
-        'digest': _digest(sorted(tensors.items())),
-        'state': json.dumps(described),
+        'digest': _digest(sorted(tensors.items()), state),
+        'state': state,
     }
     partial = None
     try:
@@ -108,7 +111,7 @@ def read(path: Path, weights: str) -> Snapshot:
             f'{path}: made with other weights (SHA-256 {str(header.get("weights"))[:12]}…, loaded: {weights[:12]}…); '
             'load the weights that it was made with, or seed the objects again'
         )
-    if header.get('digest') != _digest(sorted(tensors.items())):
+    if header.get('digest') != _digest(sorted(tensors.items()), header.get('state', '')):
         raise MemoryFileError(f'{path}: damaged, its content does not match its digest; use another copy')
     try:
         return _unpack(weights, tensors, json.loads(header['state']))
@@ -183,7 +186,7 @@ def _check_shapes(state: SegmenterState, rows: list[int]) -> None:
     """Raise `ValueError` unless everything speaks of the same objects and every group of the same positions."""
     count = len(rows)
     planes = [state.last_seen, state.looks, state.filled, *([] if state.sensory is None else [state.sensory])]
-    if set(state.memory.cohorts) != set(rows) or any(len(plane) != count for plane in planes):
+    if list(state.memory.cohorts) != rows or any(len(plane) != count for plane in planes):
         raise ValueError('its objects do not agree')
     if len(state.seeds) != count:
         raise ValueError('its seeds do not agree')
@@ -195,3 +198,7 @@ def _check_shapes(state: SegmenterState, rows: list[int]) -> None:
         lengths = {len(t) for t in (frame.shrinkage, frame.selection, frame.owner, frame.use, frame.life)}
         if lengths != {n} or frame.values.shape[:2] != (count, n) or frame.valid.shape != (count, n):
             raise ValueError('its positions do not agree')
+        if not set(frame.owner.unique().tolist()) <= {BACKGROUND, *rows}:
+            raise ValueError('its owners are no objects')
+    if state.looks.shape[1] != SLOTS or state.filled.shape != state.looks.shape[:2]:
+        raise ValueError('its appearances do not fit')

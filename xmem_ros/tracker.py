@@ -95,7 +95,7 @@ class Tracker:
         """
         masks = check_seeds(seeds, self._check_frame(frame).image_size, self._table)
         result = self._shedding.run(lambda: self._step(frame, masks, time, last=last, probabilities=probabilities))
-        self._shedding.run(self._segmenter.consolidate)
+        self._shedding.consolidate()
         return result
 
     @torch.inference_mode()
@@ -128,7 +128,7 @@ class Tracker:
                 'since; seed on one of those'
             )
         ids = self._shedding.run(lambda: self._seed(frame, seeds, labels))
-        self._shedding.run(self._segmenter.consolidate)
+        self._shedding.consolidate()
         return ids
 
     @torch.inference_mode()

@@ -23,7 +23,7 @@ class TrackerConfig:
     max_objects: int = 16
     memory_every: int = 5  # frames between memory frames
     min_area: int = 16  # px; a smaller mask counts as occluded
-    min_score: float = 0.6  # mean probability inside the mask; below it counts as occluded
+    min_score: float = 0.6  # an object with a lower score counts as occluded
     report_unsure: bool = True  # whether what is OCCLUDED or LOST has pixels and a box, where something was guessed
     lost_after: float = 5.0  # s of occlusion after which an object is LOST
     memory_budget_mb: float = 0.0  # MB that all stores may take; long-term memory is sized to it. 0: no limit

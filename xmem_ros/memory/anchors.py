@@ -66,18 +66,22 @@ class Anchors:
         """Forget everything."""
         self.frames, self.arena.size = [], 0
 
-    def taken_out(self, rows: list[int]) -> list[tuple[AnchorFrame, Positions]]:
-        """Copies of every frame, with the values of `rows`."""
+    def taken_out(self, rows: list[int], device: torch.device | str) -> list[tuple[AnchorFrame, Positions]]:
+        """Copies of every frame, with the values of `rows`, on a device."""
         out, begin = [], self.arena.start
         for entry in self.frames:
-            positions = self.store.take(slice(begin, begin + entry.positions), rows)
-            out.append((AnchorFrame(entry.positions, entry.near, list(entry.rows), set(entry.first)), positions))
+            positions = self.store.take(slice(begin, begin + entry.positions), rows, device)
+            out.append(
+                (AnchorFrame(entry.positions, entry.near.to(device), list(entry.rows), set(entry.first)), positions)
+            )
             begin += entry.positions
         return out
 
     def put_in(self, frames: list[tuple[AnchorFrame, Positions]], rows: list[int]) -> None:
         """Take frames of another memory, thinned where they do not fit."""
         share = max(self.arena.capacity // max(len(frames), 1), 1)
+        if sum(len(positions) for _, positions in frames) <= self.arena.capacity:
+            share = self.arena.capacity
         for entry, positions in frames:
             near = entry.near.to(positions.key.device)
             wanted = near.nonzero().flatten() if len(positions) > share else torch.arange(len(positions))

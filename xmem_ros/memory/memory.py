@@ -16,7 +16,7 @@ from xmem_ros.memory.config import MemoryConfig
 from xmem_ros.memory.consolidation import consolidate
 from xmem_ros.memory.matching import query_rows, readout, topk_affinity
 from xmem_ros.memory.store import Positions, Store
-from xmem_ros.memory.usage import most_worth, own_shares
+from xmem_ros.memory.usage import BACKGROUND, most_worth, own_shares
 
 SIMILARITY_BUFFER_BYTES = 64 << 20
 
@@ -40,18 +40,27 @@ class MemoryState:
     long_term: Positions | None
 
     def without(self, row: int) -> 'MemoryState':
-        """The same with one object less."""
+        """The same with one object less: what only it had values for is gone."""
         kept = [i for i, other in enumerate(self.cohorts) if other != row]
-        anchors = [
-            (replace(entry, rows=[r for r in entry.rows if r != row], first=entry.first - {row}), frame.of_rows(kept))
-            for entry, frame in self.anchors
-        ]
+
+        def left(frame: Positions) -> Positions:
+            frame = frame.of_rows(kept)
+            owner = torch.where(frame.owner == row, torch.full_like(frame.owner, BACKGROUND), frame.owner)
+            return replace(frame, owner=owner).select(frame.valid.any(0).nonzero().flatten())
+
+        anchors = []
+        for entry, frame in self.anchors:
+            rest = left(frame)
+            near = entry.near.to(frame.valid.device)[frame.of_rows(kept).valid.any(0)]
+            if len(rest):
+                others = [r for r in entry.rows if r != row]
+                anchors.append((AnchorFrame(len(rest), near, others, entry.first - {row}), rest))
         return MemoryState(
             {other: cohort for other, cohort in self.cohorts.items() if other != row},
             self.partial,
             anchors,
-            [frame.of_rows(kept) for frame in self.ring],
-            None if self.long_term is None else self.long_term.of_rows(kept),
+            [rest for frame in self.ring if len(rest := left(frame))],
+            None if self.long_term is None else left(self.long_term),
         )
 
 
@@ -213,6 +222,7 @@ class Memory:
             frame = self._only(frame, list(seeded))
         if seeded:
             near = {row: mask.flatten() for row, mask in seeded.items()}
+            # where several are demoted at once, the ring lets its oldest go: nothing here may fail half-way
             for demoted in self.anchors.add(frame, near, self.rows):
                 self._add_working(demoted)
         else:
@@ -236,12 +246,15 @@ class Memory:
     def _add_working(self, frame: Positions) -> None:
         if len(frame) > self.ring.capacity:  # an anchor of a larger size of frame
             return
-        if self._full:  # where frames are demoted, several can come at once
-            self.consolidate()
         while self.ring_frames and (len(frame) > self.ring.free or len(self.ring_frames) >= self.config.ring_frames):
             self._drop_ring(1)
         self.store.append(self.ring, frame, self.rows)
         self.ring_frames.append(len(frame))
+
+    def forget_oldest(self) -> None:
+        """Where working memory is full and cannot be consolidated: let the frames go that would have been."""
+        if self._full:
+            self._drop_ring(len(self.ring_frames) - (self.config.min_working_frames - 1))
 
     @property
     def _full(self) -> bool:
@@ -281,6 +294,8 @@ class Memory:
 
     def leave(self, row: int) -> None:
         """Remove an object. What only it had values for goes; nothing of the others changes."""
+        if row not in self.cohorts:  # it never joined
+            return
         cohort = self.cohorts.pop(row)
         if cohort not in self.cohorts.values():
             self.partial.discard(cohort)
@@ -317,10 +332,10 @@ class Memory:
             return MemoryState({}, set(), [], [], None)
         ring, begin = [], self.ring.start
         for positions in self.ring_frames:
-            ring.append(self.store.take(slice(begin, begin + positions), rows).to(device))
+            ring.append(self.store.take(slice(begin, begin + positions), rows, device))
             begin += positions
-        anchors = [(entry, positions.to(device)) for entry, positions in self.anchors.taken_out(rows)]
-        long_term = self.store.take(self.long_term.used, rows).to(device)
+        anchors = self.anchors.taken_out(rows, device)
+        long_term = self.store.take(self.long_term.used, rows, device)
         return MemoryState(dict(self.cohorts), set(self.partial), anchors, ring, long_term)
 
     def put_in(self, state: MemoryState) -> None:

@@ -165,17 +165,25 @@ class Store:
             self.valid[row, where].copy_(new.valid[i])
         arena.size += n
 
-    def take(self, where: slice | Tensor, rows: list[int]) -> Positions:
-        """Copy positions out, with the values of some rows."""
+    def take(self, where: slice | Tensor, rows: list[int], device: torch.device | str | None = None) -> Positions:
+        """Copy positions out, with the values of some rows, to a device (default: this one).
+
+        Row by row, so that the device they come from has no copy to hold.
+        """
+        target = self.key.device if device is None else torch.device(device)
+
+        def copy(tensor: Tensor) -> Tensor:
+            return tensor[where].to(target, copy=True)
+
         return Positions(
-            self.key[where].clone(),
-            self.shrinkage[where].clone(),
-            self.selection[where].clone(),
-            torch.stack([self.values[row, where] for row in rows]),
-            torch.stack([self.valid[row, where] for row in rows]),
-            self.owner[where].clone(),
-            self.use[where].clone(),
-            self.life[where].clone(),
+            copy(self.key),
+            copy(self.shrinkage),
+            copy(self.selection),
+            torch.stack([copy(self.values[row]) for row in rows]),
+            torch.stack([copy(self.valid[row]) for row in rows]),
+            copy(self.owner),
+            copy(self.use),
+            copy(self.life),
         )
 
     def keep(self, arena: Arena, kept: Tensor, rows: list[int]) -> None:

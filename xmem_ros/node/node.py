@@ -12,7 +12,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from std_srvs.srv import Trigger
 
-from xmem_ros.errors import SeedError, UnknownObjectError, XMemError
+from xmem_ros.errors import FrameError, SeedError, UnknownObjectError, XMemError
 from xmem_ros.node import diagnostics, qos
 from xmem_ros.node.conversions import rgb_from_image, stamp_ns
 from xmem_ros.node.diagnostics import DiagnosticArray, Figures
@@ -358,11 +358,22 @@ class XMemNode(ParameterNode):
 
 
 def _foretold(tracker: Tracker) -> str:
-    """Megabytes that memory will take, for images of the two usual shapes."""
-    shapes = {'4:3': (480, 640), '16:9': (720, 1280)}
-    sizes = {shape: tracker.memory_bytes_with(size) / 1e6 for shape, size in shapes.items()}
-    own = '' if tracker.config.size else ' (of 640×480 and 1280×720 px)'
-    return ', '.join(f'{megabytes:.0f} MB for images of {shape}' for shape, megabytes in sizes.items()) + own
+    """Megabytes that memory will take, for images of the two usual shapes.
+
+    Raises:
+        FrameError: the budget is too small for either; with images as they come, nothing is known about them yet.
+    """
+    said, refused = [], []
+    for shape, size in {'4:3': (480, 640), '16:9': (720, 1280)}.items():
+        of = shape if tracker.config.size else f'{size[1]}×{size[0]} px'
+        try:
+            said.append(f'{tracker.memory_bytes_with(size) / 1e6:.0f} MB for images of {of}')
+        except FrameError as error:
+            said.append(f'the budget is too small for images of {of}')
+            refused.append(error)
+    if len(refused) == len(said) and tracker.config.size:
+        raise refused[0]
+    return ', '.join(said)
 
 
 def _objects(count: int) -> str:

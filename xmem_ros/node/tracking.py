@@ -178,15 +178,20 @@ class Tracking:
         begun = time.perf_counter()
         image = rgb_from_image(frame.message)
         self._apply_parameters()
-        result = self.tracker.step(image, masks, time=self._time_of(frame))
+        try:
+            result = self.tracker.step(image, masks, time=self._time_of(frame))
+        finally:
+            self._say_what_was_given_up()
         frame.labels = result.labels
         frame.label_ids = {item.label: item.id for item in result.objects}
         self._show(lambda: self._outputs.publish(frame.message.header, image, result, begun))
+        return result
+
+    def _say_what_was_given_up(self) -> None:
         given_up = self.tracker.given_up
         for what in given_up[self._said :]:
             self._log.error(f'memory ran out on {self.tracker.device}: {what}')
         self._said = len(given_up)
-        return result
 
     def _show(self, output: Callable[[], None]) -> None:
         """What the tracker has done stands, whether or not it can be published."""
