@@ -135,9 +135,7 @@ class BehindNode:
             raise RuntimeError(answer.message)
 
     def _diagnostics(self) -> dict[str, str]:
-        values = self.robot.diagnostics(lambda values: 'memory (bytes)' in values, 'memory')
-        self.robot.listen_forget('/diagnostics')
-        return values
+        return self.robot.diagnostics(lambda values: 'memory (bytes)' in values, 'memory')
 
     def full(self) -> bool:
         return int(self._diagnostics()['long_term (positions)']) >= self.elements
