@@ -108,6 +108,16 @@ def test_the_masks_of_one_are_the_same_with_and_without_another_that_it_does_not
         assert compared >= 8
 
 
+def test_many_later_seeds_leave_the_first_object_followed(network, scene: RenderedScene) -> None:
+    """Their anchors take room from its own, which still has to say what it is not."""
+    tracker = Tracker(network, TrackerConfig(size=160, max_objects=16), 'cpu')
+    tracker.seed(scene[0][0], {'a': scene[0][1] == 1})
+    for number in range(1, 13):
+        tracker.seed(scene[number][0], {'b': scene[number][1] == 2})
+    result = tracker.step(scene[13][0])
+    assert iou(result.labels == 1, scene[13][1] == 1) > 0.85
+
+
 def test_a_thousand_objects_one_after_another_leave_memory_where_it_was(network) -> None:
     scene = RenderedScene((64, 112), 4, 2, seed=0)
     tracker = Tracker(network, TrackerConfig(size=64, max_objects=3), 'cpu')

@@ -42,7 +42,7 @@ class Anchors:
         demoted = self._release_old_corrections(list(seeded), rows)
         demoted += self._make_room(entry.positions, rows)
         if entry.positions > self.arena.free:
-            kept = spread(near.nonzero().flatten(), self._share())
+            kept = thinned(near, self._share())
             frame, entry.positions, entry.near = frame.select(kept), kept.numel(), near[kept]
             demoted += self._make_room(entry.positions, rows)
         if entry.positions > self.arena.free:  # more anchors than positions: frames of a few pixels
@@ -84,8 +84,7 @@ class Anchors:
             share = self.arena.capacity
         for entry, positions in frames:
             near = entry.near.to(positions.key.device)
-            wanted = near.nonzero().flatten() if len(positions) > share else torch.arange(len(positions))
-            kept = spread(wanted, share).to(near.device)
+            kept = thinned(near, share)
             if kept.numel() > self.arena.free:
                 continue
             self.store.append(self.arena, positions.select(kept), rows)
@@ -125,7 +124,7 @@ class Anchors:
             if not entry.rows:  # kept for the others when its object was removed
                 demoted.append(self._demote(entry, rows))
                 continue
-            kept = spread(entry.near.nonzero().flatten(), self._share())
+            kept = thinned(entry.near, self._share())
             self._keep_of(entry, kept, rows)
             entry.near, entry.positions = entry.near[kept], kept.numel()
         return demoted
@@ -135,6 +134,19 @@ class Anchors:
         offsets = torch.arange(self.arena.size, device=self.store.key.device)
         before, after = offsets[:begin], offsets[begin + entry.positions :]
         self.store.keep(self.arena, torch.cat([before, kept.to(offsets.device) + begin, after]), rows)
+
+
+def thinned(near: Tensor, count: int) -> Tensor:
+    """Offsets of at most `count` positions of a frame, ascending: half of them in and around its objects, where there
+    are as many, the rest spread over what is not: without it, everything would look like the object.
+
+    near: n bool.
+    """
+    if near.numel() <= count:
+        return torch.arange(near.numel(), device=near.device)
+    inside, outside = near.nonzero().flatten(), (~near).nonzero().flatten()
+    others = min(outside.numel(), max(count - inside.numel(), count // 2))
+    return torch.cat([spread(inside, count - others), spread(outside, others)]).sort().values
 
 
 def spread(offsets: Tensor, count: int) -> Tensor:

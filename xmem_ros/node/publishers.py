@@ -51,6 +51,13 @@ class Publishers:
 
     def publish(self, header: Any, image: np.ndarray, result: StepResult, begun: float) -> None:
         """What came of one frame; `Outputs.publish`."""
+        try:
+            self._publish(header, image, result, begun)
+        except Exception:
+            if self._node.context.ok():  # else the process is being ended, and nobody hears any more
+                raise
+
+    def _publish(self, header: Any, image: np.ndarray, result: StepResult, begun: float) -> None:
         started = time.perf_counter()
         self.set_objects([item.id for item in result.objects])
         self._publish_image(self._labels, result.labels, 'mono8', header)
