@@ -7,7 +7,8 @@
 All along objects are added, corrected and removed at random (seeded), images change their size and the clock jumps. At
 the end the tracker is stepped in turn with a fresh one that has as many objects and full stores. Exit code 1 where a
 bar fails: resident memory at the end at most 1.02 times that after a fifth of the frames (5000 at most), median step
-at most 1.05 times the fresh one's, no exception, no id lost. A plot is drawn beside FILE (needs matplotlib).
+at most 1.05 times the fresh one's, no exception, no id lost. A plot is drawn beside FILE.
+Needs `pip install '.[benchmarks]'`.
 """
 
 import argparse
@@ -28,8 +29,12 @@ from xmem_ros.threads import wait_asleep  # noqa: E402
 wait_asleep()
 
 import numpy as np  # noqa: E402
-import psutil  # noqa: E402
 from tqdm import tqdm  # noqa: E402
+
+try:
+    import psutil
+except ImportError:
+    sys.exit("psutil is not installed: pip install '.[benchmarks]'")
 
 from xmem_ros.demo.scene import PERIOD, RenderedScene  # noqa: E402
 from xmem_ros.tracker import Tracker, TrackerConfig  # noqa: E402
