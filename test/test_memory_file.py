@@ -151,6 +151,8 @@ def test_many_anchors_are_carried_whole(network, scene, tmp_path: Path) -> None:
         (key,) = tracker.seed(frame, {'it': truth == value})
         for _ in range(2):
             tracker.seed(frame, {key: truth == value})
+    tracker.remove([3])
+    tracker.seed(frame, {'it': truth == 3})
     sizes = [entry.positions for entry in tracker._segmenter.memory.anchors.frames]
     assert len(set(sizes)) > 1
     tracker.save(tmp_path / 'm.safetensors')
