@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """On a CUDA device: the same masks as on the CPU, and the same as the reference."""
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from xmem_ros.demo.scene import RenderedScene
+from xmem_ros.errors import OutOfMemoryError
 from xmem_ros.tracker import Tracker, TrackerConfig
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='this machine has no CUDA device')
@@ -45,3 +47,20 @@ def test_stages_are_timed_and_memory_is_as_announced() -> None:
     assert all(value > 0 for stage, value in timings.items() if stage != 'value')
     expected = Tracker.memory_bytes_for((240, 432), 2, network=tracker.network.config, config=config)
     assert tracker.memory_bytes == expected
+
+
+def test_running_out_of_memory_loses_no_object() -> None:
+    scene = RenderedScene((240, 432), 12, 2, seed=0)
+    tracker = Tracker.from_weights('compact', device='cuda', config=TrackerConfig(size=240, max_objects=8))
+    tracker.seed(scene[0][0], {'a': scene[0][1] == 1, 'b': scene[0][1] == 2})
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    try:
+        torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + (4 << 20)) / total)
+        for number in range(1, 6):
+            with contextlib.suppress(OutOfMemoryError):
+                tracker.step(scene[number][0])
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert tracker.given_up
+    assert [item.id for item in tracker.step(scene[6][0]).objects] == [1, 2]
