@@ -22,11 +22,6 @@ def scene() -> RenderedScene:
     return RenderedScene((96, 160), 40, 3, seed=0)
 
 
-@pytest.fixture(scope='module')
-def network():
-    return Tracker.from_weights('compact', device='cpu').network
-
-
 def make(network, **settings) -> Tracker:
     config = {'size': 96, 'max_objects': 4, 'memory_every': 2, 'memory': SMALL, **settings}
     return Tracker(network, TrackerConfig(**config), 'cpu')

@@ -24,11 +24,6 @@ def scene() -> RenderedScene:
     return RenderedScene((128, 208), 40, 3, seed=0)
 
 
-@pytest.fixture(scope='module')
-def network():
-    return Tracker.from_weights('compact', device='cpu').network
-
-
 @pytest.fixture
 def tracker(network, scene: RenderedScene) -> Tracker:
     config = TrackerConfig(size=128, max_objects=4, memory_every=2, memory=SMALL)

@@ -19,11 +19,6 @@ def scene() -> RenderedScene:
     return RenderedScene((240, 432), 40, 3, seed=0)
 
 
-@pytest.fixture(scope='module')
-def network():
-    return Tracker.from_weights('compact', device='cpu').network
-
-
 @pytest.fixture
 def tracker(network) -> Tracker:
     return Tracker(network, TrackerConfig(size=240, max_objects=4), 'cpu')

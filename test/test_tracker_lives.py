@@ -20,11 +20,6 @@ def scene() -> RenderedScene:
     return RenderedScene((160, 288), 60, 3, seed=2)
 
 
-@pytest.fixture(scope='module')
-def network():
-    return Tracker.from_weights('compact', device='cpu').network
-
-
 def iou(a: np.ndarray, b: np.ndarray) -> float:
     return float((a & b).sum() / max((a | b).sum(), 1))
 

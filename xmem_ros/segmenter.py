@@ -2,27 +2,23 @@
 """Network, memory and sensory state of some tensor rows: predict masks, write memory frames."""
 
 import contextlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xmem_ros.errors import FrameError
 from xmem_ros.frames import FrameGeometry
 from xmem_ros.host_memory import give_back
-from xmem_ros.memory.config import MemoryConfig
 from xmem_ros.memory.gallery import Gallery, appearance, confidence
 from xmem_ros.memory.memory import SIMILARITY_BUFFER_BYTES, Memory, MemoryState, Reading, near_mask
 from xmem_ros.memory.store import Positions
 from xmem_ros.memory.usage import owners
+from xmem_ros.memory_budget import fitted
 from xmem_ros.network.aggregation import aggregate
-from xmem_ros.network.config import NetworkConfig
 from xmem_ros.network.model import STRIDE, EncodedImage, XMemNetwork
 from xmem_ros.timing import StageTimer
 from xmem_ros.tracker_config import TrackerConfig
-
-MEGABYTE = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -63,6 +59,21 @@ class SegmenterState:
     filled: Tensor  # O×slots bool
     seeds: list[int]
 
+    def without(self, row: int) -> 'SegmenterState | None':
+        """The same with one object less; None where none is left."""
+        kept = [i for i, other in enumerate(self.memory.cohorts) if other != row]
+        if not kept:
+            return None
+        return SegmenterState(
+            self.geometry,
+            self.memory.without(row),
+            None if self.sensory is None else self.sensory[kept],
+            self.last_seen[kept],
+            self.looks[kept],
+            self.filled[kept],
+            [self.seeds[i] for i in kept],
+        )
+
 
 class Segmenter:
     """What a tracker computes and remembers on the device.
@@ -93,42 +104,6 @@ class Segmenter:
         planes = [tensor for tensor in (self.sensory, self.last_seen) if tensor is not None]
         return sum(tensor.nbytes for tensor in planes) + memory.nbytes + self.gallery.nbytes
 
-    @staticmethod
-    def bytes_for(
-        geometry: FrameGeometry, memory: MemoryConfig, rows: int, network: NetworkConfig, dtype: torch.dtype
-    ) -> int:
-        """Bytes that memory takes for such frames."""
-        height, width = geometry.grid_size
-        stores = Memory.bytes_for(memory, height * width, rows, network.key_dim, network.value_dim, dtype)
-        planes = 4 * rows * (network.sensory_dim + 1) * height * width
-        return stores + planes + Gallery.bytes_for(rows, network.feature_widths[0])
-
-    @staticmethod
-    def fitted(
-        geometry: FrameGeometry, config: TrackerConfig, memory: MemoryConfig, network: NetworkConfig, dtype: torch.dtype
-    ) -> MemoryConfig:
-        """The same memory with as many long-term elements as the budget allows; raises `FrameError` where none fit."""
-
-        def needed(elements: int) -> int:
-            sized = replace(memory, long_term_elements=elements)
-            return Segmenter.bytes_for(geometry, sized, config.max_objects, network, dtype)
-
-        budget = int(config.memory_budget_mb * MEGABYTE)
-        if not budget or needed(memory.long_term_elements) <= budget:
-            return memory
-        low, high = memory.prototypes if memory.long_term else 1, memory.long_term_elements
-        if not memory.long_term or needed(low) > budget:
-            height, width = geometry.image_size
-            raise FrameError(
-                f'memory.budget_mb is {config.memory_budget_mb:g}, but frames of {width}×{height} px with room for '
-                f'{config.max_objects} objects need {needed(low) / MEGABYTE:.1f} MB at least: raise it, or lower '
-                'max_objects, size, memory.max_working_frames or memory.max_anchor_frames'
-            )
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if needed(middle) <= budget else (low, middle)
-        return replace(memory, long_term_elements=low)
-
     @property
     def value_dtype(self) -> torch.dtype:
         """Of values in memory."""
@@ -141,7 +116,7 @@ class Segmenter:
             return
         self.wanted_size = geometry.image_size
         net, rows, device = self.network.config, self.config.max_objects, self.device
-        memory = self.fitted(geometry, self.config, self.memory_config, net, self.value_dtype)
+        memory = fitted(geometry, self.config, self.memory_config, net, self.value_dtype)
         self.park()  # the old stores are freed before new ones are made
         height, width = geometry.grid_size
         self.memory = Memory(
@@ -223,19 +198,7 @@ class Segmenter:
         if self.memory is not None:
             self.memory.leave(row)
         elif self._parked is not None:
-            kept = [i for i, other in enumerate(self._parked.memory.cohorts) if other != row]
-            state = self._parked
-            self._parked = SegmenterState(
-                state.geometry,
-                state.memory.without(row),
-                None if state.sensory is None else state.sensory[kept],
-                state.last_seen[kept],
-                state.looks[kept],
-                state.filled[kept],
-                [state.seeds[i] for i in kept],
-            )
-            if not kept:
-                self._parked = None
+            self._parked = self._parked.without(row)
         self.gallery.clear_row(row)
 
     def clear(self) -> None:
@@ -292,14 +255,13 @@ class Segmenter:
         deep_update: rows whose sensory state takes the new value in; alone: whether it is one of the seeded objects
         only.
         """
-        if alone:
-            shown = visible & torch.tensor([row in seeded for row in rows], device=visible.device)
-        else:
-            shown = visible
+        inside = presence(masks_of(masks))
         # one that has no pixel has no looks either, whoever says that it is there
-        shown = shown & (presence(masks_of(masks)).sum(1) > 0)
+        shown = visible & (inside.sum(1) > 0)
+        if alone:
+            shown &= torch.tensor([row in seeded for row in rows], device=visible.device)
         covered = presence(masks * shown[:, None, None])
-        looks = appearance(encoded.features[0][0].flatten(1), presence(masks_of(masks)))
+        looks = appearance(encoded.features[0][0].flatten(1), inside)
         if self.memory_config.guard:
             masks = masks * visible[:, None, None]
         before = None if self.sensory is None else self.sensory[rows].unsqueeze(0)

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xmem_ros import snapshot
+from xmem_ros import memory_budget, snapshot
 from xmem_ros.errors import FrameError, MemoryFileError, ParameterError, SeedError
 from xmem_ros.frames import FrameGeometry, Region, image_to_tensor, mask_to_tensor, observe_labels
 from xmem_ros.network.aggregation import aggregate
@@ -243,8 +243,8 @@ class Tracker:
         network = network or XMEM
         config = replace(with_size(config or TrackerConfig(), network), max_objects=max_objects)
         geometry = FrameGeometry.of(size, config.size)
-        memory = Segmenter.fitted(geometry, config, config.memory, network, dtype)
-        return Segmenter.bytes_for(geometry, memory, max_objects, network, dtype)
+        memory = memory_budget.fitted(geometry, config, config.memory, network, dtype)
+        return memory_budget.bytes_for(geometry, memory, max_objects, network, dtype)
 
     # --- one frame's parts
 

@@ -148,7 +148,7 @@ class XMemNode(ParameterNode):
         memory_folder(self.parameters.memory_folder)
         tracker = make_tracker(self.parameters)
         # hashed now: the first call of ~/save_memory is not to make an image wait
-        print_of_weights = tracker.fingerprint
+        fingerprint = tracker.fingerprint
         waiting = self.parameters.queue_depth if self.parameters.queue == 'all' else 1
         self._history = History(max(self.parameters.history, waiting))
         self._outputs = Publishers(self, self._figures, per_object=self.parameters.publish_per_object)
@@ -159,7 +159,7 @@ class XMemNode(ParameterNode):
         self.fault = ''
         self.get_logger().info(
             f'configured in {time.monotonic() - begun:.1f} s: weights {self.parameters.weights} on {tracker.device}, '
-            f'(SHA-256 {print_of_weights[:12]}…), images scaled to {tracker.config.size or "their own size"}, at most '
+            f'(SHA-256 {fingerprint[:12]}…), images scaled to {tracker.config.size or "their own size"}, at most '
             f'{tracker.config.max_objects} objects; memory: {_foretold(tracker)}'
         )
 
