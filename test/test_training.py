@@ -128,7 +128,7 @@ def test_unknown_keys_of_a_run_are_named(tmp_path: Path) -> None:
         read_config(file)
 
 
-@pytest.mark.parametrize('name', ['compact_1', 'compact_2', 'compact_3'])
+@pytest.mark.parametrize('name', ['compact_1', 'compact_2', 'compact_3', 'compact_4'])
 def test_the_bundled_runs_can_be_read(name: str) -> None:
     config = read_config(Path(__file__).parents[1] / 'config' / 'training' / f'{name}.yaml')
     assert config.network == 'compact'

@@ -28,6 +28,10 @@ class ClipConfig:
     still_share: float = 1 / 3
     paste: float = 0.5  # chance that another object moves across the clip
     paste_labelled: float = 0.6  # chance that it is to be tracked, too; else it is a distractor
+    frame_share: float = 0.0  # of still clips: one frame of a video, in place of a still
+    region_share: float = 0.0  # of still clips: the object is any patch of the picture
+    patch_share: float = 0.0  # of what is pasted: any patch of any picture, in place of an annotated object
+    bend: float = 0.0  # px in 100 px, by which stills and cut-outs change their shape from frame to frame
     absence: float = 0.0  # chance that other footage is cut in after the first frame: every object is out of sight
     zoom: tuple[float, float] = (0.45, 1.25)  # output px per source px, for a source of 256 px
     colour: float = 0.3  # strength of the colour jitter
@@ -66,7 +70,7 @@ class Clips(Dataset[tuple[Tensor, Tensor, Tensor]]):
     def _clip(self, rng: np.random.Generator) -> tuple[list[np.ndarray], list[np.ndarray]]:
         still = not self.videos or (len(self.stills) > 0 and rng.random() < self.config.still_share)
         if still:
-            source = self.stills[rng.integers(len(self.stills))]
+            source = self._still(rng)
             picked = [0] * self.config.frames
         else:
             source = self.videos[rng.choice(len(self.videos), p=self.video_weights)]
@@ -77,8 +81,12 @@ class Clips(Dataset[tuple[Tensor, Tensor, Tensor]]):
         images, labels = [], []
         for step, number in enumerate(picked):
             matrix = motion.at(step)
-            images.append(_warp(source.frames[number], matrix, size, cv2.INTER_LINEAR, cv2.BORDER_REFLECT_101))
-            labels.append(_warp(source.labels[number], matrix, size, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT))
+            images.append(_warp(source.frames[number], matrix, size, cv2.INTER_LINEAR))
+            labels.append(_warp(source.labels[number], matrix, size, cv2.INTER_NEAREST))
+        if still and self.config.bend:
+            bend = _Bend(size, rng, self.config.bend)
+            images = [bend(step, image, cv2.INTER_LINEAR) for step, image in enumerate(images)]
+            labels = [bend(step, label, cv2.INTER_NEAREST) for step, label in enumerate(labels)]
         if rng.random() < self.config.absence:
             self._cut_in(images, labels, source, rng)
         if rng.random() < self.config.paste:
@@ -88,6 +96,18 @@ class Clips(Dataset[tuple[Tensor, Tensor, Tensor]]):
             images = [np.ascontiguousarray(image[:, ::-1]) for image in images]
             labels = [np.ascontiguousarray(label[:, ::-1]) for label in labels]
         return images, labels
+
+    def _still(self, rng: np.random.Generator) -> Footage:
+        """One picture with one object, or with a patch of it as the object."""
+        if self.videos and rng.random() < self.config.frame_share:
+            source = self.videos[rng.choice(len(self.videos), p=self.video_weights)]
+            number = int(rng.integers(len(source.frames)))
+            source = Footage(source.name, [source.frames[number]], [source.labels[number]])
+        else:
+            source = self.stills[rng.integers(len(self.stills))]
+        if rng.random() < self.config.region_share:
+            return Footage(source.name, source.frames, [_patch(source.frames[0].shape[:2], rng).astype(np.uint8)])
+        return source
 
     def _cut_in(
         self, images: list[np.ndarray], labels: list[np.ndarray], own: Footage, rng: np.random.Generator
@@ -104,7 +124,7 @@ class Clips(Dataset[tuple[Tensor, Tensor, Tensor]]):
         for step in range(begin, end):
             matrix = motion.at(step)
             frame = other.frames[picked[step]]
-            images[step] = _warp(frame, matrix, self.config.size, cv2.INTER_LINEAR, cv2.BORDER_REFLECT_101)
+            images[step] = _warp(frame, matrix, self.config.size, cv2.INTER_LINEAR)
             labels[step] = np.zeros_like(labels[step])
 
     def _frame_numbers(self, count: int, rng: np.random.Generator) -> list[int]:
@@ -127,14 +147,20 @@ class Clips(Dataset[tuple[Tensor, Tensor, Tensor]]):
         source = own or pool[rng.integers(len(pool))]
         number = int(rng.integers(len(source.frames)))
         mask = source.labels[number] > 0
+        if rng.random() < self.config.patch_share:
+            mask = _patch(mask.shape, rng)
         if mask.sum() < 100:
             return
         size = self.config.size
+        bend = _Bend(size, rng, self.config.bend) if self.config.bend else None
         motion = _Motion.across(mask, size, rng, self.config, strength=1.5, cut_out=True)
         for step, (image, label) in enumerate(zip(images, labels, strict=True)):
             matrix = motion.at(step)
-            pasted = _warp(source.frames[number], matrix, size, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
-            alpha = _warp(mask.astype(np.uint8) * 255, matrix, size, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
+            pasted = _warp(source.frames[number], matrix, size, cv2.INTER_LINEAR)
+            alpha = _warp(mask.astype(np.uint8) * 255, matrix, size, cv2.INTER_LINEAR)
+            if bend:
+                pasted = bend(step, pasted, cv2.INTER_LINEAR)
+                alpha = bend(step, alpha, cv2.INTER_LINEAR)
             soft = cv2.GaussianBlur(alpha, (3, 3), 0)[:, :, None].astype(np.float32) / 255
             image[:] = (pasted * soft + image * (1 - soft)).astype(np.uint8)
             label[alpha > 127] = value
@@ -196,8 +222,40 @@ class _Motion:
         return np.hstack([linear, shift[:, None]])
 
 
-def _warp(image: np.ndarray, matrix: np.ndarray, size: int, interpolation: int, border: int) -> np.ndarray:
-    return cv2.warpAffine(image, matrix, (size, size), flags=interpolation, borderMode=border)
+class _Bend:
+    """A smooth change of shape that grows from frame to frame."""
+
+    def __init__(self, size: int, rng: np.random.Generator, strength: float):
+        coarse = rng.normal(0, strength * size / 100, (2, 5, 5)).astype(np.float32)
+        self.shift = [cv2.resize(part, (size, size), interpolation=cv2.INTER_CUBIC) for part in coarse]
+        self.grid = np.meshgrid(np.arange(size, dtype=np.float32), np.arange(size, dtype=np.float32))
+        self.phase = rng.uniform(0, 6)
+
+    def __call__(self, step: int, image: np.ndarray, interpolation: int) -> np.ndarray:
+        amount = 0.5 * step + math.sin(1.3 * step + self.phase)
+        x, y = (grid + amount * shift for grid, shift in zip(self.grid, self.shift, strict=True))
+        return cv2.remap(image, x, y, interpolation)
+
+
+def _patch(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """A smooth blob, 1 to 15 % of the picture, H×W bool."""
+    height, width = shape[:2]
+    extent = int(math.sqrt(height * width) * rng.uniform(0.15, 0.5))
+    noise = rng.normal(0, 1, (7, 7)).astype(np.float32)
+    noise[[0, -1], :], noise[:, [0, -1]] = -2, -2
+    noise[3, 3] = 3
+    blob = cv2.resize(noise, (extent, extent), interpolation=cv2.INTER_CUBIC) > 0.3
+    _, parts = cv2.connectedComponents(blob.astype(np.uint8))
+    blob = parts == parts[extent // 2, extent // 2]
+    mask = np.zeros((height, width), bool)
+    top, left = int(rng.integers(max(height - extent, 1))), int(rng.integers(max(width - extent, 1)))
+    part = mask[top : top + extent, left : left + extent]
+    part |= blob[: part.shape[0], : part.shape[1]]
+    return mask
+
+
+def _warp(image: np.ndarray, matrix: np.ndarray, size: int, interpolation: int) -> np.ndarray:
+    return cv2.warpAffine(image, matrix, (size, size), flags=interpolation)
 
 
 def _photometric(images: list[np.ndarray], config: ClipConfig, rng: np.random.Generator) -> list[np.ndarray]:

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from xmem_ros.errors import ParameterError
+from xmem_ros.network.checkpoint import find_weights, load_network
 from xmem_ros.network.config import CONFIGS
 from xmem_ros.network.model import XMemNetwork
 from xmem_ros.training.clips import ClipConfig, Clips
@@ -50,7 +51,7 @@ class TrainingConfig:
     seed: int = 0
     save_every: int = 250  # iterations
     workers: int = 1
-    start_from: str = ''  # checkpoint whose averaged weights start this run
+    start_from: str = ''  # weights that start this run: a name, a file, or another run's last.pt (its average)
 
 
 def read_config(path: Path, **overrides: Any) -> TrainingConfig:
@@ -86,8 +87,7 @@ class Trainer:
         self.network = XMemNetwork(CONFIGS[config.network]).to(self.device).to(memory_format=torch.channels_last)
         self.network.apply(_initialise)
         if config.start_from:
-            saved = torch.load(config.start_from, map_location=self.device, weights_only=True)
-            self.network.load_state_dict(saved['ema'])
+            self.network.load_state_dict(_starting_weights(config.start_from))
         self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
         self.optimizer = torch.optim.AdamW(self._parameter_groups(), lr=config.learning_rate)
         self.iteration = 0
@@ -194,6 +194,16 @@ class Trainer:
         self.average.n_averaged = state['averaged']
         self.optimizer.load_state_dict(state['optimizer'])
         self.iteration = state['iteration']
+
+
+def _starting_weights(name: str) -> dict[str, Tensor]:
+    """The averaged weights of a run's checkpoint, or the weights of a name or file."""
+    path = Path(name)
+    if path.suffix == '.pt' and path.is_file():
+        saved = torch.load(path, map_location='cpu', weights_only=True)
+        if 'ema' in saved:
+            return saved['ema']
+    return load_network(find_weights(name)).state_dict()
 
 
 def _initialise(module: nn.Module) -> None:
