@@ -3,19 +3,39 @@
 
 import dataclasses
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from rosbags.rosbag2 import Writer
+from rosbags.typesys import Stores, get_typestore
+from torchvision.models import ResNet, resnet18, resnet50
 
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.errors import ParameterError
-from xmem_ros.training.clips import ClipConfig, Clips
-from xmem_ros.training.footage import Footage, FootageError, read_stills, read_videos
-from xmem_ros.training.loop import Trainer, TrainingConfig, read_config
+from xmem_ros.network.checkpoint import load_network
+from xmem_ros.network.config import COMPACT
+from xmem_ros.network.model import XMemNetwork
+from xmem_ros.training import config as training_config
+from xmem_ros.training.bag import read_bag
+from xmem_ros.training.clips import Clips
+from xmem_ros.training.config import ClipConfig, TrainingConfig, read_config
+from xmem_ros.training.data import read_data
+from xmem_ros.training.footage import Budget, Footage, FootageError, read_stills, read_videos
+from xmem_ros.training.forward import track_clip
+from xmem_ros.training.imagenet import starting_network
+from xmem_ros.training.loop import Trainer
 from xmem_ros.training.losses import bootstrapped_cross_entropy, dice_loss, hardest_share
+
+CONFIGS_FOLDER = Path(__file__).parents[1] / 'config' / 'training'
 
 
 @pytest.fixture(scope='module')
@@ -106,16 +126,238 @@ def test_a_run_that_was_cut_off_ends_like_one_that_was_not(data: Path, tmp_path:
 def test_faults_in_the_data_are_named(data: Path, tmp_path: Path) -> None:
     with pytest.raises(FootageError, match='JPEGImages/SEQ'):
         read_videos(data / 'stills', 256)
-    with pytest.raises(FootageError, match='no sequence nothing'):
-        read_videos(data / 'video', 256, ['nothing'])
+    with pytest.raises(FootageError, match='no sequence nothing to leave out; there are scene'):
+        read_data(small(leave_out=('nothing',)), data)
+    with pytest.raises(FootageError, match=r'nowhere: no such folder; `videos` are relative to --data'):
+        read_data(small(videos=('nowhere',)), data)
     for folder in ('images', 'masks'):
         (tmp_path / folder).mkdir()
     (tmp_path / 'images' / 'a.jpg').write_bytes(b'no image')
-    with pytest.raises(FootageError, match=r'a\.png is missing'):
+    with pytest.raises(FootageError, match=r'a\.jpg: an image without a mask; a\.png is missing'):
         read_stills(tmp_path, 256)
     cv2.imwrite(str(tmp_path / 'masks' / 'a.png'), np.zeros((4, 4), np.uint8))
     with pytest.raises(FootageError, match=r'a\.jpg: not a readable image'):
         read_stills(tmp_path, 256)
+    with pytest.raises(FootageError, match=r'a\.jpg: not a readable image'):
+        read_stills(tmp_path, 256, Budget(0))  # also where it is not kept in memory
+    (tmp_path / 'masks' / 'b.png').write_bytes(b'')
+    (tmp_path / 'images' / 'a.jpg').unlink()
+    with pytest.raises(FootageError, match='no images'):
+        read_stills(tmp_path, 256)
+
+
+def test_a_mask_without_its_image_is_named_and_a_frame_without_a_mask_left_out(data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data / 'video', tmp_path / 'video')
+    (tmp_path / 'video/Annotations/scene/00003.png').unlink()
+    (video,) = read_videos(tmp_path / 'video', 256)
+    assert len(video.frames) == 11
+    (tmp_path / 'video/JPEGImages/scene/00005.png').unlink()
+    with pytest.raises(FootageError, match=r'00005\.png: a mask without an image'):
+        read_videos(tmp_path / 'video', 256)
+
+
+@pytest.mark.parametrize('inner', ['480p', ''])
+@pytest.mark.parametrize('outer', ['train', ''])
+def test_layouts_of_the_data_sets(data: Path, tmp_path: Path, inner: str, outer: str) -> None:
+    for kind in ('JPEGImages', 'Annotations'):
+        shutil.copytree(data / 'video' / kind, tmp_path / outer / kind / inner, dirs_exist_ok=True)
+    (video,) = read_videos(tmp_path, 64)
+    assert video.name == 'scene'
+    assert min(video.frames[0].shape[:2]) == 64
+    assert video.labels[0].shape == video.frames[0].shape[:2]
+    assert set(np.unique(video.labels[0])) == {0, 1, 2}
+
+
+def test_pictures_beside_their_masks(data: Path, tmp_path: Path) -> None:
+    for number in range(2):
+        frame = cv2.imread(str(data / f'stills/images/{number}.png'))
+        cv2.imwrite(str(tmp_path / f'{number}.jpg'), frame)
+        shutil.copy(data / f'stills/masks/{number}.png', tmp_path / f'{number}.png')
+    stills = read_stills(tmp_path, 256)
+    assert [still.name for still in stills] == ['0', '1']
+    assert all(still.labels[0].max() == 1 for still in stills)
+
+
+def test_footage_on_disk_is_the_same_as_in_memory(data: Path) -> None:
+    (kept,), (left,) = read_videos(data / 'video', 64), read_videos(data / 'video', 64, budget=Budget(0))
+    assert all(np.array_equal(a, b) for a, b in zip(kept.frames, left.frames, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(kept.labels, left.labels, strict=True))
+
+
+def test_the_end_of_each_video_can_be_held_back(data: Path) -> None:
+    found = read_data(small(hold_back=0.25), data)
+    assert len(found.videos[0].frames) == 9
+    assert [(held.name, len(held.frames)) for held in found.held] == [('scene (end)', 3)]
+    (whole,) = read_videos(data / 'video', 256)
+    assert np.array_equal(found.held[0].frames[0], whole.frames[9])
+
+
+def test_a_labelled_bag_is_a_video(data: Path, tmp_path: Path) -> None:
+    (video,) = read_videos(data / 'video', 256)
+    write_bag(tmp_path / 'bag', video)
+    (bag,) = read_data(small(videos=('bag',), stills=()), tmp_path).videos
+    assert len(bag.frames) == len(video.frames) - 1  # the last image has no labels
+    assert all(np.array_equal(a, b) for a, b in zip(bag.frames, video.frames, strict=False))
+    assert all(np.array_equal(a, b) for a, b in zip(bag.labels, video.labels, strict=False))
+    write_bag(tmp_path / 'unlabelled', video, labels=False)
+    with pytest.raises(FootageError, match='needs images and, on a topic ending in "labels"'):
+        read_bag(tmp_path / 'unlabelled', 256)
+    (tmp_path / 'broken').mkdir()
+    (tmp_path / 'broken' / 'metadata.yaml').write_text('no bag')
+    with pytest.raises(FootageError, match='not a readable bag'):
+        read_bag(tmp_path / 'broken', 256)
+
+
+def write_bag(path: Path, video: Footage, *, labels: bool = True) -> None:
+    """Images at 10 a second and, but for the last, label images of the same stamps."""
+    store = get_typestore(Stores.ROS2_HUMBLE)
+    kinds = store.types
+    with Writer(path, version=9) as writer:
+        image = writer.add_connection('/camera/image', 'sensor_msgs/msg/Image', typestore=store)
+        label = writer.add_connection('/xmem/labels', 'sensor_msgs/msg/Image', typestore=store) if labels else None
+        for number, (frame, plane) in enumerate(zip(video.frames, video.labels, strict=True)):
+            stamp = kinds['builtin_interfaces/msg/Time'](sec=number // 10, nanosec=number % 10 * 100_000_000)
+            header = kinds['std_msgs/msg/Header'](stamp=stamp, frame_id='camera')
+
+            def message(pixels: np.ndarray, encoding: str, header: object = header) -> bytes:
+                height, width = pixels.shape[:2]
+                made = kinds['sensor_msgs/msg/Image'](
+                    header, height, width, encoding, 0, pixels[0].nbytes, np.ascontiguousarray(pixels).reshape(-1)
+                )
+                return store.serialize_cdr(made, 'sensor_msgs/msg/Image')
+
+            writer.write(image, number * 100_000_000, message(frame, 'rgb8'))
+            if label is not None and number < len(video.frames) - 1:
+                writer.write(label, number * 100_000_000 + 50_000_000, message(plane, 'mono8'))
+
+
+def test_skips_follow_the_curriculum(data: Path) -> None:
+    config = ClipConfig(size=48, skips=((0.0, 2), (0.5, 7)))
+    clips = Clips(read_videos(data / 'video', 256), [], config, 0, 100)
+    assert [clips._max_skip(share) for share in (0, 0.49, 0.5, 1)] == [2, 2, 7, 7]
+
+
+def test_memory_of_reference_frames_keeps_the_first() -> None:
+    torch.manual_seed(0)
+    network = XMemNetwork(COMPACT)
+    images, first = torch.randn(1, 4, 3, 32, 32), torch.ones(1, 1, 32, 32)
+    valid = torch.ones(1, 1, dtype=torch.bool)
+
+    def run(frames: int) -> torch.Tensor:
+        with torch.no_grad():
+            return track_clip(network.eval(), images, first, valid, 0.0, torch.Generator().manual_seed(1), frames)
+
+    everything, one = run(0), run(1)
+    assert torch.equal(everything[:, 0], one[:, 0])  # the first frame is all there is to read
+    assert not torch.equal(everything[:, 2], one[:, 2])
+    assert torch.equal(everything, run(3))
+
+
+def test_a_run_that_is_killed_goes_on_with_the_same_curve(data: Path, tmp_path: Path) -> None:
+    file = tmp_path / 'run.yaml'
+    file.write_text(
+        'videos: [video]\nstills: [stills]\niterations: 6\nbatch: 2\nwarmup: 1\nsave_every: 2\nworkers: 1\n'
+        'precision: float32\nclips: {size: 48, frames: 3}\n'
+    )
+
+    def command(out: str) -> list[str]:
+        options = ['--config', str(file), '--data', str(data), '--out', str(tmp_path / out), '--device', 'cpu']
+        return [sys.executable, '-m', 'xmem_ros.cli.main', 'train', *options]
+
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
+    subprocess.run(command('whole'), env=environment, check=True, capture_output=True)
+    process = subprocess.Popen(
+        command('killed'), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    log = tmp_path / 'killed' / 'log.jsonl'
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (log.exists() and log.read_text().count('\n') >= 3):
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert (tmp_path / 'killed' / 'last.pt').exists()
+    subprocess.run(command('killed'), env=environment, check=True, capture_output=True)
+    curves = [
+        [(line['iteration'], line['cross_entropy'], line['dice']) for line in map(json.loads, text.splitlines())]
+        for text in ((tmp_path / 'whole' / 'log.jsonl').read_text(), log.read_text())
+    ]
+    assert [line[0] for line in curves[0]] == [1, 2, 3, 4, 5, 6]
+    assert curves[0] == curves[1]
+
+
+def test_two_processes_train_as_one(data: Path, tmp_path: Path) -> None:
+    file = tmp_path / 'run.yaml'
+    file.write_text(
+        'videos: [video]\niterations: 3\nbatch: 2\nwarmup: 0\nsave_every: 3\nworkers: 0\nprecision: float32\n'
+        'bootstrap: [10, 20, 0.3]\nclips: {size: 48, frames: 3, objects: 1, paste: 0.0}\n'
+    )
+    options = ['--config', str(file), '--data', str(data), '--out', str(tmp_path / 'two'), '--device', 'cpu']
+    launcher = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--local-addr', '127.0.0.1']
+    launcher += ['--nproc-per-node', '2', '-m', 'xmem_ros.cli.main', 'train', *options]
+    done = subprocess.run(
+        launcher, env={**os.environ, 'OMP_NUM_THREADS': '1'}, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (tmp_path / 'two' / 'log.jsonl').read_text().splitlines()]
+    assert [line['iteration'] for line in lines] == [1, 2, 3]
+    assert (tmp_path / 'two' / 'last.pt').exists()
+    assert all(np.isfinite(line['dice']) for line in lines)
+
+
+def test_fine_tuning_prints_before_and_after(data: Path, tmp_path: Path) -> None:
+    config = Path(__file__).parents[1] / 'config' / 'training' / 'finetune.yaml'
+    options = ['--config', str(config), '--videos', str(data / 'video'), '--out', str(tmp_path / 'run')]
+    options += ['--iterations', '2', '--device', 'cpu', '--export', str(tmp_path / 'mine.safetensors')]
+    done = subprocess.run(
+        [sys.executable, '-m', 'xmem_ros.cli.main', 'train', *options], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines() if line.startswith(('scene (end)', 'mean'))]
+    assert [row[0] for row in rows] == ['scene', 'mean']
+    assert all(0 < float(value) <= 100 for row in rows for value in row[-2:])
+    assert load_network(tmp_path / 'mine.safetensors').config.key_dim == 48
+    assert {'last.pt', 'best.pt', 'validation.jsonl'} <= {path.name for path in (tmp_path / 'run').iterdir()}
+
+
+def test_what_comes_from_imagenet_is_where_it_belongs() -> None:
+    key, value = resnet50(), resnet18()
+    network = starting_network(key, value).eval()
+    image = torch.randn(1, 3, 64, 64)
+
+    def trunk(net: ResNet) -> torch.Tensor:
+        x = net.eval().maxpool(net.relu(net.bn1(net.conv1(image))))
+        return net.layer3(net.layer2(net.layer1(x)))
+
+    with torch.no_grad():
+        assert torch.allclose(network.encode_image(image).features[0], trunk(key), atol=1e-4)
+        masks = torch.rand(1, 2, 64, 64)
+        assert torch.allclose(network.value_encoder.trunk(torch.cat([image, masks], 1)), trunk(value), atol=1e-4)
+
+
+def test_the_documentation_has_every_key() -> None:
+    written = (Path(__file__).parents[1] / 'docs' / 'training.md').read_text()
+    assert training_config.table() in written, 'python -m xmem_ros.training.config prints what belongs there'
+
+
+def test_unusual_values_are_refused_by_name(tmp_path: Path) -> None:
+    file = tmp_path / 'run.yaml'
+    for text, message in (
+        ('videos: [a]\niterations: 0\n', 'iterations is 0'),
+        ('videos: [a]\nclips: {size: 100}\n', 'multiple of 16'),
+        ('videos: [a]\nclips: {paste: 2}\n', r'clips\.paste is 2'),
+        ('videos: [a]\nlearning_rate: 1e-4\n', 'write 1.0e-4'),
+        ('videos: a\n', 'videos must be a list'),
+        ('videos: [a]\nrepeat: [1, 2]\n', 'repeat has 2 entries, videos 1'),
+        ('videos: [a]\nprecision: half\n', 'precision is'),
+        ('iterations: 5\n', 'neither videos nor stills'),
+        ('videos: [a\n', 'not YAML'),
+        ('- a\n', 'expected keys and values'),
+    ):
+        file.write_text(text)
+        with pytest.raises(ParameterError, match=message):
+            read_config(file)
+    with pytest.raises(ParameterError, match='cannot be read'):
+        read_config(tmp_path / 'absent.yaml')
 
 
 def test_unknown_keys_of_a_run_are_named(tmp_path: Path) -> None:
@@ -128,8 +370,7 @@ def test_unknown_keys_of_a_run_are_named(tmp_path: Path) -> None:
         read_config(file)
 
 
-@pytest.mark.parametrize('name', ['compact_1', 'compact_2', 'compact_3', 'compact_4'])
-def test_the_bundled_runs_can_be_read(name: str) -> None:
-    config = read_config(Path(__file__).parents[1] / 'config' / 'training' / f'{name}.yaml')
-    assert config.network == 'compact'
-    assert config.iterations > 0
+@pytest.mark.parametrize('file', sorted(CONFIGS_FOLDER.glob('*.yaml')), ids=lambda path: path.stem)
+def test_the_presets_can_be_read(file: Path) -> None:
+    config = read_config(file, videos=('given',) if file.stem == 'finetune' else None)
+    assert config.network == ('xmem' if file.stem.startswith('xmem') else 'compact')

@@ -1,17 +1,31 @@
 # SPDX-License-Identifier: MIT
-"""`xmem-ros train`: train a network from one YAML file."""
+"""`xmem-ros train`: train a network, or fine-tune one on your own objects, by one YAML file."""
 
 import argparse
 from pathlib import Path
 
+EPILOG = """\
+Fine-tune the bundled weights on a labelled bag, or on folders JPEGImages/SEQ and Annotations/SEQ:
+  xmem-ros train --config config/training/finetune.yaml --videos my_bag --out runs/mine --export mine.safetensors
+Several GPUs: torchrun --nproc-per-node 4 -m xmem_ros.cli.main train … --device cuda
+Killed, it goes on from its last checkpoint when started again. Every key of the file: docs/training.md.
+"""
+
 
 def add_parser(commands: 'argparse._SubParsersAction[argparse.ArgumentParser]') -> None:
     """Add the sub-command to `xmem-ros`."""
-    parser = commands.add_parser('train', help='train a network', description=__doc__)
+    parser = commands.add_parser(
+        'train',
+        help='train a network, or fine-tune one on your own objects',
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument('--config', type=Path, required=True, help='YAML file that describes the run')
     parser.add_argument('--data', type=Path, default=Path(), help='folder that the paths in the file are relative to')
+    parser.add_argument('--videos', nargs='+', help="override the file's videos: folders, or bags with label images")
     parser.add_argument('--out', type=Path, required=True, help='folder for checkpoints; a run found there goes on')
-    parser.add_argument('--device', default='cpu', help='cpu or cuda (default: %(default)s)')
+    parser.add_argument('--device', default='auto', help='auto, cpu or cuda (default: %(default)s)')
     parser.add_argument('--iterations', type=int, help='override the number of iterations')
     parser.add_argument('--start-from', help="override the file's start_from: a checkpoint to begin with")
     parser.add_argument('--export', type=Path, help='when done, write the averaged weights to this .safetensors file')
@@ -20,12 +34,27 @@ def add_parser(commands: 'argparse._SubParsersAction[argparse.ArgumentParser]') 
 
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command; returns the exit code."""
+    from xmem_ros.errors import ParameterError
     from xmem_ros.network.checkpoint import save_network
-    from xmem_ros.training.loop import Trainer, read_config
+    from xmem_ros.tracker import pick_device
+    from xmem_ros.training.config import read_config
+    from xmem_ros.training.loop import Trainer
+    from xmem_ros.training.validation import before_after
 
-    config = read_config(args.config, iterations=args.iterations, start_from=args.start_from)
-    trainer = Trainer(config, args.data, args.out, args.device)
+    if args.export and args.export.suffix != '.safetensors':
+        raise ParameterError(f'--export {args.export}: the name must end in .safetensors')
+    videos = tuple(args.videos) if args.videos else None
+    config = read_config(args.config, videos=videos, iterations=args.iterations, start_from=args.start_from)
+    trainer = Trainer(config, args.data, args.out, pick_device(args.device).type)
+    compare = bool(trainer.held) and bool(config.start_from) and trainer.rank == 0
+    before = trainer.starting_validation() if compare else {}
     trainer.run()
+    if trainer.rank:
+        return 0
+    if compare:
+        print(before_after(before, trainer.validation()))
     if args.export:
+        args.export.parent.mkdir(parents=True, exist_ok=True)
         save_network(trainer.averaged_network(), args.export)
+        print(f'weights written to {args.export}')
     return 0

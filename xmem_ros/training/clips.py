@@ -5,7 +5,6 @@ A sample is a function of (seed, index) alone, so that a run can be repeated and
 """
 
 import math
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -14,28 +13,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from xmem_ros.network.model import IMAGE_MEAN, IMAGE_STD
+from xmem_ros.training.config import ClipConfig
 from xmem_ros.training.footage import Footage
 
-
-@dataclass(frozen=True)
-class ClipConfig:
-    """How clips are made. Lengths in frames, sizes in px, probabilities 0…1."""
-
-    size: int = 128
-    frames: int = 3
-    objects: int = 2
-    max_skip: int = 12
-    still_share: float = 1 / 3
-    paste: float = 0.5  # chance that another object moves across the clip
-    paste_labelled: float = 0.6  # chance that it is to be tracked, too; else it is a distractor
-    frame_share: float = 0.0  # of still clips: one frame of a video, in place of a still
-    region_share: float = 0.0  # of still clips: the object is any patch of the picture
-    patch_share: float = 0.0  # of what is pasted: any patch of any picture, in place of an annotated object
-    bend: float = 0.0  # px in 100 px, by which stills and cut-outs change their shape from frame to frame
-    absence: float = 0.0  # chance that other footage is cut in after the first frame: every object is out of sight
-    zoom: tuple[float, float] = (0.45, 1.25)  # output px per source px, for a source of 256 px
-    colour: float = 0.3  # strength of the colour jitter
-    blur: float = 0.15
+PASTED = 255  # label of what is pasted; footage has 1 to 254
 
 
 class Clips(Dataset[tuple[Tensor, Tensor, Tensor]]):
@@ -43,7 +24,7 @@ class Clips(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
     def __init__(self, videos: list[Footage], stills: list[Footage], config: ClipConfig, seed: int, length: int):
         self.videos, self.stills, self.config, self.seed, self.length = videos, stills, config, seed, length
-        counts = np.array([math.sqrt(len(video.frames)) for video in videos])
+        counts = np.array([math.sqrt(len(video.frames)) * video.weight for video in videos])
         self.video_weights = counts / counts.sum() if len(videos) else counts
 
     def __len__(self) -> int:
@@ -51,8 +32,9 @@ class Clips(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         rng = np.random.default_rng((self.seed, index))
+        skip = self._max_skip(index / max(self.length, 1))
         for _ in range(20):
-            images, labels = self._clip(rng)
+            images, labels = self._clip(rng, skip)
             present = [value for value in np.unique(labels[0]) if value and (labels[0] == value).sum() >= 40]
             if present:
                 break
@@ -67,14 +49,20 @@ class Clips(Dataset[tuple[Tensor, Tensor, Tensor]]):
         valid = torch.arange(self.config.objects) < len(chosen)
         return (pixels - mean) / std, torch.from_numpy(table[np.stack(labels)]), valid
 
-    def _clip(self, rng: np.random.Generator) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        still = not self.videos or (len(self.stills) > 0 and rng.random() < self.config.still_share)
+    def _max_skip(self, progress: float) -> int:
+        """Most frames from one to the next, by the share of the run that is done."""
+        reached = [skip for share, skip in self.config.skips if progress >= share]
+        return reached[-1] if reached else self.config.max_skip
+
+    def _clip(self, rng: np.random.Generator, max_skip: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        pictures = len(self.stills) > 0 or self.config.frame_share > 0
+        still = not self.videos or (pictures and rng.random() < self.config.still_share)
         if still:
             source = self._still(rng)
             picked = [0] * self.config.frames
         else:
             source = self.videos[rng.choice(len(self.videos), p=self.video_weights)]
-            picked = self._frame_numbers(len(source.frames), rng)
+            picked = self._frame_numbers(len(source.frames), max_skip, rng)
         size = self.config.size
         start = source.labels[picked[0]]
         motion = _Motion.across(start, size, rng, self.config, strength=1.0 if still else 0.25)
@@ -91,7 +79,7 @@ class Clips(Dataset[tuple[Tensor, Tensor, Tensor]]):
             self._cut_in(images, labels, source, rng)
         if rng.random() < self.config.paste:
             labelled = rng.random() < self.config.paste_labelled
-            self._paste(images, labels, 200 if labelled else 0, rng, own=source if rng.random() < 0.3 else None)
+            self._paste(images, labels, PASTED if labelled else 0, rng, own=source if rng.random() < 0.3 else None)
         if rng.random() < 0.5:
             images = [np.ascontiguousarray(image[:, ::-1]) for image in images]
             labels = [np.ascontiguousarray(label[:, ::-1]) for label in labels]
@@ -99,7 +87,7 @@ class Clips(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
     def _still(self, rng: np.random.Generator) -> Footage:
         """One picture with one object, or with a patch of it as the object."""
-        if self.videos and rng.random() < self.config.frame_share:
+        if self.videos and (not self.stills or rng.random() < self.config.frame_share):
             source = self.videos[rng.choice(len(self.videos), p=self.video_weights)]
             number = int(rng.integers(len(source.frames)))
             source = Footage(source.name, [source.frames[number]], [source.labels[number]])
@@ -119,7 +107,7 @@ class Clips(Dataset[tuple[Tensor, Tensor, Tensor]]):
         other = pool[rng.integers(len(pool))]
         begin = int(rng.integers(1, len(images)))
         end = int(rng.integers(begin + 1, len(images) + 1))
-        picked = self._frame_numbers(len(other.frames), rng)
+        picked = self._frame_numbers(len(other.frames), self.config.max_skip, rng)
         motion = _Motion.across(other.labels[picked[0]], self.config.size, rng, self.config, strength=0.25)
         for step in range(begin, end):
             matrix = motion.at(step)
@@ -127,8 +115,8 @@ class Clips(Dataset[tuple[Tensor, Tensor, Tensor]]):
             images[step] = _warp(frame, matrix, self.config.size, cv2.INTER_LINEAR)
             labels[step] = np.zeros_like(labels[step])
 
-    def _frame_numbers(self, count: int, rng: np.random.Generator) -> list[int]:
-        skip = int(rng.integers(1, self.config.max_skip + 1))
+    def _frame_numbers(self, count: int, max_skip: int, rng: np.random.Generator) -> list[int]:
+        skip = int(rng.integers(1, max_skip + 1))
         skip = max(1, min(skip, (count - 1) // max(self.config.frames - 1, 1)))
         first = int(rng.integers(0, max(count - skip * (self.config.frames - 1), 1)))
         numbers = [min(first + step * skip, count - 1) for step in range(self.config.frames)]

@@ -23,13 +23,28 @@ def _frame(encoded: EncodedImage, step: int, batch: int) -> EncodedImage:
     )
 
 
+def _drawn(count: int, most: int, generator: torch.Generator) -> list[int]:
+    """Which of `count` frames are read: all, or the first and others at random."""
+    if not most or count <= most:
+        return list(range(count))
+    others = torch.randperm(count - 1, generator=generator)[: most - 1] + 1
+    return [0, *sorted(others.tolist())]
+
+
 def track_clip(
-    network: XMemNetwork, images: Tensor, first: Tensor, valid: Tensor, deep_update: float, generator: torch.Generator
+    network: XMemNetwork,
+    images: Tensor,
+    first: Tensor,
+    valid: Tensor,
+    deep_update: float,
+    generator: torch.Generator,
+    reference_frames: int = 0,
 ) -> Tensor:
     """Follow the first frame's masks through each clip.
 
     images: B×T×3×H×W, first: B×O×H×W masks of frame 0, valid: B×O bool (object slots in use), deep_update: chance of
-    the deep update on frames after the first. Returns aggregated logits B×(T−1)×(1+O)×H×W, −inf in empty slots.
+    the deep update on frames after the first, reference_frames: most frames that are read, the first and others at
+    random; 0: all. Returns aggregated logits B×(T−1)×(1+O)×H×W, −inf in empty slots.
     """
     batch, length = images.shape[:2]
     objects = first.shape[1]
@@ -46,10 +61,11 @@ def track_clip(
     for step in range(length):
         frame = _frame(encoded, step, batch)
         if step:
+            read = _drawn(step, reference_frames, generator)
             with torch.autocast(images.device.type, enabled=False):
                 query = query_rows(_positions(frame.key), _positions(frame.selection))
-                affinity = torch.softmax(query @ torch.cat(rows, 1).transpose(1, 2), -1)  # B×Q×N
-            memory = torch.cat(values, 1)  # B×N×(O·CV)
+                affinity = torch.softmax(query @ torch.cat([rows[i] for i in read], 1).transpose(1, 2), -1)  # B×Q×N
+            memory = torch.cat([values[i] for i in read], 1)  # B×N×(O·CV)
             readout = (affinity.to(memory.dtype) @ memory).transpose(1, 2)
             readout = readout.reshape(batch, objects, -1, height, width)
             last = step == length - 1

@@ -1,99 +1,113 @@
 # SPDX-License-Identifier: MIT
-"""The training loop: one YAML file describes a run, a checkpoint lets it go on where it was."""
+"""The training loop: one YAML file describes a run, a checkpoint lets it go on where it was.
 
-import dataclasses
-import json
+One process, or one for each GPU under torchrun; a step sees the same clips either way.
+"""
+
+from __future__ import annotations
+
 import math
+import os
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
-from xmem_ros.errors import ParameterError
+from xmem_ros.errors import ParameterError, WeightsError
 from xmem_ros.network.checkpoint import find_weights, load_network
 from xmem_ros.network.config import CONFIGS
 from xmem_ros.network.model import XMemNetwork
-from xmem_ros.training.clips import ClipConfig, Clips
-from xmem_ros.training.footage import read_stills, read_videos
+from xmem_ros.training.clips import Clips
+from xmem_ros.training.config import TrainingConfig
+from xmem_ros.training.curves import Curves
+from xmem_ros.training.data import read_data
 from xmem_ros.training.forward import track_clip
 from xmem_ros.training.losses import bootstrapped_cross_entropy, dice_loss, hardest_share
+from xmem_ros.training.validation import validate
+
+PRECISIONS = {'bfloat16': torch.bfloat16, 'float16': torch.float16, 'float32': torch.float32}
 
 
-@dataclass(frozen=True)
-class TrainingConfig:
-    """A run, as written in its YAML file."""
+class ClipLoss(nn.Module):
+    """Network and losses as one module, so that gradients of several processes are summed.
 
-    network: str = 'compact'
-    videos: tuple[str, ...] = ()  # folders with JPEGImages/ and Annotations/
-    stills: tuple[str, ...] = ()  # folders with images/ and masks/
-    leave_out: tuple[str, ...] = ()  # sequences held back
-    shorter_side: int = 256  # px, footage is scaled down to this once
-    clips: ClipConfig = field(default_factory=ClipConfig)
-    iterations: int = 6000
-    batch: int = 8
-    learning_rate: float = 1e-3
-    final_learning_rate: float = 1e-5
-    key_rate: float = 0.05  # learning rate of the key projection, as a share of the others'
-    warmup: int = 200
-    weight_decay: float = 0.01
-    gradient_clip: float = 3.0
-    bootstrap: tuple[int, int, float] = (500, 1500, 0.3)  # from, to (iterations), final share of pixels
-    deep_update: float = 0.2
-    ema: float = 0.998
-    seed: int = 0
-    save_every: int = 250  # iterations
-    workers: int = 1
-    start_from: str = ''  # weights that start this run: a name, a file, or another run's last.pt (its average)
+    images B×T×3×H×W, labels B×T×H×W, valid B×O → cross-entropy, dice, and the aggregated logits.
+    """
 
+    def __init__(self, network: XMemNetwork, config: TrainingConfig):
+        super().__init__()
+        self.network, self.config = network, config
 
-def read_config(path: Path, **overrides: Any) -> TrainingConfig:
-    """Read a run's YAML; raises `ParameterError` naming an unknown key."""
-    data = yaml.safe_load(path.read_text()) or {}
-    data.update({key: value for key, value in overrides.items() if value is not None})
-    known = {f.name for f in dataclasses.fields(TrainingConfig)}
-    if unknown := sorted(set(data) - known):
-        raise ParameterError(f'{path}: unknown key {", ".join(unknown)}; known are {", ".join(sorted(known))}')
-    clips = data.pop('clips', {})
-    known = {f.name for f in dataclasses.fields(ClipConfig)}
-    if unknown := sorted(set(clips) - known):
-        raise ParameterError(f'{path}: unknown key clips.{", ".join(unknown)}; known are {", ".join(sorted(known))}')
-    clips = {key: tuple(value) if isinstance(value, list) else value for key, value in clips.items()}
-    data = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
-    return TrainingConfig(clips=ClipConfig(**clips), **data)
+    def forward(
+        self, images: Tensor, labels: Tensor, valid: Tensor, iteration: int, draw: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Follow the first frame's objects; draw: what is random in it."""
+        c = self.config
+        slots = torch.arange(1, valid.shape[1] + 1, device=labels.device).view(1, -1, 1, 1)
+        first = (labels[:, :1] == slots).float()
+        logits = track_clip(self.network, images, first, valid, c.deep_update, draw, c.reference_frames)
+        share = hardest_share(iteration, *c.bootstrap)
+        frames = range(logits.shape[1])
+        cross = torch.stack([bootstrapped_cross_entropy(logits[:, t], labels[:, t + 1], share) for t in frames]).mean()
+        prob = torch.softmax(logits, 2)[:, :, 1:]
+        dice = torch.stack([dice_loss(prob[:, t], labels[:, t + 1], valid) for t in frames]).mean()
+        return cross, dice, logits
 
 
 class Trainer:
-    """Trains one network; `run` goes on from the last checkpoint in `out` if there is one."""
+    """Trains one network; `run` goes on from the last checkpoint in `out` if there is one.
+
+    In `out`: `last.pt` (all that a run needs to go on), `best.pt` (the average that did best on what is held back),
+    `log.jsonl` (a line for each iteration), `validation.jsonl`, and what TensorBoard shows.
+    """
 
     def __init__(self, config: TrainingConfig, root: Path, out: Path, device: str = 'cpu'):
-        self.config, self.out, self.device = config, out, torch.device(device)
+        self.config, self.out = config, out
+        self.rank, self.world = _join_processes(device)
+        self.device = (
+            torch.device('cuda', int(os.environ.get('LOCAL_RANK', 0))) if device == 'cuda' else torch.device(device)
+        )
+        if config.batch % self.world:
+            raise ParameterError(f'batch {config.batch} cannot be shared equally by {self.world} processes')
+        data = read_data(config, root)
+        self.held = data.held
         out.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed)
-        videos = [
-            footage
-            for folder in config.videos
-            for footage in read_videos(root / folder, config.shorter_side, config.leave_out)
-        ]
-        stills = [f for folder in config.stills for f in read_stills(root / folder, config.shorter_side)]
-        self.data = Clips(videos, stills, config.clips, config.seed, config.iterations * config.batch)
-        self.network = XMemNetwork(CONFIGS[config.network]).to(self.device).to(memory_format=torch.channels_last)
+        self.data = Clips(data.videos, data.stills, config.clips, config.seed, config.iterations * config.batch)
+        self.network = XMemNetwork(CONFIGS[config.network])
         self.network.apply(_initialise)
         if config.start_from:
-            self.network.load_state_dict(_starting_weights(config.start_from))
+            self._start_from(config.start_from)
+        if self.world > 1 and device == 'cuda' and self.network.config.train_norm:
+            self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
+        self.network = self.network.to(self.device).to(memory_format=torch.channels_last)
+        self.loss: nn.Module = ClipLoss(self.network, config)
+        if self.world > 1:
+            # the deep update is used in some steps only
+            self.loss = DistributedDataParallel(self.loss, find_unused_parameters=True)
         self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
         self.optimizer = torch.optim.AdamW(self._parameter_groups(), lr=config.learning_rate)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == 'float16')
         self.iteration = 0
+        self.best = -1.0
         self.checkpoint = out / 'last.pt'
         if self.checkpoint.exists():
             self._load()
+
+    def _start_from(self, name: str) -> None:
+        state = _starting_weights(name)
+        try:
+            self.network.load_state_dict(state)
+        except RuntimeError as error:
+            raise WeightsError(f'{name}: not of the shape of network {self.config.network!r}: {error}') from error
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         """Decay for weights only; a lower rate for the key projection.
@@ -112,39 +126,45 @@ class Trainer:
         ]
 
     def learning_rate(self, iteration: int) -> float:
-        """Linear warm-up, then a cosine to the final rate."""
+        """Linear warm-up, then a cosine to the final rate, or steps of a tenth."""
         c = self.config
         if iteration < c.warmup:
             return c.learning_rate * (iteration + 1) / c.warmup
+        if c.schedule == 'steps':
+            return c.learning_rate * 0.1 ** sum(iteration >= step for step in c.steps)
         progress = (iteration - c.warmup) / max(c.iterations - c.warmup, 1)
         return (
             c.final_learning_rate + (c.learning_rate - c.final_learning_rate) * (1 + math.cos(math.pi * progress)) / 2
         )
 
     def run(self) -> None:
-        """Train to the last iteration; a checkpoint every `save_every`, a line of losses every 10."""
-        c = self.config
-        rest = Subset(self.data, range(self.iteration * c.batch, len(self.data)))
-        loader = DataLoader(rest, c.batch, num_workers=c.workers, persistent_workers=c.workers > 0, drop_last=True)
+        """Train to the last iteration; a checkpoint every `save_every`, a line of losses for each iteration."""
+        c, share = self.config, self.config.batch // self.world
+        begin = self.iteration * c.batch + self.rank * share
+        rest = [i + k for i in range(begin, len(self.data), c.batch) for k in range(share)]
+        loader = DataLoader(
+            Subset(self.data, rest), share, num_workers=c.workers, persistent_workers=c.workers > 0, drop_last=True
+        )
         self.network.train()
-        started, recent = time.monotonic(), []
+        started = time.monotonic()
         with (
-            (self.out / 'log.jsonl').open('a', encoding='utf-8') as log,
-            tqdm(total=c.iterations, initial=self.iteration, unit='it', mininterval=5) as bar,
+            Curves(self.out, self.iteration, enabled=self.rank == 0) as curves,
+            tqdm(total=c.iterations, initial=self.iteration, unit='it', mininterval=5, disable=self.rank > 0) as bar,
         ):
             for batch in loader:
-                recent.append(self._step(*(part.to(self.device) for part in batch)))
+                losses, clip = self._step(*(part.to(self.device, non_blocking=True) for part in batch))
                 self.iteration += 1
+                curves.losses(
+                    self.iteration, losses, self.learning_rate(self.iteration - 1), time.monotonic() - started
+                )
                 bar.update()
-                if self.iteration % 10 == 0:
-                    mean = {key: float(np.mean([r[key] for r in recent])) for key in recent[0]}
-                    recent.clear()
-                    log.write(
-                        json.dumps({'iteration': self.iteration, 'seconds': time.monotonic() - started} | mean) + '\n'
-                    )
-                    log.flush()
-                    bar.set_postfix({key: f'{value:.3f}' for key, value in mean.items()})
-                if self.iteration % c.save_every == 0 or self.iteration == c.iterations:
+                bar.set_postfix({key: f'{value:.3f}' for key, value in losses.items()}, refresh=False)
+                last = self.iteration == c.iterations
+                if c.pictures_every and self.iteration % c.pictures_every == 0:
+                    curves.picture(self.iteration, *clip)
+                if self.held and c.validate_every and (self.iteration % c.validate_every == 0 or last):
+                    self._validate(curves)
+                if self.iteration % c.save_every == 0 or last:
                     self._save()
 
     def averaged_network(self) -> XMemNetwork:
@@ -153,54 +173,108 @@ class Trainer:
         network.load_state_dict(self.average.module.state_dict())
         return network.eval()
 
-    def _step(self, images: Tensor, labels: Tensor, valid: Tensor) -> dict[str, float]:
+    def starting_validation(self) -> dict[str, float]:
+        """The same of the weights that the run started from."""
+        network = XMemNetwork(self.network.config)
+        network.load_state_dict(_starting_weights(self.config.start_from))
+        return validate(network, self.held, self.device)
+
+    def validation(self) -> dict[str, float]:
+        """Mean IoU of the averaged weights on each video that is held back."""
+        return validate(self.averaged_network(), self.held, self.device)
+
+    def _step(self, images: Tensor, labels: Tensor, valid: Tensor) -> tuple[dict[str, float], tuple[Tensor, ...]]:
         c, labels = self.config, labels.long()
         for group in self.optimizer.param_groups:
             group['lr'] = self.learning_rate(self.iteration) * group['rate']
-        slots = torch.arange(1, valid.shape[1] + 1, device=labels.device).view(1, -1, 1, 1)
-        first = (labels[:, :1] == slots).float()
         draw = torch.Generator().manual_seed(c.seed * 1_000_003 + self.iteration)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16):
-            logits = track_clip(self.network, images, first, valid, c.deep_update, draw)
-        share = hardest_share(self.iteration, *c.bootstrap)
-        frames = range(logits.shape[1])
-        cross = torch.stack([bootstrapped_cross_entropy(logits[:, t], labels[:, t + 1], share) for t in frames]).mean()
-        prob = torch.softmax(logits, 2)[:, :, 1:]
-        dice = torch.stack([dice_loss(prob[:, t], labels[:, t + 1], valid) for t in frames]).mean()
+        low = c.precision != 'float32'
+        with torch.autocast(self.device.type, dtype=PRECISIONS[c.precision] if low else None, enabled=low):
+            cross, dice, logits = self.loss(images, labels, valid, self.iteration, draw)
         self.optimizer.zero_grad(set_to_none=True)
-        (cross + dice).backward()
+        self.scaler.scale(cross + dice).backward()
+        self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), c.gradient_clip)
         if torch.isfinite(norm):
-            self.optimizer.step()
+            self.scaler.step(self.optimizer)
             self.average.update_parameters(self.network)
-        return {'cross_entropy': cross.item(), 'dice': dice.item(), 'gradient': norm.item()}
+        self.scaler.update()
+        losses = torch.stack([cross.detach(), dice.detach()])
+        if self.world > 1:
+            dist.all_reduce(losses)
+            losses /= self.world
+        values = {'cross_entropy': losses[0].item(), 'dice': losses[1].item(), 'gradient': norm.item()}
+        return values, (images[0], labels[0], logits[0].detach())
+
+    def _validate(self, curves: Curves) -> None:
+        if self.rank == 0:
+            scores = self.validation()
+            mean = float(np.nanmean(list(scores.values())))
+            curves.scores(self.iteration, scores, mean)
+            if mean > self.best:
+                self.best = mean
+                _write({'iteration': self.iteration, 'ema': self.average.module.state_dict()}, self.out / 'best.pt')
+        if self.world > 1:
+            dist.barrier()
 
     def _save(self) -> None:
+        if self.rank:
+            return
         state = {
             'iteration': self.iteration,
+            'best': self.best,
             'model': self.network.state_dict(),
             'ema': self.average.module.state_dict(),
             'averaged': self.average.n_averaged,
             'optimizer': self.optimizer.state_dict(),
+            'scaler': self.scaler.state_dict(),
         }
-        partial = self.checkpoint.with_suffix('.part')
-        torch.save(state, partial)
-        partial.replace(self.checkpoint)
+        _write(state, self.checkpoint)
 
     def _load(self) -> None:
-        state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+        state = _read(self.checkpoint)
         self.network.load_state_dict(state['model'])
         self.average.module.load_state_dict(state['ema'])
-        self.average.n_averaged = state['averaged']
+        self.average.n_averaged = state['averaged'].to(self.device)
         self.optimizer.load_state_dict(state['optimizer'])
-        self.iteration = state['iteration']
+        self.scaler.load_state_dict(state['scaler'])
+        self.iteration, self.best = state['iteration'], state['best']
+
+
+def _join_processes(device: str) -> tuple[int, int]:
+    """Rank and number of processes; under torchrun they find one another here."""
+    world = int(os.environ.get('WORLD_SIZE', '1'))
+    if world == 1:
+        return 0, 1
+    if not dist.is_initialized():
+        if device == 'cuda':
+            torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
+        dist.init_process_group('nccl' if device == 'cuda' else 'gloo')
+    return dist.get_rank(), world
+
+
+def _write(state: dict[str, Any], path: Path) -> None:
+    """The file is whole or not there, whenever the process dies."""
+    partial = path.with_suffix('.part')
+    with partial.open('wb') as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as error:  # torch raises what the damaged part of the file happens to raise
+        raise WeightsError(f'{path}: not readable as a checkpoint ({error}); remove it to begin anew') from error
 
 
 def _starting_weights(name: str) -> dict[str, Tensor]:
     """The averaged weights of a run's checkpoint, or the weights of a name or file."""
     path = Path(name)
     if path.suffix == '.pt' and path.is_file():
-        saved = torch.load(path, map_location='cpu', weights_only=True)
+        saved = _read(path)
         if 'ema' in saved:
             return saved['ema']
     return load_network(find_weights(name)).state_dict()

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: MIT
+"""Write rendered scenes as videos with masks: FOLDER/JPEGImages/scene_SEED/ and FOLDER/Annotations/scene_SEED/."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import cv2
+from tqdm import tqdm
+
+from xmem_ros.demo.scene import RenderedScene
+from xmem_ros.media import write_labels
+
+
+def write_scene(folder: Path, scene: RenderedScene, name: str) -> None:
+    """Write every frame and its labels in the layout that training and evaluation read."""
+    images, masks = folder / 'JPEGImages' / name, folder / 'Annotations' / name
+    for path in (images, masks):
+        path.mkdir(parents=True, exist_ok=True)
+    for number in tqdm(range(scene.frames), desc=f'writing {name}', unit='frame'):
+        frame, labels = scene[number]
+        cv2.imwrite(str(images / f'{number:05}.png'), frame[:, :, ::-1])
+        write_labels(masks / f'{number:05}.png', labels)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('folder', type=Path)
+    parser.add_argument('--size', type=int, nargs=2, default=(240, 432), metavar=('HEIGHT', 'WIDTH'), help='px')
+    parser.add_argument('--frames', type=int, default=150, help='(default: %(default)s)')
+    parser.add_argument('--objects', type=int, default=3, help='1 to 6 (default: %(default)s)')
+    parser.add_argument('--seed', type=int, default=0, help='of the first scene (default: %(default)s)')
+    parser.add_argument('--scenes', type=int, default=1, help='how many, each of the next seed (default: %(default)s)')
+    args = parser.parse_args()
+    for seed in range(args.seed, args.seed + args.scenes):
+        scene = RenderedScene(tuple(args.size), args.frames, args.objects, seed)
+        write_scene(args.folder, scene, f'scene_{seed}')
+
+
+if __name__ == '__main__':
+    main()

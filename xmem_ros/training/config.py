@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: MIT
+"""A training run, as written in its YAML file. docs/training.md is made from these tables."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from xmem_ros.errors import ParameterError
+from xmem_ros.network.config import CONFIGS
+
+PRECISIONS = ('bfloat16', 'float16', 'float32')
+SCHEDULES = ('cosine', 'steps')
+
+
+def option(default: Any, what: str) -> Any:
+    """A field with its description."""
+    return field(default=default, metadata={'what': what})
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """How clips are made. Lengths in frames, sizes in px, shares and chances 0…1."""
+
+    size: int = option(128, 'width and height of a clip, px; a multiple of 16')
+    frames: int = option(3, 'frames of a clip; the first is given with its masks')
+    objects: int = option(2, 'most objects of a clip')
+    max_skip: int = option(12, 'most frames of a video from one frame of a clip to the next')
+    skips: tuple[tuple[float, int], ...] = option(
+        (), 'a curriculum of `max_skip`: [share of the run, frames] in order; from that share on it holds'
+    )
+    still_share: float = option(1 / 3, 'share of clips that are one picture under synthetic motion')
+    paste: float = option(0.5, 'chance that another object moves across the clip')
+    paste_labelled: float = option(0.6, 'chance that it is to be tracked, too; else it is a distractor')
+    frame_share: float = option(0.0, 'of clips of one picture: share that takes a frame of a video')
+    region_share: float = option(0.0, 'of clips of one picture: share whose object is any patch of the picture')
+    patch_share: float = option(0.0, 'of what is pasted: share that is any patch of any picture')
+    bend: float = option(0.0, 'px in 100 px, by which pictures and what is pasted change their shape')
+    absence: float = option(0.0, 'chance that other footage is cut in after the first frame: nothing is to be found')
+    zoom: tuple[float, float] = option((0.45, 1.25), 'from, to: px of the clip for a px of footage of 256 px')
+    colour: float = option(0.3, 'strength of the changes of brightness, contrast, gamma, saturation and tint')
+    blur: float = option(0.15, 'chance of motion blur')
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """A run. Paths are relative to `--data`."""
+
+    network: str = option('compact', f'shape of the network: {", ".join(CONFIGS)}')
+    start_from: str = option('', "weights to begin with: a name, a file, or another run's last.pt; empty: random")
+    videos: tuple[str, ...] = option(
+        (), 'folders of videos (JPEGImages/SEQ and Annotations/SEQ, as DAVIS, YouTube-VOS and MOSE have them), or bags'
+    )
+    repeat: tuple[int, ...] = option((), 'how often each entry of `videos` counts; empty: once')
+    stills: tuple[str, ...] = option((), 'folders of pictures: images/ and masks/, or picture.jpg beside picture.png')
+    leave_out: tuple[str, ...] = option((), 'videos that are held back: never trained on, scored while training')
+    hold_back: float = option(0.0, 'share of each video, at its end, that is held back and scored in the same way')
+    validate_every: int = option(0, 'iterations from one scoring of what is held back to the next; 0: never')
+    shorter_side: int = option(256, 'px, larger footage is scaled down to this')
+    cache_mb: int = option(6000, 'MB of footage that are kept in memory; the rest is read from disk when it is needed')
+    clips: ClipConfig = field(default_factory=ClipConfig, metadata={'what': 'how clips are made, see below'})
+    iterations: int = option(6000, 'steps of the optimiser')
+    batch: int = option(8, 'clips of a step, over all processes')
+    workers: int = option(1, 'processes that make clips, for each process that trains; 0: none of their own')
+    learning_rate: float = option(1e-3, 'at its highest')
+    final_learning_rate: float = option(1e-5, 'at the end')
+    schedule: str = option('cosine', '`cosine`, or `steps`: the full rate until `steps`')
+    steps: tuple[int, ...] = option((), 'iterations from which the rate is a tenth of what it was before')
+    warmup: int = option(200, 'iterations over which the rate rises from nothing')
+    key_rate: float = option(0.05, "the key projection's rate, as a share of the others'")
+    weight_decay: float = option(0.01, 'of AdamW; none on biases and norms')
+    gradient_clip: float = option(3.0, 'most length of the gradient; longer ones are scaled down')
+    bootstrap: tuple[int, int, float] = option(
+        (500, 1500, 0.3), 'from, to (iterations), share: the share of the hardest pixels that count falls from 1'
+    )
+    deep_update: float = option(0.2, 'chance of the deep update of sensory memory, on frames after the first')
+    reference_frames: int = option(0, 'most frames in memory, the first and others at random; 0: every frame')
+    precision: str = option('bfloat16', f'of the network while training: {", ".join(PRECISIONS)}')
+    ema: float = option(0.998, 'decay of the moving average of the weights, which is what comes out')
+    seed: int = option(0, 'of the clips and of all else that is random')
+    save_every: int = option(250, 'iterations from one checkpoint to the next')
+    pictures_every: int = option(500, 'iterations from one picture for TensorBoard to the next; 0: none')
+
+
+def read_config(path: Path, **overrides: Any) -> TrainingConfig:
+    """Read a run's YAML; raises `ParameterError` naming an unknown key or a value that cannot be."""
+    try:
+        data = yaml.safe_load(path.read_text()) or {}
+    except OSError as error:
+        raise ParameterError(f'{path}: cannot be read ({error.strerror})') from error
+    except yaml.YAMLError as error:
+        raise ParameterError(f'{path}: not YAML: {error}') from error
+    if not isinstance(data, dict):
+        raise ParameterError(f'{path}: expected keys and values, as in config/training/compact_1.yaml')
+    data.update({key: value for key, value in overrides.items() if value is not None})
+    clips = data.pop('clips', None) or {}
+    clip_config = ClipConfig(**_checked(path, ClipConfig, clips, 'clips.'))
+    config = TrainingConfig(clips=clip_config, **_checked(path, TrainingConfig, data, ''))
+    _check_values(path, config)
+    return config
+
+
+def _checked(path: Path, kind: type, data: dict[str, Any], prefix: str) -> dict[str, Any]:
+    known = {f.name: f for f in dataclasses.fields(kind)}
+    if unknown := sorted(set(data) - set(known)):
+        names = ', '.join(prefix + name for name in unknown)
+        raise ParameterError(f'{path}: unknown key {names}; known are {", ".join(sorted(known))}')
+    out = {}
+    for name, value in data.items():
+        example = known[name].default
+        if isinstance(example, tuple):
+            if not isinstance(value, list | tuple):
+                raise ParameterError(f'{path}: {prefix}{name} must be a list, not {value!r}')
+            value = tuple(tuple(item) if isinstance(item, list) else item for item in value)
+        elif isinstance(example, float) and isinstance(value, int | float) and not isinstance(value, bool):
+            value = float(value)
+        elif type(value) is not type(example):
+            raise ParameterError(
+                f'{path}: {prefix}{name} must be {type(example).__name__}, not {value!r}'
+                + ('; write 1.0e-4 for 1e-4' if isinstance(value, str) and isinstance(example, float) else '')
+            )
+        out[name] = value
+    return out
+
+
+def _check_values(path: Path, config: TrainingConfig) -> None:
+    clips = config.clips
+    shares = {f'clips.{n}': getattr(clips, n) for n in ('still_share', 'paste', 'paste_labelled', 'absence', 'blur')}
+    shares |= {f'clips.{n}': getattr(clips, n) for n in ('frame_share', 'region_share', 'patch_share')}
+    shares |= {'deep_update': config.deep_update, 'hold_back': config.hold_back, 'ema': config.ema}
+    for name, value in shares.items():
+        if not 0 <= value <= 1:
+            raise ParameterError(f'{path}: {name} is {value}; it is 0 to 1')
+    positive = {'iterations': config.iterations, 'batch': config.batch, 'save_every': config.save_every}
+    positive |= {'clips.objects': clips.objects, 'clips.max_skip': clips.max_skip, 'shorter_side': config.shorter_side}
+    for name, count in positive.items():
+        if count < 1:
+            raise ParameterError(f'{path}: {name} is {count}; it is at least 1')
+    for name, found, allowed in (
+        ('network', config.network, tuple(CONFIGS)),
+        ('precision', config.precision, PRECISIONS),
+        ('schedule', config.schedule, SCHEDULES),
+    ):
+        if found not in allowed:
+            raise ParameterError(f'{path}: {name} is {found!r}; it is one of {", ".join(allowed)}')
+    if clips.size < 16 or clips.size % 16:
+        raise ParameterError(f'{path}: clips.size is {clips.size}; it is a multiple of 16')
+    if clips.frames < 2:
+        raise ParameterError(f'{path}: clips.frames is {clips.frames}; it is at least 2, one to seed and one to find')
+    if config.repeat and len(config.repeat) != len(config.videos):
+        raise ParameterError(f'{path}: repeat has {len(config.repeat)} entries, videos {len(config.videos)}')
+    if not config.videos and not config.stills:
+        raise ParameterError(f'{path}: neither videos nor stills; name the folders to train on')
+    if len(clips.zoom) != 2 or not 0 < clips.zoom[0] <= clips.zoom[1]:
+        raise ParameterError(f'{path}: clips.zoom is {list(clips.zoom)}; it is [from, to], both above 0')
+
+
+def table() -> str:
+    """All keys as Markdown tables."""
+    parts = []
+    for kind, title in ((TrainingConfig, 'The run'), (ClipConfig, 'Clips: keys of `clips`')):
+        lines = [f'### {title}', '', '| key | default | what it is |', '| --- | --- | --- |']
+        for f in dataclasses.fields(kind):
+            default = '' if f.default is dataclasses.MISSING else _written(f.default)
+            lines.append(f'| `{f.name}` | {default} | {f.metadata["what"]} |')
+        parts.append('\n'.join(lines))
+    return '\n\n'.join(parts) + '\n'
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f'`{list(value)}`'
+    if isinstance(value, float):
+        return f'`{value:.4g}`'
+    return f'`{value}`' if value != '' else ''
+
+
+if __name__ == '__main__':
+    print(table(), end='')

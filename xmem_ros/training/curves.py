@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: MIT
+"""Losses, scores and pictures of a run: JSON lines, and TensorBoard where it is installed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xmem_ros.network.model import IMAGE_MEAN, IMAGE_STD
+from xmem_ros.overlay import PALETTE
+
+
+class Curves:
+    """Writes to a folder; lines after the iteration that a run goes on from are taken back.
+
+    Arguments:
+        folder: of the run.
+        iteration: that the run begins with.
+        enabled: of several processes, one writes.
+    """
+
+    def __init__(self, folder: Path, iteration: int, *, enabled: bool = True):
+        self.folder, self.enabled = folder, enabled
+        self._board: Any = None
+        if not enabled:
+            return
+        for name in ('log.jsonl', 'validation.jsonl'):
+            _take_back(folder / name, iteration)
+        self._log = (folder / 'log.jsonl').open('a', encoding='utf-8')
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            print('no curves for TensorBoard: pip install tensorboard')
+            return
+        self._board = SummaryWriter(str(folder / 'tensorboard'), purge_step=iteration + 1)
+
+    def losses(self, iteration: int, losses: dict[str, float], rate: float, seconds: float) -> None:
+        """A line of one iteration."""
+        if not self.enabled:
+            return
+        line = {'iteration': iteration, **losses, 'learning_rate': rate, 'seconds': round(seconds, 2)}
+        self._log.write(json.dumps(line) + '\n')
+        self._log.flush()
+        if self._board:
+            for name, value in losses.items():
+                self._board.add_scalar(f'training/{name}', value, iteration)
+            self._board.add_scalar('training/learning_rate', rate, iteration)
+
+    def scores(self, iteration: int, scores: dict[str, float], mean: float) -> None:
+        """Mean IoU of what is held back."""
+        if not self.enabled:
+            return
+        with (self.folder / 'validation.jsonl').open('a', encoding='utf-8') as file:
+            file.write(json.dumps({'iteration': iteration, 'mean': mean, 'sequences': scores}) + '\n')
+        if self._board:
+            self._board.add_scalar('held_back/mean', mean, iteration)
+            for name, value in scores.items():
+                self._board.add_scalar(f'held_back/{name}', value, iteration)
+
+    def picture(self, iteration: int, images: Tensor, labels: Tensor, logits: Tensor) -> None:
+        """A clip (T×3×H×W, T×H×W) above what was predicted from its second frame on ((T−1)×(1+O)×H×W)."""
+        if self._board:
+            found = torch.cat([labels[:1], logits.argmax(1)])
+            rows = [np.concatenate(_painted(images, plane), 1) for plane in (labels, found)]
+            self._board.add_image('clip/truth_and_prediction', np.concatenate(rows), iteration, dataformats='HWC')
+
+    def __enter__(self) -> Curves:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.enabled:
+            self._log.close()
+        if self._board:
+            self._board.close()
+
+
+def _painted(images: Tensor, labels: Tensor) -> list[np.ndarray]:
+    mean, std = torch.tensor(IMAGE_MEAN).view(3, 1, 1), torch.tensor(IMAGE_STD).view(3, 1, 1)
+    pixels = ((images.float().cpu() * std + mean) * 255).clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+    values = labels.cpu().numpy().astype(np.uint8)
+    colours = PALETTE[values]
+    return list(np.where(values[..., None] > 0, pixels // 2 + colours // 2, pixels))
+
+
+def _take_back(path: Path, iteration: int) -> None:
+    """Drop what a run wrote after its last checkpoint, a line that was cut off among it."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding='utf-8').splitlines():
+        try:
+            if json.loads(line)['iteration'] <= iteration:
+                kept.append(line)
+        except ValueError:
+            break
+    path.write_text(''.join(f'{line}\n' for line in kept), encoding='utf-8')

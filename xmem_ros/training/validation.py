@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: MIT
+"""How well weights follow footage that they were not trained on."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import torch
+
+from xmem_ros.network.model import XMemNetwork
+from xmem_ros.tracker import SeedMask, Tracker, TrackerConfig
+from xmem_ros.training.footage import Footage
+
+
+def follow(network: XMemNetwork, footage: Footage, device: torch.device) -> float:
+    """Mean IoU over frames and objects of the first frame that shows any, seeded by its masks."""
+    labels = [footage.labels[i] for i in range(len(footage.labels))]
+    first = next((i for i, label in enumerate(labels) if label.any()), None)
+    if first is None or first == len(labels) - 1:
+        return float('nan')
+    values = [int(value) for value in np.unique(labels[first]) if value]
+    tracker = Tracker(network, TrackerConfig(max_objects=len(values)), device)
+    seeds = [SeedMask(labels[first] == value, name=str(value)) for value in values]
+    overlaps = []
+    for number in range(first, len(labels)):
+        result = tracker.step(footage.frames[number], seeds if number == first else ())
+        if number == first:
+            continue
+        for value, item in zip(values, result.objects, strict=True):
+            truth, found = labels[number] == value, result.labels == item.label
+            union = (truth | found).sum()
+            overlaps.append(float((truth & found).sum() / union) if union else 1.0)
+    return float(np.mean(overlaps))
+
+
+def validate(network: XMemNetwork, held: list[Footage], device: torch.device) -> dict[str, float]:
+    """Mean IoU of each held-back video, 0…1; the network stays as it is."""
+    network = copy.deepcopy(network).eval()
+    return {footage.name: follow(network, footage, device) for footage in held}
+
+
+def before_after(before: dict[str, float], after: dict[str, float]) -> str:
+    """A table of two validations."""
+    width = max(len('held back'), *(len(name) for name in before))
+    lines = [f'{"held back":{width}}  {"before":>7}  {"after":>7}   (mean IoU, percent)']
+    rows = [*before.items(), ('mean', float(np.nanmean(list(before.values()))))]
+    later = after | {'mean': float(np.nanmean(list(after.values())))}
+    lines += [f'{name:{width}}  {100 * value:7.1f}  {100 * later[name]:7.1f}' for name, value in rows]
+    return '\n'.join(lines)
