@@ -69,6 +69,7 @@ class Settings:
     fingerprint: str  # of the weights
     held: list[str]  # sequences that show the object; the others are the other footage
     score: float
+    data: str  # folder
 
 
 @dataclass
@@ -211,7 +212,15 @@ def main() -> int:
 
     fingerprint = Tracker.from_weights(args.weights, device='cpu').fingerprint
     settings = Settings(
-        args.seen, args.absent, args.size, args.elements, args.weights, fingerprint, args.sequences, args.score
+        args.seen,
+        args.absent,
+        args.size,
+        args.elements,
+        args.weights,
+        fingerprint,
+        args.sequences,
+        args.score,
+        str(args.data.resolve()),
     )
     results: dict[str, dict[str, Any]] = {}
     if args.json and args.json.is_file():
