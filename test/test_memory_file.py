@@ -185,8 +185,8 @@ def changed_header(path: Path, **values: str) -> None:
 def test_another_version_is_refused(network, tmp_path: Path) -> None:
     tracker = make(network)
     tracker.save(tmp_path / 'm.safetensors')
-    changed_header(tmp_path / 'm.safetensors', version='2')
-    with pytest.raises(MemoryFileError, match="version '2' of the format, but this program reads 1"):
+    changed_header(tmp_path / 'm.safetensors', version='99')
+    with pytest.raises(MemoryFileError, match="version '99' of the format, but this program reads"):
         tracker.load(tmp_path / 'm.safetensors')
 
 

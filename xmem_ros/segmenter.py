@@ -10,7 +10,7 @@ from torch import Tensor
 
 from xmem_ros.frames import FrameGeometry
 from xmem_ros.host_memory import give_back
-from xmem_ros.memory.gallery import Gallery, appearance, confidence
+from xmem_ros.memory.gallery import Gallery, appearance, colours_of, confidence
 from xmem_ros.memory.memory import SIMILARITY_BUFFER_BYTES, Memory, MemoryState, Reading, near_mask
 from xmem_ros.memory.store import Positions
 from xmem_ros.memory.usage import owners
@@ -40,7 +40,7 @@ class MemoryFrame:
     rows: list[int]
     positions: Positions
     near: dict[int, Tensor]  # row → h×w bool, in and around the objects seeded in it
-    looks: Tensor  # O×C, appearances
+    looks: Tensor  # O appearances
     visible: Tensor  # O bool
     covered: Tensor  # O×Q
     sensory: dict[int, Tensor]  # row → new state
@@ -55,7 +55,7 @@ class SegmenterState:
     memory: MemoryState
     sensory: Tensor | None  # O×CS×h×w; O in the order of the memory's rows
     last_seen: Tensor  # O×h×w
-    looks: Tensor  # O×slots×C
+    looks: Tensor  # O×slots appearances
     filled: Tensor  # O×slots bool
     seeds: list[int]
 
@@ -215,9 +215,9 @@ class Segmenter:
             return self.network.encode_image(image)
 
     def predict(
-        self, encoded: EncodedImage, rows: list[int], *, update: bool, timer: StageTimer | None = None
+        self, image: Tensor, encoded: EncodedImage, rows: list[int], *, update: bool, timer: StageTimer | None = None
     ) -> Prediction:
-        """Find objects in a frame; update: whether the sensory state takes the frame in."""
+        """Find objects in a frame, 1×3×H×W; update: whether the sensory state takes the frame in."""
         assert self.memory is not None
         timer = timer or StageTimer(self.device)
         with timer('match'):
@@ -232,7 +232,7 @@ class Segmenter:
             prob = aggregate(torch.sigmoid(logits[0]), 0)[1:]
         with timer('match'):
             inside = masks_of(prob)
-            looks = appearance(encoded.features[0][0].flatten(1), presence(inside))
+            looks = self._looks(image, encoded, inside)
             sure = confidence(self.gallery.likeness(looks, rows), self._nearby(inside, rows))
             visible = self._visible(prob, inside, sure)
         return Prediction(rows, prob, sure, visible, sensory[0] if update and sensory is not None else None, readings)
@@ -255,13 +255,14 @@ class Segmenter:
         deep_update: rows whose sensory state takes the new value in; alone: whether it is one of the seeded objects
         only.
         """
-        inside = presence(masks_of(masks))
+        pixels = masks_of(masks)
+        inside = presence(pixels)
         # one that has no pixel has no looks either, whoever says that it is there
         shown = visible & (inside.sum(1) > 0)
         if alone:
             shown &= torch.tensor([row in seeded for row in rows], device=visible.device)
         covered = presence(masks * shown[:, None, None])
-        looks = appearance(encoded.features[0][0].flatten(1), inside)
+        looks = self._looks(image, encoded, pixels)
         if self.memory_config.guard:
             masks = masks * visible[:, None, None]
         before = None if self.sensory is None else self.sensory[rows].unsqueeze(0)
@@ -306,6 +307,10 @@ class Segmenter:
         self.last_seen[found.rows] = presence(masks_of(seen)).view(-1, *self.last_seen.shape[1:])
         if found.sensory is not None and self.sensory is not None:
             self.sensory[found.rows] = found.sensory
+
+    def _looks(self, image: Tensor, encoded: EncodedImage, masks: Tensor) -> Tensor:
+        """O×H×W masks → O appearances."""
+        return appearance(encoded.features[0][0].flatten(1), presence(masks), colours_of(image, masks))
 
     def _nearby(self, inside: Tensor, rows: list[int]) -> Tensor:
         """Masks O×H×W → O bool, whether at least half of each lies in or next to where the object was last seen."""

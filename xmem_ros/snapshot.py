@@ -24,14 +24,14 @@ from torch import Tensor
 from xmem_ros.errors import MemoryFileError
 from xmem_ros.frames import FrameGeometry
 from xmem_ros.memory.anchors import AnchorFrame
-from xmem_ros.memory.gallery import SLOTS
+from xmem_ros.memory.gallery import COLOURS, SLOTS
 from xmem_ros.memory.memory import MemoryState
 from xmem_ros.memory.store import Positions
 from xmem_ros.memory.usage import BACKGROUND
 from xmem_ros.segmenter import SegmenterState
 
 FORMAT = 'xmem_ros memory'
-VERSION = 1
+VERSION = 2
 _POSITIONS = tuple(field.name for field in dataclasses.fields(Positions))
 
 
@@ -200,5 +200,5 @@ def _check_shapes(state: SegmenterState, rows: list[int]) -> None:
             raise ValueError('its positions do not agree')
         if not set(frame.owner.unique().tolist()) <= {BACKGROUND, *rows}:
             raise ValueError('its owners are no objects')
-    if state.looks.shape[1] != SLOTS or state.filled.shape != state.looks.shape[:2]:
+    if state.looks.shape[1] != SLOTS or state.looks.shape[2] <= COLOURS or state.filled.shape != state.looks.shape[:2]:
         raise ValueError('its appearances do not fit')

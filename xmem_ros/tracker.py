@@ -270,7 +270,7 @@ class Tracker:
         update = not last and (alone or not memorise)
         existing, found, written = list(self._table), None, None
         if set(existing) - {seed.id for seed in masks}:
-            found = segmenter.predict(encoded, self._table.rows, update=update, timer=timer)
+            found = segmenter.predict(image, encoded, self._table.rows, update=update, timer=timer)
         with self._admitted(masks, geometry, number) as given:
             joint = self._merge(found.prob if found else None, existing, given)
             sure, visible = self._judged(found, existing, given)
@@ -307,7 +307,7 @@ class Tracker:
         existing, found, prob = list(self._table), None, None
         if set(existing) - {seed.id for seed in seeds}:
             if labels is None:
-                found = segmenter.predict(encoded, self._table.rows, update=False)
+                found = segmenter.predict(image, encoded, self._table.rows, update=False)
                 prob = found.prob
             else:
                 prob = torch.stack(

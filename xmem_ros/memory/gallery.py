@@ -2,14 +2,23 @@
 """What each object has looked like, to tell it from something that merely lies where memory leads.
 
 The decoder always finds the most object-like thing. Whether that is the object is asked of its appearance: the mean
-image feature inside the mask, less the mean outside, as a unit vector. Likeness is the largest cosine between what is
-seen and what was seen when there was no doubt: in seeds, and in memory frames in which the object was visible.
+image feature inside the mask, less the mean outside, and the colours inside the mask, each a unit vector. Likeness is
+the product of both cosines (that of colours to a power), the largest over what was seen when there was no doubt: in
+seeds, and in memory frames in which the object was visible. Features tell kinds of things apart, colours tell things
+of a kind apart.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xmem_ros.network.model import IMAGE_MEAN, IMAGE_STD
+
+SIDE = 8  # bins of each of two colour differences
+COLOURS = SIDE * SIDE
+REACH = 0.25  # largest colour difference that is told from larger ones, for RGB of 0…1
+POOL = 4  # px to a side of what is one colour
+SPREAD = 3  # power of the cosine of colours: any two things share most of theirs
 SLOTS = 24  # appearances kept of each object
 SEEDS = 4  # of them for seeds: the first and the latest corrections
 NOVEL = 0.97  # an appearance that is more like one that is kept is not kept itself
@@ -20,17 +29,17 @@ NEARBY = 0.1
 
 
 class Gallery:
-    """Appearances as unit vectors, rows×slots×C. Letters: O objects, Q positions of a frame, C feature channels."""
+    """Appearances, rows×slots×(C+COLOURS). Letters: O objects, Q positions of a frame, C feature channels."""
 
     def __init__(self, rows: int, channels: int, device: torch.device):
-        self.vectors = torch.zeros(rows, SLOTS, channels, device=device)
+        self.vectors = torch.zeros(rows, SLOTS, channels + COLOURS, device=device)
         self.filled = torch.zeros(rows, SLOTS, device=device, dtype=torch.bool)
         self.seeds = [0] * rows  # seeds so far
 
     @staticmethod
     def bytes_for(rows: int, channels: int) -> int:
         """Bytes that a gallery takes."""
-        return rows * SLOTS * (4 * channels + 1)
+        return rows * SLOTS * (4 * (channels + COLOURS) + 1)
 
     @property
     def nbytes(self) -> int:
@@ -38,12 +47,12 @@ class Gallery:
         return self.vectors.nbytes + self.filled.nbytes
 
     def likeness(self, appearance: Tensor, rows: list[int]) -> Tensor:
-        """O×C appearances, in the order of `rows` → O, −1…1."""
-        cosine = (self.vectors[rows] @ appearance[:, :, None])[:, :, 0]
-        return cosine.masked_fill(~self.filled[rows], -1.0).amax(1)
+        """O×(C+COLOURS) appearances, in the order of `rows` → O, −1…1."""
+        alike = _alike(self.vectors[rows], appearance[:, None])[:, :, 0]
+        return alike.masked_fill(~self.filled[rows], -1.0).amax(1)
 
     def remember(self, appearance: Tensor, rows: list[int], visible: Tensor, seeded: list[int]) -> None:
-        """Keep new appearances O×C of the objects that are visible (O bool); those of seeds always."""
+        """Keep new appearances O×(C+COLOURS) of the objects that are visible (O bool); those of seeds always."""
         known = self.likeness(appearance, rows)
         for i, row in enumerate(rows):
             if row in seeded:
@@ -54,9 +63,9 @@ class Gallery:
                 continue
             # one that is free, else the one that is most like another; without a branch on the device's data
             kept, filled = self.vectors[row, SEEDS:], self.filled[row, SEEDS:]
-            cosine = kept @ kept.T
-            cosine.fill_diagonal_(-1.0)
-            redundancy = cosine.masked_fill(~filled, -1.0).amax(1).masked_fill(~filled, 2.0)
+            alike = _alike(kept, kept)
+            alike.fill_diagonal_(-1.0)
+            redundancy = alike.masked_fill(~filled, -1.0).amax(1).masked_fill(~filled, 2.0)
             slot_mask = F.one_hot(redundancy.argmax(), SLOTS - SEEDS).bool() & visible[i] & (known[i] < NOVEL)
             kept.copy_(torch.where(slot_mask[:, None], appearance[i], kept))
             filled |= slot_mask
@@ -67,13 +76,42 @@ class Gallery:
         self.seeds[row] = 0
 
 
-def appearance(feature: Tensor, presence: Tensor) -> Tensor:
-    """C×Q image feature and O×Q shares of each position that an object covers → O×C unit vectors."""
+def appearance(feature: Tensor, presence: Tensor, colours: Tensor) -> Tensor:
+    """C×Q image feature, O×Q shares of each position that an object covers, O×COLOURS → O×(C+COLOURS)."""
     feature = feature.float()
     inside = presence / presence.sum(1, keepdim=True).clamp_min(1e-6)
     outside = (1 - presence).clamp_min(0)
     outside = outside / outside.sum(1, keepdim=True).clamp_min(1e-6)
-    return F.normalize((inside - outside) @ feature.T, dim=1)
+    return torch.cat([F.normalize((inside - outside) @ feature.T, dim=1), colours], 1)
+
+
+def colours_of(image: Tensor, masks: Tensor) -> Tensor:
+    """1×3×H×W normalised image and O×H×W masks → O×COLOURS unit vectors.
+
+    Square roots of the histogram of B − Y and R − Y (ITU-R BT.601), each pixel shared among its four nearest bins; the
+    cosine of two is the Bhattacharyya coefficient. Brightness is left out: light changes.
+    """
+    std, mean = (image.new_tensor(values).view(3, 1, 1) for values in (IMAGE_STD, IMAGE_MEAN))
+    red, green, blue = (F.avg_pool2d(image, POOL)[0].float() * std + mean).flatten(1)
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    differences = torch.stack([0.564 * (blue - luma), 0.713 * (red - luma)])
+    place = ((differences / REACH).clamp(-1, 1) + 1) / 2 * (SIDE - 1)  # 2×P, 0…SIDE−1
+    low = place.floor().clamp(max=SIDE - 2)
+    upper = place - low
+    weights = F.avg_pool2d(masks[None].float(), POOL)[0].flatten(1)  # O×P
+    histogram = weights.new_zeros(weights.shape[0], COLOURS)
+    for step_blue in (0, 1):
+        for step_red in (0, 1):
+            share = (upper[0] if step_blue else 1 - upper[0]) * (upper[1] if step_red else 1 - upper[1])
+            bins = (low[0] + step_blue) * SIDE + low[1] + step_red
+            histogram.index_add_(1, bins.long(), weights * share)
+    return F.normalize((histogram + 1e-12).sqrt(), dim=1)
+
+
+def _alike(some: Tensor, others: Tensor) -> Tensor:
+    """…×n×(C+COLOURS) and …×m×(C+COLOURS) → …×n×m, −1…1."""
+    features = some[..., :-COLOURS] @ others[..., :-COLOURS].transpose(-1, -2)
+    return features * (some[..., -COLOURS:] @ others[..., -COLOURS:].transpose(-1, -2)) ** SPREAD
 
 
 def confidence(likeness: Tensor, nearby: Tensor) -> Tensor:
