@@ -24,7 +24,7 @@ import numpy as np  # noqa: E402
 
 from xmem_ros.evaluation.runner import evaluate  # noqa: E402
 from xmem_ros.media import read_mask, write_labels  # noqa: E402
-from xmem_ros.training.footage import Footage, read_videos  # noqa: E402
+from xmem_ros.training.footage import Footage, FootageError, read_videos  # noqa: E402
 
 HELD_BACK = ('bmx-bumps', 'dog-agility', 'drift-turn', 'surf')  # from the bundled weights
 LEAST_PIXELS = 50  # of a mask, for the object to be there
@@ -60,9 +60,10 @@ def main() -> int:
     parser.add_argument('--out', type=Path, required=True, help='folder for the pairs and the masks')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures here too')
     args = parser.parse_args()
-    videos = {video.name: video for video in read_videos(args.data, 256) if video.name in args.sequences}
-    if missing := set(args.sequences) - set(videos):
-        parser.error(f'{args.data} has no sequence {", ".join(sorted(missing))}')
+    try:
+        videos = {video.name: video for video in read_videos(args.data, 256, only=args.sequences)}
+    except FootageError as error:
+        parser.error(str(error))
     root, masks = args.out / 'data', args.out / 'masks'
     truths: dict[str, list[np.ndarray]] = {}
     for left, right in combinations(args.sequences, 2):

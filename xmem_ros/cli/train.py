@@ -25,10 +25,10 @@ def add_parser(commands: 'argparse._SubParsersAction[argparse.ArgumentParser]') 
     parser.add_argument('--data', type=Path, default=Path(), help='folder that the paths in the file are relative to')
     parser.add_argument('--videos', nargs='+', help="override the file's videos: folders, or bags with label images")
     parser.add_argument('--out', type=Path, required=True, help='folder for checkpoints; a run found there goes on')
-    parser.add_argument('--device', default='auto', help='auto, cpu or cuda (default: %(default)s)')
+    parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N (default: %(default)s)')
     parser.add_argument('--iterations', type=int, help='override the number of iterations')
     parser.add_argument('--start-from', help="override the file's start_from: a checkpoint to begin with")
-    parser.add_argument('--export', type=Path, help='when done, write the averaged weights to this .safetensors file')
+    parser.add_argument('--export', type=Path, help='when done, write the weights to this .safetensors file')
     parser.set_defaults(run=run)
 
 
@@ -39,22 +39,27 @@ def run(args: argparse.Namespace) -> int:
     from xmem_ros.tracker import pick_device
     from xmem_ros.training.config import read_config
     from xmem_ros.training.loop import Trainer
-    from xmem_ros.training.validation import before_after
+    from xmem_ros.training.validation import before_after, mean
 
     if args.export and args.export.suffix != '.safetensors':
         raise ParameterError(f'--export {args.export}: the name must end in .safetensors')
     videos = tuple(args.videos) if args.videos else None
     config = read_config(args.config, videos=videos, iterations=args.iterations, start_from=args.start_from)
-    trainer = Trainer(config, args.data, args.out, pick_device(args.device).type)
+    trainer = Trainer(config, args.data, args.out, str(pick_device(args.device)))
     compare = bool(trainer.held) and bool(config.start_from) and trainer.rank == 0
     before = trainer.starting_validation() if compare else {}
     trainer.run()
+    trainer.close()
     if trainer.rank:
         return 0
+    network = trainer.best_network()
     if compare:
-        print(before_after(before, trainer.validation()))
+        after = trainer.validation(network)
+        print(before_after(before, after))
+        if mean(after) < mean(before):
+            print('what is held back is followed no better than before: more footage, or a lower learning_rate?')
     if args.export:
         args.export.parent.mkdir(parents=True, exist_ok=True)
-        save_network(trainer.averaged_network(), args.export)
+        save_network(network, args.export)
         print(f'weights written to {args.export}')
     return 0

@@ -66,6 +66,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         else:
             _check_is_checkpoint(path)
             state = torch.load(path, map_location='cpu', weights_only=True)
+            if isinstance(state, Mapping) and isinstance(state.get('ema'), Mapping):
+                state = state['ema']  # the checkpoint of a training run: its averaged weights
     except WeightsError:
         raise
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:

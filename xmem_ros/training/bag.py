@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A bag with images and labels of the same stamps, as the node publishes them, as a training video."""
+"""A bag with images and labels of the same stamps, as the node publishes them, as training videos."""
 
 from __future__ import annotations
 
@@ -10,12 +10,23 @@ import numpy as np
 from tqdm import tqdm
 
 from xmem_ros.errors import FrameError, ParameterError
-from xmem_ros.training.footage import Budget, Footage, FootageError, Pictures, object_labels, scaled
+from xmem_ros.media import VOID
+from xmem_ros.training.footage import (
+    Budget,
+    Footage,
+    FootageError,
+    Pictures,
+    scaled_frame,
+    scaled_labels,
+    scaled_size,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 IMAGE = 'sensor_msgs/msg/Image'
+DEPTH = ('16UC1', '32FC1', 'mono16')
+OURS = ('labels', 'mask', 'overlay')  # how our topics end
 
 
 def is_bag(path: Path) -> bool:
@@ -23,13 +34,13 @@ def is_bag(path: Path) -> bool:
     return path.suffix in ('.mcap', '.db3') or (path / 'metadata.yaml').is_file()
 
 
-def read_bag(path: Path, shorter_side: int, budget: Budget | None = None) -> Footage:
-    """Read the images that a label image (mono8, topic ending in `labels`) has the same stamp as.
+def read_bag(path: Path, shorter_side: int, budget: Budget | None = None, image_topic: str = '') -> list[Footage]:
+    """Read the images that a label image (mono8, topic ending in `labels`) has stamp and frame_id of.
 
-    Several cameras: the images' topic is the one whose header's frame_id the labels have too.
+    One video for each topic of labels, from its first label image that shows anything.
 
     Raises:
-        FootageError: not a bag, no labels in it, no image of their stamps.
+        FootageError: not a bag, no labels in it, no image of their stamps, several topics that could be meant, no room.
         ParameterError: rosbags is not installed.
     """
     try:
@@ -37,42 +48,60 @@ def read_bag(path: Path, shorter_side: int, budget: Budget | None = None) -> Foo
         from rosbags.typesys import Stores, get_typestore
     except ImportError:
         raise ParameterError(f'{path}: bags are read by rosbags: pip install rosbags') from None
-    from xmem_ros.node.conversions import mask_from_image, rgb_from_image
-
+    budget = budget or Budget(1 << 40)
     try:
         with AnyReader([path], default_typestore=get_typestore(Stores.ROS2_HUMBLE)) as reader:
             images = [c for c in reader.connections if c.msgtype == IMAGE]
             labelled = [c for c in images if c.topic.endswith('labels')]
-            pictured = [c for c in images if not c.topic.endswith(('labels', 'mask', 'overlay'))]
+            pictured = [c for c in images if not c.topic.endswith(OURS) and image_topic in ('', c.topic)]
             if not labelled or not pictured:
                 topics = ', '.join(f'{c.topic} ({c.msgtype})' for c in reader.connections) or 'nothing'
                 raise FootageError(
-                    f'{path}: needs images and, on a topic ending in "labels", label images; it holds {topics}'
+                    f'{path}: needs raw images and, on a topic ending in "labels", label images; it holds {topics}; '
+                    'images that are compressed: run image_transport republish while recording'
                 )
-            labels: dict[tuple[int, str], np.ndarray] = {}
-            for message in tqdm(_messages(reader, labelled), desc=f'reading {path.name}', unit='label'):
-                labels[_key(message)] = object_labels(mask_from_image(message).copy())
-            pairs: dict[tuple[int, str], tuple[np.ndarray, np.ndarray]] = {}
-            for message in tqdm(_messages(reader, pictured), desc=f'reading {path.name}', unit='image'):
-                if (key := _key(message)) in labels:
-                    frame, label = scaled(rgb_from_image(message), labels[key], shorter_side)
-                    pairs[key] = (frame.copy(), label)
+            return [_video(path, reader, connection, pictured, shorter_side, budget) for connection in labelled]
     except FootageError:
         raise
     except FrameError as error:
         raise FootageError(f'{path}: {error}') from error
     except Exception as error:  # rosbags' readers have no common base for damaged files
-        raise FootageError(f'{path}: not a readable bag ({error})') from error
-    if not pairs:
-        raise FootageError(f'{path}: none of {len(labels)} label images has the stamp and frame_id of an image')
-    frames = [pairs[key] for key in sorted(pairs)]
-    if budget:
-        budget.take(sum(frame.nbytes + label.nbytes for frame, label in frames))
-    return Footage(path.stem, Pictures([f for f, _ in frames]), Pictures([label for _, label in frames]))
+        raise FootageError(f'{path}: not a readable bag ({error}); ros2 bag reindex may mend it') from error
 
 
-def _messages(reader: Any, connections: list[Any]) -> Iterator[Any]:
-    for connection, _, raw in reader.messages(connections=connections):
+def _video(path: Path, reader: Any, labels: Any, pictured: list[Any], shorter_side: int, budget: Budget) -> Footage:
+    from xmem_ros.node.conversions import mask_from_image, rgb_from_image
+
+    found: dict[tuple[int, str], np.ndarray] = {}
+    for message in tqdm(_messages(reader, labels), desc=f'reading {labels.topic}', unit='label'):
+        mask = mask_from_image(message)
+        size = scaled_size(mask.shape[:2], shorter_side)
+        if found or mask.any():  # before the first seed the node publishes that it knows of nothing
+            found[_key(message)] = scaled_labels(np.where(mask == VOID, np.uint8(0), mask), size)
+    frames: dict[str, dict[tuple[int, str], np.ndarray]] = {}
+    for connection in pictured:
+        for message in tqdm(_messages(reader, connection), desc=f'reading {connection.topic}', unit='image'):
+            key = _key(message)
+            if key not in found or message.encoding in DEPTH:
+                continue
+            frame = scaled_frame(rgb_from_image(message), shorter_side).copy()
+            if not budget.take(frame.nbytes + found[key].nbytes):
+                raise FootageError(f'{path}: more footage than cache_mb has room for; raise it, or cut the bag')
+            frames.setdefault(connection.topic, {})[key] = frame
+    if not frames:
+        raise FootageError(f'{path}: none of the label images of {labels.topic} has stamp and frame_id of an image')
+    if len(frames) > 1:
+        raise FootageError(
+            f'{path}: {" and ".join(sorted(frames))} have the stamps of {labels.topic}; name one as image_topic'
+        )
+    (kept,) = frames.values()
+    keys = sorted(kept)
+    masks: list[Any] = [scaled_labels(found[key], kept[key].shape[:2]) for key in keys]
+    return Footage(f'{path.stem}{labels.topic}', Pictures([kept[key] for key in keys]), Pictures(masks))
+
+
+def _messages(reader: Any, connection: Any) -> Iterator[Any]:
+    for _, _, raw in reader.messages(connections=[connection]):
         yield reader.deserialize(raw, connection.msgtype)
 
 

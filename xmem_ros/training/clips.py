@@ -26,6 +26,8 @@ class Clips(Dataset[tuple[Tensor, Tensor, Tensor]]):
         self.videos, self.stills, self.config, self.seed, self.length = videos, stills, config, seed, length
         counts = np.array([math.sqrt(len(video.frames)) * video.weight for video in videos])
         self.video_weights = counts / counts.sum() if len(videos) else counts
+        counts = np.array([still.weight for still in stills], float)
+        self.still_weights = counts / counts.sum() if len(stills) else counts
 
     def __len__(self) -> int:
         return self.length
@@ -62,15 +64,16 @@ class Clips(Dataset[tuple[Tensor, Tensor, Tensor]]):
             picked = [0] * self.config.frames
         else:
             source = self.videos[rng.choice(len(self.videos), p=self.video_weights)]
-            picked = self._frame_numbers(len(source.frames), max_skip, rng)
+            picked = self._frame_numbers(len(source.frames), max_skip // source.stride, rng)
         size = self.config.size
-        start = source.labels[picked[0]]
+        shown = {number: (source.frames[number], source.labels[number]) for number in set(picked)}  # decoded once
+        start = shown[picked[0]][1]
         motion = _Motion.across(start, size, rng, self.config, strength=1.0 if still else 0.25)
         images, labels = [], []
         for step, number in enumerate(picked):
             matrix = motion.at(step)
-            images.append(_warp(source.frames[number], matrix, size, cv2.INTER_LINEAR))
-            labels.append(_warp(source.labels[number], matrix, size, cv2.INTER_NEAREST))
+            images.append(_warp(shown[number][0], matrix, size, cv2.INTER_LINEAR))
+            labels.append(_warp(shown[number][1], matrix, size, cv2.INTER_NEAREST))
         if still and self.config.bend:
             bend = _Bend(size, rng, self.config.bend)
             images = [bend(step, image, cv2.INTER_LINEAR) for step, image in enumerate(images)]
@@ -90,9 +93,9 @@ class Clips(Dataset[tuple[Tensor, Tensor, Tensor]]):
         if self.videos and (not self.stills or rng.random() < self.config.frame_share):
             source = self.videos[rng.choice(len(self.videos), p=self.video_weights)]
             number = int(rng.integers(len(source.frames)))
-            source = Footage(source.name, [source.frames[number]], [source.labels[number]])
+            source = source.part(source.name, number, number + 1)
         else:
-            source = self.stills[rng.integers(len(self.stills))]
+            source = self.stills[rng.choice(len(self.stills), p=self.still_weights)]
         if rng.random() < self.config.region_share:
             return Footage(source.name, source.frames, [_patch(source.frames[0].shape[:2], rng).astype(np.uint8)])
         return source
@@ -101,7 +104,7 @@ class Clips(Dataset[tuple[Tensor, Tensor, Tensor]]):
         self, images: list[np.ndarray], labels: list[np.ndarray], own: Footage, rng: np.random.Generator
     ) -> None:
         """Replace a stretch after the first frame by other footage, in which nothing is to be found."""
-        pool = [footage for footage in (self.videos or self.stills) if footage is not own]
+        pool = [footage for footage in (self.videos or self.stills) if footage.name != own.name]
         if not pool:
             return
         other = pool[rng.integers(len(pool))]
@@ -116,7 +119,7 @@ class Clips(Dataset[tuple[Tensor, Tensor, Tensor]]):
             labels[step] = np.zeros_like(labels[step])
 
     def _frame_numbers(self, count: int, max_skip: int, rng: np.random.Generator) -> list[int]:
-        skip = int(rng.integers(1, max_skip + 1))
+        skip = int(rng.integers(1, max(max_skip, 1) + 1))
         skip = max(1, min(skip, (count - 1) // max(self.config.frames - 1, 1)))
         first = int(rng.integers(0, max(count - skip * (self.config.frames - 1), 1)))
         numbers = [min(first + step * skip, count - 1) for step in range(self.config.frames)]
@@ -139,12 +142,12 @@ class Clips(Dataset[tuple[Tensor, Tensor, Tensor]]):
             mask = _patch(mask.shape, rng)
         if mask.sum() < 100:
             return
-        size = self.config.size
+        size, cut_out = self.config.size, source.frames[number]
         bend = _Bend(size, rng, self.config.bend) if self.config.bend else None
         motion = _Motion.across(mask, size, rng, self.config, strength=1.5, cut_out=True)
         for step, (image, label) in enumerate(zip(images, labels, strict=True)):
             matrix = motion.at(step)
-            pasted = _warp(source.frames[number], matrix, size, cv2.INTER_LINEAR)
+            pasted = _warp(cut_out, matrix, size, cv2.INTER_LINEAR)
             alpha = _warp(mask.astype(np.uint8) * 255, matrix, size, cv2.INTER_LINEAR)
             if bend:
                 pasted = bend(step, pasted, cv2.INTER_LINEAR)

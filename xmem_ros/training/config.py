@@ -48,20 +48,35 @@ class ClipConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """A run. Paths are relative to `--data`."""
+    """A run. Paths of `videos`, `subsets` and `stills` are relative to `--data`."""
 
     network: str = option('compact', f'shape of the network: {", ".join(CONFIGS)}')
     start_from: str = option('', "weights to begin with: a name, a file, or another run's last.pt; empty: random")
     videos: tuple[str, ...] = option(
         (), 'folders of videos (JPEGImages/SEQ and Annotations/SEQ, as DAVIS, YouTube-VOS and MOSE have them), or bags'
     )
+    subsets: tuple[str, ...] = option(
+        (), 'for each entry of `videos` a text file with the names of its sequences to take; an empty name: all'
+    )
     repeat: tuple[int, ...] = option((), 'how often each entry of `videos` counts; empty: once')
-    stills: tuple[str, ...] = option((), 'folders of pictures: images/ and masks/, or picture.jpg beside picture.png')
-    leave_out: tuple[str, ...] = option((), 'videos that are held back: never trained on, scored while training')
+    strides: tuple[int, ...] = option(
+        (), "for each entry of `videos`: the camera's frames from one mask to the next, by which `max_skip` is divided"
+    )
+    image_topic: str = option('', 'topic of the images in bags, where several could be meant')
+    stills: tuple[str, ...] = option(
+        (), 'folders of pictures: images/ and masks/, or picture.jpg beside picture.png, perhaps in folders of classes'
+    )
+    still_repeat: tuple[int, ...] = option((), 'how often each entry of `stills` counts; empty: once')
+    leave_out: tuple[str, ...] = option(
+        (), 'videos that are held back: not trained on; scored where `validate_every` is set'
+    )
     hold_back: float = option(0.0, 'share of each video, at its end, that is held back and scored in the same way')
     validate_every: int = option(0, 'iterations from one scoring of what is held back to the next; 0: never')
     shorter_side: int = option(256, 'px, larger footage is scaled down to this')
-    cache_mb: int = option(6000, 'MB of footage that are kept in memory; the rest is read from disk when it is needed')
+    cache_mb: int = option(
+        6000, 'MB of footage that each process keeps in memory; the rest is read from disk when it is needed'
+    )
+    verify: bool = option(True, 'decode what is not kept in memory, too, before the first step')
     clips: ClipConfig = field(default_factory=ClipConfig, metadata={'what': 'how clips are made, see below'})
     iterations: int = option(6000, 'steps of the optimiser')
     batch: int = option(8, 'clips of a step, over all processes')
@@ -73,8 +88,8 @@ class TrainingConfig:
     warmup: int = option(200, 'iterations over which the rate rises from nothing')
     key_rate: float = option(0.05, "the key projection's rate, as a share of the others'")
     weight_decay: float = option(0.01, 'of AdamW; none on biases and norms')
-    gradient_clip: float = option(3.0, 'most length of the gradient; longer ones are scaled down')
-    bootstrap: tuple[int, int, float] = option(
+    gradient_clip: float = option(3.0, 'most length of the gradient; longer ones are scaled down; 0: none is')
+    bootstrap: tuple[float, float, float] = option(
         (500, 1500, 0.3), 'from, to (iterations), share: the share of the hardest pixels that count falls from 1'
     )
     deep_update: float = option(0.2, 'chance of the deep update of sensory memory, on frames after the first')
@@ -89,15 +104,19 @@ class TrainingConfig:
 def read_config(path: Path, **overrides: Any) -> TrainingConfig:
     """Read a run's YAML; raises `ParameterError` naming an unknown key or a value that cannot be."""
     try:
-        data = yaml.safe_load(path.read_text()) or {}
+        data = yaml.safe_load(path.read_text(encoding='utf-8')) or {}
     except OSError as error:
         raise ParameterError(f'{path}: cannot be read ({error.strerror})') from error
+    except UnicodeDecodeError as error:
+        raise ParameterError(f'{path}: not a text file in UTF-8 ({error})') from error
     except yaml.YAMLError as error:
         raise ParameterError(f'{path}: not YAML: {error}') from error
-    if not isinstance(data, dict):
+    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         raise ParameterError(f'{path}: expected keys and values, as in config/training/compact_1.yaml')
     data.update({key: value for key, value in overrides.items() if value is not None})
     clips = data.pop('clips', None) or {}
+    if not isinstance(clips, dict) or not all(isinstance(key, str) for key in clips):
+        raise ParameterError(f'{path}: clips must be keys and values, not {clips!r}')
     clip_config = ClipConfig(**_checked(path, ClipConfig, clips, 'clips.'))
     config = TrainingConfig(clips=clip_config, **_checked(path, TrainingConfig, data, ''))
     _check_values(path, config)
@@ -113,18 +132,40 @@ def _checked(path: Path, kind: type, data: dict[str, Any], prefix: str) -> dict[
     for name, value in data.items():
         example = known[name].default
         if isinstance(example, tuple):
-            if not isinstance(value, list | tuple):
-                raise ParameterError(f'{path}: {prefix}{name} must be a list, not {value!r}')
-            value = tuple(tuple(item) if isinstance(item, list) else item for item in value)
-        elif isinstance(example, float) and isinstance(value, int | float) and not isinstance(value, bool):
-            value = float(value)
-        elif type(value) is not type(example):
-            raise ParameterError(
-                f'{path}: {prefix}{name} must be {type(example).__name__}, not {value!r}'
-                + ('; write 1.0e-4 for 1e-4' if isinstance(value, str) and isinstance(example, float) else '')
-            )
+            value = _list(path, prefix + name, value, _items[name])
+        else:
+            value = _single(path, prefix + name, value, type(example))
         out[name] = value
     return out
+
+
+# what each list holds: names, whole numbers, or numbers
+_items: dict[str, type] = {
+    **dict.fromkeys(('videos', 'subsets', 'stills', 'leave_out'), str),
+    **dict.fromkeys(('repeat', 'strides', 'still_repeat', 'steps'), int),
+    **dict.fromkeys(('bootstrap', 'zoom'), float),
+    'skips': tuple,
+}
+
+
+def _single(path: Path, name: str, value: Any, kind: type) -> Any:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not kind:
+        hint = '; YAML reads 1e-4 as text, write 1.0e-4' if isinstance(value, str) and kind is float else ''
+        raise ParameterError(f'{path}: {name} must be {kind.__name__}, not {value!r}{hint}')
+    return value
+
+
+def _list(path: Path, name: str, value: Any, kind: type) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise ParameterError(f'{path}: {name} must be a list, not {value!r}')
+    if kind is not tuple:
+        return tuple(_single(path, name, item, kind) for item in value)
+    for item in value:
+        if not isinstance(item, list | tuple) or len(item) != 2:
+            raise ParameterError(f'{path}: {name} must hold pairs [share, frames], not {item!r}')
+    return tuple((_single(path, name, item[0], float), _single(path, name, item[1], int)) for item in value)
 
 
 def _check_values(path: Path, config: TrainingConfig) -> None:
@@ -135,6 +176,14 @@ def _check_values(path: Path, config: TrainingConfig) -> None:
     for name, value in shares.items():
         if not 0 <= value <= 1:
             raise ParameterError(f'{path}: {name} is {value}; it is 0 to 1')
+    for name in ('seed', 'workers', 'warmup', 'validate_every', 'pictures_every', 'cache_mb', 'reference_frames'):
+        if getattr(config, name) < 0:
+            raise ParameterError(f'{path}: {name} is {getattr(config, name)}; it is 0 or more')
+    for name in ('learning_rate', 'final_learning_rate', 'weight_decay', 'gradient_clip', 'key_rate'):
+        if getattr(config, name) < 0:
+            raise ParameterError(f'{path}: {name} is {getattr(config, name)}; it is 0 or more')
+    if config.hold_back > 0.9:
+        raise ParameterError(f'{path}: hold_back is {config.hold_back}; at most 0.9, something is to train on')
     positive = {'iterations': config.iterations, 'batch': config.batch, 'save_every': config.save_every}
     positive |= {'clips.objects': clips.objects, 'clips.max_skip': clips.max_skip, 'shorter_side': config.shorter_side}
     for name, count in positive.items():
@@ -151,8 +200,16 @@ def _check_values(path: Path, config: TrainingConfig) -> None:
         raise ParameterError(f'{path}: clips.size is {clips.size}; it is a multiple of 16')
     if clips.frames < 2:
         raise ParameterError(f'{path}: clips.frames is {clips.frames}; it is at least 2, one to seed and one to find')
-    if config.repeat and len(config.repeat) != len(config.videos):
-        raise ParameterError(f'{path}: repeat has {len(config.repeat)} entries, videos {len(config.videos)}')
+    for name, of in (('repeat', 'videos'), ('subsets', 'videos'), ('strides', 'videos'), ('still_repeat', 'stills')):
+        values, others = getattr(config, name), getattr(config, of)
+        if values and len(values) != len(others):
+            raise ParameterError(f'{path}: {name} has {len(values)} entries, {of} {len(others)}')
+        if name != 'subsets' and any(value < 1 for value in values):
+            raise ParameterError(f'{path}: {name} is {list(values)}; each is at least 1')
+    if len(config.bootstrap) != 3 or not 0 < config.bootstrap[2] <= 1:
+        raise ParameterError(f'{path}: bootstrap is {list(config.bootstrap)}; it is [from, to, share above 0]')
+    if any(not 0 <= share <= 1 or skip < 1 for share, skip in clips.skips):
+        raise ParameterError(f'{path}: clips.skips holds pairs [share 0…1, frames of 1 and more]')
     if not config.videos and not config.stills:
         raise ParameterError(f'{path}: neither videos nor stills; name the folders to train on')
     if len(clips.zoom) != 2 or not 0 < clips.zoom[0] <= clips.zoom[1]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -44,7 +45,8 @@ class Curves:
         """A line of one iteration."""
         if not self.enabled:
             return
-        line = {'iteration': iteration, **losses, 'learning_rate': rate, 'seconds': round(seconds, 2)}
+        finite = {name: value if math.isfinite(value) else None for name, value in losses.items()}
+        line = {'iteration': iteration, **finite, 'learning_rate': rate, 'seconds': round(seconds, 2)}
         self._log.write(json.dumps(line) + '\n')
         self._log.flush()
         if self._board:

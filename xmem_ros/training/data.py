@@ -31,10 +31,13 @@ def read_data(config: TrainingConfig, root: Path) -> RunData:
         path = root / folder
         if not path.exists():
             raise FootageError(f'{path}: no such folder; `videos` are relative to --data {root}')
-        found = [read_bag(path, config.shorter_side, budget)] if is_bag(path) else _sequences(path, config, budget)
-        for footage in found:
+        only = _listed(root, config.subsets[number]) if config.subsets else None
+        for footage in _videos(path, config, budget, only):
             footage.weight = config.repeat[number] if config.repeat else 1
-        videos += found
+            footage.stride = config.strides[number] if config.strides else 1
+            if footage.name in {other.name for other in videos}:
+                footage.name = f'{folder}: {footage.name}'
+            videos.append(footage)
     names = {footage.name for footage in videos}
     if unknown := sorted(wanted - names):
         raise FootageError(
@@ -42,26 +45,61 @@ def read_data(config: TrainingConfig, root: Path) -> RunData:
         )
     held = [footage for footage in videos if footage.name in wanted and footage.frames]
     videos = [footage for footage in videos if footage.name not in wanted]
-    if config.hold_back:
-        for footage in list(videos):
-            cut = round(len(footage.frames) * (1 - config.hold_back))
-            if min(cut, len(footage.frames) - cut) < LEAST_FRAMES:
-                continue
-            held.append(footage.part(f'{footage.name} (end)', cut, len(footage.frames)))
-            videos[videos.index(footage)] = footage.part(footage.name, 0, cut)
     for footage in videos:
         if len(footage.frames) < LEAST_FRAMES:
             raise FootageError(f'{footage.name}: {len(footage.frames)} frame with a mask; a video needs {LEAST_FRAMES}')
-        if not any(footage.labels[i].any() for i in range(len(footage.labels))):
+        if not _shown(footage):
             raise FootageError(f'{footage.name}: no mask shows an object; label it or leave it out')
-    stills = [f for folder in config.stills for f in read_stills(root / folder, config.shorter_side, budget)]
+    if config.hold_back:
+        videos, ends = _without_ends(videos, config.hold_back)
+        held += ends
+    stills = []
+    for number, folder in enumerate(config.stills):
+        for still in read_stills(root / folder, config.shorter_side, budget, verify=config.verify):
+            still.weight = config.still_repeat[number] if config.still_repeat else 1
+            stills.append(still)
     if not videos and not stills:
         raise FootageError(f'{root}: nothing is left to train on')
     return RunData(videos, stills, held)
 
 
-def _sequences(path: Path, config: TrainingConfig, budget: Budget) -> list[Footage]:
+def _videos(path: Path, config: TrainingConfig, budget: Budget, only: list[str] | None) -> list[Footage]:
+    if is_bag(path):
+        return read_bag(path, config.shorter_side, budget, config.image_topic)
     # what is held back is read only where it is scored
     unread = () if config.validate_every else tuple(set(config.leave_out) & sequence_names(path))
-    found = read_videos(path, config.shorter_side, unread, budget)
+    found = read_videos(path, config.shorter_side, unread, budget, only=only, verify=config.verify)
     return found + [Footage(name, [], []) for name in unread]
+
+
+def _listed(root: Path, name: str) -> list[str] | None:
+    """Names of a subset's sequences, one a line."""
+    if not name:
+        return None
+    try:
+        names = (root / name).read_text(encoding='utf-8').split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise FootageError(f'{root / name}: not readable as a list of sequences ({error})') from error
+    if not names:
+        raise FootageError(f'{root / name}: lists no sequence')
+    return names
+
+
+def _without_ends(videos: list[Footage], share: float) -> tuple[list[Footage], list[Footage]]:
+    """Videos without their ends, and the ends; a video stays whole where either part would show no object."""
+    beginnings, ends = [], []
+    for footage in videos:
+        count = len(footage.frames)
+        cut = round(count * (1 - share))
+        begin, end = footage.part(footage.name, 0, cut), footage.part(f'{footage.name} (end)', cut, count)
+        if min(cut, count - cut) < LEAST_FRAMES or not _shown(begin) or not _shown(end):
+            print(f'{footage.name}: too short to hold its end back, or shows no object on one side; all is trained on')
+            beginnings.append(footage)
+            continue
+        beginnings.append(begin)
+        ends.append(end)
+    return beginnings, ends
+
+
+def _shown(footage: Footage) -> bool:
+    return any(footage.labels[i].any() for i in range(len(footage.labels)))

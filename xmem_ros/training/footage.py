@@ -7,8 +7,7 @@ All files are looked at before the first step. What fits is kept in memory, the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import overload
 
@@ -69,72 +68,111 @@ class Footage:
     frames: Sequence[np.ndarray]  # each H×W×3 uint8 RGB
     labels: Sequence[np.ndarray]  # each H×W uint8
     weight: float = 1.0  # how often it is taken
+    stride: int = 1  # of the camera's frames from one to the next
 
     def part(self, name: str, begin: int, end: int) -> Footage:
         """Some of its frames."""
-        return Footage(name, self.frames[begin:end], self.labels[begin:end], self.weight)
+        return replace(self, name=name, frames=self.frames[begin:end], labels=self.labels[begin:end])
 
 
-def scaled(frame: np.ndarray, labels: np.ndarray, shorter_side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Frame and labels with at most `shorter_side` px on the shorter side; labels of another size are brought to it."""
+def scaled_frame(frame: np.ndarray, shorter_side: int) -> np.ndarray:
+    """A frame with at most `shorter_side` px on the shorter side."""
     scale = shorter_side / min(frame.shape[:2])
-    if scale < 1:
-        frame = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    if labels.shape != frame.shape[:2]:
-        labels = cv2.resize(labels, frame.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-    return frame, labels
+    return cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else frame
 
 
-def object_labels(mask: np.ndarray) -> np.ndarray:
-    """A mask's values as object ids: of 0 and 255 alone, 255 is object 1; else it is void, which counts as none."""
-    if mask.max(initial=0) == VOID:
-        inside = mask[mask > 0].min()
-        return np.where(mask == VOID, np.uint8(1 if inside == VOID else 0), mask)
-    return mask
+def scaled_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Labels brought to a size (H, W)."""
+    return labels if labels.shape == size else cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST)
+
+
+def scaled_size(size: tuple[int, int], shorter_side: int) -> tuple[int, int]:
+    """Height and width that `scaled_frame` gives a frame of this size."""
+    scale = min(1.0, shorter_side / min(size))
+    return (round(size[0] * scale), round(size[1] * scale)) if scale < 1 else size
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A picture and its mask on disk."""
+
+    image: Path
+    mask: Path
+    size: tuple[int, int]  # H, W that both are brought to
+    shorter_side: int
+    kind: str  # 'ids', 'binary' (255 is the one object) or 'still' (what is not background is)
+
+    def frame(self) -> np.ndarray:
+        try:
+            frame = scaled_frame(read_image(self.image), self.shorter_side)
+        except FrameError as error:
+            raise FootageError(str(error)) from error
+        return frame if frame.shape[:2] == self.size else cv2.resize(frame, self.size[::-1])
+
+    def labels(self) -> np.ndarray:
+        try:
+            if self.kind == 'still':
+                return scaled_labels(still_labels(_grey(self.mask)), self.size)
+            mask = read_mask(self.mask)
+        except SeedError as error:
+            raise FootageError(str(error)) from error
+        if self.kind == 'binary':
+            stray = sorted(set(np.unique(mask).tolist()) - {0, VOID})
+            if stray:
+                raise FootageError(
+                    f'{self.mask}: value {stray[0]} in a sequence whose first mask holds only 0 and {VOID}; '
+                    f'use 0 and {VOID} throughout, or one value below {VOID} for each object'
+                )
+            mask = (mask == VOID).astype(np.uint8)
+        return scaled_labels(np.where(mask == VOID, np.uint8(0), mask), self.size)
 
 
 def still_labels(mask: np.ndarray) -> np.ndarray:
-    """A picture's mask as one object: what is not 0, or, of a soft mask, what is more than half."""
-    return (mask > (VOID // 2 if mask.max(initial=0) > VOID // 2 else 0)).astype(np.uint8)
+    """A picture's mask as one object: its ids (1 to 20, 255 is void then), or what is more than half of a soft mask."""
+    values = np.unique(mask)
+    if ((values > 0) & (values <= 20)).any() and not ((values > 20) & (values < VOID)).any():
+        return ((mask > 0) & (mask < VOID)).astype(np.uint8)
+    return (mask > VOID // 2).astype(np.uint8)
 
 
-def _pair(image: Path, mask: Path, shorter_side: int, single: bool) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        values = read_mask(mask)
-        return scaled(read_image(image), still_labels(values) if single else object_labels(values), shorter_side)
-    except (FrameError, SeedError) as error:
-        raise FootageError(str(error)) from error
-
-
-def _part(image: Path, mask: Path, shorter_side: int, single: bool, part: int) -> np.ndarray:
-    return _pair(image, mask, shorter_side, single)[part]
-
-
-def _look_at(path: Path, what: str) -> tuple[int, int]:
-    """Width and height by the file's header; raises `FootageError` where it is none of an image."""
+def _grey(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
-            return image.size
-    except (OSError, SyntaxError, ValueError) as error:
+            return np.array(image if image.mode in ('L', 'P') else image.convert('L'))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise FootageError(f'{path}: not a readable mask ({error}); replace or remove the file') from error
+
+
+def _size(path: Path, what: str) -> tuple[int, int]:
+    """Height and width by the file's header; raises `FootageError` where it is none of an image."""
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            return height, width
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise FootageError(f'{path}: not a readable {what} ({error}); replace or remove the file') from error
 
 
 def _read_pairs(
-    pairs: list[tuple[Path, Path]], shorter_side: int, budget: Budget, *, single: bool = False
+    pairs: list[tuple[Path, Path]], shorter_side: int, budget: Budget, kind: str, verify: bool
 ) -> tuple[Pictures, Pictures]:
     frames: list[np.ndarray | Callable[[], np.ndarray]] = []
     labels: list[np.ndarray | Callable[[], np.ndarray]] = []
     for image, mask in pairs:
-        width, height = _look_at(image, 'image')
-        scale = min(1.0, shorter_side / min(width, height))
-        if budget.take(round(width * scale) * round(height * scale) * 4):
-            frame, label = _pair(image, mask, shorter_side, single)
-            frames.append(frame)
-            labels.append(label)
+        size, mask_size = _size(image, 'image'), _size(mask, 'mask')
+        if abs(size[0] * mask_size[1] / (size[1] * mask_size[0]) - 1) > 0.02:
+            raise FootageError(
+                f'{mask}: the mask is {mask_size[1]}×{mask_size[0]} px, its image {size[1]}×{size[0]}: not of one shape'
+            )
+        pair = _Pair(image, mask, scaled_size(size, shorter_side), shorter_side, kind)
+        if budget.take(pair.size[0] * pair.size[1] * 4):
+            frames.append(pair.frame())
+            labels.append(pair.labels())
         else:
-            _look_at(mask, 'mask')
-            frames.append(partial(_part, image, mask, shorter_side, single, 0))
-            labels.append(partial(_part, image, mask, shorter_side, single, 1))
+            if verify:
+                pair.frame(), pair.labels()
+            frames.append(pair.frame)
+            labels.append(pair.labels)
     return Pictures(frames), Pictures(labels)
 
 
@@ -149,48 +187,74 @@ def _by_stem(folder: Path) -> dict[str, Path]:
     return found
 
 
+def _kind(masks: list[Path]) -> str:
+    """By the first mask that shows anything: of 0 and 255 alone, 255 is the one object."""
+    for path in masks:
+        try:
+            values = set(np.unique(read_mask(path)).tolist()) - {0}
+        except SeedError as error:
+            raise FootageError(str(error)) from error
+        if values:
+            return 'binary' if values == {VOID} else 'ids'
+    return 'ids'
+
+
+def _folders(path: Path) -> set[str]:
+    return {child.name for child in path.iterdir() if child.is_dir() and not child.name.startswith('.')}
+
+
 def video_folders(root: Path) -> tuple[Path, Path]:
     """Where sequences and their masks lie: as in DAVIS (perhaps in 480p), YouTube-VOS or MOSE (perhaps in train).
 
     Raises `FootageError` saying what is expected.
     """
     for base in (root, root / 'train'):
-        for inner in ('', '480p', 'Full-Resolution'):
+        for inner in ('480p', 'Full-Resolution', ''):
             images, masks = base / 'JPEGImages' / inner, base / 'Annotations' / inner
-            if not inner and (images / '480p').is_dir():
-                continue
             if images.is_dir() and masks.is_dir():
                 return images, masks
     raise FootageError(f'{root}: expected the folders JPEGImages/SEQ and Annotations/SEQ, or a bag')
 
 
 def read_videos(
-    root: Path, shorter_side: int, leave_out: Sequence[str] = (), budget: Budget | None = None
+    root: Path,
+    shorter_side: int,
+    leave_out: Sequence[str] = (),
+    budget: Budget | None = None,
+    *,
+    only: Sequence[str] | None = None,
+    verify: bool = True,
 ) -> list[Footage]:
-    """Read every sequence but those in `leave_out`. Frames without a mask are left out.
+    """Read every sequence but those in `leave_out`, or those in `only`. Frames without a mask are left out.
 
     Raises:
         FootageError: folders that are not there, a mask without an image, no mask at all, an unreadable file.
     """
     budget = budget or Budget(1 << 40)
     images, masks = video_folders(root)
-    names = sorted(path.name for path in images.iterdir() if path.is_dir() and not path.name.startswith('.'))
+    names = sorted(_folders(images))
     if not names:
         raise FootageError(f'{images}: no sequence; each is a folder of images')
+    if stray := sorted(_folders(masks) - set(names)):
+        raise FootageError(f'{masks / stray[0]}: masks without images; {images} has no folder of that name')
+    if only is not None:
+        if missing := sorted(set(only) - set(names)):
+            raise FootageError(f'{images}: no sequence {", ".join(missing)}')
+        names = [name for name in names if name in only]
+    names = [name for name in names if name not in leave_out]
     chosen, unmasked = [], 0
-    with tqdm(names, desc=f'reading {root.name or root}', unit='video') as bar:
-        for name in bar:
-            if name in leave_out:
-                continue
-            frames = _by_stem(images / name)
-            labels = _by_stem(masks / name) if (masks / name).is_dir() else {}
-            if stray := sorted(set(labels) - set(frames)):
-                raise FootageError(f'{labels[stray[0]]}: a mask without an image; {images / name} has none of its name')
-            pairs = [(frames[stem], labels[stem]) for stem in sorted(labels)]
-            if not pairs:
-                raise FootageError(f'{masks / name}: sequence {name} has no mask; remove it or leave it out')
-            unmasked += len(frames) - len(pairs)
-            chosen.append(Footage(name, *_read_pairs(pairs, shorter_side, budget)))
+    for name in tqdm(names, desc=f'reading {root.name or root}', unit='video'):
+        frames = _by_stem(images / name)
+        labels = _by_stem(masks / name) if (masks / name).is_dir() else {}
+        if stray := sorted(set(labels) - set(frames)):
+            raise FootageError(f'{labels[stray[0]]}: a mask without an image; {images / name} has none of its name')
+        stems = sorted(labels)
+        if not stems:
+            raise FootageError(f'{masks / name}: sequence {name} has no mask; remove it or leave it out')
+        unmasked += len(frames) - len(stems)
+        pairs = [(frames[stem], labels[stem]) for stem in stems]
+        kind = _kind([labels[stem] for stem in stems])
+        chosen.append(Footage(name, *_read_pairs(pairs, shorter_side, budget, kind, verify)))
     if unmasked:
         print(f'{root}: {unmasked} frames have no mask and are left out')
     return chosen
@@ -198,13 +262,14 @@ def read_videos(
 
 def sequence_names(root: Path) -> set[str]:
     """Names of the sequences in a folder of videos."""
-    return {path.name for path in video_folders(root)[0].iterdir() if path.is_dir()}
+    return _folders(video_folders(root)[0])
 
 
-def read_stills(root: Path, shorter_side: int, budget: Budget | None = None) -> list[Footage]:
+def read_stills(root: Path, shorter_side: int, budget: Budget | None = None, *, verify: bool = True) -> list[Footage]:
     """Read pictures with masks, each as a video of one frame with one object.
 
-    `root`/images with `root`/masks, or each picture.jpg with a picture.png beside it. Raises `FootageError`.
+    `root`/images with `root`/masks, or each picture.jpg with a picture.png beside it, in `root` or in the folders
+    there. Raises `FootageError`.
     """
     budget = budget or Budget(1 << 40)
     if not root.is_dir():
@@ -212,22 +277,25 @@ def read_stills(root: Path, shorter_side: int, budget: Budget | None = None) -> 
     if (root / 'images').is_dir():
         if not (root / 'masks').is_dir():
             raise FootageError(f'{root / "masks"}: no such folder; each image needs a mask there')
-        images, masks = _by_stem(root / 'images'), _by_stem(root / 'masks')
+        pairs = _matched(_by_stem(root / 'images'), _by_stem(root / 'masks'))
     else:
-        files = image_files(root)
-        masks = {path.stem: path for path in files if path.suffix.lower() == '.png'}
-        images = {path.stem: path for path in files if path.suffix.lower() != '.png'}
-    if not images:
+        pairs = []
+        for folder in [root, *(root / name for name in sorted(_folders(root)))]:
+            files = image_files(folder)
+            masks = {path.stem: path for path in files if path.suffix.lower() == '.png'}
+            pairs += _matched({path.stem: path for path in files if path.suffix.lower() != '.png'}, masks)
+    if not pairs:
         raise FootageError(f'{root}: no images ({", ".join(sorted(IMAGE_SUFFIXES))}) in images/ or beside their masks')
-    for there, lacking, what in (
-        (images, masks, 'an image without a mask'),
-        (masks, images, 'a mask without an image'),
-    ):
-        if stray := sorted(set(there) - set(lacking)):
-            missing = f'{stray[0]}.png is missing' if there is images else f'{stray[0]}.jpg is missing'
-            raise FootageError(f'{there[stray[0]]}: {what}; {missing}')
     stills = []
-    for stem in tqdm(sorted(images), desc=f'reading {root.name or root}', unit='image'):
-        frames, labels = _read_pairs([(images[stem], masks[stem])], shorter_side, budget, single=True)
-        stills.append(Footage(stem, frames, labels))
+    for image, mask in tqdm(pairs, desc=f'reading {root.name or root}', unit='image'):
+        frames, labels = _read_pairs([(image, mask)], shorter_side, budget, 'still', verify)
+        stills.append(Footage(f'{root.name}/{image.stem}', frames, labels))
     return stills
+
+
+def _matched(images: dict[str, Path], masks: dict[str, Path]) -> list[tuple[Path, Path]]:
+    if stray := sorted(set(images) - set(masks)):
+        raise FootageError(f'{images[stray[0]]}: an image without a mask; {stray[0]}.png is missing')
+    if stray := sorted(set(masks) - set(images)):
+        raise FootageError(f'{masks[stray[0]]}: a mask without an image; {stray[0]}.jpg is missing')
+    return [(images[stem], masks[stem]) for stem in sorted(images)]

@@ -6,13 +6,16 @@ One process, or one for each GPU under torchrun; a step sees the same clips eith
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 import os
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import cv2
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -21,7 +24,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
-from xmem_ros.errors import ParameterError, WeightsError
+from xmem_ros.errors import ParameterError, WeightsError, XMemError
 from xmem_ros.network.checkpoint import find_weights, load_network
 from xmem_ros.network.config import CONFIGS
 from xmem_ros.network.model import XMemNetwork
@@ -31,9 +34,16 @@ from xmem_ros.training.curves import Curves
 from xmem_ros.training.data import read_data
 from xmem_ros.training.forward import track_clip
 from xmem_ros.training.losses import bootstrapped_cross_entropy, dice_loss, hardest_share
-from xmem_ros.training.validation import validate
+from xmem_ros.training.validation import mean, validate
 
+# what may be another when a run goes on
+MAY_CHANGE = {'start_from', 'cache_mb', 'verify', 'workers', 'save_every', 'pictures_every', 'validate_every'}
+MOST_SKIPPED = 50  # steps in a row
 PRECISIONS = {'bfloat16': torch.bfloat16, 'float16': torch.float16, 'float32': torch.float32}
+
+
+class TrainingError(XMemError, RuntimeError):
+    """A run that cannot go on."""
 
 
 class ClipLoss(nn.Module):
@@ -51,6 +61,10 @@ class ClipLoss(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Follow the first frame's objects; draw: what is random in it."""
         c = self.config
+        objects = valid.sum().clamp_min(1).float()
+        if dist.is_initialized():  # one process would divide by the objects of all clips of the step
+            dist.all_reduce(objects)
+            objects /= dist.get_world_size()
         slots = torch.arange(1, valid.shape[1] + 1, device=labels.device).view(1, -1, 1, 1)
         first = (labels[:, :1] == slots).float()
         logits = track_clip(self.network, images, first, valid, c.deep_update, draw, c.reference_frames)
@@ -58,7 +72,7 @@ class ClipLoss(nn.Module):
         frames = range(logits.shape[1])
         cross = torch.stack([bootstrapped_cross_entropy(logits[:, t], labels[:, t + 1], share) for t in frames]).mean()
         prob = torch.softmax(logits, 2)[:, :, 1:]
-        dice = torch.stack([dice_loss(prob[:, t], labels[:, t + 1], valid) for t in frames]).mean()
+        dice = torch.stack([dice_loss(prob[:, t], labels[:, t + 1], valid, objects) for t in frames]).mean()
         return cross, dice, logits
 
 
@@ -71,22 +85,22 @@ class Trainer:
 
     def __init__(self, config: TrainingConfig, root: Path, out: Path, device: str = 'cpu'):
         self.config, self.out = config, out
-        self.rank, self.world = _join_processes(device)
-        self.device = (
-            torch.device('cuda', int(os.environ.get('LOCAL_RANK', 0))) if device == 'cuda' else torch.device(device)
-        )
+        self.device = _device_of(device)
+        self.rank, self.world = _join_processes(self.device)
         if config.batch % self.world:
             raise ParameterError(f'batch {config.batch} cannot be shared equally by {self.world} processes')
+        self.checkpoint = out / 'last.pt'
+        saved = self._saved_run()
+        torch.manual_seed(config.seed)
+        self.network = XMemNetwork(CONFIGS[config.network])
+        self.network.apply(_initialise)
+        if config.start_from and saved is None:
+            self._start_from(config.start_from)
         data = read_data(config, root)
         self.held = data.held
         out.mkdir(parents=True, exist_ok=True)
-        torch.manual_seed(config.seed)
         self.data = Clips(data.videos, data.stills, config.clips, config.seed, config.iterations * config.batch)
-        self.network = XMemNetwork(CONFIGS[config.network])
-        self.network.apply(_initialise)
-        if config.start_from:
-            self._start_from(config.start_from)
-        if self.world > 1 and device == 'cuda' and self.network.config.train_norm:
+        if self.world > 1 and self.device.type == 'cuda' and self.network.config.train_norm:
             self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
         self.network = self.network.to(self.device).to(memory_format=torch.channels_last)
         self.loss: nn.Module = ClipLoss(self.network, config)
@@ -98,9 +112,33 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == 'float16')
         self.iteration = 0
         self.best = -1.0
-        self.checkpoint = out / 'last.pt'
-        if self.checkpoint.exists():
-            self._load()
+        self.skipped = 0  # steps in a row whose gradient was not finite
+        if saved is not None:
+            self._load(saved)
+
+    def _saved_run(self) -> dict[str, Any] | None:
+        """What `last.pt` holds; raises `ParameterError` where it is of a run with other settings."""
+        saved = _read(self.checkpoint, 'remove it to begin anew') if self.checkpoint.exists() else None
+        at = -1 if saved is None else int(saved.get('iteration', -1))
+        if self.world > 1:
+            everyone: list[Any] = [None] * self.world
+            dist.all_gather_object(everyone, at)
+            if len(set(everyone)) > 1:
+                raise ParameterError(
+                    f'{self.checkpoint}: not the same for every process; --out must be a shared folder'
+                )
+        if saved is None:
+            return None
+        if 'config' not in saved:
+            raise ParameterError(f'{self.checkpoint}: not of this version; choose another --out')
+        earlier, now = saved['config'], json.loads(json.dumps(dataclasses.asdict(self.config)))
+        changed = [key for key in now if key not in MAY_CHANGE and earlier.get(key) != now[key]]
+        if changed:
+            raise ParameterError(
+                f'{self.checkpoint}: of a run with other settings ({", ".join(changed)} differ); choose another --out, '
+                'or remove that folder to begin anew'
+            )
+        return saved
 
     def _start_from(self, name: str) -> None:
         state = _starting_weights(name)
@@ -143,8 +181,15 @@ class Trainer:
         begin = self.iteration * c.batch + self.rank * share
         rest = [i + k for i in range(begin, len(self.data), c.batch) for k in range(share)]
         loader = DataLoader(
-            Subset(self.data, rest), share, num_workers=c.workers, persistent_workers=c.workers > 0, drop_last=True
+            Subset(self.data, rest),
+            share,
+            num_workers=c.workers,
+            persistent_workers=c.workers > 0,
+            drop_last=True,
+            worker_init_fn=_single_threaded,
         )
+        if not rest and self.rank == 0:
+            print(f'{self.checkpoint}: finished already, at iteration {self.iteration}')
         self.network.train()
         started = time.monotonic()
         with (
@@ -173,15 +218,29 @@ class Trainer:
         network.load_state_dict(self.average.module.state_dict())
         return network.eval()
 
+    def best_network(self) -> XMemNetwork:
+        """What did best on what is held back; where nothing is, the average at the end."""
+        path = self.out / 'best.pt'
+        if not self.held or not path.exists():
+            return self.averaged_network()
+        network = XMemNetwork(self.network.config)
+        network.load_state_dict(_read(path, 'remove it')['ema'])
+        return network.eval()
+
     def starting_validation(self) -> dict[str, float]:
         """The same of the weights that the run started from."""
         network = XMemNetwork(self.network.config)
         network.load_state_dict(_starting_weights(self.config.start_from))
         return validate(network, self.held, self.device)
 
-    def validation(self) -> dict[str, float]:
-        """Mean IoU of the averaged weights on each video that is held back."""
-        return validate(self.averaged_network(), self.held, self.device)
+    def validation(self, network: XMemNetwork | None = None) -> dict[str, float]:
+        """Mean IoU of a network, or of the averaged weights, on each video that is held back."""
+        return validate(network or self.averaged_network(), self.held, self.device)
+
+    def close(self) -> None:
+        """Part from the other processes."""
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
     def _step(self, images: Tensor, labels: Tensor, valid: Tensor) -> tuple[dict[str, float], tuple[Tensor, ...]]:
         c, labels = self.config, labels.long()
@@ -194,10 +253,16 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(cross + dice).backward()
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), c.gradient_clip)
-        if torch.isfinite(norm):
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), c.gradient_clip or float('inf'))
+        self.skipped = 0 if torch.isfinite(norm) else self.skipped + 1
+        if not self.skipped:
             self.scaler.step(self.optimizer)
             self.average.update_parameters(self.network)
+        elif self.skipped >= MOST_SKIPPED:
+            raise TrainingError(
+                f'iteration {self.iteration}: {self.skipped} steps in a row had no finite gradient; '
+                'lower learning_rate, set gradient_clip, or train in float32'
+            )
         self.scaler.update()
         losses = torch.stack([cross.detach(), dice.detach()])
         if self.world > 1:
@@ -209,10 +274,10 @@ class Trainer:
     def _validate(self, curves: Curves) -> None:
         if self.rank == 0:
             scores = self.validation()
-            mean = float(np.nanmean(list(scores.values())))
-            curves.scores(self.iteration, scores, mean)
-            if mean > self.best:
-                self.best = mean
+            score = mean(scores)
+            curves.scores(self.iteration, scores, score)
+            if score > self.best:
+                self.best = score
                 _write({'iteration': self.iteration, 'ema': self.average.module.state_dict()}, self.out / 'best.pt')
         if self.world > 1:
             dist.barrier()
@@ -221,6 +286,7 @@ class Trainer:
         if self.rank:
             return
         state = {
+            'config': json.loads(json.dumps(dataclasses.asdict(self.config))),
             'iteration': self.iteration,
             'best': self.best,
             'model': self.network.state_dict(),
@@ -231,8 +297,7 @@ class Trainer:
         }
         _write(state, self.checkpoint)
 
-    def _load(self) -> None:
-        state = _read(self.checkpoint)
+    def _load(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state['model'])
         self.average.module.load_state_dict(state['ema'])
         self.average.n_averaged = state['averaged'].to(self.device)
@@ -241,16 +306,28 @@ class Trainer:
         self.iteration, self.best = state['iteration'], state['best']
 
 
-def _join_processes(device: str) -> tuple[int, int]:
+def _device_of(device: str) -> torch.device:
+    """Of this process; under torchrun each has a GPU of its own."""
+    if device.startswith('cuda') and int(os.environ.get('WORLD_SIZE', '1')) > 1:
+        return torch.device('cuda', int(os.environ['LOCAL_RANK']))
+    return torch.device(device)
+
+
+def _join_processes(device: torch.device) -> tuple[int, int]:
     """Rank and number of processes; under torchrun they find one another here."""
     world = int(os.environ.get('WORLD_SIZE', '1'))
     if world == 1:
         return 0, 1
     if not dist.is_initialized():
-        if device == 'cuda':
-            torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
-        dist.init_process_group('nccl' if device == 'cuda' else 'gloo')
+        if device.type == 'cuda':
+            torch.cuda.set_device(device)
+        # one process scores what is held back while the others wait
+        dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo', timeout=timedelta(hours=3))
     return dist.get_rank(), world
+
+
+def _single_threaded(_: int) -> None:
+    cv2.setNumThreads(0)  # workers are processes already
 
 
 def _write(state: dict[str, Any], path: Path) -> None:
@@ -263,20 +340,15 @@ def _write(state: dict[str, Any], path: Path) -> None:
     partial.replace(path)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, remedy: str) -> dict[str, Any]:
     try:
         return torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:  # torch raises what the damaged part of the file happens to raise
-        raise WeightsError(f'{path}: not readable as a checkpoint ({error}); remove it to begin anew') from error
+        raise WeightsError(f'{path}: not readable as a checkpoint ({error}); {remedy}') from error
 
 
 def _starting_weights(name: str) -> dict[str, Tensor]:
     """The averaged weights of a run's checkpoint, or the weights of a name or file."""
-    path = Path(name)
-    if path.suffix == '.pt' and path.is_file():
-        saved = _read(path)
-        if 'ema' in saved:
-            return saved['ema']
     return load_network(find_weights(name)).state_dict()
 
 

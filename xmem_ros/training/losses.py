@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def hardest_share(iteration: int, start: int, end: int, final: float) -> float:
+def hardest_share(iteration: int, start: float, end: float, final: float) -> float:
     """Share of pixels that count, falling linearly from 1 at `start` to `final` at `end`."""
     progress = min(max((iteration - start) / max(end - start, 1), 0.0), 1.0)
     return 1 - progress * (1 - final)
@@ -23,13 +23,14 @@ def bootstrapped_cross_entropy(logits: Tensor, labels: Tensor, share: float) -> 
     return loss.topk(max(int(share * loss.shape[1]), 1), dim=1, sorted=False).values.mean()
 
 
-def dice_loss(prob: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
+def dice_loss(prob: Tensor, labels: Tensor, valid: Tensor, objects: Tensor | None = None) -> Tensor:
     """1 − soft dice, averaged over the objects that are there.
 
-    prob: B×O×H×W, labels: B×H×W int64 (object o is o+1), valid: B×O bool.
+    prob: B×O×H×W, labels: B×H×W int64 (object o is o+1), valid: B×O bool; objects: how many to divide by, where it is
+    not those of `valid`.
     """
     slots = torch.arange(1, prob.shape[1] + 1, device=prob.device).view(1, -1, 1, 1)
     truth = (labels.unsqueeze(1) == slots).flatten(2).float()
     prob = prob.flatten(2)
     dice = (2 * (prob * truth).sum(2) + 1) / (prob.sum(2) + truth.sum(2) + 1)
-    return ((1 - dice) * valid).sum() / valid.sum().clamp_min(1)
+    return ((1 - dice) * valid).sum() / (valid.sum().clamp_min(1) if objects is None else objects)

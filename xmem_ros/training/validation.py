@@ -40,11 +40,16 @@ def validate(network: XMemNetwork, held: list[Footage], device: torch.device) ->
     return {footage.name: follow(network, footage, device) for footage in held}
 
 
+def mean(scores: dict[str, float]) -> float:
+    """Of the videos that could be scored."""
+    return float(np.nanmean(list(scores.values())))
+
+
 def before_after(before: dict[str, float], after: dict[str, float]) -> str:
     """A table of two validations."""
     width = max(len('held back'), *(len(name) for name in before))
     lines = [f'{"held back":{width}}  {"before":>7}  {"after":>7}   (mean IoU, percent)']
-    rows = [*before.items(), ('mean', float(np.nanmean(list(before.values()))))]
-    later = after | {'mean': float(np.nanmean(list(after.values())))}
+    rows = [*before.items(), ('mean', mean(before))]
+    later = after | {'mean': mean(after)}
     lines += [f'{name:{width}}  {100 * value:7.1f}  {100 * later[name]:7.1f}' for name, value in rows]
     return '\n'.join(lines)
