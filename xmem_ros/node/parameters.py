@@ -99,7 +99,9 @@ class MemoryParameters:
 class Parameters:
     """Every parameter with its value."""
 
-    weights: str = _is('compact', 'Name of weights (compact, xmem) or the path of a .safetensors or .pth file.')
+    weights: str = _is(
+        'compact', 'Name of weights (compact, compact-permissive, xmem) or the path of a .safetensors or .pth file.'
+    )
     device: str = _is('auto', 'Where the network runs: auto (CUDA where there is one), cpu, cuda or cuda:N.')
     size: int = _is(
         -1,
