@@ -14,6 +14,7 @@ class OfficialWeights:
     """One released file."""
 
     file: str
+    megabytes: int  # as its entries need
     what: str
 
     @property
@@ -23,10 +24,10 @@ class OfficialWeights:
 
 
 OFFICIAL = {
-    'xmem': OfficialWeights('XMem.pth', 'static images, DAVIS and YouTube-VOS; the usual one'),
-    'xmem-s012': OfficialWeights('XMem-s012.pth', 'BL30K too'),
-    'xmem-s2': OfficialWeights('XMem-s2.pth', 'DAVIS and YouTube-VOS alone'),
-    'xmem-no-sensory': OfficialWeights('XMem-no-sensory.pth', 'without sensory memory'),
+    'xmem': OfficialWeights('XMem.pth', 249, 'static images, DAVIS and YouTube-VOS; the usual one'),
+    'xmem-s012': OfficialWeights('XMem-s012.pth', 249, 'BL30K too'),
+    'xmem-s2': OfficialWeights('XMem-s2.pth', 249, 'DAVIS and YouTube-VOS alone'),
+    'xmem-no-sensory': OfficialWeights('XMem-no-sensory.pth', 239, 'without sensory memory'),
 }
 
 
