@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The authors' evaluation beside ours on whole sequences of DAVIS 2016: how many pixels of the masks differ.
 
-    python benchmarks/reference_evaluation.py --reference DIR --data DAVIS_VAL --out DIR [--sequences NAME …] [--json FILE]
+    python benchmarks/reference_evaluation.py --reference DIR --data DAVIS_VAL --out DIR [--sequences NAME …] [--json F]
 
 DIR is a checkout of hkchengrex/XMem, which stays as it is; what it needs to run without CUDA, hickle and progressbar is
 put in its place from outside. DAVIS_VAL holds JPEGImages/SEQ and Annotations/SEQ at 854×480. Weights are generated, the
@@ -225,13 +225,18 @@ def main() -> int:
         torch.save(generated_network(SEED).state_dict(), weights)
     reference, mine = args.out / 'reference', args.out / 'ours'
     reference.mkdir(exist_ok=True)
-    seconds = {'ours_s': ours(davis, weights, mine), 'reference_s': theirs(args.reference.resolve(), davis, weights, reference)}
+    seconds = {
+        'ours_s': ours(davis, weights, mine),
+        'reference_s': theirs(args.reference.resolve(), davis, weights, reference),
+    }
     masks = {
         'plain': compare_masks(mine / '480p', reference / '480p' / 'Annotations', names),
         'flip': compare_masks(mine / '480p_flip', reference / '480p_flip' / 'Annotations', names),
         'two_scales': compare_masks(mine / 'merged', reference / 'merged', names),
     }
-    scores = {f'{size}p': compare_scores(mine / 'scores' / f'{size}p', reference / f'{size}p', names) for size in SCALES}
+    scores = {
+        f'{size}p': compare_scores(mine / 'scores' / f'{size}p', reference / f'{size}p', names) for size in SCALES
+    }
     figures = {'sequences': names, 'masks': masks, 'scores': scores, **seconds, 'threads': torch.get_num_threads()}
     for name, row in masks.items():
         print(
@@ -240,7 +245,8 @@ def main() -> int:
         )
     for name, row in scores.items():
         print(
-            f'8-bit probabilities at {name}: {row["differing_percent"]:.4f} % differ, by {row["largest_difference"]} at most'
+            f'8-bit probabilities at {name}: {row["differing_percent"]:.4f} % differ, '
+            f'by {row["largest_difference"]} at most'
         )
     if args.json:
         args.json.write_text(json.dumps(figures, indent=2) + '\n')

@@ -47,7 +47,9 @@ def five(numbers: range) -> list[str]:
     return [f'{number:05d}' for number in numbers]
 
 
-def davis(root: Path, *, binary: bool = False, split: str = 'val', large: bool = True, names: tuple[str, ...] = ('a',)) -> Path:
+def davis(
+    root: Path, *, binary: bool = False, split: str = 'val', large: bool = True, names: tuple[str, ...] = ('a',)
+) -> Path:
     """DAVIS 2017 (trainval or test-dev) or, binary, 2016; returns the root of the part."""
     part = root if binary else root / {'val': 'trainval', 'test-dev': 'test-dev'}[split]
     for resolution, scale in (('480p', 1), ('1080p' if binary else 'Full-Resolution', 2)):
@@ -76,7 +78,7 @@ LATE = 5  # number of the frame at which the second object of YouTube-VOS and LV
 
 
 def youtube(root: Path, name: str = 'v1') -> None:
-    """YouTube-VOS: one frame before the first mask, object 1 from frame 0 on, object 2 from LATE on; every fifth asked for."""
+    """YouTube-VOS: a frame before the first mask, object 1, object 2 from LATE on; every fifth frame is asked for."""
     pairs = clip()
     frames = [pairs[0][0], *(frame for frame, _ in pairs)]
     stems = five(range(len(frames)))  # the first mask lies at 00001

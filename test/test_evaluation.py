@@ -130,7 +130,9 @@ def weights(tmp_path_factory):
 
 
 def run(root, weights, output, size=64, **options):
-    return evaluate('generic', root, weights=str(weights), size=size, device='cpu', output=output, progress=False, **options)
+    return evaluate(
+        'generic', root, weights=str(weights), size=size, device='cpu', output=output, progress=False, **options
+    )
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,9 @@ def test_davis_2017_test_dev_is_zipped_for_its_server_and_not_scored(tmp_path, w
         assert archive.namelist() == [f'a/{stem}.png' for stem in five(range(LENGTH))]
 
 
-@pytest.mark.parametrize(('size', 'folder'), [(480, '480p'), (600, 'Full-Resolution'), (720, 'Full-Resolution'), (0, 'Full-Resolution')])
+@pytest.mark.parametrize(
+    ('size', 'folder'), [(480, '480p'), (600, 'Full-Resolution'), (720, 'Full-Resolution'), (0, 'Full-Resolution')]
+)
 def test_davis_reads_full_resolution_at_other_sizes_than_480(tmp_path, size, folder):
     davis(tmp_path)
     (sequence,) = read_dataset('davis2017', tmp_path, ReadOptions(size=size))

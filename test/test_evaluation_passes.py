@@ -87,7 +87,9 @@ def test_images_are_what_normalising_and_then_scaling_without_antialiasing_gives
     assert published.shape == (3, height, width)
     # float32 carries 24 bits; values are below 3
     torch.testing.assert_close(ours[:, top : top + height, left : left + width], published, rtol=0, atol=3e-6)
-    smooth = Resize(48, InterpolationMode.BILINEAR, antialias=True)(published.new_tensor(np.array(image)).permute(2, 0, 1))
+    smooth = Resize(48, InterpolationMode.BILINEAR, antialias=True)(
+        published.new_tensor(np.array(image)).permute(2, 0, 1)
+    )
     assert (smooth / 255 - 0.45).abs().max() > 0  # antialiasing is another image, so that the above can fail
     assert not torch.allclose(smooth[0] / 255, published[0] * 0.229 + 0.485, atol=1e-2)
 
@@ -177,7 +179,10 @@ def test_the_options_of_memory_reach_the_tracker(tmp_path):
 
 
 def test_memory_is_the_published_one_unless_the_nodes_is_asked_for(tmp_path):
-    config = {m: Settings(dataset='generic', root=tmp_path, memory=m).tracker_config(Run(480, False), 1).memory for m in ('published', 'default')}
+    config = {
+        m: Settings(dataset='generic', root=tmp_path, memory=m).tracker_config(Run(480, False), 1).memory
+        for m in ('published', 'default')
+    }
     assert (config['published'].usage, config['published'].quotas, config['published'].guard) == ('all', False, False)
     assert config['default'] == MemoryConfig()
 
@@ -245,7 +250,9 @@ def test_two_processes_share_the_sequences_and_score_them_as_one_does(tmp_path, 
     )
     torchrun = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2']
     arguments = command(tmp_path, weights, tmp_path / 'two', '--json', tmp_path / 'two.json')
-    done = subprocess.run([*torchrun, *arguments], env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        [*torchrun, *arguments], env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stderr
     both = json.loads((tmp_path / 'two.json').read_text())
     assert both['processes'] == 2
@@ -254,7 +261,10 @@ def test_two_processes_share_the_sequences_and_score_them_as_one_does(tmp_path, 
     }
     assert both['J&F'] == single['J&F']
     shares = [
-        [json.loads(line)['sequence'] for line in (tmp_path / 'two' / f'finished.{rank}.jsonl').read_text().splitlines()]
+        [
+            json.loads(line)['sequence']
+            for line in (tmp_path / 'two' / f'finished.{rank}.jsonl').read_text().splitlines()
+        ]
         for rank in (0, 1)
     ]
     assert shares == [['long'], ['other', 'short']]

@@ -56,7 +56,7 @@ def examine() -> Iterator[Finding]:
 
 
 def _python() -> Iterator[Finding]:
-    supported = (3, 10) <= sys.version_info[:2]
+    supported = sys.version_info[:2] >= (3, 10)
     yield Finding(
         OK if supported else WRONG,
         'Python',
@@ -75,7 +75,9 @@ def _packages() -> Iterator[Finding]:
 def _torch() -> Iterator[Finding]:
     problem = _problem('torch')
     if problem:
-        yield Finding(WRONG, 'torch', problem, 'pip install torch torchvision; on a Jetson from NVIDIA for your JetPack')
+        yield Finding(
+            WRONG, 'torch', problem, 'pip install torch torchvision; on a Jetson from NVIDIA for your JetPack'
+        )
         return
     import torch
 
@@ -177,10 +179,15 @@ def _ros() -> Iterator[Finding]:
     """In processes of their own: some wheels of rclpy start their process anew."""
     if _run_python('import rclpy') is not None:
         yield Finding(
-            ABSENT, 'ROS 2', 'rclpy cannot be imported; the library and the command line need no ROS', 'source its setup.bash'
+            ABSENT,
+            'ROS 2',
+            'rclpy cannot be imported; the library and the command line need no ROS',
+            'source its setup.bash',
         )
         return
-    problem = _run_python('from xmem_ros.msg import TrackedObject; from xmem_ros.srv import SeedObjects; TrackedObject()')
+    problem = _run_python(
+        'from xmem_ros.msg import TrackedObject; from xmem_ros.srv import SeedObjects; TrackedObject()'
+    )
     if problem is None:
         distribution = _run_python('import os, sys; sys.exit(os.environ.get("ROS_DISTRO", "unknown distribution"))')
         yield Finding(OK, 'ROS 2', f'{distribution}; the messages are built')

@@ -63,7 +63,7 @@ def download(url: str, part: Path, *, size: int | None = None, progress: bool = 
 def _attempt(url: str, part: Path, size: int | None, bar: tqdm[object]) -> int:
     """One connection: fetch from where `part` ends; returns the size of the whole file."""
     begin, version = _length(part), part.with_name(f'{part.name}.etag')
-    request = urllib.request.Request(url)  # noqa: S310
+    request = urllib.request.Request(url)
     if begin:
         request.add_header('Range', f'bytes={begin}-')
         if version.is_file():
@@ -72,8 +72,8 @@ def _attempt(url: str, part: Path, size: int | None, bar: tqdm[object]) -> int:
         response = urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE and begin:
-            total = re.fullmatch(r'bytes \*/(\d+)', error.headers.get('Content-Range', ''))
-            if total and int(total[1]) == begin and size in (None, begin):
+            whole = re.fullmatch(r'bytes \*/(\d+)', error.headers.get('Content-Range', ''))
+            if whole and int(whole[1]) == begin and size in (None, begin):
                 return begin
             _forget(part, version)
             raise _IncompleteError('what had been fetched belongs to another file; it is fetched anew') from error
@@ -98,7 +98,9 @@ def _attempt(url: str, part: Path, size: int | None, bar: tqdm[object]) -> int:
         except _BROKEN:
             raise
         except OSError as error:
-            raise OutputError(f'{part}: cannot be written ({error.strerror or error}); make room and try again') from error
+            raise OutputError(
+                f'{part}: cannot be written ({error.strerror or error}); make room and try again'
+            ) from error
     got = _length(part)
     if total is not None and got < total:
         raise _IncompleteError(f'the connection ended after {got} of {total} bytes')

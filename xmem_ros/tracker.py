@@ -39,7 +39,9 @@ from xmem_ros.tracker_config import AUTO_SIZE, PRECISIONS, TrackerConfig, pick_d
 class StepResult:
     """What one frame shows."""
 
-    labels: np.ndarray  # H×W uint8, 0 = background, else TrackedObject.label; of the frame's size, or what was asked for
+    labels: (
+        np.ndarray
+    )  # H×W uint8, 0 = background, else TrackedObject.label; of the frame's size, or what was asked for
     objects: list[TrackedObject]  # in order of id
     ids: list[int]  # of the seeds given with this step, in their order
     timings_ms: dict[str, float]  # stage → milliseconds
@@ -91,8 +93,8 @@ class Tracker:
         """Track one frame; objects given in `seeds` begin, or are corrected, with it.
 
         frame: H×W×3 uint8 RGB. time: s, of the frame, for LOST; without it frames count as 1/30 s. last: no frame
-        follows, so that none is memorised. output_size: H, W of the result, if not the frame's. Raises `FrameError`, `SeedError`, `UnknownObjectError`, and then nothing
-        has changed.
+        follows, so that none is memorised. output_size: H, W of the result, if not the frame's.
+        Raises `FrameError`, `SeedError`, `UnknownObjectError`, and then nothing has changed.
         """
         masks = check_seeds(seeds, self._check_frame(frame).image_size, self._table)
         result = self._shedding.run(

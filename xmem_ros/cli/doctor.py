@@ -13,8 +13,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         'doctor',
         help='what this installation has, what is wrong, what to do',
-        description='Look at torch, CUDA, ROS, weights and optional packages. Exit code: 0 where nothing is wrong, else '
-        f'{SOMETHING_WRONG}. What is only absent (-) is not wrong.',
+        description='Look at torch, CUDA, ROS, weights and optional packages. Exit code: 0 where nothing is wrong, '
+        f'else {SOMETHING_WRONG}. What is only absent (-) is not wrong.',
     )
     parser.set_defaults(run=run)
 

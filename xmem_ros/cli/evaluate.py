@@ -126,7 +126,9 @@ def _add_protocol_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--long-term-elements', type=int, default=10_000, metavar='N', help='(default: %(default)s)')
     parser.add_argument('--prototypes', type=int, default=128, metavar='N', help='(default: %(default)s)')
     parser.add_argument('--top-k', type=int, default=30, metavar='N', help='(default: %(default)s)')
-    parser.add_argument('--save-all', action='store_true', help='write the mask of every frame (youtube, longvideo, lvos)')
+    parser.add_argument(
+        '--save-all', action='store_true', help='write the mask of every frame (youtube, longvideo, lvos)'
+    )
     parser.add_argument('--sparse', action='store_true', help='youtube: track the annotated frames alone')
     parser.add_argument(
         '--ignore-void',

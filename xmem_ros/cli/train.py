@@ -29,7 +29,9 @@ def add_parser(commands: 'argparse._SubParsersAction[argparse.ArgumentParser]') 
     parser.add_argument('--iterations', type=int, help='override the number of iterations')
     parser.add_argument('--start-from', help="override the file's start_from: a checkpoint to begin with")
     parser.add_argument('--export', type=Path, help='when done, write the weights to this .safetensors file')
-    parser.add_argument('--dry-run', action='store_true', help='only check that the command and its file are well-formed')
+    parser.add_argument(
+        '--dry-run', action='store_true', help='only check that the command and its file are well-formed'
+    )
     parser.set_defaults(run=run)
 
 

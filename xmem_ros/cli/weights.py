@@ -20,13 +20,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     fetching = actions.add_parser(
         'fetch',
         help="fetch official weights into the user's cache",
-        description="Fetch released files of XMem's authors into the user's cache. A fetch that broke off goes on where it "
-        'stopped. Size and checksum are pinned in weights.lock.json there. $XMEM_ROS_WEIGHTS_URL names a folder to fetch '
-        'from instead of the release page.',
+        description="Fetch released files of XMem's authors into the user's cache. A fetch that broke off goes on "
+        'where it stopped. Size and checksum are pinned in weights.lock.json there. $XMEM_ROS_WEIGHTS_URL names a '
+        'folder to fetch from instead of the release page.',
     )
-    fetching.add_argument(
-        'names', nargs='+', metavar='NAME', help='xmem, xmem-s012, xmem-s2, xmem-no-sensory, or all'
-    )
+    fetching.add_argument('names', nargs='+', metavar='NAME', help='xmem, xmem-s012, xmem-s2, xmem-no-sensory, or all')
     fetching.set_defaults(run=run_fetch)
 
 

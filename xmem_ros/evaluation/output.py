@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """The output folder: masks in the layout that servers and tools expect, what made them, and a zip to upload.
 
-    OUTPUT/SEQ/STEM.png                 or OUTPUT/Annotations/SEQ/STEM.png, as the data set's server wants it
-    OUTPUT/settings.json                what made the masks
-    OUTPUT/finished.N.jsonl             a line for each sequence that process N finished: its frames and seconds
-    OUTPUT/DATASET-SPLIT.zip            where a server scores
+OUTPUT/SEQ/STEM.png                 or OUTPUT/Annotations/SEQ/STEM.png, as the data set's server wants it
+OUTPUT/settings.json                what made the masks
+OUTPUT/finished.N.jsonl             a line for each sequence that process N finished: its frames and seconds
+OUTPUT/DATASET-SPLIT.zip            where a server scores
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def named_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OutputError(
-            f'{path}: cannot be written ({error.strerror or error}); make room or choose another output folder, and give '
-            'the same command again: sequences that are finished are kept'
+            f'{path}: cannot be written ({error.strerror or error}); make room or choose another output folder, and '
+            'give the same command again: sequences that are finished are kept'
         ) from error
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Probabilities of several passes over a sequence, kept on disk as eight bits, and their merge.
 
-As published: each pass stores its probabilities at the size of the masks that are written, truncated to 8 bits; the merge
-adds them and takes the largest.
+As published: each pass stores its probabilities at the size of the masks that are written, truncated to 8 bits; the
+merge adds them and takes the largest.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ def read(path: Path) -> tuple[np.ndarray, list[int]]:
             stacked = np.array(image)
         return stacked.reshape(len(values), -1, stacked.shape[1]), values
     except Exception as error:  # whatever Pillow raises for a damaged file
-        raise OutputError(f'{path}: not readable as probabilities ({error}); remove its folder and run again') from error
+        raise OutputError(
+            f'{path}: not readable as probabilities ({error}); remove its folder and run again'
+        ) from error
 
 
 def merge(passes: Iterable[tuple[np.ndarray, list[int]]]) -> np.ndarray:

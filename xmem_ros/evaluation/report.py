@@ -54,9 +54,10 @@ def write_report(path: Path, settings: Settings, output: Path, result: Mapping[s
         for name in worst(result)
     ]
     template = (Path(__file__).parent / 'report.html.j2').read_text()
+    title = settings.about.title + (f' {settings.split}' if settings.dataset != 'generic' else '')
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template)
     scored = result['J&F'] is not None
-    write_text(path, page.render(result=result, shown=shown, scored=scored, title=settings.about.title))
+    write_text(path, page.render(result=result, shown=shown, scored=scored, title=title))
 
 
 def worst(result: Mapping[str, Any]) -> list[str]:

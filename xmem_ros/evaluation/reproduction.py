@@ -15,24 +15,13 @@ from xmem_ros.errors import ParameterError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-INTRODUCTION = """\
-# Reproduction
-
-Every figure that the paper or its authors' list gives, the command that makes it here, and what came out. This page is made by
-
-```sh
-xmem-ros evaluate --reproduction-table --results docs/results > docs/reproduction.md
-```
-
-from the JSON files that the commands write. `DATA` is a folder with the data sets as their authors lay them out
-([evaluation.md](evaluation.md)); official weights come by `xmem-ros weights fetch all`. What a server scores comes back as figures: put
-them into the row's JSON file as `"server": {"J&F": 85.7}`, and they appear here. Multi-scale is, as in the authors' example, 720p plain and
-mirrored with a memory frame every 3 frames; that it was the same for YouTube-VOS is assumed.
-
-The official weights, and most of the data sets, could not be had where this was made, so no row of the paper was run. What was done instead,
-with generated weights of the full size or by hand, is under *how near we come*, explained [at the end](#evidence).
-"""
-NOT_MEASURED = 'not measured'
+# what a row's evidence is called in the table
+PASSES = {'plain': 'masks', 'flip': 'mirrored', 'two_scales': 'other and merged sizes'}
+OTHERS = {
+    'objects': "several objects: the authors' probabilities",
+    'late': 'later objects and sparse output: tests',
+    'speed': 'same clock, another machine',
+}
 
 
 @dataclass(frozen=True)
@@ -98,36 +87,42 @@ def table(results: Path) -> str:
     """The page, from the results that a folder holds.
 
     Raises:
-        ParameterError: the folder is not there, or a result cannot be read.
+        ParameterError: the folder is not there, a result cannot be read, or jinja2 is not installed.
     """
+    try:
+        from jinja2 import Environment
+    except ImportError as error:
+        raise ParameterError('the table needs jinja2: pip install jinja2') from error
     if not results.is_dir():
         raise ParameterError(f'{results}: no such folder; --results names the one with the JSON results')
-    everything = rows()
-    lines = [INTRODUCTION]
-    for section in dict.fromkeys(row.section for row in everything):
-        lines += _section(section, [row for row in everything if row.section == section], results)
-    lines += _evidence(results)
-    return '\n'.join(lines) + '\n'
+    reference, speed = _read(results / 'reference_evaluation.json'), _read(results / 'speed.json') or {}
+    sections: dict[str, dict[str, Any]] = {}
+    for row in rows():
+        measure = 'frames a second' if row.measure == 'fps' else row.measure
+        section = sections.setdefault(row.section, {'title': row.section, 'measure': measure, 'rows': []})
+        told = [command for other in section['rows'] for command in other['commands']]
+        section['rows'].append(
+            {
+                'what': row.what,
+                'note': row.note,
+                'published': '–' if row.published is None else f'{row.published:.1f}',
+                'ours': _ours(row, _read(results / f'{row.id}.json')),
+                'nearness': _nearness(row, (reference or {}).get('masks', {})),
+                'commands': [command for command in row.commands if command not in told],
+            }
+        )
+    template = (Path(__file__).parent / 'reproduction.md.j2').read_text(encoding='utf-8')
+    page = Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True).from_string(template)
+    return page.render(
+        sections=list(sections.values()),
+        reference=reference,
+        scores=_read(results / 'davis2017_evaluation.json'),
+        speed=[{**row, 'weights': speed.get('weights')} for row in speed.get('speed', [])],
+    )
 
 
-def _section(title: str, own: list[Row], results: Path) -> list[str]:
-    measure = 'frames a second' if own[0].measure == 'fps' else own[0].measure
-    lines = [f'## {title}', '', f'| {measure} of | published | ours | how near we come |', '| --- | --- | --- | --- |']
-    for row in own:
-        published = '–' if row.published is None else f'{row.published:.1f}'
-        note = f' ({row.note})' if row.note else ''
-        lines.append(f'| {row.what}{note} | {published} | {_ours(row, results)} | {_nearness(row, results)} |')
-    lines += ['', '```sh']
-    seen: set[str] = set()
-    for row in own:
-        lines.append(f'# {row.what}')
-        lines += [command for command in row.commands if command not in seen]
-        seen.update(row.commands)
-    return [*lines, '```', '']
-
-
-def _ours(row: Row, results: Path) -> str:
-    result = _read(results / f'{row.id}.json')
+def _ours(row: Row, result: Mapping[str, Any] | None) -> str:
+    """What a row's result says, or what it needs."""
     if result is None:
         return f'not run: needs {row.needs}' + (', and its server' if row.server else '')
     figure = result.get(row.measure)
@@ -136,71 +131,20 @@ def _ours(row: Row, results: Path) -> str:
     if figure is None:
         return 'masks made; its server has not said yet'
     if row.measure == 'fps':
-        return f'{figure:.1f} ({result["speed"][0]["device_name"]})'
+        return f'**{figure:.1f}** ({result["speed"][0]["device_name"]})'
     return f'**{figure:.1f}**' + (f' (J {result["J"]:.1f}, F {result["F"]:.1f})' if result.get('J') is not None else '')
 
 
-def _nearness(row: Row, results: Path) -> str:
-    masks = (_read(results / 'reference_evaluation.json') or {}).get('masks', {})
-    said = {
-        'objects': 'several objects by [cases of the authors\' probabilities](#evidence)',
-        'late': 'later objects and the sparse output by [tests](#evidence)',
-        'speed': 'same clock, [other machine](#evidence)',
-    }
-    names = {'plain': 'masks', 'flip': 'mirrored', 'two_scales': 'other and merged sizes'}
+def _nearness(row: Row, masks: Mapping[str, Mapping[str, float]]) -> str:
+    """What is known of how near we come; masks: kind of pass → shares of pixels that differ from the reference's."""
     parts = []
     for kind in row.evidence:
-        if kind in names:
-            share = f'{masks[kind]["differing_percent"]:.4f} % of pixels differ' if kind in masks else NOT_MEASURED
-            parts.append(f'{names[kind]}: {share}')
+        if kind in PASSES:
+            share = f'{masks[kind]["differing_percent"]:.4f} % of pixels differ' if kind in masks else 'not measured'
+            parts.append(f'{PASSES[kind]}: {share}')
         else:
-            parts.append(said[kind])
+            parts.append(OTHERS[kind])
     return '; '.join(parts) or '–'
-
-
-def _evidence(results: Path) -> list[str]:
-    """What was done without the official weights."""
-    lines = ['## Evidence', '']
-    figures = _read(results / 'reference_evaluation.json')
-    if figures:
-        masks, scores = figures['masks'], figures['scores']
-        shares = '; '.join(
-            f'{name.replace("_", " ")} {row["differing_percent"]:.5f} % ({row["worst_frame_percent"]:.4f} % in the worst frame)'
-            for name, row in masks.items()
-        )
-        bits = '; '.join(
-            f'at {name} {row["differing_percent"]:.3f} % differ, by {row["largest_difference"]} of 255 at most'
-            for name, row in scores.items()
-        )
-        lines += [
-            f'- **Masks.** `eval.py` of the authors and `xmem-ros evaluate`, full size, generated weights, float32, on all '
-            f'{masks["plain"]["frames"]} frames of {" and ".join(figures["sequences"])}; share of pixels of the PNGs that '
-            f'differ: {shares}. 8-bit probabilities that are merged: {bits}. `python benchmarks/reference_evaluation.py`.',
-        ]
-    figures = _read(results / 'davis2017_evaluation.json')
-    if figures:
-        lines += [
-            f'- **Scores.** davis2017-evaluation and ours on the same {figures["masks"]} masks of {figures["sequences"]} '
-            f'sequences with {figures["objects"]} objects, empty masks and missing objects among them: J and F of every object '
-            f'differ by at most {figures["largest_difference"]:.1e} on the scale 0–1. `python benchmarks/score_comparison.py`.',
-        ]
-    lines += [
-        '- **Several objects** of the first frame, consolidation and eviction: probabilities of the authors\' code, '
-        '`python test/parity.py test/data/rendered.npz`.',
-        '- **Later objects, sparse output, the layouts**: `test/test_evaluation_layouts.py` builds each published layout and tries '
-        'every rule of its protocol. Where objects begin later, the authors\' code misaligns its memory once it consolidates; ours '
-        'does not, so there the masks cannot be the same.',
-        '- **Speed**: the clock of `--fps` starts and ends where the authors\' does; figures are comparable on the same GPU only.',
-    ]
-    figures = _read(results / 'speed.json')
-    if figures:
-        lines += [
-            f'  Measured: {row["fps"]:.2f} frames a second, {row["precision"]}, {row["device_name"]}'
-            + (f', {row["threads"]} threads' if 'threads' in row else '')
-            + f' ({figures["weights"]}, {figures["dataset"]}, {row["frames"]} frames).'
-            for row in figures['speed']
-        ]
-    return lines
 
 
 def _read(path: Path) -> dict[str, Any] | None:

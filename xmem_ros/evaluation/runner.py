@@ -36,8 +36,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Track every sequence of a data set and score the masks.
 
-    Masks are written as palette PNGs with the data set's values, as `output` describes. A sequence's folder appears once
-    it is whole, and is kept by a later run of the same settings. Under torchrun the sequences are shared out.
+    Masks are written as palette PNGs with the data set's values, as `output` describes. A sequence's folder appears
+    once it is whole, and is kept by a later run of the same settings. Under torchrun the sequences are shared out.
 
     Arguments:
         dataset: a name in `DATASETS`.
@@ -48,8 +48,8 @@ def evaluate(
         options: other fields of `Settings`.
 
     Returns:
-        `J`, `F`, `J&F` in percent over all objects (none where only a server has the ground truth), `fps`, the settings,
-        and `sequences`: name → scores and rate of that sequence.
+        `J`, `F`, `J&F` in percent over all objects (none where only a server has the ground truth), `fps`, the
+        settings, and `sequences`: name → scores and rate of that sequence.
 
     Raises:
         XMemError: the data set, the weights, the device or the output folder cannot be used; the text names the file.
@@ -120,9 +120,7 @@ class Evaluation:
     def _score(self, sequence: Sequence) -> dict[str, Any]:
         if not sequence.scored:
             return {'J': None, 'F': None, 'J&F': None, 'frames': 0, 'objects': {}, 'unseeded': []}
-        return score_sequence(
-            sequence, self.output.folder_of(sequence), ignore_void=self.settings.ignore_void
-        )
+        return score_sequence(sequence, self.output.folder_of(sequence), ignore_void=self.settings.ignore_void)
 
     def _track(self, index: int, bar: tqdm[Any]) -> None:
         """All passes over one sequence, into a folder that appears once its masks are all there."""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """J and F of masks against ground truth, in percent, as `vos-benchmark` computes them.
 
-What it does where other tools differ is done here too: every value of the ground truth but 0 is an object, 255 and those
-that no seed shows among them; an object counts from the first scored frame on in which the ground truth or the masks
-show it; values that the ground truth never shows count for nothing.
+What it does where other tools differ is done here too: every value of the ground truth but 0 is an object, 255 and
+those that no seed shows among them; an object counts from the first scored frame on in which the ground truth or the
+masks show it; values that the ground truth never shows count for nothing.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ def score_sequence(sequence: Sequence, folder: Path, *, ignore_void: bool = Fals
         for value, stems in sequence.scored_objects.items():
             pairs = _pairs(sequence, folder, stems, ignore_void)
             alone = (((mask == value).astype(np.uint8), (truth == value).astype(np.uint8)) for mask, truth in pairs)
-            objects.update({value: score for score in score_masks(alone).values()})
+            if score := score_masks(alone):
+                objects[value] = score[1]
     seeded: set[int] = set()
     for seed in sequence.seeds.values():
         seeded |= seed.objects or (set(np.unique(sequence.values(seed.path)).tolist()) - {0})

@@ -30,7 +30,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """`480p`, `full_flip`, …"""
+        """As in `480p` or `full_flip`."""
         return (f'{self.size}p' if self.size else FULL) + ('_flip' if self.flip else '')
 
 
@@ -155,5 +155,6 @@ def check_size_option(size: Size) -> None:
     if size in (AUTO, FULL) or (isinstance(size, int) and LEAST_SIZE <= size <= MOST_SIZE):
         return
     raise ParameterError(
-        f'size {size}; it is a number of pixels from {LEAST_SIZE} to {MOST_SIZE}, full (the frames as they come) or auto'
+        f'size {size}; it is a number of pixels from {LEAST_SIZE} to {MOST_SIZE}, full (the frames as they come) or '
+        'auto'
     )

@@ -61,8 +61,8 @@ def measure(settings: Settings, *, progress: bool = True) -> dict[str, Any]:
     """Track every sequence, in each precision, and time it; nothing is written or scored.
 
     Returns:
-        `fps` of the first precision, and `speed`: for each precision `fps`, `fps_whole_step` (from an image in the host's
-        memory to labels there), frames, seconds, and the machine.
+        `fps` of the first precision, and `speed`: for each precision `fps`, `fps_whole_step` (from an image in the
+        host's memory to labels there), frames, seconds, and the machine.
 
     Raises:
         XMemError: as `evaluate`.
@@ -108,7 +108,7 @@ def speed_table(rows: list[dict[str, Any]]) -> str:
 
 
 def _precisions(settings: Settings, device: torch.device) -> tuple[str, ...]:
-    """The one that was asked for, or float32 and AMP: float16 on CUDA, bfloat16 elsewhere, where float16 is emulated."""
+    """The one that was asked for, or float32 and AMP: float16 on CUDA, elsewhere bfloat16, which is faster there."""
     if settings.precision != 'auto':
         return (settings.precision,)
     return ('float32', 'float16' if device.type == 'cuda' else 'bfloat16')

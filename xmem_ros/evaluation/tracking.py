@@ -69,9 +69,7 @@ def track_sequence(
             if run.flip:
                 values = np.ascontiguousarray(values[:, ::-1])
                 planes = None if planes is None else planes[:, :, ::-1]
-            yield TrackedFrame(
-                followed.name, values, planes, followed.planes, followed.seconds, followed.step_seconds
-            )
+            yield TrackedFrame(followed.name, values, planes, followed.planes, followed.seconds, followed.step_seconds)
     except XMemError as error:
         raise type(error)(f'sequence {sequence.name}: {error}') from error
 

@@ -47,8 +47,8 @@ def find_weights(name: str | Path) -> Path:
             return candidate
     if official:
         raise WeightsError(
-            f'the official weights {official} are not here yet: fetch them with `xmem-ros weights fetch {official}`, or '
-            f'download {file} from {RELEASE} and put it into {user_folder()}'
+            f'the official weights {official} are not here yet: fetch them with `xmem-ros weights fetch {official}`, '
+            f'or download {file} from {RELEASE} and put it into {user_folder()}'
         )
     raise _unknown(str(name))
 

@@ -27,8 +27,8 @@ def fetch(name: str, *, progress: bool = True) -> Path:
     """Bring official weights into the cache, unless they are there; returns the file.
 
     Raises:
-        WeightsError: the name is not known, there is no network (the text says what to download and where to put it), or
-            what came is not what it should be.
+        WeightsError: the name is not known, there is no network (the text says what to download and where to put it),
+            or what came is not what it should be.
         OutputError: the cache cannot be written.
     """
     weights = known(name)
@@ -46,8 +46,8 @@ def fetch(name: str, *, progress: bool = True) -> Path:
         download(source(weights), part, size=lock.get(weights.file, {}).get('bytes'), progress=progress)
     except WeightsError as error:
         raise WeightsError(
-            f'{error}. Download {weights.file} from {RELEASE} in another way and put it into {folder}; what has come so far '
-            'is kept, and the same command goes on from there'
+            f'{error}. Download {weights.file} from {RELEASE} in another way and put it into {folder}; what has come '
+            'so far is kept, and the same command goes on from there'
         ) from error
     check(weights, part, lock, remove=True)
     part.replace(target)
@@ -74,13 +74,14 @@ def check(weights: OfficialWeights, path: Path, lock: dict[str, Any], *, remove:
     remove: a file that is wrong is removed. Raises `WeightsError`.
     """
     pinned = lock.get(weights.file)
-    found = {'bytes': path.stat().st_size, 'sha256': sha256(path)}
+    found: dict[str, Any] = {'bytes': path.stat().st_size, 'sha256': sha256(path)}
     try:
         if pinned and any(pinned.get(key, found[key]) != found[key] for key in found):
             raise WeightsError(
                 f'{path}: not the {weights.file} that was fetched first: {found["bytes"]} bytes, SHA-256 '
                 f'{found["sha256"][:12]}…, and {user_folder() / LOCK} says {pinned.get("bytes")} bytes, '
-                f'{str(pinned.get("sha256"))[:12]}…; fetch it again, or, where the authors changed it, remove it from that file'
+                f'{str(pinned.get("sha256"))[:12]}…; fetch it again, or, where the authors changed it, remove it from '
+                'that file'
             )
         if not pinned or 'sha256' not in pinned:
             load_network(path)
@@ -98,7 +99,7 @@ def read_lock() -> dict[str, Any]:
     try:
         lock = json.loads(path.read_text())
         return dict(lock)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError) as error:
         raise WeightsError(f'{path}: not readable ({error}); remove it') from error

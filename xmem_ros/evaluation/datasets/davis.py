@@ -24,7 +24,9 @@ LAYOUT_2016 = (
     'JPEGImages/480p/SEQ, Annotations/480p/SEQ and ImageSets/480p/val.txt (or the list in '
     '../2017/trainval/ImageSets/2016/val.txt, or none: all sequences)'
 )
-LAYOUT_2017 = 'trainval/ and test-dev/ (or one of them itself): JPEGImages/480p/SEQ, Annotations/480p/SEQ, ImageSets/2017/'
+LAYOUT_2017 = (
+    'trainval/ and test-dev/ (or one of them itself): JPEGImages/480p/SEQ, Annotations/480p/SEQ, ImageSets/2017/'
+)
 LARGE = ('Full-Resolution', '1080p')  # as DAVIS 2017 and 2016 call it
 
 
@@ -46,7 +48,8 @@ def read_2016(root: Path, options: ReadOptions) -> list[Sequence]:
         values = list(objects_of(read_mask(path)))
         if len(values) > 1:
             raise SeedError(
-                f'{path}: shows {len(values)} objects, and DAVIS 2016 has one; is this DAVIS 2017? use --dataset davis2017'
+                f'{path}: shows {len(values)} objects, and DAVIS 2016 has one; is this DAVIS 2017? '
+                'use --dataset davis2017'
             )
     return sequences
 
@@ -63,7 +66,9 @@ def read_2017(root: Path, options: ReadOptions) -> list[Sequence]:
 
 
 def _names_2016(root: Path, images: Path) -> list[str]:
-    own = root / 'ImageSets' / '480p' / 'val.txt'  # a line for each frame: /JPEGImages/480p/SEQ/00000.jpg /Annotations/…
+    own = (
+        root / 'ImageSets' / '480p' / 'val.txt'
+    )  # a line for each frame: /JPEGImages/480p/SEQ/00000.jpg /Annotations/…
     if own.is_file():
         return sorted({line.split()[0].split('/')[-2] for line in own.read_text().splitlines() if line.strip()})
     for listing in (

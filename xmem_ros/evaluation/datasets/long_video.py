@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Long-time Video, and its version of three times the length. Masks are sparse; frames are tracked at their own size."""
+"""Long-time Video, and its version of three times the length: sparse masks, frames tracked at their own size."""
 
 from __future__ import annotations
 

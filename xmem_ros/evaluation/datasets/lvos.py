@@ -82,7 +82,6 @@ def _sequence(
     if missing:
         raise SeedError(f'{masks[next(iter(masks))].parent / missing[0]}.png: no such mask; LVOS is scored on it')
     frames = from_frame(frames, next(iter(seeds)))
-    # servers and the authors' tool look only at every fifth frame, but the sparse ones are cheap and do not line up
     return Sequence(
         name=name,
         frames=frames,
@@ -106,14 +105,15 @@ def _listed_ranges(
             ranges[int(value)] = range(number_of[start], number_of.get(end, len(frames)), EVERY)
             if frames[number_of[start]].stem not in masks:
                 raise SeedError(
-                    f'{masks[next(iter(masks))].parent / frames[number_of[start]].stem}.png: no such mask; object {value} '
-                    'begins there'
+                    f'{masks[next(iter(masks))].parent / frames[number_of[start]].stem}.png: no such mask; object '
+                    f'{value} begins there'
                 )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, SeedError):
             raise
         raise ParameterError(
-            f'{listing}: sequence {name} lacks frame ranges of its objects, or they are not those of its frames ({error})'
+            f'{listing}: sequence {name} lacks frame ranges of its objects, or they are not those of its frames '
+            f'({error})'
         ) from error
     if not ranges:
         raise ParameterError(f'{listing}: sequence {name} has no objects')
@@ -121,7 +121,7 @@ def _listed_ranges(
 
 
 def _ranges_of(masks: dict[str, Path], frames: tuple[Path, ...]) -> dict[int, range]:
-    """Object → frames that it is scored on, where there is no list: from the first mask that shows it to the last mask."""
+    """Object → frames that it is scored on, where there is no list: from the first mask that shows it to the last."""
     number_of = {frame.stem: index for index, frame in enumerate(frames)}
     last = max(number_of[stem] for stem in masks)
     first: dict[int, int] = {}

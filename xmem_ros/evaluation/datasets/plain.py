@@ -56,7 +56,9 @@ def read_folders(root: Path, part: Path, dataset: str, layout: str) -> list[Sequ
 
 def _sequence(name: str, image_folder: Path, mask_folder: Path) -> Sequence:
     if any(item.is_dir() and not item.name.startswith('.') for item in image_folder.iterdir()):
-        raise SeedError(f'{image_folder}: holds folders where the images of one sequence belong; is this another layout?')
+        raise SeedError(
+            f'{image_folder}: holds folders where the images of one sequence belong; is this another layout?'
+        )
     frames = frame_files(image_folder)
     masks = mask_files(mask_folder, frames)
     first = next(iter(masks))

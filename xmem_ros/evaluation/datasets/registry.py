@@ -64,7 +64,9 @@ DATASETS: dict[str, Dataset] = {
     'mose': Dataset('MOSE', plain.MOSE_LAYOUT, plain.read_mose, server=('val',)),
     'longvideo1': Dataset('Long-time Video 1×', long_video.LAYOUT, long_video.read_1, unresized=True),
     'longvideo3': Dataset('Long-time Video 3×', long_video.LAYOUT, long_video.read_3, unresized=True, memory_every=10),
-    'lvos': Dataset('LVOS', lvos.LAYOUT, lvos.read, splits=('val', 'test'), server=('test',), masks_folder='Annotations'),
+    'lvos': Dataset(
+        'LVOS', lvos.LAYOUT, lvos.read, splits=('val', 'test'), server=('test',), masks_folder='Annotations'
+    ),
     'generic': Dataset('generic', plain.GENERIC_LAYOUT, plain.read_generic),
 }
 

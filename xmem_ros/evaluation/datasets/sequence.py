@@ -104,7 +104,7 @@ class Sequence:
         """Look at every mask that seeds; returns the number of objects.
 
         Raises:
-            XMemError: a mask is absent, damaged, empty, not of its frame's size, or shows an object for the second time.
+            XMemError: a mask is absent, damaged, empty, not of its frame's size, or shows an object once more.
         """
         path_of = {path.stem: path for path in self.frames}
         seen: dict[int, Path] = {}
@@ -112,8 +112,8 @@ class Sequence:
             for value in self.seed_objects(stem, image_size(path_of[stem]), ignore_void=ignore_void):
                 if self.new_only and value in seen:
                     raise SeedError(
-                        f'{seed.path}: shows object {value} again, which began in {seen[value].name}; a mask that seeds '
-                        'shows new objects only (is this a training set, with a mask for every frame?)'
+                        f'{seed.path}: shows object {value} again, which began in {seen[value].name}; a mask that '
+                        'seeds shows new objects only (is this a training set, with a mask for every frame?)'
                     )
                 seen.setdefault(value, seed.path)
         return len(seen)
