@@ -95,7 +95,7 @@ def _tile(sequence: Sequence, folder: Path, stem: str) -> str:
     frame = read_image(next(path for path in sequence.frames if path.stem == stem))
     if frame.shape[:2] != mask.shape:
         frame = cv2.resize(frame, mask.shape[::-1], interpolation=cv2.INTER_AREA)
-    image = draw(frame, mask)
+    image = draw(frame, mask, opacity=0.6)
     if stem in sequence.truth:
         truth = sequence.values(sequence.truth[stem])
         for value in set(np.unique(truth).tolist()) - {0}:
