@@ -228,6 +228,25 @@ def test_without_a_precision_both_float32_and_amp_are_timed(root, weights):
     assert all(row['device_name'] and row['fps'] > 0 for row in rows)
 
 
+def test_what_was_tracked_on_another_machine_has_no_part_in_this_ones_rate(tmp_path, weights):
+    for name in ('one', 'two'):
+        save_sequence(tmp_path, name, frames=5)
+    options = {'weights': weights, 'size': 64, 'device': 'cpu', 'output': tmp_path / 'out', 'progress': False}
+    here = evaluate('generic', tmp_path, **options)
+    notes = tmp_path / 'out' / 'finished.0.jsonl'
+    lines = [json.loads(line) for line in notes.read_text().splitlines()]
+    lines[0] |= {'device': 'cuda', 'device_name': 'Tesla V100', 'seconds': 1e-3}
+    notes.write_text('\n'.join(map(json.dumps, lines)) + '\n')
+    both = evaluate('generic', tmp_path, **options)
+    assert (both['device'], both['fps']) == ('cpu', here['sequences'][lines[1]['sequence']]['fps'])
+    assert both['sequences'][lines[0]['sequence']]['fps'] is None
+    lines[1] |= {'device': 'cuda', 'device_name': 'Tesla V100'}
+    notes.write_text('\n'.join(map(json.dumps, lines)) + '\n')
+    elsewhere = evaluate('generic', tmp_path, **options)
+    assert elsewhere['device_name'] == 'Tesla V100'
+    assert elsewhere['fps'] > here['fps']
+
+
 # --- several processes, and a run that dies
 
 

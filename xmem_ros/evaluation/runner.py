@@ -19,7 +19,7 @@ from xmem_ros.evaluation.datasets.options import ReadOptions
 from xmem_ros.evaluation.output import Output, named_errors, write_mask
 from xmem_ros.evaluation.processes import Processes
 from xmem_ros.evaluation.scores import check_scorer, overall, score_sequence
-from xmem_ros.evaluation.settings import FULL, Run, Settings
+from xmem_ros.evaluation.settings import Run, Settings
 from xmem_ros.evaluation.speed import Clock, machine, rate
 from xmem_ros.evaluation.tracking import Trackers, track_sequence
 from xmem_ros.network.checkpoint import find_weights, load_network
@@ -71,17 +71,18 @@ class Evaluation:
         self.runs = settings.runs(network.config)
         self.sequences = [sequences_of(settings, run) for run in self.runs]  # for each pass, all sequences
         self.first = self.sequences[0]
-        self.counts = {s.name: s.check_seeds(ignore_void=settings.ignore_void) for s in self.first}
+        for sequences in self.sequences[::-1]:  # the seeds of each pass may be other files
+            self.counts = {s.name: s.check_seeds(ignore_void=settings.ignore_void) for s in sequences}
         if any(sequence.scored for sequence in self.first):
             check_scorer()  # before hours of tracking
         self.trackers = Trackers(network, settings, processes.device(settings.device))
         self.machine = machine(self.trackers.device, self.trackers.precision)
         self.record = settings.record(network.config)
         self.output = Output(output, settings)
-        self.clock = Clock()
         if processes.rank == 0:
             fingerprint = snapshot.fingerprint(network.state_dict())
-            self.output.claim({**self.record, 'root': str(settings.root.resolve()), 'network': fingerprint})
+            made_by = {**self.record, 'precision': self.trackers.precision, 'network': fingerprint}
+            self.output.claim({**made_by, 'root': str(settings.root.resolve())})
         processes.wait()
 
     def run(self, *, progress: bool) -> dict[str, Any]:
@@ -98,20 +99,32 @@ class Evaluation:
         bar = tqdm([self.first[i] for i in mine], desc='scoring', unit='sequence', disable=not progress)
         sequences = {sequence.name: self._score(sequence) for sequence in bar}
         sequences = dict(sorted(self.processes.gather(sequences).items()))
-        notes = self.output.notes()
+        timed_on, notes = self._notes()
         for name, scores in sequences.items():
             scores['fps'] = rate(notes.get(name, {}))
         result = {
             **overall(sequences),
             'fps': rate(*notes.values()),
             **self.record,
-            **self.machine,
+            **timed_on,
             'processes': self.processes.count,
             'sequences': sequences,
         }
         if self.settings.on_server and self.processes.rank == 0:
             result['zip'] = str(self.output.zip(self.first))
         return result
+
+    def _notes(self) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+        """The machine that the sequences were tracked on, and what was noted of each.
+
+        After a run that went on elsewhere, the machine is this one, and only what was tracked on it has a rate.
+        """
+        notes = {name: facts for name, facts in self.output.notes().items() if name in self.counts}
+        machines = [{key: facts.get(key) for key in self.machine} for facts in notes.values()]
+        if machines and all(other == machines[0] for other in machines):
+            return machines[0], notes
+        own = {name: facts for name, facts in notes.items() if self.machine.items() <= facts.items()}
+        return self.machine, own
 
     def count(self, index: int) -> int:
         """Objects of a sequence."""
@@ -171,6 +184,3 @@ def sequences_of(settings: Settings, run: Run) -> list[Sequence]:
     if not any(sequence.written for sequence in sequences):
         raise ParameterError(f'{settings.root}: no frame of {settings.about.title} asks for a mask')
     return sequences
-
-
-__all__ = ['FULL', 'Evaluation', 'evaluate', 'sequences_of']

@@ -107,7 +107,8 @@ class Settings:
 
     def runs(self, network: NetworkConfig) -> list[Run]:
         """The passes to make with such a network."""
-        sizes = [self._pixels(size, network) for size in self.scales or (self.size,)]
+        # `auto` may turn out to be a size that was given, too
+        sizes = dict.fromkeys(self._pixels(size, network) for size in self.scales or (self.size,))
         flips = (False, True) if self.scales and self.flip else (self.flip,)
         return [Run(size, flip) for size in sizes for flip in flips]
 
