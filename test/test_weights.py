@@ -28,6 +28,10 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self):
         super().__init__(('127.0.0.1', 0), Handler)
         self.files, self.cut, self.ranges, self.asked, self.tag = {}, [], True, [], '"1"'
+        self.busy = 0  # answers that it puts off
+
+    def handle_error(self, *_):
+        """A client that wants no more is no error."""
 
     @property
     def url(self):
@@ -39,6 +43,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         server = self.server
         wanted = self.headers.get('Range')
         server.asked.append(wanted)
+        if server.busy:
+            server.busy -= 1
+            self.send_error(503)
+            return
         data = server.files.get(self.path.rsplit('/', 1)[-1])
         if data is None:
             self.send_error(404)
@@ -236,6 +244,13 @@ def test_without_a_network_it_says_what_to_download_and_where_to_put_it(cache, m
     assert 'http://127.0.0.1:9/XMem-s012.pth: cannot be fetched' in said
     assert 'Download XMem-s012.pth from https://github.com/hkchengrex/XMem/releases' in said
     assert f'put it into {cache}' in said
+
+
+def test_a_server_that_is_busy_is_asked_again(server, cache, checkpoint):
+    server.busy = downloading.ATTEMPTS - 1
+    fetch('xmem', progress=False)
+    assert (cache / 'XMem.pth').read_bytes() == checkpoint
+    assert len(server.asked) == downloading.ATTEMPTS
 
 
 def test_a_file_that_the_server_does_not_have_is_named(server, capsys):

@@ -51,9 +51,9 @@ def download(url: str, part: Path, *, size: int | None = None, progress: bool = 
             before = _length(part)
             try:
                 return _attempt(url, part, size, bar)
-            except urllib.error.HTTPError as error:
-                raise WeightsError(f'{url}: the server answers {error.code} {error.reason}') from error
             except (*_BROKEN, urllib.error.URLError, _IncompleteError) as error:
+                if isinstance(error, urllib.error.HTTPError) and error.code < http.client.INTERNAL_SERVER_ERROR:
+                    raise WeightsError(f'{url}: the server answers {error.code} {error.reason}') from error
                 failures = 1 if _length(part) > before else failures + 1
                 if failures >= ATTEMPTS:
                     raise WeightsError(f'{url}: cannot be fetched ({getattr(error, "reason", error)})') from error
