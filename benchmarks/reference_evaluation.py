@@ -134,7 +134,7 @@ def lay_out(data: Path, root: Path, names: list[str]) -> Path:
     return davis
 
 
-def theirs(checkout: Path, davis: Path, weights: Path, out: Path) -> float:
+def theirs(checkout: Path, davis: Path, weights: Path, out: Path, every: int) -> float:
     """Make the reference's passes and their merge; returns the seconds that this took."""
     begin = time.monotonic()
     inside = [sys.executable, __file__, '--inside', str(checkout)]
@@ -142,7 +142,8 @@ def theirs(checkout: Path, davis: Path, weights: Path, out: Path) -> float:
         done = out / f'{name}.done'
         if not done.exists():
             common = ['--model', weights, '--dataset', 'D16', '--d16_path', davis, '--benchmark', '--save_scores']
-            _call([*inside, 'eval.py', *map(str, common), '--output', str(out / name), *options])
+            common += ['--mem_every', every, '--output', out / name]
+            _call([*inside, 'eval.py', *map(str, common), *options])
             done.touch()
     passes = [str(out / f'{size}p') for size in SCALES]
     merge = ['--dataset', 'D', '--list', *passes, '--output', str(out / 'merged'), '--num_proc', '1']
@@ -157,12 +158,12 @@ def _call(command: list[str]) -> None:
         raise SystemExit(f'the reference failed: {" ".join(command)}')
 
 
-def ours(davis: Path, weights: Path, out: Path) -> float:
+def ours(davis: Path, weights: Path, out: Path, every: int) -> float:
     """Make the same with `xmem-ros evaluate`; returns the seconds that this took."""
     from xmem_ros.evaluation.runner import evaluate
 
     begin = time.monotonic()
-    common: dict[str, Any] = {'weights': str(weights), 'precision': 'float32'}
+    common: dict[str, Any] = {'weights': str(weights), 'precision': 'float32', 'memory_every': every}
     evaluate('davis2016', davis, output=out / '480p', size=480, **common)
     evaluate('davis2016', davis, output=out / '480p_flip', size=480, flip=True, **common)
     evaluate('davis2016', davis, output=out / 'merged', scores=out / 'scores', scales=SCALES, **common)
@@ -211,6 +212,9 @@ def main() -> int:
     parser.add_argument('--reference', type=Path, required=True, help='checkout of hkchengrex/XMem')
     parser.add_argument('--data', type=Path, required=True, help='folder with JPEGImages/SEQ and Annotations/SEQ')
     parser.add_argument('--sequences', nargs='+', default=['car-shadow', 'libby'], help='(default: %(default)s)')
+    parser.add_argument(
+        '--memory-every', type=int, default=5, help='frames between memory frames (default: %(default)s)'
+    )
     parser.add_argument('--out', type=Path, required=True, help='folder for everything that is made')
     parser.add_argument('--json', type=Path, help='write the figures here')
     args = parser.parse_args()
@@ -226,8 +230,8 @@ def main() -> int:
     reference, mine = args.out / 'reference', args.out / 'ours'
     reference.mkdir(exist_ok=True)
     seconds = {
-        'ours_s': ours(davis, weights, mine),
-        'reference_s': theirs(args.reference.resolve(), davis, weights, reference),
+        'ours_s': ours(davis, weights, mine, args.memory_every),
+        'reference_s': theirs(args.reference.resolve(), davis, weights, reference, args.memory_every),
     }
     masks = {
         'plain': compare_masks(mine / '480p', reference / '480p' / 'Annotations', names),
@@ -237,7 +241,14 @@ def main() -> int:
     scores = {
         f'{size}p': compare_scores(mine / 'scores' / f'{size}p', reference / f'{size}p', names) for size in SCALES
     }
-    figures = {'sequences': names, 'masks': masks, 'scores': scores, **seconds, 'threads': torch.get_num_threads()}
+    figures = {
+        'sequences': names,
+        'memory_every': args.memory_every,
+        'masks': masks,
+        'scores': scores,
+        **seconds,
+        'threads': torch.get_num_threads(),
+    }
     for name, row in masks.items():
         print(
             f'{name}: {row["differing_percent"]:.5f} % of the pixels differ in {row["frames"]} frames, '
