@@ -167,6 +167,8 @@ def test_sizes_are_pixels_full_or_auto(text, value):
     from xmem_ros.cli.evaluate import size
 
     assert size(text) == value
+    arguments = ['--dataset', 'davis2017', '--root', 'DATA', '--output', 'out', '--size', text, '--dry-run']
+    assert main(['evaluate', *arguments]) == 0
 
 
 @pytest.mark.parametrize('text', ['0', '15', '5000', '-2', 'large', '480.5'])

@@ -119,14 +119,14 @@ def test_results_and_what_a_server_said_fill_their_rows(tmp_path):
     masks = {'plain': {'differing_percent': 0.00049, 'worst_frame_percent': 0.0015, 'frames': 89}}
     masks |= dict.fromkeys(('flip', 'two_scales'), masks['plain'])
     scores = {'480p': {'differing_percent': 0.15, 'largest_difference': 1}}
-    evidence = {'sequences': ['a', 'b'], 'masks': masks, 'scores': scores}
+    evidence = {'sequences': ['a', 'b'], 'memory_every': 5, 'masks': masks, 'scores': scores}
     (tmp_path / 'reference_evaluation.json').write_text(json.dumps(evidence))
     page = table(tmp_path)
     assert '| 91.5 | **91.5** (J 90.4, F 92.7) | masks: 0.0005 % of pixels differ |' in page
     assert '| 57.6 | **57.6** |' in page
     assert '| 85.7 | masks made; its server has not said yet |' in page
     assert '| 29.6 | **29.6** (Tesla V100) |' in page
-    assert 'on all 89 frames of\n  a and b.' in page
+    assert 'on all 89 frames of\n  a and b, a memory frame every 5.' in page
 
 
 def test_a_result_that_cannot_be_read_and_a_folder_that_is_not_there_are_named(tmp_path, capsys):

@@ -95,7 +95,10 @@ def table(results: Path) -> str:
         raise ParameterError('the table needs jinja2: pip install jinja2') from error
     if not results.is_dir():
         raise ParameterError(f'{results}: no such folder; --results names the one with the JSON results')
-    reference, speed = _read(results / 'reference_evaluation.json'), _read(results / 'speed.json') or {}
+    # the first one is of the published settings
+    references = [_read(path) or {} for path in sorted(results.glob('reference_evaluation*.json'))]
+    masks = references[0]['masks'] if references else {}
+    speed = _read(results / 'speed.json') or {}
     sections: dict[str, dict[str, Any]] = {}
     for row in rows():
         measure = 'frames a second' if row.measure == 'fps' else row.measure
@@ -107,7 +110,7 @@ def table(results: Path) -> str:
                 'note': row.note,
                 'published': '–' if row.published is None else f'{row.published:.1f}',
                 'ours': _ours(row, _read(results / f'{row.id}.json')),
-                'nearness': _nearness(row, (reference or {}).get('masks', {})),
+                'nearness': _nearness(row, masks),
                 'commands': [command for command in row.commands if command not in told],
             }
         )
@@ -115,7 +118,7 @@ def table(results: Path) -> str:
     page = Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True).from_string(template)
     return page.render(
         sections=list(sections.values()),
-        reference=reference,
+        references=references,
         scores=_read(results / 'davis2017_evaluation.json'),
         speed=[{**row, 'weights': speed.get('weights')} for row in speed.get('speed', [])],
     )
