@@ -137,23 +137,24 @@ def lay_out(data: Path, root: Path, names: list[str]) -> Path:
 def theirs(checkout: Path, davis: Path, weights: Path, out: Path, every: int) -> float:
     """Make the reference's passes and their merge; returns the seconds that this took."""
     begin = time.monotonic()
-    inside = [sys.executable, __file__, '--inside', str(checkout)]
     for name, options in PASSES.items():
         done = out / f'{name}.done'
         if not done.exists():
             common = ['--model', weights, '--dataset', 'D16', '--d16_path', davis, '--benchmark', '--save_scores']
             common += ['--mem_every', every, '--output', out / name]
-            _call([*inside, 'eval.py', *map(str, common), *options])
+            call_reference(checkout, 'eval.py', [*map(str, common), *options])
             done.touch()
     passes = [str(out / f'{size}p') for size in SCALES]
     merge = ['--dataset', 'D', '--list', *passes, '--output', str(out / 'merged'), '--num_proc', '1']
     if not (out / 'merged.done').exists():
-        _call([*inside, 'merge_multi_scale.py', *merge])
+        call_reference(checkout, 'merge_multi_scale.py', merge)
         (out / 'merged.done').touch()
     return time.monotonic() - begin
 
 
-def _call(command: list[str]) -> None:
+def call_reference(checkout: Path, script: str, arguments: list[str]) -> None:
+    """Run one of the reference's scripts in a process of its own."""
+    command = [sys.executable, __file__, '--inside', str(checkout.resolve()), script, *arguments]
     if subprocess.run(command, check=False).returncode:
         raise SystemExit(f'the reference failed: {" ".join(command)}')
 
@@ -231,7 +232,7 @@ def main() -> int:
     reference.mkdir(exist_ok=True)
     seconds = {
         'ours_s': ours(davis, weights, mine, args.memory_every),
-        'reference_s': theirs(args.reference.resolve(), davis, weights, reference, args.memory_every),
+        'reference_s': theirs(args.reference, davis, weights, reference, args.memory_every),
     }
     masks = {
         'plain': compare_masks(mine / '480p', reference / '480p' / 'Annotations', names),
