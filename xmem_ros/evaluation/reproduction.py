@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 # what a row's evidence is called in the table
 PASSES = {'plain': 'masks', 'flip': 'mirrored', 'two_scales': 'other and merged sizes'}
 OTHERS = {
-    'objects': "several objects: the authors' probabilities",
-    'late': 'later objects and sparse output: tests',
+    'objects': 'several objects: [small data sets](#evidence)',
+    'late': 'later objects and sparse output: [small data sets](#evidence)',
     'speed': 'same clock, another machine',
 }
 
@@ -119,6 +119,7 @@ def table(results: Path) -> str:
     return page.render(
         sections=list(sections.values()),
         references=references,
+        protocols=_read(results / 'reference_protocols.json') or {},
         scores=_read(results / 'davis2017_evaluation.json'),
         speed=[{**row, 'weights': speed.get('weights')} for row in speed.get('speed', [])],
     )
