@@ -126,6 +126,14 @@ def test_probabilities_are_gone_after_their_merge_unless_they_are_asked_for(tmp_
     assert len(masks_in(tmp_path / 'out' / 'a')) == LENGTH
 
 
+def test_what_a_killed_run_left_behind_is_swept_away(tmp_path, root, weights):
+    run(root, weights, tmp_path / 'out', scales=(64, 96))
+    for name in ('.probabilities.x1y2', '.a.part'):
+        (tmp_path / 'out' / name / '64p').mkdir(parents=True)
+    run(root, weights, tmp_path / 'out', scales=(64, 96))
+    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['a', 'finished.0.jsonl', 'settings.json']
+
+
 def test_the_merge_takes_the_values_of_the_data_set_and_truncates():
     first = np.array([[[0.5]], [[0.4999]], [[0.0]]], np.float32)  # 127, 127, 0
     second = np.array([[[0.4]], [[0.404]], [[0.19]]], np.float32)  # 102, 103, 48

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from xmem_ros.evaluation.settings import Settings
 
 SETTINGS = 'settings.json'
+PROBABILITIES = '.probabilities.'  # how the folder begins that holds them until they are merged
 
 
 @contextmanager
@@ -65,6 +66,7 @@ class Output:
                         f'{self.folder}: holds masks of other settings ({", ".join(changed)} differ); '
                         'choose another output folder or remove this one'
                     )
+                self._sweep()
                 return
             if self.folder.is_dir() and any(self.folder.iterdir()):
                 raise ParameterError(
@@ -74,6 +76,13 @@ class Output:
             write_text(file, json.dumps(dict(record), indent=2) + '\n')
         except (OSError, json.JSONDecodeError) as error:
             raise ParameterError(f'{self.folder}: cannot be used as output folder: {error}') from error
+
+    def _sweep(self) -> None:
+        """Remove what a killed run left behind: parts of sequences, and probabilities that waited for their merge."""
+        for folder in {self.folder, self.masks}:
+            for left in (*folder.glob(f'{PROBABILITIES}*'), *folder.glob('.*.part')):
+                if left.is_dir():
+                    shutil.rmtree(left)
 
     def folder_of(self, sequence: Sequence) -> Path:
         """Where a sequence's masks are once they are all there."""

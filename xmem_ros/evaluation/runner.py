@@ -16,7 +16,7 @@ from xmem_ros.errors import ParameterError
 from xmem_ros.evaluation import probabilities as kept
 from xmem_ros.evaluation.datasets import read_dataset
 from xmem_ros.evaluation.datasets.options import ReadOptions
-from xmem_ros.evaluation.output import Output, named_errors, write_mask
+from xmem_ros.evaluation.output import PROBABILITIES, Output, named_errors, write_mask
 from xmem_ros.evaluation.processes import Processes
 from xmem_ros.evaluation.scores import check_scorer, overall, score_sequence
 from xmem_ros.evaluation.settings import Run, Settings
@@ -170,7 +170,7 @@ class Evaluation:
             yield self.scores or Path()
             return
         with named_errors(self.output.folder):
-            folder = Path(tempfile.mkdtemp(prefix='.probabilities.', dir=self.output.folder))
+            folder = Path(tempfile.mkdtemp(prefix=PROBABILITIES, dir=self.output.folder))
         try:
             yield folder
         finally:
