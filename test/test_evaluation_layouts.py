@@ -244,6 +244,36 @@ def test_mose_is_seeded_from_the_first_frame_only(tmp_path, weights, masks):
         assert archive.namelist()[0] == 'm1/00000.png'
 
 
+def test_objects_that_come_later_can_be_seeded_where_they_are_first_shown(tmp_path, weights):
+    mose(tmp_path, masks=LENGTH)
+    result = run('mose', tmp_path, weights, tmp_path / 'out', late_objects=True)
+    labels = [labels for _, labels in clip()]
+    frames = frames_of(tmp_path / 'valid' / 'JPEGImages' / 'm1')
+    expected = by_hand(weights, frames, {0: {1: labels[0] == 1}, 1: {2: labels[1] == 2}}, 2)
+    found = np.stack(list(written(tmp_path / 'out' / 'm1').values()))
+    np.testing.assert_array_equal(found, np.stack(expected))
+    assert result['sequences']['m1']['unseeded'] == []
+    with pytest.raises(ParameterError, match='a rule of its own'):
+        Settings(dataset='davis2017', root=tmp_path, late_objects=True)
+
+
+def test_void_begins_no_object_where_it_is_ignored(tmp_path, weights):
+    save_sequence(tmp_path, frames=4)
+    for stem in ('00001', '00002'):
+        path = tmp_path / 'Annotations' / 'toys' / f'{stem}.png'
+        mask = read_mask(path)
+        mask[:9] = 255
+        save_mask(path, mask)
+    options = {'late_objects': True, 'ignore_void': True}
+    assert set(run('generic', tmp_path, weights, tmp_path / 'out', **options)['sequences']['toys']['objects']) == {
+        '1',
+        '2',
+    }
+    result = run('generic', tmp_path, weights, tmp_path / 'all', late_objects=True)
+    assert set(result['sequences']['toys']['objects']) == {'1', '2', '255'}
+    assert result['sequences']['toys']['unseeded'] == []
+
+
 # --- Long-time Video
 
 

@@ -129,6 +129,11 @@ def _add_protocol_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--save-all', action='store_true', help='write the mask of every frame (youtube, longvideo, lvos)'
     )
+    parser.add_argument(
+        '--late-objects',
+        action='store_true',
+        help='generic, mose: seed each object by the first mask that shows it (default: the first mask alone seeds)',
+    )
     parser.add_argument('--sparse', action='store_true', help='youtube: track the annotated frames alone')
     parser.add_argument(
         '--ignore-void',
@@ -206,6 +211,7 @@ def make_settings(args: argparse.Namespace) -> Settings:
         precision=args.precision,
         device=args.device,
         save_all=args.save_all,
+        late_objects=args.late_objects,
         sparse=args.sparse,
         ignore_void=args.ignore_void,
     )

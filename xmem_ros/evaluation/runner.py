@@ -179,7 +179,13 @@ class Evaluation:
 
 def sequences_of(settings: Settings, run: Run) -> list[Sequence]:
     """The sequences of a data set as one pass reads them; raises `XMemError`."""
-    options = ReadOptions(settings.split, run.size, save_all=settings.save_all, sparse=settings.sparse)
+    options = ReadOptions(
+        settings.split,
+        run.size,
+        save_all=settings.save_all,
+        late_objects=settings.late_objects,
+        sparse=settings.sparse,
+    )
     sequences = read_dataset(settings.dataset, settings.root, options)
     if not any(sequence.written for sequence in sequences):
         raise ParameterError(f'{settings.root}: no frame of {settings.about.title} asks for a mask')

@@ -53,6 +53,7 @@ class Settings:
         precision: `float32`, `float16`, `bfloat16`, or `auto`: float16 (AMP) on CUDA, else float32.
         device: `auto`, `cpu`, `cuda`, `cuda:N`.
         save_all: write the mask of every frame, also where the data set asks for some.
+        late_objects: seed each object by the first mask that shows it, where the first mask alone would seed.
         sparse: track only the annotated frames, where the data set has such a version.
         ignore_void: pixels of 255 beside other values neither seed nor count.
     """
@@ -70,6 +71,7 @@ class Settings:
     precision: str = 'auto'
     device: str = 'auto'
     save_all: bool = False
+    late_objects: bool = False
     sparse: bool = False
     ignore_void: bool = False
 
@@ -94,6 +96,10 @@ class Settings:
             raise ParameterError(f'memory_every is {self.memory_every}; it must be at least 1')
         if self.sparse and not self.about.sparse:
             raise ParameterError(f'{self.about.title} has no sparse version of its frames')
+        if self.late_objects and not self.about.first_mask_seeds:
+            raise ParameterError(
+                f'{self.about.title} has a rule of its own for what seeds an object; late_objects is not it'
+            )
 
     @property
     def about(self) -> Dataset:
@@ -146,6 +152,7 @@ class Settings:
             'prototypes': self.stores.prototypes,
             'top_k': self.stores.top_k,
             'save_all': self.save_all,
+            'late_objects': self.late_objects,
             'sparse': self.sparse,
             'ignore_void': self.ignore_void,
         }

@@ -11,4 +11,5 @@ class ReadOptions:
     split: str = 'val'
     size: int = 480  # px of the shorter side that frames are tracked at; 0: as they come
     save_all: bool = False  # write the mask of every frame, not only those that are asked for
+    late_objects: bool = False  # seed each object by the first mask that shows it, where only the first mask would seed
     sparse: bool = False  # track the annotated frames alone, where the data set has such a version

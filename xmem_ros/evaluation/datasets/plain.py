@@ -34,27 +34,28 @@ def read_generic(root: Path, options: ReadOptions) -> list[Sequence]:
         ParameterError: the folders are not there.
         SeedError: a sequence has no mask, or masks without an image.
     """
-    del options
-    return read_folders(root, root, 'a generic data set', GENERIC_LAYOUT)
+    return read_folders(root, root, 'a generic data set', GENERIC_LAYOUT, late_objects=options.late_objects)
 
 
 def read_mose(root: Path, options: ReadOptions) -> list[Sequence]:
-    """Read MOSE: the first frame's mask alone seeds. Raises as `read_generic`."""
-    del options
+    """Read MOSE: as published, the first frame's mask alone seeds. Raises as `read_generic`."""
     part = next((root / name for name in ('valid', 'val') if (root / name / 'JPEGImages').is_dir()), root)
-    return read_folders(root, part, 'MOSE', MOSE_LAYOUT)
+    return read_folders(root, part, 'MOSE', MOSE_LAYOUT, late_objects=options.late_objects)
 
 
-def read_folders(root: Path, part: Path, dataset: str, layout: str) -> list[Sequence]:
-    """Read `part/JPEGImages/SEQ` and `part/Annotations/SEQ`."""
+def read_folders(root: Path, part: Path, dataset: str, layout: str, *, late_objects: bool = False) -> list[Sequence]:
+    """Read `part/JPEGImages/SEQ` and `part/Annotations/SEQ`.
+
+    late_objects: each object is seeded by the first mask that shows it, instead of by the first mask or not at all.
+    """
     images, annotations = part / 'JPEGImages', part / 'Annotations'
     for folder in (images, annotations):
         if not folder.is_dir():
             raise wrong_root(root, folder, dataset, layout)
-    return [_sequence(name, images / name, annotations / name) for name in sequence_folders(images)]
+    return [_sequence(name, images / name, annotations / name, late_objects) for name in sequence_folders(images)]
 
 
-def _sequence(name: str, image_folder: Path, mask_folder: Path) -> Sequence:
+def _sequence(name: str, image_folder: Path, mask_folder: Path, late_objects: bool) -> Sequence:
     if any(item.is_dir() and not item.name.startswith('.') for item in image_folder.iterdir()):
         raise SeedError(
             f'{image_folder}: holds folders where the images of one sequence belong; is this another layout?'
@@ -68,9 +69,20 @@ def _sequence(name: str, image_folder: Path, mask_folder: Path) -> Sequence:
     return Sequence(
         name=name,
         frames=frames,
-        seeds={first: Seed(masks[first])},
+        seeds=_first_shown(masks) if late_objects else {first: Seed(masks[first])},
         written=tuple(frame.stem for frame in frames),
         truth=masks if len(masks) > 2 else {},
         scored=stems[1:-1],
         binary=present - {0} == {VOID},
     )
+
+
+def _first_shown(masks: dict[str, Path]) -> dict[str, Seed]:
+    """Stem → the seed of the objects that no earlier mask shows."""
+    seeds, seen = {}, {0}
+    for stem, path in masks.items():
+        new = frozenset(np.unique(read_mask(path)).tolist()) - seen
+        if new:
+            seeds[stem] = Seed(path, new)
+            seen |= new
+    return seeds

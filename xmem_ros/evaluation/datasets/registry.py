@@ -30,6 +30,7 @@ class Dataset:
         masks_folder: folder of the output that holds the sequences' folders; '' for the output itself.
         unresized: frames are tracked at their own size, with the official weights.
         memory_every: frames between memory frames.
+        first_mask_seeds: whether later masks could seed, too, if that were asked for.
         sparse: whether it has a sparse version of its frames.
     """
 
@@ -41,6 +42,7 @@ class Dataset:
     masks_folder: str = ''
     unresized: bool = False
     memory_every: int = 5
+    first_mask_seeds: bool = False
     sparse: bool = False
 
 
@@ -61,13 +63,13 @@ DATASETS: dict[str, Dataset] = {
         )
         for year in (2018, 2019)
     },
-    'mose': Dataset('MOSE', plain.MOSE_LAYOUT, plain.read_mose, server=('val',)),
+    'mose': Dataset('MOSE', plain.MOSE_LAYOUT, plain.read_mose, server=('val',), first_mask_seeds=True),
     'longvideo1': Dataset('Long-time Video 1×', long_video.LAYOUT, long_video.read_1, unresized=True),
     'longvideo3': Dataset('Long-time Video 3×', long_video.LAYOUT, long_video.read_3, unresized=True, memory_every=10),
     'lvos': Dataset(
         'LVOS', lvos.LAYOUT, lvos.read, splits=('val', 'test'), server=('test',), masks_folder='Annotations'
     ),
-    'generic': Dataset('generic', plain.GENERIC_LAYOUT, plain.read_generic),
+    'generic': Dataset('generic', plain.GENERIC_LAYOUT, plain.read_generic, first_mask_seeds=True),
 }
 
 

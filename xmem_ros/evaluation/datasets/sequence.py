@@ -88,14 +88,14 @@ class Sequence:
         seed = self.seeds[stem]
         mask = self.values(seed.path)
         check_size(seed.path, mask, size)
-        shown = {int(value) for value in np.unique(mask)} - {0}
-        if ignore_void and not self.binary:
-            shown -= {VOID}
+        nothing = {0, VOID} if ignore_void and not self.binary else {0}
+        shown = {int(value) for value in np.unique(mask)} - nothing
         if seed.objects is not None:
-            absent = sorted(seed.objects - shown)
+            wanted = seed.objects - nothing
+            absent = sorted(wanted - shown)
             if absent:
                 raise SeedError(f'{seed.path}: shows no object {absent[0]}, which is said to begin here')
-            shown &= seed.objects
+            return {value: mask == value for value in sorted(wanted)}
         if not shown:
             raise SeedError(f'{seed.path}: the mask that seeds the sequence shows no object')
         return {value: mask == value for value in sorted(shown)}
