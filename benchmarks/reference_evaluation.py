@@ -134,10 +134,12 @@ def lay_out(data: Path, root: Path, names: list[str]) -> Path:
     return davis
 
 
-def theirs(checkout: Path, davis: Path, weights: Path, out: Path, every: int) -> float:
+def theirs(checkout: Path, davis: Path, weights: Path, out: Path, every: int, *, plain_only: bool) -> float:
     """Make the reference's passes and their merge; returns the seconds that this took."""
     begin = time.monotonic()
     for name, options in PASSES.items():
+        if plain_only and name != '480p':
+            continue
         done = out / f'{name}.done'
         if not done.exists():
             common = ['--model', weights, '--dataset', 'D16', '--d16_path', davis, '--benchmark', '--save_scores']
@@ -146,7 +148,7 @@ def theirs(checkout: Path, davis: Path, weights: Path, out: Path, every: int) ->
             done.touch()
     passes = [str(out / f'{size}p') for size in SCALES]
     merge = ['--dataset', 'D', '--list', *passes, '--output', str(out / 'merged'), '--num_proc', '1']
-    if not (out / 'merged.done').exists():
+    if not plain_only and not (out / 'merged.done').exists():
         call_reference(checkout, 'merge_multi_scale.py', merge)
         (out / 'merged.done').touch()
     return time.monotonic() - begin
@@ -159,15 +161,16 @@ def call_reference(checkout: Path, script: str, arguments: list[str]) -> None:
         raise SystemExit(f'the reference failed: {" ".join(command)}')
 
 
-def ours(davis: Path, weights: Path, out: Path, every: int) -> float:
+def ours(davis: Path, weights: Path, out: Path, every: int, *, plain_only: bool) -> float:
     """Make the same with `xmem-ros evaluate`; returns the seconds that this took."""
     from xmem_ros.evaluation.runner import evaluate
 
     begin = time.monotonic()
     common: dict[str, Any] = {'weights': str(weights), 'precision': 'float32', 'memory_every': every}
     evaluate('davis2016', davis, output=out / '480p', size=480, **common)
-    evaluate('davis2016', davis, output=out / '480p_flip', size=480, flip=True, **common)
-    evaluate('davis2016', davis, output=out / 'merged', scores=out / 'scores', scales=SCALES, **common)
+    if not plain_only:
+        evaluate('davis2016', davis, output=out / '480p_flip', size=480, flip=True, **common)
+        evaluate('davis2016', davis, output=out / 'merged', scores=out / 'scores', scales=SCALES, **common)
     return time.monotonic() - begin
 
 
@@ -216,6 +219,7 @@ def main() -> int:
     parser.add_argument(
         '--memory-every', type=int, default=5, help='frames between memory frames (default: %(default)s)'
     )
+    parser.add_argument('--plain-only', action='store_true', help='only at 480 px, not mirrored')
     parser.add_argument('--out', type=Path, required=True, help='folder for everything that is made')
     parser.add_argument('--json', type=Path, help='write the figures here')
     args = parser.parse_args()
@@ -230,18 +234,19 @@ def main() -> int:
         torch.save(generated_network(SEED).state_dict(), weights)
     reference, mine = args.out / 'reference', args.out / 'ours'
     reference.mkdir(exist_ok=True)
+    plain_only = args.plain_only
     seconds = {
-        'ours_s': ours(davis, weights, mine, args.memory_every),
-        'reference_s': theirs(args.reference, davis, weights, reference, args.memory_every),
+        'ours_s': ours(davis, weights, mine, args.memory_every, plain_only=plain_only),
+        'reference_s': theirs(args.reference, davis, weights, reference, args.memory_every, plain_only=plain_only),
     }
-    masks = {
-        'plain': compare_masks(mine / '480p', reference / '480p' / 'Annotations', names),
-        'flip': compare_masks(mine / '480p_flip', reference / '480p_flip' / 'Annotations', names),
-        'two_scales': compare_masks(mine / 'merged', reference / 'merged', names),
-    }
-    scores = {
-        f'{size}p': compare_scores(mine / 'scores' / f'{size}p', reference / f'{size}p', names) for size in SCALES
-    }
+    masks = {'plain': compare_masks(mine / '480p', reference / '480p' / 'Annotations', names)}
+    scores = {}
+    if not plain_only:
+        masks['flip'] = compare_masks(mine / '480p_flip', reference / '480p_flip' / 'Annotations', names)
+        masks['two_scales'] = compare_masks(mine / 'merged', reference / 'merged', names)
+        scores = {
+            f'{size}p': compare_scores(mine / 'scores' / f'{size}p', reference / f'{size}p', names) for size in SCALES
+        }
     figures = {
         'sequences': names,
         'memory_every': args.memory_every,
