@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from xmem_ros.errors import XMemError
 from xmem_ros.evaluation.follow import follow
@@ -80,6 +81,8 @@ class Trackers:
     def __init__(self, network: XMemNetwork, settings: Settings, device: str) -> None:
         self.network, self.settings = network, settings
         self.device = pick_device(device)
+        if self.device.type == 'cuda' and self.device.index is not None:
+            torch.cuda.set_device(self.device)  # events of the timer belong to the current one
         self._tracker: Tracker | None = None
         self._key: tuple[int, int] | None = None
         self._warm = False
