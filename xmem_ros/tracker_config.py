@@ -56,7 +56,7 @@ def pick_precision(precision: str, device: torch.device) -> torch.dtype:
         return PRECISIONS[precision]
     if device.type == 'cuda':
         return torch.float16
-    capabilities = getattr(torch.cpu, 'get_capabilities', dict)()  # torch ≥ 2.10
+    capabilities: dict[str, object] = getattr(torch.cpu, 'get_capabilities', dict)()  # torch ≥ 2.10
     return torch.bfloat16 if device.type == 'cpu' and capabilities.get('amx_bf16') else torch.float32
 
 
