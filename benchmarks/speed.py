@@ -31,8 +31,11 @@ from parity import generated_network  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from xmem_ros.demo.scene import RenderedScene  # noqa: E402
+from xmem_ros.network.checkpoint import find_weights, load_network  # noqa: E402
+from xmem_ros.network.deployment import deployed  # noqa: E402
 from xmem_ros.network.model import IMAGE_MEAN, IMAGE_STD, XMemNetwork  # noqa: E402
 from xmem_ros.tracker import Tracker, TrackerConfig  # noqa: E402
+from xmem_ros.tracker_config import pick_precision  # noqa: E402
 
 PUBLISHED = {
     'mem_every': 5,
@@ -148,7 +151,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--reference', type=Path, help='checkout of hkchengrex/XMem to run beside ours')
     parser.add_argument('--device', default='cpu', help='cpu or cuda (default: %(default)s)')
-    parser.add_argument('--precision', default='float32', help='of ours (default: %(default)s)')
+    parser.add_argument('--precision', default='float32', help='of ours, or auto (default: %(default)s)')
     parser.add_argument('--objects', type=int, nargs='+', default=[1], help='how many objects (default: %(default)s)')
     parser.add_argument('--quick', action='store_true', help='fewer frames')
     parser.add_argument('--json', type=Path, help='write the figures to this file')
@@ -157,12 +160,13 @@ def main() -> int:
     rows: list[dict[str, Any]] = []
     for objects in args.objects:
         for name, size in (('compact', (240, 432)), ('xmem', (480, 864))):
-            network = Tracker.from_weights(name, device='cpu').network if name == 'compact' else generated_network(2)
+            network = load_network(find_weights(name)) if name == 'compact' else generated_network(2)
             reference = None
             if name == 'xmem' and args.reference:
                 reference = Reference(args.reference, network, objects, args.device)
             config = TrackerConfig(size=0, precision=args.precision)
-            tracker = Tracker(network, config, args.device)
+            dtype = pick_precision(args.precision, torch.device(args.device))
+            tracker = Tracker(deployed(network, dtype), config, args.device)  # as users have it
             scene = RenderedScene(size, frames, max(objects, 1), seed=0)
             row = {'model': name, 'size': f'{size[0]}x{size[1]}', 'objects': objects}
             rows.append(

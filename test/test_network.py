@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The network: official names and shapes, variants of checkpoints, and what files are refused."""
 
+import copy
 import json
 import pickle
 from pathlib import Path
@@ -9,12 +10,14 @@ import pytest
 import torch
 from parity import generated_network
 from safetensors.torch import save_file
+from torch import nn
 
 from xmem_ros.errors import WeightsError
 from xmem_ros.network.aggregation import aggregate
 from xmem_ros.network.blocks import Fuser
 from xmem_ros.network.checkpoint import find_weights, load_network, save_network
 from xmem_ros.network.config import COMPACT, XMEM, config_from_state_dict
+from xmem_ros.network.deployment import deployed
 from xmem_ros.network.model import XMemNetwork
 
 SHAPES = Path(__file__).parents[2] / 'shared' / 'parity' / 'shapes.json'
@@ -147,3 +150,32 @@ def test_unknown_names_say_what_there_is() -> None:
         find_weights('compakt')
     with pytest.raises(WeightsError, match='no such weights file'):
         find_weights('missing.pth')
+
+
+def test_a_network_for_reduced_precision_keeps_its_weights_in_it() -> None:
+    network = deployed(XMemNetwork(COMPACT), torch.bfloat16)
+    assert {p.dtype for m in network.modules() if isinstance(m, nn.Conv2d) for p in m.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize('config', [XMEM, COMPACT])
+def test_folded_norms_compute_the_same(config) -> None:
+    generator = torch.Generator().manual_seed(4)
+    network = XMemNetwork(config)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for values, low in ((module.weight, 0.5), (module.running_var, 0.5), (module.bias, -0.5)):
+                values.data.copy_(low + torch.rand(values.shape, generator=generator))
+    network.eval()
+    folded = deployed(copy.deepcopy(network))
+    assert not [module for module in folded.modules() if isinstance(module, nn.BatchNorm2d)]
+    image = torch.randn(1, 3, 64, 96, generator=generator)
+    masks = torch.rand(1, 2, 64, 96, generator=generator)
+    with torch.inference_mode():
+        outs = []
+        for net in (network, folded):
+            encoded = net.encode_image(image)
+            value, _ = net.encode_value(image, encoded.features[0], masks, net.zero_sensory(1, 2, (4, 6)))
+            outs.append([*encoded.features, encoded.key, value])
+    for expected, given in zip(*outs, strict=True):
+        # float32, through up to 40 convolutions
+        assert (given - expected).abs().max() <= 1e-5 * expected.abs().max()

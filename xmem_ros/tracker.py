@@ -25,6 +25,7 @@ from xmem_ros.frames import FrameGeometry, Region, image_to_tensor, mask_to_tens
 from xmem_ros.network.aggregation import aggregate
 from xmem_ros.network.checkpoint import find_weights, load_network
 from xmem_ros.network.config import XMEM, NetworkConfig
+from xmem_ros.network.deployment import deployed
 from xmem_ros.network.model import EncodedImage, XMemNetwork
 from xmem_ros.objects import ObjectState, ObjectTable, TrackedObject
 from xmem_ros.seed_masks import SeedMask, check_seeds
@@ -32,7 +33,7 @@ from xmem_ros.segmenter import MemoryFrame, Prediction, Segmenter
 from xmem_ros.shedding import Shedding
 from xmem_ros.snapshot import Snapshot
 from xmem_ros.timing import StageTimer
-from xmem_ros.tracker_config import AUTO_SIZE, PRECISIONS, TrackerConfig, pick_device, with_size
+from xmem_ros.tracker_config import AUTO_SIZE, TrackerConfig, pick_device, pick_precision, with_size
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,7 @@ class Tracker:
     def __init__(self, network: XMemNetwork, config: TrackerConfig | None = None, device: str | torch.device = 'auto'):
         config = with_size(config or TrackerConfig(), network.config)
         self.device = pick_device(device)
-        precision = config.precision
-        if precision == 'auto':
-            precision = 'float16' if self.device.type == 'cuda' else 'float32'
-        self.dtype = PRECISIONS[precision]
+        self.dtype = pick_precision(config.precision, self.device)
         self.network = network.to(self.device).to(memory_format=torch.channels_last).eval()
         self._table = ObjectTable(config.max_objects)
         self._segmenter = Segmenter(self.network, config, self.device, self.dtype)
@@ -75,7 +73,12 @@ class Tracker:
     ) -> 'Tracker':
         """Load weights by name or path; raises `WeightsError`, `DeviceError`."""
         chosen = pick_device(device)
-        return cls(load_network(find_weights(weights)), config, chosen)
+        network = load_network(find_weights(weights))
+        fingerprint = snapshot.fingerprint(network.state_dict())
+        dtype = pick_precision((config or TrackerConfig()).precision, chosen)
+        tracker = cls(deployed(network, dtype), config, chosen)
+        tracker.fingerprint = fingerprint  # of the weights as they came
+        return tracker
 
     # --- what a user calls
 

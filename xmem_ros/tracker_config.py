@@ -19,7 +19,9 @@ class TrackerConfig:
     """Settings of a tracker."""
 
     size: int = AUTO_SIZE  # px the frame's shorter side is scaled to; 0: as it comes; −1: what suits the weights
-    precision: str = 'auto'  # float32, float16, bfloat16; auto: float16 on CUDA, else float32
+    precision: str = (
+        'auto'  # float32, float16, bfloat16; auto: what is fast there and changes no mask, see `pick_precision`
+    )
     max_objects: int = 16
     memory_every: int = 5  # frames between memory frames
     min_area: int = 16  # px; a smaller mask counts as occluded
@@ -43,6 +45,19 @@ class TrackerConfig:
 
 def with_size(config: TrackerConfig, network: NetworkConfig) -> TrackerConfig:
     return replace(config, size=network.shorter_side) if config.size == AUTO_SIZE else config
+
+
+def pick_precision(precision: str, device: torch.device) -> torch.dtype:
+    """`auto` is float16 on CUDA, bfloat16 on a CPU that multiplies matrices of it (AMX), float32 elsewhere.
+
+    Without AMX, bfloat16 is slower than float32 on a CPU.
+    """
+    if precision != 'auto':
+        return PRECISIONS[precision]
+    if device.type == 'cuda':
+        return torch.float16
+    capabilities: dict[str, object] = getattr(torch.cpu, 'get_capabilities', dict)()  # torch ≥ 2.10
+    return torch.bfloat16 if device.type == 'cpu' and capabilities.get('amx_bf16') else torch.float32
 
 
 def pick_device(device: str | torch.device) -> torch.device:

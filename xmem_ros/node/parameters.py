@@ -113,7 +113,7 @@ class Parameters:
     )
     precision: str = _is(
         'auto',
-        'Arithmetic of the network. auto: float16 on CUDA, float32 elsewhere.',
+        'Arithmetic of the network. auto: float16 on CUDA, bfloat16 on a CPU with AMX, float32 elsewhere.',
         choices=('auto', 'float32', 'float16', 'bfloat16'),
     )
     max_objects: int = _is(16, 'Most objects at a time; memory for them is allocated once.', low=1, high=254)

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: MIT
+"""A network for inference alone: the same function with fewer passes over features and weights."""
+
+from itertools import pairwise
+
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from xmem_ros.network.model import XMemNetwork
+
+
+def deployed(network: XMemNetwork, dtype: torch.dtype = torch.float32) -> XMemNetwork:
+    """Make a network, in place, what only inference needs; it is not to be trained any more.
+
+    Batch norms are folded into their convolutions, and weights are kept as `dtype`, in which autocast would otherwise
+    copy them in every step.
+    """
+    _fold_norms(network.eval())
+    if dtype != torch.float32:
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                module.to(dtype)
+    return network
+
+
+def _fold_norms(network: nn.Module) -> None:
+    # in this network, as in torchvision's residual blocks, a batch norm is registered right after its convolution
+    for module in list(network.modules()):
+        for (conv_name, conv), (norm_name, norm) in pairwise(list(module.named_children())):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(module, conv_name, fuse_conv_bn_eval(conv, norm))
+                setattr(module, norm_name, nn.Identity())
