@@ -38,7 +38,10 @@ def run(dataset, root, weights, output, **options):
 
 def by_hand(weights, frames, seeds, objects, *, memory_every=5, size=64, output_size=None):
     """What the tracker says of frames, driven by hand with the published memory; seeds: index → {value: mask}."""
-    config = TrackerConfig(size=size, max_objects=objects, memory_every=memory_every, memory=MemoryConfig().published())
+    memory = MemoryConfig().published()
+    config = TrackerConfig(
+        size=size, precision='float32', max_objects=objects, memory_every=memory_every, memory=memory
+    )
     tracker = Tracker(load_network(Path(weights)), config, 'cpu')
     values, found = np.zeros(256, np.uint8), []
     for index, frame in enumerate(frames):

@@ -58,7 +58,7 @@ def masks_in(folder):
 def tracked(root, weights, *, size, flip=False):
     """Probabilities of every frame at the 480p size, by a tracker driven by hand; mirrored and mirrored back."""
     part = root / 'trainval'
-    config = TrackerConfig(size=size, max_objects=2, memory=MemoryConfig().published())
+    config = TrackerConfig(size=size, precision='float32', max_objects=2, memory=MemoryConfig().published())
     tracker = Tracker(load_network(Path(weights)), config, 'cpu')
     way = slice(None, None, -1 if flip else 1)
     seed = read_mask(part / 'Annotations' / 'Full-Resolution' / 'a' / '00000.png')[:, way]

@@ -68,6 +68,7 @@ class Evaluation:
     def __init__(self, settings: Settings, output: Path, scores: Path | None, processes: Processes) -> None:
         self.settings, self.scores, self.processes = settings, scores, processes
         network = load_network(find_weights(settings.weights))
+        fingerprint = snapshot.fingerprint(network.state_dict())
         self.runs = settings.runs(network.config)
         self.sequences = [sequences_of(settings, run) for run in self.runs]  # for each pass, all sequences
         self.first = self.sequences[0]
@@ -80,7 +81,6 @@ class Evaluation:
         self.record = settings.record(network.config)
         self.output = Output(output, settings)
         if processes.rank == 0:
-            fingerprint = snapshot.fingerprint(network.state_dict())
             made_by = {**self.record, 'precision': self.trackers.precision, 'network': fingerprint}
             self.output.claim({**made_by, 'root': str(settings.root.resolve())})
         processes.wait()

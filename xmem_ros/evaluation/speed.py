@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from xmem_ros.evaluation.tracking import Trackers, track_sequence
 from xmem_ros.network.checkpoint import find_weights, load_network
+from xmem_ros.tracker import pick_device
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,7 +75,8 @@ def measure(settings: Settings, *, progress: bool = True) -> dict[str, Any]:
     sequences = sequences_of(settings, run)
     counts = {sequence.name: sequence.check_seeds(ignore_void=settings.ignore_void) for sequence in sequences}
     rows = []
-    for precision in _precisions(settings, Trackers(network, settings, settings.device).device):
+    for precision in _precisions(settings, pick_device(settings.device)):
+        network = load_network(find_weights(settings.weights))  # anew, as trackers take it over
         trackers = Trackers(network, replace(settings, precision=precision), settings.device)
         clock = Clock()
         with tqdm(total=sum(len(s.frames) for s in sequences), unit='frame', disable=not progress) as bar:

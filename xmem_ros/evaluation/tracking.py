@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +11,9 @@ import torch
 
 from xmem_ros.errors import XMemError
 from xmem_ros.evaluation.follow import follow
+from xmem_ros.network.deployment import deployed
 from xmem_ros.tracker import Tracker, pick_device
+from xmem_ros.tracker_config import PRECISIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,20 +78,25 @@ def track_sequence(
 
 
 class Trackers:
-    """Makes the tracker that a sequence needs; one at a time, as each has stores of its own."""
+    """Makes the tracker that a sequence needs; one at a time, as each has stores of its own.
+
+    Takes the network over: where it is not run in float32, its weights are converted.
+    """
 
     def __init__(self, network: XMemNetwork, settings: Settings, device: str) -> None:
-        self.network, self.settings = network, settings
+        self.settings = settings
         self.device = pick_device(device)
         if self.device.type == 'cuda' and self.device.index is not None:
             torch.cuda.set_device(self.device)  # events of the timer belong to the current one
+        # in float32 it stays as it came, which is what was compared with the authors' code
+        self.network = network if self.precision == 'float32' else deployed(network, PRECISIONS[self.precision])
         self._tracker: Tracker | None = None
         self._key: tuple[int, int] | None = None
         self._warm = False
 
     @property
     def precision(self) -> str:
-        """Of the network's arithmetic."""
+        """Of the network's arithmetic: as published AMP where there is CUDA, and float32 on every CPU."""
         if self.settings.precision != 'auto':
             return self.settings.precision
         return 'float16' if self.device.type == 'cuda' else 'float32'
@@ -99,7 +106,8 @@ class Trackers:
         key = (run.size, objects)
         if self._tracker is None or self._key != key:
             self._tracker = None  # frees its stores before the next has its own
-            self._tracker = Tracker(self.network, self.settings.tracker_config(run, objects), self.device)
+            config = replace(self.settings.tracker_config(run, objects), precision=self.precision)
+            self._tracker = Tracker(self.network, config, self.device)
             self._key = key
         return self._tracker
 
