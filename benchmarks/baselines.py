@@ -20,9 +20,10 @@ import numpy as np
 from tqdm import tqdm
 
 from xmem_ros.errors import XMemError
-from xmem_ros.evaluation.datasets import DATASETS, Sequence
+from xmem_ros.evaluation.datasets import Sequence, read_dataset
+from xmem_ros.evaluation.datasets.options import ReadOptions
 from xmem_ros.evaluation.scores import overall, score_sequence
-from xmem_ros.media import VOID, write_labels
+from xmem_ros.media import write_labels
 
 Propagate = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
@@ -49,7 +50,7 @@ METHODS: dict[str, Propagate] = {'repeat': repeat, 'flow': flow}
 def run_sequence(sequence: Sequence, propagate: Propagate, size: int) -> Iterator[tuple[str, np.ndarray]]:
     """Yield each frame's stem and mask, H×W uint8 of the frame's size in the data set's values."""
     first = sequence.frame(0)
-    seeds = sequence.seed_objects(sequence.seeds[0], first)
+    seeds = sequence.seed_objects(next(iter(sequence.seeds)), first.shape[:2])
     values = np.array([0, *seeds], np.uint8)
     height, width = first.shape[:2]
     scale = size / min(height, width)
@@ -76,7 +77,6 @@ def measure(sequences: list[Sequence], method: str, size: int) -> dict[str, dict
     for sequence in tqdm(sequences, desc=f'{method} {size}', unit='sequence'):
         with tempfile.TemporaryDirectory() as folder:
             for stem, mask in run_sequence(sequence, METHODS[method], size):
-                mask = (mask > 0).astype(np.uint8) * VOID if sequence.binary else mask
                 write_labels(Path(folder) / f'{stem}.png', mask)
             scores[sequence.name] = score_sequence(sequence, Path(folder))
     return scores
@@ -90,7 +90,7 @@ def main() -> int:
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the scores here too')
     args = parser.parse_args()
     try:
-        sequences = DATASETS['generic'](args.root)
+        sequences = read_dataset('generic', args.root, ReadOptions())
         results = {f'{method} {size}': measure(sequences, method, size) for size in args.size for method in METHODS}
     except XMemError as error:
         parser.error(str(error))

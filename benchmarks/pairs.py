@@ -55,7 +55,7 @@ def main() -> int:
     parser.add_argument('--data', type=Path, required=True, help='folder with JPEGImages/SEQ and Annotations/SEQ')
     parser.add_argument('--sequences', nargs='+', default=list(HELD_BACK), help='(default: %(default)s)')
     parser.add_argument('--weights', default='compact', help='name or file (default: %(default)s)')
-    parser.add_argument('--size', type=int, default=-1, help='working size, px (default: what suits the weights)')
+    parser.add_argument('--size', type=int, help='working size, px (default: what suits the weights)')
     parser.add_argument('--device', default='auto', help='auto, cpu or cuda (default: %(default)s)')
     parser.add_argument('--out', type=Path, required=True, help='folder for the pairs and the masks')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures here too')
@@ -76,7 +76,13 @@ def main() -> int:
             cv2.imwrite(str(root / 'JPEGImages' / name / f'{number:05}.png'), frame[:, :, ::-1])
             write_labels(root / 'Annotations' / name / f'{number:05}.png', labels)
     result = evaluate(
-        'generic', root, weights=args.weights, size=args.size, device=args.device, output=masks, memory='default'
+        'generic',
+        root,
+        weights=args.weights,
+        size=args.size or 'auto',
+        device=args.device,
+        output=masks,
+        memory='default',
     )
     print(f'{"pair":28}{"frames":>8}{"J&F":>8}{"switches":>10}')
     for name, labels in truths.items():

@@ -176,7 +176,7 @@ def main() -> int:
         f'{args.device}, {args.precision}, {torch.get_num_threads()} threads, torch {torch.__version__}, '
         f'{platform.machine()}'
     )
-    stages = ['preprocess', 'key', 'match', 'decode', 'value', 'postprocess']
+    stages = ['preprocess', 'key', 'match', 'decode', 'value', 'resize', 'postprocess']
     print(f'{"model":8} {"size":>8} {"objects":>7} {"median":>8} {"p95":>8} ' + ' '.join(f'{s:>11}' for s in stages))
     for row in rows:
         cells = ' '.join(f'{row["stages_ms"].get(s, 0):11.1f}' for s in stages)

@@ -199,15 +199,16 @@ def test_evaluate_prints_a_table_and_writes_the_same_figures_as_json(clip, weigh
     options += ['--json', tmp_path / 'scores' / 'toys.json', '--device', 'cpu']
     assert main(['evaluate', '--dataset', 'generic', *map(str, options)]) == 0
     written = json.loads((tmp_path / 'scores' / 'toys.json').read_text())
-    assert {'J', 'F', 'J&F', 'sequences'} <= set(written)
-    assert {'J', 'F', 'J&F', 'objects'} <= set(written['sequences']['toys'])
-    row = capsys.readouterr().out.splitlines()[-1]
+    assert {'J', 'F', 'J&F', 'fps', 'sequences'} <= set(written)
+    assert {'J', 'F', 'J&F', 'fps', 'objects'} <= set(written['sequences']['toys'])
+    assert {'J', 'F', 'J&F'} <= set(written['sequences']['toys']['objects']['1'])
+    (row,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith('all objects'))
     assert row.split()[-3:] == [f'{written[key]:.1f}' for key in ('J&F', 'J', 'F')]
 
 
 def test_evaluate_names_a_wrong_root(tmp_path, capsys):
     assert main(['evaluate', '--dataset', 'generic', '--root', str(tmp_path), '--output', str(tmp_path / 'out')]) == 2
-    assert f'{tmp_path / "JPEGImages"}: no such folder' in capsys.readouterr().err
+    assert f'{tmp_path / "JPEGImages"}: not there' in capsys.readouterr().err
 
 
 # --- usage

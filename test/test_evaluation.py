@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Evaluation: the generic data set, the scores, and the run from frames to figures."""
+"""Evaluation: the generic data set, what is wrong with one, and the run from frames to figures."""
 
 import json
 
@@ -9,9 +9,9 @@ from PIL import Image
 from scene_files import BUNDLED, FOOTAGE, SIZE, save_frame, save_mask, save_sequence, save_untrained_weights
 
 from xmem_ros.errors import FrameError, ParameterError, SeedError, WeightsError, XMemError
-from xmem_ros.evaluation.datasets import generic
+from xmem_ros.evaluation.datasets.options import ReadOptions
+from xmem_ros.evaluation.datasets.plain import read_generic
 from xmem_ros.evaluation.runner import evaluate
-from xmem_ros.evaluation.scores import overall, score_masks, score_sequence, table
 
 pytest.importorskip('vos_benchmark', reason='vos-benchmark is not installed')
 
@@ -22,50 +22,11 @@ def square(left, top=10, side=10, value=1):
     return mask
 
 
-# --- scores, against figures worked out by hand
-#
-# Squares of 10×10 px in 100×100. The boundary (pixels that differ from their E, S or SE neighbour) is a ring of 11×11
-# px, 40 px long. The tolerance is ceil(0.008·√2·100) = 2 px.
+# --- the generic data set
 
 
-@pytest.mark.parametrize(
-    ('mask', 'j', 'f'),
-    [
-        pytest.param(square(10), 100, 100, id='perfect'),
-        pytest.param(square(0, side=0), 0, 0, id='empty'),
-        pytest.param(square(60, 60), 0, 0, id='elsewhere'),
-        # 9 of 11 columns shared; every boundary pixel within 2 px of the other's.
-        pytest.param(square(11), 100 * 90 / 110, 100, id='shifted by 1 px'),
-        # 50 of 150 px shared. Of the ring at 9…19, what is within 2 px of the ring at 14…24: columns 12…19 of the upper
-        # and of the lower side (8 each), and 2 px at each end of the right side, 20 of 40; and so the other way round.
-        pytest.param(square(15), 100 * 50 / 150, 50, id='shifted by 5 px'),
-    ],
-)
-def test_scores_are_those_worked_out_by_hand(mask, j, f):
-    scores = score_masks([(mask, square(10))], [1])
-    assert scores[1] == pytest.approx((j, f))
-
-
-def test_a_frame_without_the_object_scores_full_when_nothing_is_claimed_and_zero_when_something_is():
-    shown = (square(10), square(10))
-    empty = np.zeros((100, 100), np.uint8)
-    assert score_masks([shown, (empty, empty)], [1])[1] == pytest.approx((100, 100))
-    assert score_masks([shown, (square(10), empty)], [1])[1] == pytest.approx((50, 50))
-
-
-def test_void_pixels_count_for_nothing():
-    truth = square(10)
-    truth[:, 15:] = 255
-    assert score_masks([(square(10, side=40), truth)], [1])[1][0] == pytest.approx(100 * 50 / 200)
-    mask = square(10)
-    mask[50:, 50:] = 1
-    assert score_masks([(mask, truth)], [1])[1] == pytest.approx((100, 100))
-
-
-def test_objects_are_scored_each_on_its_own():
-    truth = square(10) + square(60, value=2)
-    scores = score_masks([(square(10), truth)], [1, 2])
-    assert scores == {1: pytest.approx((100, 100)), 2: pytest.approx((0, 0))}
+def generic(root):
+    return read_generic(root, ReadOptions())
 
 
 def write_truth(root, name, masks):
@@ -74,47 +35,15 @@ def write_truth(root, name, masks):
         save_mask(root / 'Annotations' / name / f'{index:05d}.png', mask)
 
 
-def test_the_first_and_the_last_mask_are_left_out(tmp_path):
-    write_truth(tmp_path, 'a', [square(10)] * 4)
-    for index, mask in enumerate([square(50), square(10), square(11), square(50)]):
-        save_mask(tmp_path / 'out' / f'{index:05d}.png', mask)
-    (sequence,) = generic(tmp_path)
-    scores = score_sequence(sequence, tmp_path / 'out')
-    assert scores['frames'] == 2
-    assert scores['J'] == pytest.approx((100 + 100 * 90 / 110) / 2)
-    assert scores['F'] == 100
-    assert scores['J&F'] == pytest.approx((scores['J'] + 100) / 2)
-
-
-def test_the_overall_score_is_the_mean_over_objects_not_over_sequences():
-    two = {'J': 50.0, 'F': 50.0, 'J&F': 50.0, 'objects': {'1': {'J': 100.0, 'F': 100.0}, '2': {'J': 0.0, 'F': 0.0}}}
-    one = {'J': 100.0, 'F': 80.0, 'J&F': 90.0, 'objects': {'1': {'J': 100.0, 'F': 80.0}}}
-    assert overall({'two': two, 'one': one}) == pytest.approx({'J': 200 / 3, 'F': 60, 'J&F': 190 / 3})
-    assert table({'two': two, 'one': one}).splitlines()[-1].split() == ['all', 'objects', '63.3', '66.7', '60.0']
-
-
-def test_an_object_that_no_seed_shows_is_named_and_not_scored(tmp_path):
-    both = square(10) + square(60, value=2)
-    write_truth(tmp_path, 'a', [square(10), both, both, both])
-    for index in range(4):
-        save_mask(tmp_path / 'out' / f'{index:05d}.png', square(10))
-    scores = score_sequence(generic(tmp_path)[0], tmp_path / 'out')
-    assert scores['unseeded'] == [2]
-    assert list(scores['objects']) == ['1']
-    assert scores['J&F'] == 100
-
-
-# --- the generic data set
-
-
 def test_the_earliest_mask_seeds_and_frames_before_it_are_left_out(tmp_path):
     save_sequence(tmp_path, frames=6)
     for stem in ('00000', '00003'):
         (tmp_path / 'Annotations' / 'toys' / f'{stem}.png').unlink()
     (sequence,) = generic(tmp_path)
     assert [path.stem for path in sequence.frames] == ['00001', '00002', '00003', '00004', '00005']
-    assert sequence.seeds == ('00001',)
-    assert sorted(sequence.masks) == ['00001', '00002', '00004', '00005']
+    assert list(sequence.seeds) == ['00001']
+    assert list(sequence.truth) == ['00001', '00002', '00004', '00005']
+    assert sequence.scored == ('00002', '00004')
     assert not sequence.binary
 
 
@@ -122,14 +51,16 @@ def test_a_mask_of_0_and_255_is_one_object(tmp_path):
     save_sequence(tmp_path, binary=True)
     (sequence,) = generic(tmp_path)
     assert sequence.binary
-    assert set(np.unique(sequence.values('00002'))) == {0, 1}
-    assert list(sequence.seed_objects('00000', sequence.frame(0))) == [1]
+    assert set(np.unique(sequence.values(sequence.truth['00002']))) == {0, 255}
+    assert list(sequence.seed_objects('00000', SIZE)) == [255]
+    assert list(sequence.seed_objects('00000', SIZE, ignore_void=True)) == [255]
 
 
-def test_255_is_void_where_there_are_other_values(tmp_path):
+def test_255_beside_other_values_is_void_only_where_that_is_asked_for(tmp_path):
     write_truth(tmp_path, 'a', [square(10, value=7) | square(60, value=255)] * 3)
     (sequence,) = generic(tmp_path)
-    objects = sequence.seed_objects('00000', sequence.frame(0))
+    assert list(sequence.seed_objects('00000', (100, 100))) == [7, 255]
+    objects = sequence.seed_objects('00000', (100, 100), ignore_void=True)
     assert list(objects) == [7]
     np.testing.assert_array_equal(objects[7], square(10) > 0)
 
@@ -140,7 +71,7 @@ def test_palette_and_one_bit_masks_are_read_by_their_values(tmp_path):
     image.putpalette([0, 0, 0] * 5 + [9, 9, 9])
     image.save(tmp_path / 'Annotations' / 'a' / '00000.png')
     (sequence,) = generic(tmp_path)
-    assert list(sequence.seed_objects('00000', sequence.frame(0))) == [5]
+    assert list(sequence.seed_objects('00000', (100, 100))) == [5]
     Image.fromarray(square(10) > 0).save(tmp_path / 'Annotations' / 'a' / '00000.png')
     (sequence,) = generic(tmp_path)
     assert sequence.binary
@@ -149,11 +80,6 @@ def test_palette_and_one_bit_masks_are_read_by_their_values(tmp_path):
 def drop_masks(root):
     for mask in (root / 'Annotations' / 'toys').iterdir():
         mask.unlink()
-
-
-def keep_two_masks(root):
-    for stem in ('00001', '00002', '00003'):
-        (root / 'Annotations' / 'toys' / f'{stem}.png').unlink()
 
 
 def cut_frame(root):
@@ -203,15 +129,16 @@ def weights(tmp_path_factory):
     return save_untrained_weights(tmp_path_factory.mktemp('weights') / 'untrained.safetensors')
 
 
-def run(root, weights, output, size=64):
-    return evaluate('generic', root, weights=weights, size=size, device='cpu', output=output, progress=False)
+def run(root, weights, output, size=64, **options):
+    return evaluate(
+        'generic', root, weights=str(weights), size=size, device='cpu', output=output, progress=False, **options
+    )
 
 
 @pytest.mark.parametrize(
     ('spoil', 'kind', 'named'),
     [
-        (drop_masks, SeedError, 'Annotations/toys: sequence toys has no mask'),
-        (keep_two_masks, SeedError, 'Annotations/toys: 2 mask'),
+        (drop_masks, SeedError, 'Annotations/toys: no masks'),
         (cut_frame, FrameError, 'sequence toys: .*JPEGImages/toys/00002.jpg: not a readable image'),
         (garble_frame, FrameError, 'JPEGImages/toys/00000.jpg: not a readable image'),
         (garble_mask, SeedError, 'Annotations/toys/00000.png: not a readable mask'),
@@ -239,7 +166,7 @@ def test_a_value_that_does_not_belong_into_a_binary_sequence_is_named(tmp_path, 
 
 
 def test_a_wrong_root_is_named(tmp_path, weights):
-    with pytest.raises(ParameterError, match='JPEGImages: no such folder'):
+    with pytest.raises(ParameterError, match='JPEGImages: not there; the root of a generic data set'):
         run(tmp_path, weights, tmp_path / 'out')
     (tmp_path / 'JPEGImages').mkdir()
     (tmp_path / 'Annotations').mkdir()
@@ -306,8 +233,10 @@ def test_finished_sequences_are_kept_and_unfinished_ones_done_again(tmp_path, we
     second = run(tmp_path, weights, tmp_path / 'out')
     with Image.open(tmp_path / 'out' / 'kept' / '00001.png') as image:
         np.testing.assert_array_equal(np.array(image), mark)
-    assert second['sequences']['broken'] == first['sequences']['broken']
-    assert second['sequences']['kept'] != first['sequences']['kept']
+    scores = [[result['sequences'][name]['J&F'] for result in (first, second)] for name in ('broken', 'kept')]
+    assert scores[0][0] == scores[0][1]
+    assert scores[1][0] != scores[1][1]
+    assert second['sequences']['kept']['fps'] == first['sequences']['kept']['fps']
 
 
 def test_an_output_folder_of_other_settings_is_refused_and_left_alone(tmp_path, weights):

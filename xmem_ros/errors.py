@@ -39,3 +39,7 @@ class OutOfMemoryError(XMemError, RuntimeError):
 
 class MemoryFileError(XMemError, ValueError):
     """A saved memory that is absent, unreadable, cut off, or made with other weights or by another version."""
+
+
+class OutputError(XMemError, OSError):
+    """A file that cannot be written: no room, no right, no folder."""

@@ -68,14 +68,15 @@ class FrameGeometry:
         (height, width), (rows, columns) = self.working_size, self.image_size
         return height * width / (rows * columns)
 
-    def to_image(self, planes: Tensor) -> Tensor:
-        """C×H×W at the padded working size → C×H×W at the image's size."""
+    def to_image(self, planes: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """C×H×W at the padded working size → C×H×W at the image's size, or another (H, W)."""
+        size = size or self.image_size
         left, _, top, _ = self.padding
         height, width = self.working_size
         planes = planes[:, top : top + height, left : left + width]
-        if self.working_size == self.image_size:
+        if self.working_size == size:
             return planes
-        return F.interpolate(planes[None], self.image_size, mode='bilinear', align_corners=False)[0]
+        return F.interpolate(planes[None], size, mode='bilinear', align_corners=False)[0]
 
 
 def image_to_tensor(frame: np.ndarray, geometry: FrameGeometry, device: torch.device) -> Tensor:

@@ -40,7 +40,9 @@ from xmem_ros.tracker_config import AUTO_SIZE, TrackerConfig, pick_device, pick_
 class StepResult:
     """What one frame shows."""
 
-    labels: np.ndarray  # H×W uint8, 0 = background, else TrackedObject.label
+    labels: (
+        np.ndarray
+    )  # H×W uint8, 0 = background, else TrackedObject.label; of the frame's size, or what was asked for
     objects: list[TrackedObject]  # in order of id
     ids: list[int]  # of the seeds given with this step, in their order
     timings_ms: dict[str, float]  # stage → milliseconds
@@ -89,15 +91,20 @@ class Tracker:
         time: float | None = None,
         last: bool = False,
         probabilities: bool = False,
+        output_size: tuple[int, int] | None = None,
     ) -> StepResult:
         """Track one frame; objects given in `seeds` begin, or are corrected, with it.
 
         frame: H×W×3 uint8 RGB. time: s, of the frame, for LOST; without it frames count as 1/30 s. last: no frame
-        follows, so that none is memorised. Raises `FrameError`, `SeedError`, `UnknownObjectError`, and then nothing
-        has changed.
+        follows, so that none is memorised. output_size: H, W of the result, if not the frame's.
+        Raises `FrameError`, `SeedError`, `UnknownObjectError`, and then nothing has changed.
         """
         masks = check_seeds(seeds, self._check_frame(frame).image_size, self._table)
-        result = self._shedding.run(lambda: self._step(frame, masks, time, last=last, probabilities=probabilities))
+        result = self._shedding.run(
+            lambda: self._step(
+                frame, masks, time, last=last, probabilities=probabilities, output_size=output_size or frame.shape[:2]
+            )
+        )
         self._shedding.consolidate()
         return result
 
@@ -252,7 +259,14 @@ class Tracker:
     # --- one frame's parts
 
     def _step(
-        self, frame: np.ndarray, masks: list[SeedMask], time: float | None, *, last: bool, probabilities: bool
+        self,
+        frame: np.ndarray,
+        masks: list[SeedMask],
+        time: float | None,
+        *,
+        last: bool,
+        probabilities: bool,
+        output_size: tuple[int, int],
     ) -> StepResult:
         """`step`, once. What can fail comes first; where it does, nothing has changed."""
         timer = StageTimer(self.device)
@@ -260,7 +274,7 @@ class Tracker:
         number, time = self._frame + 1, self._time + 1 / 30 if time is None else time
         if not self._table and not masks:
             self._frame, self._time = number, time
-            return StepResult(np.zeros(geometry.image_size, np.uint8), [], [], timer.stop())
+            return StepResult(np.zeros(output_size, np.uint8), [], [], timer.stop())
         segmenter = self._segmenter
         segmenter.prepare(geometry)
         with timer('preprocess'):
@@ -280,8 +294,9 @@ class Tracker:
             with timer('value'):
                 if memorise:
                     written = self._encode_memory(image, encoded, joint[1:], visible, given, alone=alone)
+            with timer('resize'):
+                full = geometry.to_image(joint, output_size)
             with timer('postprocess'):
-                full = geometry.to_image(joint)
                 labels, regions = observe_labels(full, [0, *self._table.labels])
                 kept = full.float().cpu().numpy() if probabilities else None
             with timer('match'):

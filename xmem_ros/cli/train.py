@@ -29,6 +29,9 @@ def add_parser(commands: 'argparse._SubParsersAction[argparse.ArgumentParser]') 
     parser.add_argument('--iterations', type=int, help='override the number of iterations')
     parser.add_argument('--start-from', help="override the file's start_from: a checkpoint to begin with")
     parser.add_argument('--export', type=Path, help='when done, write the weights to this .safetensors file')
+    parser.add_argument(
+        '--dry-run', action='store_true', help='only check that the command and its file are well-formed'
+    )
     parser.set_defaults(run=run)
 
 
@@ -45,6 +48,9 @@ def run(args: argparse.Namespace) -> int:
         raise ParameterError(f'--export {args.export}: the name must end in .safetensors')
     videos = tuple(args.videos) if args.videos else None
     config = read_config(args.config, videos=videos, iterations=args.iterations, start_from=args.start_from)
+    if args.dry_run:
+        print(f'well-formed: {args.config}, {config.iterations} iterations')
+        return 0
     trainer = Trainer(config, args.data, args.out, str(pick_device(args.device)))
     compare = bool(trainer.held) and bool(config.start_from) and trainer.rank == 0
     before = trainer.starting_validation() if compare else {}

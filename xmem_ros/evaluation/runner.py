@@ -3,148 +3,190 @@
 
 from __future__ import annotations
 
-import json
 import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from tqdm import tqdm
 
-from xmem_ros.errors import ParameterError, XMemError
-from xmem_ros.evaluation.datasets import DATASETS
-from xmem_ros.evaluation.follow import follow
+from xmem_ros import snapshot
+from xmem_ros.errors import ParameterError
+from xmem_ros.evaluation import probabilities as kept
+from xmem_ros.evaluation.datasets import read_dataset
+from xmem_ros.evaluation.datasets.options import ReadOptions
+from xmem_ros.evaluation.output import PROBABILITIES, Output, named_errors, write_mask
+from xmem_ros.evaluation.processes import Processes
 from xmem_ros.evaluation.scores import check_scorer, overall, score_sequence
-from xmem_ros.media import VOID, write_labels
-from xmem_ros.memory.config import MemoryConfig
-from xmem_ros.objects import MOST_OBJECTS
-from xmem_ros.tracker import AUTO_SIZE, Tracker, TrackerConfig
+from xmem_ros.evaluation.settings import Run, Settings
+from xmem_ros.evaluation.speed import Clock, machine, rate
+from xmem_ros.evaluation.tracking import Trackers, track_sequence
+from xmem_ros.network.checkpoint import find_weights, load_network
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
     from typing import Any
 
     from xmem_ros.evaluation.datasets import Sequence
 
 
 def evaluate(
-    dataset: str,
-    root: Path,
-    *,
-    weights: str = 'compact',
-    size: int = AUTO_SIZE,
-    device: str = 'auto',
-    output: Path,
-    memory: str = 'published',
-    progress: bool = True,
+    dataset: str, root: Path, *, output: Path, scores: Path | None = None, progress: bool = True, **options: Any
 ) -> dict[str, Any]:
     """Track every sequence of a data set and score the masks.
 
-    Masks are written to `output/SEQ/STEM.png` as palette PNGs of the frames' own size, with the data set's values. A
-    sequence's folder appears once it is whole, and is kept by a later run of the same settings.
+    Masks are written as palette PNGs with the data set's values, as `output` describes. A sequence's folder appears
+    once it is whole, and is kept by a later run of the same settings. Under torchrun the sequences are shared out.
 
     Arguments:
         dataset: a name in `DATASETS`.
         root: folder of the data set.
-        weights: name or file, as for `Tracker.from_weights`.
-        size: px of the shorter side that frames are tracked at; −1: what suits the weights.
-        device: as for `Tracker.from_weights`.
         output: folder for the masks.
-        memory: `published`, the policy of the paper, or `default`, that of the node.
+        scores: where several passes are merged, keep the probabilities of each pass in this folder.
         progress: show a bar.
+        options: other fields of `Settings`.
 
     Returns:
-        `J`, `F`, `J&F` in percent over all objects, the settings, and `sequences`: name → scores of that sequence.
+        `J`, `F`, `J&F` in percent over all objects (none where only a server has the ground truth), `fps`, the
+        settings, and `sequences`: name → scores and rate of that sequence.
 
     Raises:
         XMemError: the data set, the weights, the device or the output folder cannot be used; the text names the file.
     """
-    if dataset not in DATASETS:
-        raise ParameterError(f'data set {dataset!r} is not known; there is {", ".join(DATASETS)}')
-    if size != AUTO_SIZE and size < 16:
-        raise ParameterError(f'size {size}; the shorter side is at least 16 px')
-    check_scorer()  # before hours of tracking
-    sequences = DATASETS[dataset](root)
-    most = max(_count_objects(sequence) for sequence in sequences)
-    policy = MemoryConfig() if memory == 'default' else MemoryConfig().published()
-    config = TrackerConfig(size=size, max_objects=min(most, MOST_OBJECTS), memory=policy)
-    tracker = Tracker.from_weights(weights, device=device, config=config)
-    settings = {'dataset': dataset, 'weights': str(weights), 'size': tracker.config.size, 'memory': memory}
-    _claim(output, {**settings, 'root': str(root.resolve()), 'network': tracker.fingerprint})
-    total = sum(len(sequence.frames) for sequence in sequences)
-    with tqdm(total=total, unit='frame', disable=not progress) as bar:
-        for sequence in sequences:
-            bar.set_description(sequence.name)
-            if not _is_finished(sequence, output / sequence.name):
-                _track_into(tracker, sequence, output / sequence.name, bar)
+    settings = Settings(dataset=dataset, root=root, **options)
+    processes = Processes.join()
+    try:
+        return Evaluation(settings, output, scores, processes).run(progress=progress and processes.rank == 0)
+    finally:
+        processes.leave()
+
+
+class Evaluation:
+    """Sequences, passes and trackers of one evaluation; raises `XMemError` for what is wrong before any is tracked."""
+
+    def __init__(self, settings: Settings, output: Path, scores: Path | None, processes: Processes) -> None:
+        self.settings, self.scores, self.processes = settings, scores, processes
+        network = load_network(find_weights(settings.weights))
+        fingerprint = snapshot.fingerprint(network.state_dict())
+        self.runs = settings.runs(network.config)
+        self.sequences = [sequences_of(settings, run) for run in self.runs]  # for each pass, all sequences
+        self.first = self.sequences[0]
+        for sequences in self.sequences[::-1]:  # the seeds of each pass may be other files
+            self.counts = {s.name: s.check_seeds(ignore_void=settings.ignore_void) for s in sequences}
+        if any(sequence.scored for sequence in self.first):
+            check_scorer()  # before hours of tracking
+        self.trackers = Trackers(network, settings, processes.device(settings.device))
+        self.machine = machine(self.trackers.device, self.trackers.precision)
+        self.record = settings.record(network.config)
+        self.output = Output(output, settings)
+        if processes.rank == 0:
+            made_by = {**self.record, 'precision': self.trackers.precision, 'network': fingerprint}
+            self.output.claim({**made_by, 'root': str(settings.root.resolve())})
+        processes.wait()
+
+    def run(self, *, progress: bool) -> dict[str, Any]:
+        """Track what is not finished yet, score all, and pack what a server wants."""
+        mine = self.processes.share(range(len(self.first)), lambda i: len(self.first[i].frames) * (2 + self.count(i)))
+        total = sum(len(self.first[i].frames) for i in mine) * len(self.runs)
+        with tqdm(total=total, unit='frame', disable=not progress) as bar:
+            for index in mine:
+                bar.set_description(self.first[index].name)
+                if self.output.is_finished(self.first[index]):
+                    bar.update(len(self.first[index].frames) * len(self.runs))
+                else:
+                    self._track(index, bar)
+        bar = tqdm([self.first[i] for i in mine], desc='scoring', unit='sequence', disable=not progress)
+        sequences = {sequence.name: self._score(sequence) for sequence in bar}
+        sequences = dict(sorted(self.processes.gather(sequences).items()))
+        timed_on, notes = self._notes()
+        for name, scores in sequences.items():
+            scores['fps'] = rate(notes.get(name, {}))
+        result = {
+            **overall(sequences),
+            'fps': rate(*notes.values()),
+            **self.record,
+            **timed_on,
+            'processes': self.processes.count,
+            'sequences': sequences,
+        }
+        if self.settings.on_server and self.processes.rank == 0:
+            result['zip'] = str(self.output.zip(self.first))
+        return result
+
+    def _notes(self) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+        """The machine that the sequences were tracked on, and what was noted of each.
+
+        After a run that went on elsewhere, the machine is this one, and only what was tracked on it has a rate.
+        """
+        notes = {name: facts for name, facts in self.output.notes().items() if name in self.counts}
+        machines = [{key: facts.get(key) for key in self.machine} for facts in notes.values()]
+        if machines and all(other == machines[0] for other in machines):
+            return machines[0], notes
+        own = {name: facts for name, facts in notes.items() if self.machine.items() <= facts.items()}
+        return self.machine, own
+
+    def count(self, index: int) -> int:
+        """Objects of a sequence."""
+        return self.counts[self.first[index].name]
+
+    def _score(self, sequence: Sequence) -> dict[str, Any]:
+        if not sequence.scored:
+            return {'J': None, 'F': None, 'J&F': None, 'frames': 0, 'objects': {}, 'unseeded': []}
+        return score_sequence(sequence, self.output.folder_of(sequence), ignore_void=self.settings.ignore_void)
+
+    def _track(self, index: int, bar: tqdm[Any]) -> None:
+        """All passes over one sequence, into a folder that appears once its masks are all there."""
+        sequence = self.first[index]
+        clock = Clock()
+        with self.output.filling(sequence) as folder, self._scores_folder() as scores:
+            for run, sequences in zip(self.runs, self.sequences, strict=True):
+                self._pass(run, sequences[index], folder, scores, clock, bar)
+            if self.settings.scales:
+                for stem in sequence.written:
+                    passes = (kept.read(scores / run.name / sequence.name / f'{stem}.png') for run in self.runs)
+                    write_mask(folder / f'{stem}.png', kept.merge(passes))
+        self.output.note(self.processes.rank, sequence.name, {**clock.facts(), **self.machine})
+
+    def _pass(self, run: Run, sequence: Sequence, folder: Path, scores: Path, clock: Clock, bar: tqdm[Any]) -> None:
+        tracker = self.trackers.warm(run, self.counts[sequence.name], sequence)
+        wanted, merged = set(sequence.written), bool(self.settings.scales)
+        for frame in track_sequence(tracker, sequence, run, self.settings.ignore_void, probabilities=merged):
+            clock.add(frame.seconds, frame.step_seconds)
+            bar.update()
+            if frame.name not in wanted:
+                continue
+            if merged:
+                assert frame.probabilities is not None
+                path = scores / run.name / sequence.name / f'{frame.name}.png'
+                kept.write(path, kept.truncate(frame.probabilities), frame.planes)
             else:
-                bar.update(len(sequence.frames))
-    bar = tqdm(sequences, desc='scoring', unit='sequence', disable=not progress)
-    scores = {sequence.name: score_sequence(sequence, output / sequence.name) for sequence in bar}
-    return {**overall(scores), **settings, 'sequences': scores}
+                write_mask(folder / f'{frame.name}.png', frame.values)
 
-
-def track_sequence(tracker: Tracker, sequence: Sequence) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield the stem of each frame and its mask, H×W uint8 in the sequence's own object values.
-
-    Raises:
-        XMemError: a frame or a mask that cannot be used; the text names sequence and file.
-    """
-
-    def seeds(index: int, frame: np.ndarray) -> dict[int, np.ndarray]:
-        stem = sequence.frames[index].stem
-        return sequence.seed_objects(stem, frame) if stem in sequence.seeds else {}
-
-    frames = ((path.stem, sequence.frame(index)) for index, path in enumerate(sequence.frames))
-    try:
-        for followed in follow(tracker, frames, seeds, length=len(sequence.frames)):
-            yield followed.name, followed.values
-    except XMemError as error:
-        raise type(error)(f'sequence {sequence.name}: {error}') from error
-
-
-def _count_objects(sequence: Sequence) -> int:
-    """How many objects seed a sequence; what is wrong with its seeds comes to light before any is tracked."""
-    frames = {path.stem: index for index, path in enumerate(sequence.frames)}
-    return sum(len(sequence.seed_objects(stem, sequence.frame(frames[stem]))) for stem in sequence.seeds)
-
-
-def _track_into(tracker: Tracker, sequence: Sequence, folder: Path, bar: tqdm[Any]) -> None:
-    """Write a sequence's masks into a folder that appears once they are all there."""
-    part = folder.with_name(f'.{folder.name}.part')
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    for stem, mask in track_sequence(tracker, sequence):
-        write_labels(part / f'{stem}.png', (mask > 0).astype(np.uint8) * VOID if sequence.binary else mask)
-        bar.update()
-    shutil.rmtree(folder, ignore_errors=True)
-    part.rename(folder)
-
-
-def _is_finished(sequence: Sequence, folder: Path) -> bool:
-    return all((folder / f'{frame.stem}.png').is_file() for frame in sequence.frames)
-
-
-def _claim(output: Path, settings: dict[str, Any]) -> None:
-    """Make the output folder, or see that what it holds was made by the same settings.
-
-    Raises:
-        ParameterError: it was not.
-    """
-    record = output / 'settings.json'
-    try:
-        if record.is_file():
-            earlier = json.loads(record.read_text())
-            changed = [key for key in settings if earlier.get(key) != settings[key]]
-            if changed:
-                raise ParameterError(
-                    f'{output}: holds masks of other settings ({", ".join(changed)} differ); '
-                    'choose another output folder or remove this one'
-                )
+    @contextmanager
+    def _scores_folder(self) -> Iterator[Path]:
+        """Where probabilities wait for their merge: for good, or until the sequence is done."""
+        if self.scores is not None or not self.settings.scales:
+            yield self.scores or Path()
             return
-        if output.is_dir() and any(output.iterdir()):
-            raise ParameterError(f'{output}: not empty and not of an earlier evaluation; choose another output folder')
-        output.mkdir(parents=True, exist_ok=True)
-        record.write_text(json.dumps(settings, indent=2) + '\n')
-    except (OSError, json.JSONDecodeError) as error:
-        raise ParameterError(f'{output}: cannot be used as output folder: {error}') from error
+        with named_errors(self.output.folder):
+            folder = Path(tempfile.mkdtemp(prefix=PROBABILITIES, dir=self.output.folder))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def sequences_of(settings: Settings, run: Run) -> list[Sequence]:
+    """The sequences of a data set as one pass reads them; raises `XMemError`."""
+    options = ReadOptions(
+        settings.split,
+        run.size,
+        save_all=settings.save_all,
+        late_objects=settings.late_objects,
+        sparse=settings.sparse,
+    )
+    sequences = read_dataset(settings.dataset, settings.root, options)
+    if not any(sequence.written for sequence in sequences):
+        raise ParameterError(f'{settings.root}: no frame of {settings.about.title} asks for a mask')
+    return sequences

@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""J and F of masks against ground truth, by `vos-benchmark`, in percent."""
+"""J and F of masks against ground truth, in percent, as `vos-benchmark` computes them.
+
+What it does where other tools differ is done here too: every value of the ground truth but 0 is an object, 255 and
+those that no seed shows among them; an object counts from the first scored frame on in which the ground truth or the
+masks show it; values that the ground truth never shows count for nothing.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +23,8 @@ if TYPE_CHECKING:
 
     from xmem_ros.evaluation.datasets import Sequence
 
+MEASURES = ('J', 'F', 'J&F')
+
 
 def check_scorer() -> None:
     """Raise `ParameterError` unless vos-benchmark can be imported."""
@@ -27,18 +34,14 @@ def check_scorer() -> None:
         raise ParameterError('scoring needs vos-benchmark: pip install vos-benchmark') from error
 
 
-def score_masks(
-    pairs: Iterable[tuple[np.ndarray, np.ndarray]], objects: Iterable[int]
-) -> dict[int, tuple[float, float]]:
+def score_masks(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[int, tuple[float, float]]:
     """J and F of each object over frames.
 
     Arguments:
-        pairs: masks and ground truth, each H×W uint8; void pixels (255 in the ground truth) count for nothing.
-        objects: values to score; other values in the ground truth count as background.
+        pairs: masks and ground truth, each H×W uint8.
 
     Returns:
-        object → (J, F) in percent, means over the frames from the object's first on (Perazzi et al. 2016, section 4).
-        An object that the ground truth shows in none of the frames has no scores.
+        object → (J, F) in percent, means over frames (Perazzi et al. 2016, section 4), in order of value.
 
     Raises:
         ParameterError: `vos-benchmark` is not installed.
@@ -46,72 +49,83 @@ def score_masks(
     check_scorer()
     from vos_benchmark.evaluator import Evaluator
 
-    wanted = sorted(objects)
-    known = np.zeros(256, np.uint8)
-    known[wanted] = wanted
     evaluator = Evaluator()
     for mask, truth in pairs:
-        counts = truth != VOID
-        evaluator.feed_frame(known[mask] * counts, known[truth] * counts)
+        evaluator.feed_frame(mask, truth)
     j, f = evaluator.conclude()
-    return {value: (float(j[value]), float(f[value])) for value in wanted if value in j}
+    return {int(value): (float(j[value]), float(f[value])) for value in sorted(j)}
 
 
-def score_sequence(sequence: Sequence, folder: Path) -> dict[str, Any]:
+def score_sequence(sequence: Sequence, folder: Path, *, ignore_void: bool = False) -> dict[str, Any]:
     """Scores of the masks `folder/STEM.png`, which hold the data set's values, against a sequence's ground truth.
 
-    As in the DAVIS semi-supervised benchmark, the first and the last of the masks are left out. Objects that no seed
-    shows cannot be tracked and are not scored; `unseeded` lists them.
+    Arguments:
+        sequence: says which frames are scored.
+        folder: of the masks.
+        ignore_void: pixels that are 255 in the ground truth count for nothing, where there are other values.
 
     Returns:
         `J`, `F`, `J&F` (percent; means over the objects, none where no object could be scored), `frames` (scored),
-        `objects` (each with its J, F, J&F) and `unseeded`.
+        `objects` (each with its J, F, J&F) and `unseeded`: objects that are scored, though no seed shows them.
 
     Raises:
         FrameError: a mask and its ground truth differ in size.
         SeedError: a mask is absent or damaged.
     """
-    stems = sorted(sequence.masks)
-    seeded = {value for stem in sequence.seeds for value in _objects(sequence.values(stem))}
-    unseeded: set[int] = set()
-
-    def pairs() -> Iterable[tuple[np.ndarray, np.ndarray]]:
-        for stem in stems[1:-1]:
-            truth = sequence.values(stem)
-            unseeded.update(_objects(truth) - seeded)
-            path = folder / f'{stem}.png'
-            mask = read_mask(path)
-            check_size(path, mask, truth.shape, f'its ground truth {sequence.masks[stem]}')
-            yield (mask == VOID).astype(np.uint8) if sequence.binary else mask, truth
-
-    objects = score_masks(pairs(), seeded)
+    if sequence.scored_objects is None:
+        objects = score_masks(_pairs(sequence, folder, sequence.scored, ignore_void))
+    else:
+        objects = {}
+        for value, stems in sequence.scored_objects.items():
+            pairs = _pairs(sequence, folder, stems, ignore_void)
+            alone = (((mask == value).astype(np.uint8), (truth == value).astype(np.uint8)) for mask, truth in pairs)
+            if score := score_masks(alone):
+                objects[value] = score[1]
+    seeded: set[int] = set()
+    for seed in sequence.seeds.values():
+        seeded |= seed.objects or (set(np.unique(sequence.values(seed.path)).tolist()) - {0})
     return {
         **_means(objects.values()),
-        'frames': len(stems) - 2,
+        'frames': len(sequence.scored),
         'objects': {str(value): _means([pair]) for value, pair in objects.items()},
-        'unseeded': sorted(unseeded),
+        'unseeded': sorted(set(objects) - seeded),
     }
+
+
+def _pairs(
+    sequence: Sequence, folder: Path, stems: Iterable[str], ignore_void: bool
+) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+    for stem in stems:
+        truth = sequence.values(sequence.truth[stem])
+        path = folder / f'{stem}.png'
+        mask = read_mask(path)
+        check_size(path, mask, truth.shape, f'its ground truth {sequence.truth[stem]}')
+        if ignore_void and not sequence.binary:
+            counts = truth != VOID
+            mask, truth = mask * counts, truth * counts
+        yield mask, truth
 
 
 def overall(sequences: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
     """`J`, `F`, `J&F` in percent: means over all objects of all sequences (each as of `score_sequence`)."""
-    objects = [scores for sequence in sequences.values() for scores in sequence['objects'].values()]
+    objects = [scores for sequence in sequences.values() for scores in sequence.get('objects', {}).values()]
     return _means([(scores['J'], scores['F']) for scores in objects])
 
 
 def table(sequences: Mapping[str, Mapping[str, Any]]) -> str:
-    """Scores of sequences as lines of text, the overall ones last."""
-    rows = [(name, scores) for name, scores in sequences.items()] + [('all objects', overall(sequences))]
+    """Scores of sequences, and of the objects of those with several, as lines of text; the overall ones last."""
+    rows: list[tuple[str, Mapping[str, Any]]] = []
+    for name, scores in sequences.items():
+        rows.append((name, scores))
+        if len(scores.get('objects', {})) > 1:
+            rows += [(f'  object {value}', one) for value, one in scores['objects'].items()]
+    rows.append(('all objects', overall(sequences)))
     width = max(len(name) for name, _ in rows)
     lines = [f'{"sequence":<{width}}   J&F     J     F']
     for name, row in rows:
-        figures = (f'{row[key]:5.1f}' if row[key] is not None else '    -' for key in ('J&F', 'J', 'F'))
+        figures = (f'{row[key]:5.1f}' if row.get(key) is not None else '    -' for key in ('J&F', 'J', 'F'))
         lines.append(f'{name:<{width}} {" ".join(figures)}')
     return '\n'.join(lines)
-
-
-def _objects(mask: np.ndarray) -> set[int]:
-    return set(np.unique(mask).tolist()) - {0, VOID}
 
 
 def _means(pairs: Iterable[tuple[float, float]]) -> dict[str, float | None]:

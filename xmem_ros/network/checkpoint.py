@@ -12,6 +12,7 @@ from torch import Tensor
 from xmem_ros.errors import WeightsError
 from xmem_ros.network.config import config_from_state_dict
 from xmem_ros.network.model import XMemNetwork
+from xmem_ros.network.official import OFFICIAL, RELEASE, official_name
 
 WEIGHT_SUFFIXES = ('.pth', '.pt', '.safetensors')
 STEM = 'value_encoder.conv1.weight'
@@ -39,21 +40,32 @@ def find_weights(name: str | Path) -> Path:
         if path.suffix not in WEIGHT_SUFFIXES:
             raise WeightsError(f'{path}: weights are files ending in {", ".join(WEIGHT_SUFFIXES)}')
         return path
-    official = {'xmem': 'XMem.pth'}.get(str(name), f'{name}.pth')
-    candidates = [bundled_folder() / f'{name}.safetensors', user_folder() / official]
-    for candidate in candidates:
+    official = official_name(str(name))
+    file = OFFICIAL[official].file if official else f'{name}.pth'
+    for candidate in (bundled_folder() / f'{name}.safetensors', user_folder() / file):
         if candidate.is_file():
             return candidate
-    bundled = ', '.join(sorted(p.stem for p in bundled_folder().glob('*.safetensors'))) or 'none'
-    hint = ''
-    if str(name).lower().startswith('xmem'):
-        hint = (
-            f'; for the official XMem weights download {official} from the release page of hkchengrex/XMem '
-            f'and put it into {user_folder()}'
+    if official:
+        raise WeightsError(
+            f'the official weights {official} are not here yet: fetch them with `xmem-ros weights fetch {official}`, '
+            f'or download {file} from {RELEASE} and put it into {user_folder()}'
         )
-    raise WeightsError(
-        f'unknown weights {str(name)!r}; bundled: {bundled}; official: xmem; or give the path '
-        f'of a .pth or .safetensors file{hint}'
+    raise _unknown(str(name))
+
+
+def check_name(name: str) -> None:
+    """Raise `WeightsError` for what can be no weights: neither a name that there is nor a path of a fitting suffix."""
+    path = Path(name)
+    known = official_name(name) or (bundled_folder() / f'{name}.safetensors').is_file()
+    if not known and path.suffix not in WEIGHT_SUFFIXES and not (user_folder() / f'{name}.pth').is_file():
+        raise _unknown(name)
+
+
+def _unknown(name: str) -> WeightsError:
+    bundled = ', '.join(sorted(p.stem for p in bundled_folder().glob('*.safetensors'))) or 'none'
+    return WeightsError(
+        f'unknown weights {name!r}; bundled: {bundled}; official: {", ".join(OFFICIAL)}; or give the path '
+        'of a .pth or .safetensors file'
     )
 
 

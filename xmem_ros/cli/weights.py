@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: MIT
+"""`xmem-ros weights`: fetch the official weights, and list what there is."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the sub-command to `xmem-ros`."""
+    parser = commands.add_parser(
+        'weights',
+        help='fetch the official weights, and list what there is',
+        description="Weights are looked for in the package and in the user's cache ($XMEM_ROS_WEIGHTS, or "
+        '~/.cache/xmem_ros).',
+    )
+    actions = parser.add_subparsers(title='actions', dest='action', required=True, metavar='ACTION')
+    listing = actions.add_parser('list', help='what there is, and what can be fetched')
+    listing.set_defaults(run=run_list)
+    fetching = actions.add_parser(
+        'fetch',
+        help="fetch official weights into the user's cache",
+        description="Fetch released files of XMem's authors into the user's cache. A fetch that broke off goes on "
+        'where it stopped. Size and checksum are pinned in weights.lock.json there. $XMEM_ROS_WEIGHTS_URL names a '
+        'folder to fetch from instead of the release page.',
+    )
+    fetching.add_argument('names', nargs='+', metavar='NAME', help='xmem, xmem-s012, xmem-s2, xmem-no-sensory, or all')
+    fetching.set_defaults(run=run_fetch)
+
+
+def run_fetch(args: argparse.Namespace) -> int:
+    """Run `weights fetch`; returns the exit code."""
+    from xmem_ros.network.fetch import fetch, known
+    from xmem_ros.network.official import OFFICIAL
+
+    names = list(OFFICIAL) if 'all' in args.names else args.names
+    for name in names:
+        known(name)  # before any is fetched
+    for name in names:
+        print(fetch(name))
+    return 0
+
+
+def run_list(_: argparse.Namespace) -> int:
+    """Run `weights list`; returns the exit code."""
+    from xmem_ros.network.checkpoint import bundled_folder, user_folder
+    from xmem_ros.network.fetch import read_lock
+    from xmem_ros.network.official import OFFICIAL, RELEASE
+
+    lock = read_lock()
+    rows = [
+        (path.stem, f'{path.stat().st_size / 1e6:.1f} MB', 'bundled', str(path))
+        for path in sorted(bundled_folder().glob('*.safetensors'))
+    ]
+    for name, weights in OFFICIAL.items():
+        path = user_folder() / weights.file
+        part = path.with_name(f'{path.name}.part')
+        if path.is_file():
+            pinned = lock.get(weights.file, {}).get('sha256')
+            state = f'fetched, sha256 {pinned[:12]}…' if pinned else 'here, not checked yet'
+            rows.append((name, f'{path.stat().st_size / 1e6:.1f} MB', state, str(path)))
+        elif part.is_file():
+            rows.append((name, f'{weights.megabytes} MB', f'{part.stat().st_size / 1e6:.1f} MB fetched', weights.url))
+        else:
+            rows.append((name, f'{weights.megabytes} MB', 'not fetched', weights.url))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    for row in rows:
+        print(f'{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:<{widths[2]}}  {row[3]}')
+    print(f'official weights: {RELEASE}; they lie in {user_folder()}')
+    return 0

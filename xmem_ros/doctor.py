@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: MIT
+"""What an installation has, what is wrong with it, and what to do: torch, CUDA, ROS, weights, optional packages."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import platform
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xmem_ros.errors import XMemError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+OK, ABSENT, WRONG = 'ok', '-', 'WRONG'
+
+# module → what it is needed for, and how it is installed
+REQUIRED = {
+    'numpy': 'numpy',
+    'cv2': 'opencv-python-headless',
+    'PIL': 'pillow',
+    'yaml': 'PyYAML',
+    'safetensors': 'safetensors',
+    'torchvision': 'torchvision',
+    'tqdm': 'tqdm',
+}
+OPTIONAL = {
+    'vos_benchmark': ('scores of xmem-ros evaluate', "'xmem_ros[evaluation]'"),
+    'jinja2': ('the report of xmem-ros evaluate', "'xmem_ros[evaluation]'"),
+    'rosbags': ('bags as training data', "'xmem_ros[training]'"),
+    'tensorboard': ('curves of xmem-ros train', "'xmem_ros[training]'"),
+}
+_ROS_TIMEOUT = 60  # s
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    state: str  # OK, ABSENT (nothing wrong, but something does not work without it) or WRONG
+    subject: str
+    text: str
+    remedy: str = ''
+
+
+def examine() -> Iterator[Finding]:
+    """Look at everything, one thing after another."""
+    for look in (_python, _packages, _torch, _cuda, _bundled, _official, _ros, _optional):
+        yield from look()
+
+
+def _python() -> Iterator[Finding]:
+    supported = sys.version_info[:2] >= (3, 10)
+    yield Finding(
+        OK if supported else WRONG,
+        'Python',
+        f'{platform.python_version()}, {sys.executable}, {platform.system()} {platform.machine()}',
+        '' if supported else 'use Python 3.10 or newer',
+    )
+
+
+def _packages() -> Iterator[Finding]:
+    for module, package in REQUIRED.items():
+        problem = _problem(module)
+        if problem:
+            yield Finding(WRONG, package, problem, f'pip install --upgrade {package}')
+
+
+def _torch() -> Iterator[Finding]:
+    problem = _problem('torch')
+    if problem:
+        yield Finding(
+            WRONG, 'torch', problem, 'pip install torch torchvision; on a Jetson from NVIDIA for your JetPack'
+        )
+        return
+    import torch
+
+    version = tuple(int(part) for part in torch.__version__.split('+')[0].split('.')[:2])
+    if version < (2, 4):
+        yield Finding(WRONG, 'torch', torch.__version__, 'version 2.4 or newer is needed')
+    else:
+        yield Finding(OK, 'torch', f'{torch.__version__}, {torch.get_num_threads()} threads')
+
+
+def _cuda() -> Iterator[Finding]:
+    if _problem('torch'):
+        return
+    import torch
+
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            yield _cuda_device(index)
+        return
+    if not _has_nvidia_driver():
+        yield Finding(ABSENT, 'CUDA', 'no NVIDIA GPU or driver was found; trackers run on the CPU')
+    elif torch.version.cuda is None:
+        yield Finding(
+            WRONG,
+            'CUDA',
+            f'there is an NVIDIA driver, but this torch ({torch.__version__}) was built without CUDA',
+            'install a torch with CUDA; on a Jetson the one from NVIDIA for your JetPack',
+        )
+    else:
+        yield Finding(
+            WRONG,
+            'CUDA',
+            f'there is an NVIDIA driver, but this torch (for CUDA {torch.version.cuda}) sees no GPU',
+            'does nvidia-smi show it? If so, the driver may be too old for this torch; in a container, pass the GPU in',
+        )
+
+
+def _cuda_device(index: int) -> Finding:
+    import torch
+
+    name = f'cuda:{index}'
+    try:
+        properties = torch.cuda.get_device_properties(index)
+        ones = torch.ones(64, 64, device=name)
+        total = float((ones @ ones).sum())
+        if total != 64.0**3:
+            return Finding(WRONG, name, f'{properties.name} computes wrongly: {total}', 'try another driver or GPU')
+        free, memory = torch.cuda.mem_get_info(index)
+    except RuntimeError as error:  # an architecture that this torch was not built for, a GPU that is taken
+        return Finding(WRONG, name, str(error).splitlines()[0], 'install a torch that is built for this GPU')
+    return Finding(OK, name, f'{properties.name}, {free / 1e9:.1f} of {memory / 1e9:.1f} GB free')
+
+
+def _has_nvidia_driver() -> bool:
+    places = ('/proc/driver/nvidia/version', '/dev/nvidia0', '/etc/nv_tegra_release')
+    return any(Path(place).exists() for place in places) or shutil.which('nvidia-smi') is not None
+
+
+def _bundled() -> Iterator[Finding]:
+    if _problem('torch') or _problem('safetensors'):
+        return
+    from xmem_ros.network.checkpoint import bundled_folder, load_network
+
+    files = sorted(bundled_folder().glob('*.safetensors'))
+    if not files:
+        yield Finding(WRONG, 'bundled weights', f'{bundled_folder()}: none', 'install the package again')
+    for path in files:
+        yield _judge(path.stem, path, lambda path=path: load_network(path), 'install the package again')  # type: ignore[misc]
+
+
+def _official() -> Iterator[Finding]:
+    if _problem('torch'):
+        return
+    from xmem_ros.network.checkpoint import user_folder
+    from xmem_ros.network.fetch import check, read_lock
+    from xmem_ros.network.official import OFFICIAL
+
+    for name, weights in OFFICIAL.items():
+        path = user_folder() / weights.file
+        part = path.with_name(f'{path.name}.part')
+        again = f'remove the file, then xmem-ros weights fetch {name}'
+        if path.is_file():
+            yield _judge(name, path, lambda weights=weights, path=path: check(weights, path, read_lock()), again)  # type: ignore[misc]
+        elif part.is_file():
+            yield Finding(WRONG, name, f'{part}: fetched in part only', f'xmem-ros weights fetch {name} goes on')
+        else:
+            yield Finding(ABSENT, name, 'not fetched', f'xmem-ros weights fetch {name}')
+
+
+def _judge(name: str, path: Path, look: Callable[[], object], remedy: str) -> Finding:
+    try:
+        look()
+    except (XMemError, OSError) as error:
+        return Finding(WRONG, name, str(error), remedy)
+    return Finding(OK, name, str(path))
+
+
+def _ros() -> Iterator[Finding]:
+    """In processes of their own: some wheels of rclpy start their process anew."""
+    if _run_python('import rclpy') is not None:
+        yield Finding(
+            ABSENT,
+            'ROS 2',
+            'rclpy cannot be imported; the library and the command line need no ROS',
+            'source its setup.bash',
+        )
+        return
+    problem = _run_python(
+        'from xmem_ros.msg import TrackedObject; from xmem_ros.srv import SeedObjects; TrackedObject()'
+    )
+    if problem is None:
+        distribution = _run_python('import os, sys; sys.exit(os.environ.get("ROS_DISTRO", "unknown distribution"))')
+        yield Finding(OK, 'ROS 2', f'{distribution}; the messages are built')
+    else:
+        yield Finding(
+            WRONG,
+            'ROS 2',
+            f'rclpy is there, but the messages of xmem_ros are not ({problem})',
+            'colcon build --packages-select xmem_ros, then source install/setup.bash; without a workspace: make build, '
+            'then . tools/env.sh',
+        )
+
+
+def _run_python(program: str) -> str | None:
+    """None where the program ends well, else the last line that it says."""
+    try:
+        done = subprocess.run(
+            [sys.executable, '-c', program], capture_output=True, text=True, timeout=_ROS_TIMEOUT, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f'no answer in {_ROS_TIMEOUT} s'
+    if not done.returncode:
+        return None
+    return (done.stderr.strip().splitlines() or [f'exit code {done.returncode}'])[-1]
+
+
+def _optional() -> Iterator[Finding]:
+    for module, (purpose, package) in OPTIONAL.items():
+        if importlib.util.find_spec(module) is None:
+            yield Finding(ABSENT, module, f'not installed; needed for {purpose}', f'pip install {package}')
+            continue
+        problem = _problem(module)
+        state, text = (WRONG, problem) if problem else (OK, f'for {purpose}')
+        yield Finding(state, module, text, f'pip install --upgrade --force-reinstall {module}' if problem else '')
+
+
+def _problem(module: str) -> str:
+    """Why a module cannot be imported; '' where it can."""
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # a broken package raises whatever it happens to
+        return f'cannot be imported: {error}'
+    return ''

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: MIT
+"""YouTube-VOS 2018 and 2019.
+
+Objects begin at different frames. The mask of the frame at which one begins shows the new objects alone: 0 in it says
+nothing about the others. Every frame is tracked, the annotated ones are written.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from xmem_ros.errors import ParameterError
+from xmem_ros.evaluation.datasets.folders import (
+    frame_files,
+    from_frame,
+    mask_files,
+    read_json,
+    sequence_folders,
+    wrong_root,
+)
+from xmem_ros.evaluation.datasets.sequence import Seed, Sequence
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from xmem_ros.evaluation.datasets.options import ReadOptions
+
+LAYOUT = 'all_frames/valid_all_frames/JPEGImages/SEQ, valid/Annotations/SEQ and valid/meta.json'
+_FOLDERS = {'val': 'valid', 'test': 'test'}
+
+
+def read(root: Path, options: ReadOptions) -> list[Sequence]:
+    """Read YouTube-VOS. Raises `ParameterError`, `SeedError`."""
+    part = _FOLDERS[options.split]
+    images = root / 'all_frames' / f'{part}_all_frames' / 'JPEGImages'
+    if options.sparse:
+        images = root / part / 'JPEGImages'
+    annotations, listing = root / part / 'Annotations', root / part / 'meta.json'
+    for needed in (images, annotations, listing):
+        if not needed.exists():
+            raise wrong_root(root, needed, 'YouTube-VOS', LAYOUT)
+    videos = read_json(listing).get('videos', {})
+    sequences = []
+    for name in sequence_folders(images):
+        if name not in videos:
+            raise ParameterError(f'{listing}: does not list the sequence {images / name}')
+        try:
+            wanted = {str(stem) for item in videos[name]['objects'].values() for stem in item['frames']}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ParameterError(
+                f'{listing}: sequence {name} lacks its objects and their frames ({error}); fetch the file again'
+            ) from error
+        sequences.append(_sequence(name, images / name, annotations / name, wanted, options.save_all))
+    return sequences
+
+
+def _sequence(name: str, image_folder: Path, mask_folder: Path, wanted: set[str], save_all: bool) -> Sequence:
+    frames = frame_files(image_folder)
+    masks = mask_files(mask_folder, frames)
+    frames = from_frame(frames, next(iter(masks)))
+    stems = [frame.stem for frame in frames]
+    return Sequence(
+        name=name,
+        frames=frames,
+        seeds={stem: Seed(path) for stem, path in masks.items()},
+        written=tuple(stem for stem in stems if save_all or stem in wanted),
+        new_only=True,
+    )

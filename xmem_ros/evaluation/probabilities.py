@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: MIT
+"""Probabilities of several passes over a sequence, kept on disk as eight bits, and their merge.
+
+As published: each pass stores its probabilities at the size of the masks that are written, truncated to 8 bits; the
+merge adds them and takes the largest.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from xmem_ros.errors import OutputError
+from xmem_ros.evaluation.output import named_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+VALUES = 'Values'  # of the planes, in the PNG's text
+
+
+def truncate(probabilities: np.ndarray) -> np.ndarray:
+    """C×H×W float32, 0…1 → C×H×W uint8."""
+    return (probabilities * 255).astype(np.uint8)
+
+
+def write(path: Path, planes: np.ndarray, values: list[int]) -> None:
+    """Write C×H×W uint8 as a grey PNG, the planes one below another; values: what each plane stands for."""
+    from PIL.PngImagePlugin import PngInfo
+
+    text = PngInfo()
+    text.add_text(VALUES, json.dumps(values))
+    with named_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(planes.reshape(-1, planes.shape[2])).save(path, pnginfo=text, compress_level=1)
+
+
+def read(path: Path) -> tuple[np.ndarray, list[int]]:
+    """What `write` wrote; raises `OutputError` where it is damaged."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            values = json.loads(image.info[VALUES])
+            stacked = np.array(image)
+        return stacked.reshape(len(values), -1, stacked.shape[1]), values
+    except Exception as error:  # whatever Pillow raises for a damaged file
+        raise OutputError(
+            f'{path}: not readable as probabilities ({error}); remove its folder and run again'
+        ) from error
+
+
+def merge(passes: Iterable[tuple[np.ndarray, list[int]]]) -> np.ndarray:
+    """Planes C×H×W uint8 of several passes, each with the planes' values → mask H×W uint8, of those values."""
+    total, values = None, None
+    for planes, own in passes:
+        if total is None:
+            total, values = planes.astype(np.uint16), own
+        else:
+            assert own == values, 'passes over a sequence have the same objects in the same order'
+            total += planes
+    assert total is not None
+    return np.asarray(values, np.uint8)[total.argmax(0)]

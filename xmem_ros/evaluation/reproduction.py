@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: MIT
+"""The published figures, the command for each, and what our results say: docs/reproduction.md."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from xmem_ros.errors import ParameterError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# what a row's evidence is called in the table
+PASSES = {'plain': 'masks', 'flip': 'mirrored', 'two_scales': 'other and merged sizes'}
+OTHERS = {
+    'objects': 'several objects: [small data sets](#evidence)',
+    'late': 'later objects and sparse output: [small data sets](#evidence)',
+    'speed': 'same clock, another machine',
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure.
+
+    Attributes:
+        section: data set.
+        id: of its result, `ID.json`.
+        what: the variant.
+        published: the figure; None: there is none.
+        commands: that make it, in order.
+        needs: what must be at hand.
+        server: whether a server scores.
+        measure: key of the result.
+        evidence: comparisons that tell how near we come.
+        note: what else a reader must know.
+    """
+
+    section: str
+    id: str
+    what: str
+    published: float | None
+    commands: tuple[str, ...]
+    needs: str
+    server: bool
+    measure: str
+    evidence: tuple[str, ...]
+    note: str
+
+
+def rows() -> list[Row]:
+    """All figures, in order."""
+    sections = yaml.safe_load((Path(__file__).parent / 'reproduction.yaml').read_text(encoding='utf-8'))
+    return [_row(section, row) for section in sections for row in section['rows']]
+
+
+def _row(section: Mapping[str, Any], row: Mapping[str, Any]) -> Row:
+    measure = section.get('measure', 'J&F')
+    parts = ['xmem-ros evaluate', row.get('dataset', section.get('dataset')), f'--weights {row["weights"]}']
+    parts += [row['arguments']] if 'arguments' in row else []
+    parts += [f'--output out/{row["id"]}'] if measure != 'fps' else []
+    parts += [f'--json results/{row["id"]}.json']
+    training = tuple(row.get('train', ()))
+    official = str(row['weights']).startswith('xmem')
+    needs = [row.get('needs', section['needs']), *([f'the weights {row["weights"]}'] if official else [])]
+    needs += ['days of training on several GPUs'] if training else []
+    return Row(
+        section=section['section'],
+        id=row['id'],
+        what=row['what'],
+        published=row.get('published'),
+        commands=(*training, ' '.join(parts)),
+        needs=', '.join(needs),
+        server=section.get('server', False),
+        measure=measure,
+        evidence=tuple(row.get('evidence', section.get('evidence', ()))),
+        note=row.get('note', ''),
+    )
+
+
+def table(results: Path) -> str:
+    """The page, from the results that a folder holds.
+
+    Raises:
+        ParameterError: the folder is not there, a result cannot be read, or jinja2 is not installed.
+    """
+    try:
+        from jinja2 import Environment
+    except ImportError as error:
+        raise ParameterError('the table needs jinja2: pip install jinja2') from error
+    if not results.is_dir():
+        raise ParameterError(f'{results}: no such folder; --results names the one with the JSON results')
+    # the first one is of the published settings
+    references = [_read(path) or {} for path in sorted(results.glob('reference_evaluation*.json'))]
+    masks = references[0]['masks'] if references else {}
+    speed = _read(results / 'speed.json') or {}
+    sections: dict[str, dict[str, Any]] = {}
+    for row in rows():
+        measure = 'frames a second' if row.measure == 'fps' else row.measure
+        section = sections.setdefault(row.section, {'title': row.section, 'measure': measure, 'rows': []})
+        told = [command for other in section['rows'] for command in other['commands']]
+        section['rows'].append(
+            {
+                'what': row.what,
+                'note': row.note,
+                'published': '–' if row.published is None else f'{row.published:.1f}',
+                'ours': _ours(row, _read(results / f'{row.id}.json')),
+                'nearness': _nearness(row, masks),
+                'commands': [command for command in row.commands if command not in told],
+            }
+        )
+    template = (Path(__file__).parent / 'reproduction.md.j2').read_text(encoding='utf-8')
+    page = Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True).from_string(template)
+    return page.render(
+        sections=list(sections.values()),
+        references=references,
+        protocols=_read(results / 'reference_protocols.json') or {},
+        scores=_read(results / 'davis2017_evaluation.json'),
+        speed=[{**row, 'weights': speed.get('weights')} for row in speed.get('speed', [])],
+    )
+
+
+def _ours(row: Row, result: Mapping[str, Any] | None) -> str:
+    """What a row's result says, or what it needs."""
+    if result is None:
+        return f'not run: needs {row.needs}' + (', and its server' if row.server else '')
+    figure = result.get(row.measure)
+    if figure is None:
+        figure = result.get('server', {}).get(row.measure)
+    if figure is None:
+        return 'masks made; its server has not said yet'
+    if row.measure == 'fps':
+        return f'**{figure:.1f}** ({result["speed"][0]["device_name"]})'
+    return f'**{figure:.1f}**' + (f' (J {result["J"]:.1f}, F {result["F"]:.1f})' if result.get('J') is not None else '')
+
+
+def _nearness(row: Row, masks: Mapping[str, Mapping[str, float]]) -> str:
+    """What is known of how near we come; masks: kind of pass → shares of pixels that differ from the reference's."""
+    parts = []
+    for kind in row.evidence:
+        if kind in PASSES:
+            share = f'{masks[kind]["differing_percent"]:.4f} % of pixels differ' if kind in masks else 'not measured'
+            parts.append(f'{PASSES[kind]}: {share}')
+        else:
+            parts.append(OTHERS[kind])
+    return '; '.join(parts) or '–'
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        return dict(json.loads(path.read_text()))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        raise ParameterError(f'{path}: not readable as a result ({error})') from error

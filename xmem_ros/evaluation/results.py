@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: MIT
+"""Results as files: JSON and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import TYPE_CHECKING
+
+from xmem_ros.errors import OutputError
+from xmem_ros.evaluation.output import write_text
+from xmem_ros.evaluation.scores import MEASURES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from typing import Any
+
+
+def write_json(path: Path, result: Mapping[str, Any]) -> None:
+    """Write a result whole; raises `OutputError`."""
+    write_text(path, json.dumps(dict(result), indent=2) + '\n')
+
+
+def write_csv(path: Path, result: Mapping[str, Any]) -> None:
+    """Write a line for all objects, for every sequence and for every object; raises `OutputError`.
+
+    Columns: sequence (empty: all), object (empty: the mean over the sequence's), J, F, J&F in percent, frames that were
+    scored, frames a second.
+    """
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator='\n')
+    lines.writerow(['sequence', 'object', *MEASURES, 'frames', 'fps'])
+    frames = sum(scores['frames'] for scores in result['sequences'].values())
+    lines.writerow(['', '', *(_figure(result[key]) for key in MEASURES), frames, _figure(result['fps'])])
+    for name, scores in result['sequences'].items():
+        rate = _figure(scores['fps'])
+        lines.writerow([name, '', *(_figure(scores[key]) for key in MEASURES), scores['frames'], rate])
+        for value, one in scores['objects'].items():
+            lines.writerow([name, value, *(_figure(one[key]) for key in MEASURES), scores['frames'], rate])
+    write_text(path, text.getvalue())
+
+
+def check_writable(*paths: Path | None) -> None:
+    """Raise `OutputError` for a file that could not be written; its folder is made."""
+    for path in paths:
+        if path is None:
+            continue
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_dir():
+                raise IsADirectoryError('it is a folder')
+        except OSError as error:
+            raise OutputError(f'{path}: cannot be written ({error}); choose another file') from error
+
+
+def _figure(value: float | None) -> str:
+    return '' if value is None else f'{value:.4f}'

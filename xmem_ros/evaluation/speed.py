@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: MIT
+"""Frames a second as the paper measures them: all frames over all forward time.
+
+The forward time of a frame goes from its image on the device to its probabilities at the size that is written. Reading,
+decoding, scaling the image and writing are outside it, and the first frames of a process are tracked once before.
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from tqdm import tqdm
+
+from xmem_ros.evaluation.tracking import Trackers, track_sequence
+from xmem_ros.network.checkpoint import find_weights, load_network
+from xmem_ros.tracker import pick_device
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from xmem_ros.evaluation.settings import Settings
+
+
+@dataclass
+class Clock:
+    """Adds up frames and their time, s."""
+
+    frames: int = 0
+    seconds: float = 0.0
+    step_seconds: float = 0.0
+
+    def add(self, seconds: float, step_seconds: float) -> None:
+        """One frame: its forward time, and that of its whole step."""
+        self.frames += 1
+        self.seconds += seconds
+        self.step_seconds += step_seconds
+
+    def facts(self) -> dict[str, float]:
+        """As a dictionary."""
+        return {'frames': self.frames, 'seconds': self.seconds, 'step_seconds': self.step_seconds}
+
+
+def rate(*facts: Mapping[str, Any], of: str = 'seconds') -> float | None:
+    """Frames a second over what clocks noted; None where nothing was timed."""
+    frames = sum(item.get('frames', 0) for item in facts if item.get(of))
+    seconds = sum(item.get(of, 0.0) for item in facts)
+    return frames / seconds if seconds else None
+
+
+def machine(device: torch.device, precision: str) -> dict[str, Any]:
+    """What a rate was measured on."""
+    name = torch.cuda.get_device_name(device) if device.type == 'cuda' else f'{_processor()}'
+    threads = {} if device.type == 'cuda' else {'threads': torch.get_num_threads()}
+    return {'device': device.type, 'device_name': name, 'precision': precision, 'torch': torch.__version__, **threads}
+
+
+def measure(settings: Settings, *, progress: bool = True) -> dict[str, Any]:
+    """Track every sequence, in each precision, and time it; nothing is written or scored.
+
+    Returns:
+        `fps` of the first precision, and `speed`: for each precision `fps`, `fps_whole_step` (from an image in the
+        host's memory to labels there), frames, seconds, and the machine.
+
+    Raises:
+        XMemError: as `evaluate`.
+    """
+    from xmem_ros.evaluation.runner import sequences_of
+
+    network = load_network(find_weights(settings.weights))
+    run = settings.runs(network.config)[0]
+    sequences = sequences_of(settings, run)
+    counts = {sequence.name: sequence.check_seeds(ignore_void=settings.ignore_void) for sequence in sequences}
+    rows = []
+    for precision in _precisions(settings, pick_device(settings.device)):
+        network = load_network(find_weights(settings.weights))  # anew, as trackers take it over
+        trackers = Trackers(network, replace(settings, precision=precision), settings.device)
+        clock = Clock()
+        with tqdm(total=sum(len(s.frames) for s in sequences), unit='frame', disable=not progress) as bar:
+            bar.set_description(precision)
+            for sequence in sequences:
+                tracker = trackers.warm(run, counts[sequence.name], sequence)
+                for frame in track_sequence(tracker, sequence, run, settings.ignore_void):
+                    clock.add(frame.seconds, frame.step_seconds)
+                    bar.update()
+        facts = clock.facts()
+        rows.append(
+            {
+                'fps': rate(facts),
+                'fps_whole_step': rate(facts, of='step_seconds'),
+                **facts,
+                **machine(trackers.device, precision),
+            }
+        )
+    return {'fps': rows[0]['fps'], **settings.record(network.config), 'speed': rows}
+
+
+def speed_table(rows: list[dict[str, Any]]) -> str:
+    """Rates as lines of text, with what they were measured on."""
+    return '\n'.join(
+        f'{row["precision"]}: {row["fps"]:.2f} frames a second ({row["fps_whole_step"]:.2f} with scaling the image and '
+        f'taking labels); {row["frames"]} frames, {row["seconds"]:.1f} s, {row["device_name"]}'
+        + (f', {row["threads"]} threads' if 'threads' in row else '')
+        + f', torch {row["torch"]}'
+        for row in rows
+    )
+
+
+def _precisions(settings: Settings, device: torch.device) -> tuple[str, ...]:
+    """The one that was asked for, or float32 and AMP: float16 on CUDA, elsewhere bfloat16, which is faster there."""
+    if settings.precision != 'auto':
+        return (settings.precision,)
+    return ('float32', 'float16' if device.type == 'cuda' else 'bfloat16')
+
+
+def _processor() -> str:
+    try:
+        with open('/proc/cpuinfo') as lines:  # noqa: PTH123
+            for line in lines:
+                if line.startswith('model name'):
+                    return line.split(':', 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: MIT
+"""One pass of a tracker over one sequence, and the trackers that make passes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from xmem_ros.errors import XMemError
+from xmem_ros.evaluation.follow import follow
+from xmem_ros.network.deployment import deployed
+from xmem_ros.tracker import Tracker, pick_device
+from xmem_ros.tracker_config import PRECISIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from xmem_ros.evaluation.datasets import Sequence
+    from xmem_ros.evaluation.settings import Run, Settings
+    from xmem_ros.network.model import XMemNetwork
+
+WARM_UP = 3  # frames; the first ones of a process pay for what is loaded and chosen then
+
+
+@dataclass(frozen=True)
+class TrackedFrame:
+    """What a pass says of a frame, at the size of the masks that are written."""
+
+    name: str
+    values: np.ndarray  # H×W uint8, the data set's values
+    probabilities: np.ndarray | None  # C×H×W float32, background first
+    planes: list[int]  # value of each of their planes
+    seconds: float  # forward time
+    step_seconds: float
+
+
+def track_sequence(
+    tracker: Tracker, sequence: Sequence, run: Run, ignore_void: bool = False, *, probabilities: bool = False
+) -> Iterator[TrackedFrame]:
+    """Yield what a pass says of each frame of a sequence; a mirrored pass is mirrored back.
+
+    Raises:
+        XMemError: a frame or a mask that cannot be used; the text names sequence and file.
+    """
+    stems = [path.stem for path in sequence.frames]
+
+    def frames() -> Iterator[tuple[str, np.ndarray]]:
+        for index, stem in enumerate(stems):
+            frame = sequence.frame(index)
+            yield stem, np.ascontiguousarray(frame[:, ::-1]) if run.flip else frame
+
+    def seeds(index: int, frame: np.ndarray) -> dict[int, np.ndarray]:
+        if stems[index] not in sequence.seeds:
+            return {}
+        masks = sequence.seed_objects(stems[index], frame.shape[:2], ignore_void=ignore_void)
+        return {value: mask[:, ::-1] for value, mask in masks.items()} if run.flip else masks
+
+    try:
+        for followed in follow(
+            tracker,
+            frames(),
+            seeds,
+            length=len(stems),
+            exact_seeds=False,  # as published
+            probabilities=probabilities,
+            output_size=sequence.output_size(),
+        ):
+            values, planes = followed.values, followed.result.probabilities
+            if run.flip:
+                values = np.ascontiguousarray(values[:, ::-1])
+                planes = None if planes is None else planes[:, :, ::-1]
+            yield TrackedFrame(followed.name, values, planes, followed.planes, followed.seconds, followed.step_seconds)
+    except XMemError as error:
+        raise type(error)(f'sequence {sequence.name}: {error}') from error
+
+
+class Trackers:
+    """Makes the tracker that a sequence needs; one at a time, as each has stores of its own.
+
+    Takes the network over: where it is not run in float32, its weights are converted.
+    """
+
+    def __init__(self, network: XMemNetwork, settings: Settings, device: str) -> None:
+        self.settings = settings
+        self.device = pick_device(device)
+        if self.device.type == 'cuda' and self.device.index is not None:
+            torch.cuda.set_device(self.device)  # events of the timer belong to the current one
+        # in float32 it stays as it came, which is what was compared with the authors' code
+        self.network = network if self.precision == 'float32' else deployed(network, PRECISIONS[self.precision])
+        self._tracker: Tracker | None = None
+        self._key: tuple[int, int] | None = None
+        self._warm = False
+
+    @property
+    def precision(self) -> str:
+        """Of the network's arithmetic: as published AMP where there is CUDA, and float32 on every CPU."""
+        if self.settings.precision != 'auto':
+            return self.settings.precision
+        return 'float16' if self.device.type == 'cuda' else 'float32'
+
+    def tracker(self, run: Run, objects: int) -> Tracker:
+        """The tracker for a pass over so many objects."""
+        key = (run.size, objects)
+        if self._tracker is None or self._key != key:
+            self._tracker = None  # frees its stores before the next has its own
+            config = replace(self.settings.tracker_config(run, objects), precision=self.precision)
+            self._tracker = Tracker(self.network, config, self.device)
+            self._key = key
+        return self._tracker
+
+    def warm(self, run: Run, objects: int, sequence: Sequence) -> Tracker:
+        """The same, warmed up once on the first frames of the sequence."""
+        tracker = self.tracker(run, objects)
+        if not self._warm:
+            frames = track_sequence(tracker, sequence, run, self.settings.ignore_void)
+            for _ in zip(range(WARM_UP), frames, strict=False):
+                pass
+            self._warm = True
+        return tracker
