@@ -19,9 +19,7 @@ class TrackerConfig:
     """Settings of a tracker."""
 
     size: int = AUTO_SIZE  # px the frame's shorter side is scaled to; 0: as it comes; −1: what suits the weights
-    precision: str = (
-        'auto'  # float32, float16, bfloat16; auto: what is fast there and changes no mask, see `pick_precision`
-    )
+    precision: str = 'auto'  # float32, float16, bfloat16; auto: what is fast there, see `pick_precision`
     max_objects: int = 16
     memory_every: int = 5  # frames between memory frames
     min_area: int = 16  # px; a smaller mask counts as occluded

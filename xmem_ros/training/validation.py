@@ -20,7 +20,7 @@ def follow(network: XMemNetwork, footage: Footage, device: torch.device) -> floa
     if first is None or first == len(labels) - 1:
         return float('nan')
     values = [int(value) for value in np.unique(labels[first]) if value]
-    tracker = Tracker(network, TrackerConfig(max_objects=len(values)), device)
+    tracker = Tracker(network, TrackerConfig(max_objects=len(values), precision='float32'), device)
     seeds = [SeedMask(labels[first] == value, name=str(value)) for value in values]
     overlaps = []
     for number in range(first, len(labels)):
