@@ -14,6 +14,7 @@ Needs `pip install '.[benchmarks]'`.
 import argparse
 import contextlib
 import json
+import os
 import statistics
 import sys
 import time
@@ -384,6 +385,9 @@ def main() -> int:
     args = parser.parse_args()
     if args.frames < 100:
         parser.error('--frames is to be 100 at least')
+    if args.node:  # a graph of its own: another node called xmem would answer, too
+        os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))
+        os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     if args.threads:
         import torch
 
