@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from xmem_ros import snapshot
-from xmem_ros.errors import ParameterError
+from xmem_ros.errors import ParameterError, SeedError
 from xmem_ros.evaluation import probabilities as kept
 from xmem_ros.evaluation.datasets import read_dataset
 from xmem_ros.evaluation.datasets.options import ReadOptions
@@ -72,8 +72,7 @@ class Evaluation:
         self.runs = settings.runs(network.config)
         self.sequences = [sequences_of(settings, run) for run in self.runs]  # for each pass, all sequences
         self.first = self.sequences[0]
-        for sequences in self.sequences[::-1]:  # the seeds of each pass may be other files
-            self.counts = {s.name: s.check_seeds(ignore_void=settings.ignore_void) for s in sequences}
+        self.counts = count_objects(self.sequences, ignore_void=settings.ignore_void)
         if any(sequence.scored for sequence in self.first):
             check_scorer()  # before hours of tracking
         self.trackers = Trackers(network, settings, processes.device(settings.device))
@@ -185,8 +184,30 @@ def sequences_of(settings: Settings, run: Run) -> list[Sequence]:
         save_all=settings.save_all,
         late_objects=settings.late_objects,
         sparse=settings.sparse,
+        ignore_void=settings.ignore_void,
     )
     sequences = read_dataset(settings.dataset, settings.root, options)
     if not any(sequence.written for sequence in sequences):
         raise ParameterError(f'{settings.root}: no frame of {settings.about.title} asks for a mask')
     return sequences
+
+
+def count_objects(passes: list[list[Sequence]], *, ignore_void: bool = False) -> dict[str, int]:
+    """Sequence → number of its objects; the seeds of each pass may be other files.
+
+    Raises:
+        XMemError: a mask cannot be used, or a pass has other objects than the first one, so that they cannot be merged.
+    """
+    counts = {}
+    for versions in zip(*passes, strict=True):
+        first, *others = ((version, version.check_seeds(ignore_void=ignore_void)) for version in versions)
+        for other in others:
+            odd = sorted(set(first[1]) ^ set(other[1]))
+            if odd:
+                (_, known), (lacking, _) = (first, other) if odd[0] in first[1] else (other, first)
+                raise SeedError(
+                    f'{lacking.seeds[known[odd[0]].stem].path}: shows no object {odd[0]}, which {known[odd[0]]} shows; '
+                    'both seed passes that are merged, and must show the same objects'
+                )
+        counts[first[0].name] = len(first[1])
+    return counts

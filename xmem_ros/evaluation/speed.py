@@ -73,7 +73,7 @@ def measure(settings: Settings, *, progress: bool = True) -> dict[str, Any]:
     network = load_network(find_weights(settings.weights))
     run = settings.runs(network.config)[0]
     sequences = sequences_of(settings, run)
-    counts = {sequence.name: sequence.check_seeds(ignore_void=settings.ignore_void) for sequence in sequences}
+    counts = {sequence.name: len(sequence.check_seeds(ignore_void=settings.ignore_void)) for sequence in sequences}
     rows = []
     for precision in _precisions(settings, pick_device(settings.device)):
         network = load_network(find_weights(settings.weights))  # anew, as trackers take it over
