@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ from xmem_ros.errors import XMemError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from xmem_ros.network.official import OfficialWeights
 
 OK, ABSENT, WRONG = 'ok', '-', 'WRONG'
 
@@ -170,7 +173,6 @@ def _official() -> Iterator[Finding]:
     if _problem('torch'):
         return
     from xmem_ros.network.checkpoint import user_folder
-    from xmem_ros.network.fetch import check, read_lock
     from xmem_ros.network.official import OFFICIAL
 
     for name, weights in OFFICIAL.items():
@@ -178,13 +180,17 @@ def _official() -> Iterator[Finding]:
         part = path.with_name(f'{path.name}.part')
         again = f'remove the file, then xmem-ros weights fetch {name}'
         if path.is_file():
-            yield _judge(
-                name, path, lambda weights=weights, path=path: check(weights, path, read_lock(), pin=False), again
-            )  # type: ignore[misc]
+            yield _judge(name, path, partial(_check, weights, path), again)
         elif part.is_file():
             yield Finding(WRONG, name, f'{part}: fetched in part only', f'xmem-ros weights fetch {name} goes on')
         else:
             yield Finding(ABSENT, name, 'not fetched', f'xmem-ros weights fetch {name}')
+
+
+def _check(weights: OfficialWeights, path: Path) -> None:
+    from xmem_ros.network.fetch import check, read_lock
+
+    check(weights, path, read_lock(), pin=False)
 
 
 def _judge(name: str, path: Path, look: Callable[[], object], remedy: str) -> Finding:
