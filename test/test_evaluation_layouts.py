@@ -71,9 +71,11 @@ def objects_in(labels):
 # --- DAVIS
 
 
-def test_davis_2016_writes_its_own_values_for_every_frame_and_is_scored(tmp_path, weights):
+@pytest.mark.parametrize('ignore_void', [False, True])
+def test_davis_2016_writes_its_own_values_for_every_frame_and_is_scored(tmp_path, weights, ignore_void):
+    """Its masks hold 0 and 255, which is no void where there is nothing else."""
     davis(tmp_path / '2016', binary=True)
-    result = run('davis2016', tmp_path / '2016', weights, tmp_path / 'out')
+    result = run('davis2016', tmp_path / '2016', weights, tmp_path / 'out', ignore_void=ignore_void)
     masks = written(tmp_path / 'out' / 'a')
     assert list(masks) == five(range(LENGTH))
     assert {value for mask in masks.values() for value in np.unique(mask).tolist()} <= {0, 255}

@@ -91,7 +91,7 @@ class Evaluation:
         with tqdm(total=total, unit='frame', disable=not progress) as bar:
             for index in mine:
                 bar.set_description(self.first[index].name)
-                if self.output.is_finished(self.first[index]):
+                if self._is_finished(self.first[index]):
                     bar.update(len(self.first[index].frames) * len(self.runs))
                 else:
                     self._track(index, bar)
@@ -128,6 +128,15 @@ class Evaluation:
     def count(self, index: int) -> int:
         """Objects of a sequence."""
         return self.counts[self.first[index].name]
+
+    def _is_finished(self, sequence: Sequence) -> bool:
+        """Whether all its masks are there, and the probabilities that are to be kept."""
+        if not self.output.is_finished(sequence):
+            return False
+        if self.scores is None or not self.settings.scales:
+            return True
+        folders = [self.scores / run.name / sequence.name for run in self.runs]
+        return all((folder / f'{stem}.png').is_file() for folder in folders for stem in sequence.written)
 
     def _score(self, sequence: Sequence) -> dict[str, Any]:
         if not sequence.scored:
