@@ -47,6 +47,8 @@ for module in sys.argv[1:]:
     if not os.fork():  # each without one package, and nothing of ours is imported yet
         sys.modules[module] = None
         from xmem_ros import doctor
+        from xmem_ros.cli.main import make_parser
+        make_parser()  # the command line itself needs none of them
         doctor._run_python = lambda program: 'not looked at'
         print(json.dumps([module, [[found.subject, found.state] for found in doctor.examine()]]), flush=True)
         os._exit(0)
