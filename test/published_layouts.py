@@ -112,16 +112,20 @@ def long_video(root: Path, part: str = 'long_video') -> list[str]:
     return stems
 
 
-def lvos(root: Path, *, listed: bool = True) -> None:
-    """LVOS's valid part: names of eight digits from 1 on, object 2 from LATE on, masks for every frame."""
+def lvos(root: Path, *, part: str = 'valid', listed: bool = True, step: int = 1) -> list[str]:
+    """LVOS: names of eight digits from 1 on, object 2 from LATE on, masks for every frame; returns the names.
+
+    step: from the number in a frame's name to that in the next one's.
+    """
     pairs = clip()
-    stems = [f'{number:08d}' for number in range(1, LENGTH + 1)]
-    part = root / 'valid'
-    write_frames(part / 'JPEGImages' / 'l1', [frame for frame, _ in pairs], stems)
+    stems = [f'{number:08d}' for number in range(1, 1 + step * LENGTH, step)]
+    write_frames(root / part / 'JPEGImages' / 'l1', [frame for frame, _ in pairs], stems)
     for number, stem in enumerate(stems):
         labels = pairs[number][1]
-        save_mask(part / 'Annotations' / 'l1' / f'{stem}.png', labels if number >= LATE else labels * (labels == 1))
+        mask = labels if number >= LATE else labels * (labels == 1)
+        save_mask(root / part / 'Annotations' / 'l1' / f'{stem}.png', mask)
     if listed:
         ranges = {'1': (stems[0], stems[-1]), '2': (stems[LATE], stems[-1])}
         objects = {value: {'frame_range': {'start': start, 'end': end}} for value, (start, end) in ranges.items()}
-        (part / 'meta.json').write_text(json.dumps({'videos': {'l1': {'objects': objects}}}))
+        (root / part / 'meta.json').write_text(json.dumps({'videos': {'l1': {'objects': objects}}}))
+    return stems

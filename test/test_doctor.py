@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -34,6 +38,60 @@ def test_a_package_that_is_broken_is_named_with_what_to_do(monkeypatch):
     (finding,) = doctor._packages()
     assert (finding.state, finding.subject) == (WRONG, 'PyYAML')
     assert finding.remedy == 'pip install --upgrade PyYAML'
+
+
+WITHOUT = """
+import json, os, sys
+import torch
+for module in sys.argv[1:]:
+    if not os.fork():  # each without one package, and nothing of ours is imported yet
+        sys.modules[module] = None
+        from xmem_ros import doctor
+        from xmem_ros.cli.main import make_parser
+        make_parser()  # the command line itself needs none of them
+        doctor._run_python = lambda program: 'not looked at'
+        print(json.dumps([module, [[found.subject, found.state] for found in doctor.examine()]]), flush=True)
+        os._exit(0)
+    os.wait()
+"""
+
+
+@pytest.fixture(scope='module')
+def without():
+    """Module that cannot be imported → what the examination says."""
+    path = [str(Path(__file__).parents[1]), os.environ.get('PYTHONPATH', '')]
+    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(path), 'OMP_NUM_THREADS': '1'}
+    done = subprocess.run(
+        [sys.executable, '-c', WITHOUT, *doctor.REQUIRED], env=environment, capture_output=True, text=True, check=False
+    )
+    lines = (line for line in done.stdout.splitlines() if line.startswith('['))  # packages print, too
+    return {module: dict(found) for module, found in map(json.loads, lines)}
+
+
+@pytest.mark.parametrize('module', doctor.REQUIRED)
+def test_without_a_package_the_examination_names_it_and_goes_on_to_its_end(without, module):
+    found = without[module]
+    assert found[doctor.REQUIRED[module]] == WRONG
+    assert 'tensorboard' in found  # the last thing that is looked at
+
+
+def test_what_cannot_be_looked_at_is_wrong(monkeypatch):
+    def broken():
+        raise ImportError('libcudart.so: no such file')
+        yield
+
+    monkeypatch.setattr(doctor, '_bundled', broken)
+    monkeypatch.setattr(doctor, '_run_python', lambda _: None)
+    found = {finding.subject: finding for finding in doctor.examine()}
+    assert found['bundled weights'].state == WRONG
+    assert 'libcudart.so' in found['bundled weights'].text
+
+
+def test_weights_in_a_folder_that_can_only_be_read_are_not_wrong(cache, monkeypatch):
+    monkeypatch.setattr('xmem_ros.network.fetch.load_network', lambda _: None)
+    (cache / 'XMem.pth').write_bytes(b'')
+    assert states(doctor._official())['xmem'] == OK
+    assert [path.name for path in cache.iterdir()] == ['XMem.pth']  # nothing is written by looking
 
 
 def test_without_torch_the_rest_is_still_looked_at(monkeypatch, capsys):
@@ -95,7 +153,9 @@ def test_what_an_optional_package_is_for_is_said_where_it_is_absent(monkeypatch)
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None if name == 'vos_benchmark' else find(name))
     found = {finding.subject: finding for finding in doctor._optional()}
     assert found['vos_benchmark'].state == ABSENT
-    assert found['vos_benchmark'].remedy == "pip install 'xmem_ros[evaluation]'"
+    assert found['vos_benchmark'].remedy == 'pip install vos-benchmark'
+    # ours is not on PyPI, where anybody could take its name
+    assert not [package for _, package in doctor.OPTIONAL.values() if 'xmem' in package]
 
 
 def test_the_command_exits_with_2_where_something_is_wrong_and_0_where_something_is_only_absent(monkeypatch, capsys):

@@ -2,6 +2,7 @@
 """Evaluation: the generic data set, what is wrong with one, and the run from frames to figures."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -75,6 +76,46 @@ def test_palette_and_one_bit_masks_are_read_by_their_values(tmp_path):
     Image.fromarray(square(10) > 0).save(tmp_path / 'Annotations' / 'a' / '00000.png')
     (sequence,) = generic(tmp_path)
     assert sequence.binary
+
+
+def test_late_objects_begin_the_sequence_at_the_first_mask_that_shows_one(tmp_path, weights):
+    save_sequence(tmp_path)
+    empty_seed(tmp_path)
+    result = run(tmp_path, weights, tmp_path / 'out', size='auto', late_objects=True, scales=(48, 64))
+    assert [path.stem for path in sorted((tmp_path / 'out' / 'toys').iterdir())] == ['00001', '00002', '00003', '00004']
+    assert result['sequences']['toys']['frames'] == 2
+    assert set(result['sequences']['toys']['objects']) == {'1', '2'}
+
+
+def test_late_objects_do_not_begin_with_void_that_is_ignored(tmp_path):
+    void, both = square(60, value=255), square(10) | square(60, value=255)
+    write_truth(tmp_path, 'mixed', [void, both, both, both])
+    write_truth(tmp_path, 'only', [void] * 4)
+    found = {}
+    for ignore_void in (False, True):
+        options = ReadOptions(late_objects=True, ignore_void=ignore_void)
+        found[ignore_void] = {sequence.name: sequence for sequence in read_generic(tmp_path, options)}
+    seeds = {stem: seed.objects for stem, seed in found[True]['mixed'].seeds.items()}
+    assert seeds == {'00001': {1}}
+    assert found[True]['mixed'].frames[0].stem == '00001'
+    assert not found[True]['mixed'].binary
+    assert found[True]['only'] == found[False]['only']  # in which 255 is the object
+    assert found[True]['only'].binary
+    assert list(found[True]['only'].check_seeds(ignore_void=True)) == [255]
+
+
+def test_a_sequence_that_begins_with_void_alone_is_named(tmp_path):
+    write_truth(tmp_path, 'a', [square(10, value=255)] * 3)
+    (sequence,) = generic(tmp_path)
+    seeds = {stem: replace(seed, objects=frozenset({255})) for stem, seed in sequence.seeds.items()}
+    with pytest.raises(SeedError, match=r'a/00000\.png: sequence a begins with this mask'):
+        replace(sequence, seeds=seeds, binary=False).check_seeds(ignore_void=True)
+
+
+def test_a_sequence_whose_masks_are_all_empty_is_named(tmp_path):
+    write_truth(tmp_path, 'a', [square(10, value=0)] * 3)
+    with pytest.raises(SeedError, match='Annotations/a: no mask of this sequence shows an object'):
+        read_generic(tmp_path, ReadOptions(late_objects=True))
 
 
 def drop_masks(root):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from published_layouts import LATE, LENGTH, SIZE, clip, davis, five, long_video,
 from scene_files import save_mask, save_sequence, save_untrained_weights
 
 from xmem_ros.errors import FrameError, ParameterError, SeedError
-from xmem_ros.evaluation.datasets import DATASETS, read_dataset
+from xmem_ros.evaluation.datasets import DATASETS, Sequence, read_dataset
 from xmem_ros.evaluation.datasets.options import ReadOptions
 from xmem_ros.evaluation.runner import evaluate
 from xmem_ros.evaluation.settings import Settings
@@ -70,9 +71,11 @@ def objects_in(labels):
 # --- DAVIS
 
 
-def test_davis_2016_writes_its_own_values_for_every_frame_and_is_scored(tmp_path, weights):
+@pytest.mark.parametrize('ignore_void', [False, True])
+def test_davis_2016_writes_its_own_values_for_every_frame_and_is_scored(tmp_path, weights, ignore_void):
+    """Its masks hold 0 and 255, which is no void where there is nothing else."""
     davis(tmp_path / '2016', binary=True)
-    result = run('davis2016', tmp_path / '2016', weights, tmp_path / 'out')
+    result = run('davis2016', tmp_path / '2016', weights, tmp_path / 'out', ignore_void=ignore_void)
     masks = written(tmp_path / 'out' / 'a')
     assert list(masks) == five(range(LENGTH))
     assert {value for mask in masks.values() for value in np.unique(mask).tolist()} <= {0, 255}
@@ -88,7 +91,10 @@ def test_davis_2016_takes_its_list_from_wherever_it_is_kept(tmp_path):
         return [sequence.name for sequence in read_dataset('davis2016', tmp_path / '2016', ReadOptions())]
 
     assert names() == ['a', 'b']
-    (tmp_path / '2016' / 'ImageSets' / '480p' / 'val.txt').unlink()
+    own = tmp_path / '2016' / 'ImageSets' / '480p' / 'val.txt'
+    own.write_text('b\n')
+    assert names() == ['b']
+    own.unlink()
     other = tmp_path / '2017' / 'trainval' / 'ImageSets' / '2016' / 'val.txt'
     other.parent.mkdir(parents=True)
     other.write_text('b\n')
@@ -315,30 +321,114 @@ def test_memory_is_written_every_ten_frames_on_the_long_version_unless_another_n
 # --- LVOS
 
 
-@pytest.mark.parametrize('listed', [True, False])
-def test_lvos_begins_each_object_on_its_own_frame_and_scores_every_fifth(tmp_path, weights, listed):
-    lvos(tmp_path, listed=listed)
+@pytest.mark.parametrize('step', [1, 5])
+def test_lvos_begins_each_object_on_its_own_frame_and_scores_every_five_numbers(tmp_path, weights, step):
+    """As the data set's own tool: for number in range(int(start), int(end), 5), and the file of that number."""
+    stems = lvos(tmp_path, step=step)
+    late = 1 + step * LATE
+    numbers = {1: range(1, 1 + step * (LENGTH - 1), 5), 2: range(late, 1 + step * (LENGTH - 1), 5)}
     (sequence,) = read_dataset('lvos', tmp_path, ReadOptions())
-    assert {stem: seed.objects for stem, seed in sequence.seeds.items()} == {'00000001': {1}, f'{1 + LATE:08d}': {2}}
-    # the list's ends are not scored themselves; without one the last mask is
-    assert sequence.scored_objects == {1: ('00000001', '00000006', '00000011'), 2: ('00000006', '00000011')}
+    assert {stem: seed.objects for stem, seed in sequence.seeds.items()} == {'00000001': {1}, f'{late:08d}': {2}}
+    assert sequence.scored_objects == {value: tuple(f'{n:08d}' for n in some) for value, some in numbers.items()}
     result = run('lvos', tmp_path, weights, tmp_path / 'out')
     found = written(tmp_path / 'out' / 'Annotations' / 'l1')
-    assert list(found) == ['00000001', '00000006', '00000011']
+    assert list(found) == [f'{number:08d}' for number in numbers[1]]
     labels = [labels for _, labels in clip()]
     frames = frames_of(tmp_path / 'valid' / 'JPEGImages' / 'l1')
     seeds = {0: {1: labels[0] == 1}, LATE: {2: labels[LATE] == 2}}
-    expected = by_hand(weights, frames, seeds, 2)
-    np.testing.assert_array_equal(np.stack(list(found.values())), np.stack(expected[::5]))
+    expected = dict(zip(stems, by_hand(weights, frames, seeds, 2), strict=True))
+    np.testing.assert_array_equal(np.stack(list(found.values())), np.stack([expected[stem] for stem in found]))
     assert set(result['sequences']['l1']['objects']) == {'1', '2'}
+
+
+@pytest.mark.parametrize('listed', [True, False])
+def test_lvos_test_is_not_scored_and_without_a_list_objects_begin_where_they_are_first_shown(tmp_path, listed):
+    stems = lvos(tmp_path, part='test', listed=listed, step=3)  # in which no frame but the first is in steps of five
+    (sequence,) = read_dataset('lvos', tmp_path, ReadOptions(split='test'))
+    assert {stem: seed.objects for stem, seed in sequence.seeds.items()} == {stems[0]: {1}, stems[LATE]: {2}}
+    assert (sequence.scored, sequence.truth, list(sequence.written)) == ((), {}, stems)
+
+
+def test_lvos_val_without_its_list_is_refused(tmp_path):
+    lvos(tmp_path, listed=False)
+    with pytest.raises(ParameterError, match=r'valid/meta\.json: not there; the root of LVOS'):
+        read_dataset('lvos', tmp_path, ReadOptions())
 
 
 def test_lvos_with_a_list_of_other_frames_is_named(tmp_path):
     lvos(tmp_path)
     listing = tmp_path / 'valid' / 'meta.json'
-    listing.write_text(listing.read_text().replace('00000006', '00000600'))
-    with pytest.raises(ParameterError, match=r'meta\.json: sequence l1 lacks frame ranges'):
+    whole = listing.read_text()
+    listing.write_text(whole.replace('00000006', '00000600'))
+    with pytest.raises(
+        ParameterError, match=r'meta\.json: sequence l1 has object 2 at frame 600, .*JPEGImages/l1 has no'
+    ):
         read_dataset('lvos', tmp_path, ReadOptions())
+    listing.write_text(whole.replace('00000012', '00000017'))  # 11 and 16 are within it
+    with pytest.raises(ParameterError, match=r'object 1 at frame 16'):
+        read_dataset('lvos', tmp_path, ReadOptions())
+    listing.write_text(whole.replace('frame_range', 'frames'))
+    with pytest.raises(ParameterError, match=r'meta\.json: sequence l1 lacks the frame ranges'):
+        read_dataset('lvos', tmp_path, ReadOptions())
+    listing.write_text(whole)
+    (tmp_path / 'valid' / 'Annotations' / 'l1' / '00000011.png').unlink()
+    with pytest.raises(SeedError, match=r'l1/00000011\.png: no such mask'):
+        read_dataset('lvos', tmp_path, ReadOptions())
+
+
+# --- lists that are incomplete, damaged or hostile
+
+
+@pytest.mark.parametrize(('dataset', 'build'), [('youtube2019', youtube), ('lvos', lvos)])
+def test_a_root_that_lacks_sequences_of_its_list_is_refused(tmp_path, dataset, build):
+    build(tmp_path)
+    listing = tmp_path / 'valid' / 'meta.json'
+    told = json.loads(listing.read_text())
+    told['videos']['x9'] = next(iter(told['videos'].values()))
+    listing.write_text(json.dumps(told))
+    with pytest.raises(ParameterError, match=r'JPEGImages/x9: not there; .*meta\.json lists it, and 1 of its 2'):
+        read_dataset(dataset, tmp_path, ReadOptions())
+
+
+def test_an_image_that_is_absent_though_its_mask_is_asked_for_is_named(tmp_path):
+    youtube(tmp_path)
+    (tmp_path / 'all_frames' / 'valid_all_frames' / 'JPEGImages' / 'v1' / '00011.jpg').unlink()
+    with pytest.raises(ParameterError, match=r'JPEGImages/v1/00011\.jpg: no such image; .*meta\.json asks for'):
+        read_dataset('youtube2018', tmp_path, ReadOptions())
+
+
+@pytest.mark.parametrize('text', ['[]', '{"videos": ["v1"]}'])
+def test_a_list_that_is_json_of_another_form_is_named(tmp_path, text):
+    youtube(tmp_path)
+    (tmp_path / 'valid' / 'meta.json').write_text(text)
+    with pytest.raises(ParameterError, match=r'meta\.json: not a list of videos'):
+        read_dataset('youtube2018', tmp_path, ReadOptions())
+
+
+@pytest.mark.parametrize('name', ['../480p/a', './a', '..', '.', '.a', '/{root}/trainval/JPEGImages/480p/a', 'a/'])
+def test_a_list_whose_names_lead_elsewhere_is_refused(tmp_path, name):
+    """Folders of the output that bear such names would be removed and written where they lead to."""
+    part = davis(tmp_path, large=False)
+    for kind in ('JPEGImages', 'Annotations'):
+        (part / kind / '480p' / '.a').symlink_to('a')
+    listing = part / 'ImageSets' / '2017' / 'val.txt'
+    listing.write_text(name.format(root=tmp_path) + '\n')
+    with pytest.raises(ParameterError, match=r'2017/val\.txt: .* is no name of a sequence'):
+        read_dataset('davis2017', tmp_path, ReadOptions())
+
+
+def test_no_reader_hands_out_a_name_that_leads_elsewhere(tmp_path, monkeypatch):
+    stray = Sequence('../a', frames=(), seeds={}, written=())
+    monkeypatch.setitem(DATASETS, 'generic', replace(DATASETS['generic'], read=lambda *_: [stray]))
+    with pytest.raises(ParameterError, match=r"'\.\./a' is no name of a sequence"):
+        read_dataset('generic', tmp_path, ReadOptions())
+
+
+def test_a_list_that_is_no_text_is_named(tmp_path):
+    listing = davis(tmp_path, large=False) / 'ImageSets' / '2017' / 'val.txt'
+    listing.write_bytes(b'\xff\xfea\n')
+    with pytest.raises(ParameterError, match=r'val\.txt: not readable as text'):
+        read_dataset('davis2017', tmp_path, ReadOptions())
 
 
 # --- roots of other data sets

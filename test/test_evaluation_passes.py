@@ -16,10 +16,10 @@ import pytest
 import torch
 from PIL import Image
 from published_layouts import LENGTH, SIZE, clip, davis, five
-from scene_files import save_sequence, save_untrained_weights
+from scene_files import save_mask, save_sequence, save_untrained_weights
 from torchvision.transforms import InterpolationMode, Normalize, Resize, ToTensor
 
-from xmem_ros.errors import OutputError, ParameterError
+from xmem_ros.errors import OutputError, ParameterError, SeedError
 from xmem_ros.evaluation import probabilities as kept
 from xmem_ros.evaluation.runner import evaluate
 from xmem_ros.evaluation.settings import Run, Settings
@@ -87,10 +87,10 @@ def test_images_are_what_normalising_and_then_scaling_without_antialiasing_gives
     assert published.shape == (3, height, width)
     # float32 carries 24 bits; values are below 3
     torch.testing.assert_close(ours[:, top : top + height, left : left + width], published, rtol=0, atol=3e-6)
+    # antialiasing is another image, so that the above can fail
     smooth = Resize(48, InterpolationMode.BILINEAR, antialias=True)(
         published.new_tensor(np.array(image)).permute(2, 0, 1)
     )
-    assert (smooth / 255 - 0.45).abs().max() > 0  # antialiasing is another image, so that the above can fail
     assert not torch.allclose(smooth[0] / 255, published[0] * 0.229 + 0.485, atol=1e-2)
 
 
@@ -124,6 +124,30 @@ def test_probabilities_are_gone_after_their_merge_unless_they_are_asked_for(tmp_
     run(root, weights, tmp_path / 'out', scales=(64, 96))
     assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['a', 'finished.0.jsonl', 'settings.json']
     assert len(masks_in(tmp_path / 'out' / 'a')) == LENGTH
+
+
+def test_probabilities_that_are_asked_for_later_are_made_though_the_masks_are_there(tmp_path, root, weights):
+    run(root, weights, tmp_path / 'out', scales=(64, 96))
+    masks = masks_in(tmp_path / 'out' / 'a')
+    run(root, weights, tmp_path / 'out', scales=(64, 96), scores=tmp_path / 'scores')
+    stored = sorted(path.relative_to(tmp_path / 'scores') for path in (tmp_path / 'scores').rglob('*.png'))
+    assert stored == [Path(name) / 'a' / f'{stem}.png' for name in ('64p', '96p') for stem in five(range(LENGTH))]
+    np.testing.assert_array_equal(masks_in(tmp_path / 'out' / 'a'), masks)
+    notes = tmp_path / 'out' / 'finished.0.jsonl'
+    before = notes.read_text()
+    run(root, weights, tmp_path / 'out', scales=(64, 96), scores=tmp_path / 'scores')
+    assert notes.read_text() == before  # nothing was tracked again
+
+
+@pytest.mark.parametrize('scales', [(480, 64), (96, 480)])
+def test_passes_whose_seeds_show_different_objects_are_refused_before_anything_is_tracked(tmp_path, weights, scales):
+    masks = davis(tmp_path) / 'Annotations'
+    large = masks / 'Full-Resolution' / 'a' / '00000.png'
+    labels = read_mask(large)
+    save_mask(large, labels * (labels == 1))
+    with pytest.raises(SeedError, match=r'Full-Resolution/a/00000\.png: shows no object 2, .*480p/a/00000\.png shows'):
+        run(tmp_path, weights, tmp_path / 'out', scales=scales)
+    assert not (tmp_path / 'out').exists()
 
 
 def test_what_a_killed_run_left_behind_is_swept_away(tmp_path, root, weights):
@@ -227,6 +251,13 @@ def test_the_clock_leaves_out_reading_and_warming_up(root, weights, monkeypatch)
     assert row['frames'] == LENGTH
     assert row['seconds'] <= row['step_seconds'] < passed - 0.05 * (LENGTH + 3)
     assert result['fps'] == row['fps'] == pytest.approx(LENGTH / row['seconds'])
+
+
+def test_several_processes_are_not_timed_against_each_other(root, weights, monkeypatch):
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    settings = Settings(dataset='davis2017', root=root, weights=weights, size=64, device='cpu')
+    with pytest.raises(ParameterError, match='without torchrun'):
+        measure(settings, progress=False)
 
 
 def test_without_a_precision_both_float32_and_amp_are_timed(root, weights):

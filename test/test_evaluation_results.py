@@ -7,6 +7,7 @@ import base64
 import csv
 import json
 import re
+import sys
 
 import cv2
 import numpy as np
@@ -147,6 +148,22 @@ def test_a_file_that_cannot_be_written_is_named_before_anything_is_tracked(tmp_p
     for path in (tmp_path / 'taken', tmp_path / 'file' / 'scores'):
         assert evaluate(tmp_path, weights, tmp_path / 'out', option, path) == 2
         assert f'{path}: cannot be written' in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
+
+
+def test_a_report_that_cannot_be_made_is_refused_before_anything_is_tracked(tmp_path, weights, monkeypatch, capsys):
+    save_sequence(tmp_path)
+    monkeypatch.setitem(sys.modules, 'jinja2', None)
+    assert evaluate(tmp_path, weights, tmp_path / 'out', '--report', tmp_path / 'report.html') == 2
+    assert 'the report needs jinja2: pip install jinja2' in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
+
+
+def test_a_folder_that_allows_no_new_files_is_named_before_anything_is_tracked(tmp_path, weights, monkeypatch, capsys):
+    save_sequence(tmp_path)
+    monkeypatch.setattr('os.access', lambda path, _: path != tmp_path / 'closed')  # root may write everywhere
+    assert evaluate(tmp_path, weights, tmp_path / 'out', '--json', tmp_path / 'closed' / 'scores.json') == 2
+    assert 'closed/scores.json: cannot be written' in capsys.readouterr().err
     assert not (tmp_path / 'out').exists()
 
 

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import http.client
 import http.server
 import json
 import re
+import ssl
 import threading
 from dataclasses import replace
 
@@ -28,7 +31,7 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self):
         super().__init__(('127.0.0.1', 0), Handler)
         self.files, self.cut, self.ranges, self.asked, self.tag = {}, [], True, [], '"1"'
-        self.busy = 0  # answers that it puts off
+        self.busy, self.busy_answer = 0, 503  # requests that it puts off, and by which answer
 
     def handle_error(self, *_):
         """A client that wants no more is no error."""
@@ -45,7 +48,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         server.asked.append(wanted)
         if server.busy:
             server.busy -= 1
-            self.send_error(503)
+            self.send_error(server.busy_answer)
             return
         data = server.files.get(self.path.rsplit('/', 1)[-1])
         if data is None:
@@ -137,6 +140,47 @@ def test_a_connection_that_breaks_is_taken_up_where_it_ended(server, cache, chec
     assert server.asked == [None, 'bytes=1000-', 'bytes=3500-', 'bytes=3501-']
 
 
+@pytest.mark.parametrize(
+    'error', [ssl.SSLEOFError(8, 'EOF occurred in violation of protocol'), OSError(errno.EHOSTUNREACH, 'No route')]
+)
+def test_a_network_that_goes_away_meanwhile_is_waited_for_and_no_full_disk(
+    server, cache, checkpoint, monkeypatch, error
+):
+    read1, failures = http.client.HTTPResponse.read1, [None, error, error]
+
+    def fail(response, size):
+        failure = failures.pop(0) if failures else None
+        if failure:
+            raise failure
+        return read1(response, 1000)
+
+    monkeypatch.setattr(http.client.HTTPResponse, 'read1', fail)
+    fetch('xmem', progress=False)
+    assert (cache / 'XMem.pth').read_bytes() == checkpoint
+    assert server.asked == [None, 'bytes=1000-', 'bytes=1000-']
+
+
+def test_a_part_that_cannot_be_written_is_named(server, cache):
+    (cache / 'XMem.pth.part').mkdir(parents=True)
+    with pytest.raises(OutputError, match=r'XMem\.pth\.part: cannot be written'):
+        fetch('xmem', progress=False)
+    assert server.asked == [None]
+
+
+def test_what_two_fetches_at_once_wrote_is_fetched_anew(server, cache, checkpoint, monkeypatch):
+    read, others = downloading._read, [checkpoint + b'more']
+
+    def meddle(response):
+        if others:
+            (cache / 'XMem.pth.part').write_bytes(others.pop())
+        return read(response)
+
+    monkeypatch.setattr(downloading, '_read', meddle)
+    fetch('xmem', progress=False)
+    assert (cache / 'XMem.pth').read_bytes() == checkpoint
+    assert server.asked == [None, None]
+
+
 def test_a_fetch_that_was_given_up_goes_on_later(server, cache, checkpoint):
     server.cut = [5000] + [0] * downloading.ATTEMPTS
     with pytest.raises(WeightsError, match=r'XMem\.pth: cannot be fetched .*what has come so far is kept'):
@@ -210,8 +254,11 @@ def test_a_file_of_another_size_than_the_pinned_one_is_refused_before_it_is_fetc
     fetch('xmem', progress=False)
     (cache / 'XMem.pth').unlink()
     server.files['XMem.pth'] = checkpoint + b'more'
-    with pytest.raises(WeightsError, match=rf'{len(checkpoint) + 4} bytes, and it must have {len(checkpoint)}'):
+    with pytest.raises(
+        WeightsError, match=rf'{len(checkpoint) + 4} bytes, and it must have {len(checkpoint)}'
+    ) as error:
         fetch('xmem', progress=False)
+    assert 'is kept' not in str(error.value)
 
 
 def test_another_content_than_the_pinned_one_is_refused(server, cache, checkpoint):
@@ -246,7 +293,9 @@ def test_without_a_network_it_says_what_to_download_and_where_to_put_it(cache, m
     assert f'put it into {cache}' in said
 
 
-def test_a_server_that_is_busy_is_asked_again(server, cache, checkpoint):
+@pytest.mark.parametrize('answer', [503, 429, 408])
+def test_a_server_that_is_busy_is_asked_again(server, cache, checkpoint, answer):
+    server.busy_answer = answer
     server.busy = downloading.ATTEMPTS - 1
     fetch('xmem', progress=False)
     assert (cache / 'XMem.pth').read_bytes() == checkpoint
@@ -278,9 +327,18 @@ def test_a_cache_that_cannot_be_written_is_named(server, tmp_path, monkeypatch):
         fetch('xmem', progress=False)
 
 
-def test_a_damaged_lock_file_is_named(server, cache):
+def test_weights_in_a_cache_that_can_only_be_read_serve(server, cache, checkpoint):
     cache.mkdir()
-    (cache / 'weights.lock.json').write_text('{')
+    (cache / 'XMem.pth').write_bytes(checkpoint)
+    (cache / '.weights.lock.json.part').mkdir()  # in the way of the lock file
+    assert fetch('xmem', progress=False) == cache / 'XMem.pth'
+    assert not (cache / 'weights.lock.json').exists()
+
+
+@pytest.mark.parametrize('text', ['{', '[1]', '{"XMem.pth": "sha256"}'])
+def test_a_damaged_lock_file_is_named(server, cache, text):
+    cache.mkdir()
+    (cache / 'weights.lock.json').write_text(text)
     with pytest.raises(WeightsError, match=r'weights\.lock\.json: not readable'):
         fetch('xmem', progress=False)
 

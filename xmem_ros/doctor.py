@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,9 +19,11 @@ from xmem_ros.errors import XMemError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from xmem_ros.network.official import OfficialWeights
+
 OK, ABSENT, WRONG = 'ok', '-', 'WRONG'
 
-# module → what it is needed for, and how it is installed
+# module → package on PyPI; of optional ones what they are for, too
 REQUIRED = {
     'numpy': 'numpy',
     'cv2': 'opencv-python-headless',
@@ -31,10 +34,10 @@ REQUIRED = {
     'tqdm': 'tqdm',
 }
 OPTIONAL = {
-    'vos_benchmark': ('scores of xmem-ros evaluate', "'xmem_ros[evaluation]'"),
-    'jinja2': ('the report of xmem-ros evaluate', "'xmem_ros[evaluation]'"),
-    'rosbags': ('bags as training data', "'xmem_ros[training]'"),
-    'tensorboard': ('curves of xmem-ros train', "'xmem_ros[training]'"),
+    'vos_benchmark': ('scores of xmem-ros evaluate', 'vos-benchmark'),
+    'jinja2': ('the report of xmem-ros evaluate', 'jinja2'),
+    'rosbags': ('bags as training data', 'rosbags'),
+    'tensorboard': ('curves of xmem-ros train', 'tensorboard'),
 }
 _ROS_TIMEOUT = 60  # s
 
@@ -50,9 +53,27 @@ class Finding:
 
 
 def examine() -> Iterator[Finding]:
-    """Look at everything, one thing after another."""
-    for look in (_python, _packages, _torch, _cuda, _bundled, _official, _ros, _optional):
-        yield from look()
+    """Look at everything, one thing after another; what cannot be looked at is wrong, and the rest is still seen."""
+    looks = {
+        'Python': _python,
+        'packages': _packages,
+        'torch': _torch,
+        'CUDA': _cuda,
+        'bundled weights': _bundled,
+        'official weights': _official,
+        'ROS 2': _ros,
+        'optional packages': _optional,
+    }
+    for subject, look in looks.items():
+        try:
+            yield from look()
+        except Exception as error:  # what is broken raises whatever it happens to
+            yield Finding(
+                WRONG,
+                subject,
+                f'cannot be looked at: {type(error).__name__}: {error}',
+                'put right what else is wrong, and give the command again',
+            )
 
 
 def _python() -> Iterator[Finding]:
@@ -152,7 +173,6 @@ def _official() -> Iterator[Finding]:
     if _problem('torch'):
         return
     from xmem_ros.network.checkpoint import user_folder
-    from xmem_ros.network.fetch import check, read_lock
     from xmem_ros.network.official import OFFICIAL
 
     for name, weights in OFFICIAL.items():
@@ -160,11 +180,17 @@ def _official() -> Iterator[Finding]:
         part = path.with_name(f'{path.name}.part')
         again = f'remove the file, then xmem-ros weights fetch {name}'
         if path.is_file():
-            yield _judge(name, path, lambda weights=weights, path=path: check(weights, path, read_lock()), again)  # type: ignore[misc]
+            yield _judge(name, path, partial(_check, weights, path), again)
         elif part.is_file():
             yield Finding(WRONG, name, f'{part}: fetched in part only', f'xmem-ros weights fetch {name} goes on')
         else:
             yield Finding(ABSENT, name, 'not fetched', f'xmem-ros weights fetch {name}')
+
+
+def _check(weights: OfficialWeights, path: Path) -> None:
+    from xmem_ros.network.fetch import check, read_lock
+
+    check(weights, path, read_lock(), pin=False)
 
 
 def _judge(name: str, path: Path, look: Callable[[], object], remedy: str) -> Finding:
@@ -221,7 +247,7 @@ def _optional() -> Iterator[Finding]:
             continue
         problem = _problem(module)
         state, text = (WRONG, problem) if problem else (OK, f'for {purpose}')
-        yield Finding(state, module, text, f'pip install --upgrade --force-reinstall {module}' if problem else '')
+        yield Finding(state, module, text, f'pip install --upgrade --force-reinstall {package}' if problem else '')
 
 
 def _problem(module: str) -> str:

@@ -22,7 +22,7 @@ PAUSE = 1.0  # s, before the second; each further one waits twice as long
 TIMEOUT = 30.0  # s without a byte
 CHUNK = 1 << 20  # bytes
 
-_BROKEN = (http.client.HTTPException, ConnectionError, TimeoutError)
+_BUSY = (http.client.REQUEST_TIMEOUT, http.client.TOO_MANY_REQUESTS)  # which pass, as those from 500 on do
 
 
 class _IncompleteError(Exception):
@@ -41,8 +41,8 @@ def download(url: str, part: Path, *, size: int | None = None, progress: bool = 
         progress: show a bar.
 
     Raises:
-        WeightsError: there is no network, the server refuses, or the file has another size; what has come is kept only
-            in the first case.
+        WeightsError: there is no network, the server refuses, or the file has another size; what has come is kept but
+            in the last case.
         OutputError: `part` cannot be written.
     """
     failures, pause = 0, PAUSE
@@ -51,8 +51,8 @@ def download(url: str, part: Path, *, size: int | None = None, progress: bool = 
             before = _length(part)
             try:
                 return _attempt(url, part, size, bar)
-            except (*_BROKEN, urllib.error.URLError, _IncompleteError) as error:
-                if isinstance(error, urllib.error.HTTPError) and error.code < http.client.INTERNAL_SERVER_ERROR:
+            except (http.client.HTTPException, urllib.error.URLError, _IncompleteError) as error:
+                if isinstance(error, urllib.error.HTTPError) and error.code not in _BUSY and error.code < 500:
                     raise WeightsError(f'{url}: the server answers {error.code} {error.reason}') from error
                 failures = 1 if _length(part) > before else failures + 1
                 if failures >= ATTEMPTS:
@@ -78,6 +78,10 @@ def _attempt(url: str, part: Path, size: int | None, bar: tqdm[object]) -> int:
             _forget(part, version)
             raise _IncompleteError('what had been fetched belongs to another file; it is fetched anew') from error
         raise
+    except urllib.error.URLError:
+        raise
+    except OSError as error:
+        raise _IncompleteError(str(error)) from error
     with response:
         begin, total = _begin_and_total(response, begin)
         if size is not None and total not in (None, size):
@@ -95,21 +99,25 @@ def _attempt(url: str, part: Path, size: int | None, bar: tqdm[object]) -> int:
                 while chunk := _read(response):
                     file.write(chunk)
                     bar.update(len(chunk))
-        except _BROKEN:
-            raise
-        except OSError as error:
+        except OSError as error:  # of the files: those of the connection are _IncompleteError
             raise OutputError(
                 f'{part}: cannot be written ({error.strerror or error}); make room and try again'
             ) from error
     got = _length(part)
     if total is not None and got < total:
         raise _IncompleteError(f'the connection ended after {got} of {total} bytes')
+    if total is not None and got > total:
+        _forget(part, version)
+        raise _IncompleteError(f'{got} bytes came of {total}, from two fetches at once; it is fetched anew')
     version.unlink(missing_ok=True)
     return got
 
 
 def _read(response: http.client.HTTPResponse) -> bytes:
-    return response.read1(CHUNK)  # what there is: a connection that breaks takes nothing with it
+    try:
+        return response.read1(CHUNK)  # what there is: a connection that breaks takes nothing with it
+    except OSError as error:  # reset, no route any more, TLS that ends too early
+        raise _IncompleteError(str(error)) from error
 
 
 def _begin_and_total(response: http.client.HTTPResponse, wanted: int) -> tuple[int, int | None]:

@@ -231,11 +231,13 @@ def _measure(args: argparse.Namespace, settings: Settings) -> int:
 def _evaluate(args: argparse.Namespace, settings: Settings) -> int:
     from dataclasses import fields
 
-    from xmem_ros.evaluation.report import write_report
+    from xmem_ros.evaluation.report import check_report, write_report
     from xmem_ros.evaluation.results import check_writable, write_csv, write_json
     from xmem_ros.evaluation.runner import evaluate
 
     check_writable(args.json, args.csv, args.report)  # before hours of tracking
+    if args.report:
+        check_report()
     options: dict[str, Any] = {field.name: getattr(settings, field.name) for field in fields(settings)}
     dataset, root = options.pop('dataset'), options.pop('root')
     result = evaluate(dataset, root, output=args.output, scores=args.keep_scores, **options)

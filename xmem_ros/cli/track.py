@@ -9,11 +9,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from xmem_ros.cli.arguments import add_tracker_arguments
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from xmem_ros.media import Clip
 
 

@@ -29,12 +29,17 @@ class Processes:
     @classmethod
     def join(cls) -> Processes:
         """Find the others, where torchrun started any."""
-        count = int(os.environ.get('WORLD_SIZE', '1'))
+        count = cls.started()
         if count == 1:
             return cls()
         if not dist.is_initialized():
             dist.init_process_group('gloo', timeout=LONGEST_WAIT)  # only words are exchanged
         return cls(dist.get_rank(), count)
+
+    @staticmethod
+    def started() -> int:
+        """How many torchrun started; 1 without it."""
+        return int(os.environ.get('WORLD_SIZE', '1'))
 
     def device(self, wanted: str) -> str:
         """`auto` and `cuda` become this process's own GPU, where there are several processes and GPUs."""

@@ -29,6 +29,14 @@ WIDTH = 420  # px of a tile
 _TRUTH = (255, 255, 255)
 
 
+def check_report() -> None:
+    """Raise `ParameterError` unless jinja2 can be imported."""
+    try:
+        import jinja2  # noqa: F401
+    except ImportError as error:
+        raise ParameterError('the report needs jinja2: pip install jinja2') from error
+
+
 def write_report(path: Path, settings: Settings, output: Path, result: Mapping[str, Any]) -> None:
     """Write the page.
 
@@ -36,10 +44,9 @@ def write_report(path: Path, settings: Settings, output: Path, result: Mapping[s
         OutputError: the file cannot be written.
         ParameterError: jinja2 is not installed.
     """
-    try:
-        from jinja2 import Environment
-    except ImportError as error:
-        raise ParameterError('the report needs jinja2: pip install jinja2') from error
+    check_report()
+    from jinja2 import Environment
+
     from xmem_ros.evaluation.runner import sequences_of
 
     sizes = result['size'] if isinstance(result['size'], list) else [result['size']]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from typing import TYPE_CHECKING
 
 from xmem_ros.errors import OutputError
@@ -51,6 +52,8 @@ def check_writable(*paths: Path | None) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.is_dir():
                 raise IsADirectoryError('it is a folder')
+            if not os.access(path.parent, os.W_OK | os.X_OK):
+                raise PermissionError(f'{path.parent} allows no new files')
         except OSError as error:
             raise OutputError(f'{path}: cannot be written ({error}); choose another file') from error
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from xmem_ros import snapshot
-from xmem_ros.errors import ParameterError
+from xmem_ros.errors import ParameterError, SeedError
 from xmem_ros.evaluation import probabilities as kept
 from xmem_ros.evaluation.datasets import read_dataset
 from xmem_ros.evaluation.datasets.options import ReadOptions
@@ -72,8 +72,7 @@ class Evaluation:
         self.runs = settings.runs(network.config)
         self.sequences = [sequences_of(settings, run) for run in self.runs]  # for each pass, all sequences
         self.first = self.sequences[0]
-        for sequences in self.sequences[::-1]:  # the seeds of each pass may be other files
-            self.counts = {s.name: s.check_seeds(ignore_void=settings.ignore_void) for s in sequences}
+        self.counts = count_objects(self.sequences, ignore_void=settings.ignore_void)
         if any(sequence.scored for sequence in self.first):
             check_scorer()  # before hours of tracking
         self.trackers = Trackers(network, settings, processes.device(settings.device))
@@ -92,7 +91,7 @@ class Evaluation:
         with tqdm(total=total, unit='frame', disable=not progress) as bar:
             for index in mine:
                 bar.set_description(self.first[index].name)
-                if self.output.is_finished(self.first[index]):
+                if self._is_finished(self.first[index]):
                     bar.update(len(self.first[index].frames) * len(self.runs))
                 else:
                     self._track(index, bar)
@@ -129,6 +128,15 @@ class Evaluation:
     def count(self, index: int) -> int:
         """Objects of a sequence."""
         return self.counts[self.first[index].name]
+
+    def _is_finished(self, sequence: Sequence) -> bool:
+        """Whether all its masks are there, and the probabilities that are to be kept."""
+        if not self.output.is_finished(sequence):
+            return False
+        if self.scores is None or not self.settings.scales:
+            return True
+        folders = [self.scores / run.name / sequence.name for run in self.runs]
+        return all((folder / f'{stem}.png').is_file() for folder in folders for stem in sequence.written)
 
     def _score(self, sequence: Sequence) -> dict[str, Any]:
         if not sequence.scored:
@@ -185,8 +193,30 @@ def sequences_of(settings: Settings, run: Run) -> list[Sequence]:
         save_all=settings.save_all,
         late_objects=settings.late_objects,
         sparse=settings.sparse,
+        ignore_void=settings.ignore_void,
     )
     sequences = read_dataset(settings.dataset, settings.root, options)
     if not any(sequence.written for sequence in sequences):
         raise ParameterError(f'{settings.root}: no frame of {settings.about.title} asks for a mask')
     return sequences
+
+
+def count_objects(passes: list[list[Sequence]], *, ignore_void: bool = False) -> dict[str, int]:
+    """Sequence → number of its objects; the seeds of each pass may be other files.
+
+    Raises:
+        XMemError: a mask cannot be used, or a pass has other objects than the first one, so that they cannot be merged.
+    """
+    counts = {}
+    for versions in zip(*passes, strict=True):
+        first, *others = ((version, version.check_seeds(ignore_void=ignore_void)) for version in versions)
+        for other in others:
+            odd = sorted(set(first[1]) ^ set(other[1]))
+            if odd:
+                (_, known), (lacking, _) = (first, other) if odd[0] in first[1] else (other, first)
+                raise SeedError(
+                    f'{lacking.seeds[known[odd[0]].stem].path}: shows no object {odd[0]}, which {known[odd[0]]} shows; '
+                    'both seed passes that are merged, and must show the same objects'
+                )
+        counts[first[0].name] = len(first[1])
+    return counts

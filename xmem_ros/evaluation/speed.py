@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import torch
 from tqdm import tqdm
 
+from xmem_ros.errors import ParameterError
+from xmem_ros.evaluation.processes import Processes
 from xmem_ros.evaluation.tracking import Trackers, track_sequence
 from xmem_ros.network.checkpoint import find_weights, load_network
 from xmem_ros.tracker import pick_device
@@ -70,10 +72,15 @@ def measure(settings: Settings, *, progress: bool = True) -> dict[str, Any]:
     """
     from xmem_ros.evaluation.runner import sequences_of
 
+    if Processes.started() > 1:
+        raise ParameterError(
+            f'{Processes.started()} processes would be timed while they slow each other down; measure frames a second '
+            'without torchrun'
+        )
     network = load_network(find_weights(settings.weights))
     run = settings.runs(network.config)[0]
     sequences = sequences_of(settings, run)
-    counts = {sequence.name: sequence.check_seeds(ignore_void=settings.ignore_void) for sequence in sequences}
+    counts = {sequence.name: len(sequence.check_seeds(ignore_void=settings.ignore_void)) for sequence in sequences}
     rows = []
     for precision in _precisions(settings, pick_device(settings.device)):
         network = load_network(find_weights(settings.weights))  # anew, as trackers take it over

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from xmem_ros.download import download
@@ -35,7 +36,8 @@ def fetch(name: str, *, progress: bool = True) -> Path:
     folder = user_folder()
     target, lock = folder / weights.file, read_lock()
     if target.is_file():
-        check(weights, target, lock)
+        with suppress(OutputError):  # a cache that can only be read serves, too
+            check(weights, target, lock)
         return target
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -45,9 +47,10 @@ def fetch(name: str, *, progress: bool = True) -> Path:
     try:
         download(source(weights), part, size=lock.get(weights.file, {}).get('bytes'), progress=progress)
     except WeightsError as error:
+        kept = part.is_file() and part.stat().st_size > 0
         raise WeightsError(
-            f'{error}. Download {weights.file} from {RELEASE} in another way and put it into {folder}; what has come '
-            'so far is kept, and the same command goes on from there'
+            f'{error}. Download {weights.file} from {RELEASE} in another way and put it into {folder}'
+            + ('; what has come so far is kept, and the same command goes on from there' if kept else '')
         ) from error
     check(weights, part, lock, remove=True)
     part.replace(target)
@@ -68,10 +71,21 @@ def source(weights: OfficialWeights) -> str:
     return f'{mirror.rstrip("/")}/{weights.file}' if mirror else weights.url
 
 
-def check(weights: OfficialWeights, path: Path, lock: dict[str, Any], *, remove: bool = False) -> None:
-    """See that a file is what the lock says; a file that it does not know is read as a network, and pinned.
+def check(
+    weights: OfficialWeights, path: Path, lock: dict[str, Any], *, remove: bool = False, pin: bool = True
+) -> None:
+    """See that a file is what the lock says; one that it does not know is read as a network.
 
-    remove: a file that is wrong is removed. Raises `WeightsError`.
+    Arguments:
+        weights: what it should be.
+        path: of the file.
+        lock: as `read_lock` has it.
+        remove: a file that is wrong is removed.
+        pin: what the lock does not know is added to its file.
+
+    Raises:
+        WeightsError: the file is wrong.
+        OutputError: it is not, and the lock file cannot be written.
     """
     pinned = lock.get(weights.file)
     found: dict[str, Any] = {'bytes': path.stat().st_size, 'sha256': sha256(path)}
@@ -89,7 +103,7 @@ def check(weights: OfficialWeights, path: Path, lock: dict[str, Any], *, remove:
         if remove:
             path.unlink(missing_ok=True)
         raise
-    if not pinned or 'sha256' not in pinned:
+    if pin and (not pinned or 'sha256' not in pinned):
         _pin(weights, found)
 
 
@@ -98,11 +112,13 @@ def read_lock() -> dict[str, Any]:
     path = user_folder() / LOCK
     try:
         lock = json.loads(path.read_text())
-        return dict(lock)
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError) as error:
         raise WeightsError(f'{path}: not readable ({error}); remove it') from error
+    if not isinstance(lock, dict) or not all(isinstance(pinned, dict) for pinned in lock.values()):
+        raise WeightsError(f'{path}: not readable (it does not say of each file what it is); remove it')
+    return lock
 
 
 def sha256(path: Path) -> str:

@@ -7,13 +7,20 @@ size of the 480p frames, which is that of the ground truth.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from xmem_ros.errors import ParameterError, SeedError
-from xmem_ros.evaluation.datasets.folders import frame_files, listed_sequences, mask_files, wrong_root
+from xmem_ros.evaluation.datasets.folders import (
+    frame_files,
+    listed_sequences,
+    mask_files,
+    sequence_folders,
+    wrong_root,
+)
+from xmem_ros.evaluation.datasets.plain import values_of
 from xmem_ros.evaluation.datasets.sequence import Seed, Sequence
-from xmem_ros.media import image_files, objects_of, read_mask
+from xmem_ros.media import VOID, image_files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,15 +49,17 @@ def read_2016(root: Path, options: ReadOptions) -> list[Sequence]:
     """Read DAVIS 2016 val: one object a sequence. Raises `ParameterError`, `SeedError`."""
     small, large = _resolutions(root, root, 'DAVIS 2016', LAYOUT_2016, options.size)
     names = _names_2016(root, small.images)
-    sequences = [_sequence(name, small, large, whole=True) for name in names]
-    for sequence in sequences:
+    sequences = []
+    for name in names:
+        sequence = _sequence(name, small, large, whole=True)
         path = next(iter(sequence.seeds.values())).path
-        values = list(objects_of(read_mask(path)))
-        if len(values) > 1:
+        values = values_of(path)
+        if len(values - {VOID}) > 1:
             raise SeedError(
-                f'{path}: shows {len(values)} objects, and DAVIS 2016 has one; is this DAVIS 2017? '
+                f'{path}: shows {len(values - {VOID})} objects, and DAVIS 2016 has one; is this DAVIS 2017? '
                 'use --dataset davis2017'
             )
+        sequences.append(replace(sequence, binary=values == {VOID}))
     return sequences
 
 
@@ -66,21 +75,14 @@ def read_2017(root: Path, options: ReadOptions) -> list[Sequence]:
 
 
 def _names_2016(root: Path, images: Path) -> list[str]:
-    own = (
-        root / 'ImageSets' / '480p' / 'val.txt'
-    )  # a line for each frame: /JPEGImages/480p/SEQ/00000.jpg /Annotations/…
-    if own.is_file():
-        return sorted({line.split()[0].split('/')[-2] for line in own.read_text().splitlines() if line.strip()})
     for listing in (
+        root / 'ImageSets' / '480p' / 'val.txt',
         root / 'ImageSets' / '2016' / 'val.txt',
         root.parent / '2017' / 'trainval' / 'ImageSets' / '2016' / 'val.txt',
     ):
         if listing.is_file():
             return listed_sequences(listing)
-    names = sorted(item.name for item in images.iterdir() if item.is_dir() and not item.name.startswith('.'))
-    if not names:
-        raise ParameterError(f'{images}: no sequence')
-    return names
+    return sequence_folders(images)
 
 
 def _resolutions(root: Path, part: Path, dataset: str, layout: str, size: int) -> tuple[_Resolution, _Resolution]:

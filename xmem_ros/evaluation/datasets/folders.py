@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import json
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xmem_ros.errors import ParameterError, SeedError
-from xmem_ros.media import image_files
+from xmem_ros.media import IMAGE_SUFFIXES, image_files
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterable
 
 # What tells a layout: a file or folder below the root.
 _MARKS = (
@@ -43,11 +44,36 @@ def sequence_folders(folder: Path) -> list[str]:
 
 
 def listed_sequences(path: Path) -> list[str]:
-    """Names of the sequences in a text file, one a line; raises `ParameterError` where there is none."""
-    names = sorted({line.strip() for line in path.read_text().splitlines()} - {''})
+    """Names of the sequences in a text file, a line for each sequence or, as in DAVIS 2016, for each of its images.
+
+    Raises:
+        ParameterError: the file is not readable as text, has no line, or one that names no sequence.
+    """
+    try:
+        lines = path.read_text(encoding='utf-8').splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ParameterError(f'{path}: not readable as text ({error}); fetch the file again') from error
+    names = set()
+    for line in filter(None, map(str.strip, lines)):
+        image = line.split()[0].split('/')  # …/SEQ/00000.jpg, and the mask's name after it
+        names.add(image[-2] if len(image) > 1 and image[-1].lower().endswith(IMAGE_SUFFIXES) else line)
     if not names:
         raise ParameterError(f'{path}: lists no sequence')
-    return names
+    check_names(names, path)
+    return sorted(names)
+
+
+def check_names(names: Iterable[str], source: Path) -> None:
+    """See that names of sequences are those of folders, as masks are written to, and removed from, folders so called.
+
+    Raises:
+        ParameterError: one is not, leads elsewhere or is hidden; the text names `source`, where they come from.
+    """
+    for name in names:
+        if not name or name.startswith('.') or name != Path(name).name:
+            raise ParameterError(
+                f'{source}: {name!r} is no name of a sequence; it is that of one folder, without / and not hidden'
+            )
 
 
 def frame_files(folder: Path) -> tuple[Path, ...]:
@@ -85,9 +111,27 @@ def from_frame(frames: tuple[Path, ...], stem: str) -> tuple[Path, ...]:
     return frames[[frame.stem for frame in frames].index(stem) :]
 
 
-def read_json(path: Path) -> Any:
-    """What a JSON file holds; raises `ParameterError` where it cannot be read."""
+def listed_videos(listing: Path, images: Path) -> dict[str, Any]:
+    """What a `meta.json` says of each sequence, having seen that it lists those of the folder of images, and no others.
+
+    Raises:
+        ParameterError: it cannot be read, does not list a sequence, or one that it lists is not there.
+    """
     try:
-        return json.loads(path.read_text())
+        told = json.loads(listing.read_text(encoding='utf-8'))
     except (OSError, ValueError) as error:
-        raise ParameterError(f'{path}: not readable as JSON ({error}); fetch the file again') from error
+        raise ParameterError(f'{listing}: not readable as JSON ({error}); fetch the file again') from error
+    videos = told.get('videos', {}) if isinstance(told, dict) else None
+    if not isinstance(videos, dict):
+        raise ParameterError(f'{listing}: not a list of videos by their names; fetch the file again')
+    names = sequence_folders(images)
+    for name in names:
+        if name not in videos:
+            raise ParameterError(f'{listing}: does not list the sequence {images / name}')
+    absent = sorted(set(videos) - set(names))
+    if absent:
+        raise ParameterError(
+            f'{images / absent[0]}: not there; {listing} lists it, and {len(absent)} of its {len(videos)} sequences '
+            'are absent in all; a part of them would give other scores'
+        )
+    return {name: videos[name] for name in names}

@@ -29,7 +29,7 @@ def read_3(root: Path, options: ReadOptions) -> list[Sequence]:
 
 def _read(root: Path, part: str, options: ReadOptions) -> list[Sequence]:
     folder = root / part if (root / part).is_dir() else root
-    sequences = read_folders(root, folder, 'Long-time Video', LAYOUT)
+    sequences = read_folders(root, folder, 'Long-time Video', LAYOUT, options)
     if options.save_all:
         return sequences
     return [replace(sequence, written=tuple(sequence.truth)) if sequence.truth else sequence for sequence in sequences]

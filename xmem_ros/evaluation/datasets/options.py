@@ -13,3 +13,4 @@ class ReadOptions:
     save_all: bool = False  # write the mask of every frame, not only those that are asked for
     late_objects: bool = False  # seed each object by the first mask that shows it, where only the first mask would seed
     sparse: bool = False  # track the annotated frames alone, where the data set has such a version
+    ignore_void: bool = False  # 255 beside other values is no object

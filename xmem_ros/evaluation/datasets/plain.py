@@ -34,28 +34,30 @@ def read_generic(root: Path, options: ReadOptions) -> list[Sequence]:
         ParameterError: the folders are not there.
         SeedError: a sequence has no mask, or masks without an image.
     """
-    return read_folders(root, root, 'a generic data set', GENERIC_LAYOUT, late_objects=options.late_objects)
+    return read_folders(root, root, 'a generic data set', GENERIC_LAYOUT, options)
 
 
 def read_mose(root: Path, options: ReadOptions) -> list[Sequence]:
     """Read MOSE: as published, the first frame's mask alone seeds. Raises as `read_generic`."""
     part = next((root / name for name in ('valid', 'val') if (root / name / 'JPEGImages').is_dir()), root)
-    return read_folders(root, part, 'MOSE', MOSE_LAYOUT, late_objects=options.late_objects)
+    return read_folders(root, part, 'MOSE', MOSE_LAYOUT, options)
 
 
-def read_folders(root: Path, part: Path, dataset: str, layout: str, *, late_objects: bool = False) -> list[Sequence]:
+def read_folders(root: Path, part: Path, dataset: str, layout: str, options: ReadOptions) -> list[Sequence]:
     """Read `part/JPEGImages/SEQ` and `part/Annotations/SEQ`.
 
-    late_objects: each object is seeded by the first mask that shows it, instead of by the first mask or not at all.
+    With late objects each is seeded by the first mask that shows it, instead of by the first mask or not at all, and a
+    sequence begins where the first of them does.
     """
     images, annotations = part / 'JPEGImages', part / 'Annotations'
     for folder in (images, annotations):
         if not folder.is_dir():
             raise wrong_root(root, folder, dataset, layout)
-    return [_sequence(name, images / name, annotations / name, late_objects) for name in sequence_folders(images)]
+    late, void = options.late_objects, options.ignore_void
+    return [_sequence(name, images / name, annotations / name, late, void) for name in sequence_folders(images)]
 
 
-def _sequence(name: str, image_folder: Path, mask_folder: Path, late_objects: bool) -> Sequence:
+def _sequence(name: str, image_folder: Path, mask_folder: Path, late_objects: bool, ignore_void: bool) -> Sequence:
     if any(item.is_dir() and not item.name.startswith('.') for item in image_folder.iterdir()):
         raise SeedError(
             f'{image_folder}: holds folders where the images of one sequence belong; is this another layout?'
@@ -63,26 +65,42 @@ def _sequence(name: str, image_folder: Path, mask_folder: Path, late_objects: bo
     frames = frame_files(image_folder)
     masks = mask_files(mask_folder, frames)
     first = next(iter(masks))
+    binary = values_of(masks[first]) == {VOID}
+    seeds = {first: Seed(masks[first])}
+    if late_objects:
+        shown = {stem: values_of(path) for stem, path in masks.items()}
+        binary = next((values for values in shown.values() if values), set()) == {VOID}
+        if ignore_void and set().union(*shown.values()) != {VOID}:
+            binary, shown = False, {stem: values - {VOID} for stem, values in shown.items()}
+        seeds = first_shown(masks, shown)
+        if not seeds:
+            raise SeedError(f'{mask_folder}: no mask of this sequence shows an object')
+        first = next(iter(seeds))
+        masks = {stem: path for stem, path in masks.items() if stem >= first}
     frames = from_frame(frames, first)
-    stems = tuple(masks)
-    present = set(np.unique(read_mask(masks[first])).tolist())
     return Sequence(
         name=name,
         frames=frames,
-        seeds=_first_shown(masks) if late_objects else {first: Seed(masks[first])},
+        seeds=seeds,
         written=tuple(frame.stem for frame in frames),
         truth=masks if len(masks) > 2 else {},
-        scored=stems[1:-1],
-        binary=present - {0} == {VOID},
+        scored=tuple(masks)[1:-1],
+        binary=binary,
     )
 
 
-def _first_shown(masks: dict[str, Path]) -> dict[str, Seed]:
-    """Stem → the seed of the objects that no earlier mask shows."""
-    seeds, seen = {}, {0}
+def values_of(mask: Path) -> set[int]:
+    """Values in a mask, without the background's."""
+    return set(np.unique(read_mask(mask)).tolist()) - {0}
+
+
+def first_shown(masks: dict[str, Path], shown: dict[str, set[int]]) -> dict[str, Seed]:
+    """Stem → the seed of the objects that no earlier mask shows; `shown`: the values in each mask."""
+    seeds: dict[str, Seed] = {}
+    seen: set[int] = set()
     for stem, path in masks.items():
-        new = frozenset(np.unique(read_mask(path)).tolist()) - seen
+        new = shown[stem] - seen
         if new:
-            seeds[stem] = Seed(path, new)
+            seeds[stem] = Seed(path, frozenset(new))
             seen |= new
     return seeds

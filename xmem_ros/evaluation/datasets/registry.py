@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from xmem_ros.errors import ParameterError
 from xmem_ros.evaluation.datasets import davis, long_video, lvos, plain, youtube
+from xmem_ros.evaluation.datasets.folders import check_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,4 +82,6 @@ def read_dataset(name: str, root: Path, options: ReadOptions) -> list[Sequence]:
     """
     if name not in DATASETS:
         raise ParameterError(f'data set {name!r} is not known; there is {", ".join(DATASETS)}')
-    return DATASETS[name].read(root, options)
+    sequences = DATASETS[name].read(root, options)
+    check_names((sequence.name for sequence in sequences), root)  # wherever a reader has them from
+    return sequences

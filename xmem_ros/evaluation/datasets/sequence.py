@@ -100,8 +100,8 @@ class Sequence:
             raise SeedError(f'{seed.path}: the mask that seeds the sequence shows no object')
         return {value: mask == value for value in sorted(shown)}
 
-    def check_seeds(self, *, ignore_void: bool = False) -> int:
-        """Look at every mask that seeds; returns the number of objects.
+    def check_seeds(self, *, ignore_void: bool = False) -> dict[int, Path]:
+        """Look at every mask that seeds; returns the objects, each with the mask at which it begins.
 
         Raises:
             XMemError: a mask is absent, damaged, empty, not of its frame's size, or shows an object once more.
@@ -109,14 +109,17 @@ class Sequence:
         path_of = {path.stem: path for path in self.frames}
         seen: dict[int, Path] = {}
         for stem, seed in self.seeds.items():
-            for value in self.seed_objects(stem, image_size(path_of[stem]), ignore_void=ignore_void):
+            objects = self.seed_objects(stem, image_size(path_of[stem]), ignore_void=ignore_void)
+            if not objects and not seen:
+                raise SeedError(f'{seed.path}: sequence {self.name} begins with this mask, and it shows only {VOID}')
+            for value in objects:
                 if self.new_only and value in seen:
                     raise SeedError(
                         f'{seed.path}: shows object {value} again, which began in {seen[value].name}; a mask that '
                         'seeds shows new objects only (is this a training set, with a mask for every frame?)'
                     )
                 seen.setdefault(value, seed.path)
-        return len(seen)
+        return seen
 
     def output_size(self) -> tuple[int, int] | None:
         """H, W of the masks that are written, where that is not the frames' size."""

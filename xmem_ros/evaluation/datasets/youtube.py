@@ -13,9 +13,8 @@ from xmem_ros.errors import ParameterError
 from xmem_ros.evaluation.datasets.folders import (
     frame_files,
     from_frame,
+    listed_videos,
     mask_files,
-    read_json,
-    sequence_folders,
     wrong_root,
 )
 from xmem_ros.evaluation.datasets.sequence import Seed, Sequence
@@ -39,23 +38,25 @@ def read(root: Path, options: ReadOptions) -> list[Sequence]:
     for needed in (images, annotations, listing):
         if not needed.exists():
             raise wrong_root(root, needed, 'YouTube-VOS', LAYOUT)
-    videos = read_json(listing).get('videos', {})
     sequences = []
-    for name in sequence_folders(images):
-        if name not in videos:
-            raise ParameterError(f'{listing}: does not list the sequence {images / name}')
+    for name, video in listed_videos(listing, images).items():
         try:
-            wanted = {str(stem) for item in videos[name]['objects'].values() for stem in item['frames']}
+            wanted = {str(stem) for item in video['objects'].values() for stem in item['frames']}
         except (KeyError, TypeError, AttributeError) as error:
             raise ParameterError(
                 f'{listing}: sequence {name} lacks its objects and their frames ({error}); fetch the file again'
             ) from error
-        sequences.append(_sequence(name, images / name, annotations / name, wanted, options.save_all))
+        frames = frame_files(images / name)
+        absent = sorted(wanted - {frame.stem for frame in frames})
+        if absent:
+            raise ParameterError(
+                f'{images / name / absent[0]}.jpg: no such image; {listing} asks for the mask of this frame'
+            )
+        sequences.append(_sequence(name, frames, annotations / name, wanted, options.save_all))
     return sequences
 
 
-def _sequence(name: str, image_folder: Path, mask_folder: Path, wanted: set[str], save_all: bool) -> Sequence:
-    frames = frame_files(image_folder)
+def _sequence(name: str, frames: tuple[Path, ...], mask_folder: Path, wanted: set[str], save_all: bool) -> Sequence:
     masks = mask_files(mask_folder, frames)
     frames = from_frame(frames, next(iter(masks)))
     stems = [frame.stem for frame in frames]
