@@ -83,13 +83,12 @@ def test_a_model_without_sensory_memory_loads_and_runs(tmp_path: Path) -> None:
 def test_the_shared_fuser_equals_concatenation() -> None:
     torch.manual_seed(0)
     fuser = Fuser(6, 10, 8, 4)
-    image, g = torch.randn(2, 6, 5, 7), torch.randn(2, 3, 10, 5, 7)
-    together = torch.cat([image[:, None].expand(-1, 3, -1, -1, -1), g], 2)
-    block = fuser.block1(together)
-    from xmem_ros.network.blocks import per_object
-
-    expected = fuser.block2(block + per_object(fuser.attention, block))
-    assert torch.allclose(fuser(image, g), expected, atol=1e-5)
+    for batch in (1, 2):
+        image, g = torch.randn(batch, 6, 5, 7), torch.randn(batch * 3, 10, 5, 7)
+        together = torch.cat([image.repeat_interleave(3, 0), g], 1)
+        block = fuser.block1(together)
+        expected = fuser.block2(block + fuser.attention(block))
+        assert torch.allclose(fuser(image, g), expected, atol=1e-5)
 
 
 def test_aggregation_stays_finite_for_sure_objects() -> None:

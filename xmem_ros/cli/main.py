@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from xmem_ros.errors import XMemError
 from xmem_ros.threads import wait_asleep
 
-COMMANDS = ('track', 'evaluate', 'train')
+COMMANDS = ('track', 'evaluate', 'train', 'export')
 USAGE_ERROR = 2  # the exit code for whatever the user can put right
 INTERRUPTED = 130
 
