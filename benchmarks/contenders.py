@@ -162,7 +162,8 @@ def make_contenders(model: str, objects: int, args: argparse.Namespace) -> list[
         if name not in args.precisions and name != 'float32':
             continue
         precision = 'float32' if name == 'float32' else reduced
-        config = TrackerConfig(size=0, precision=precision, max_objects=max(objects, 1), memory=memory)
+        engine = args.engine if name in args.precisions else 'torch'
+        config = TrackerConfig(size=0, precision=precision, engine=engine, max_objects=max(objects, 1), memory=memory)
         before = torch.cuda.memory_allocated() if args.device.startswith('cuda') else 0
         contender = Contender(name, args.device, tracker=_tracker(network, config, args))
         contender._resident = (torch.cuda.memory_allocated() - before) if args.device.startswith('cuda') else 0
@@ -191,5 +192,7 @@ def _network(model: str, weights: str | None) -> XMemNetwork:
 def _tracker(network: XMemNetwork, config: TrackerConfig, args: argparse.Namespace) -> Tracker:
     from xmem_ros.tracker_config import pick_precision
 
+    if config.engine == 'onnxruntime':
+        return Tracker(network, config, args.device)
     dtype = pick_precision(config.precision, torch.device(args.device))
-    return Tracker(deployed(copy.deepcopy(network), dtype), config, args.device)
+    return Tracker(deployed(copy.deepcopy(network), dtype, args.device), config, args.device)

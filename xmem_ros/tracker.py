@@ -86,7 +86,7 @@ class Tracker:
         if config.engine == 'onnxruntime':
             runs = OnnxNetwork(network.config, fingerprint, lambda: load_network(path), chosen, precision_name(dtype))
         else:
-            runs = deployed(network, dtype)
+            runs = deployed(network, dtype, chosen)
         tracker = cls(runs, config, chosen)
         tracker.fingerprint = fingerprint  # of the weights as they came
         return tracker

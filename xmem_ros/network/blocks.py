@@ -26,12 +26,33 @@ def add_shared(of_objects: Tensor, of_image: Tensor) -> Tensor:
     return by_image.add_(of_image.unsqueeze(1)).view_as(of_objects)
 
 
-def shared_conv(conv: nn.Conv2d, image: Tensor, g: Tensor) -> Tensor:
+class SharedConv(nn.Module):
+    """A convolution of [image ‖ g] as one of the image and one of g."""
+
+    def __init__(self, conv: nn.Conv2d, image_channels: int):
+        super().__init__()
+        width, device = conv.out_channels, conv.weight.device
+        parts = conv.weight[:, :image_channels], conv.weight[:, image_channels:]
+        self.of_image, self.of_objects = (
+            nn.Conv2d(part.shape[1], width, 3, padding=1, bias=bias, device=device)
+            for part, bias in zip(parts, (True, False), strict=True)
+        )
+        with torch.no_grad():
+            assert self.of_image.bias is not None
+            assert conv.bias is not None
+            self.of_image.weight.copy_(parts[0])
+            self.of_image.bias.copy_(conv.bias)
+            self.of_objects.weight.copy_(parts[1])
+
+
+def shared_conv(conv: nn.Conv2d | SharedConv, image: Tensor, g: Tensor) -> Tensor:
     """Convolve [image ‖ g] with the image's part computed once for all objects.
 
     image: B×C₁×H×W, g: BO×C₂×H×W, conv of C₁ + C₂ input channels → BO×C×H×W. Equal to convolving the concatenation, up
     to rounding.
     """
+    if isinstance(conv, SharedConv):
+        return add_shared(conv.of_objects(g), conv.of_image(image))
     split = image.shape[1]
     of_image = F.conv2d(image, conv.weight[:, :split], conv.bias, padding=conv.padding)
     return add_shared(F.conv2d(g, conv.weight[:, split:], padding=conv.padding), of_image)
@@ -110,6 +131,7 @@ class Fuser(nn.Module):
 
     def __init__(self, image_channels: int, object_channels: int, out_channels: int, reduction: int):
         super().__init__()
+        self.image_channels = image_channels
         self.block1 = ResidualBlock(image_channels + object_channels, out_channels)
         self.attention = ChannelSpatialAttention(out_channels, reduction)
         self.block2 = ResidualBlock(out_channels, out_channels)

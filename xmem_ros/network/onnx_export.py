@@ -27,6 +27,7 @@ from xmem_ros.errors import EngineError
 from xmem_ros.network.checkpoint import user_folder
 from xmem_ros.network.deployment import deployed
 from xmem_ros.network.model import STRIDE, XMemNetwork
+from xmem_ros.network.winograd import WinogradConv2d
 
 FORMAT = 1  # of the models' inputs and outputs; another one makes other files
 OPSET = 18
@@ -150,6 +151,8 @@ def export(network: XMemNetwork, key: ExportKey, into: Path, objects: Sequence[i
 def _export_parts(network: XMemNetwork, key: ExportKey, folder: Path) -> dict[str, Any]:
     """Write the models; returns what the manifest says of each."""
     dtype = EXPORTED[key.precision]
+    if any(isinstance(module, WinogradConv2d) for module in network.modules()):
+        raise EngineError('this network was made for torch on a CPU; export it as it was loaded')
     network = deployed(copy.deepcopy(network).cpu().float()).to(dtype)
     config, described = network.config, {}
     h, w = key.height // STRIDE, key.width // STRIDE
