@@ -120,7 +120,7 @@ class Contender:
         with WorkCounter() as counter:
             for _ in range(5):
                 self.tracker.step(frame)
-        return Work([(flops / 5, moved / 5) for flops, moved in counter.work.operations])
+        return counter.work / 5
 
     def joules(self, meter: EnergyMeter, frames: list[np.ndarray], least_s: float = 3.0) -> float | None:
         """Of a frame, over some seconds of nothing else; idle consumption included."""

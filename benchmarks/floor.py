@@ -20,28 +20,31 @@ GATHERS = (torch.ops.aten._embedding_bag_forward_only, torch.ops.aten._embedding
 
 @dataclass
 class Work:
-    """What a call asks of the machine: (arithmetic, bytes) of every operation."""
+    """What a call asks of the machine: arithmetic, bytes and type of every operation."""
 
-    operations: list[tuple[float, float]] = field(default_factory=list)
+    operations: list[tuple[float, float, torch.dtype]] = field(default_factory=list)
 
     @property
     def flops(self) -> float:
         """Floating-point operations."""
-        return sum(flops for flops, _ in self.operations)
+        return sum(flops for flops, _, _ in self.operations)
 
     @property
     def bytes(self) -> float:
         """Bytes read and written."""
-        return sum(moved for _, moved in self.operations)
+        return sum(moved for _, moved, _ in self.operations)
 
-    def floor_ms(self, ceiling: 'Ceiling') -> float:
-        """Milliseconds at the machine's measured rates."""
-        return 1e3 * sum(max(f / ceiling.flops, b / ceiling.bytes) for f, b in self.operations)
+    def floor_ms(self, ceilings: 'dict[torch.dtype, Ceiling]') -> float:
+        """Milliseconds at a machine's rates, each operation at that of its type."""
+        return 1e3 * sum(max(f / ceilings[t].flops, b / ceilings[t].bytes) for f, b, t in self.operations)
+
+    def __truediv__(self, steps: int) -> 'Work':
+        return Work([(flops / steps, moved / steps, kind) for flops, moved, kind in self.operations])
 
 
 @dataclass(frozen=True)
 class Ceiling:
-    """What this machine reaches."""
+    """What a machine reaches in one type."""
 
     flops: float  # a second
     bytes: float  # a second, read and written together
@@ -66,12 +69,12 @@ class WorkCounter(TorchDispatchMode):
         out = func(*args, **kwargs)
         if packet in flop_registry:
             flops = flop_registry[packet](*args, **kwargs, out_val=out)
-            self.work.operations.append((float(flops), float(_nbytes(args) + _nbytes([out]))))
+            self.work.operations.append((float(flops), float(_nbytes(args) + _nbytes([out])), out.dtype))
         elif packet in GATHERS:
             table, indices = args[0], args[1]
             taken = indices.numel() * table.shape[1]
             moved = taken * table.element_size() + indices.nbytes + out[0].nbytes
-            self.work.operations.append((2.0 * taken, float(moved)))
+            self.work.operations.append((2.0 * taken, float(moved), table.dtype))
         return out
 
 

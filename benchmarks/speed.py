@@ -153,7 +153,7 @@ def _row(
         row['peak_of_reference'] = contender.peak_bytes / peak if peak else None
     counted = contender.count(scene[0][0])
     row['gflop'], row['gbyte'] = counted.flops / 1e9, counted.bytes / 1e9
-    row['floor_ms'] = counted.floor_ms(ceilings[contender.dtype])
+    row['floor_ms'] = counted.floor_ms(ceilings)
     row['share_of_floor'] = row['floor_ms'] / median
     if args.meter.source != 'none':
         row['joules'] = contender.joules(args.meter, [scene[n][0] for n in range(1, args.frames + 1)])
