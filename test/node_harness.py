@@ -74,12 +74,14 @@ class NodeProcess:
         arguments: further ones for ROS, such as remaps.
     """
 
+    program: tuple[str, ...] = ('-m', 'xmem_ros.node.main')  # that Python runs
+
     def __init__(self, parameters: dict[str, Any] | None = None, arguments: Iterable[str] = ()) -> None:
         given = [part for name, value in (parameters or {}).items() for part in ('-p', f'{name}:={_yaml(value)}')]
         self._log = Path(tempfile.mkstemp(prefix='xmem_node_', suffix='.log')[1])
         with self._log.open('w') as log:
             self.process = subprocess.Popen(
-                [sys.executable, '-m', 'xmem_ros.node.main', '--ros-args', *given, *arguments],
+                [sys.executable, *self.program, '--ros-args', *given, *arguments],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, 'PYTHONUNBUFFERED': '1', 'RCUTILS_LOGGING_BUFFERED_STREAM': '0'},

@@ -19,6 +19,7 @@ import torch
 
 from xmem_ros.memory.config import MemoryConfig
 from xmem_ros.network.config import XMEM
+from xmem_ros.network.deployment import deployed
 from xmem_ros.network.model import XMemNetwork
 from xmem_ros.tracker import Tracker, TrackerConfig
 
@@ -87,7 +88,7 @@ def compare(path: Path, device: str = 'cpu') -> Parity:
         images, first, expected = case['images'], case['first_labels'], case['probabilities']
         sizes, every = case['store_sizes'], int(case['saved_every'])
         settings, seed = reference_settings(json.loads(str(case['config']))), int(case['seed'])
-    tracker = Tracker(generated_network(seed), settings, device)
+    tracker = Tracker(deployed(generated_network(seed), device=device), settings, device)  # as users have it
     masks = {f'object {value}': first == value for value in range(1, first.max() + 1)}
     largest, total, agree = 0.0, [], True
     for number, image in enumerate(images):

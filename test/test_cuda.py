@@ -64,3 +64,20 @@ def test_running_out_of_memory_loses_no_object() -> None:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert tracker.given_up
     assert [item.id for item in tracker.step(scene[6][0]).objects] == [1, 2]
+
+
+def test_onnxruntime_tracks_as_torch_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = pytest.importorskip('onnxruntime')
+    if 'CUDAExecutionProvider' not in runtime.get_available_providers():
+        pytest.skip('this onnxruntime has no CUDA')
+    monkeypatch.setenv('XMEM_ROS_ONNX', str(tmp_path))
+    scene = RenderedScene((240, 432), 12, 3, seed=0)
+    trackers = [
+        Tracker.from_weights('compact', device='cuda', config=TrackerConfig(precision='float16', engine=engine))
+        for engine in ('torch', 'onnxruntime')
+    ]
+    for tracker in trackers:
+        tracker.seed(scene[0][0], {str(value): scene[0][1] == value for value in (1, 2, 3)})
+    for number in range(1, 12):
+        ours, theirs = (tracker.step(scene[number][0]).labels for tracker in trackers)
+        assert np.mean(ours != theirs) < 0.01

@@ -276,3 +276,17 @@ def test_limits_that_make_no_sense_are_refused() -> None:
         MemoryConfig(anchors_per_object=1)
     with pytest.raises(ParameterError, match='top_k is 0'):
         MemoryConfig(top_k=0)
+
+
+@pytest.mark.parametrize('positions', [3840, 4001])
+def test_the_most_similar_positions_are_found_among_many(positions: int) -> None:
+    similarity = torch.randn(7, positions, generator=torch.Generator().manual_seed(0))
+    similarity[0, 5:] = -torch.inf  # fewer allowed than asked for
+    similarity[1, -3:] = 50.0  # in what no group holds
+    similarity[2, 64:94] = 50.0  # all in one or two groups
+    weights, where = topk_affinity(similarity, 30)
+    best = similarity.topk(30, dim=1)
+    expected = torch.zeros_like(similarity).scatter_(1, best.indices, torch.softmax(best.values, 1))
+    found = torch.zeros_like(similarity).scatter_add_(1, where, weights)
+    assert torch.allclose(found, expected, atol=1e-6)
+    assert where.shape == (7, 30)

@@ -19,6 +19,7 @@ from xmem_ros.network.checkpoint import find_weights, load_network, save_network
 from xmem_ros.network.config import COMPACT, XMEM, config_from_state_dict
 from xmem_ros.network.deployment import deployed
 from xmem_ros.network.model import XMemNetwork
+from xmem_ros.network.winograd import WinogradConv2d, suits
 
 SHAPES = Path(__file__).parents[2] / 'shared' / 'parity' / 'shapes.json'
 
@@ -83,13 +84,12 @@ def test_a_model_without_sensory_memory_loads_and_runs(tmp_path: Path) -> None:
 def test_the_shared_fuser_equals_concatenation() -> None:
     torch.manual_seed(0)
     fuser = Fuser(6, 10, 8, 4)
-    image, g = torch.randn(2, 6, 5, 7), torch.randn(2, 3, 10, 5, 7)
-    together = torch.cat([image[:, None].expand(-1, 3, -1, -1, -1), g], 2)
-    block = fuser.block1(together)
-    from xmem_ros.network.blocks import per_object
-
-    expected = fuser.block2(block + per_object(fuser.attention, block))
-    assert torch.allclose(fuser(image, g), expected, atol=1e-5)
+    for batch in (1, 2):
+        image, g = torch.randn(batch, 6, 5, 7), torch.randn(batch * 3, 10, 5, 7)
+        together = torch.cat([image.repeat_interleave(3, 0), g], 1)
+        block = fuser.block1(together)
+        expected = fuser.block2(block + fuser.attention(block))
+        assert torch.allclose(fuser(image, g), expected, atol=1e-5)
 
 
 def test_aggregation_stays_finite_for_sure_objects() -> None:
@@ -157,8 +157,10 @@ def test_a_network_for_reduced_precision_keeps_its_weights_in_it() -> None:
     assert {p.dtype for m in network.modules() if isinstance(m, nn.Conv2d) for p in m.parameters()} == {torch.bfloat16}
 
 
+# Winograd's rounding is some six times that of a direct convolution
+@pytest.mark.parametrize(('device', 'rounding'), [(None, 1e-5), ('cpu', 1e-4)])
 @pytest.mark.parametrize('config', [XMEM, COMPACT])
-def test_folded_norms_compute_the_same(config) -> None:
+def test_a_deployed_network_computes_the_same(config, device: str | None, rounding: float) -> None:
     generator = torch.Generator().manual_seed(4)
     network = XMemNetwork(config)
     for module in network.modules():
@@ -166,7 +168,8 @@ def test_folded_norms_compute_the_same(config) -> None:
             for values, low in ((module.weight, 0.5), (module.running_var, 0.5), (module.bias, -0.5)):
                 values.data.copy_(low + torch.rand(values.shape, generator=generator))
     network.eval()
-    folded = deployed(copy.deepcopy(network))
+    folded = deployed(copy.deepcopy(network), device=device)
+    assert any(isinstance(module, WinogradConv2d) for module in folded.modules()) == (device == 'cpu')
     assert not [module for module in folded.modules() if isinstance(module, nn.BatchNorm2d)]
     image = torch.randn(1, 3, 64, 96, generator=generator)
     masks = torch.rand(1, 2, 64, 96, generator=generator)
@@ -175,7 +178,33 @@ def test_folded_norms_compute_the_same(config) -> None:
         for net in (network, folded):
             encoded = net.encode_image(image)
             value, _ = net.encode_value(image, encoded.features[0], masks, net.zero_sensory(1, 2, (4, 6)))
-            outs.append([*encoded.features, encoded.key, value])
+            logits, _ = net.decode(encoded.features, value, net.zero_sensory(1, 2, (4, 6)))
+            outs.append([*encoded.features, encoded.key, value, logits])
     for expected, given in zip(*outs, strict=True):
-        # float32, through up to 40 convolutions
-        assert (given - expected).abs().max() <= 1e-5 * expected.abs().max()
+        # float32, through up to 60 convolutions
+        assert (given - expected).abs().max() <= rounding * expected.abs().max()
+
+
+@pytest.mark.parametrize('size', [(30, 54), (7, 9), (4, 3), (16, 1)])
+@pytest.mark.parametrize('bias', [True, False])
+def test_a_winograd_convolution_is_the_convolution(size: tuple[int, int], bias: bool) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(96, 64, 3, padding=1, bias=bias)
+    x = torch.randn(3, 96, *size)
+    exact = conv.double()(x.double())
+    error = (WinogradConv2d(conv.float())(x) - exact).abs().max()
+    # F(4×4, 3×3) in float32: about six times the error of adding up 96 · 9 products one by one
+    assert error < 2e-5 * exact.abs().max()
+
+
+def test_only_large_3x3_convolutions_that_keep_the_size_become_winograds() -> None:
+    assert suits(nn.Conv2d(64, 64, 3, padding=1))
+    for other in (
+        nn.Conv2d(64, 64, 3, stride=2, padding=1),
+        nn.Conv2d(64, 64, 1),
+        nn.Conv2d(64, 64, 3),
+        nn.Conv2d(64, 1, 3, padding=1),
+        nn.Conv2d(64, 64, 3, padding=2, dilation=2),
+        nn.Conv2d(64, 64, 3, padding=1, groups=2),
+    ):
+        assert not suits(other)

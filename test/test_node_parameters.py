@@ -33,8 +33,18 @@ def test_defaults_are_those_of_the_tracker():
     from xmem_ros.tracker import TrackerConfig
 
     assert Parameters().memory_config() == MemoryConfig()
-    for name in ('precision', 'max_objects', 'memory_every', 'min_area', 'min_score', 'lost_after'):
+    for name in ('precision', 'engine', 'max_objects', 'memory_every', 'min_area', 'min_score', 'lost_after'):
         assert getattr(Parameters(), name) == getattr(TrackerConfig(), name), name
+
+
+def test_the_file_for_jetsons_is_allowed_and_asks_for_what_goes_together():
+    from xmem_ros.tracker import TrackerConfig
+
+    shown = yaml.safe_load((ROOT / 'config/jetson.yaml').read_text())['/**']['ros__parameters']
+    shown |= {f'memory.{name}': value for name, value in shown.pop('memory').items()}
+    result = changed(Parameters(), shown)
+    assert result.engine == 'onnxruntime'
+    assert TrackerConfig(engine=result.engine, precision=result.precision).precision == 'float16'
 
 
 def test_every_default_is_allowed():

@@ -29,6 +29,10 @@ class DeviceError(XMemError, RuntimeError):
     """A device that was asked for and is not there."""
 
 
+class EngineError(XMemError, RuntimeError):
+    """What runs or exports the network is absent, or cannot do what was asked for."""
+
+
 class ParameterError(XMemError, ValueError):
     """A parameter or option that is unknown, of the wrong type or out of range."""
 

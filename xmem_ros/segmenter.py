@@ -17,6 +17,7 @@ from xmem_ros.memory.usage import owners
 from xmem_ros.memory_budget import fitted
 from xmem_ros.network.aggregation import aggregate
 from xmem_ros.network.model import STRIDE, EncodedImage, XMemNetwork
+from xmem_ros.network.onnx_engine import OnnxNetwork
 from xmem_ros.timing import StageTimer
 from xmem_ros.tracker_config import TrackerConfig
 
@@ -83,7 +84,9 @@ class Segmenter:
     remembered, and need no large memory to do so.
     """
 
-    def __init__(self, network: XMemNetwork, config: TrackerConfig, device: torch.device, dtype: torch.dtype):
+    def __init__(
+        self, network: XMemNetwork | OnnxNetwork, config: TrackerConfig, device: torch.device, dtype: torch.dtype
+    ):
         self.network, self.config, self.device, self.dtype = network, config, device, dtype
         self.memory_config = config.memory  # as it fits
         self.similarity_bytes = SIMILARITY_BUFFER_BYTES  # that a read may work in

@@ -27,13 +27,14 @@ from xmem_ros.network.checkpoint import find_weights, load_network
 from xmem_ros.network.config import XMEM, NetworkConfig
 from xmem_ros.network.deployment import deployed
 from xmem_ros.network.model import EncodedImage, XMemNetwork
+from xmem_ros.network.onnx_engine import OnnxNetwork
 from xmem_ros.objects import ObjectState, ObjectTable, TrackedObject
 from xmem_ros.seed_masks import SeedMask, check_seeds
 from xmem_ros.segmenter import MemoryFrame, Prediction, Segmenter
 from xmem_ros.shedding import Shedding
 from xmem_ros.snapshot import Snapshot
 from xmem_ros.timing import StageTimer
-from xmem_ros.tracker_config import AUTO_SIZE, TrackerConfig, pick_device, pick_precision, with_size
+from xmem_ros.tracker_config import AUTO_SIZE, TrackerConfig, pick_device, pick_precision, precision_name, with_size
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,16 @@ class StepResult:
 class Tracker:
     """Follows any number of objects, up to `config.max_objects`, through a stream of frames."""
 
-    def __init__(self, network: XMemNetwork, config: TrackerConfig | None = None, device: str | torch.device = 'auto'):
+    def __init__(
+        self,
+        network: XMemNetwork | OnnxNetwork,
+        config: TrackerConfig | None = None,
+        device: str | torch.device = 'auto',
+    ):
         config = with_size(config or TrackerConfig(), network.config)
         self.device = pick_device(device)
-        self.dtype = pick_precision(config.precision, self.device)
-        self.network = network.to(self.device).to(memory_format=torch.channels_last).eval()
+        self.dtype = pick_precision(config.precision, self.device, config.engine)
+        self.network = _runnable(network, config, self.device, self.dtype)
         self._table = ObjectTable(config.max_objects)
         self._segmenter = Segmenter(self.network, config, self.device, self.dtype)
         self._shedding = Shedding(self._segmenter)
@@ -73,10 +79,17 @@ class Tracker:
     ) -> 'Tracker':
         """Load weights by name or path; raises `WeightsError`, `DeviceError`."""
         chosen = pick_device(device)
-        network = load_network(find_weights(weights))
+        config = config or TrackerConfig()
+        path = find_weights(weights)
+        network = load_network(path)
         fingerprint = snapshot.fingerprint(network.state_dict())
-        dtype = pick_precision((config or TrackerConfig()).precision, chosen)
-        tracker = cls(deployed(network, dtype), config, chosen)
+        dtype = pick_precision(config.precision, chosen, config.engine)
+        runs: XMemNetwork | OnnxNetwork
+        if config.engine == 'onnxruntime':
+            runs = OnnxNetwork(network.config, fingerprint, lambda: load_network(path), chosen, precision_name(dtype))
+        else:
+            runs = deployed(network, dtype, chosen)
+        tracker = cls(runs, config, chosen)
         tracker.fingerprint = fingerprint  # of the weights as they came
         return tracker
 
@@ -172,6 +185,8 @@ class Tracker:
     @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the network's weights."""
+        if isinstance(self.network, OnnxNetwork):
+            return self.network.fingerprint
         return snapshot.fingerprint(self.network.state_dict())
 
     @torch.inference_mode()
@@ -454,6 +469,18 @@ class Tracker:
                 )
             )
         return objects
+
+
+def _runnable(
+    network: XMemNetwork | OnnxNetwork, config: TrackerConfig, device: torch.device, dtype: torch.dtype
+) -> XMemNetwork | OnnxNetwork:
+    """The network on its device, as the engine that was asked for takes it."""
+    if isinstance(network, OnnxNetwork):
+        return network
+    if config.engine == 'onnxruntime':
+        fingerprint = snapshot.fingerprint(network.state_dict())
+        return OnnxNetwork(network.config, fingerprint, lambda: network, device, precision_name(dtype))
+    return network.to(device).to(memory_format=torch.channels_last).eval()
 
 
 __all__ = [

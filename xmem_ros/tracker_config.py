@@ -11,6 +11,7 @@ from xmem_ros.network.config import NetworkConfig
 from xmem_ros.network.model import STRIDE
 
 PRECISIONS = {'float32': torch.float32, 'float16': torch.float16, 'bfloat16': torch.bfloat16}
+ENGINES = ('torch', 'onnxruntime')
 AUTO_SIZE = -1
 
 
@@ -20,6 +21,7 @@ class TrackerConfig:
 
     size: int = AUTO_SIZE  # px the frame's shorter side is scaled to; 0: as it comes; −1: what suits the weights
     precision: str = 'auto'  # float32, float16, bfloat16; auto: what is fast there, see `pick_precision`
+    engine: str = 'torch'  # what runs the network: torch or onnxruntime
     max_objects: int = 16
     memory_every: int = 5  # frames between memory frames
     min_area: int = 16  # px; a smaller mask counts as occluded
@@ -37,6 +39,10 @@ class TrackerConfig:
             )
         if self.precision != 'auto' and self.precision not in PRECISIONS:
             raise ParameterError(f'precision is {self.precision!r}; it must be auto, {", ".join(PRECISIONS)}')
+        if self.engine not in ENGINES:
+            raise ParameterError(f'engine is {self.engine!r}; it must be {" or ".join(ENGINES)}')
+        if self.engine == 'onnxruntime' and self.precision == 'bfloat16':
+            raise ParameterError('precision is bfloat16, which engine onnxruntime does not run: use float16 or float32')
         if self.memory_every < 1:
             raise ParameterError(f'memory_every is {self.memory_every}; it must be at least 1')
 
@@ -45,17 +51,24 @@ def with_size(config: TrackerConfig, network: NetworkConfig) -> TrackerConfig:
     return replace(config, size=network.shorter_side) if config.size == AUTO_SIZE else config
 
 
-def pick_precision(precision: str, device: torch.device) -> torch.dtype:
+def pick_precision(precision: str, device: torch.device, engine: str = 'torch') -> torch.dtype:
     """`auto` is float16 on CUDA, bfloat16 on a CPU that multiplies matrices of it (AMX), float32 elsewhere.
 
-    Without AMX, bfloat16 is slower than float32 on a CPU.
+    Without AMX, bfloat16 is slower than float32 on a CPU. ONNX Runtime has no bfloat16 there.
     """
     if precision != 'auto':
         return PRECISIONS[precision]
     if device.type == 'cuda':
         return torch.float16
+    if engine == 'onnxruntime':
+        return torch.float32
     capabilities: dict[str, object] = getattr(torch.cpu, 'get_capabilities', dict)()  # torch ≥ 2.10
     return torch.bfloat16 if device.type == 'cpu' and capabilities.get('amx_bf16') else torch.float32
+
+
+def precision_name(dtype: torch.dtype) -> str:
+    """As in `PRECISIONS`."""
+    return next(name for name, kind in PRECISIONS.items() if kind == dtype)
 
 
 def pick_device(device: str | torch.device) -> torch.device:

@@ -7,9 +7,10 @@ import sys
 from collections.abc import Sequence
 
 from xmem_ros.errors import XMemError
+from xmem_ros.host_memory import keep_large_blocks
 from xmem_ros.threads import wait_asleep
 
-COMMANDS = ('track', 'evaluate', 'train', 'weights', 'doctor')
+COMMANDS = ('track', 'evaluate', 'train', 'export', 'weights', 'doctor')
 USAGE_ERROR = 2  # the exit code for whatever the user can put right
 INTERRUPTED = 130
 
@@ -27,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 done, 2 something for the user to put right, 130 interrupted."""
     args = make_parser().parse_args(arguments)
     wait_asleep()
+    if args.command in ('track', 'evaluate'):
+        keep_large_blocks()
     try:
         return int(args.run(args))
     except (XMemError, OSError) as error:

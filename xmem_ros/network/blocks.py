@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Blocks of the fusers and the decoder (XMem, section 3.3 and its supplement).
 
-Tensors that depend on an object are laid out B×O×C×H×W, those of the image alone B×C×H×W. Attribute names are those of
-the official checkpoints.
+Tensors that depend on an object are laid out BO×C×H×W, a batch's objects one after another, those of the image alone
+B×C×H×W. With four dimensions they stay channels-last: a fifth one of size 1 makes torch lose track of it and copy.
+Additions are in place where nothing else needs the summand. Attribute names are those of the official checkpoints.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -18,22 +18,44 @@ def conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
     return nn.Conv2d(in_channels, out_channels, 3, padding=1)
 
 
-def per_object(layer: Callable[[Tensor], Tensor], g: Tensor) -> Tensor:
-    """Apply a layer of images to every object: B×O×C×H×W → B×O×C'×H'×W'."""
-    out = layer(g.flatten(0, 1))
-    return out.view(*g.shape[:2], *out.shape[1:])
+def add_shared(of_objects: Tensor, of_image: Tensor) -> Tensor:
+    """Add to every object, in place, what its image has: BO×C×H×W + B×C×H×W."""
+    if of_image.shape[0] == 1:
+        return of_objects.add_(of_image)
+    by_image = of_objects.view(of_image.shape[0], -1, *of_objects.shape[1:])
+    return by_image.add_(of_image.unsqueeze(1)).view_as(of_objects)
 
 
-def shared_conv(conv: nn.Conv2d, image: Tensor, g: Tensor) -> Tensor:
+class SharedConv(nn.Module):
+    """A convolution of [image ‖ g] as one of the image and one of g."""
+
+    def __init__(self, conv: nn.Conv2d, image_channels: int):
+        super().__init__()
+        width, device = conv.out_channels, conv.weight.device
+        parts = conv.weight[:, :image_channels], conv.weight[:, image_channels:]
+        self.of_image, self.of_objects = (
+            nn.Conv2d(part.shape[1], width, 3, padding=1, bias=bias, device=device)
+            for part, bias in zip(parts, (True, False), strict=True)
+        )
+        with torch.no_grad():
+            assert self.of_image.bias is not None
+            assert conv.bias is not None
+            self.of_image.weight.copy_(parts[0])
+            self.of_image.bias.copy_(conv.bias)
+            self.of_objects.weight.copy_(parts[1])
+
+
+def shared_conv(conv: nn.Conv2d | SharedConv, image: Tensor, g: Tensor) -> Tensor:
     """Convolve [image ‖ g] with the image's part computed once for all objects.
 
-    image: B×C₁×H×W, g: B×O×C₂×H×W, conv of C₁ + C₂ input channels → B×O×C×H×W. Equal to convolving the
-    concatenation, up to rounding.
+    image: B×C₁×H×W, g: BO×C₂×H×W, conv of C₁ + C₂ input channels → BO×C×H×W. Equal to convolving the concatenation, up
+    to rounding.
     """
+    if isinstance(conv, SharedConv):
+        return add_shared(conv.of_objects(g), conv.of_image(image))
     split = image.shape[1]
     of_image = F.conv2d(image, conv.weight[:, :split], conv.bias, padding=conv.padding)
-    of_objects = F.conv2d(g.flatten(0, 1), conv.weight[:, split:], padding=conv.padding)
-    return of_objects.view(*g.shape[:2], *of_objects.shape[1:]) + of_image.unsqueeze(1)
+    return add_shared(F.conv2d(g, conv.weight[:, split:], padding=conv.padding), of_image)
 
 
 class ResidualBlock(nn.Module):
@@ -46,17 +68,18 @@ class ResidualBlock(nn.Module):
         self.conv2 = conv3x3(out_channels, out_channels)
 
     def forward(self, g: Tensor, image: Tensor | None = None) -> Tensor:
-        """g: B×O×C×H×W; with `image` (B×C'×H×W) the block's input is [image ‖ g] for every object."""
+        """g: BO×C×H×W; with `image` (B×C'×H×W) the block's input is [image ‖ g] for every object."""
         if image is None:
-            hidden = per_object(self.conv1, F.relu(g))
-            shortcut = g if self.downsample is None else per_object(self.downsample, g)
+            hidden = self.conv1(F.relu(g))
+            shortcut = g if self.downsample is None else self.downsample(g)
         else:
             hidden = shared_conv(self.conv1, F.relu(image), F.relu(g))
             if self.downsample is None:
-                shortcut = torch.cat([image.unsqueeze(1).expand(-1, g.shape[1], -1, -1, -1), g], 2)
+                objects = g.shape[0] // image.shape[0]
+                shortcut = torch.cat([image.repeat_interleave(objects, 0), g], 1)
             else:
                 shortcut = shared_conv(self.downsample, image, g)
-        return per_object(self.conv2, F.relu(hidden)) + shortcut
+        return self.conv2(F.relu_(hidden)).add_(shortcut)
 
 
 class ChannelGate(nn.Module):
@@ -108,14 +131,15 @@ class Fuser(nn.Module):
 
     def __init__(self, image_channels: int, object_channels: int, out_channels: int, reduction: int):
         super().__init__()
+        self.image_channels = image_channels
         self.block1 = ResidualBlock(image_channels + object_channels, out_channels)
         self.attention = ChannelSpatialAttention(out_channels, reduction)
         self.block2 = ResidualBlock(out_channels, out_channels)
 
     def forward(self, image: Tensor, g: Tensor) -> Tensor:
-        """image: B×C₁×H×W, g: B×O×C₂×H×W → B×O×C×H×W."""
+        """image: B×C₁×H×W, g: BO×C₂×H×W → BO×C×H×W."""
         g = self.block1(g, image)
-        return self.block2(g + per_object(self.attention, g))
+        return self.block2(g + self.attention(g))
 
 
 class UpBlock(nn.Module):
@@ -127,7 +151,6 @@ class UpBlock(nn.Module):
         self.out_conv = ResidualBlock(in_channels, out_channels)
 
     def forward(self, skip: Tensor, g: Tensor) -> Tensor:
-        """skip: B×C₁×2H×2W, g: B×O×C₂×H×W → B×O×C×2H×2W."""
-        up = F.interpolate(g.flatten(0, 1), scale_factor=2, mode='bilinear', align_corners=False)
-        up = up.view(*g.shape[:2], *up.shape[1:])
-        return self.out_conv(up + self.skip_conv(skip).unsqueeze(1))
+        """skip: B×C₁×2H×2W, g: BO×C₂×H×W → BO×C×2H×2W."""
+        up = F.interpolate(g, scale_factor=2, mode='bilinear', align_corners=False)
+        return self.out_conv(add_shared(up, self.skip_conv(skip)))

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xmem_ros.network.blocks import Fuser, UpBlock, conv3x3, per_object
+from xmem_ros.network.blocks import Fuser, UpBlock, conv3x3
 from xmem_ros.network.config import NetworkConfig
 from xmem_ros.network.sensory import SensoryUpdate
 
@@ -34,14 +34,15 @@ class Decoder(nn.Module):
         image's size, and the sensory memory, updated if `update`.
         """
         f16, f8, f4 = features
-        if self.hidden_update is not None and sensory is not None:
-            g16 = self.fuser(f16, torch.cat([readout, sensory.to(readout.dtype)], 2))
-        else:
-            g16 = self.fuser(f16, readout)
+        batch, objects = readout.shape[:2]
+        read, before = readout.flatten(0, 1), None if sensory is None else sensory.flatten(0, 1)
+        if self.hidden_update is not None and before is not None:
+            read = torch.cat([read, before.to(read.dtype)], 1)
+        g16 = self.fuser(f16, read)
         g8 = self.up_16_8(f8, g16)
         g4 = self.up_8_4(f4, g8)
-        logits = per_object(self.pred, F.relu(g4))
-        if update and self.hidden_update is not None and sensory is not None:
-            sensory = self.hidden_update(g16, g8, torch.cat([g4, logits], 2), sensory)
-        full = F.interpolate(logits[:, :, 0].float(), scale_factor=4, mode='bilinear', align_corners=False)
-        return full, sensory
+        logits = self.pred(F.relu(g4))
+        if update and self.hidden_update is not None and before is not None:
+            sensory = self.hidden_update(g16, g8, g4, logits, before).view(batch, objects, *before.shape[1:])
+        logits = logits.float().view(batch, objects, *logits.shape[2:])
+        return F.interpolate(logits, scale_factor=4, mode='bilinear', align_corners=False), sensory

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from xmem_ros.network.blocks import Fuser, conv3x3, per_object
+from xmem_ros.network.blocks import Fuser, conv3x3
 from xmem_ros.network.config import NetworkConfig
 from xmem_ros.network.sensory import DeepUpdate
 
@@ -98,10 +98,16 @@ class ValueEncoder(nn.Module):
         image: B×3×H×W, f16: B×C×h×w, masks: B×O×H×W probabilities, sensory: B×O×CS×h×w.
         Returns the value B×O×CV×h×w and the sensory memory, updated if `deep_update`.
         """
-        others = masks.sum(1, keepdim=True) - masks if masks.shape[1] > 1 else torch.zeros_like(masks)
+        return self.encode(image, f16, masks, masks.sum(1, keepdim=True) - masks, sensory, deep_update)
+
+    def encode(
+        self, image: Tensor, f16: Tensor, masks: Tensor, others: Tensor, sensory: Tensor | None, deep_update: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """The same with the sum of each object's others given, B×O×H×W, so that objects can come in several calls."""
         rgb = image.unsqueeze(1).expand(-1, masks.shape[1], -1, -1, -1)
         stacked = torch.cat([rgb, masks.unsqueeze(2).to(rgb.dtype), others.unsqueeze(2).to(rgb.dtype)], 2)
-        value = self.fuser(f16, per_object(self.trunk, stacked))
+        batch, objects = masks.shape[:2]
+        value = self.fuser(f16, self.trunk(stacked.flatten(0, 1)))
         if deep_update and self.hidden_reinforce is not None and sensory is not None:
-            sensory = self.hidden_reinforce(value, sensory)
-        return value, sensory
+            sensory = self.hidden_reinforce(value, sensory.flatten(0, 1)).view(sensory.shape)
+        return value.view(batch, objects, *value.shape[1:]), sensory

@@ -5,16 +5,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xmem_ros.network.blocks import conv3x3, per_object
+from xmem_ros.network.blocks import conv3x3
 
 
 def gated_update(gates: Tensor, sensory: Tensor) -> Tensor:
     """Apply forget and update gates to a state.
 
-    gates: B×O×3C×H×W in the order forget, update, new; sensory: B×O×C×H×W. The candidate does not see a reset state.
+    gates: BO×3C×H×W in the order forget, update, new; sensory: BO×C×H×W. The candidate does not see a reset state.
     Always in float32: the state lives for hours.
     """
-    forget, update, new = gates.float().chunk(3, dim=2)
+    forget, update, new = gates.float().chunk(3, dim=1)
     update = torch.sigmoid(update)
     return torch.sigmoid(forget) * sensory * (1 - update) + update * torch.tanh(new)
 
@@ -30,15 +30,12 @@ class SensoryUpdate(nn.Module):
         self.g4_conv = nn.Conv2d(w4 + 1, mid, 1)
         self.transform = conv3x3(mid + sensory_dim, 3 * sensory_dim)
 
-    def forward(self, g16: Tensor, g8: Tensor, g4: Tensor, sensory: Tensor) -> Tensor:
-        """g16: B×O×C×H×W, g8 at twice and g4 ([feature ‖ logit]) at four times its size; sensory: B×O×C×H×W."""
-        x = (
-            self.g16_conv(g16.flatten(0, 1))
-            + self.g8_conv(F.avg_pool2d(g8.flatten(0, 1), 2))
-            + self.g4_conv(F.avg_pool2d(g4.flatten(0, 1), 4))
-        )
-        gates = self.transform(torch.cat([x, sensory.flatten(0, 1).to(x.dtype)], 1))
-        return gated_update(gates.view(*g16.shape[:2], *gates.shape[1:]), sensory)
+    def forward(self, g16: Tensor, g8: Tensor, g4: Tensor, logits: Tensor, sensory: Tensor) -> Tensor:
+        """g16: BO×C×H×W, g8 at twice, g4 and logits (BO×1) at four times its size; sensory: BO×C×H×W."""
+        # pooled before they are joined: that is the same, and g4 is large
+        finest = torch.cat([F.avg_pool2d(g4, 4), F.avg_pool2d(logits, 4)], 1)
+        x = self.g16_conv(g16) + self.g8_conv(F.avg_pool2d(g8, 2)) + self.g4_conv(finest)
+        return gated_update(self.transform(torch.cat([x, sensory.to(x.dtype)], 1)), sensory)
 
 
 class DeepUpdate(nn.Module):
@@ -49,6 +46,5 @@ class DeepUpdate(nn.Module):
         self.transform = conv3x3(value_dim + sensory_dim, 3 * sensory_dim)
 
     def forward(self, value: Tensor, sensory: Tensor) -> Tensor:
-        """value: B×O×CV×H×W, sensory: B×O×CS×H×W."""
-        gates = per_object(self.transform, torch.cat([value, sensory.to(value.dtype)], 2))
-        return gated_update(gates, sensory)
+        """value: BO×CV×H×W, sensory: BO×CS×H×W."""
+        return gated_update(self.transform(torch.cat([value, sensory.to(value.dtype)], 1)), sensory)

@@ -116,6 +116,12 @@ class Parameters:
         'Arithmetic of the network. auto: float16 on CUDA, bfloat16 on a CPU with AMX, float32 elsewhere.',
         choices=('auto', 'float32', 'float16', 'bfloat16'),
     )
+    engine: str = _is(
+        'torch',
+        'What runs the network. onnxruntime: ONNX Runtime, with TensorRT, CUDA or the CPU, whichever it offers first; '
+        'models are exported with the first image of a size, and kept.',
+        choices=('torch', 'onnxruntime'),
+    )
     max_objects: int = _is(16, 'Most objects at a time; memory for them is allocated once.', low=1, high=254)
     memory_every: int = _is(
         5, 'Every how many frames one is written to memory.', low=1, high=1000, change=LIVE, unit='frames'

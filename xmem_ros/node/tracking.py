@@ -51,6 +51,7 @@ def make_tracker(parameters: Parameters) -> Tracker:
     config = TrackerConfig(
         size=parameters.size,
         precision=parameters.precision,
+        engine=parameters.engine,
         max_objects=parameters.max_objects,
         memory_every=parameters.memory_every,
         min_area=parameters.min_area,

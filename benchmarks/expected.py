@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: MIT
+"""What a step takes at least on machines that are not here, by counting: nothing is measured.
+
+    python benchmarks/expected.py [--json FILE]
+
+A step's convolutions, matrix products and gathers are counted as they are called, with 16-bit features, weights and
+values, and full memory (see `floor.py`), and set against the rates in the makers' data sheets: dense float16 products
+on tensor cores, float32 elsewhere, memory bandwidth. Additions, activations and launches are not counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from itertools import product
+from pathlib import Path
+from unittest.mock import patch
+
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / 'test')]
+
+from xmem_ros.threads import wait_asleep  # noqa: E402
+
+wait_asleep()
+
+import torch  # noqa: E402
+from contenders import make_contenders, masks_for  # noqa: E402
+from floor import Ceiling, Work  # noqa: E402
+from fullness import make_filling  # noqa: E402
+
+from xmem_ros.demo.scene import RenderedScene  # noqa: E402
+from xmem_ros.segmenter import Segmenter  # noqa: E402
+
+# Dense float16 on tensor cores and float32, operations a second; bytes a second. NVIDIA's data sheets, which give twice
+# the first, for sparse matrices.
+MACHINES = {
+    'Orin Nano 8GB (Super)': (17e12, 2.1e12, 102e9),
+    'Orin NX 16GB': (15e12, 1.9e12, 102e9),
+    'AGX Orin 64GB': (42.5e12, 5.3e12, 205e9),
+    'Thor T5000': (259e12, 8.1e12, 273e9),
+}
+CASES = (('compact', 240), ('compact', 480), ('xmem', 480))
+WIDTHS = {240: 432, 480: 864}
+
+
+def count(model: str, size: int, objects: int) -> Work:
+    """Of an average step with full memory."""
+    args = argparse.Namespace(device='cpu', precisions=['reduced'], policy='published', engine='torch')
+    args.weights = args.reference = None
+    contender = make_contenders(model, objects, args)[-1]
+    scene = RenderedScene((size, WIDTHS[size]), 2, max(objects, 2), seed=0)
+    contender.begin(*masks_for(scene, objects))
+    contender.fill(make_filling(contender.tracker, 'evicting'))
+    return contender.count(scene[1][0])
+
+
+def main() -> int:
+    """Count and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--json', type=Path, help='write the figures to this file')
+    args = parser.parse_args()
+    rows = []
+    print(f'{"":22}{"GFLOP":>8}{"MB":>8}' + ''.join(f'{name:>24}' for name in MACHINES) + '   ms at least')
+    # values in memory have 16 bits on a GPU, 32 on a CPU
+    with patch.object(Segmenter, 'value_dtype', torch.bfloat16):
+        for (model, size), objects in product(CASES, (1, 3, 5)):
+            work = count(model, size, objects)
+            row = {'model': model, 'size': size, 'objects': objects, 'gflop': work.flops / 1e9, 'mb': work.bytes / 1e6}
+            for name, (half, single, moved) in MACHINES.items():
+                ceilings = {torch.bfloat16: Ceiling(half, moved), torch.float32: Ceiling(single, moved)}
+                row[name] = work.floor_ms(ceilings)
+            rows.append(row)
+            cells = ''.join(f'{row[name]:24.2f}' for name in MACHINES)
+            print(f'{model} {size} px, {objects} obj.'.ljust(22) + f'{row["gflop"]:8.1f}{row["mb"]:8.0f}' + cells)
+    if args.json:
+        args.json.write_text(json.dumps({'machines': MACHINES, 'rows': rows}, indent=2) + '\n')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

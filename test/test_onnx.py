@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: MIT
+"""ONNX models of the network, and a tracker that runs on them."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from xmem_ros import snapshot
+from xmem_ros.cli.main import main
+from xmem_ros.demo.scene import RenderedScene
+from xmem_ros.errors import EngineError, ParameterError
+from xmem_ros.network import onnx_export
+from xmem_ros.network.checkpoint import find_weights, load_network
+from xmem_ros.network.config import COMPACT
+from xmem_ros.network.model import XMemNetwork
+from xmem_ros.network.onnx_engine import CPU, CUDA, TENSORRT, pick_providers, provider_options
+from xmem_ros.network.onnx_export import ExportKey, export, find_models
+from xmem_ros.tracker import Tracker, TrackerConfig
+
+pytest.importorskip('onnxruntime')
+pytest.importorskip('onnxscript')
+
+SIZE = (96, 160)
+LARGEST_DIFFERENCE = 1e-3  # of probabilities, of the two engines
+
+
+@pytest.fixture(scope='module', autouse=True)
+def models(tmp_path_factory: pytest.TempPathFactory):
+    """A folder that stands for the user's cache; holds what the first tracker exports into it."""
+    folder = tmp_path_factory.mktemp('onnx')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('XMEM_ROS_ONNX', str(folder))
+        yield folder
+
+
+def trackers(**config) -> list[Tracker]:
+    return [
+        Tracker.from_weights(
+            'compact', device='cpu', config=TrackerConfig(size=0, precision='float32', engine=engine, **config)
+        )
+        for engine in ('torch', 'onnxruntime')
+    ]
+
+
+def compare(both: list[Tracker], frame: np.ndarray, masks=()) -> float:
+    ours, theirs = (tracker.step(frame, masks, probabilities=True) for tracker in both)
+    assert [item.id for item in ours.objects] == [item.id for item in theirs.objects]
+    return float(np.abs(ours.probabilities - theirs.probabilities).max())
+
+
+@pytest.mark.parametrize('objects', [1, 3])
+def test_both_engines_track_alike(objects: int) -> None:
+    scene = RenderedScene(SIZE, 16, 3, seed=0)
+    both = trackers()
+    frame, labels = scene[0]
+    largest = compare(both, frame, {str(v): labels == v for v in range(1, objects + 1)})
+    for number in range(1, 16):
+        largest = max(largest, compare(both, scene[number][0]))
+    assert both[0].memory_elements == both[1].memory_elements
+    assert largest <= LARGEST_DIFFERENCE
+
+
+def test_objects_come_and_go_alike_across_buckets() -> None:
+    scene = RenderedScene(SIZE, 14, 6, seed=0)
+    both = trackers(max_objects=6)
+    frame, labels = scene[0]
+    largest = compare(both, frame, {'1': labels == 1})
+    for number in range(1, 14):
+        masks = {}
+        frame, labels = scene[number]
+        if number in (2, 4, 6, 8):  # 2, 3, 4 and 5 objects: in buckets of 2, 4, 4 and 8
+            masks = {str(number): labels == number // 2 + 1}
+        if number == 10:
+            for tracker in both:
+                tracker.remove([1, 3, 4])
+        largest = max(largest, compare(both, frame, masks))
+    assert len(both[0].objects) == 2
+    assert largest <= LARGEST_DIFFERENCE
+
+
+def test_more_objects_than_the_largest_bucket_come_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('XMEM_ROS_ONNX', str(tmp_path))
+    network = load_network(find_weights('compact'))
+    export(network, ExportKey(snapshot.fingerprint(network.state_dict()), *SIZE, 'float32'), tmp_path, objects=[2])
+    scene = RenderedScene(SIZE, 7, 5, seed=0)
+    both = trackers()
+    frame, labels = scene[0]
+    largest = compare(both, frame, {str(v): labels == v for v in range(1, 6)})
+    for number in range(1, 7):
+        largest = max(largest, compare(both, scene[number][0]))
+    assert largest <= LARGEST_DIFFERENCE
+
+
+def test_models_are_exported_once(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = RenderedScene(SIZE, 2, 2, seed=0)
+    tracker = trackers()[1]
+    tracker.seed(scene[0][0], {'it': scene[0][1] == 1})
+    key = ExportKey(tracker.fingerprint, *SIZE, 'float32')
+    assert find_models(key) == models / key.folder
+
+    def fail(*args, **kwargs) -> None:
+        raise AssertionError('exported again')
+
+    monkeypatch.setattr('xmem_ros.network.onnx_engine.export', fail)
+    again = trackers()[1]
+    again.seed(scene[0][0], {'it': scene[0][1] == 1})
+    assert again.step(scene[1][0]).labels.any()
+
+
+def test_the_command_writes_what_a_tracker_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = ['--size', '100', '150', '--shorter-side', '64']
+    assert main(['export', '--onnx', str(tmp_path / 'new'), *size, '--objects', '2', '1']) == 0
+    (folder,) = (tmp_path / 'new').iterdir()
+    manifest = json.loads((folder / 'manifest.json').read_text())
+    assert (manifest['height'], manifest['width']) == (64, 96)
+    assert manifest['objects'] == [1, 2]
+    assert manifest['opset'] == onnx_export.OPSET
+    assert manifest['weights'] == snapshot.fingerprint(load_network(find_weights('compact')).state_dict())
+    assert set(manifest['models']) == {'key_encoder', 'value_encoder', 'decoder'}
+    monkeypatch.setenv('XMEM_ROS_ONNX', str(tmp_path / 'new'))
+    monkeypatch.setattr('xmem_ros.network.onnx_engine.export', None)
+    config = TrackerConfig(size=64, precision='float32', engine='onnxruntime')
+    tracker = Tracker.from_weights('compact', device='cpu', config=config)
+    mask = np.zeros((100, 150), bool)
+    mask[20:60, 30:80] = True
+    assert tracker.seed(np.full((100, 150, 3), 90, np.uint8), {'it': mask}) == [1]
+
+
+def test_a_model_without_sensory_memory_is_exported_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import dataclasses
+
+    monkeypatch.setenv('XMEM_ROS_ONNX', str(tmp_path))
+    torch.manual_seed(0)
+    network = XMemNetwork(dataclasses.replace(COMPACT, sensory_dim=0, sensory_mid=0)).eval()
+    scene = RenderedScene((64, 96), 3, 2, seed=0)
+    both = [
+        Tracker(network, TrackerConfig(size=0, precision='float32', engine=engine), 'cpu')
+        for engine in ('torch', 'onnxruntime')
+    ]
+    largest = compare(both, scene[0][0], {'a': scene[0][1] == 1})
+    largest = max(largest, compare(both, scene[1][0]), compare(both, scene[2][0]))
+    assert largest <= LARGEST_DIFFERENCE
+
+
+def test_half_precision_models_stay_near(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('XMEM_ROS_ONNX', str(tmp_path))
+    scene = RenderedScene((64, 96), 7, 2, seed=0)
+    both = [
+        Tracker.from_weights('compact', device='cpu', config=TrackerConfig(size=0, precision=kind, engine=engine))
+        for kind, engine in (('float32', 'torch'), ('float16', 'onnxruntime'))
+    ]
+    frame, labels = scene[0]
+    assert compare(both, frame, {'a': labels == 1}) < 0.05
+    for number in range(1, 7):
+        ours, theirs = (tracker.step(scene[number][0]).labels for tracker in both)
+        assert np.mean(ours != theirs) < 0.01
+
+
+def test_a_saved_memory_goes_from_one_engine_to_the_other() -> None:
+    scene = RenderedScene(SIZE, 4, 2, seed=0)
+    ours, theirs = trackers()
+    ours.seed(scene[0][0], {'it': scene[0][1] == 1})
+    ours.step(scene[1][0])
+    assert theirs.restore(ours.snapshot()) == [1]
+    assert compare([ours, theirs], scene[2][0]) <= LARGEST_DIFFERENCE
+
+
+def test_the_best_provider_is_taken_that_the_device_has() -> None:
+    gpu, cpu = torch.device('cuda', 1), torch.device('cpu')
+    assert pick_providers([TENSORRT, CUDA, CPU], gpu) == [TENSORRT, CUDA, CPU]
+    assert pick_providers([CUDA, CPU], gpu) == [CUDA, CPU]
+    assert pick_providers([TENSORRT, CUDA, CPU], cpu) == [CPU]
+    with pytest.raises(EngineError, match='onnxruntime-gpu'):
+        pick_providers([CPU], gpu)
+    options = provider_options(TENSORRT, gpu, Path('cache'), 'float16')
+    assert options['device_id'] == 1
+    assert options['trt_fp16_enable'] is True
+    assert options['trt_engine_cache_path'] == 'cache'
+
+
+def test_what_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, 'onnxruntime', None)
+    with pytest.raises(EngineError, match='pip install onnxruntime'):
+        trackers()
+    monkeypatch.undo()
+    monkeypatch.setenv('XMEM_ROS_ONNX', str(tmp_path))
+    monkeypatch.setitem(sys.modules, 'onnxscript', None)
+    scene = RenderedScene(SIZE, 1, 2, seed=0)
+    tracker = trackers()[1]
+    with pytest.raises(EngineError, match='pip install onnx onnxscript'):
+        tracker.seed(scene[0][0], {'it': scene[0][1] == 1})
+    assert tracker.objects == []
+
+
+def test_unknown_engines_and_precisions_that_it_lacks_are_refused() -> None:
+    with pytest.raises(ParameterError, match='torch or onnxruntime'):
+        TrackerConfig(engine='tflite')
+    with pytest.raises(ParameterError, match='float16 or float32'):
+        TrackerConfig(engine='onnxruntime', precision='bfloat16')

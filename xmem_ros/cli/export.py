@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: MIT
+"""`xmem-ros export`: write the network as ONNX models."""
+
+import argparse
+from pathlib import Path
+
+EPILOG = """\
+A tracker with `engine: onnxruntime` exports what it needs by itself when the first image comes. Do it before to save it
+the time, or on another machine: copy the content of DIR into ~/.cache/xmem_ros/onnx of the robot, or name DIR in its
+variable XMEM_ROS_ONNX.
+"""
+
+
+def add_parser(commands: 'argparse._SubParsersAction[argparse.ArgumentParser]') -> None:
+    """Add the sub-command to `xmem-ros`."""
+    parser = commands.add_parser(
+        'export',
+        help='write the network as ONNX models, for ONNX Runtime and TensorRT',
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        '--onnx', type=Path, metavar='DIR', required=True, help='the models come into a folder of their own in it'
+    )
+    parser.add_argument('--weights', default='compact', help='name or file (default: %(default)s)')
+    parser.add_argument(
+        '--size',
+        type=int,
+        nargs=2,
+        default=[480, 640],
+        metavar=('H', 'W'),
+        help="of the camera's images (default: 480 640)",
+    )
+    parser.add_argument(
+        '--shorter-side', type=int, default=-1, metavar='N', help='px that images are scaled to; the node calls it size'
+    )
+    parser.add_argument(
+        '--objects', type=int, nargs='+', default=[1, 2, 4, 8, 16], metavar='N', help='buckets (default: 1 2 4 8 16)'
+    )
+    parser.add_argument('--precision', choices=('float32', 'float16'), default='float32', help='(default: %(default)s)')
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the sub-command; returns the exit code."""
+    from xmem_ros import snapshot
+    from xmem_ros.errors import ParameterError
+    from xmem_ros.frames import FrameGeometry
+    from xmem_ros.network.checkpoint import find_weights, load_network
+    from xmem_ros.network.onnx_export import ExportKey, export
+    from xmem_ros.tracker_config import TrackerConfig, with_size
+
+    if not all(1 <= count <= 254 for count in args.objects):
+        raise ParameterError(f'--objects is {" ".join(map(str, args.objects))}; each must be 1…254')
+    if min(args.size) < 1:
+        raise ParameterError(f'--size is {args.size[0]} {args.size[1]}; both must be at least 1')
+    network = load_network(find_weights(args.weights))
+    config = with_size(TrackerConfig(size=args.shorter_side), network.config)
+    height, width = FrameGeometry.of(tuple(args.size), config.size).padded_size
+    key = ExportKey(snapshot.fingerprint(network.state_dict()), height, width, args.precision)
+    folder = export(network, key, args.onnx, args.objects)
+    print(
+        f'{folder}: {height}×{width} px (H×W) for images of {args.size[0]}×{args.size[1]}, {args.precision}, '
+        f'objects {", ".join(map(str, sorted(set(args.objects))))}'
+    )
+    return 0
