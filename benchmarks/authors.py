@@ -100,6 +100,9 @@ class Reference:
         if long_term is not None:
             values = [long_term.values.transpose(1, 2).to(memory.work_mem.v[0].dtype).contiguous()]
             memory.long_mem.add(plane(long_term.key), values, plane(long_term.shrinkage), None, None)
-            for store, held in ((memory.long_mem, long_term),):
-                store.use_count[:] = held.use
-                store.life_count[:] = held.life
+            memory.long_mem.use_count[:] = long_term.use
+            memory.long_mem.life_count[:] = long_term.life
+        if working:
+            count = sum(len(frame) for frame in working)
+            memory.work_mem.use_count[..., -count:] = torch.cat([frame.use for frame in working])
+            memory.work_mem.life_count[..., -count:] = torch.cat([frame.life for frame in working])
