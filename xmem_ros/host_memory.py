@@ -13,9 +13,8 @@ def keep_large_blocks() -> bool:
     """Have this process reuse large blocks that it freed; returns whether it will.
 
     By default every block above 32 MB, as activations of several objects are, comes from the system and goes back to
-    it, and the system clears each page again: on two cores a step with five objects spent a third of its time with
-    that. To be called before threads are started, by programs rather than by the library: it holds for the whole
-    process.
+    it, and the system clears each page again, which takes a good part of a step with five objects. To be called before
+    threads are started, by programs rather than by the library: it holds for the whole process.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
