@@ -25,11 +25,9 @@ from typing import Any, Protocol
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / 'test')]
 
-from xmem_ros.host_memory import keep_large_blocks  # noqa: E402
 from xmem_ros.threads import wait_asleep  # noqa: E402
 
 wait_asleep()
-keep_large_blocks()
 
 import numpy as np  # noqa: E402
 from tqdm import tqdm  # noqa: E402

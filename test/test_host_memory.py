@@ -36,7 +36,7 @@ def run():
     give_back()
     print(held - resident())
 
-thread = threading.Thread(target=run)  # as the node's worker is one
+thread = threading.Thread(target=run)
 thread.start()
 thread.join()
 """

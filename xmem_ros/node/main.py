@@ -11,7 +11,6 @@ from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 
 from xmem_ros.errors import ParameterError
-from xmem_ros.host_memory import keep_large_blocks
 from xmem_ros.node.node import XMemNode
 from xmem_ros.threads import wait_asleep
 
@@ -27,7 +26,6 @@ def main(arguments: list[str] | None = None) -> int:
         are unknown or not allowed.
     """
     wait_asleep()
-    keep_large_blocks()
     try:
         rclpy.init(args=sys.argv if arguments is None else ['xmem_node', *arguments])
         node = XMemNode()
