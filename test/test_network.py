@@ -3,6 +3,7 @@
 
 import copy
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -208,3 +209,12 @@ def test_only_large_3x3_convolutions_that_keep_the_size_become_winograds() -> No
         nn.Conv2d(64, 64, 3, padding=1, groups=2),
     ):
         assert not suits(other)
+
+
+def test_exported_weights_can_be_read_by_others(tmp_path: Path) -> None:
+    mask = os.umask(0o022)
+    try:
+        save_network(XMemNetwork(COMPACT), tmp_path / 'w.safetensors')
+    finally:
+        os.umask(mask)
+    assert (tmp_path / 'w.safetensors').stat().st_mode & 0o777 == 0o644

@@ -38,6 +38,8 @@ OPTIONAL = {
     'jinja2': ('the report of xmem-ros evaluate', 'jinja2'),
     'rosbags': ('bags as training data', 'rosbags'),
     'tensorboard': ('curves of xmem-ros train', 'tensorboard'),
+    'onnxruntime': ('engine onnxruntime', 'onnxruntime'),
+    'onnxscript': ('xmem-ros export', 'onnx onnxscript'),
 }
 _ROS_TIMEOUT = 60  # s
 

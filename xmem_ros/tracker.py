@@ -172,7 +172,10 @@ class Tracker:
         self._time = 0.0
 
     def save(self, path: str | Path) -> None:
-        """Write all that is remembered to a file; one of that name is replaced. Raises `MemoryFileError`."""
+        """Write all that is remembered to a file; one of that name is replaced, folders are made.
+
+        Raises `MemoryFileError`.
+        """
         snapshot.write(self.snapshot(), Path(path))
 
     def load(self, path: str | Path) -> list[int]:

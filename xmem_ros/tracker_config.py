@@ -82,8 +82,11 @@ def pick_device(device: str | torch.device) -> torch.device:
     if chosen.type == 'cuda':
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (chosen.index or 0) >= count:
+            remedy = 'install a CUDA build of torch for this machine'
+            if torch.version.cuda:
+                remedy = 'see with nvidia-smi, or xmem-ros doctor, whether GPU and driver are there'
             raise DeviceError(
                 f'device {str(device)!r} was asked for, but this PyTorch ({torch.__version__}) sees {count} CUDA '
-                'device(s); install a CUDA build of torch for this machine, or use device cpu or auto'
+                f'device(s); {remedy}, or use device cpu or auto'
             )
     return chosen

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from xmem_ros.errors import WeightsError
@@ -137,4 +137,5 @@ def save_network(network: XMemNetwork, path: Path, dtype: torch.dtype = torch.fl
     for name, tensor in network.state_dict().items():
         small = tensor.is_floating_point() and 'running_' not in name
         state[name] = tensor.detach().to('cpu', dtype if small else tensor.dtype).contiguous()
-    save_file(state, path, metadata={'format': 'pt'})
+    # safetensors' own writing leaves a file that its owner alone can read; the node may run as somebody else
+    path.write_bytes(save(state, metadata={'format': 'pt'}))

@@ -158,7 +158,7 @@ class XMemNode(ParameterNode):
         self.configured = True
         self.fault = ''
         self.get_logger().info(
-            f'configured in {time.monotonic() - begun:.1f} s: weights {self.parameters.weights} on {tracker.device}, '
+            f'configured in {time.monotonic() - begun:.1f} s: weights {self.parameters.weights} on {tracker.device} '
             f'(SHA-256 {fingerprint[:12]}…), images scaled to {tracker.config.size or "their own size"}, at most '
             f'{tracker.config.max_objects} objects; memory: {_foretold(tracker)}'
         )
