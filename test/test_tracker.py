@@ -11,7 +11,7 @@ from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.errors import DeviceError, FrameError, ParameterError, SeedError, UnknownObjectError
 from xmem_ros.frames import FrameGeometry
 from xmem_ros.memory.config import MemoryConfig
-from xmem_ros.tracker import ObjectState, SeedMask, Tracker, TrackerConfig
+from xmem_ros.tracker import SENSORY_KEPT, ObjectState, SeedMask, Tracker, TrackerConfig
 
 
 @pytest.fixture(scope='module')
@@ -140,6 +140,23 @@ def test_an_object_out_of_sight_becomes_occluded_then_lost_and_comes_back(networ
     assert found[-1].state is ObjectState.TRACKED
     assert found[-1].id == 1
     assert found[-1].absent == 0
+
+
+@pytest.mark.parametrize('guard', [True, False])
+def test_sensory_memory_of_what_is_long_out_of_sight_begins_anew(network, scene: RenderedScene, guard: bool) -> None:
+    memory = MemoryConfig() if guard else MemoryConfig().published()
+    tracker = Tracker(network, TrackerConfig(size=96, max_objects=2, min_area=1, memory=memory), 'cpu')
+    frame, truth = scene[0]
+    tracker.seed(frame, {'it': truth == 1})
+    empty = np.full_like(frame, 90)
+    for _ in range(SENSORY_KEPT):
+        tracker.step(empty)
+    held = tracker.snapshot().state.sensory
+    assert tracker.objects[0].absent == SENSORY_KEPT
+    assert held[0].abs().max() > 0
+    tracker.step(empty)
+    held = tracker.snapshot().state.sensory
+    assert (held[0].abs().max() == 0) == guard
 
 
 def test_a_clock_that_jumps_back_does_not_put_off_lost(network, scene: RenderedScene) -> None:

@@ -196,6 +196,11 @@ class Segmenter:
             if self.sensory is not None:
                 self.sensory[rows] = 0
 
+    def forget_sensory(self, rows: list[int]) -> None:
+        """Have objects begin again with the sensory memory of new ones."""
+        if rows and self.sensory is not None:
+            self.sensory[rows] = 0
+
     def leave(self, row: int) -> None:
         """Forget an object; the others stay as they are."""
         if self.memory is not None:

@@ -36,6 +36,8 @@ from xmem_ros.snapshot import Snapshot
 from xmem_ros.timing import StageTimer
 from xmem_ros.tracker_config import AUTO_SIZE, TrackerConfig, pick_device, pick_precision, precision_name, with_size
 
+SENSORY_KEPT = 30  # frames out of sight, after which an object's sensory memory is of other things
+
 
 @dataclass(frozen=True)
 class StepResult:
@@ -326,6 +328,9 @@ class Tracker:
         if written and not alone:
             self._last_memory_frame = number
         objects = self._observe(regions, sure)
+        if self.config.memory.guard:
+            gone = [item.id for item in objects if item.absent > SENSORY_KEPT]
+            segmenter.forget_sensory([self._table.row(object_id) for object_id in gone])
         if not self.config.report_unsure:
             hidden = [item.label for item in objects if item.state in (ObjectState.OCCLUDED, ObjectState.LOST)]
             if hidden:
