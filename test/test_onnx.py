@@ -2,6 +2,7 @@
 """ONNX models of the network, and a tracker that runs on them."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from xmem_ros.network import onnx_export
 from xmem_ros.network.checkpoint import find_weights, load_network
 from xmem_ros.network.config import COMPACT
 from xmem_ros.network.model import XMemNetwork
-from xmem_ros.network.onnx_engine import CPU, CUDA, TENSORRT, pick_providers, provider_options
-from xmem_ros.network.onnx_export import ExportKey, export, find_models
+from xmem_ros.network.onnx_engine import CPU, CUDA, TENSORRT, engine_cache, pick_providers, provider_options
+from xmem_ros.network.onnx_export import MANIFEST, ExportKey, export, find_models, put
+from xmem_ros.shedding import is_out_of_memory
 from xmem_ros.tracker import Tracker, TrackerConfig
 
 pytest.importorskip('onnxruntime')
@@ -201,3 +203,29 @@ def test_unknown_engines_and_precisions_that_it_lacks_are_refused() -> None:
         TrackerConfig(engine='tflite')
     with pytest.raises(ParameterError, match='float16 or float32'):
         TrackerConfig(engine='onnxruntime', precision='bfloat16')
+
+
+def test_engines_of_other_numbers_of_objects_are_kept_apart() -> None:
+    assert len({engine_cache(Path('models/decoder.onnx'), objects) for objects in (1, 2, 4)}) == 3
+    assert engine_cache(Path('models/decoder.onnx'), 1) != engine_cache(Path('models/value_encoder.onnx'), 1)
+
+
+def test_memory_that_onnxruntime_lacks_is_recognised() -> None:
+    from onnxruntime.capi.onnxruntime_pybind11_state import Fail
+
+    assert is_out_of_memory(
+        Fail('bfc_arena.cc:360: Failed to allocate memory for requested buffer of size 34359738368')
+    )
+    assert not is_out_of_memory(Fail('no such node'))
+
+
+def test_a_second_export_keeps_what_was_built_of_the_first(tmp_path: Path) -> None:
+    for buckets in ('[1]', '[1, 2]'):
+        part, target = tmp_path / 'part', tmp_path / 'models'
+        part.mkdir()
+        (part / MANIFEST).write_text(buckets)
+        put(part, target)
+        (target / 'decoder.engine').touch()
+        shutil.rmtree(part, ignore_errors=True)
+    assert (target / MANIFEST).read_text() == '[1, 2]'
+    assert (target / 'decoder.engine').exists()

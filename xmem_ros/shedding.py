@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 
 from xmem_ros.errors import OutOfMemoryError
+from xmem_ros.network.onnx_engine import OnnxNetwork
 from xmem_ros.segmenter import Segmenter
 
 T = TypeVar('T')
@@ -16,12 +17,15 @@ T = TypeVar('T')
 CHUNKS = 16  # parts that a read is made in
 LEAST_SIZE = 96  # px of the shorter side; a network of stride 16 sees little below
 _SAID_BY = ("can't allocate memory", 'CUDA out of memory', 'ALLOC_FAILED', 'not enough memory')
+_SAID_BY_ONNX_RUNTIME = ('Failed to allocate memory', 'out of memory', 'bad_alloc')
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory, the device's or the host's, could not be had."""
     if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
         return True
+    if type(error).__module__.startswith('onnxruntime'):  # no RuntimeErrors
+        return any(text in str(error) for text in _SAID_BY_ONNX_RUNTIME)
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _SAID_BY)
 
 
@@ -82,6 +86,8 @@ class Shedding:
             segmenter.memory_config = replace(config, long_term_elements=max(elements, config.prototypes))
             self._halved = True
             return f'long-term memory was halved to {segmenter.memory_config.long_term_elements} elements'
+        if isinstance(segmenter.network, OnnxNetwork):
+            return ''  # another size is other models: to export and load them takes more memory, not less
         size = segmenter.config.size or (min(segmenter.wanted_size) if segmenter.wanted_size else LEAST_SIZE)
         if size > LEAST_SIZE:
             smaller = max(int(size * 0.75), LEAST_SIZE)

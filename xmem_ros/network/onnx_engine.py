@@ -67,6 +67,14 @@ def provider_options(name: str, device: torch.device, cache: Path, precision: st
     return options
 
 
+def engine_cache(model: Path, objects: int) -> Path:
+    """Where TensorRT keeps what it builds of a model for a number of objects.
+
+    A folder for each: it names its files by the model alone, and takes one that was built for another number.
+    """
+    return model.parent / f'{model.stem}-{objects}'
+
+
 class _Model:
     """One ONNX model, loaded once for each number of objects, with static shapes."""
 
@@ -84,8 +92,17 @@ class _Model:
             options.add_session_config_entry('session.intra_op.allow_spinning', '0')
             options.add_free_dimension_override_by_name(OBJECTS, objects)
             names = pick_providers(runtime.get_available_providers(), self.device)
-            providers = [(n, provider_options(n, self.device, self.path.parent, self.precision)) for n in names]
-            self._sessions[objects] = runtime.InferenceSession(str(self.path), options, providers=providers)
+            cache = engine_cache(self.path, objects)
+            if TENSORRT in names:
+                cache.mkdir(exist_ok=True)
+            providers = [(n, provider_options(n, self.device, cache, self.precision)) for n in names]
+            session = runtime.InferenceSession(str(self.path), options, providers=providers)
+            if self.device.type != 'cpu' and session.get_providers()[0] == CPU:
+                raise EngineError(
+                    f'device {self.device} was asked for, but onnxruntime could not load {" or ".join(names[:-1])}: '
+                    'its log names the library that is missing; or use device cpu, or engine torch'
+                )
+            self._sessions[objects] = session
         return self._sessions[objects]
 
     def __call__(self, objects: int, **inputs: Tensor) -> dict[str, Tensor]:
@@ -140,6 +157,8 @@ class OnnxNetwork:
         size = height, width
         if size in self._loaded:
             return self._loaded[size]
+        while len(self._loaded) >= SIZES_KEPT:  # first: the old and the new may not fit together
+            del self._loaded[next(iter(self._loaded))]
         key = ExportKey(self.fingerprint, *size, self.precision)
         folder = find_models(key) or export(self._source(), key, models_folder())
         manifest = json.loads((folder / MANIFEST).read_text())
@@ -147,8 +166,6 @@ class OnnxNetwork:
             name: _Model(folder / what['file'], self.device, self.precision)
             for name, what in manifest['models'].items()
         }
-        while len(self._loaded) >= SIZES_KEPT:
-            del self._loaded[next(iter(self._loaded))]
         self._loaded[size] = models, sorted(manifest['objects'])
         return self._loaded[size]
 

@@ -140,12 +140,23 @@ def export(network: XMemNetwork, key: ExportKey, into: Path, objects: Sequence[i
         }
         (part / MANIFEST).write_text(json.dumps(manifest, indent=2) + '\n')
         part.chmod(0o755)
-        if target.exists():
-            shutil.rmtree(target)
-        part.rename(target)
+        put(part, target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return target
+
+
+def put(part: Path, target: Path) -> None:
+    """Move what was exported to its place, unless another process was first; what TensorRT built there stays."""
+    if target.exists() and not (target / MANIFEST).is_file():  # a leftover that is not whole
+        shutil.rmtree(target, ignore_errors=True)
+    try:
+        part.rename(target)
+    except OSError:
+        if not (target / MANIFEST).is_file():
+            raise
+        # the models are equal, by their key; the buckets may be others
+        (part / MANIFEST).replace(target / MANIFEST)
 
 
 def _export_parts(network: XMemNetwork, key: ExportKey, folder: Path) -> dict[str, Any]:
