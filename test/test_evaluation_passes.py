@@ -300,19 +300,28 @@ def environment():
     return {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': os.pathsep.join(path)}
 
 
+def run_command(launcher, root, weights, name, environment):
+    """Evaluate with one thread each, as rounding depends on their number; gives the stored result and the run."""
+    arguments = command(root, weights, root / name, '--json', root / f'{name}.json')
+    done = subprocess.run(
+        [sys.executable, *launcher, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads((root / f'{name}.json').read_text()), done
+
+
 def test_two_processes_share_the_sequences_and_score_them_as_one_does(tmp_path, weights, environment):
     for name, frames in (('long', 8), ('short', 5), ('other', 6)):
         save_sequence(tmp_path, name, frames=frames)
-    single = evaluate(
-        'generic', tmp_path, weights=weights, size=64, device='cpu', output=tmp_path / 'one', progress=False
-    )
-    torchrun = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2']
-    arguments = command(tmp_path, weights, tmp_path / 'two', '--json', tmp_path / 'two.json')
-    done = subprocess.run(
-        [*torchrun, *arguments], env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    both = json.loads((tmp_path / 'two.json').read_text())
+    torchrun = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2']
+    single, _ = run_command([], tmp_path, weights, 'one', environment)
+    both, done = run_command(torchrun, tmp_path, weights, 'two', environment)
+    assert single['processes'] == 1
     assert both['processes'] == 2
     assert {name: scores['J&F'] for name, scores in both['sequences'].items()} == {
         name: scores['J&F'] for name, scores in single['sequences'].items()
@@ -348,9 +357,7 @@ def test_a_killed_run_goes_on_with_the_sequences_that_are_not_finished(tmp_path,
     for kind in ('JPEGImages', 'Annotations'):  # what is left of the second may be short
         for path in sorted((tmp_path / kind / 'second').iterdir())[6:]:
             path.unlink()
-    result = evaluate(
-        'generic', tmp_path, weights=weights, size=64, device='cpu', output=tmp_path / 'out', progress=False
-    )
+    result, _ = run_command([], tmp_path, weights, 'out', environment)
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / 'out' / 'first').iterdir()} == when
     assert len(list((tmp_path / 'out' / 'second').iterdir())) == 6
     assert not (tmp_path / 'out' / '.second.part').exists()
