@@ -81,3 +81,19 @@ def test_onnxruntime_tracks_as_torch_does(tmp_path: Path, monkeypatch: pytest.Mo
     for number in range(1, 12):
         ours, theirs = (tracker.step(scene[number][0]).labels for tracker in trackers)
         assert np.mean(ours != theirs) < 0.01
+
+
+@pytest.mark.parametrize('precision', ['float32', 'float16'])
+def test_cuda_graphs_give_the_same_masks(precision: str) -> None:
+    scene = RenderedScene((240, 432), 40, 3, seed=0)
+    trackers = [
+        Tracker.from_weights('compact', device='cuda', config=TrackerConfig(precision=precision, cuda_graphs=graphs))
+        for graphs in (False, True)
+    ]
+    for tracker in trackers:
+        tracker.seed(scene[0][0], {str(value): scene[0][1] == value for value in (1, 2)})
+    for number in range(1, 40):
+        seeds = {'3': scene[number][1] == 3} if number == 20 else ()
+        ours, theirs = (tracker.step(scene[number][0], seeds).labels for tracker in trackers)
+        assert np.mean(ours != theirs) < 0.001
+    assert trackers[1].network.fault == ''

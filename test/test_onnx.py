@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from xmem_ros import snapshot
 from xmem_ros.cli.main import main
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.errors import EngineError, ParameterError
 from xmem_ros.network import onnx_export
-from xmem_ros.network.checkpoint import find_weights, load_network
+from xmem_ros.network.checkpoint import find_weights, fingerprint, load_network
 from xmem_ros.network.config import COMPACT
 from xmem_ros.network.model import XMemNetwork
 from xmem_ros.network.onnx_engine import CPU, CUDA, TENSORRT, engine_cache, pick_providers, provider_options
@@ -87,7 +86,7 @@ def test_objects_come_and_go_alike_across_buckets() -> None:
 def test_more_objects_than_the_largest_bucket_come_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv('XMEM_ROS_ONNX', str(tmp_path))
     network = load_network(find_weights('compact'))
-    export(network, ExportKey(snapshot.fingerprint(network.state_dict()), *SIZE, 'float32'), tmp_path, objects=[2])
+    export(network, ExportKey(fingerprint(network.state_dict()), *SIZE, 'float32'), tmp_path, objects=[2])
     scene = RenderedScene(SIZE, 7, 5, seed=0)
     both = trackers()
     frame, labels = scene[0]
@@ -121,7 +120,7 @@ def test_the_command_writes_what_a_tracker_takes(tmp_path: Path, monkeypatch: py
     assert (manifest['height'], manifest['width']) == (64, 96)
     assert manifest['objects'] == [1, 2]
     assert manifest['opset'] == onnx_export.OPSET
-    assert manifest['weights'] == snapshot.fingerprint(load_network(find_weights('compact')).state_dict())
+    assert manifest['weights'] == fingerprint(load_network(find_weights('compact')).state_dict())
     assert set(manifest['models']) == {'key_encoder', 'value_encoder', 'decoder'}
     monkeypatch.setenv('XMEM_ROS_ONNX', str(tmp_path / 'new'))
     monkeypatch.setattr('xmem_ros.network.onnx_engine.export', None)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from xmem_ros.errors import FrameError
-from xmem_ros.network.model import IMAGE_MEAN, IMAGE_STD, STRIDE
+from xmem_ros.network.model import STRIDE, image_statistics
 
 MOST_ELONGATED = 10  # longer over shorter side of a frame that is to be scaled
 MOST_PIXELS = 4096 * 4096  # of a frame as the network sees it
@@ -79,6 +79,16 @@ class FrameGeometry:
         return F.interpolate(planes[None], size, mode='bilinear', align_corners=False)[0]
 
 
+def geometry_of(frame: np.ndarray, shorter_side: int) -> FrameGeometry:
+    """The geometry of a frame H×W×3 uint8 RGB; raises `FrameError` for anything else."""
+    if not isinstance(frame, np.ndarray) or frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
+        given = f'{frame.dtype} {frame.shape}' if isinstance(frame, np.ndarray) else type(frame).__name__
+        raise FrameError(f'a frame must be a NumPy array H×W×3 of uint8 in RGB order; given: {given}')
+    if min(frame.shape[:2]) < 1:
+        raise FrameError(f'the frame is empty: {frame.shape}')
+    return FrameGeometry.of(frame.shape[:2], shorter_side)
+
+
 def image_to_tensor(frame: np.ndarray, geometry: FrameGeometry, device: torch.device) -> Tensor:
     """H×W×3 uint8 RGB → 1×3×H'×W' float32, ImageNet-normalised, scaled and padded.
 
@@ -90,8 +100,7 @@ def image_to_tensor(frame: np.ndarray, geometry: FrameGeometry, device: torch.de
     image = source.permute(2, 0, 1)[None].to(torch.float32)
     if geometry.working_size != geometry.image_size:
         image = F.interpolate(image, geometry.working_size, mode='bilinear', align_corners=False, antialias=False)
-    mean = torch.tensor(IMAGE_MEAN, device=device).view(1, 3, 1, 1)
-    std = torch.tensor(IMAGE_STD, device=device).view(1, 3, 1, 1)
+    mean, std = image_statistics(device)
     image = (image / 255 - mean) / std
     return F.pad(image, geometry.padding).contiguous(memory_format=torch.channels_last)
 

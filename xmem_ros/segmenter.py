@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xmem_ros.engines import Engine
 from xmem_ros.frames import FrameGeometry
 from xmem_ros.host_memory import give_back
 from xmem_ros.memory.gallery import Gallery, appearance, colours_of, confidence
@@ -16,8 +17,7 @@ from xmem_ros.memory.store import Positions
 from xmem_ros.memory.usage import owners
 from xmem_ros.memory_budget import fitted
 from xmem_ros.network.aggregation import aggregate
-from xmem_ros.network.model import STRIDE, EncodedImage, XMemNetwork
-from xmem_ros.network.onnx_engine import OnnxNetwork
+from xmem_ros.network.model import STRIDE, EncodedImage
 from xmem_ros.timing import StageTimer
 from xmem_ros.tracker_config import TrackerConfig
 
@@ -84,9 +84,7 @@ class Segmenter:
     remembered, and need no large memory to do so.
     """
 
-    def __init__(
-        self, network: XMemNetwork | OnnxNetwork, config: TrackerConfig, device: torch.device, dtype: torch.dtype
-    ):
+    def __init__(self, network: Engine, config: TrackerConfig, device: torch.device, dtype: torch.dtype):
         self.network, self.config, self.device, self.dtype = network, config, device, dtype
         self.memory_config = config.memory  # as it fits
         self.similarity_bytes = SIMILARITY_BUFFER_BYTES  # that a read may work in

@@ -7,11 +7,9 @@ JSON, what is not a tensor. A file is read and checked as a whole before anythin
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +26,7 @@ from xmem_ros.memory.gallery import COLOURS, SLOTS
 from xmem_ros.memory.memory import MemoryState
 from xmem_ros.memory.store import Positions
 from xmem_ros.memory.usage import BACKGROUND
+from xmem_ros.network.checkpoint import digest
 from xmem_ros.segmenter import SegmenterState
 
 FORMAT = 'xmem_ros memory'
@@ -45,19 +44,6 @@ class Snapshot:
     state: SegmenterState | None  # None: no objects
 
 
-def fingerprint(weights: dict[str, Tensor]) -> str:
-    """SHA-256 of a state dict."""
-    return _digest(sorted(weights.items()))
-
-
-def _digest(tensors: Iterable[tuple[str, Tensor]], text: str = '') -> str:
-    sha = hashlib.sha256(text.encode())
-    for name, tensor in tensors:
-        sha.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
-        sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return sha.hexdigest()
-
-
 def write(snapshot: Snapshot, path: Path) -> None:
     """Write a file, or none: it takes its name only once it is complete. Raises `MemoryFileError`."""
     tensors, described = _pack(snapshot)
@@ -66,7 +52,7 @@ def write(snapshot: Snapshot, path: Path) -> None:
         'format': FORMAT,
         'version': str(VERSION),
         'weights': snapshot.weights,
-        'digest': _digest(sorted(tensors.items()), state),
+        'digest': digest(sorted(tensors.items()), state),
         'state': state,
     }
     partial = None
@@ -111,7 +97,7 @@ def read(path: Path, weights: str) -> Snapshot:
             f'{path}: made with other weights (SHA-256 {str(header.get("weights"))[:12]}…, loaded: {weights[:12]}…); '
             'load the weights that it was made with, or seed the objects again'
         )
-    if header.get('digest') != _digest(sorted(tensors.items()), header.get('state', '')):
+    if header.get('digest') != digest(sorted(tensors.items()), header.get('state', '')):
         raise MemoryFileError(f'{path}: damaged, its content does not match its digest; use another copy')
     try:
         return _unpack(weights, tensors, json.loads(header['state']))

@@ -20,21 +20,20 @@ import torch
 from torch import Tensor
 
 from xmem_ros import memory_budget, snapshot
-from xmem_ros.errors import FrameError, MemoryFileError, ParameterError, SeedError
-from xmem_ros.frames import FrameGeometry, Region, image_to_tensor, mask_to_tensor, observe_labels
-from xmem_ros.network.aggregation import aggregate
-from xmem_ros.network.checkpoint import find_weights, load_network
+from xmem_ros.engines import Engine, engine_for, fingerprint_of, load_engine
+from xmem_ros.errors import MemoryFileError, ParameterError, SeedError
+from xmem_ros.frames import FrameGeometry, Region, geometry_of, image_to_tensor, mask_to_tensor, observe_labels
+from xmem_ros.joining import join_masks, judge
+from xmem_ros.network.checkpoint import find_weights
 from xmem_ros.network.config import XMEM, NetworkConfig
-from xmem_ros.network.deployment import deployed
-from xmem_ros.network.model import EncodedImage, XMemNetwork
-from xmem_ros.network.onnx_engine import OnnxNetwork
+from xmem_ros.network.model import EncodedImage
 from xmem_ros.objects import ObjectState, ObjectTable, TrackedObject
 from xmem_ros.seed_masks import SeedMask, check_seeds
-from xmem_ros.segmenter import MemoryFrame, Prediction, Segmenter
+from xmem_ros.segmenter import MemoryFrame, Segmenter
 from xmem_ros.shedding import Shedding
 from xmem_ros.snapshot import Snapshot
 from xmem_ros.timing import StageTimer
-from xmem_ros.tracker_config import AUTO_SIZE, TrackerConfig, pick_device, pick_precision, precision_name, with_size
+from xmem_ros.tracker_config import AUTO_SIZE, TrackerConfig, pick_device, pick_precision, with_size
 
 SENSORY_KEPT = 30  # frames out of sight, after which an object's sensory memory is of other things
 
@@ -57,14 +56,14 @@ class Tracker:
 
     def __init__(
         self,
-        network: XMemNetwork | OnnxNetwork,
+        network: Engine,
         config: TrackerConfig | None = None,
         device: str | torch.device = 'auto',
     ):
         config = with_size(config or TrackerConfig(), network.config)
         self.device = pick_device(device)
         self.dtype = pick_precision(config.precision, self.device, config.engine)
-        self.network = _runnable(network, config, self.device, self.dtype)
+        self.network = engine_for(network, config, self.device, self.dtype)
         self._table = ObjectTable(config.max_objects)
         self._segmenter = Segmenter(self.network, config, self.device, self.dtype)
         self._shedding = Shedding(self._segmenter)
@@ -82,16 +81,8 @@ class Tracker:
         """Load weights by name or path; raises `WeightsError`, `DeviceError`."""
         chosen = pick_device(device)
         config = config or TrackerConfig()
-        path = find_weights(weights)
-        network = load_network(path)
-        fingerprint = snapshot.fingerprint(network.state_dict())
-        dtype = pick_precision(config.precision, chosen, config.engine)
-        runs: XMemNetwork | OnnxNetwork
-        if config.engine == 'onnxruntime':
-            runs = OnnxNetwork(network.config, fingerprint, lambda: load_network(path), chosen, precision_name(dtype))
-        else:
-            runs = deployed(network, dtype, chosen)
-        tracker = cls(runs, config, chosen)
+        engine, fingerprint = load_engine(find_weights(weights), config, chosen)
+        tracker = cls(engine, config, chosen)
         tracker.fingerprint = fingerprint  # of the weights as they came
         return tracker
 
@@ -114,7 +105,7 @@ class Tracker:
         follows, so that none is memorised. output_size: H, W of the result, if not the frame's.
         Raises `FrameError`, `SeedError`, `UnknownObjectError`, and then nothing has changed.
         """
-        masks = check_seeds(seeds, self._check_frame(frame).image_size, self._table)
+        masks = check_seeds(seeds, geometry_of(frame, self.config.size).image_size, self._table)
         result = self._shedding.run(
             lambda: self._step(
                 frame, masks, time, last=last, probabilities=probabilities, output_size=output_size or frame.shape[:2]
@@ -138,7 +129,7 @@ class Tracker:
         frame, where it was tracked; otherwise the other objects are found in it first. Returns the ids in order. All
         of a call or none: raises `SeedError`, `UnknownObjectError`, `FrameError`, and then nothing has changed.
         """
-        geometry = self._check_frame(frame)
+        geometry = geometry_of(frame, self.config.size)
         seeds = check_seeds(masks, geometry.image_size, self._table)
         if not seeds:
             raise SeedError('no mask was given; give at least one')
@@ -190,9 +181,7 @@ class Tracker:
     @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the network's weights."""
-        if isinstance(self.network, OnnxNetwork):
-            return self.network.fingerprint
-        return snapshot.fingerprint(self.network.state_dict())
+        return fingerprint_of(self.network)
 
     @torch.inference_mode()
     def snapshot(self) -> Snapshot:
@@ -290,7 +279,7 @@ class Tracker:
     ) -> StepResult:
         """`step`, once. What can fail comes first; where it does, nothing has changed."""
         timer = StageTimer(self.device)
-        geometry = self._check_frame(frame)
+        geometry = geometry_of(frame, self.config.size)
         number, time = self._frame + 1, self._time + 1 / 30 if time is None else time
         if not self._table and not masks:
             self._frame, self._time = number, time
@@ -309,8 +298,8 @@ class Tracker:
         if set(existing) - {seed.id for seed in masks}:
             found = segmenter.predict(image, encoded, self._table.rows, update=update, timer=timer)
         with self._admitted(masks, geometry, number) as given:
-            joint = self._merge(found.prob if found else None, existing, given)
-            sure, visible = self._judged(found, existing, given)
+            joint = join_masks(self._table, found.prob if found else None, existing, given)
+            sure, visible = judge(self._table, found, existing, given, self.device)
             with timer('value'):
                 if memorise:
                     written = self._encode_memory(image, encoded, joint[1:], visible, given, alone=alone)
@@ -339,7 +328,7 @@ class Tracker:
 
     def _seed(self, frame: np.ndarray, seeds: list[SeedMask], labels: np.ndarray | None) -> list[int]:
         """`seed`, once. What can fail comes first; where it does, nothing has changed."""
-        geometry = self._check_frame(frame)
+        geometry = geometry_of(frame, self.config.size)
         segmenter = self._segmenter
         segmenter.prepare(geometry)
         image = image_to_tensor(frame, geometry, self.device)
@@ -355,8 +344,8 @@ class Tracker:
                     [mask_to_tensor(labels == self._table.row(i) + 1, geometry, self.device) for i in existing]
                 )
         with self._admitted(seeds, geometry, self._frame) as given:
-            joint = self._merge(prob, existing, given)
-            _, visible = self._judged(found, existing, given)
+            joint = join_masks(self._table, prob, existing, given)
+            _, visible = judge(self._table, found, existing, given, self.device)
             # time does not advance: the others' sensory state stays
             written = self._encode_memory(image, encoded, joint[1:], visible, given, alone=alone, deep_update=given)
             segmenter.write(written)
@@ -370,14 +359,6 @@ class Tracker:
         Published: for all. But a guess about the others would become an anchor, and their memory another by that.
         """
         return self.config.memory.guard and bool(set(self._table) - {seed.id for seed in seeds})
-
-    def _check_frame(self, frame: np.ndarray) -> FrameGeometry:
-        if not isinstance(frame, np.ndarray) or frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
-            given = f'{frame.dtype} {frame.shape}' if isinstance(frame, np.ndarray) else type(frame).__name__
-            raise FrameError(f'a frame must be a NumPy array H×W×3 of uint8 in RGB order; given: {given}')
-        if min(frame.shape[:2]) < 1:
-            raise FrameError(f'the frame is empty: {frame.shape}')
-        return FrameGeometry.of(frame.shape[:2], self.config.size)
 
     @contextlib.contextmanager
     def _admitted(self, seeds: list[SeedMask], geometry: FrameGeometry, number: int) -> Iterator[dict[int, Tensor]]:
@@ -402,37 +383,6 @@ class Tracker:
             if seed.id:
                 self._table.rename(seed.id, seed.name)
                 self._table.seen(seed.id, number)
-
-    def _merge(self, prob: Tensor | None, existing: list[int], given: dict[int, Tensor]) -> Tensor:
-        """Predictions and given masks → (1+O)×H×W at the padded working size, in order of id.
-
-        Where a mask is set, predictions are zeroed; a corrected object is its mask alone.
-        """
-        if not given:
-            assert prob is not None
-            background = 1 - prob.sum(0, keepdim=True)
-            return torch.cat([background, prob])
-        covered = torch.stack(list(given.values())).any(0)
-        planes = []
-        for object_id in self._table:
-            if object_id in given:
-                planes.append(given[object_id])
-            else:
-                assert prob is not None
-                planes.append(prob[existing.index(object_id)] * ~covered)
-        return aggregate(torch.stack(planes), 0)
-
-    def _judged(self, found: Prediction | None, existing: list[int], given: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
-        """Confidence and visibility of every object, in order of id; those of a given mask are beyond doubt."""
-        count = len(self._table)
-        sure = torch.ones(count, device=self.device)
-        visible = torch.ones(count, device=self.device, dtype=torch.bool)
-        for i, object_id in enumerate(self._table):
-            if found is not None and object_id not in given:
-                sure[i], visible[i] = (
-                    tensor[existing.index(object_id)] for tensor in (found.confidence, found.visible)
-                )
-        return sure, visible
 
     def _encode_memory(
         self,
@@ -477,18 +427,6 @@ class Tracker:
                 )
             )
         return objects
-
-
-def _runnable(
-    network: XMemNetwork | OnnxNetwork, config: TrackerConfig, device: torch.device, dtype: torch.dtype
-) -> XMemNetwork | OnnxNetwork:
-    """The network on its device, as the engine that was asked for takes it."""
-    if isinstance(network, OnnxNetwork):
-        return network
-    if config.engine == 'onnxruntime':
-        fingerprint = snapshot.fingerprint(network.state_dict())
-        return OnnxNetwork(network.config, fingerprint, lambda: network, device, precision_name(dtype))
-    return network.to(device).to(memory_format=torch.channels_last).eval()
 
 
 __all__ = [

@@ -22,6 +22,7 @@ class TrackerConfig:
     size: int = AUTO_SIZE  # px the frame's shorter side is scaled to; 0: as it comes; −1: what suits the weights
     precision: str = 'auto'  # float32, float16, bfloat16; auto: what is fast there, see `pick_precision`
     engine: str = 'torch'  # what runs the network: torch or onnxruntime
+    cuda_graphs: bool = False  # record what the network launches, see `GraphedNetwork`; no effect on a CPU
     max_objects: int = 16
     memory_every: int = 5  # frames between memory frames
     min_area: int = 16  # px; a smaller mask counts as occluded

@@ -44,10 +44,9 @@ def add_parser(commands: 'argparse._SubParsersAction[argparse.ArgumentParser]') 
 
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command; returns the exit code."""
-    from xmem_ros import snapshot
     from xmem_ros.errors import ParameterError
     from xmem_ros.frames import FrameGeometry
-    from xmem_ros.network.checkpoint import find_weights, load_network
+    from xmem_ros.network.checkpoint import find_weights, fingerprint, load_network
     from xmem_ros.network.onnx_export import ExportKey, export
     from xmem_ros.tracker_config import TrackerConfig, with_size
 
@@ -58,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     network = load_network(find_weights(args.weights))
     config = with_size(TrackerConfig(size=args.shorter_side), network.config)
     height, width = FrameGeometry.of(tuple(args.size), config.size).padded_size
-    key = ExportKey(snapshot.fingerprint(network.state_dict()), height, width, args.precision)
+    key = ExportKey(fingerprint(network.state_dict()), height, width, args.precision)
     folder = export(network, key, args.onnx, args.objects)
     print(
         f'{folder}: {height}×{width} px (H×W) for images of {args.size[0]}×{args.size[1]}, {args.precision}, '

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from xmem_ros import snapshot
 from xmem_ros.errors import ParameterError, SeedError
 from xmem_ros.evaluation import probabilities as kept
 from xmem_ros.evaluation.datasets import read_dataset
@@ -22,7 +21,7 @@ from xmem_ros.evaluation.scores import check_scorer, overall, score_sequence
 from xmem_ros.evaluation.settings import Run, Settings
 from xmem_ros.evaluation.speed import Clock, machine, rate
 from xmem_ros.evaluation.tracking import Trackers, track_sequence
-from xmem_ros.network.checkpoint import find_weights, load_network
+from xmem_ros.network.checkpoint import find_weights, fingerprint, load_network
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,7 +67,7 @@ class Evaluation:
     def __init__(self, settings: Settings, output: Path, scores: Path | None, processes: Processes) -> None:
         self.settings, self.scores, self.processes = settings, scores, processes
         network = load_network(find_weights(settings.weights))
-        fingerprint = snapshot.fingerprint(network.state_dict())
+        weights = fingerprint(network.state_dict())
         self.runs = settings.runs(network.config)
         self.sequences = [sequences_of(settings, run) for run in self.runs]  # for each pass, all sequences
         self.first = self.sequences[0]
@@ -80,7 +79,7 @@ class Evaluation:
         self.record = settings.record(network.config)
         self.output = Output(output, settings)
         if processes.rank == 0:
-            made_by = {**self.record, 'precision': self.trackers.precision, 'network': fingerprint}
+            made_by = {**self.record, 'precision': self.trackers.precision, 'network': weights}
             self.output.claim({**made_by, 'root': str(settings.root.resolve())})
         processes.wait()
 

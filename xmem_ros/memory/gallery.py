@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xmem_ros.network.model import IMAGE_MEAN, IMAGE_STD
+from xmem_ros.network.model import image_statistics
 
 SIDE = 8  # bins of each of two colour differences
 COLOURS = SIDE * SIDE
@@ -91,7 +91,7 @@ def colours_of(image: Tensor, masks: Tensor) -> Tensor:
     Square roots of the histogram of B − Y and R − Y (ITU-R BT.601), each pixel shared among its four nearest bins; the
     cosine of two is the Bhattacharyya coefficient. Brightness is left out: light changes.
     """
-    std, mean = (image.new_tensor(values).view(3, 1, 1) for values in (IMAGE_STD, IMAGE_MEAN))
+    mean, std = image_statistics(image.device)
     red, green, blue = (F.avg_pool2d(image, POOL)[0].float() * std + mean).flatten(1)
     luma = 0.299 * red + 0.587 * green + 0.114 * blue
     differences = torch.stack([0.564 * (blue - luma), 0.713 * (red - luma)])

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Weights on disk: ours as safetensors, the official ones as .pth. Nothing in a file is ever executed."""
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -129,6 +130,20 @@ def load_network(path: Path) -> XMemNetwork:
             raise WeightsError(f'{path}: the entry {name} holds values that are not finite')
     network.load_state_dict(state)
     return network.eval()
+
+
+def fingerprint(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 of a state dict."""
+    return digest(sorted(weights.items()))
+
+
+def digest(tensors: Iterable[tuple[str, Tensor]], text: str = '') -> str:
+    """SHA-256 of a text and of named tensors, with their types and shapes."""
+    sha = hashlib.sha256(text.encode())
+    for name, tensor in tensors:
+        sha.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
+        sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return sha.hexdigest()
 
 
 def save_network(network: XMemNetwork, path: Path, dtype: torch.dtype = torch.float16) -> None:

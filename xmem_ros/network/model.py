@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The XMem network as one module: three functions that the tracker and the training call."""
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,14 @@ from xmem_ros.network.encoders import KeyEncoder, KeyProjection, ValueEncoder
 IMAGE_MEAN = (0.485, 0.456, 0.406)  # ImageNet's, RGB
 IMAGE_STD = (0.229, 0.224, 0.225)
 STRIDE = 16
+
+
+@functools.lru_cache(maxsize=8)
+def image_statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """ImageNet's mean and standard deviation, 3×1×1 each, on a device."""
+    with torch.inference_mode(False):  # they outlive the mode of whoever asks first
+        mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
+    return mean, std
 
 
 @dataclass

@@ -52,6 +52,7 @@ def make_tracker(parameters: Parameters) -> Tracker:
         size=parameters.size,
         precision=parameters.precision,
         engine=parameters.engine,
+        cuda_graphs=parameters.cuda_graphs,
         max_objects=parameters.max_objects,
         memory_every=parameters.memory_every,
         min_area=parameters.min_area,

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: MIT
+"""What runs the network for a tracker: torch, torch with CUDA graphs, or ONNX Runtime."""
+
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+
+from xmem_ros.network.checkpoint import fingerprint, load_network
+from xmem_ros.network.cuda_graphs import GraphedNetwork
+from xmem_ros.network.deployment import deployed
+from xmem_ros.network.model import XMemNetwork
+from xmem_ros.network.onnx_engine import OnnxNetwork
+from xmem_ros.tracker_config import TrackerConfig, pick_precision, precision_name
+
+Engine: TypeAlias = XMemNetwork | OnnxNetwork | GraphedNetwork
+
+
+def load_engine(path: Path, config: TrackerConfig, device: torch.device) -> tuple[Engine, str]:
+    """Weights of a file, as a tracker runs them, and their SHA-256; raises `WeightsError`."""
+    network = load_network(path)
+    weights = fingerprint(network.state_dict())
+    dtype = pick_precision(config.precision, device, config.engine)
+    if config.engine == 'onnxruntime':
+        onnx = OnnxNetwork(network.config, weights, lambda: load_network(path), device, precision_name(dtype))
+        return onnx, weights
+    return engine_for(deployed(network, dtype, device), config, device, dtype), weights
+
+
+def engine_for(network: Engine, config: TrackerConfig, device: torch.device, dtype: torch.dtype) -> Engine:
+    """The network on its device, as the settings ask for it; one that is not torch's alone is taken as it is."""
+    if not isinstance(network, XMemNetwork):
+        return network
+    if config.engine == 'onnxruntime':
+        source = network
+        weights = fingerprint(source.state_dict())
+        return OnnxNetwork(source.config, weights, lambda: source, device, precision_name(dtype))
+    network = network.to(device).to(memory_format=torch.channels_last).eval()
+    return GraphedNetwork(network) if config.cuda_graphs and device.type == 'cuda' else network
+
+
+def fingerprint_of(engine: Engine) -> str:
+    """SHA-256 of the weights as they are now."""
+    if isinstance(engine, OnnxNetwork):
+        return engine.fingerprint
+    network = engine.network if isinstance(engine, GraphedNetwork) else engine
+    return fingerprint(network.state_dict())
