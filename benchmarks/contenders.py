@@ -163,7 +163,14 @@ def make_contenders(model: str, objects: int, args: argparse.Namespace) -> list[
             continue
         precision = 'float32' if name == 'float32' else reduced
         engine = args.engine if name in args.precisions else 'torch'
-        config = TrackerConfig(size=0, precision=precision, engine=engine, max_objects=max(objects, 1), memory=memory)
+        config = TrackerConfig(
+            size=0,
+            precision=precision,
+            engine=engine,
+            cuda_graphs=args.cuda_graphs,
+            max_objects=max(objects, 1),
+            memory=memory,
+        )
         before = torch.cuda.memory_allocated() if args.device.startswith('cuda') else 0
         contender = Contender(name, args.device, tracker=_tracker(network, config, args))
         contender._resident = (torch.cuda.memory_allocated() - before) if args.device.startswith('cuda') else 0

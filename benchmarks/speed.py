@@ -173,6 +173,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument('--precisions', nargs='+', choices=('float32', 'reduced'), default=['float32', 'reduced'])
     parser.add_argument('--policy', choices=('published', 'default'), default='published', help='of ours, see docs')
     parser.add_argument('--engine', default='torch', help='of ours: torch or onnxruntime (default: %(default)s)')
+    parser.add_argument('--cuda-graphs', action='store_true', help='record what the network launches, in ours on CUDA')
     parser.add_argument('--frames', type=int, default=CYCLE + 2, help='a case (default: one cycle of memory)')
     parser.add_argument('--warm-up', type=int, default=2, help='frames that do not count (default: %(default)s)')
     parser.add_argument('--quick', action='store_true', help='1 object, full memory, few frames')
@@ -234,6 +235,7 @@ def _write(
     args: argparse.Namespace, machine: str, ceilings: dict[torch.dtype, Ceiling], rows: list[dict[str, Any]]
 ) -> None:
     head = {'machine': machine, 'torch': torch.__version__, 'policy': args.policy, 'engine': args.engine}
+    head['cuda_graphs'] = args.cuda_graphs
     head['ceilings'] = {str(dtype): vars(ceiling) for dtype, ceiling in ceilings.items()}
     args.json.write_text(json.dumps(head | {'rows': rows}, indent=2) + '\n')
 

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Starting, the lifecycle and ending, of the real process."""
 
+import contextlib
 import signal
+import subprocess
 
 import pytest
 
@@ -93,6 +95,18 @@ def test_a_signal_ends_the_node_cleanly(sign):
     with robots.running() as robot:
         robot.show(FRAME)
         assert robot.process.interrupt(sign) == 0
+        assert 'Traceback' not in robot.process.output
+
+
+def test_an_impatient_user_gets_no_traceback():
+    with robots.running() as robot:
+        robot.show(FRAME)
+        process = robot.process.process
+        while process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.02)
+        assert process.returncode == 0
         assert 'Traceback' not in robot.process.output
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import rclpy
@@ -53,6 +54,8 @@ def _run(node: XMemNode) -> int:
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
+        # It ends now; another Ctrl-C would only break that off halfway. SIGTERM and SIGKILL are as they were.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         node.close()
         executor.shutdown(timeout_sec=2.0)
     return 0
