@@ -138,6 +138,20 @@ def test_a_seed_belongs_to_the_image_of_its_stamp(robot):
     assert iou(labels == 1, SCENE[21][1] == 1) > FOLLOWED
 
 
+def test_a_segmenter_that_takes_half_a_second_seeds_a_moving_object_right(robot):
+    """Its mask is of the image 15 frames ago; put on the newest image, it is beside the object."""
+    found = {}
+    for how in ('with the stamp', 'on the newest'):
+        assert robot.reset().success
+        sent = [robot.show_and_wait(SCENE[index][0], robot.labels) for index in range(16)]
+        stamp = sent[0].header.stamp if how == 'with the stamp' else None
+        assert robot.seed(mask_seed(SCENE[0][1] == 3), stamp=stamp).success
+        heard = follow(robot, range(16, 26))
+        found[how] = np.mean([iou(labels == 1, SCENE[index][1] == 3) for index, labels, _ in heard])
+    assert found['with the stamp'] > FOLLOWED
+    assert found['on the newest'] < 0.5
+
+
 def test_a_second_seed_on_one_frame_leaves_the_first_in_place(robot):
     for value in (1, 2, 3):
         assert robot.seed(mask_seed(SCENE[0][1] == value)).success

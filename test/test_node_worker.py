@@ -3,10 +3,12 @@
 
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
-from xmem_ros.node.worker import BrokenError, Fate, Frame, History, StoppedError, Worker
+from xmem_ros.node.history import History
+from xmem_ros.node.worker import BrokenError, Fate, Frame, StoppedError, Worker
 
 
 class Slow:
@@ -170,6 +172,27 @@ def test_stopping_drops_what_waits_and_answers_callers(make, slow):
     counts = worker.counts
     assert counts.received == counts.tracked + counts.dropped
     assert slow.done == [0]
+
+
+def filled(history, stamps_s, size=(10, 100)):
+    for stamp in stamps_s:
+        image = SimpleNamespace(data=bytes(3 * size[0] * size[1]), height=size[0], width=size[1])
+        history.add(Frame(image, int(stamp * 1e9)))
+    return tuple(stamp / 1e9 for stamp in history.span_ns())
+
+
+def test_history_reaches_back_as_far_as_seconds_bytes_and_frames_allow():
+    stamps = [number / 10 for number in range(50)]
+    assert filled(History(1000), stamps) == (0.0, 4.9)
+    assert filled(History(1000, seconds=2.0), stamps) == (2.9, 4.9)
+    # an image of 3000 bytes, and 1000 of labels
+    assert filled(History(1000, nbytes=40_000), stamps) == (4.0, 4.9)
+    assert filled(History(7, seconds=2.0, nbytes=40_000), stamps) == (4.3, 4.9)
+    assert filled(History(1000, nbytes=1), stamps) == (4.9, 4.9)
+    assert filled(History(1, seconds=0.1, nbytes=1, least=5), stamps) == (4.5, 4.9)
+    # after a jump back, what was newer then goes as these become more
+    assert filled(History(1000, seconds=2.0), [100.0, *stamps])[0] == 100.0
+    assert filled(History(30, seconds=2.0), [100.0, *stamps]) == (2.9, 4.9)
 
 
 def test_history_finds_frames_by_stamp_and_lets_the_oldest_go():

@@ -16,12 +16,13 @@ from xmem_ros.errors import FrameError, SeedError, UnknownObjectError, XMemError
 from xmem_ros.node import diagnostics, qos
 from xmem_ros.node.conversions import rgb_from_image, stamp_ns
 from xmem_ros.node.diagnostics import DiagnosticArray, Figures
+from xmem_ros.node.history import History
 from xmem_ros.node.image_source import ImageSource
 from xmem_ros.node.memory_files import memory_file, memory_folder
 from xmem_ros.node.parameter_node import ParameterNode
 from xmem_ros.node.publishers import Publishers
 from xmem_ros.node.seed_messages import read_seeds
-from xmem_ros.node.worker import Counts, Frame, History, StoppedError, Worker
+from xmem_ros.node.worker import Counts, Frame, StoppedError, Worker
 from xmem_ros.srv import MemoryFile, RemoveObjects, SeedObjects
 
 if TYPE_CHECKING:
@@ -150,7 +151,12 @@ class XMemNode(ParameterNode):
         # hashed now: the first call of ~/save_memory is not to make an image wait
         fingerprint = tracker.fingerprint
         waiting = self.parameters.queue_depth if self.parameters.queue == 'all' else 1
-        self._history = History(max(self.parameters.history, waiting))
+        self._history = History(
+            self.parameters.history,
+            self.parameters.history_seconds,
+            self.parameters.history_mb * 1e6,
+            least=waiting,  # they are there anyway
+        )
         self._outputs = Publishers(self, self._figures, per_object=self.parameters.publish_per_object)
         self._tracking = Tracking(tracker, lambda: self.parameters, self._history, self._outputs, self.get_logger())
         self.destroy_timer(self._report)
@@ -271,7 +277,8 @@ class XMemNode(ParameterNode):
             )
         raise SeedError(
             f'no image of stamp {_seconds(stamp)} is held, only some from {_seconds(span[0])} to '
-            f'{_seconds(span[1])}: give the stamp of one of them, zero for the newest, or raise the parameter history'
+            f'{_seconds(span[1])}: give the stamp of one of them, zero for the newest, or raise '
+            'history, history_seconds and history_mb'
         )
 
     def _remove(self, request: Any, response: Any, tracking: Tracking, worker: Worker) -> None:

@@ -158,7 +158,25 @@ class Parameters:
     )
     queue_depth: int = _is(10, 'With queue: all, the images that may wait.', low=1, high=1000, unit='frames')
     history: int = _is(
-        30, 'Newest images kept, so that a seed finds its own by its stamp.', low=1, high=1000, unit='frames'
+        300,
+        'Most images kept, so that a seed finds its own by its stamp; history_seconds and history_mb bound them, too.',
+        low=1,
+        high=10_000,
+        unit='frames',
+    )
+    history_seconds: float = _is(
+        3.0,
+        'Images whose stamp is older than that of the newest by more than this are not kept. 0: no limit.',
+        low=0.0,
+        high=3600.0,
+        unit='s',
+    )
+    history_mb: float = _is(
+        200.0,
+        'What the images that are kept may take together, with their labels. 0: no limit.',
+        low=0.0,
+        high=100_000.0,
+        unit='MB',
     )
     on_time_jump: str = _is(
         'keep',

@@ -12,7 +12,8 @@ import numpy as np
 
 from xmem_ros.errors import FrameError, OutOfMemoryError, SeedError, UnknownObjectError
 from xmem_ros.node.conversions import rgb_from_image
-from xmem_ros.node.worker import Fate, Frame, History
+from xmem_ros.node.history import History
+from xmem_ros.node.worker import Fate, Frame
 from xmem_ros.tracker import SeedMask, Tracker, TrackerConfig
 
 if TYPE_CHECKING:

@@ -53,6 +53,12 @@ class Frame:
     label_ids: dict[int, int] = field(default_factory=dict)  # label → id, when `labels` was made
     valid: bool = True  # False: nothing can read it
 
+    @property
+    def nbytes(self) -> int:
+        """That the image takes with its labels, whether or not it has them yet."""
+        data = getattr(self.message, 'data', b'')
+        return len(data) + getattr(self.message, 'height', 0) * getattr(self.message, 'width', 0)
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -70,46 +76,6 @@ class _Job:
     run: Callable[[], Any]
     frame: Frame | None
     future: Future[Any]
-
-
-class History:
-    """The newest frames, tracked or not. Thread-safe."""
-
-    def __init__(self, frames: int) -> None:
-        self._frames: deque[Frame] = deque(maxlen=frames)
-        self._lock = threading.Lock()
-
-    def add(self, frame: Frame) -> None:
-        """Keep a frame, and let the oldest go."""
-        with self._lock:
-            self._frames.append(frame)
-
-    def newest(self) -> Frame | None:
-        """The frame that arrived last."""
-        with self._lock:
-            return self._frames[-1] if self._frames else None
-
-    def find(self, stamp_ns: int) -> Frame | None:
-        """The newest frame of a stamp."""
-        with self._lock:
-            return next((frame for frame in reversed(self._frames) if frame.stamp_ns == stamp_ns), None)
-
-    def span_ns(self) -> tuple[int, int] | None:
-        """Stamps of the oldest and the newest frame."""
-        with self._lock:
-            return (self._frames[0].stamp_ns, self._frames[-1].stamp_ns) if self._frames else None
-
-    def forget_labels(self) -> None:
-        """After a reset, what was said of a frame means nothing."""
-        with self._lock:
-            for frame in self._frames:
-                frame.labels = None
-                frame.label_ids = {}
-
-    def clear(self) -> None:
-        """Let all frames go."""
-        with self._lock:
-            self._frames.clear()
 
 
 class Worker:
