@@ -19,7 +19,7 @@ COMPARED = 250  # frames of each, ten cycles of memory
 
 
 def run_drift(args: argparse.Namespace) -> int:
-    """For each model, at its first size and number of objects; returns the exit code."""
+    """For each model, at its first size and number of objects, in the last precision; returns the exit code."""
     from speed import WIDTHS
 
     rows: list[dict[str, Any]] = []
@@ -27,9 +27,8 @@ def run_drift(args: argparse.Namespace) -> int:
         size = args.sizes[0] if args.sizes else 240
         scene = RenderedScene((size, WIDTHS[size]), PERIOD, min(max(args.objects[0], 2), 6), seed=0)
         frames = [scene[number][0] for number in range(PERIOD)]
-        args.precisions = ['float32']
         args.reference = None
-        old, fresh = (make_contenders(model, args.objects[0], args)[0] for _ in range(2))
+        old, fresh = (make_contenders(model, args.objects[0], args)[-1] for _ in range(2))
         for contender in (old, fresh):
             contender.begin(*masks_for(scene, args.objects[0]))
         for number in tqdm(range(1, args.drift + 1), desc=f'{model} {size}'):
@@ -41,12 +40,14 @@ def run_drift(args: argparse.Namespace) -> int:
             'size': size,
             'objects': args.objects[0],
             'frames': args.drift,
+            'precision': str(old.dtype).removeprefix('torch.'),
             'ratio': sums[0] / sums[1],
         }
         row |= {'old_ms': sums[0] / COMPARED, 'fresh_ms': sums[1] / COMPARED, 'elements': old.elements}
         rows.append(row)
         print(
-            f'{model} {size} px, {row["objects"]} object(s): after {args.drift} frames {row["old_ms"]:.2f} ms a step, '
+            f'{model} {size} px, {row["objects"]} object(s), {row["precision"]}: '
+            f'after {args.drift} frames {row["old_ms"]:.2f} ms a step, '
             f'a fresh tracker {row["fresh_ms"]:.2f} ms: {row["ratio"]:.3f} (at most {DRIFT_BAR}); {row["elements"]}'
         )
     if args.json:

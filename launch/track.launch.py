@@ -46,13 +46,13 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             'image',
             default_value='image',
-            description='Topic of the images (sensor_msgs/Image).',
+            description='Topic of the images.',
         ),
         DeclareLaunchArgument(
             'image_transport',
             default_value='',
-            choices=['', 'raw'],
-            description='How the images come. Empty: as params_file says.',
+            choices=['', 'raw', 'compressed'],
+            description='How the images come; compressed: on <image>/compressed. Empty: as params_file says.',
         ),
         DeclareLaunchArgument(
             'namespace',

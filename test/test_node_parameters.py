@@ -76,7 +76,7 @@ def test_values_are_changed_by_dotted_name():
         ({'max_objects': 255}, 'max_objects is 255; allowed: 1…254'),
         ({'lost_after': -1.0}, 'lost_after is -1.0; allowed: 0…86400 s'),
         ({'queue': 'some'}, "queue is 'some'; allowed: newest, all"),
-        ({'image_transport': 'compressed'}, "image_transport is 'compressed'; allowed: raw"),
+        ({'image_transport': 'theora'}, "image_transport is 'theora'; allowed: raw, compressed"),
         ({'memory.min_working_frames': 20}, 'must be below memory.max_working_frames'),
     ],
 )

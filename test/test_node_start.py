@@ -36,7 +36,7 @@ def refused(parameters=None, arguments=()):
         ({'weigths': 'compact'}, "unknown parameter 'weigths' (did you mean 'weights'?)"),
         ({'max_objects': 300}, 'max_objects is 300; allowed: 1…254'),
         ({'size': 'large'}, "size is 'large'; it must be a whole number"),
-        ({'image_transport': 'compressed'}, "image_transport is 'compressed'; allowed: raw. How images arrive."),
+        ({'image_transport': 'theora'}, "image_transport is 'theora'; allowed: raw, compressed. How images arrive."),
         ({'memory.min_working_frames': 10}, 'must be below memory.max_working_frames'),
     ],
 )

@@ -13,10 +13,11 @@ pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make
 import node_harness as robots
 from node_harness import bounding_box, box_seed, iou, mask_seed, pixels_of, wait_until
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.msg import Seed, TrackedObjectArray
+from xmem_ros.node.compressed import compressed_from_array, rgb_of
 
 SCENE = RenderedScene(objects=3)
 FRAME, TRUTH = SCENE[0]
@@ -231,6 +232,48 @@ def test_with_queue_all_every_image_is_tracked_in_its_order():
         assert answer.success, answer.message
         found = pixels_of(robot.labels[-1]) == answer.labels[0]
         assert iou(found, SCENE[20][1] == 3) > 0.95
+
+
+def test_compressed_images_come_in_and_go_out():
+    parameters = {'image_transport': 'compressed', 'autostart': False}  # nothing waits for a raw camera then
+    with robots.running(parameters, arguments=['-r', 'image:=/cam/colour']) as robot:
+        assert robot.change_state('configure')
+        assert robot.change_state('activate')
+        camera = robot.node.create_publisher(CompressedImage, '/cam/colour/compressed', 10)
+        robot.labels = robot.listen(Image, '~/labels')
+        small, drawn = (robot.listen(CompressedImage, f'~/{name}/compressed') for name in ('labels', 'overlay'))
+        for name in ('labels/compressed', 'overlay/compressed', 'labels'):
+            robot.wait_matched(f'~/{name}')
+        wait_until(camera.get_subscription_count, 'the node')
+
+        def show(index, kind='jpeg'):
+            sent = compressed_from_array(SCENE[index][0], kind, CompressedImage, 95)
+            sent.header.stamp.sec, sent.header.frame_id = index + 1, 'colour'
+            camera.publish(sent)
+            wait_until(lambda: all(heard and heard[-1].header == sent.header for heard in heard_all), 'all of it')
+            return sent
+
+        heard_all = (robot.labels, small, drawn)
+        first = show(0)
+        assert robot.seed(mask_seed(TRUTH, kind=Seed.LABELS), stamp=first.header.stamp).success
+        for index in range(1, 6):
+            show(index, 'png' if index % 2 else 'jpeg')
+            labels = pixels_of(robot.labels[-1])
+            assert np.array_equal(rgb_of(small[-1])[..., 0], labels)
+            assert all(iou(labels == value, SCENE[index][1] == value) > 0.8 for value in (1, 2, 3))
+        assert small[-1].format == 'mono8; png compressed mono8'
+        assert rgb_of(drawn[-1]).shape == FRAME.shape
+        camera.publish(CompressedImage(header=first.header, format='jpeg', data=[1, 2, 3]))
+        robot.process.says('something else than JPEG or PNG')
+        show(6)
+
+
+def test_images_of_the_other_transport_are_pointed_out():
+    parameters = {'no_image_warning_after': 1.0, 'image_transport': 'compressed', 'autostart': False}
+    with robots.running(parameters) as robot:
+        assert robot.change_state('configure')
+        assert robot.change_state('activate')
+        robot.process.says('/image is there: set image_transport to raw', 30)
 
 
 def test_a_best_effort_camera_that_starts_after_the_node_is_heard():

@@ -5,6 +5,7 @@ import threading
 import time
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from xmem_ros.node.history import History
@@ -176,8 +177,9 @@ def test_stopping_drops_what_waits_and_answers_callers(make, slow):
 
 def filled(history, stamps_s, size=(10, 100)):
     for stamp in stamps_s:
-        image = SimpleNamespace(data=bytes(3 * size[0] * size[1]), height=size[0], width=size[1])
-        history.add(Frame(image, int(stamp * 1e9)))
+        frame = Frame(SimpleNamespace(data=bytes(3 * size[0] * size[1])), int(stamp * 1e9))
+        history.add(frame)
+        frame.labels = np.zeros(size, np.uint8)  # it is tracked afterwards
     return tuple(stamp / 1e9 for stamp in history.span_ns())
 
 
@@ -185,9 +187,9 @@ def test_history_reaches_back_as_far_as_seconds_bytes_and_frames_allow():
     stamps = [number / 10 for number in range(50)]
     assert filled(History(1000), stamps) == (0.0, 4.9)
     assert filled(History(1000, seconds=2.0), stamps) == (2.9, 4.9)
-    # an image of 3000 bytes, and 1000 of labels
-    assert filled(History(1000, nbytes=40_000), stamps) == (4.0, 4.9)
-    assert filled(History(7, seconds=2.0, nbytes=40_000), stamps) == (4.3, 4.9)
+    # an image of 3000 bytes, and 1000 of labels but for the newest
+    assert filled(History(1000, nbytes=39_000), stamps) == (4.0, 4.9)
+    assert filled(History(7, seconds=2.0, nbytes=39_000), stamps) == (4.3, 4.9)
     assert filled(History(1000, nbytes=1), stamps) == (4.9, 4.9)
     assert filled(History(1, seconds=0.1, nbytes=1, least=5), stamps) == (4.5, 4.9)
     # after a jump back, what was newer then goes as these become more

@@ -108,6 +108,16 @@ def rgb_from_image(message: ImageMessage) -> np.ndarray:
     return pixels if encoding.depth == 1 else cv2.convertScaleAbs(pixels, alpha=255 / 65535)
 
 
+def bayer_to_rgb(mosaic: np.ndarray, encoding: str) -> np.ndarray:
+    """Turn a Bayer sensor's mosaic, H×W uint8, into H×W×3 RGB; raises `FrameError` for an unknown encoding."""
+    known = _ENCODINGS.get(f'{encoding.rstrip("0123456789")}8')
+    if known is None or known.code is None:
+        raise FrameError(f'the encoding {encoding!r} cannot be read; convert it with image_proc')
+    if mosaic.shape[0] % 2 or mosaic.shape[1] % 2:
+        raise FrameError(f'the image is {mosaic.shape[1]}×{mosaic.shape[0]}: in {encoding} both must be even')
+    return cv2.cvtColor(mosaic, known.code)
+
+
 def mask_from_image(message: ImageMessage) -> np.ndarray:
     """Turn a mono8 image message into H×W uint8; it is the message's own memory.
 

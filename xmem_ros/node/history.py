@@ -24,16 +24,17 @@ class History:
     def __init__(self, frames: int, seconds: float = 0.0, nbytes: float = 0.0, *, least: int = 1) -> None:
         self._least, self._most, self._span_ns, self._nbytes = least, frames, seconds * 1e9, nbytes
         self._frames: deque[Frame] = deque()
-        self._held = 0  # bytes
         self._lock = threading.Lock()
 
     def add(self, frame: Frame) -> None:
         """Keep a frame, and let the oldest go."""
         with self._lock:
             self._frames.append(frame)
-            self._held += frame.nbytes
-            while len(self._frames) > self._least and self._is_over(frame):
-                self._held -= self._frames.popleft().nbytes
+            # counted anew: a frame has its labels once it is tracked
+            held = sum(kept.nbytes for kept in self._frames) if self._nbytes else 0
+            while len(self._frames) > self._least and self._is_over(frame, held):
+                gone = self._frames.popleft()
+                held -= gone.nbytes if self._nbytes else 0
 
     def newest(self) -> Frame | None:
         """The frame that arrived last."""
@@ -61,13 +62,12 @@ class History:
         """Let all frames go."""
         with self._lock:
             self._frames.clear()
-            self._held = 0
 
-    def _is_over(self, newest: Frame) -> bool:
+    def _is_over(self, newest: Frame, held: int) -> bool:
         # stamps may jump back: then the old ones go as these frames become more
         age = newest.stamp_ns - self._frames[0].stamp_ns
         return (
             len(self._frames) > self._most
             or bool(self._span_ns and age > self._span_ns)
-            or bool(self._nbytes and self._held > self._nbytes)
+            or bool(self._nbytes and held > self._nbytes)
         )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.qos import ReliabilityPolicy
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 
 from xmem_ros.node import qos
 
@@ -39,17 +39,28 @@ class ImageSource:
     Arguments:
         node: that subscribes.
         parameters: gives the parameters as they are now.
-        on_image: gets each message.
+        on_image: gets each message, an Image or a CompressedImage.
     """
 
-    def __init__(self, node: Node, parameters: Callable[[], Parameters], on_image: Callable[[Image], None]) -> None:
+    def __init__(
+        self, node: Node, parameters: Callable[[], Parameters], on_image: Callable[[Image | CompressedImage], None]
+    ) -> None:
         self._node, self._parameters, self._on_image = node, parameters, on_image
         self._lock = threading.RLock()  # the watch must not subscribe again while the node is being deactivated
         self._subscription: Subscription | None = None
         self._warned = 0.0
         self._heard = time.monotonic()
         self.lost = 0  # images that the middleware knows it lost
-        self.topic = node.resolve_topic_name('image')
+        # a remap of `image` moves the compressed images with it, as image_transport does; one of their own has its way
+        compressed = node.resolve_topic_name('image/compressed')
+        raw = node.resolve_topic_name('image')
+        moved = compressed != node.resolve_topic_name('image/compressed', only_expand=True)
+        self._topics = {'raw': raw, 'compressed': compressed if moved else f'{raw}/compressed'}
+
+    @property
+    def topic(self) -> str:
+        """Where images come from, resolved."""
+        return self._topics[self._parameters().image_transport]
 
     def open(self) -> None:
         """Subscribe."""
@@ -59,6 +70,7 @@ class ImageSource:
 
     def _open(self) -> None:
         parameters = self._parameters()
+        kind = CompressedImage if parameters.image_transport == 'compressed' else Image
         everything = parameters.queue == 'all'
         profile = qos.every_image(parameters.queue_depth) if everything else qos.newest_image()
         given = {name: item.value for name, item in self._node._parameter_overrides.items()}
@@ -69,10 +81,10 @@ class ImageSource:
         events = SubscriptionEventCallbacks(message_lost=self._count_lost, incompatible_qos=self._ignore)
         try:
             self._subscription = self._node.create_subscription(
-                Image, 'image', self._take, profile, event_callbacks=events, **options
+                kind, self.topic, self._take, profile, event_callbacks=events, **options
             )
         except UnsupportedEventTypeError:
-            self._subscription = self._node.create_subscription(Image, 'image', self._take, profile, **options)
+            self._subscription = self._node.create_subscription(kind, self.topic, self._take, profile, **options)
 
     def close(self) -> None:
         """Unsubscribe."""
@@ -109,7 +121,7 @@ class ImageSource:
             self._warned = now
             self._node.get_logger().warning(self._silence())
 
-    def _take(self, message: Image) -> None:
+    def _take(self, message: Image | CompressedImage) -> None:
         self._heard = time.monotonic()
         self._on_image(message)
 
@@ -144,6 +156,9 @@ class ImageSource:
         asked = f'requested QoS {qos.describe(requested)}' if requested is not None else 'requested QoS unknown'
         silence = f'no image on {self.topic} for {self.silent_for:.0f} s'
         if not offers:
+            for transport, topic in self._topics.items():
+                if topic != self.topic and self._node.count_publishers(topic):
+                    return f'{silence}: nobody publishes it, but {topic} is there: set image_transport to {transport}'
             return f'{silence}: nobody publishes it; {asked}. Start the camera, or remap: -r image:=/its/topic'
         offered = '; '.join(
             f'{offer.node_namespace.rstrip("/")}/{offer.node_name} offers {offer.topic_type} with '

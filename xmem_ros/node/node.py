@@ -14,7 +14,8 @@ from std_srvs.srv import Trigger
 
 from xmem_ros.errors import FrameError, SeedError, UnknownObjectError, XMemError
 from xmem_ros.node import diagnostics, qos
-from xmem_ros.node.conversions import rgb_from_image, stamp_ns
+from xmem_ros.node.compressed import rgb_of
+from xmem_ros.node.conversions import stamp_ns
 from xmem_ros.node.diagnostics import DiagnosticArray, Figures
 from xmem_ros.node.history import History
 from xmem_ros.node.image_source import ImageSource
@@ -157,7 +158,12 @@ class XMemNode(ParameterNode):
             self.parameters.history_mb * 1e6,
             least=waiting,  # they are there anyway
         )
-        self._outputs = Publishers(self, self._figures, per_object=self.parameters.publish_per_object)
+        self._outputs = Publishers(
+            self,
+            self._figures,
+            per_object=self.parameters.publish_per_object,
+            quality=lambda: self.parameters.jpeg_quality,
+        )
         self._tracking = Tracking(tracker, lambda: self.parameters, self._history, self._outputs, self.get_logger())
         self.destroy_timer(self._report)
         self._report = self._make_report_timer()
@@ -244,7 +250,7 @@ class XMemNode(ParameterNode):
 
     def _seed(self, request: Any, response: Any, tracking: Tracking, worker: Worker) -> None:
         frame = self._frame_of(stamp_ns(request.header.stamp))
-        seeds = read_seeds(request.seeds, rgb_from_image(frame.message))
+        seeds = read_seeds(request.seeds, rgb_of(frame.message))
         header, publishers = frame.message.header, self._outputs
 
         def apply() -> tuple[list[int], list[int]]:

@@ -186,9 +186,11 @@ class Parameters:
     )
     image_transport: str = _is(
         'raw',
-        'How images arrive. For others run `ros2 run image_transport republish` and subscribe to what it puts out.',
-        choices=('raw',),
+        'How images arrive. raw: sensor_msgs/Image on the topic image. compressed: sensor_msgs/CompressedImage, JPEG '
+        'or PNG, on image/compressed, below the topic that image is remapped to.',
+        choices=('raw', 'compressed'),
     )
+    jpeg_quality: int = _is(80, 'Of ~/overlay/compressed.', low=1, high=100, change=LIVE)
     memory_folder: str = _is(
         '', 'Where ~/save_memory and ~/load_memory keep files. Empty: xmem_ros in $ROS_HOME, or in ~/.ros.'
     )

@@ -7,11 +7,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 
 from xmem_ros import overlay
 from xmem_ros.msg import AcceptedSeeds, TrackedObject, TrackedObjectArray
 from xmem_ros.node import qos
+from xmem_ros.node.compressed import compressed_from_array
 from xmem_ros.node.conversions import image_from_array
 
 try:
@@ -20,7 +21,7 @@ except ImportError:  # Humble
     from rclpy.qos_event import PublisherEventCallbacks
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from rclpy.node import Node
     from rclpy.publisher import Publisher
@@ -37,13 +38,18 @@ class Publishers:
         node: that publishes.
         figures: gets the times of each frame.
         per_object: whether objects have topics of their own.
+        quality: of JPEG, 1…100, as it is now.
     """
 
-    def __init__(self, node: Node, figures: Figures, *, per_object: bool) -> None:
-        self._node, self._figures, self._per_object = node, figures, per_object
+    def __init__(self, node: Node, figures: Figures, *, per_object: bool, quality: Callable[[], int]) -> None:
+        self._node, self._figures, self._per_object, self._quality = node, figures, per_object, quality
         self._labels = self._make(Image, '~/labels')
         self._objects = self._make(TrackedObjectArray, '~/objects')
         self._overlay = self._make(Image, '~/overlay')
+        self._compressed = {
+            'png': self._make(CompressedImage, '~/labels/compressed'),
+            'jpeg': self._make(CompressedImage, '~/overlay/compressed'),
+        }
         self._seeds = node.create_publisher(
             AcceptedSeeds, '~/seeds', qos.accepted_seeds(), qos_overriding_options=qos.overridable()
         )
@@ -64,8 +70,12 @@ class Publishers:
         messages = [object_message(item, header) for item in result.objects]
         for item, message in zip(result.objects, messages, strict=True):
             self._publish_object(item, message, result.labels)
-        if self._overlay.get_subscription_count():
-            self._publish_image(self._overlay, overlay.draw(image, result.labels, result.objects), 'rgb8', header)
+        self._publish_compressed('png', result.labels, header)
+        if self._overlay.get_subscription_count() or self._compressed['jpeg'].get_subscription_count():
+            drawn = overlay.draw(image, result.labels, result.objects)
+            if self._overlay.get_subscription_count():
+                self._publish_image(self._overlay, drawn, 'rgb8', header)
+            self._publish_compressed('jpeg', drawn, header)
         array = TrackedObjectArray(header=header, objects=messages)
         finished = time.perf_counter()
         array.processing_ms = (finished - begun) * 1e3
@@ -93,7 +103,7 @@ class Publishers:
     def close(self) -> None:
         """Destroy every publisher."""
         self.set_objects([])
-        for publisher in (self._labels, self._objects, self._overlay, self._seeds):
+        for publisher in (self._labels, self._objects, self._overlay, self._seeds, *self._compressed.values()):
             self._node.destroy_publisher(publisher)
 
     def _publish_object(self, item: tracker.TrackedObject, message: TrackedObject, labels: np.ndarray) -> None:
@@ -118,6 +128,13 @@ class Publishers:
         message = image_from_array(pixels, encoding, Image)
         message.header = header
         publisher.publish(message)
+
+    def _publish_compressed(self, kind: str, pixels: np.ndarray, header: Any) -> None:
+        publisher = self._compressed[kind]
+        if publisher.get_subscription_count():
+            message = compressed_from_array(pixels, kind, CompressedImage, self._quality())
+            message.header = header
+            publisher.publish(message)
 
 
 def object_message(item: tracker.TrackedObject, header: Any) -> TrackedObject:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from xmem_ros.errors import FrameError, OutOfMemoryError, SeedError, UnknownObjectError
-from xmem_ros.node.conversions import rgb_from_image
+from xmem_ros.node.compressed import rgb_of
 from xmem_ros.node.history import History
 from xmem_ros.node.worker import Fate, Frame
 from xmem_ros.tracker import SeedMask, Tracker, TrackerConfig
@@ -167,7 +167,7 @@ class Tracking:
             gone = [label for label, object_id in frame.label_ids.items() if now.get(label) != object_id]
             if gone:
                 labels = np.where(np.isin(labels, gone), np.uint8(0), labels)
-        ids = self.tracker.seed(rgb_from_image(frame.message), masks, labels=labels)
+        ids = self.tracker.seed(rgb_of(frame.message), masks, labels=labels)
         if labels is not None:
             label_of = {item.id: item.label for item in self.tracker.objects}
             labels = labels.copy()
@@ -179,7 +179,7 @@ class Tracking:
 
     def _step(self, frame: Frame, masks: list[SeedMask]) -> StepResult:
         begun = time.perf_counter()
-        image = rgb_from_image(frame.message)
+        image = rgb_of(frame.message)
         self._apply_parameters()
         try:
             result = self.tracker.step(image, masks, time=self._time_of(frame))

@@ -46,7 +46,7 @@ class Fate(Enum):
 class Frame:
     """An image that arrived, and what the tracker said of it."""
 
-    message: Any  # sensor_msgs/Image
+    message: Any  # sensor_msgs/Image or CompressedImage
     stamp_ns: int
     fate: Fate = Fate.WAITING
     labels: np.ndarray | None = None  # H×W uint8; None: not known
@@ -55,9 +55,8 @@ class Frame:
 
     @property
     def nbytes(self) -> int:
-        """That the image takes with its labels, whether or not it has them yet."""
-        data = getattr(self.message, 'data', b'')
-        return len(data) + getattr(self.message, 'height', 0) * getattr(self.message, 'width', 0)
+        """That the image takes, with its labels."""
+        return len(self.message.data) + (self.labels.nbytes if self.labels is not None else 0)
 
 
 @dataclass(frozen=True)
