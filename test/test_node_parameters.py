@@ -25,7 +25,12 @@ def test_written_files_are_up_to_date(name, text):
 def test_track_yaml_shows_every_parameter_with_its_default():
     shown = yaml.safe_load(parameter_files.track_yaml())['/**']['ros__parameters']
     shown |= {f'memory.{name}': value for name, value in shown.pop('memory').items()}
-    assert shown == {name: default for name, (default, _) in rules().items()}
+    defaults = {name: default for name, (default, _) in rules().items()}
+    assert shown.keys() == defaults.keys()
+    assert changed(Parameters(), shown) == Parameters()
+    assert {name: value for name, value in shown.items() if not isinstance(value, list)} == {
+        name: default for name, default in defaults.items() if not isinstance(default, tuple)
+    }
     assert all(isinstance(shown[name], type(default)) for name, (default, _) in rules().items())
 
 
@@ -60,6 +65,11 @@ def test_values_are_changed_by_dotted_name():
     assert Parameters().memory.top_k == 30
 
 
+def test_a_list_loses_the_empty_texts_that_stand_for_none():
+    assert changed(Parameters(), {'cameras': ['']}).cameras == ()
+    assert changed(Parameters(), {'cameras': ['front', 'rear']}).cameras == ('front', 'rear')
+
+
 @pytest.mark.parametrize(
     ('values', 'says'),
     [
@@ -77,6 +87,10 @@ def test_values_are_changed_by_dotted_name():
         ({'lost_after': -1.0}, 'lost_after is -1.0; allowed: 0…86400 s'),
         ({'queue': 'some'}, "queue is 'some'; allowed: newest, all"),
         ({'image_transport': 'theora'}, "image_transport is 'theora'; allowed: raw, compressed"),
+        ({'cameras': 'front'}, "cameras is 'front'; it must be a list of texts"),
+        ({'cameras': [1, 2]}, 'it must be a list of texts'),
+        ({'cameras': ['front', 'left eye']}, "cameras has 'left eye'; allowed are letters"),
+        ({'cameras': ['front', 'front']}, "cameras has 'front' more than once"),
         ({'memory.min_working_frames': 20}, 'must be below memory.max_working_frames'),
     ],
 )

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """What runs the network for a tracker: torch, torch with CUDA graphs, or ONNX Runtime."""
 
+import threading
+import weakref
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 
@@ -14,6 +16,29 @@ from xmem_ros.network.onnx_engine import OnnxNetwork
 from xmem_ros.tracker_config import TrackerConfig, pick_precision, precision_name
 
 Engine: TypeAlias = XMemNetwork | OnnxNetwork | GraphedNetwork
+
+
+class Engines:
+    """Engines that several trackers share: the weights are on the device once. Thread-safe.
+
+    An engine goes when the last tracker that uses it does. Only one of them may use it at a time.
+    """
+
+    def __init__(self) -> None:
+        self._kept: weakref.WeakValueDictionary[tuple[Any, ...], Engine] = weakref.WeakValueDictionary()
+        self._fingerprints: dict[tuple[Any, ...], str] = {}
+        self._lock = threading.Lock()
+
+    def load(self, path: Path, config: TrackerConfig, device: torch.device) -> tuple[Engine, str]:
+        """As `load_engine`, or what it gave before for the same file and settings."""
+        changed = path.stat().st_mtime_ns
+        key = (path, changed, config.engine, config.precision, config.cuda_graphs, str(device))
+        with self._lock:
+            engine = self._kept.get(key)
+            if engine is None:
+                engine, self._fingerprints[key] = load_engine(path, config, device)
+                self._kept[key] = engine
+            return engine, self._fingerprints[key]
 
 
 def load_engine(path: Path, config: TrackerConfig, device: torch.device) -> tuple[Engine, str]:

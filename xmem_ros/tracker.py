@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from xmem_ros import memory_budget, snapshot
-from xmem_ros.engines import Engine, engine_for, fingerprint_of, load_engine
+from xmem_ros.engines import Engine, Engines, engine_for, fingerprint_of, load_engine
 from xmem_ros.errors import MemoryFileError, ParameterError, SeedError
 from xmem_ros.frames import FrameGeometry, Region, geometry_of, image_to_tensor, mask_to_tensor, observe_labels
 from xmem_ros.joining import join_masks, judge
@@ -77,11 +77,13 @@ class Tracker:
         *,
         device: str | torch.device = 'auto',
         config: TrackerConfig | None = None,
+        engines: Engines | None = None,
     ) -> 'Tracker':
-        """Load weights by name or path; raises `WeightsError`, `DeviceError`."""
+        """Load weights by name or path, or take them from `engines`; raises `WeightsError`, `DeviceError`."""
         chosen = pick_device(device)
         config = config or TrackerConfig()
-        engine, fingerprint = load_engine(find_weights(weights), config, chosen)
+        load = engines.load if engines else load_engine
+        engine, fingerprint = load(find_weights(weights), config, chosen)
         tracker = cls(engine, config, chosen)
         tracker.fingerprint = fingerprint  # of the weights as they came
         return tracker

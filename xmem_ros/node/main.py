@@ -13,6 +13,7 @@ from rclpy.lifecycle import TransitionCallbackReturn
 
 from xmem_ros.errors import ParameterError
 from xmem_ros.node.node import XMemNode
+from xmem_ros.node.turns import Turns
 from xmem_ros.threads import wait_asleep
 
 THREADS = 6  # images, three services, timers, lifecycle and parameters
@@ -29,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     wait_asleep()
     try:
         rclpy.init(args=sys.argv if arguments is None else ['xmem_node', *arguments])
-        node = XMemNode()
+        nodes = _make_nodes()
     except ParameterError as error:
         print(f'xmem_node: parameters refused: {error}', file=sys.stderr)
         return 2
@@ -37,18 +38,38 @@ def main(arguments: list[str] | None = None) -> int:
         print(f'xmem_node: cannot start: {error}', file=sys.stderr)
         return 2
     try:
-        return _run(node)
+        return _run(nodes)
     finally:
-        node.close()
-        node.destroy_node()
+        for node in nodes:
+            node.close()
+            node.destroy_node()
         rclpy.try_shutdown()
 
 
-def _run(node: XMemNode) -> int:
-    executor = MultiThreadedExecutor(num_threads=THREADS)
-    executor.add_node(node)
+def _make_nodes() -> list[XMemNode]:
+    """One node, or with the parameter `cameras` one for each, in a namespace below that of the one."""
+    node = XMemNode()
+    cameras = node.parameters.cameras
+    if not cameras:
+        return [node]
+    from xmem_ros.engines import Engines  # imports torch, which takes seconds
+
+    namespace = node.get_namespace().rstrip('/')
+    node.destroy_node()
+    engines, turns = Engines(), Turns()
+    # arguments of a node's own come before those of the process, which may hold __ns
+    spaces = [['--ros-args', '-r', f'__ns:={namespace}/{camera}'] for camera in cameras]
+    return [XMemNode(engines=engines, turns=turns, cli_args=arguments) for arguments in spaces]
+
+
+def _run(nodes: list[XMemNode]) -> int:
+    executor = MultiThreadedExecutor(num_threads=THREADS * len(nodes))
+    for node in nodes:
+        executor.add_node(node)
     try:
-        if node.parameters.autostart and not _start(node) and rclpy.ok():
+        wanted = [node for node in nodes if node.parameters.autostart]
+        started = [_start(node) for node in wanted]  # one that cannot leaves the others alone
+        if wanted and not any(started) and rclpy.ok():
             return 1
         _spin(executor)
     except (KeyboardInterrupt, ExternalShutdownException):
@@ -56,7 +77,8 @@ def _run(node: XMemNode) -> int:
     finally:
         # It ends now; another Ctrl-C would only break that off halfway. SIGTERM and SIGKILL are as they were.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        node.close()
+        for node in nodes:
+            node.close()
         executor.shutdown(timeout_sec=2.0)
     return 0
 
@@ -73,16 +95,8 @@ def _spin(executor: MultiThreadedExecutor) -> None:
 
 
 def _start(node: XMemNode) -> bool:
-    if node.trigger_configure() != SUCCESS:
-        if not rclpy.ok():  # a signal came meanwhile
-            return False
-        print(f'xmem_node: cannot be configured: {node.fault}', file=sys.stderr)
-        return False
-    if node.trigger_activate() != SUCCESS:
-        if rclpy.ok():
-            print(f'xmem_node: cannot be activated: {node.fault}', file=sys.stderr)
-        return False
-    return True
+    """Configure and activate; the node's log says why where that fails."""
+    return node.trigger_configure() == SUCCESS and node.trigger_activate() == SUCCESS
 
 
 if __name__ == '__main__':

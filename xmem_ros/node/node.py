@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 
     from sensor_msgs.msg import Image
 
+    from xmem_ros.engines import Engines
     from xmem_ros.node.tracking import Tracking
+    from xmem_ros.node.turns import Turns
     from xmem_ros.tracker import Tracker
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -41,12 +43,18 @@ SELDOM: dict[str, Any] = {'throttle_duration_sec': 5.0}
 class XMemNode(ParameterNode):
     """Configure loads the weights, activate starts tracking; deactivate keeps the objects, cleanup forgets them.
 
+    Arguments:
+        engines: networks that nodes of this process share; None: this one has its own.
+        turns: in which they use the device.
+        options: of the node, such as `namespace`.
+
     Raises:
         ParameterError: parameters given at the start are unknown or not allowed.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, engines: Engines | None = None, turns: Turns | None = None, **options: Any) -> None:
         super().__init__('xmem', **options)
+        self._engines, self._turns = engines, turns
         self.fault = ''  # why the last configuration failed
         self._tracking: Tracking | None = None
         self._worker: Worker | None = None
@@ -106,6 +114,7 @@ class XMemNode(ParameterNode):
             keep=self._history.add,
             log=self.get_logger().error,
             before=self._counts(),
+            turns=self._turns,
         )
         self._worker.start()
         self._images.open()
@@ -148,7 +157,7 @@ class XMemNode(ParameterNode):
 
         begun = time.monotonic()
         memory_folder(self.parameters.memory_folder)
-        tracker = make_tracker(self.parameters)
+        tracker = make_tracker(self.parameters, self._engines)
         # hashed now: the first call of ~/save_memory is not to make an image wait
         fingerprint = tracker.fingerprint
         waiting = self.parameters.queue_depth if self.parameters.queue == 'all' else 1

@@ -53,7 +53,7 @@ def parameters_md() -> str:
         '| --- | --- | --- | --- | --- | --- | --- |',
     ]
     for name, (default, rule) in rules().items():
-        kind = {bool: 'bool', int: 'int', float: 'double', str: 'string'}[type(default)]
+        kind = {bool: 'bool', int: 'int', float: 'double', str: 'string', tuple: 'string[]'}[type(default)]
         lines.append(
             f'| `{name}` | {kind} | `{_literal(default)}` | {rule.allowed()} | {rule.unit} | {WHEN[rule.change]} '
             f'| {rule.description} |'
@@ -64,6 +64,8 @@ def parameters_md() -> str:
 def _literal(value: Value) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, tuple):
+        return f'[{", ".join(value) or repr("")}]'
     return str(value) or "''"
 
 

@@ -10,7 +10,7 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.parameter import Parameter
 
 from xmem_ros.errors import ParameterError
-from xmem_ros.node.parameters import CONFIGURE, START, Parameters, Rule, changed, rules, value_of
+from xmem_ros.node.parameters import CONFIGURE, START, Parameters, Rule, Value, changed, rules, value_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +40,7 @@ class ParameterNode(LifecycleNode):
         self.parameters = changed(Parameters(), given)
         for key, (_, rule) in rules().items():
             value = value_of(self.parameters, key)
-            self.declare_parameter(key, value, _descriptor(rule, value), ignore_override=True)
+            self.declare_parameter(key, _as_ros(value), _descriptor(rule, value), ignore_override=True)
         self._declared = True
 
     def set_parameters_atomically(self, parameter_list: Sequence[Parameter]) -> SetParametersResult:
@@ -53,13 +53,13 @@ class ParameterNode(LifecycleNode):
         }
         try:
             for name in ours:
-                if name in known and ours[name] != value_of(self.parameters, name):
+                if name in known and ours[name] != _as_ros(value_of(self.parameters, name)):
                     self._check_time(name, known[name][1])
             parameters = changed(self.parameters, ours)
         except ParameterError as error:
             return SetParametersResult(successful=False, reason=str(error))
         exact = [
-            Parameter(item.name, value=value_of(parameters, item.name)) if item.name in ours else item
+            Parameter(item.name, value=_as_ros(value_of(parameters, item.name))) if item.name in ours else item
             for item in parameter_list
         ]
         result = super().set_parameters_atomically(exact)
@@ -81,8 +81,13 @@ class ParameterNode(LifecycleNode):
             )
 
 
-def _descriptor(rule: Rule, value: Any) -> ParameterDescriptor:
+def _as_ros(value: Value) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _descriptor(rule: Rule, value: Value) -> ParameterDescriptor:
     descriptor = ParameterDescriptor(description=rule.description, read_only=rule.change == START)
+    descriptor.dynamic_typing = isinstance(value, tuple)  # rclpy takes an empty list for one of bytes
     constraints = [f'{rule.allowed()} {rule.unit}'.strip()] if rule.allowed() else []
     descriptor.additional_constraints = '; '.join([*constraints, f'changes: {rule.change}'])
     if rule.low is None or rule.high is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from xmem_ros.memory.config import MemoryConfig
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-Value = bool | int | float | str
+Value = bool | int | float | str | tuple[str, ...]
 
 START, CONFIGURE, LIVE = 'start', 'configure', 'live'
 WHEN = {
@@ -101,6 +102,12 @@ class Parameters:
 
     weights: str = _is(
         'compact', 'Name of weights (compact, compact-permissive, xmem) or the path of a .safetensors or .pth file.'
+    )
+    cameras: tuple[str, ...] = _is(
+        (),
+        'Names of cameras, as in [front, rear]: the process runs a node for each, in a namespace of that name, such as '
+        '/front/xmem on /front/image. They share the weights and take turns. Empty: one node for one camera.',
+        change=START,
     )
     device: str = _is('auto', 'Where the network runs: auto (CUDA where there is one), cpu, cuda or cuda:N.')
     size: int = _is(
@@ -243,7 +250,7 @@ def changed(current: Parameters, values: Mapping[str, Any]) -> Parameters:
         raise ParameterError('; '.join(faults))
     result = current
     for name, value in values.items():
-        exact = float(value) if isinstance(known[name][0], float) else value
+        exact = _exact(value, known[name][0])
         group, _, leaf = name.rpartition('.')
         if group:
             result = _with(result, group, _with(getattr(result, group), leaf, exact))
@@ -255,7 +262,25 @@ def changed(current: Parameters, values: Mapping[str, Any]) -> Parameters:
             '-1 (what suits the weights)'
         )
     result.memory_config()
+    _check_cameras(result.cameras)
     return result
+
+
+def _check_cameras(names: tuple[str, ...]) -> None:
+    for name in names:
+        if not re.fullmatch('[A-Za-z][A-Za-z0-9_]*', name):
+            raise ParameterError(
+                f'cameras has {name!r}; allowed are letters, digits and _, a letter first, as of a ROS namespace'
+            )
+        if names.count(name) > 1:
+            raise ParameterError(f'cameras has {name!r} more than once; give each camera a name of its own')
+
+
+def _exact(value: Any, default: Value) -> Value:
+    """As the table holds it. An empty text in a list stands for nothing: ROS cannot read a list without entries."""
+    if isinstance(default, tuple):
+        return tuple(text for text in value if text)
+    return float(value) if isinstance(default, float) else value
 
 
 def _with(group: Any, name: str, value: Any) -> Any:
@@ -270,17 +295,25 @@ def value_of(parameters: Parameters, name: str) -> Value:
     return found
 
 
+_KINDS = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'text', tuple: 'a list of texts'}
+
+
 def _fault(name: str, value: Any, known: Mapping[str, tuple[Value, Rule]]) -> str:
     """What is wrong with a value; empty if nothing."""
     if name not in known:
         return f'unknown parameter {name!r}{_suggestion(name, known)}'
     default, rule = known[name]
     wanted = type(default)
-    fits = isinstance(value, wanted) and not (wanted is int and isinstance(value, bool))
+    if wanted is tuple:
+        fits = isinstance(value, list | tuple) and all(isinstance(text, str) for text in value)
+    else:
+        fits = isinstance(value, wanted) and not (wanted is int and isinstance(value, bool))
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         fits = True
     if not fits:
-        kind = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'text'}[wanted]
+        kind = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'text', tuple: 'a list of texts'}[
+            wanted
+        ]
         return f'{name} is {value!r}; it must be {kind}'
     if rule.choices and value not in rule.choices:
         return f'{name} is {value!r}; allowed: {rule.allowed()}. {rule.description}'

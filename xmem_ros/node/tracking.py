@@ -19,6 +19,7 @@ from xmem_ros.tracker import SeedMask, Tracker, TrackerConfig
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from xmem_ros.engines import Engines
     from xmem_ros.node.parameters import Parameters
     from xmem_ros.node.seed_messages import ObjectSeed
     from xmem_ros.snapshot import Snapshot
@@ -47,8 +48,11 @@ class Log(Protocol):
     def error(self) -> Callable[..., Any]: ...
 
 
-def make_tracker(parameters: Parameters) -> Tracker:
-    """Load the weights onto the device; raises `WeightsError`, `DeviceError` or `ParameterError`."""
+def make_tracker(parameters: Parameters, engines: Engines | None = None) -> Tracker:
+    """Load the weights onto the device, or take them from `engines`.
+
+    Raises `WeightsError`, `DeviceError` or `ParameterError`.
+    """
     config = TrackerConfig(
         size=parameters.size,
         precision=parameters.precision,
@@ -63,7 +67,7 @@ def make_tracker(parameters: Parameters) -> Tracker:
         memory_budget_mb=parameters.memory.budget_mb,
         memory=parameters.memory_config(),
     )
-    return Tracker.from_weights(parameters.weights, device=parameters.device, config=config)
+    return Tracker.from_weights(parameters.weights, device=parameters.device, config=config, engines=engines)
 
 
 class Tracking:

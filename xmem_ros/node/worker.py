@@ -20,6 +20,7 @@ from xmem_ros.errors import XMemError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     import numpy as np
 
@@ -87,6 +88,7 @@ class Worker:
         keep: gets each frame that waits now, before any job can name it.
         log: gets the reason, should the thread end on a fault.
         before: counts to go on from.
+        turns: entered for each frame or job, before it is chosen; for workers that share a device.
     """
 
     def __init__(
@@ -98,8 +100,10 @@ class Worker:
         keep: Callable[[Frame], None] = lambda _: None,
         log: Callable[[str], Any] = lambda _: None,
         before: Counts | None = None,
+        turns: AbstractContextManager[Any] | None = None,
     ) -> None:
         self._track, self._depth, self._keep_all, self._keep, self._log = track, depth, keep_all, keep, log
+        self._turns = turns if turns is not None else contextlib.nullcontext()
         self.fault = ''  # what the thread ended on
         self._frames: deque[Frame] = deque()
         self._jobs: deque[_Job] = deque()
@@ -203,23 +207,29 @@ class Worker:
                 self._changed.wait_for(lambda: self._stopping or self._due_job() or self._frames)
                 if self._stopping:
                     return
-                job = self._due_job()
-                frame = None
-                if job is not None:
-                    self._jobs.remove(job)
-                    if job.frame is not None and job.frame.fate is Fate.WAITING:
-                        frame = self._frames.popleft()
-                else:
+            with self._turns:  # a newer frame may come while others have theirs
+                self._take_one()
+
+    def _take_one(self) -> None:
+        with self._changed:
+            job, frame = self._due_job(), None
+            if self._stopping or not (job or self._frames):
+                return
+            if job is not None:
+                self._jobs.remove(job)
+                if job.frame is not None and job.frame.fate is Fate.WAITING:
                     frame = self._frames.popleft()
-                self._changed.notify_all()
-            try:
-                if job is not None:
-                    self._do(job)
-                elif frame is not None:
-                    frame.fate = Fate.TRACKED if self._track(frame) else Fate.DROPPED
-            finally:
-                if frame is not None:
-                    self._count(frame)
+            else:
+                frame = self._frames.popleft()
+            self._changed.notify_all()
+        try:
+            if job is not None:
+                self._do(job)
+            elif frame is not None:
+                frame.fate = Fate.TRACKED if self._track(frame) else Fate.DROPPED
+        finally:
+            if frame is not None:
+                self._count(frame)
 
     def _due_job(self) -> _Job | None:
         return next((job for job in self._jobs if self._is_due(job)), None)

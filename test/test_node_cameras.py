@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: MIT
+"""Several cameras in one process: a tracker each, one set of weights, the device by turns."""
+
+import gc
+import threading
+import time
+
+import pytest
+
+pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or source ROS 2')
+pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
+
+import node_harness as robots
+import torch
+from node_harness import NodeProcess, Robot, iou, mask_seed, pixels_of
+from sensor_msgs.msg import Image
+
+from xmem_ros.demo.scene import RenderedScene
+from xmem_ros.engines import Engines
+from xmem_ros.node.turns import Turns
+from xmem_ros.tracker import Tracker
+
+SCENE = RenderedScene(objects=3)
+
+
+@pytest.fixture(scope='module')
+def pair():
+    """Front and rear, of one process."""
+    process = NodeProcess({'cameras': ['front', 'rear'], 'diagnostics_period': 0.2}, ['-r', '__ns:=/duo'])
+    cameras = []
+    try:
+        for name in ('front', 'rear'):
+            process.says(f'active: waiting for images on /duo/{name}/image', robots.START_S)
+            camera = Robot(f'/duo/{name}', robots.CAMERA)
+            cameras.append(camera)
+            camera.process = process
+            camera.wait_camera()
+            camera.labels = camera.listen(Image, '~/labels')
+            camera.wait_matched('~/labels')
+        yield cameras
+    finally:
+        for camera in cameras:
+            camera.close()
+        process.close()
+
+
+@pytest.fixture
+def both(pair):
+    """The same, with nothing tracked and the first frame shown."""
+    for camera in pair:
+        assert camera.reset().success
+        show(camera, 0)
+    return pair
+
+
+def show(camera, index):
+    """Until it is tracked: best effort may lose an image."""
+    for _ in range(5):
+        try:
+            return pixels_of(camera.show_and_wait(SCENE[index][0], camera.labels))
+        except AssertionError:
+            continue
+    raise AssertionError('no image came through')
+
+
+def test_each_camera_has_objects_of_its_own(both):
+    front, rear = both
+    assert front.seed(mask_seed(SCENE[0][1] == 1)).success
+    assert list(rear.seed(mask_seed(SCENE[0][1] == 3), mask_seed(SCENE[0][1] == 2)).ids) == [1, 2]
+    for index in range(1, 6):
+        seen_in_front, seen_behind = show(front, index), show(rear, index)
+        assert iou(seen_in_front == 1, SCENE[index][1] == 1) > 0.8
+        assert iou(seen_behind == 1, SCENE[index][1] == 3) > 0.8
+        assert iou(seen_behind == 2, SCENE[index][1] == 2) > 0.8
+    assert rear.remove(1, 2).success
+    assert iou(show(front, 6) == 1, SCENE[6][1] == 1) > 0.8
+
+
+def test_a_fast_camera_leaves_a_slow_one_its_turns(both):
+    front, rear = both
+    for camera in both:
+        assert camera.seed(mask_seed(SCENE[0][1] == 1)).success
+    stop = threading.Event()
+
+    def flood():
+        while not stop.is_set():
+            front.show(SCENE[0][0])
+            time.sleep(0.005)
+
+    sender = threading.Thread(target=flood)
+    sender.start()
+    try:
+        heard = len(front.labels)
+        for index in range(1, 11):
+            show(rear, index)
+        assert len(front.labels) > heard
+    finally:
+        stop.set()
+        sender.join()
+    assert iou(pixels_of(rear.labels[-1]) == 1, SCENE[10][1] == 1) > 0.8
+
+
+def test_a_camera_that_fails_leaves_the_other_alone(both):
+    front, rear = both
+    assert rear.seed(mask_seed(SCENE[0][1] == 1)).success
+    front.show(SCENE[0][0], step=3)
+    front.process.says('a row of')
+    assert front.change_state('deactivate')
+    assert front.change_state('cleanup')
+    assert front.set_parameter('weights', 'gigantic').successful
+    assert not front.change_state('configure')
+    assert iou(show(rear, 1) == 1, SCENE[1][1] == 1) > 0.8
+    assert front.set_parameter('weights', 'compact').successful
+    assert front.change_state('configure')
+    assert front.change_state('activate')
+    front.wait_camera()
+    show(front, 1)
+    assert iou(show(rear, 2) == 1, SCENE[2][1] == 1) > 0.8
+
+
+def test_trackers_share_weights_and_let_them_go():
+    engines = Engines()
+    one, other = (Tracker.from_weights('compact', device='cpu', engines=engines) for _ in range(2))
+    assert one.network is other.network
+    assert one.fingerprint == other.fingerprint == Tracker.from_weights('compact', device='cpu').fingerprint
+    weight = next(one.network.parameters())
+    held = torch.utils.weak.WeakTensorKeyDictionary()
+    held[weight] = True
+    del one, other, weight
+    gc.collect()
+    assert not len(engines._kept)
+    assert not len(held)
+
+
+def test_turns_are_given_in_the_order_in_which_they_are_asked_for():
+    turns, order, waiting = Turns(), [], []
+
+    def take(number):
+        with turns:
+            order.append(number)
+
+    with turns:
+        for number in range(5):
+            thread = threading.Thread(target=take, args=(number,))
+            thread.start()
+            waiting.append(thread)
+            robots.wait_until(lambda n=number: turns._next == n + 2, 'the thread to wait')
+    for thread in waiting:
+        thread.join()
+    assert order == [0, 1, 2, 3, 4]
+    with pytest.raises(ZeroDivisionError), turns:
+        1 / 0  # noqa: B018
+    with turns:
+        order.append(5)
+    assert order[-1] == 5
