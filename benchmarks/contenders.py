@@ -104,9 +104,9 @@ class Contender:
         kept: list[torch.Tensor] = []
         observe = tracker_module.observe_labels
 
-        def observed(joint: torch.Tensor, palette: list[int]) -> Any:
+        def observed(joint: torch.Tensor, *others: Any) -> Any:
             kept.append(joint)  # as it is on the device, so that taking it costs nothing
-            return observe(joint, palette)
+            return observe(joint, *others)
 
         with patch.object(tracker_module, 'observe_labels', observed):
             begin = time.perf_counter()

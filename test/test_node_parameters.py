@@ -40,7 +40,10 @@ def test_defaults_are_those_of_the_tracker():
     from xmem_ros.tracker import TrackerConfig
 
     assert Parameters().memory_config() == MemoryConfig()
-    for name in ('precision', 'engine', 'max_objects', 'memory_every', 'min_area', 'min_score', 'lost_after'):
+    for name in (
+        *('precision', 'engine', 'max_objects', 'memory_every'),
+        *('min_area', 'min_part_share', 'min_score', 'lost_after'),
+    ):
         assert getattr(Parameters(), name) == getattr(TrackerConfig(), name), name
 
 

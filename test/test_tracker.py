@@ -342,7 +342,9 @@ def test_a_device_that_is_not_there_is_an_error() -> None:
         Tracker.from_weights('compact', device='gpu')
 
 
-@pytest.mark.parametrize('settings', [{'size': 5}, {'precision': 'half'}, {'memory_every': 0}, {'max_objects': 255}])
+@pytest.mark.parametrize(
+    'settings', [{'size': 5}, {'precision': 'half'}, {'memory_every': 0}, {'max_objects': 255}, {'min_part_share': 2}]
+)
 def test_settings_out_of_range_are_refused(network, settings: dict) -> None:
     with pytest.raises(ParameterError, match=next(iter(settings))):
         Tracker(network, TrackerConfig(**settings), 'cpu')

@@ -15,6 +15,7 @@ from xmem_ros.network.model import STRIDE, image_statistics
 
 MOST_ELONGATED = 10  # longer over shorter side of a frame that is to be scaled
 MOST_PIXELS = 4096 * 4096  # of a frame as the network sees it
+_MOST_CELLS = 10_000  # in which the parts of a mask are looked for
 
 
 @dataclass(frozen=True)
@@ -127,17 +128,19 @@ def mask_to_tensor(mask: np.ndarray, geometry: FrameGeometry, device: torch.devi
 class Region:
     """What a label's pixels are like; px."""
 
-    area: int
+    area: int  # of all its pixels
     score: float  # mean probability of the label inside it
-    box: tuple[int, int, int, int] | None  # x, y, width, height
-    centroid: tuple[float, float]  # x, y
+    box: tuple[int, int, int, int] | None  # x, y, width, height; without specks
+    centroid: tuple[float, float]  # x, y; without specks
 
 
-def observe_labels(joint: Tensor, palette: list[int]) -> tuple[np.ndarray, dict[int, Region]]:
+def observe_labels(
+    joint: Tensor, palette: list[int], min_part_share: float = 0.0
+) -> tuple[np.ndarray, dict[int, Region]]:
     """Take the most probable plane at every pixel.
 
-    joint: C×H×W probabilities; palette: the pixel value of each plane. Returns the label image H×W uint8 and the
-    region of every pixel value but the first plane's.
+    joint: C×H×W probabilities; palette: the pixel value of each plane; min_part_share: as in `outline`. Returns the
+    label image H×W uint8 and the region of every pixel value but the first plane's.
     """
     best, plane = joint.max(0)
     planes = len(palette)
@@ -151,11 +154,47 @@ def observe_labels(joint: Tensor, palette: list[int]) -> tuple[np.ndarray, dict[
             continue
         inside = (index == number).astype(np.uint8)
         area = int(cv2.countNonZero(inside))
-        if not area:
-            regions[label] = Region(0, 0.0, None, (math.nan, math.nan))
-            continue
-        moments = cv2.moments(inside, binaryImage=True)
-        x, y, width, height = cv2.boundingRect(inside)
-        centroid = (moments['m10'] / moments['m00'], moments['m01'] / moments['m00'])
-        regions[label] = Region(area, float(totals[number] / area), (x, y, width, height), centroid)
+        box, centroid = outline(inside, min_part_share)
+        regions[label] = Region(area, float(totals[number] / area) if area else 0.0, box, centroid)
     return np.asarray(palette, np.uint8)[index], regions
+
+
+def outline(
+    inside: np.ndarray, min_part_share: float = 0.0
+) -> tuple[tuple[int, int, int, int] | None, tuple[float, float]]:
+    """Box (x, y, width, height) and centroid (x, y) of a mask [px]; None and NaN of an empty one.
+
+    inside: H×W uint8, 0 or 1. min_part_share: connected parts smaller than this share of the largest part are left out;
+    0: none is. The largest, not the whole: of a thing behind a fence every part is small.
+    """
+    x, y, width, height = cv2.boundingRect(inside)
+    if not width:
+        return None, (math.nan, math.nan)
+    crop = inside[y : y + height, x : x + width]
+    if min_part_share and (whole := _without_specks(crop, min_part_share)) is not None:
+        left, top, width, height = cv2.boundingRect(whole)
+        x, y, crop = x + left, y + top, whole[top : top + height, left : left + width]
+    moments = cv2.moments(crop, binaryImage=True)
+    return (x, y, width, height), (x + moments['m10'] / moments['m00'], y + moments['m01'] / moments['m00'])
+
+
+def _without_specks(crop: np.ndarray, min_part_share: float) -> np.ndarray | None:
+    """H×W 0/1 without its small parts; None where it has none.
+
+    Parts are looked for in cells of n×n px, which keeps the time bounded; those less than n px apart count as one.
+    """
+    height, width = crop.shape
+    side = math.ceil(math.sqrt(height * width / _MOST_CELLS))
+    rows, columns = -(-height // side), -(-width // side)
+    padded = np.zeros((rows * side, columns * side), np.uint8)
+    np.multiply(crop, 255, out=padded[:height, :width])
+    cells = cv2.resize(padded, (columns, rows), interpolation=cv2.INTER_AREA)
+    count, parts = cv2.connectedComponents((cells > 0).view(np.uint8), ltype=cv2.CV_16U)
+    if count <= 2:
+        return None
+    areas = np.bincount(parts.ravel(), weights=cells.ravel(), minlength=count)[1:]
+    kept = np.concatenate(([False], areas >= min_part_share * areas.max()))
+    if kept[1:].all():
+        return None
+    inside = np.repeat(np.repeat(kept[parts], side, 0), side, 1)[:height, :width]
+    return crop & inside.view(np.uint8)

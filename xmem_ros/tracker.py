@@ -209,7 +209,11 @@ class Tracker:
 
     @property
     def config(self) -> TrackerConfig:
-        """Settings. Only `memory_every`, `min_area`, `min_score` and `lost_after` may be set to others later on."""
+        """Settings.
+
+        Only `memory_every`, `min_area`, `min_part_share`, `min_score`, `report_unsure` and `lost_after` may be set to
+        others later on.
+        """
         return self._segmenter.config
 
     @config.setter
@@ -308,7 +312,7 @@ class Tracker:
             with timer('resize'):
                 full = geometry.to_image(joint, output_size)
             with timer('postprocess'):
-                labels, regions = observe_labels(full, [0, *self._table.labels])
+                labels, regions = observe_labels(full, [0, *self._table.labels], self.config.min_part_share)
                 kept = full.float().cpu().numpy() if probabilities else None
             with timer('match'):
                 if found:

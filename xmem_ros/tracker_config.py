@@ -26,6 +26,7 @@ class TrackerConfig:
     max_objects: int = 16
     memory_every: int = 5  # frames between memory frames
     min_area: int = 16  # px; a smaller mask counts as occluded
+    min_part_share: float = 0.05  # parts smaller than this share of a mask's largest do not count for box and centroid
     min_score: float = 0.6  # an object with a lower score counts as occluded
     report_unsure: bool = True  # whether what is OCCLUDED or LOST has pixels and a box, where something was guessed
     lost_after: float = 5.0  # s of occlusion after which an object is LOST
@@ -46,6 +47,8 @@ class TrackerConfig:
             raise ParameterError('precision is bfloat16, which engine onnxruntime does not run: use float16 or float32')
         if self.memory_every < 1:
             raise ParameterError(f'memory_every is {self.memory_every}; it must be at least 1')
+        if not 0 <= self.min_part_share <= 1:
+            raise ParameterError(f'min_part_share is {self.min_part_share}; it must be 0…1')
 
 
 def with_size(config: TrackerConfig, network: NetworkConfig) -> TrackerConfig:

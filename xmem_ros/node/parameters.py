@@ -141,6 +141,14 @@ class Parameters:
     min_area: int = _is(
         16, 'An object with a smaller mask counts as occluded.', low=0, high=1_000_000, change=LIVE, unit='px'
     )
+    min_part_share: float = _is(
+        0.05,
+        'Box and centroid leave out connected parts of a mask that are smaller than this share of its largest part; '
+        'mask and area keep them. 0: nothing is left out.',
+        low=0.0,
+        high=1.0,
+        change=LIVE,
+    )
     min_score: float = _is(0.6, 'An object with a lower score counts as occluded.', low=0.0, high=1.0, change=LIVE)
     lost_after: float = _is(
         5.0, 'An object occluded for as long as this counts as lost.', low=0.0, high=86400.0, change=LIVE, unit='s'

@@ -61,6 +61,7 @@ def make_tracker(parameters: Parameters, engines: Engines | None = None) -> Trac
         max_objects=parameters.max_objects,
         memory_every=parameters.memory_every,
         min_area=parameters.min_area,
+        min_part_share=parameters.min_part_share,
         min_score=parameters.min_score,
         lost_after=parameters.lost_after,
         report_unsure=parameters.report_unsure,
@@ -209,7 +210,7 @@ class Tracking:
 
     def _apply_parameters(self) -> None:
         parameters = self._parameters()
-        names = ('memory_every', 'min_area', 'min_score', 'lost_after', 'report_unsure')
+        names = ('memory_every', 'min_area', 'min_part_share', 'min_score', 'lost_after', 'report_unsure')
         live = {name: getattr(parameters, name) for name in names}
         config = self.tracker.config
         if any(getattr(config, name) != value for name, value in live.items()):
