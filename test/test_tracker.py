@@ -365,3 +365,26 @@ def test_a_frame_is_scaled_padded_and_scaled_back() -> None:
     assert (ys.min(), ys.max()) == (150, 299)
     assert abs(xs.min() - 450) <= 1
     assert abs(xs.max() - 599) <= 2
+
+
+def test_warming_up_leaves_no_trace():
+    scene = RenderedScene((96, 160), 8, 2, seed=0)
+    cold, warm = (Tracker.from_weights('compact', device='cpu', config=TrackerConfig(size=96)) for _ in range(2))
+    assert not warm.memory_bytes
+    warm.warm_up((96, 160))
+    assert warm.memory_bytes == warm.memory_bytes_with((96, 160))
+    assert warm.objects == []
+    for tracker in (cold, warm):
+        assert tracker.seed(scene[0][0], {'it': scene[0][1] == 1}) == [1]
+    for number in range(1, 8):
+        ours, theirs = (tracker.step(scene[number][0]) for tracker in (warm, cold))
+        assert np.array_equal(ours.labels, theirs.labels)
+        assert ours.objects == theirs.objects
+
+
+def test_without_objects_any_size_of_frame_can_be_seeded():
+    scene = RenderedScene((96, 160), 3, 1, seed=0)
+    tracker = Tracker.from_weights('compact', device='cpu', config=TrackerConfig(size=96))
+    tracker.warm_up((96, 96))
+    assert tracker.seed(scene[0][0], {'it': scene[0][1] == 1}, labels=np.zeros((96, 160), np.uint8)) == [1]
+    assert np.mean(tracker.step(scene[1][0]).labels == scene[1][1]) > 0.9

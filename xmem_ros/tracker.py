@@ -140,7 +140,8 @@ class Tracker:
                 f'labels are {labels.shape}, the frame is {geometry.image_size}; both must be H×W of the same frame'
             )
         current = self._segmenter.geometry
-        if labels is not None and current is not None and geometry.grid_size != current.grid_size:
+        others = labels is not None and bool(self._table)
+        if others and current is not None and geometry.grid_size != current.grid_size:
             raise SeedError(
                 f'the frame is {geometry.image_size} (H, W), but frames of {current.image_size} have come '
                 'since; seed on one of those'
@@ -165,6 +166,23 @@ class Tracker:
         self._segmenter.clear()
         self._frame = self._last_memory_frame = 0
         self._time = 0.0
+
+    def warm_up(self, image_size: tuple[int, int]) -> None:
+        """Pay before the first image for what it would have to wait for, and forget everything.
+
+        Stores are allocated, kernels are loaded and chosen. image_size: H, W in px, as images will probably be; those
+        of another shape pay for their part then. Raises `FrameError`, `OutOfMemoryError`.
+        """
+        height, width = image_size
+        frame = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+        mask = np.zeros((height, width), bool)
+        mask[height // 4 : 3 * height // 4, width // 4 : 3 * width // 4] = True
+        self.reset()
+        try:
+            self.step(frame, {'': mask})
+            self.step(frame)
+        finally:
+            self.reset()
 
     def save(self, path: str | Path) -> None:
         """Write all that is remembered to a file; one of that name is replaced, folders are made.

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import traceback
 from typing import TYPE_CHECKING, Any
@@ -153,11 +154,13 @@ class XMemNode(ParameterNode):
         self._stop()
 
     def _configure(self) -> None:
-        from xmem_ros.node.tracking import Tracking, make_tracker  # imports torch, which takes seconds
+        from xmem_ros.node.tracking import Tracking, make_tracker, warm_up  # imports torch, which takes seconds
 
         begun = time.monotonic()
         memory_folder(self.parameters.memory_folder)
         tracker = make_tracker(self.parameters, self._engines)
+        with self._turns or contextlib.nullcontext():
+            warm_up(tracker)
         # hashed now: the first call of ~/save_memory is not to make an image wait
         fingerprint = tracker.fingerprint
         waiting = self.parameters.queue_depth if self.parameters.queue == 'all' else 1
@@ -201,6 +204,10 @@ class XMemNode(ParameterNode):
         publishers, self._outputs, self._tracking = self._outputs, None, None
         if publishers is not None:
             publishers.close()
+        if self.configured:
+            from xmem_ros.node.tracking import release_device
+
+            release_device()
         self._figures.forget_objects()
         self.configured = False
 

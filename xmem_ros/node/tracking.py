@@ -3,14 +3,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import gc
 import time
 import traceback
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import torch
 
 from xmem_ros.errors import FrameError, OutOfMemoryError, SeedError, UnknownObjectError
+from xmem_ros.host_memory import give_back
+from xmem_ros.network.onnx_engine import OnnxNetwork
 from xmem_ros.node.compressed import rgb_of
 from xmem_ros.node.history import History
 from xmem_ros.node.worker import Fate, Frame
@@ -25,6 +30,7 @@ if TYPE_CHECKING:
     from xmem_ros.snapshot import Snapshot
     from xmem_ros.tracker import StepResult
 
+USUAL_SIZE = (480, 640)  # H, W in px, of a camera's images
 _SELDOM: dict[str, Any] = {'throttle_duration_sec': 5.0}
 
 
@@ -69,6 +75,22 @@ def make_tracker(parameters: Parameters, engines: Engines | None = None) -> Trac
         memory=parameters.memory_config(),
     )
     return Tracker.from_weights(parameters.weights, device=parameters.device, config=config, engines=engines)
+
+
+def warm_up(tracker: Tracker) -> None:
+    """Have the first image not wait for what can be done before; raises `OutOfMemoryError`."""
+    if isinstance(tracker.network, OnnxNetwork) or not tracker.config.size:
+        return  # another shape of image is another model, or all of the work would be of another size
+    with contextlib.suppress(FrameError):  # no budget for images of this shape; others may fit
+        tracker.warm_up(USUAL_SIZE)
+
+
+def release_device() -> None:
+    """Give back what a tracker that is gone had on the device and on the host."""
+    gc.collect()  # a tracker and its parts refer to each other
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    give_back()
 
 
 class Tracking:
