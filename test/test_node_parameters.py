@@ -24,7 +24,8 @@ def test_written_files_are_up_to_date(name, text):
 
 def test_track_yaml_shows_every_parameter_with_its_default():
     shown = yaml.safe_load(parameter_files.track_yaml())['/**']['ros__parameters']
-    shown |= {f'memory.{name}': value for name, value in shown.pop('memory').items()}
+    for group in [name for name, value in shown.items() if isinstance(value, dict)]:
+        shown |= {f'{group}.{name}': value for name, value in shown.pop(group).items()}
     defaults = {name: default for name, (default, _) in rules().items()}
     assert shown.keys() == defaults.keys()
     assert changed(Parameters(), shown) == Parameters()

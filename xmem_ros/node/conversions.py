@@ -81,6 +81,7 @@ ENCODINGS = tuple(_ENCODINGS)
 """What `rgb_from_image` reads."""
 
 _MASK_ENCODINGS = ('mono8', '8UC1')
+_DEPTH_ENCODINGS = {'16UC1': _Encoding(1, None, 2), 'mono16': _Encoding(1, None, 2), '32FC1': _Encoding(1, None, 4)}
 
 
 def stamp_ns(stamp: Any) -> int:
@@ -126,6 +127,19 @@ def mask_from_image(message: ImageMessage) -> np.ndarray:
     """
     allowed = {name: _ENCODINGS[name] for name in _MASK_ENCODINGS}
     return _pixels(message, allowed, 'send masks and label images as mono8')
+
+
+def depth_from_image(message: ImageMessage) -> np.ndarray:
+    """Turn a depth image message into pixels, as REP 118 has them.
+
+    Returns:
+        H×W: uint16 [mm], 0 where there is no depth, or float32 [m], not finite where there is none.
+
+    Raises:
+        FrameError: another encoding, an empty image, or a layout that cannot hold what the message says.
+    """
+    pixels = _pixels(message, _DEPTH_ENCODINGS, 'send depth as 16UC1 in mm or as 32FC1 in m')
+    return pixels if pixels.dtype == np.uint16 else pixels.view(np.float32)
 
 
 def image_from_array(pixels: np.ndarray, encoding: str, make: Callable[[], ImageMessage]) -> ImageMessage:
@@ -174,9 +188,9 @@ def _pixels(message: ImageMessage, allowed: dict[str, _Encoding], remedy: str) -
             f'bytes and data has {given}; send all of it'
         )
     data = np.frombuffer(message.data, np.uint8, needed).reshape(rows, message.step)[:, :row]
-    if encoding.depth == 2:
+    if encoding.depth > 1:
         order = '>' if message.is_bigendian else '<'
-        data = np.ascontiguousarray(data).view(f'{order}u2')
+        data = np.ascontiguousarray(data).view(f'{order}u{encoding.depth}')
         if (order == '>') != (sys.byteorder == 'big'):
-            data = data.byteswap().view('=u2')
+            data = data.byteswap().view(f'=u{encoding.depth}')
     return data if encoding.channels == 1 else data.reshape(rows, width, encoding.channels)

@@ -46,6 +46,12 @@ class History:
         with self._lock:
             return next((frame for frame in reversed(self._frames) if frame.stamp_ns == stamp_ns), None)
 
+    def nearest(self, stamp_ns: int, slop_ns: float) -> Frame | None:
+        """The frame whose stamp is nearest, and at most `slop_ns` away; of those as near, the newest."""
+        with self._lock:
+            frame = min(reversed(self._frames), key=lambda frame: abs(frame.stamp_ns - stamp_ns), default=None)
+        return frame if frame is not None and abs(frame.stamp_ns - stamp_ns) <= slop_ns else None
+
     def span_ns(self) -> tuple[int, int] | None:
         """Stamps of the oldest and the newest frame."""
         with self._lock:

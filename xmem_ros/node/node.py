@@ -14,7 +14,7 @@ from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from std_srvs.srv import Trigger
 
 from xmem_ros.errors import FrameError, SeedError, UnknownObjectError, XMemError
-from xmem_ros.node import diagnostics, qos
+from xmem_ros.node import diagnostics, qos, standard_messages
 from xmem_ros.node.compressed import rgb_of
 from xmem_ros.node.conversions import stamp_ns
 from xmem_ros.node.diagnostics import DiagnosticArray, Figures
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from sensor_msgs.msg import Image
 
     from xmem_ros.engines import Engines
+    from xmem_ros.node.depth_detections import DepthDetections
+    from xmem_ros.node.publishers import Extra
     from xmem_ros.node.tracking import Tracking
     from xmem_ros.node.turns import Turns
     from xmem_ros.tracker import Tracker
@@ -61,6 +63,7 @@ class XMemNode(ParameterNode):
         self._worker: Worker | None = None
         self._counting: Worker | None = None  # the newest worker, running or not
         self._outputs: Publishers | None = None
+        self._depth: DepthDetections | None = None
         self._history = History(1)
         self._figures = Figures(self.get_clock())
         self._reported = Counts()  # by the last diagnostics
@@ -78,6 +81,8 @@ class XMemNode(ParameterNode):
         # Steady: with use_sim_time and no clock, timers of the node's own clock would stand still.
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timers_group = MutuallyExclusiveCallbackGroup()
+        if standard_messages.MISSING:
+            self.get_logger().info(standard_messages.MISSING)
         self._watch = self.create_timer(1.0, self._images.watch, self._timers_group, self._steady)
         self._report = self._make_report_timer()
 
@@ -119,6 +124,8 @@ class XMemNode(ParameterNode):
         )
         self._worker.start()
         self._images.open()
+        if self._depth is not None:
+            self._depth.open()
         self.fault = ''
         self.get_logger().info(f'active: waiting for images on {self._images.topic}')
 
@@ -175,6 +182,7 @@ class XMemNode(ParameterNode):
             self._figures,
             per_object=self.parameters.publish_per_object,
             quality=lambda: self.parameters.jpeg_quality,
+            extras=self._make_extras(),
         )
         self._tracking = Tracking(tracker, lambda: self.parameters, self._history, self._outputs, self.get_logger())
         self.destroy_timer(self._report)
@@ -187,12 +195,28 @@ class XMemNode(ParameterNode):
             f'{tracker.config.max_objects} objects; memory: {_foretold(tracker)}'
         )
 
+    def _make_extras(self) -> list[Extra]:
+        """What is published in messages of vision_msgs, which may be missing."""
+        if not standard_messages.AVAILABLE:
+            if self.parameters.depth.enabled:
+                self.get_logger().warning(f'depth.enabled has no effect: {standard_messages.MISSING}')
+            return []
+        extras: list[Extra] = [standard_messages.StandardMessages(self, lambda: self.parameters.min_score)]
+        if self.parameters.depth.enabled:
+            from xmem_ros.node.depth_detections import DepthDetections
+
+            self._depth = DepthDetections(self, lambda: self.parameters)
+            extras.append(self._depth)
+        return extras
+
     def _stop(self) -> None:
         worker, self._worker = self._worker, None
         if worker is not None:
             # First, so that an image callback that waits for room returns.
             worker.stop()
         self._images.close()
+        if self._depth is not None:
+            self._depth.stop()
         self._history.clear()  # a seed for the newest image must not find one from before the pause
 
     def _counts(self) -> Counts:
@@ -201,7 +225,7 @@ class XMemNode(ParameterNode):
 
     def _forget(self) -> None:
         self._stop()
-        publishers, self._outputs, self._tracking = self._outputs, None, None
+        publishers, self._outputs, self._tracking, self._depth = self._outputs, None, None, None
         if publishers is not None:
             publishers.close()
         if self.configured:
@@ -357,6 +381,8 @@ class XMemNode(ParameterNode):
         self._reported = counts
         values = diagnostics.count_values(counts, lost=self._images.lost)
         values |= self._figures.take()
+        if (depth := self._depth) is not None:
+            values |= depth.values()
         if self.fault:
             level, summary = diagnostics.WARN, f'{summary}: {self.fault}'
         if tracking is not None:

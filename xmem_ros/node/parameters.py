@@ -97,6 +97,20 @@ class MemoryParameters:
 
 
 @dataclass(frozen=True)
+class DepthParameters:
+    """Where objects are in space, from depth images."""
+
+    enabled: bool = _is(
+        False,
+        'Publish ~/detections_3d from depth/image, aligned to the colour image, and depth/camera_info. Needs '
+        'vision_msgs.',
+    )
+    slop: float = _is(
+        0.02, 'Most between the stamps of an image and of its depth image.', low=0.0, high=10.0, unit='s', change=LIVE
+    )
+
+
+@dataclass(frozen=True)
 class Parameters:
     """Every parameter with its value."""
 
@@ -220,6 +234,7 @@ class Parameters:
     )
     diagnostics_period: float = _is(1.0, 'Time between diagnostics.', low=0.1, high=3600.0, unit='s')
     memory: MemoryParameters = field(default_factory=MemoryParameters)
+    depth: DepthParameters = field(default_factory=DepthParameters)
 
     def memory_config(self) -> MemoryConfig:
         """As the tracker takes it; raises `ParameterError` for values that do not go together."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
@@ -31,6 +31,19 @@ if TYPE_CHECKING:
     from xmem_ros.tracker import StepResult
 
 
+class Extra(Protocol):
+    """Something else that is published about each frame."""
+
+    def publish(self, header: Any, result: StepResult) -> None:
+        """What one frame shows."""
+
+    def set_objects(self, objects: Sequence[tracker.TrackedObject]) -> None:
+        """These are the objects that there are now."""
+
+    def close(self) -> None:
+        """Destroy the publishers."""
+
+
 class Publishers:
     """Topics of the node, and those of each object, which come and go with it.
 
@@ -39,10 +52,20 @@ class Publishers:
         figures: gets the times of each frame.
         per_object: whether objects have topics of their own.
         quality: of JPEG, 1…100, as it is now.
+        extras: that publish, too.
     """
 
-    def __init__(self, node: Node, figures: Figures, *, per_object: bool, quality: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        node: Node,
+        figures: Figures,
+        *,
+        per_object: bool,
+        quality: Callable[[], int],
+        extras: Sequence[Extra] = (),
+    ) -> None:
         self._node, self._figures, self._per_object, self._quality = node, figures, per_object, quality
+        self._extras = extras
         self._labels = self._make(Image, '~/labels')
         self._objects = self._make(TrackedObjectArray, '~/objects')
         self._overlay = self._make(Image, '~/overlay')
@@ -65,7 +88,7 @@ class Publishers:
 
     def _publish(self, header: Any, image: np.ndarray, result: StepResult, begun: float) -> None:
         started = time.perf_counter()
-        self.set_objects([item.id for item in result.objects])
+        self._set_topics([item.id for item in result.objects])
         self._publish_image(self._labels, result.labels, 'mono8', header)
         messages = [object_message(item, header) for item in result.objects]
         for item, message in zip(result.objects, messages, strict=True):
@@ -76,14 +99,21 @@ class Publishers:
             if self._overlay.get_subscription_count():
                 self._publish_image(self._overlay, drawn, 'rgb8', header)
             self._publish_compressed('jpeg', drawn, header)
+        for extra in self._extras:
+            extra.publish(header, result)
         array = TrackedObjectArray(header=header, objects=messages)
         finished = time.perf_counter()
         array.processing_ms = (finished - begun) * 1e3
         self._objects.publish(array)
         self._figures.add_frame(header, result, publish_ms=(finished - started) * 1e3, total_ms=array.processing_ms)
 
-    def set_objects(self, ids: Sequence[int]) -> None:
+    def set_objects(self, objects: Sequence[tracker.TrackedObject]) -> None:
         """Make the topics of new objects, and destroy those of objects that are gone; `Outputs.set_objects`."""
+        self._set_topics([item.id for item in objects])
+        for extra in self._extras:
+            extra.set_objects(objects)
+
+    def _set_topics(self, ids: Sequence[int]) -> None:
         if not self._per_object:
             return
         for object_id in self._of_object.keys() - set(ids):
@@ -102,7 +132,9 @@ class Publishers:
 
     def close(self) -> None:
         """Destroy every publisher."""
-        self.set_objects([])
+        self._set_topics([])
+        for extra in self._extras:
+            extra.close()
         for publisher in (self._labels, self._objects, self._overlay, self._seeds, *self._compressed.values()):
             self._node.destroy_publisher(publisher)
 

@@ -29,6 +29,11 @@ def every_image(depth: int) -> QoSProfile:
     return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=ReliabilityPolicy.RELIABLE)
 
 
+def beside_images(depth: int) -> QoSProfile:
+    """For what comes along with the images, however it is offered."""
+    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+
 def output() -> QoSProfile:
     """For what the node says of a frame; subscribers of both kinds match."""
     return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.RELIABLE)
@@ -36,9 +41,14 @@ def output() -> QoSProfile:
 
 def accepted_seeds() -> QoSProfile:
     """For seeds, which a recorder that starts later must get too."""
+    return latched(100)
+
+
+def latched(depth: int) -> QoSProfile:
+    """The newest messages go to those that subscribe later, too."""
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
-        depth=100,
+        depth=depth,
         reliability=ReliabilityPolicy.RELIABLE,
         durability=DurabilityPolicy.TRANSIENT_LOCAL,
     )

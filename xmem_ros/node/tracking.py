@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from xmem_ros.node.parameters import Parameters
     from xmem_ros.node.seed_messages import ObjectSeed
     from xmem_ros.snapshot import Snapshot
-    from xmem_ros.tracker import StepResult
+    from xmem_ros.tracker import StepResult, TrackedObject
 
 USUAL_SIZE = (480, 640)  # H, W in px, of a camera's images
 _SELDOM: dict[str, Any] = {'throttle_duration_sec': 5.0}
@@ -40,7 +40,7 @@ class Outputs(Protocol):
     def publish(self, header: Any, image: np.ndarray, result: StepResult, begun: float) -> None:
         """A frame was tracked. image: H×W×3 uint8 RGB; begun: time.perf_counter() when the frame was taken."""
 
-    def set_objects(self, ids: Sequence[int]) -> None:
+    def set_objects(self, objects: Sequence[TrackedObject]) -> None:
         """These are the objects that there are now."""
 
 
@@ -142,14 +142,14 @@ class Tracking:
             ids = self._seed_and_track(frame, masks)
         else:
             ids = self._seed_behind(frame, masks)
-        self._show(lambda: self._outputs.set_objects(self._ids()))
+        self._show(lambda: self._outputs.set_objects(self.tracker.objects))
         label_of = {item.id: item.label for item in self.tracker.objects}
         return ids, [label_of[object_id] for object_id in ids]
 
     def remove(self, ids: Sequence[int] | None) -> list[int]:
         """Forget objects, all with None; returns their ids. Raises `UnknownObjectError`, and none is removed then."""
         removed = self.tracker.remove(self._ids() if ids is None else ids)
-        self._show(lambda: self._outputs.set_objects(self._ids()))
+        self._show(lambda: self._outputs.set_objects(self.tracker.objects))
         return removed
 
     def reset(self) -> int:
@@ -165,7 +165,7 @@ class Tracking:
         """Forget everything and go on from a snapshot; returns the ids. Raises `MemoryFileError`, changing nothing."""
         ids = self.tracker.restore(saved)
         self._history.forget_labels()
-        self._show(lambda: self._outputs.set_objects(ids))
+        self._show(lambda: self._outputs.set_objects(self.tracker.objects))
         return ids
 
     def _ids(self) -> list[int]:
