@@ -90,16 +90,14 @@ class DepthDetections:
             self._publish(what, depth.message)
         if given_up:
             self._given_up += given_up
-            self._warn(
-                f'no depth image on {self._topics["image"]} within {self._parameters().depth.slop:g} s of images '
-                'of ten frames ago: see that it is published with the stamps of the images, or raise depth.slop'
+            self._node.get_logger().warning(
+                f'no 3D detections: no depth image on {self._topics["image"]} within '
+                f'{self._parameters().depth.slop:g} s of images of ten frames ago: see that it is published with the stamps of the images, or raise depth.slop',
+                **_SELDOM,
             )
 
     def _slop_ns(self) -> float:
         return self._parameters().depth.slop * 1e9
-
-    def _warn(self, what: str) -> None:
-        self._node.get_logger().warning(f'no 3D detections: {what}', **_SELDOM)
 
     def _take(self, message: Image) -> None:
         try:
@@ -107,7 +105,7 @@ class DepthDetections:
             for what in self._matcher.add(depth, self._slop_ns()):
                 self._publish(what, message)
         except Exception:  # that left a callback would end the executor, and with it the node
-            self._warn(traceback.format_exc())
+            self._node.get_logger().error(f'no 3D detections: {traceback.format_exc()}', **_SELDOM)
 
     def _take_info(self, message: CameraInfo) -> None:
         self._info = message
@@ -117,7 +115,7 @@ class DepthDetections:
             self._publisher.publish(self._message(*what, depth))
             self._published += 1
         except FrameError as error:
-            self._warn(str(error))
+            self._node.get_logger().warning(f'no 3D detections: {error}', **_SELDOM)
 
     def _message(self, header: Any, labels: np.ndarray, objects: list[TrackedObject], depth: Image) -> Any:
         info = self._info

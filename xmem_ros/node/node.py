@@ -24,17 +24,17 @@ from xmem_ros.node.memory_files import memory_file, memory_folder
 from xmem_ros.node.parameter_node import ParameterNode
 from xmem_ros.node.publishers import Publishers
 from xmem_ros.node.seed_messages import read_seeds
+from xmem_ros.node.vision_topics import VisionTopics
 from xmem_ros.node.worker import Counts, Frame, StoppedError, Worker
 from xmem_ros.srv import MemoryFile, RemoveObjects, SeedObjects
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from sensor_msgs.msg import Image
 
     from xmem_ros.engines import Engines
-    from xmem_ros.node.depth_detections import DepthDetections
-    from xmem_ros.node.publishers import Extra
+    from xmem_ros.node.seed_messages import ObjectSeed
     from xmem_ros.node.tracking import Tracking
     from xmem_ros.node.turns import Turns
     from xmem_ros.tracker import Tracker
@@ -63,7 +63,7 @@ class XMemNode(ParameterNode):
         self._worker: Worker | None = None
         self._counting: Worker | None = None  # the newest worker, running or not
         self._outputs: Publishers | None = None
-        self._depth: DepthDetections | None = None
+        self._vision: VisionTopics | None = None
         self._history = History(1)
         self._figures = Figures(self.get_clock())
         self._reported = Counts()  # by the last diagnostics
@@ -124,8 +124,8 @@ class XMemNode(ParameterNode):
         )
         self._worker.start()
         self._images.open()
-        if self._depth is not None:
-            self._depth.open()
+        if self._vision is not None:
+            self._vision.open(self._tracking, self._worker)
         self.fault = ''
         self.get_logger().info(f'active: waiting for images on {self._images.topic}')
 
@@ -177,12 +177,13 @@ class XMemNode(ParameterNode):
             self.parameters.history_mb * 1e6,
             least=waiting,  # they are there anyway
         )
+        self._vision = VisionTopics(self, lambda: self.parameters, self._frame_of, self._apply_seeds)
         self._outputs = Publishers(
             self,
             self._figures,
             per_object=self.parameters.publish_per_object,
             quality=lambda: self.parameters.jpeg_quality,
-            extras=self._make_extras(),
+            extras=self._vision.outputs,
         )
         self._tracking = Tracking(tracker, lambda: self.parameters, self._history, self._outputs, self.get_logger())
         self.destroy_timer(self._report)
@@ -195,28 +196,14 @@ class XMemNode(ParameterNode):
             f'{tracker.config.max_objects} objects; memory: {_foretold(tracker)}'
         )
 
-    def _make_extras(self) -> list[Extra]:
-        """What is published in messages of vision_msgs, which may be missing."""
-        if not standard_messages.AVAILABLE:
-            if self.parameters.depth.enabled:
-                self.get_logger().warning(f'depth.enabled has no effect: {standard_messages.MISSING}')
-            return []
-        extras: list[Extra] = [standard_messages.StandardMessages(self, lambda: self.parameters.min_score)]
-        if self.parameters.depth.enabled:
-            from xmem_ros.node.depth_detections import DepthDetections
-
-            self._depth = DepthDetections(self, lambda: self.parameters)
-            extras.append(self._depth)
-        return extras
-
     def _stop(self) -> None:
         worker, self._worker = self._worker, None
         if worker is not None:
             # First, so that an image callback that waits for room returns.
             worker.stop()
         self._images.close()
-        if self._depth is not None:
-            self._depth.stop()
+        if self._vision is not None:
+            self._vision.stop()
         self._history.clear()  # a seed for the newest image must not find one from before the pause
 
     def _counts(self) -> Counts:
@@ -225,7 +212,7 @@ class XMemNode(ParameterNode):
 
     def _forget(self) -> None:
         self._stop()
-        publishers, self._outputs, self._tracking, self._depth = self._outputs, None, None, None
+        publishers, self._outputs, self._tracking, self._vision = self._outputs, None, None, None
         if publishers is not None:
             publishers.close()
         if self.configured:
@@ -291,21 +278,23 @@ class XMemNode(ParameterNode):
     def _seed(self, request: Any, response: Any, tracking: Tracking, worker: Worker) -> None:
         frame = self._frame_of(stamp_ns(request.header.stamp))
         seeds = read_seeds(request.seeds, rgb_of(frame.message))
-        header, publishers = frame.message.header, self._outputs
-
-        def apply() -> tuple[list[int], list[int]]:
-            ids, labels = tracking.seed(frame, seeds)
-            try:
-                if publishers is not None:
-                    publishers.publish_seeds(header, request.seeds, ids, labels)
-            except Exception:  # the objects are tracked by now, whoever hears of it
-                self.get_logger().error(f'the seeds cannot be published: {traceback.format_exc()}')
-            return ids, labels
-
-        ids, labels = worker.submit(apply, frame).result()
-        response.ids, response.labels, response.stamp = ids, labels, header.stamp
+        ids, labels = worker.submit(lambda: self._apply_seeds(tracking, frame, request.seeds, seeds), frame).result()
+        response.ids, response.labels, response.stamp = ids, labels, frame.message.header.stamp
         response.message = f'{_objects(len(ids))} seeded'
         self.get_logger().info(f'seeded on the image of {_seconds(frame.stamp_ns)}: ids {", ".join(map(str, ids))}')
+
+    def _apply_seeds(
+        self, tracking: Tracking, frame: Frame, messages: Sequence[Any], seeds: Sequence[ObjectSeed]
+    ) -> tuple[list[int], list[int]]:
+        """By the worker's thread: seed, and tell. Returns ids and labels in the order of the seeds."""
+        publishers = self._outputs
+        ids, labels = tracking.seed(frame, seeds)
+        try:
+            if publishers is not None and ids:
+                publishers.publish_seeds(frame.message.header, messages, ids, labels)
+        except Exception:  # the objects are tracked by now, whoever hears of it
+            self.get_logger().error(f'the seeds cannot be published: {traceback.format_exc()}')
+        return ids, labels
 
     def _frame_of(self, stamp: int) -> Frame:
         if stamp < 0:
@@ -381,8 +370,8 @@ class XMemNode(ParameterNode):
         self._reported = counts
         values = diagnostics.count_values(counts, lost=self._images.lost)
         values |= self._figures.take()
-        if (depth := self._depth) is not None:
-            values |= depth.values()
+        if (vision := self._vision) is not None:
+            values |= vision.values()
         if self.fault:
             level, summary = diagnostics.WARN, f'{summary}: {self.fault}'
         if tracking is not None:

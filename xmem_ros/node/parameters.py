@@ -111,6 +111,35 @@ class DepthParameters:
 
 
 @dataclass(frozen=True)
+class SeedDetectionParameters:
+    """Which boxes of a detector become objects."""
+
+    enabled: bool = _is(
+        False, 'Take boxes of a detector on ~/seed_detections as seeds of what is not tracked yet. Needs vision_msgs.'
+    )
+    classes: str = _is('', 'Classes that are taken, with commas between them: cup, bottle. Empty: all.', change=LIVE)
+    min_score: float = _is(0.5, 'Detections of a lower score are not taken.', low=0.0, high=1.0, change=LIVE)
+    max_iou: float = _is(
+        0.3,
+        'A box is of something that is tracked already from this intersection over union with the box of it.',
+        low=0.01,
+        high=1.0,
+        change=LIVE,
+    )
+    max_per_message: int = _is(
+        4, 'Most boxes of a message that are tried, the likeliest first.', low=1, high=254, change=LIVE
+    )
+    period: float = _is(
+        1.0,
+        'Least time between messages whose boxes are tried; of those that come meanwhile, the newest is looked at.',
+        low=0.0,
+        high=3600.0,
+        unit='s',
+        change=LIVE,
+    )
+
+
+@dataclass(frozen=True)
 class Parameters:
     """Every parameter with its value."""
 
@@ -235,6 +264,7 @@ class Parameters:
     diagnostics_period: float = _is(1.0, 'Time between diagnostics.', low=0.1, high=3600.0, unit='s')
     memory: MemoryParameters = field(default_factory=MemoryParameters)
     depth: DepthParameters = field(default_factory=DepthParameters)
+    seed_detections: SeedDetectionParameters = field(default_factory=SeedDetectionParameters)
 
     def memory_config(self) -> MemoryConfig:
         """As the tracker takes it; raises `ParameterError` for values that do not go together."""

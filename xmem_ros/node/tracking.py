@@ -16,10 +16,11 @@ import torch
 from xmem_ros.errors import FrameError, OutOfMemoryError, SeedError, UnknownObjectError
 from xmem_ros.host_memory import give_back
 from xmem_ros.network.onnx_engine import OnnxNetwork
+from xmem_ros.frames import outline
 from xmem_ros.node.compressed import rgb_of
 from xmem_ros.node.history import History
 from xmem_ros.node.worker import Fate, Frame
-from xmem_ros.tracker import SeedMask, Tracker, TrackerConfig
+from xmem_ros.tracker import ObjectState, SeedMask, Tracker, TrackerConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from xmem_ros.engines import Engines
     from xmem_ros.node.parameters import Parameters
     from xmem_ros.node.seed_messages import ObjectSeed
+    from xmem_ros.node.seed_policy import Box
     from xmem_ros.snapshot import Snapshot
     from xmem_ros.tracker import StepResult, TrackedObject
 
@@ -112,6 +114,7 @@ class Tracking:
         self._stamp_ns = 0
         self._said = 0  # of what the tracker gave up
         self._offset_ns = 0  # from stamps to the tracker's time, which never runs backwards
+        self._seeded: dict[int, Box] = {}  # id → box of the last seed, until a frame shows the object
 
     def track(self, frame: Frame) -> bool:
         """Track a frame and publish what came of it; returns whether it could be read."""
@@ -144,7 +147,24 @@ class Tracking:
             ids = self._seed_behind(frame, masks)
         self._show(lambda: self._outputs.set_objects(self.tracker.objects))
         label_of = {item.id: item.label for item in self.tracker.objects}
+        seeded = {object_id: outline(seed.mask.astype(np.uint8))[0] for object_id, seed in zip(ids, seeds, strict=True)}
+        self._seeded = {i: box for i, box in {**self._seeded, **seeded}.items() if box is not None and i in label_of}
         return ids, [label_of[object_id] for object_id in ids]
+
+    def boxes_beside(self, frame: Frame) -> list[Box]:
+        """Boxes of what is tracked, in a frame as far as that is known, and in the newest one."""
+        objects = self.tracker.objects
+        unseen = [item.id for item in objects if item.box is None and item.state is ObjectState.NEW]
+        boxes = [item.box for item in objects if item.box is not None]
+        boxes += [self._seeded[object_id] for object_id in unseen if object_id in self._seeded]
+        if frame.labels is not None:
+            now = {item.label: item.id for item in objects}
+            share = self.tracker.config.min_part_share
+            for label, object_id in frame.label_ids.items():
+                if now.get(label) == object_id:
+                    box, _ = outline((frame.labels == label).astype(np.uint8), share)
+                    boxes += [box] if box is not None else []
+        return boxes
 
     def remove(self, ids: Sequence[int] | None) -> list[int]:
         """Forget objects, all with None; returns their ids. Raises `UnknownObjectError`, and none is removed then."""
@@ -156,6 +176,7 @@ class Tracking:
         """Forget everything; returns how many objects there were."""
         count = len(self.tracker.objects)
         self.tracker.reset()
+        self._seeded = {}
         self._history.forget_labels()
         self._show(lambda: self._outputs.set_objects([]))
         self._offset_ns = 0
@@ -164,6 +185,7 @@ class Tracking:
     def restore(self, saved: Snapshot) -> list[int]:
         """Forget everything and go on from a snapshot; returns the ids. Raises `MemoryFileError`, changing nothing."""
         ids = self.tracker.restore(saved)
+        self._seeded = {}
         self._history.forget_labels()
         self._show(lambda: self._outputs.set_objects(self.tracker.objects))
         return ids

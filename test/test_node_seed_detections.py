@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: MIT
+"""A detector that seeds the real node, over real DDS."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or source ROS 2')
+pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
+pytest.importorskip('vision_msgs.msg', reason='vision_msgs is not installed')
+
+import node_harness as robots
+from node_harness import bounding_box, iou, mask_seed, pixels_of, wait_until
+from sensor_msgs.msg import Image
+from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
+
+from xmem_ros.demo.scene import RenderedScene
+from xmem_ros.msg import AcceptedSeeds, Seed, TrackedObjectArray
+
+SCENE = RenderedScene(objects=3)
+FRAME, TRUTH = SCENE[0]
+POLICY = {'seed_detections.enabled': True, 'seed_detections.period': 0.1, 'max_objects': 4, 'diagnostics_period': 0.3}
+FOUND = 0.6  # IoU of what GrabCut makes of a box around a textured thing
+
+
+@pytest.fixture(scope='module')
+def running():
+    with robots.running(POLICY) as robot:
+        robot.labels = robot.listen(Image, '~/labels')
+        robot.objects = robot.listen(TrackedObjectArray, '~/objects')
+        robot.seeds = robot.listen(AcceptedSeeds, '~/seeds', robots.LATCHED)
+        robot.wait_matched('~/seeds')
+        robot.detector = robot.node.create_publisher(
+            Detection2DArray, f'{robot.prefix}/seed_detections', robots.RELIABLE
+        )
+        wait_until(robot.detector.get_subscription_count, 'a subscriber of the detections')
+        yield robot
+
+
+@pytest.fixture
+def robot(running):
+    """The node without objects, and one frame shown."""
+    assert running.reset().success
+    running.show_and_wait(FRAME, running.labels)
+    running.seeds.clear()
+    return running
+
+
+def detect(robot, header, *boxes):
+    """Publish boxes (x, y, width, height, class, score) of the image of a header."""
+    message = Detection2DArray(header=header)
+    for x, y, width, height, name, score in boxes:
+        item = Detection2D(header=header, results=[ObjectHypothesisWithPose()])
+        item.results[0].hypothesis.class_id, item.results[0].hypothesis.score = name, score
+        item.bbox.center.position.x, item.bbox.center.position.y = x + width / 2, y + height / 2
+        item.bbox.size_x, item.bbox.size_y = float(width), float(height)
+        message.detections.append(item)
+    robot.detector.publish(message)
+
+
+def box_of(value, name, score=0.9, index=0):
+    return (*bounding_box(SCENE[index][1] == value, 4), name, score)
+
+
+def figures(robot):
+    """Of the detections, in the diagnostics."""
+    values = robot.diagnostics(lambda values: 'detection messages' in values, 'detections')
+    return {name: int(values[name]) for name in values if 'detection' in name}
+
+
+def test_boxes_of_an_earlier_image_become_objects_of_their_class(robot):
+    earlier = robot.labels[-1].header
+    robot.show_and_wait(SCENE[1][0], robot.labels)
+    detect(robot, earlier, box_of(1, 'cup'), box_of(2, 'bowl', 0.8))
+    (seeds,) = wait_until(lambda: robot.seeds, 'accepted seeds')
+    assert seeds.header == earlier
+    assert [(seed.name, seed.kind) for seed in seeds.seeds] == [('cup', Seed.BOX), ('bowl', Seed.BOX)]
+    assert list(seeds.ids) == [1, 2]
+    labels = robot.show_and_wait(SCENE[2][0], robot.labels)
+    wait_until(lambda: robot.objects[-1].header == labels.header, 'objects')
+    assert [item.name for item in robot.objects[-1].objects] == ['cup', 'bowl']
+    for value in (1, 2):
+        assert iou(pixels_of(labels) == value, SCENE[2][1] == value) > FOUND
+
+
+def test_what_is_tracked_is_not_seeded_again_also_where_its_image_was_tracked_before(robot):
+    first = robot.labels[-1].header
+    later = robot.show_and_wait(SCENE[1][0], robot.labels).header
+    detect(robot, first, box_of(1, 'cup'))
+    wait_until(lambda: len(robot.seeds) == 1, 'the first seed')
+    # no image has shown the cup yet, and this one was tracked without it
+    detect(robot, later, box_of(1, 'cup', index=1), box_of(2, 'bowl', index=1))
+    wait_until(lambda: len(robot.seeds) == 2, 'the second seed')
+    newest = robot.show_and_wait(SCENE[2][0], robot.labels).header
+    detect(robot, newest, box_of(1, 'cup', index=2), box_of(2, 'bowl', index=2), box_of(3, 'plate', 0.6, index=2))
+    wait_until(lambda: len(robot.seeds) == 3, 'the third seed')
+    assert [seed.name for message in robot.seeds for seed in message.seeds] == ['cup', 'bowl', 'plate']
+
+
+def test_classes_scores_and_their_number_are_limited(robot):
+    for name, value in (('classes', 'cup, plate'), ('max_per_message', 1)):
+        assert robot.set_parameter(f'seed_detections.{name}', value).successful
+    try:
+        boxes = (box_of(1, 'person', 0.99), box_of(2, 'cup', 0.3), box_of(2, 'plate', 0.7), box_of(3, 'cup', 0.8))
+        detect(robot, robot.labels[-1].header, *boxes)
+        wait_until(lambda: robot.seeds, 'a seed')
+        assert [seed.name for seed in robot.seeds[0].seeds] == ['cup']
+        detect(robot, robot.labels[-1].header, *boxes)
+        wait_until(lambda: len(robot.seeds) == 2, 'the next seed')
+        assert [seed.name for seed in robot.seeds[1].seeds] == ['plate']
+    finally:
+        for name, value in (('classes', ''), ('max_per_message', 4)):
+            assert robot.set_parameter(f'seed_detections.{name}', value).successful
+
+
+def test_detections_of_an_unknown_image_are_dropped_with_the_span_that_is_held(robot):
+    header = type(robot.labels[-1].header)()
+    header.stamp.sec = 99_999
+    detect(robot, header, box_of(1, 'cup'))
+    robot.process.says('seed_detections: dropped: no image of stamp 99999.000000000 is held, only some from')
+    detect(robot, robot.labels[-1].header, box_of(2, 'bowl'))
+    wait_until(lambda: robot.seeds, 'a seed')
+    assert [seed.name for message in robot.seeds for seed in message.seeds] == ['bowl']
+
+
+def test_what_cannot_be_seeded_does_not_keep_the_rest_from_it(robot):
+    width = TRUTH.shape[1]
+    flat = np.full_like(FRAME, 127)
+    flat[TRUTH == 2] = FRAME[TRUTH == 2]
+    header = robot.show_and_wait(flat, robot.labels).header
+    nan = float('nan')
+    boxes = [(2, 2, 1, 1, 'tiny', 0.99), (nan, 0, 5, 5, 'nan', 0.98), (width + 5, 0, 9, 9, 'outside', 0.97)]
+    x, y, across, down = bounding_box(TRUTH == 3, 4)
+    detect(robot, header, *boxes, (x, y, across, down, 'nothing', 0.95), box_of(2, 'bowl', 0.6))
+    wait_until(lambda: robot.seeds, 'a seed')
+    assert [seed.name for seed in robot.seeds[0].seeds] == ['bowl']
+    robot.process.says('cannot be seeded: ')
+
+
+def test_a_flood_of_detections_leaves_room_for_tracking_and_is_counted(robot):
+    """Twenty boxes in each message, three hundred messages: the newest win, and no more objects come than fit."""
+    height, width = TRUTH.shape
+    rng = np.random.default_rng(0)
+    before = figures(robot)
+    tracked = int(robot.diagnostics(lambda values: True, 'anything')['tracked'])
+    for index in range(1, 61):
+        header = robot.show_and_wait(SCENE[index % 30][0], robot.labels).header
+        for _ in range(5):
+            boxes = [
+                (*rng.integers(0, (width - 60, height - 60)), 50, 50, f'thing {number}', 0.9) for number in range(20)
+            ]
+            detect(robot, header, *boxes)
+    wait_until(lambda: figures(robot)['detection messages'] == before['detection messages'] + 300, 'all messages')
+    after = figures(robot)
+    grown = {name: after[name] - before[name] for name in after}
+    assert grown['detection messages dropped'] > 150
+    assert robot.diagnostics(lambda values: int(values['tracked']) >= tracked + 60, 'all images tracked')
+    assert len(robot.objects[-1].objects) <= 4
+
+
+def test_a_node_that_stops_and_starts_again_goes_on_taking_them(robot):
+    detect(robot, robot.labels[-1].header, box_of(1, 'cup'))
+    assert robot.change_state('deactivate')
+    assert robot.change_state('cleanup')
+    assert robot.change_state('configure')
+    assert robot.change_state('activate')
+    robot.wait_camera()
+    wait_until(robot.detector.get_subscription_count, 'a subscriber of the detections')
+    header = robot.show_and_wait(SCENE[3][0], robot.labels).header
+    robot.seeds.clear()
+    detect(robot, header, box_of(3, 'plate', index=3))
+    wait_until(lambda: robot.seeds, 'a seed')
+    assert [seed.name for seed in robot.seeds[-1].seeds] == ['plate']
+
+
+def test_seeds_of_a_person_are_known_to_the_detector_at_once(robot):
+    assert robot.seed(mask_seed(TRUTH == 1, 'mine')).success
+    detect(robot, robot.labels[-1].header, box_of(1, 'cup'), box_of(2, 'bowl'))
+    wait_until(lambda: len(robot.seeds) == 2, 'the seeds')
+    assert [seed.name for message in robot.seeds for seed in message.seeds] == ['mine', 'bowl']
+
+
+def test_detections_are_not_heard_unless_asked_for():
+    with robots.running({'autostart': True}) as robot:
+        robot.wait_matched('~/objects')
+        assert robot.node.count_subscribers(f'{robot.prefix}/seed_detections') == 0

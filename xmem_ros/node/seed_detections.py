@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: MIT
+"""`~/seed_detections`: boxes of a detector become seeds of what is not tracked yet. Needs vision_msgs.
+
+GrabCut of a box takes longer than a frame. So one thread looks at one message at a time, the newest, and rests after
+each whose boxes it tried; what comes meanwhile is replaced by what comes after it, and counted.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from sensor_msgs.msg import RegionOfInterest
+from vision_msgs.msg import Detection2DArray
+
+from xmem_ros import seeding
+from xmem_ros.errors import SeedError, XMemError
+from xmem_ros.msg import Seed
+from xmem_ros.node.compressed import rgb_of
+from xmem_ros.node.conversions import stamp_ns
+from xmem_ros.node.inputs import subscribe
+from xmem_ros.node.seed_messages import ObjectSeed
+from xmem_ros.node.seed_policy import Box, Candidate, candidates_of, choose
+from xmem_ros.node.worker import Fate, StoppedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rclpy.node import Node
+
+    from xmem_ros.node.parameters import Parameters, SeedDetectionParameters
+    from xmem_ros.node.tracking import Tracking
+    from xmem_ros.node.worker import Frame, Worker
+
+    Apply = Callable[[Tracking, Frame, Sequence[Any], Sequence[ObjectSeed]], tuple[list[int], list[int]]]
+
+_SELDOM: dict[str, Any] = {'throttle_duration_sec': 5.0}
+_WAITING = 10  # messages that the middleware keeps
+_BREATH_S = 0.05  # between messages in which everything is known already
+
+
+class SeedDetections:
+    """Subscribes to `~/seed_detections`.
+
+    Arguments:
+        node: that subscribes.
+        parameters: gives the parameters as they are now.
+        frame_of: gives the frame of a stamp [ns]; raises `SeedError` where it is not held.
+        apply: seeds a frame with xmem_ros/Seed messages and their masks; called by the worker's thread.
+    """
+
+    def __init__(
+        self, node: Node, parameters: Callable[[], Parameters], frame_of: Callable[[int], Frame], apply: Apply
+    ) -> None:
+        self._node, self._parameters, self._frame_of, self._apply = node, parameters, frame_of, apply
+        self._topic = node.resolve_topic_name('~/seed_detections')
+        self._subscription: Any = None
+        self._thread: threading.Thread | None = None
+        self._changed = threading.Condition()
+        self._message: Any = None  # the newest that was not looked at yet
+        self._stopping = False
+        self._received = self._dropped = self._seeded = 0
+
+    def open(self, tracking: Tracking, worker: Worker) -> None:
+        """Subscribe; seeds are for this tracking, in the thread of this worker."""
+        self._stopping, self._message = False, None
+        self._thread = threading.Thread(target=self._run, args=(tracking, worker), name='xmem-detections', daemon=True)
+        self._thread.start()
+        self._subscription = subscribe(self._node, Detection2DArray, self._topic, self._take, _WAITING)
+
+    def stop(self) -> None:
+        """Unsubscribe, and finish the message in hand. To be called when the worker has been stopped."""
+        if self._subscription is not None:
+            self._node.destroy_subscription(self._subscription)
+            self._subscription = None
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def values(self) -> dict[str, str]:
+        """For diagnostics."""
+        return {
+            'detection messages': str(self._received),
+            'detection messages dropped': str(self._dropped),
+            'objects from detections': str(self._seeded),
+        }
+
+    @property
+    def _policy(self) -> SeedDetectionParameters:
+        return self._parameters().seed_detections
+
+    def _take(self, message: Any) -> None:
+        with self._changed:
+            self._received += 1
+            self._dropped += self._message is not None
+            self._message = message
+            self._changed.notify_all()
+
+    def _run(self, tracking: Tracking, worker: Worker) -> None:
+        log, rest_until = self._node.get_logger(), 0.0
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopping, timeout=max(rest_until - time.monotonic(), 0))
+                self._changed.wait_for(lambda: self._stopping or self._message is not None)
+                if self._stopping:
+                    return
+                message, self._message = self._message, None
+            begun = time.monotonic()
+            try:
+                tried = self._look_at(message, tracking, worker)
+                rest_until = begun + max(self._policy.period if tried else 0.0, _BREATH_S)
+            except StoppedError:
+                return
+            except XMemError as error:
+                log.warning(f'{self._topic}: dropped: {error}', **_SELDOM)
+            except Exception:  # the next message is to be looked at all the same
+                log.error(f'{self._topic}: dropped: {traceback.format_exc()}', **_SELDOM)
+
+    def _look_at(self, message: Any, tracking: Tracking, worker: Worker) -> bool:
+        """Returns whether boxes of it were tried."""
+        policy = self._policy
+        candidates = candidates_of(message, policy)
+        if not candidates:
+            return False
+        frame = self._frame_of(stamp_ns(message.header.stamp))
+        image = rgb_of(frame.message)
+        size = image.shape[:2]
+
+        def still_new(found: Sequence[Candidate]) -> list[tuple[Candidate, Box]]:
+            room = tracking.tracker.config.max_objects - len(tracking.tracker.objects)
+            return choose(found, tracking.boxes_beside(frame), size, policy.max_iou, min(room, policy.max_per_message))
+
+        chosen = worker.submit(lambda: still_new(candidates)).result()
+        if not chosen:
+            return False
+        masks = {}
+        for candidate, box in chosen:
+            try:
+                masks[candidate] = seeding.mask_from_box(image, box)
+            except SeedError as error:
+                what = candidate.name or 'a detection'
+                self._node.get_logger().warning(f'{self._topic}: {what} cannot be seeded: {error}', **_SELDOM)
+        if not masks:
+            return True
+
+        def seed() -> tuple[list[int], list[int]]:
+            # what other seeds began meanwhile is known by now
+            fresh = still_new(list(masks))
+            if not fresh and frame.fate is not Fate.WAITING:
+                return [], []
+            messages = [_seed_message(candidate, box) for candidate, box in fresh]
+            seeds = [ObjectSeed(masks[candidate], candidate.name, 0) for candidate, _ in fresh]
+            return self._apply(tracking, frame, messages, seeds)
+
+        ids, _ = worker.submit(seed, frame).result()
+        self._seeded += len(ids)
+        if ids:
+            self._node.get_logger().info(f'seeded from detections: ids {", ".join(map(str, ids))}')
+        return True
+
+
+def _seed_message(candidate: Candidate, box: Box) -> Any:
+    x, y, width, height = box
+    region = RegionOfInterest(x_offset=x, y_offset=y, width=width, height=height)
+    return Seed(kind=Seed.BOX, name=candidate.name, box=region)

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: MIT
+"""Which boxes of a detector become objects. No ROS, no torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from xmem_ros.node.parameters import SeedDetectionParameters
+
+Box = tuple[int, int, int, int]  # x, y, width, height [px]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What a detector saw."""
+
+    name: str  # its class; empty: not said
+    score: float
+    box: tuple[float, float, float, float]  # left, top, right, bottom [px]
+
+
+def candidates_of(message: Any, policy: SeedDetectionParameters) -> list[Candidate]:
+    """Of a vision_msgs/Detection2DArray, what is of an allowed class and likely enough; the likeliest first.
+
+    The likeliest hypothesis counts; a detection without any has no class and a score of 0. A box that is no box, with
+    NaN or without a size, is left out; one that is turned becomes the upright box around it.
+    """
+    allowed = allowed_classes(policy.classes)
+    found = []
+    for detection in message.detections:
+        best = max((item.hypothesis for item in detection.results), key=lambda item: item.score, default=None)
+        name, score = (best.class_id, best.score) if best is not None else ('', 0.0)
+        box = _corners(detection.bbox)
+        if box is not None and score >= policy.min_score and (not allowed or name in allowed):
+            found.append(Candidate(name, score, box))
+    return sorted(found, key=lambda item: -item.score)
+
+
+def allowed_classes(classes: str) -> set[str]:
+    """The names in a list with commas."""
+    return {name.strip() for name in classes.split(',')} - {''}
+
+
+def choose(
+    candidates: Iterable[Candidate], known: Iterable[Box], size: tuple[int, int], max_iou: float, most: int
+) -> list[tuple[Candidate, Box]]:
+    """Those that are nowhere near anything known, at most `most`, with their boxes in the image.
+
+    Args:
+        candidates: in the order in which they are taken.
+        known: boxes of what is tracked.
+        size: H, W of the image [px].
+        max_iou: with a known box, or one that was chosen before, from which on it is the same thing.
+        most: that are chosen.
+    """
+    taken = list(known)
+    chosen: list[tuple[Candidate, Box]] = []
+    for candidate in candidates:
+        if len(chosen) >= most:
+            break
+        box = _within(candidate.box, size)
+        if box is not None and all(iou(box, other) < max_iou for other in taken):
+            taken.append(box)
+            chosen.append((candidate, box))
+    return chosen
+
+
+def iou(first: Sequence[int], second: Sequence[int]) -> float:
+    """Intersection over union of two boxes x, y, width, height."""
+    across = min(first[0] + first[2], second[0] + second[2]) - max(first[0], second[0])
+    down = min(first[1] + first[3], second[1] + second[3]) - max(first[1], second[1])
+    common = max(across, 0) * max(down, 0)
+    return common / max(first[2] * first[3] + second[2] * second[3] - common, 1)
+
+
+def _corners(bbox: Any) -> tuple[float, float, float, float] | None:
+    x, y, theta = bbox.center.position.x, bbox.center.position.y, bbox.center.theta
+    width, height = bbox.size_x, bbox.size_y
+    if not all(map(math.isfinite, (x, y, theta, width, height))) or min(width, height) <= 0:
+        return None
+    cosine, sine = abs(math.cos(theta)), abs(math.sin(theta))
+    across, down = (cosine * width + sine * height) / 2, (sine * width + cosine * height) / 2
+    return x - across, y - down, x + across, y + down
+
+
+def _within(corners: tuple[float, float, float, float], size: tuple[int, int]) -> Box | None:
+    """The whole pixels of an image that a box covers mostly; None where there is none."""
+    height, width = size
+    left, right = (round(min(max(value, 0), width)) for value in corners[::2])
+    top, bottom = (round(min(max(value, 0), height)) for value in corners[1::2])
+    return (left, top, right - left, bottom - top) if right > left and bottom > top else None
