@@ -90,9 +90,10 @@ class DepthDetections:
             self._publish(what, depth.message)
         if given_up:
             self._given_up += given_up
+            topic, slop = self._topics['image'], self._parameters().depth.slop
             self._node.get_logger().warning(
-                f'no 3D detections: no depth image on {self._topics["image"]} within '
-                f'{self._parameters().depth.slop:g} s of images of ten frames ago: see that it is published with the stamps of the images, or raise depth.slop',
+                f'no 3D detections: no depth image on {topic} within {slop:g} s of images of ten frames ago: see that '
+                'it is published with the stamps of the images, or raise depth.slop',
                 **_SELDOM,
             )
 

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from rclpy.subscription import Subscription
 
 
-def subscribe(node: Node, kind: type, topic: str, take: Callable[[Any], None], depth: int) -> Subscription:
+def subscribe(
+    node: Node, kind: type, topic: str, take: Callable[[Any], None], depth: int, *, raw: bool = False
+) -> Subscription:
     """Subscribe, however it is offered, with the user's `qos_overrides`; raises `ParameterError` for bad ones.
 
     Arguments:
@@ -30,6 +32,7 @@ def subscribe(node: Node, kind: type, topic: str, take: Callable[[Any], None], d
         topic: fully resolved.
         take: gets each message, one at a time.
         depth: messages that may wait.
+        raw: `take` gets bytes, as they came.
     """
     profile = qos.beside_images(depth)
     qos.override(profile, {name: item.value for name, item in node._parameter_overrides.items()}, topic)
@@ -39,6 +42,7 @@ def subscribe(node: Node, kind: type, topic: str, take: Callable[[Any], None], d
         topic,
         take,
         profile,
+        raw=raw,
         callback_group=MutuallyExclusiveCallbackGroup(),
         event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
     )

@@ -12,6 +12,7 @@ import time
 import traceback
 from typing import TYPE_CHECKING, Any
 
+from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import RegionOfInterest
 from vision_msgs.msg import Detection2DArray
 
@@ -59,7 +60,8 @@ class SeedDetections:
         self._subscription: Any = None
         self._thread: threading.Thread | None = None
         self._changed = threading.Condition()
-        self._message: Any = None  # the newest that was not looked at yet
+        # The newest that was not looked at yet, as it came: to turn every message of a flood into objects takes long.
+        self._message: bytes | None = None
         self._stopping = False
         self._received = self._dropped = self._seeded = 0
 
@@ -68,7 +70,7 @@ class SeedDetections:
         self._stopping, self._message = False, None
         self._thread = threading.Thread(target=self._run, args=(tracking, worker), name='xmem-detections', daemon=True)
         self._thread.start()
-        self._subscription = subscribe(self._node, Detection2DArray, self._topic, self._take, _WAITING)
+        self._subscription = subscribe(self._node, Detection2DArray, self._topic, self._take, _WAITING, raw=True)
 
     def stop(self) -> None:
         """Unsubscribe, and finish the message in hand. To be called when the worker has been stopped."""
@@ -94,7 +96,7 @@ class SeedDetections:
     def _policy(self) -> SeedDetectionParameters:
         return self._parameters().seed_detections
 
-    def _take(self, message: Any) -> None:
+    def _take(self, message: bytes) -> None:
         with self._changed:
             self._received += 1
             self._dropped += self._message is not None
@@ -110,9 +112,11 @@ class SeedDetections:
                 if self._stopping:
                     return
                 message, self._message = self._message, None
+            if message is None:
+                continue
             begun = time.monotonic()
             try:
-                tried = self._look_at(message, tracking, worker)
+                tried = self._look_at(deserialize_message(message, Detection2DArray), tracking, worker)
                 rest_until = begun + max(self._policy.period if tried else 0.0, _BREATH_S)
             except StoppedError:
                 return
