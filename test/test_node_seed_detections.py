@@ -97,7 +97,7 @@ def test_what_is_tracked_is_not_seeded_again_also_where_its_image_was_tracked_be
 
 
 def test_classes_scores_and_their_number_are_limited(robot):
-    for name, value in (('classes', 'cup, plate'), ('max_per_message', 1)):
+    for name, value in (('classes', ['cup', 'plate']), ('max_per_message', 1)):
         assert robot.set_parameter(f'seed_detections.{name}', value).successful
     try:
         boxes = (box_of(1, 'person', 0.99), box_of(2, 'cup', 0.3), box_of(2, 'plate', 0.7), box_of(3, 'cup', 0.8))
@@ -108,7 +108,7 @@ def test_classes_scores_and_their_number_are_limited(robot):
         wait_until(lambda: len(robot.seeds) == 2, 'the next seed')
         assert [seed.name for seed in robot.seeds[1].seeds] == ['plate']
     finally:
-        for name, value in (('classes', ''), ('max_per_message', 4)):
+        for name, value in (('classes', []), ('max_per_message', 4)):
             assert robot.set_parameter(f'seed_detections.{name}', value).successful
 
 

@@ -40,9 +40,9 @@ def test_the_likeliest_come_first_and_unlikely_ones_not_at_all():
 
 def test_only_allowed_classes_are_taken():
     boxes = [detection(20 * i, 0, 10, 10, (name, 0.9)) for i, name in enumerate(['cup', 'person', 'traffic light'])]
-    assert [item.name for item in found(*boxes, classes='traffic light ,cup')] == ['cup', 'traffic light']
-    assert len(found(*boxes, classes=' , ')) == 3
-    assert found(*boxes, classes='Cup') == []
+    assert [item.name for item in found(*boxes, classes=('traffic light', 'cup'))] == ['cup', 'traffic light']
+    assert len(found(*boxes, classes=())) == 3
+    assert found(*boxes, classes=('Cup',)) == []
 
 
 def test_without_a_hypothesis_a_box_counts_only_where_everything_does():

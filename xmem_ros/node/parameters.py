@@ -117,7 +117,7 @@ class SeedDetectionParameters:
     enabled: bool = _is(
         False, 'Take boxes of a detector on ~/seed_detections as seeds of what is not tracked yet. Needs vision_msgs.'
     )
-    classes: str = _is('', 'Classes that are taken, with commas between them: cup, bottle. Empty: all.', change=LIVE)
+    classes: tuple[str, ...] = _is((), 'Classes that are taken, as in [cup, bottle]. Empty: all.', change=LIVE)
     min_score: float = _is(0.5, 'Detections of a lower score are not taken.', low=0.0, high=1.0, change=LIVE)
     max_iou: float = _is(
         0.3,

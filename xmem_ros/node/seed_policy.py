@@ -30,20 +30,14 @@ def candidates_of(message: Any, policy: SeedDetectionParameters) -> list[Candida
     The likeliest hypothesis counts; a detection without any has no class and a score of 0. A box that is no box, with
     NaN or without a size, is left out; one that is turned becomes the upright box around it.
     """
-    allowed = allowed_classes(policy.classes)
     found = []
     for detection in message.detections:
         best = max((item.hypothesis for item in detection.results), key=lambda item: item.score, default=None)
         name, score = (best.class_id, best.score) if best is not None else ('', 0.0)
         box = _corners(detection.bbox)
-        if box is not None and score >= policy.min_score and (not allowed or name in allowed):
+        if box is not None and score >= policy.min_score and (not policy.classes or name in policy.classes):
             found.append(Candidate(name, score, box))
     return sorted(found, key=lambda item: -item.score)
-
-
-def allowed_classes(classes: str) -> set[str]:
-    """The names in a list with commas."""
-    return {name.strip() for name in classes.split(',')} - {''}
 
 
 def choose(

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from xmem_ros.errors import FrameError, OutOfMemoryError, SeedError, UnknownObjectError
+from xmem_ros.frames import outline
 from xmem_ros.host_memory import give_back
 from xmem_ros.network.onnx_engine import OnnxNetwork
-from xmem_ros.frames import outline
 from xmem_ros.node.compressed import rgb_of
 from xmem_ros.node.history import History
 from xmem_ros.node.worker import Fate, Frame
