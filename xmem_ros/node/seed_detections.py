@@ -132,8 +132,8 @@ class SeedDetections:
         if not candidates:
             return False
         frame = self._frame_of(stamp_ns(message.header.stamp))
-        image = rgb_of(frame.message)
-        size = image.shape[:2]
+        labels = frame.labels  # as large as the image, which may have to be decoded
+        size = labels.shape if labels is not None else rgb_of(frame.message).shape[:2]
 
         def still_new(found: Sequence[Candidate]) -> list[tuple[Candidate, Box]]:
             room = tracking.tracker.config.max_objects - len(tracking.tracker.objects)
@@ -142,7 +142,7 @@ class SeedDetections:
         chosen = worker.submit(lambda: still_new(candidates)).result()
         if not chosen:
             return False
-        masks = {}
+        image, masks = rgb_of(frame.message), {}
         for candidate, box in chosen:
             try:
                 masks[candidate] = seeding.mask_from_box(image, box)
