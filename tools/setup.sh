@@ -202,7 +202,7 @@ fi
 build_key=$({
     printf '%s\n' "$environment_key"
     cat package.xml CMakeLists.txt tools/executable.in msg/* srv/*
-    find xmem_ros launch config -name __pycache__ -prune -o -type f -print | LC_ALL=C sort
+    find xmem_ros launch config examples -name __pycache__ -prune -o -type f -print | LC_ALL=C sort
 } | sha256sum)
 if [[ $(cat build/xmem_ros/stamp 2>/dev/null) != "$build_key" ]]; then
     build_package
