@@ -122,6 +122,25 @@ def test_a_correction_by_id_keeps_the_object_and_may_rename_it(robot, client):
     assert show(robot, 3)[first].name == 'mug'
 
 
+def test_an_image_that_is_held_can_be_seeded_later_than_the_history_reaches():
+    with robots.running({'history': 8, 'held': 1}) as robot:
+        robot.labels = robot.listen(Image, '~/labels')
+        robot.wait_matched('~/labels')
+        with XMemClient(robot.prefix, timeout=ANSWER_S) as robot.client:
+            wait_until(lambda: robot.node.count_subscribers(f'{robot.prefix}/labels') == 2, 'the client to subscribe')
+            hold = f'{robot.prefix}/hold'
+            wait_until(lambda: robot.node.count_publishers(hold) and robot.node.count_subscribers(hold), 'both ends')
+            first = show(robot, 0)
+            robot.client.hold(first)
+            second = show(robot, 1)
+            for index in range(2, 12):
+                show(robot, index)
+            with pytest.raises(SeedError, match='no image of stamp'):
+                robot.client.seed({'it': truth(1, 1)}, stamp=second)
+            robot.client.seed({'it': truth(1)}, stamp=first)
+            assert iou(show(robot, 12)['it'].mask, truth(1, 12)) > FOLLOWED
+
+
 def test_wait_tracked_returns_the_image_in_which_all_are_seen(robot, client):
     ids = client.seed({'one': truth(1), 'two': truth(2)})
     threading.Timer(0.2, lambda: robot.show(SCENE[1][0])).start()

@@ -5,27 +5,23 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from sensor_msgs.msg import Image
-from std_srvs.srv import Trigger
 
+from xmem_ros.client.calls import STATE_S, Calls, id_list
 from xmem_ros.client.link import NodeLink
-from xmem_ros.client.seeds import seed_messages, time_message
 from xmem_ros.client.seen import Frame, FramePairs
-from xmem_ros.errors import FrameError, NodeError, NodeInactiveError, NodeTimeoutError, SeedError, UnknownObjectError
+from xmem_ros.errors import FrameError, NodeError, NodeInactiveError, NodeTimeoutError
 from xmem_ros.msg import TrackedObjectArray
 from xmem_ros.node import qos
-from xmem_ros.srv import RemoveObjects, SeedObjects
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-_STATE_S = 2.0  # for the node's state, where something went wrong and the message is to say why
 
-
-class XMemClient:
+class XMemClient(Calls):
     """The tracker's node, called like a library.
 
     It hears the node's topics in a thread of its own and works in a script, in a notebook, and beside nodes and
@@ -45,7 +41,7 @@ class XMemClient:
     """
 
     def __init__(self, name: str = '/xmem', *, timeout: float = 10.0) -> None:
-        self.link = NodeLink(name, timeout=timeout)
+        super().__init__(NodeLink(name, timeout=timeout))
         self._pairs = FramePairs()
         self._changed = threading.Condition()
         self._latest: Frame | None = None
@@ -67,63 +63,11 @@ class XMemClient:
         with self._changed:
             self._changed.notify_all()
 
-    # --- what the node is told
-
-    def seed(
-        self,
-        shapes: Mapping[Any, Any] | Iterable[tuple[Any, Any]],
-        stamp: Any = None,
-        *,
-        timeout: float | None = None,
-    ) -> list[int]:
-        """Show the node objects, or correct some that it tracks; all of them are accepted, or none.
-
-        Args:
-            shapes: what each object is → where it is, or pairs of the two. What: a name for a new object, the id of one
-                to correct, or (id, new name). Where: a mask (H×W bool or number, of the image's size), a `Box` or four
-                numbers x, y, width, height [px], or `Points`.
-            stamp: of the image that they were found in: the image's message, its header or stamp, a `Frame`, or whole
-                nanoseconds; None: the newest image.
-            timeout: see `XMemClient`.
-
-        Returns:
-            Ids, in the order of `shapes`.
-
-        Raises:
-            SeedError: what was given cannot be used, or the node refuses it; the text says which seed, and why.
-            NodeMissingError, NodeInactiveError, NodeTimeoutError.
-        """
-        request = SeedObjects.Request(seeds=seed_messages(shapes))
-        request.header.stamp = time_message(stamp)
-        answer = self.link.call(SeedObjects, 'seed', request, timeout)
-        self._check(answer, SeedError)
-        return list(answer.ids)
-
-    def remove(self, ids: int | Iterable[int], *, timeout: float | None = None) -> list[int]:
-        """Stop tracking some objects, all of them or none; returns their ids.
-
-        Raises:
-            UnknownObjectError: an id that is not tracked, or no id.
-            NodeMissingError, NodeInactiveError, NodeTimeoutError.
-        """
-        return self._remove(RemoveObjects.Request(ids=_ids(ids)), timeout)
-
-    def remove_all(self, *, timeout: float | None = None) -> list[int]:
-        """Stop tracking every object; returns their ids, which are not used again. Raises as `remove`."""
-        return self._remove(RemoveObjects.Request(all=True), timeout)
-
     def reset(self, *, timeout: float | None = None) -> None:
-        """Forget everything; ids start again at 1.
-
-        Raises:
-            NodeMissingError, NodeInactiveError, NodeTimeoutError; NodeError: refused for another reason.
-        """
-        answer = self.link.call(Trigger, 'reset', Trigger.Request(), timeout)
-        self._check(answer, NodeError)
+        """Forget everything; ids start again at 1. Raises as `Calls.reset`."""
+        super().reset(timeout=timeout)
         with self._changed:  # its ids mean nothing now
             self._latest, self._fresh = None, False
-
-    # --- what the node says
 
     def latest(self) -> Frame | None:
         """What the node said last; None where nothing has come yet."""
@@ -152,7 +96,7 @@ class XMemClient:
             NodeTimeoutError: the text says what became of each; or nothing came at all.
             NodeMissingError, NodeInactiveError; NodeError: the client is closed.
         """
-        wanted = _ids(ids)
+        wanted = id_list(ids)
         limit = self.link.timeout if timeout is None else timeout
         end = time.monotonic() + limit
         with self._changed:
@@ -189,25 +133,10 @@ class XMemClient:
 
         return hear
 
-    def _remove(self, request: Any, timeout: float | None) -> list[int]:
-        answer = self.link.call(RemoveObjects, 'remove', request, timeout)
-        self._check(answer, UnknownObjectError)
-        return list(answer.removed)
-
-    def _check(self, answer: Any, kind: type[Exception]) -> None:
-        """Raise what a response without success means."""
-        if answer.success:
-            return
-        try:
-            active = self.link.state(_STATE_S) == 'active'
-        except NodeError:
-            active = True
-        raise (kind if active else NodeInactiveError)(answer.message)
-
     def _silence(self, waited: float) -> NodeError:
         """Why nothing came."""
         try:
-            state = self.link.state(_STATE_S)
+            state = self.link.state(STATE_S)
         except NodeError as error:
             return error
         if state != 'active':
@@ -219,17 +148,6 @@ class XMemClient:
             f'{self.link.name} is active, but said nothing of any new image for {waited:g} s: does its camera publish? '
             '/diagnostics says what it hears'
         )
-
-
-def _ids(ids: int | Iterable[int]) -> list[int]:
-    given: Any = ids
-    try:
-        found = [int(item) for item in (given if isinstance(given, Iterable) else [given])]
-    except (TypeError, ValueError):
-        raise UnknownObjectError(f'ids are {ids!r:.80}: give one id or several') from None
-    if not found or not all(1 <= item < 2**32 for item in found):
-        raise UnknownObjectError(f'ids are {found}: give at least one; an id is a whole number from 1')
-    return found
 
 
 def _all_visible(frame: Frame, ids: list[int]) -> bool:

@@ -43,6 +43,7 @@ class NodeLink:
         self.name = _full_name(name)
         self.timeout = timeout
         self._clients: dict[str, Any] = {}
+        self._publishers: dict[str, Any] = {}
         self._lock = threading.Lock()
         self._context = rclpy.Context()
         rclpy.init(args=[], context=self._context)
@@ -77,6 +78,16 @@ class NodeLink:
         self._check_open()
         # A group of its own: rclpy leaves a group busy for good whose entity was destroyed just before its turn.
         return self.node.create_subscription(kind, topic, heard, qos, callback_group=MutuallyExclusiveCallbackGroup())
+
+    def advertise(self, kind: type, topic: str, qos: Any) -> None:
+        """Offer a topic of the node's, named below it, so that `publish` finds its subscriber."""
+        self._check_open()
+        self._publishers[topic] = self.node.create_publisher(kind, self.topic(topic), qos)
+
+    def publish(self, topic: str, message: Any) -> None:
+        """Publish on a topic that was advertised."""
+        self._check_open()
+        self._publishers[topic].publish(message)
 
     def call(self, kind: Any, service: str, request: Any, timeout: float | None = None) -> Any:
         """Call a service of the node and return its response.
