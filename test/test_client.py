@@ -44,8 +44,8 @@ def running():
         robot.seeds = robot.listen(AcceptedSeeds, '~/seeds', robots.LATCHED)
         robot.wait_matched('~/seeds')
         with XMemClient(robot.prefix, timeout=ANSWER_S) as client:
-            wait_until(lambda: robot.node.count_subscribers(f'{robot.prefix}/labels') == 2, 'the client to subscribe')
             robot.client = client
+            meet(robot, client)
             yield robot
 
 
@@ -60,6 +60,16 @@ def robot(running):
 @pytest.fixture
 def client(robot):
     return robot.client
+
+
+def meet(robot, client):
+    """Show frames until the client hears of them: only the node knows when it has found a new subscriber."""
+
+    def heard():
+        robot.show_and_wait(SCENE[0][0], robot.labels)
+        return client.latest()
+
+    wait_until(heard, 'the client to hear the node', ANSWER_S)
 
 
 def show(robot, index):
@@ -127,7 +137,7 @@ def test_an_image_that_is_held_can_be_seeded_later_than_the_history_reaches():
         robot.labels = robot.listen(Image, '~/labels')
         robot.wait_matched('~/labels')
         with XMemClient(robot.prefix, timeout=ANSWER_S) as robot.client:
-            wait_until(lambda: robot.node.count_subscribers(f'{robot.prefix}/labels') == 2, 'the client to subscribe')
+            meet(robot, robot.client)
             hold = f'{robot.prefix}/hold'
             wait_until(lambda: robot.node.count_publishers(hold) and robot.node.count_subscribers(hold), 'both ends')
             first = show(robot, 0)
@@ -196,8 +206,7 @@ def test_a_client_works_inside_a_callback_of_the_programs_own_executor(robot, cl
 
 def test_two_clients_hear_the_same(robot, client):
     with XMemClient(robot.prefix, timeout=ANSWER_S) as other:
-        labels = f'{robot.prefix}/labels'
-        wait_until(lambda: robot.node.count_subscribers(labels) == 3, 'the other client to subscribe')
+        meet(robot, other)
         sent = robot.show(SCENE[1][0])
         for each in (other, client):
             wait_until(lambda each=each: each.latest() and each.latest().header == sent.header, 'the image')
