@@ -22,6 +22,7 @@ from rclpy.validate_full_topic_name import validate_full_topic_name
 from xmem_ros.errors import NodeError, NodeMissingError, NodeTimeoutError, ParameterError
 
 _numbers = itertools.count(1)
+_CLOSED_S = 0.2  # after which a call notices that the link is closed
 _SEED_SERVICE = 'xmem_ros/srv/SeedObjects'
 
 
@@ -111,12 +112,14 @@ class NodeLink:
         future = client.call_async(request)
         done = threading.Event()
         future.add_done_callback(lambda _: done.set())
-        if not done.wait(max(end - time.monotonic(), 0.0)):
-            client.remove_pending_request(future)
-            raise NodeTimeoutError(
-                f'{self.topic(service)} did not answer within {limit:g} s: it may be busy; ask again, or with a longer '
-                'timeout'
-            )
+        while not done.wait(min(max(end - time.monotonic(), 0.0), _CLOSED_S)):
+            self._check_open()
+            if time.monotonic() >= end:
+                client.remove_pending_request(future)
+                raise NodeTimeoutError(
+                    f'{self.topic(service)} did not answer within {limit:g} s: it may be busy; ask again, or with a '
+                    'longer timeout'
+                )
         return future.result()
 
     def state(self, timeout: float | None = None) -> str:
