@@ -202,6 +202,7 @@ def test_weights_configuration_launch_file_and_examples_are_installed(prefix: Pa
     assert (prefix / 'share/xmem_ros/config/track.yaml').is_file()
     assert (prefix / 'share/xmem_ros/launch/track.launch.py').is_file()
     assert (prefix / 'share/xmem_ros/examples/follow.py').is_file()
+    assert (modules_folder(prefix) / 'xmem_ros/web/static/index.html').is_file()
     assert list((modules_folder(prefix) / 'xmem_ros/weights').glob('*.safetensors'))
 
 

@@ -37,6 +37,10 @@ HEIGHT, WIDTH = SCENE.size
 MUG = (183, 113, 78, 78)  # x, y, width, height, README.md
 DESKTOP, PHONE = (1280, 800), (390, 844)
 SLOW_S = 120.0  # on a busy machine
+MAGNIFIED = """() => {
+    const canvas = document.getElementById('draft');
+    return canvas.getContext('2d').getImageData(canvas.width - 64, canvas.height - 64, 1, 1).data[3] === 255;
+}"""
 FLAGS = ['--headless', '--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking']
 FLAGS += ['--disable-component-update', '--disable-sync']
 
@@ -255,6 +259,9 @@ def test_fingers_on_a_phone_give_points_and_boxes(open_page, robot):
         x, y = spot(page, *place) if place else (0, 0)
         points = [{'x': x, 'y': y}] if place else []
         finger.send('Input.dispatchTouchEvent', {'type': f'touch{kind}', 'touchPoints': points})
+        if kind == 'Move':  # what the finger hides is shown, enlarged, in a corner
+            assert page.evaluate(MAGNIFIED)
+    assert not page.evaluate(MAGNIFIED)
     accepted = seed(page, robot)
     assert accepted.seeds[0].kind == Seed.BOX
     box = accepted.seeds[0].box
@@ -388,6 +395,8 @@ def test_everything_fits_beside_one_another(open_page, robot, size):
         page.click(f'[data-tool={tool}]')
         sizes = page.evaluate('() => [document.documentElement.scrollWidth, window.innerWidth]')
         assert sizes[0] <= sizes[1], tool
+        stage = page.locator('#draft').bounding_box()
+        assert stage['width'] / stage['height'] == pytest.approx(WIDTH / HEIGHT, rel=0.03)
         for button in page.locator('button:visible').all():
             frame = button.bounding_box()
             assert frame['x'] >= 0 and frame['x'] + frame['width'] <= size[0], button.text_content()

@@ -88,6 +88,7 @@ function show(image) {
   stage.style.setProperty('--ratio-number', image.width / image.height);
   stage.dataset.stamp = `${image.stamp.sec}.${String(image.stamp.nanosec).padStart(9, '0')}`;
   drawing.resize(image.width, image.height);
+  drawing.picture = image.bitmap;
   if (first) render();
 }
 
@@ -103,12 +104,18 @@ function freeze() {
 
 function goLive() {
   live = true;
+  if (correcting !== null) find('name').value = '';
   correcting = null;
   waiting = null;
   drawing.clear();
   find('refusal').hidden = true;
   look();
   render();
+}
+
+function cancel() {
+  find('name').value = '';
+  goLive();
 }
 
 // --- drawing
@@ -175,10 +182,10 @@ choose(find('brush'), 'brush', brush => { drawing.brush = Number(brush); });
 find('size').addEventListener('input', event => { drawing.size = Number(event.target.value); });
 find('undo').addEventListener('click', () => { drawing.undo(); render(); });
 find('freeze').addEventListener('click', () => live ? freeze() : goLive());
-find('cancel').addEventListener('click', goLive);
+find('cancel').addEventListener('click', cancel);
 find('new-object').addEventListener('click', () => { correcting = null; find('name').value = ''; render(); });
 document.addEventListener('keydown', event => {
-  if (event.key === 'Escape' && !live) goLive();
+  if (event.key === 'Escape' && !live) cancel();
   if (event.key === 'z' && (event.ctrlKey || event.metaKey) && event.target.tagName !== 'INPUT') { drawing.undo(); render(); }
 });
 document.addEventListener('visibilitychange', look);

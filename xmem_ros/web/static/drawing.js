@@ -12,6 +12,7 @@ class Drawing {
     this.size = 30;  // of the brush, 1 to 100
     this.width = this.height = 1;
     this.touch = null;  // where a finger hides the image
+    this.picture = null;  // what lies below, for the magnifier
     this.clear();
   }
 
@@ -136,8 +137,7 @@ class Drawing {
 
   // --- on the screen
 
-  repaint(picture = this.picture) {
-    this.picture = picture;
+  repaint() {
     const { canvas } = this;
     const ratio = window.devicePixelRatio || 1;
     const wide = Math.round(canvas.clientWidth * ratio), high = Math.round(canvas.clientHeight * ratio);
