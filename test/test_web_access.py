@@ -4,6 +4,8 @@
 import asyncio
 import contextlib
 import json
+import re
+import signal
 import socket
 import subprocess
 import sys
@@ -16,6 +18,7 @@ pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make
 pytest.importorskip('aiohttp', reason='aiohttp is not installed: pip install .[web]')
 
 import aiohttp
+from node_harness import wait_until
 
 from xmem_ros.client import Box, Points
 from xmem_ros.errors import ParameterError, SeedError
@@ -248,6 +251,29 @@ def test_what_is_no_stamp_and_no_id_is_refused():
 
 
 # --- the command
+
+
+def test_the_command_asks_for_a_token_where_others_can_connect(tmp_path):
+    with (tmp_path / 'log').open('w') as log:
+        command = [sys.executable, '-m', 'xmem_ros.cli.main', 'web', '--host', '0.0.0.0', '--port', '0']
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        output = tmp_path / 'log'
+        address = r'http://[^/]+:(\d+)/\?token=(\S+)'
+        found = wait_until(lambda: re.search(address, output.read_text()), 'the address', 120)
+        page = f'http://127.0.0.1:{found[1]}/'
+
+        async def check():
+            async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session:
+                assert (await session.get(page)).status == 403
+                assert (await session.get(f'{page}?token={found[2]}')).status == 200
+
+        run(check())
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        assert 'Traceback' not in output.read_text()
+    finally:
+        process.kill()
 
 
 def web(*arguments):

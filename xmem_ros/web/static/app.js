@@ -68,11 +68,14 @@ function take(message) {
 }
 
 async function takeImage(buffer) {
-  const length = new DataView(buffer).getUint32(0, true);
-  const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
-  const bitmap = await createImageBitmap(new Blob([new Uint8Array(buffer, 4 + length)], { type: 'image/jpeg' }));
-  if (live) show({ stamp: { sec: header.sec, nanosec: header.nanosec }, width: header.width, height: header.height, bitmap });
-  tell({ type: 'shown' });
+  try {
+    const length = new DataView(buffer).getUint32(0, true);
+    const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
+    const bitmap = await createImageBitmap(new Blob([new Uint8Array(buffer, 4 + length)], { type: 'image/jpeg' }));
+    if (live) show({ stamp: { sec: header.sec, nanosec: header.nanosec }, width: header.width, height: header.height, bitmap });
+  } finally {
+    tell({ type: 'shown' });  // or none would follow
+  }
 }
 
 function show(image) {
