@@ -79,7 +79,7 @@ async function takeImage(buffer) {
 }
 
 function show(image) {
-  const first = !heard;
+  const first = !heard || (shown && shown.gone);
   heard = true;
   if (shown) shown.bitmap.close();
   shown = image;
@@ -98,7 +98,7 @@ function show(image) {
 // --- frozen and live
 
 function freeze() {
-  if (!live || !shown) return;
+  if (!live || !shown || shown.gone) return;
   live = false;
   tell({ type: 'hold', stamp: shown.stamp });  // the node keeps this image for as long as it takes to draw
   look();
@@ -142,6 +142,7 @@ function touchOf(event, place) {
 draft.addEventListener('pointerdown', event => {
   if (!shown || pointer !== null || waiting || event.button > 0) return;
   freeze();
+  if (live) return;
   pointer = event.pointerId;
   draft.setPointerCapture(pointer);
   const place = placeOf(event);
@@ -213,7 +214,10 @@ find('seed-form').addEventListener('submit', async event => {
 function refuse(answer) {
   const refusal = find('refusal');
   refusal.textContent = sentence(answer.text);
-  if (answer.gone) refusal.textContent = `This image is gone, so it cannot be seeded any more: go on live and try again. (${answer.text})`;
+  if (answer.gone) {
+    shown.gone = true;  // nothing is drawn on it again before another one has come
+    refusal.textContent = `This image is gone, so it cannot be seeded any more: go on live and try again. (${answer.text})`;
+  }
   refusal.hidden = false;
   render();
 }
@@ -237,9 +241,10 @@ async function remove(id) {
 }
 
 function correct(item) {
+  freeze();
+  if (live) return toast('Wait for the next image.');
   correcting = item.id;
   find('name').value = item.name;
-  freeze();
   drawing.clear();
   render();
   find('stage').scrollIntoView({ block: 'nearest', behavior: 'smooth' });
@@ -298,7 +303,7 @@ function render() {
     : status.state !== 'active' ? [status.state, 'bad']
     : !live ? ['frozen', 'warn']
     : stale ? ['no images', 'warn']
-    : heard ? ['live', 'good'] : ['waiting', 'warn'];
+    : heard && !(shown && shown.gone) ? ['live', 'good'] : ['waiting', 'warn'];
   chip.textContent = text;
   chip.className = `chip ${kind}`;
   const strip = find('strip');
