@@ -3,9 +3,9 @@
 
 from pathlib import Path
 
-from ament_index_python.packages import get_package_share_directory
-from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from ament_index_python.packages import get_package_prefix, get_package_share_directory
+from launch import Action, LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode
 from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
@@ -15,7 +15,20 @@ OVERRIDES = {'image_transport': str, 'weights': str, 'device': str, 'use_sim_tim
 SWITCH = ['', 'true', 'false', 'True', 'False']
 
 
-def start_node(context: LaunchContext) -> list[LifecycleNode]:
+def start_page(context: LaunchContext) -> list[Action]:
+    """Return the page on which objects are shown to the node, where it is asked for."""
+    if LaunchConfiguration('web').perform(context).lower() != 'true':
+        return []
+    namespace = LaunchConfiguration('namespace').perform(context).strip('/')
+    command = [
+        str(Path(get_package_prefix('xmem_ros')) / 'lib' / 'xmem_ros' / 'xmem-ros'),
+        *('web', '--node', f'/{namespace}/xmem' if namespace else '/xmem'),
+        *('--host', LaunchConfiguration('web_host'), '--port', LaunchConfiguration('web_port')),
+    ]
+    return [ExecuteProcess(cmd=command, name='xmem_web', output='screen', emulate_tty=True)]
+
+
+def start_node(context: LaunchContext) -> list[Action]:
     """Return the node, with the parameter file and the arguments that were given."""
     overrides = {
         name: ParameterValue(LaunchConfiguration(name), value_type=value_type)
@@ -87,10 +100,26 @@ def generate_launch_description() -> LaunchDescription:
             description='Configure and activate the node when it starts. Empty: as params_file says.',
         ),
         DeclareLaunchArgument(
+            'web',
+            default_value='false',
+            choices=['true', 'false', 'True', 'False'],
+            description='Serve a page on which a person shows the node objects (xmem-ros web).',
+        ),
+        DeclareLaunchArgument(
+            'web_host',
+            default_value='127.0.0.1',
+            description='Address that the page listens on; 0.0.0.0: all, and a token is asked for.',
+        ),
+        DeclareLaunchArgument(
+            'web_port',
+            default_value='8088',
+            description='Port of the page.',
+        ),
+        DeclareLaunchArgument(
             'log_level',
             default_value='info',
             choices=['debug', 'info', 'warn', 'error', 'fatal'],
             description='Least severe messages to log.',
         ),
     ]
-    return LaunchDescription([*arguments, OpaqueFunction(function=start_node)])
+    return LaunchDescription([*arguments, OpaqueFunction(function=start_node), OpaqueFunction(function=start_page)])

@@ -28,6 +28,9 @@ ARGUMENTS = [
     'device',
     'use_sim_time',
     'autostart',
+    'web',
+    'web_host',
+    'web_port',
     'log_level',
 ]
 START_S = 120.0  # importing torch on a busy machine takes long

@@ -249,3 +249,30 @@ def test_a_frame_that_is_not_valid_is_counted_and_never_kept(make):
     worker.offer(Frame(None, -1, valid=False))
     counts = worker.counts
     assert (counts.received, counts.dropped, counts.invalid, kept) == (1, 1, 1, [])
+
+
+def test_a_held_frame_outlives_the_newest_and_the_first_asked_for_goes_first(monkeypatch):
+    history = History(2, held=2)
+    for stamp in range(1, 5):
+        history.add(Frame(None, stamp))
+        assert history.hold(stamp)
+    history.add(Frame(None, 5))
+    assert [bool(history.find(stamp)) for stamp in range(1, 6)] == [False, False, True, True, True]
+    assert history.hold(3)  # asked for again: now 4 would go first
+    history.add(Frame(None, 6))
+    assert history.hold(6)
+    history.add(Frame(None, 7))
+    assert [bool(history.find(stamp)) for stamp in range(3, 8)] == [True, False, False, True, True]
+    assert not history.hold(4)
+    assert history.span_ns() == (6, 7)
+    now = time.monotonic()
+    monkeypatch.setattr(time, 'monotonic', lambda: now + 601)
+    history.add(Frame(None, 8))
+    history.add(Frame(None, 9))
+    assert [bool(history.find(stamp)) for stamp in (3, 6, 8, 9)] == [False, False, True, True]
+
+
+def test_a_history_that_holds_none_says_so():
+    history = History(2)
+    history.add(Frame(None, 1))
+    assert not history.hold(1)

@@ -198,9 +198,11 @@ def test_generated_package_keeps_its_own_init(prefix: Path) -> None:
     assert (modules_folder(prefix) / 'xmem_ros' / '__init__.py').read_text() != ours
 
 
-def test_weights_configuration_and_launch_file_are_installed(prefix: Path) -> None:
+def test_weights_configuration_launch_file_and_examples_are_installed(prefix: Path) -> None:
     assert (prefix / 'share/xmem_ros/config/track.yaml').is_file()
     assert (prefix / 'share/xmem_ros/launch/track.launch.py').is_file()
+    assert (prefix / 'share/xmem_ros/examples/follow.py').is_file()
+    assert (modules_folder(prefix) / 'xmem_ros/web/static/index.html').is_file()
     assert list((modules_folder(prefix) / 'xmem_ros/weights').glob('*.safetensors'))
 
 

@@ -141,7 +141,7 @@ make_environment() {
     else
         options=()
     fi
-    run_pip "${options[@]}" "${packages[@]}" --editable '.[dev,evaluation,onnx,training]'
+    run_pip "${options[@]}" "${packages[@]}" --editable '.[dev,evaluation,onnx,training,web]'
     # Two packages hold cv2. Whichever came last won; make it the one that needs no libGL.
     if "$venv/bin/python" -m pip show --quiet opencv-python 2>/dev/null; then
         "$venv/bin/python" -m pip uninstall --quiet --yes opencv-python
@@ -202,7 +202,7 @@ fi
 build_key=$({
     printf '%s\n' "$environment_key"
     cat package.xml CMakeLists.txt tools/executable.in msg/* srv/*
-    find xmem_ros launch config -name __pycache__ -prune -o -type f -print | LC_ALL=C sort
+    find xmem_ros launch config examples -name __pycache__ -prune -o -type f -print | LC_ALL=C sort
 } | sha256sum)
 if [[ $(cat build/xmem_ros/stamp 2>/dev/null) != "$build_key" ]]; then
     build_package

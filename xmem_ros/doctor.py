@@ -36,6 +36,7 @@ REQUIRED = {
 OPTIONAL = {
     'vos_benchmark': ('scores of xmem-ros evaluate', 'vos-benchmark'),
     'jinja2': ('the report of xmem-ros evaluate', 'jinja2'),
+    'aiohttp': ('xmem-ros web', 'aiohttp'),
     'rosbags': ('bags as training data', 'rosbags'),
     'tensorboard': ('curves of xmem-ros train', 'tensorboard'),
     'onnxruntime': ('engine onnxruntime', 'onnxruntime'),

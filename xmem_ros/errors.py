@@ -47,3 +47,19 @@ class MemoryFileError(XMemError, ValueError):
 
 class OutputError(XMemError, OSError):
     """A file that cannot be written: no room, no right, no folder."""
+
+
+class NodeError(XMemError, RuntimeError):
+    """What a client asked of the node could not be had."""
+
+
+class NodeMissingError(NodeError):
+    """No node of that name is there."""
+
+
+class NodeInactiveError(NodeError):
+    """The node is there, but its lifecycle state is not active."""
+
+
+class NodeTimeoutError(NodeError, TimeoutError):
+    """What was waited for did not come in time."""

@@ -7,6 +7,7 @@ import signal
 import sys
 
 import rclpy
+from rclpy._rclpy_pybind11 import RCLError
 from rclpy.exceptions import InvalidHandle
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
@@ -92,6 +93,9 @@ def _spin(executor: MultiThreadedExecutor) -> None:
             # its wait set or before it took from it, which rclpy does not guard against. The callback group of what was
             # destroyed may stay busy for good; so each has a group of its own.
             continue
+        except RCLError:
+            if rclpy.ok():  # otherwise a signal ended the context while this thread built its wait set
+                raise
 
 
 def _start(node: XMemNode) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
+from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
 from xmem_ros.errors import FrameError, SeedError, UnknownObjectError, XMemError
@@ -77,6 +78,8 @@ class XMemNode(ParameterNode):
         ):
             # groups of their own: GrabCut for one call must not keep another waiting
             self.create_service(kind, name, self._answer(serve), callback_group=MutuallyExclusiveCallbackGroup())
+        hold_group = MutuallyExclusiveCallbackGroup()
+        self.create_subscription(Header, '~/hold', self._hold, qos.hold(), callback_group=hold_group)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', qos.diagnostics())
         # Steady: with use_sim_time and no clock, timers of the node's own clock would stand still.
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -176,6 +179,7 @@ class XMemNode(ParameterNode):
             self.parameters.history_seconds,
             self.parameters.history_mb * 1e6,
             least=waiting,  # they are there anyway
+            held=self.parameters.held,
         )
         self._vision = VisionTopics(self, lambda: self.parameters, self._frame_of, self._apply_seeds)
         self._outputs = Publishers(
@@ -237,6 +241,16 @@ class XMemNode(ParameterNode):
             worker.offer(Frame(message, stamp, valid=stamp >= 0))
         except Exception:  # that left a callback would end the executor, and with it the node
             self.get_logger().error(f'image dropped: {traceback.format_exc()}', **SELDOM)
+
+    def _hold(self, header: Header) -> None:
+        try:
+            stamp = stamp_ns(header.stamp)
+            if self._worker is not None and not self._history.hold(stamp):
+                self.get_logger().warning(
+                    f'the image of {_seconds(stamp)} cannot be held: it is gone, or the parameter held is 0', **SELDOM
+                )
+        except Exception:
+            self.get_logger().error(f'not held: {traceback.format_exc()}', **SELDOM)
 
     # --- services
 

@@ -236,6 +236,14 @@ class Parameters:
         high=100_000.0,
         unit='MB',
     )
+    held: int = _is(
+        4,
+        'Images kept longer because ~/hold named them, as while somebody draws on one; each for 10 minutes at most. '
+        '0: none.',
+        low=0,
+        high=100,
+        unit='frames',
+    )
     on_time_jump: str = _is(
         'keep',
         'When stamps jump back, as when a bag starts again: keep the objects, or reset and forget them.',

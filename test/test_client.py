@@ -1,0 +1,336 @@
+# SPDX-License-Identifier: MIT
+"""The client, over real DDS, with the real node and the rendered scene."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or source ROS 2')
+pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
+
+import node_harness as robots
+import rclpy
+from node_harness import bounding_box, iou, wait_until
+from rclpy.executors import SingleThreadedExecutor
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from xmem_ros.client import Box, Points, XMemClient
+from xmem_ros.client.seeds import seed_messages, time_message
+from xmem_ros.demo.scene import RenderedScene
+from xmem_ros.errors import (
+    NodeError,
+    NodeInactiveError,
+    NodeMissingError,
+    NodeTimeoutError,
+    ParameterError,
+    SeedError,
+    UnknownObjectError,
+)
+from xmem_ros.msg import AcceptedSeeds, Seed
+from xmem_ros.objects import ObjectState
+
+SCENE = RenderedScene(objects=3)
+FOLLOWED = 0.8  # IoU, as in test_node.py
+ANSWER_S = 60.0  # on a busy machine
+
+
+@pytest.fixture(scope='module')
+def running():
+    with robots.running() as robot:
+        robot.labels = robot.listen(Image, '~/labels')
+        robot.seeds = robot.listen(AcceptedSeeds, '~/seeds', robots.LATCHED)
+        robot.wait_matched('~/seeds')
+        with XMemClient(robot.prefix, timeout=ANSWER_S) as client:
+            robot.client = client
+            meet(robot, client)
+            yield robot
+
+
+@pytest.fixture
+def robot(running):
+    """The node without objects, one frame shown, and heard by the client."""
+    running.client.reset()
+    show(running, 0)
+    return running
+
+
+@pytest.fixture
+def client(robot):
+    return robot.client
+
+
+def meet(robot, client):
+    """Show frames until the client hears of them: only the node knows when it has found a new subscriber."""
+
+    def heard():
+        robot.show_and_wait(SCENE[0][0], robot.labels)
+        return client.latest()
+
+    wait_until(heard, 'the client to hear the node', ANSWER_S)
+
+
+def show(robot, index):
+    """Show a frame of the scene; returns what the client heard of it."""
+    sent = robot.show_and_wait(SCENE[index][0], robot.labels)
+    return wait_until(
+        lambda: (frame := robot.client.latest()) is not None and frame.header == sent.header and frame,
+        'the client to hear of the frame',
+    )
+
+
+def truth(value, index=0):
+    return SCENE[index][1] == value
+
+
+# --- seeding and following
+
+
+def test_masks_boxes_and_points_are_followed(robot, client):
+    ys, xs = np.nonzero(truth(3))
+    ids = client.seed(
+        {
+            'mask': truth(1),
+            'box': Box(*bounding_box(truth(2), 4)),
+            'points': Points(on=[(xs.mean() - 8, ys.mean())], off=[(2, 2)]),
+        }
+    )
+    assert ids == [1, 2, 3]
+    frame = show(robot, 1)
+    assert [item.name for item in frame.objects] == ['mask', 'box', 'points']
+    for value, item in enumerate(frame.objects, 1):
+        assert item.state is ObjectState.TRACKED
+        assert item.mask.dtype == bool
+        assert iou(item.mask, truth(value, 1)) > FOLLOWED
+        assert item.area == item.mask.sum()
+        assert item.box == bounding_box(item.mask)
+    assert frame.labels.shape == SCENE.size
+    assert frame.processing_ms > 0
+
+
+def test_a_seed_belongs_to_the_image_of_its_stamp_however_that_is_given(robot, client):
+    frames = [show(robot, index) for index in (0, 4, 8)]
+    message = Image(header=frames[1].header)
+    for stamp in (frames[1], message, frames[1].header, frames[1].header.stamp, frames[1].stamp_ns):
+        client.reset()
+        client.seed({'it': truth(1, 4)}, stamp=stamp)
+        wait_until(lambda: robot.seeds and robot.seeds[-1].header == frames[1].header, 'the seed on its image')
+        robot.seeds.clear()
+
+
+def test_a_correction_by_id_keeps_the_object_and_may_rename_it(robot, client):
+    first, second = client.seed([('cup', truth(1)), ('cup', truth(2))])
+    show(robot, 1)
+    assert client.seed({second: truth(2, 1)}) == [second]
+    frame = show(robot, 2)
+    assert frame[second].name == 'cup'
+    assert iou(frame[second].mask, truth(2, 2)) > FOLLOWED
+    wait_until(lambda: [list(m.ids) for m in robot.seeds[-2:]] == [[first, second], [second]], 'both seeds')
+    assert client.seed({(first, 'mug'): truth(1, 2)}) == [first]
+    assert show(robot, 3)[first].name == 'mug'
+
+
+def test_an_image_that_is_held_can_be_seeded_later_than_the_history_reaches():
+    with robots.running({'history': 8, 'held': 1}) as robot:
+        robot.labels = robot.listen(Image, '~/labels')
+        robot.wait_matched('~/labels')
+        with XMemClient(robot.prefix, timeout=ANSWER_S) as robot.client:
+            meet(robot, robot.client)
+            hold = f'{robot.prefix}/hold'
+            wait_until(lambda: robot.node.count_publishers(hold) and robot.node.count_subscribers(hold), 'both ends')
+            first = show(robot, 0)
+            robot.client.hold(first)
+            second = show(robot, 1)
+            for index in range(2, 12):
+                show(robot, index)
+            with pytest.raises(SeedError, match='no image of stamp'):
+                robot.client.seed({'it': truth(1, 1)}, stamp=second)
+            robot.client.seed({'it': truth(1)}, stamp=first)
+            assert iou(show(robot, 12)['it'].mask, truth(1, 12)) > FOLLOWED
+
+
+def test_wait_tracked_returns_the_image_in_which_all_are_seen(robot, client):
+    ids = client.seed({'one': truth(1), 'two': truth(2)})
+    threading.Timer(0.2, lambda: robot.show(SCENE[1][0])).start()
+    frame = client.wait_tracked(ids)
+    assert frame.ids == ids
+    assert all(item.visible for item in frame.objects)
+    assert frame['two'] is frame[ids[1]]
+
+
+def test_wait_returns_each_image_at_most_once(robot, client):
+    show(robot, 1)
+    first = client.wait()
+    assert first is client.latest()
+    sent = []
+    threading.Timer(0.2, lambda: sent.append(robot.show(SCENE[2][0]))).start()
+    assert client.wait().header == wait_until(lambda: sent, 'the image')[0].header
+    with pytest.raises(NodeTimeoutError, match='said nothing of any new image'):
+        client.wait(timeout=0.05)
+
+
+def test_removal_and_reset(robot, client):
+    client.seed({'one': truth(1), 'two': truth(2), 'three': truth(3)})
+    assert client.remove(2) == [2]
+    assert show(robot, 1).ids == [1, 3]
+    assert sorted(client.remove_all()) == [1, 3]
+    assert show(robot, 2).ids == []
+    client.reset()
+    assert client.latest() is None
+    show(robot, 3)
+    assert client.seed({'again': truth(1, 3)}) == [1]
+
+
+def test_a_client_works_inside_a_callback_of_the_programs_own_executor(robot, client):
+    """A blocking call in a callback of a single-threaded executor must not wait for that executor."""
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = rclpy.create_node('own', context=context)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    ids = []
+    timer = node.create_timer(0.01, lambda: ids or ids.extend(client.seed({'it': truth(1)})))
+    try:
+        end = time.monotonic() + ANSWER_S
+        while not ids and time.monotonic() < end:
+            executor.spin_once(timeout_sec=0.1)
+        assert ids == [1]
+    finally:
+        timer.cancel()
+        executor.shutdown()
+        node.destroy_node()
+        context.try_shutdown()
+
+
+def test_two_clients_hear_the_same(robot, client):
+    with XMemClient(robot.prefix, timeout=ANSWER_S) as other:
+        meet(robot, other)
+        sent = robot.show(SCENE[1][0])
+        for each in (other, client):
+            wait_until(lambda each=each: each.latest() and each.latest().header == sent.header, 'the image')
+
+
+# --- what goes wrong
+
+
+def test_an_object_that_is_not_seen_is_named_with_its_state(robot, client):
+    client.seed({'it': truth(1)})
+    show(robot, 1)
+    with pytest.raises(NodeTimeoutError, match='object 1 is TRACKED, object 7 is not tracked'):
+        client.wait_tracked([1, 7], timeout=0.1)
+    frame = client.latest()
+    assert 'it' in frame
+    assert 'that' not in frame
+    with pytest.raises(UnknownObjectError, match="no object 'that' is tracked in this image; tracked: 1 'it'"):
+        frame['that']
+
+
+def test_a_refused_seed_changes_nothing_and_says_why(robot, client):
+    client.seed({'it': truth(1)})
+    with pytest.raises(SeedError, match="'small'.*the mask is 20×10 and the image is 432×240"):
+        client.seed({'good': truth(2), 'small': np.ones((10, 20), bool)})
+    with pytest.raises(SeedError, match='no image of stamp 5.000000000 is held'):
+        client.seed({'good': truth(2)}, stamp=5_000_000_000)
+    with pytest.raises(UnknownObjectError, match='no object has the id 9; tracked ids: 1'):
+        client.remove([1, 9])
+    assert show(robot, 1).ids == [1]
+
+
+def test_no_node_of_that_name_is_said_with_those_that_are_there(robot):
+    with XMemClient('/elsewhere/xmem', timeout=1.0) as client:
+        link = client.link
+        wait_until(lambda: robot.prefix in link._missing(0), 'the client to see the other node')
+        for ask in (lambda: client.seed({'it': truth(1)}), client.wait, client.reset):
+            with pytest.raises(NodeMissingError, match=f'no node /elsewhere/xmem .* {robot.prefix}.*ros2 launch'):
+                ask()
+
+
+def test_a_node_that_is_not_active_is_said_with_the_transition_to_take(robot, client):
+    assert robot.change_state('deactivate')
+    try:
+        for ask in (lambda: client.seed({'it': truth(1)}), lambda: client.remove(1), client.reset):
+            with pytest.raises(NodeInactiveError, match='take the transition activate'):
+                ask()
+        client.latest()
+        with pytest.raises(NodeInactiveError, match='is inactive, so it tracks nothing'):
+            client.wait_tracked(99, timeout=0.1)
+    finally:
+        assert robot.change_state('activate')
+        robot.wait_camera()
+
+
+def test_a_closed_client_says_so_and_wakes_whoever_waits(robot):
+    client = XMemClient(robot.prefix)
+    errors = []
+
+    def wait():
+        try:
+            client.wait(ANSWER_S)
+        except NodeError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    client.close()
+    thread.join(ANSWER_S)
+    assert 'closed' in str(errors[0])
+    with pytest.raises(NodeError, match='closed: make another one'):
+        client.seed({'it': truth(1)})
+    client.close()
+
+
+@pytest.mark.parametrize('name', ['', '/', '/a b', '/1x', '/a//b', None])
+def test_a_name_that_no_node_has_is_refused(name):
+    with pytest.raises(ParameterError, match='is not the name of a node'):
+        XMemClient(name)
+
+
+# --- seeds as messages, without a node
+
+
+def test_what_is_not_a_seed_is_refused_by_name():
+    mask = np.ones((4, 5), bool)
+    for shapes, text in [
+        ({}, 'no seed given'),
+        ({'cup': None}, "the seed of 'cup' is None"),
+        ({'cup': np.ones((4, 5, 3))}, r"the seed of 'cup' is an array of shape \(4, 5, 3\)"),
+        ({'cup': 'mask.png'}, "'mask.png'"),
+        ({'cup': (1, 2, 3)}, r'\(1, 2, 3\)'),
+        ({'cup': (-1, 2, 3, 4)}, 'clipped to the image'),
+        ({'cup': (0, 0, float('nan'), 4)}, 'clipped to the image'),
+        ({'cup': Points([(1, 2, 3)])}, 'N pairs of x, y'),
+        ({'cup': Points([(1, float('inf'))])}, 'N pairs of x, y'),
+        ({0: mask}, 'is for 0'),
+        ({-2: mask}, 'is for -2'),
+        ({True: mask}, 'is for True'),
+        ({2.5: mask}, 'is for 2.5'),
+        ([('cup', mask, 3)], 'give pairs'),
+        ([mask], 'give pairs'),
+    ]:
+        with pytest.raises(SeedError, match=text):
+            seed_messages(shapes)
+
+
+def test_boxes_and_points_become_what_was_meant():
+    for box in ((1, 2, 3, 4), [1, 2, 3, 4], Box(1, 2, 3, 4), np.array([1, 2, 3, 4]), (1.9, 2.2, 2.2, 4.1)):
+        (seed,) = seed_messages({'it': box})
+        assert seed.kind == Seed.BOX
+        assert (seed.box.x_offset, seed.box.y_offset, seed.box.width, seed.box.height) == (1, 2, 3, 4)
+    (seed,) = seed_messages({'it': Points((5, 6))})
+    assert [(point.x, point.y) for point in seed.points] == [(5, 6)]
+    (seed,) = seed_messages({3: Points(on=np.array([[5, 6]]), off=[(1, 2), (3, 4)])})
+    assert (seed.id, list(seed.point_labels)) == (3, [1, 0, 0])
+    (seed,) = seed_messages([(np.int64(3), np.array([[0, 0.5]], np.float32))])
+    assert list(seed.mask.data) == [0, 255]
+
+
+def test_a_stamp_is_exact_or_refused():
+    assert time_message(None) == Header().stamp
+    stamp = time_message(1_234_567_890_123_456_789)
+    assert (stamp.sec, stamp.nanosec) == (1_234_567_890, 123_456_789)
+    assert time_message(rclpy.time.Time(seconds=7, nanoseconds=5)).nanosec == 5
+    for wrong in (12.5, '12', 10**30, True, object()):
+        with pytest.raises(SeedError, match='stamp'):
+            time_message(wrong)

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: MIT
+"""`xmem-ros web`: a page on which a person shows the tracker objects."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import importlib.util
+import signal
+import socket
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from xmem_ros.web.access import Access
+
+PORT = 8088
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the sub-command to `xmem-ros`."""
+    parser = commands.add_parser(
+        'web',
+        help='a page to show the tracker objects on, for phone and desktop (needs ROS)',
+        description='Serve a page that shows what the node sees, and on which objects are drawn, named, corrected and '
+        'removed. Only this machine can reach it, unless --host says otherwise; a token is asked for then, which is '
+        'part of the address that is printed.',
+    )
+    parser.add_argument('--node', default='/xmem', help="the tracker's node (default: %(default)s)")
+    parser.add_argument(
+        '--host', default='127.0.0.1', help='address to listen on; 0.0.0.0: all (default: %(default)s, this machine)'
+    )
+    parser.add_argument('--port', type=port, default=PORT, help='0: any that is free (default: %(default)s)')
+    parser.add_argument(
+        '--token', help='that the page asks for (default: none on this machine alone, else a random one)'
+    )
+    parser.set_defaults(run=run)
+
+
+def port(text: str) -> int:
+    """Parse a port, 0 to 65535."""
+    if not text.isascii() or not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a port: give a number from 0 to 65535')
+    return int(text)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the sub-command until a signal ends it; returns the exit code."""
+    _check_installed()
+    from xmem_ros.web.access import Access, choose_token
+
+    return asyncio.run(_serve(args, Access(choose_token(args.host, args.token))))
+
+
+def _check_installed() -> None:
+    from xmem_ros.errors import ParameterError
+
+    for module, remedy in (
+        ('rclpy', 'source the setup.bash of a ROS 2 and of the workspace with xmem_ros'),
+        ('xmem_ros.msg', 'build the package (colcon build, or make build) and source its setup.bash'),
+        ('aiohttp', "apt install python3-aiohttp, or pip install 'xmem_ros[web]'"),
+    ):
+        if importlib.util.find_spec(module) is None:
+            raise ParameterError(f'the page needs {module}, which is not installed here: {remedy}')
+
+
+async def _serve(args: argparse.Namespace, access: Access) -> int:
+    from xmem_ros.web.server import serve
+
+    def started(listening: int) -> None:
+        ask = f'?token={access.token}' if access.token else ''
+        for host in _names(args.host):
+            print(f'xmem-ros web: http://{host}:{listening}/{ask}', flush=True)
+        print(f'xmem-ros web: the page of {args.node}; Ctrl-C ends it', flush=True)
+
+    work = asyncio.ensure_future(serve(args.node, access, args.host, args.port, started))
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(sign, work.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await work
+    return 0
+
+
+def _names(host: str) -> list[str]:
+    """Names that a browser reaches an address by."""
+    if host not in ('0.0.0.0', '::'):
+        return [f'[{host}]' if ':' in host else host]
+    names = [socket.gethostname()]
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(('10.255.255.255', 9))  # sends nothing; tells the address that others see
+        names.append(probe.getsockname()[0])
+    return names
