@@ -18,7 +18,8 @@ from xmem_ros.network.checkpoint import find_weights, fingerprint, load_network
 from xmem_ros.network.config import COMPACT
 from xmem_ros.network.model import XMemNetwork
 from xmem_ros.network.onnx_engine import CPU, CUDA, TENSORRT, engine_cache, pick_providers, provider_options
-from xmem_ros.network.onnx_export import MANIFEST, ExportKey, export, find_models, put
+from xmem_ros.network.onnx_export import export
+from xmem_ros.network.onnx_files import MANIFEST, ExportKey, find_models, put, write_manifest
 from xmem_ros.shedding import is_out_of_memory
 from xmem_ros.tracker import Tracker, TrackerConfig
 
@@ -219,12 +220,14 @@ def test_memory_that_onnxruntime_lacks_is_recognised() -> None:
 
 
 def test_a_second_export_keeps_what_was_built_of_the_first(tmp_path: Path) -> None:
-    for buckets in ('[1]', '[1, 2]'):
+    key = ExportKey('0' * 64, *SIZE, 'float32')
+    for buckets in ([1], [1, 2]):
         part, target = tmp_path / 'part', tmp_path / 'models'
         part.mkdir()
-        (part / MANIFEST).write_text(buckets)
-        put(part, target)
+        (part / 'decoder.onnx').write_bytes(b'model')
+        write_manifest(part, key, {'decoder': {'file': 'decoder.onnx'}}, objects=buckets)
+        put(part, target, key)
         (target / 'decoder.engine').touch()
         shutil.rmtree(part, ignore_errors=True)
-    assert (target / MANIFEST).read_text() == '[1, 2]'
+    assert json.loads((target / MANIFEST).read_text())['objects'] == [1, 2]
     assert (target / 'decoder.engine').exists()
