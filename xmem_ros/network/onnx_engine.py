@@ -283,6 +283,6 @@ def _run(
     per_object: Mapping[str, Tensor],
     sensory: Tensor | None,
 ) -> dict[str, Tensor]:
-    """Run for any number of objects. per_object, sensory: 1×O×…"""
+    """Run for any number of objects O, the second axis of per_object and sensory."""
     tensors = {**per_object, **({} if sensory is None else {'sensory': sensory})}
     return in_buckets(lambda bucket, padded: model(bucket, **shared, **padded), buckets, tensors)

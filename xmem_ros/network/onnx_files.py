@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Exported ONNX models on disk: a folder for each weights, size and precision, and a manifest that says what is in it."""
+"""Exported ONNX models on disk: a folder for each weights, size and precision, with a manifest of what is in it."""
 
 from __future__ import annotations
 

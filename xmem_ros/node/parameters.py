@@ -133,9 +133,9 @@ class Parameters:
     prepare: str = _is(
         'known',
         'With engine: onnxruntime, the images that models are exported, built and loaded for while the node is '
-        'configured, for up to max_objects objects, so that the first seed need not wait. known: those of the size that '
-        'these weights ran on last, where they did. Height x width of the images, as 480x640: those. none: nothing. '
-        'TensorRT takes minutes the first time; the log says what it builds.',
+        'configured, for up to max_objects objects, so that the first seed need not wait. known: those of the size '
+        'that these weights ran on last, where they did. Height x width of the images, as 480x640: those. none: '
+        'nothing. TensorRT takes minutes the first time; the log says what it builds.',
     )
     cuda_graphs: bool = _is(
         False,
