@@ -162,13 +162,15 @@ def _has_nvidia_driver() -> bool:
 def _bundled() -> Iterator[Finding]:
     if _problem('torch') or _problem('safetensors'):
         return
+    from xmem_ros.network.cards import licence_of
     from xmem_ros.network.checkpoint import bundled_folder, load_network
 
     files = sorted(bundled_folder().glob('*.safetensors'))
     if not files:
         yield Finding(WRONG, 'bundled weights', f'{bundled_folder()}: none', 'install the package again')
     for path in files:
-        yield _judge(path.stem, path, lambda path=path: load_network(path), 'install the package again')  # type: ignore[misc]
+        look = partial(load_network, path)
+        yield _judge(path.stem, path, look, 'install the package again', f'licence {licence_of(path)}')
 
 
 def _official() -> Iterator[Finding]:
@@ -195,12 +197,12 @@ def _check(weights: OfficialWeights, path: Path) -> None:
     check(weights, path, read_lock(), pin=False)
 
 
-def _judge(name: str, path: Path, look: Callable[[], object], remedy: str) -> Finding:
+def _judge(name: str, path: Path, look: Callable[[], object], remedy: str, more: str = '') -> Finding:
     try:
         look()
     except (XMemError, OSError) as error:
         return Finding(WRONG, name, str(error), remedy)
-    return Finding(OK, name, str(path))
+    return Finding(OK, name, f'{path}, {more}' if more else str(path))
 
 
 def _ros() -> Iterator[Finding]:
