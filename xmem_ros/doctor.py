@@ -38,7 +38,7 @@ OPTIONAL = {
     'jinja2': ('the report of xmem-ros evaluate', 'jinja2'),
     'rosbags': ('bags as training data', 'rosbags'),
     'tensorboard': ('curves of xmem-ros train', 'tensorboard'),
-    'onnxruntime': ('engine onnxruntime', 'onnxruntime'),
+    'onnxruntime': ('engine onnxruntime (on a GPU onnxruntime-gpu in its place)', 'onnxruntime'),
     'onnxscript': ('xmem-ros export', 'onnx onnxscript'),
 }
 _ROS_TIMEOUT = 60  # s
@@ -65,6 +65,7 @@ def examine() -> Iterator[Finding]:
         'official weights': _official,
         'ROS 2': _ros,
         'optional packages': _optional,
+        'ONNX Runtime': _onnx,
     }
     for subject, look in looks.items():
         try:
@@ -99,7 +100,7 @@ def _torch() -> Iterator[Finding]:
     problem = _problem('torch')
     if problem:
         yield Finding(
-            WRONG, 'torch', problem, 'pip install torch torchvision; on a Jetson from NVIDIA for your JetPack'
+            WRONG, 'torch', problem, 'pip install torch torchvision; on a Jetson as docs/jetson_install.md says'
         )
         return
     import torch
@@ -127,7 +128,7 @@ def _cuda() -> Iterator[Finding]:
             WRONG,
             'CUDA',
             f'there is an NVIDIA driver, but this torch ({torch.__version__}) was built without CUDA',
-            'install a torch with CUDA; on a Jetson the one from NVIDIA for your JetPack',
+            'install a torch with CUDA; on a Jetson one that was built for your JetPack, see docs/jetson_install.md',
         )
     else:
         yield Finding(
@@ -252,6 +253,34 @@ def _optional() -> Iterator[Finding]:
         problem = _problem(module)
         state, text = (WRONG, problem) if problem else (OK, f'for {purpose}')
         yield Finding(state, module, text, f'pip install --upgrade --force-reinstall {package}' if problem else '')
+
+
+def _onnx() -> Iterator[Finding]:
+    """What of ONNX Runtime is there, but cannot be used on this machine."""
+    if _problem('torch'):
+        return
+    import torch
+
+    if importlib.util.find_spec('onnxruntime') is not None and not _problem('onnxruntime'):
+        import onnxruntime
+
+        offered = onnxruntime.get_available_providers()
+        on_gpu = [name.removesuffix('ExecutionProvider') for name in offered if name.startswith(('Tensorrt', 'CUDA'))]
+        if on_gpu:
+            yield Finding(OK, 'engine onnxruntime', f'on {" and ".join(on_gpu)}')
+        elif torch.cuda.is_available():
+            yield Finding(
+                ABSENT,
+                'engine onnxruntime',
+                'on the CPU only, though there is a GPU: with device cuda a tracker refuses it',
+                'pip uninstall onnxruntime, then pip install onnxruntime-gpu; on a Jetson as docs/jetson_install.md says',
+            )
+    if importlib.util.find_spec('onnxscript') is not None:
+        from xmem_ros.network.onnx_export import exporter_problem
+
+        problem = exporter_problem()
+        if problem:
+            yield Finding(ABSENT, 'xmem-ros export', problem, 'or export on another machine, see docs/jetson.md')
 
 
 def _problem(module: str) -> str:

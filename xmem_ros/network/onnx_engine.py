@@ -42,7 +42,7 @@ def _runtime() -> Any:
     except ImportError as error:
         raise EngineError(
             'engine onnxruntime was asked for, but onnxruntime is not installed: pip install onnxruntime, '
-            "onnxruntime-gpu for CUDA and TensorRT, or NVIDIA's wheel for your JetPack; or use engine torch"
+            'onnxruntime-gpu for CUDA and TensorRT, on a Jetson as docs/jetson_install.md says; or use engine torch'
         ) from error
     return onnxruntime
 
@@ -55,7 +55,7 @@ def pick_providers(available: Sequence[str], device: torch.device) -> list[str]:
     if not chosen:
         raise EngineError(
             f'device {device} was asked for, but this onnxruntime offers only {", ".join(available)}: install '
-            "onnxruntime-gpu, or NVIDIA's wheel for your JetPack; or use device cpu, or engine torch"
+            'onnxruntime-gpu, on a Jetson as docs/jetson_install.md says; or use device cpu, or engine torch'
         )
     return [*chosen, CPU]
 
