@@ -39,8 +39,9 @@ RUN pip3 install --index-url "${WHEELS}" "numpy<2" ${TORCH} onnxruntime-gpu \
 COPY . /ws/src/xmem_ros
 RUN . "/opt/ros/${ROS_DISTRO}/setup.bash" && cd /ws && colcon build --packages-select xmem_ros
 
-# Fetched weights, exported models and TensorRT's engines: mount a volume here, or every container builds them anew.
-ENV ROS_DISTRO=${ROS_DISTRO} XMEM_ROS_WEIGHTS=/cache
+# Fetched weights, exported models, TensorRT's engines, saved memories: mount a volume here, or every container begins
+# without them.
+ENV ROS_DISTRO=${ROS_DISTRO} XMEM_ROS_WEIGHTS=/cache ROS_HOME=/cache/ros
 VOLUME /cache
 COPY docker/entrypoint.sh /entrypoint.sh
 ENTRYPOINT ["/bin/bash", "/entrypoint.sh"]

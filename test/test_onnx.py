@@ -13,7 +13,7 @@ import torch
 
 from xmem_ros.cli.main import main
 from xmem_ros.demo.scene import RenderedScene
-from xmem_ros.errors import DeviceError, EngineError, ParameterError
+from xmem_ros.errors import DeviceError, EngineError, OutputError, ParameterError
 from xmem_ros.network import onnx_export
 from xmem_ros.network.checkpoint import find_weights, fingerprint, load_network
 from xmem_ros.network.config import COMPACT
@@ -23,6 +23,7 @@ from xmem_ros.network.onnx_engine import (
     CUDA,
     TENSORRT,
     OnnxNetwork,
+    _make_folder,
     _Model,
     engine_cache,
     pick_providers,
@@ -315,6 +316,12 @@ def test_what_tensorrt_builds_is_said_with_its_place(tmp_path: Path, monkeypatch
     (tmp_path / 'decoder-2' / 'kept.engine').touch()
     load()
     assert caplog.text == ''
+
+
+def test_engines_that_cannot_be_kept_are_said(tmp_path: Path) -> None:
+    (tmp_path / 'file').touch()
+    with pytest.raises(OutputError, match='cannot keep there what it builds'):
+        _make_folder(tmp_path / 'file' / 'decoder-2')
 
 
 def test_a_file_that_this_onnxruntime_cannot_load_is_named(tmp_path: Path) -> None:

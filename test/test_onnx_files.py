@@ -87,6 +87,19 @@ def test_whole_models_are_found(cache: Path) -> None:
     assert damage(folder, KEY) == ''
 
 
+def test_a_name_appears_only_once_the_disk_holds_its_content(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced, sync = [], os.fsync
+
+    def note(descriptor: int) -> None:
+        path = Path(f'/proc/self/fd/{descriptor}').resolve()
+        synced.append((path.name, (cache / KEY.folder).exists()))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, 'fsync', note)
+    exported(cache)
+    assert synced == [('decoder.onnx', False), (MANIFEST, False), ('part', False), ('cache', True)]
+
+
 @pytest.mark.parametrize('harm', DAMAGE, ids=lambda harm: harm.__name__)
 def test_damaged_models_are_not_used_and_the_log_says_why(cache: Path, harm, caplog) -> None:
     folder = exported(cache)

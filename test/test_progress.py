@@ -5,6 +5,7 @@ import io
 import os
 import pty
 import time
+from pathlib import Path
 
 import pytest
 
@@ -49,3 +50,9 @@ def test_a_terminal_gets_a_bar_that_is_drawn_over() -> None:
     os.close(ours)
     assert shown.count('\r') > 1
     assert '3/3' in shown
+
+
+def test_whatever_shows_progress_shows_it_like_this() -> None:
+    package = Path(progress.__file__).parent
+    others = [path for path in package.rglob('*.py') if 'tqdm(' in path.read_text() and path.name != 'progress.py']
+    assert others == []

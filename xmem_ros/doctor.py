@@ -273,7 +273,7 @@ def _onnx() -> Iterator[Finding]:
                 ABSENT,
                 'engine onnxruntime',
                 'on the CPU only, though there is a GPU: with device cuda a tracker refuses it',
-                'pip uninstall onnxruntime, then pip install onnxruntime-gpu; on a Jetson as docs/jetson_install.md says',
+                'uninstall onnxruntime, pip install onnxruntime-gpu, on a Jetson as docs/jetson_install.md says',
             )
     if importlib.util.find_spec('onnxscript') is not None:
         from xmem_ros.network.onnx_export import exporter_problem

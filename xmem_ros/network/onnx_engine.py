@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xmem_ros.errors import EngineError
+from xmem_ros.errors import EngineError, OutputError
 from xmem_ros.network.buckets import in_buckets
 from xmem_ros.network.model import EncodedImage
 from xmem_ros.network.onnx_export import OBJECTS, export
@@ -82,6 +82,16 @@ def engine_cache(model: Path, objects: int) -> Path:
     return model.parent / f'{model.stem}-{objects}'
 
 
+def _make_folder(cache: Path) -> None:
+    try:
+        cache.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f'{cache}: TensorRT cannot keep there what it builds ({error.strerror}); make {models_folder()} writable, or '
+            'copy it and name the copy in the variable XMEM_ROS_ONNX'
+        ) from error
+
+
 class _Model:
     """One ONNX model, loaded once for each number of objects, with static shapes."""
 
@@ -119,7 +129,7 @@ class _Model:
         what, begun = f'{self.name}, {objects} object{"s" * (objects != 1)}', time.monotonic()
         building = TENSORRT in names and not any(cache.glob('*.engine'))
         if TENSORRT in names:
-            cache.mkdir(exist_ok=True)
+            _make_folder(cache)
         if building:
             log.info(
                 'TensorRT builds %s%s: minutes, in which no image is tracked; it is kept in %s',

@@ -127,7 +127,7 @@ class Parameters:
     engine: str = _is(
         'torch',
         'What runs the network. onnxruntime: ONNX Runtime, with TensorRT, CUDA or the CPU, whichever it offers first; '
-        'models are exported with the first image of a size, and kept.',
+        'models are exported for each size of image, when prepare says, and kept.',
         choices=('torch', 'onnxruntime'),
     )
     prepare: str = _is(
