@@ -8,17 +8,8 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-NEEDED = (
-    'package.xml',
-    'CMakeLists.txt',
-    'LICENSE',
-    'tools/executable.in',
-    'msg',
-    'srv',
-    'config',
-    'launch',
-    'xmem_ros',
-)
+FILES = ('package.xml', 'CMakeLists.txt', 'LICENSE', 'tools/executable.in')
+FOLDERS = ('msg', 'srv', 'config', 'launch', 'xmem_ros')
 
 
 def ignored(path: str) -> bool:

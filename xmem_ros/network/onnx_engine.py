@@ -87,8 +87,8 @@ def _make_folder(cache: Path) -> None:
         cache.mkdir(exist_ok=True)
     except OSError as error:
         raise OutputError(
-            f'{cache}: TensorRT cannot keep there what it builds ({error.strerror}); make {models_folder()} writable, or '
-            'copy it and name the copy in the variable XMEM_ROS_ONNX'
+            f'{cache}: TensorRT cannot keep there what it builds ({error.strerror}); make {models_folder()} writable, '
+            'or copy it and name the copy in the variable XMEM_ROS_ONNX'
         ) from error
 
 
