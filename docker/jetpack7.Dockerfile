@@ -10,7 +10,7 @@ FROM ${BASE}
 ARG ROS_DISTRO=jazzy
 # https://github.com/ros-infrastructure/ros-apt-source/releases
 ARG ROS_APT_SOURCE=1.1.0
-# torch brings its own CUDA libraries; ONNX Runtime uses those of the image. PyPI has no onnxruntime-gpu for ARM.
+# torch brings its own CUDA libraries; ONNX Runtime uses those of the image. PyPI has no onnxruntime-gpu for it.
 ARG TORCH_WHEELS=https://download.pytorch.org/whl/cu130
 ARG ONNX_WHEELS=https://pypi.jetson-ai-lab.io/sbsa/cu130
 
