@@ -83,6 +83,17 @@ def test_a_mask_of_one_value_is_one_object(clip, weights, tmp_path, given, writt
     assert set(np.unique(values(tmp_path / 'out' / '00000.png'))) == {0, written}
 
 
+def test_track_says_where_masks_and_overlay_are_and_does_not_fill_logs(clip, weights, tmp_path, capsys):
+    assert track(clip, weights, tmp_path / 'out', '--overlay') == 0
+    said = capsys.readouterr()
+    overlay = tmp_path / 'out' / 'overlay.mp4'
+    assert said.out == f'{tmp_path / "out"}: 6 masks, and {overlay}\n'
+    assert overlay.is_file()
+    assert said.err == '', 'stderr is no terminal here'
+    assert track(clip, weights, tmp_path / 'masks') == 0
+    assert capsys.readouterr().out == f'{tmp_path / "masks"}: 6 masks\n'
+
+
 def test_track_reads_a_video(clip, weights, tmp_path):
     video = tmp_path / 'toys.mp4'
     with VideoWriter(video, 12.5) as writer:

@@ -158,6 +158,30 @@ def test_what_an_optional_package_is_for_is_said_where_it_is_absent(monkeypatch)
     assert not [package for _, package in doctor.OPTIONAL.values() if 'xmem' in package]
 
 
+@pytest.mark.parametrize(
+    ('offered', 'state', 'text'),
+    [
+        (['TensorrtExecutionProvider', 'CUDAExecutionProvider', 'CPUExecutionProvider'], OK, 'on Tensorrt and CUDA'),
+        (['AzureExecutionProvider', 'CPUExecutionProvider'], ABSENT, 'on the CPU only, though there is a GPU'),
+    ],
+)
+def test_an_onnxruntime_that_makes_no_use_of_the_gpu_is_said(monkeypatch, offered, state, text):
+    onnxruntime = pytest.importorskip('onnxruntime')
+    monkeypatch.setattr(onnxruntime, 'get_available_providers', lambda: offered)
+    monkeypatch.setattr('torch.cuda.is_available', lambda: True)
+    found = {finding.subject: finding for finding in doctor._onnx()}['engine onnxruntime']
+    assert (found.state, found.text[: len(text)]) == (state, text)
+    assert ('onnxruntime-gpu' in found.remedy) == (state == ABSENT)
+
+
+def test_a_torch_that_cannot_export_is_said(monkeypatch):
+    pytest.importorskip('onnxscript')
+    monkeypatch.setattr('torch.__version__', '2.4.1')
+    found = {finding.subject: finding for finding in doctor._onnx()}['xmem-ros export']
+    assert found.state == ABSENT
+    assert 'needs torch 2.5 or newer' in found.text
+
+
 def test_the_command_exits_with_2_where_something_is_wrong_and_0_where_something_is_only_absent(monkeypatch, capsys):
     absent = doctor.Finding(ABSENT, 'CUDA', 'no GPU')
     monkeypatch.setattr(doctor, 'examine', lambda: iter([absent]))

@@ -58,6 +58,17 @@ def test_the_file_for_jetsons_is_allowed_and_asks_for_what_goes_together():
     assert TrackerConfig(engine=result.engine, precision=result.precision).precision == 'float16'
 
 
+@pytest.mark.parametrize('value', ['480', '480x', 'x640', '0x640', '480×640', '480x640x3', '-480x640', 'all'])
+def test_what_is_no_size_to_prepare_for_is_refused(value):
+    with pytest.raises(ParameterError, match='known, none, or height x width'):
+        changed(Parameters(), {'prepare': value})
+
+
+def test_a_size_to_prepare_for_is_height_and_width():
+    assert changed(Parameters(), {'prepare': '480x640'}).prepare_size() == (480, 640)
+    assert changed(Parameters(), {'prepare': 'none'}).prepare_size() is None
+
+
 def test_every_default_is_allowed():
     defaults = {name: default for name, (default, _) in rules().items()}
     assert changed(Parameters(), defaults) == Parameters()

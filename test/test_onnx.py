@@ -2,9 +2,10 @@
 """ONNX models of the network, and a tracker that runs on them."""
 
 import json
-import shutil
+import logging
 import sys
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -12,13 +13,24 @@ import torch
 
 from xmem_ros.cli.main import main
 from xmem_ros.demo.scene import RenderedScene
-from xmem_ros.errors import EngineError, ParameterError
+from xmem_ros.errors import DeviceError, EngineError, OutputError, ParameterError
 from xmem_ros.network import onnx_export
 from xmem_ros.network.checkpoint import find_weights, fingerprint, load_network
 from xmem_ros.network.config import COMPACT
 from xmem_ros.network.model import XMemNetwork
-from xmem_ros.network.onnx_engine import CPU, CUDA, TENSORRT, engine_cache, pick_providers, provider_options
-from xmem_ros.network.onnx_export import MANIFEST, ExportKey, export, find_models, put
+from xmem_ros.network.onnx_engine import (
+    CPU,
+    CUDA,
+    TENSORRT,
+    OnnxNetwork,
+    _make_folder,
+    _Model,
+    engine_cache,
+    pick_providers,
+    provider_options,
+)
+from xmem_ros.network.onnx_export import export
+from xmem_ros.network.onnx_files import ExportKey, find_models
 from xmem_ros.shedding import is_out_of_memory
 from xmem_ros.tracker import Tracker, TrackerConfig
 
@@ -218,13 +230,120 @@ def test_memory_that_onnxruntime_lacks_is_recognised() -> None:
     assert not is_out_of_memory(Fail('no such node'))
 
 
-def test_a_second_export_keeps_what_was_built_of_the_first(tmp_path: Path) -> None:
-    for buckets in ('[1]', '[1, 2]'):
-        part, target = tmp_path / 'part', tmp_path / 'models'
-        part.mkdir()
-        (part / MANIFEST).write_text(buckets)
-        put(part, target)
-        (target / 'decoder.engine').touch()
-        shutil.rmtree(part, ignore_errors=True)
-    assert (target / MANIFEST).read_text() == '[1, 2]'
-    assert (target / 'decoder.engine').exists()
+def test_a_torch_that_is_too_old_to_export_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(torch, '__version__', '2.4.1+cpu')
+    assert main(['export', '--onnx', str(tmp_path / 'new')]) == 2
+    said = capsys.readouterr().err
+    assert 'needs torch 2.5 or newer' in said
+    assert 'this is torch 2.4.1+cpu' in said
+    assert not (tmp_path / 'new').exists()
+    monkeypatch.setattr(torch, '__version__', '2.5.0a0+872d972e41.nv24.08')  # as vendors' wheels call themselves
+    assert onnx_export.exporter_problem() == ''
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / 'file').touch()
+    assert main(['export', '--onnx', str(tmp_path / 'file'), '--size', '64', '96', '--shorter-side', '64']) == 2
+    assert 'exported models cannot be written there' in capsys.readouterr().err
+
+
+def test_a_model_that_was_cut_off_is_exported_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog) -> None:
+    monkeypatch.setenv('XMEM_ROS_ONNX', str(tmp_path))
+    network = load_network(find_weights('compact'))
+    key = ExportKey(fingerprint(network.state_dict()), *SIZE, 'float32')
+    decoder = export(network, key, tmp_path) / 'decoder.onnx'
+    whole = decoder.stat().st_size
+    with decoder.open('r+b') as file:
+        file.truncate(whole // 2)
+    scene = RenderedScene(SIZE, 2, 2, seed=0)
+    tracker = trackers()[1]
+    tracker.seed(scene[0][0], {'it': scene[0][1] == 1})
+    assert tracker.step(scene[1][0]).labels.any()
+    assert f'decoder.onnx has {whole // 2} bytes' in caplog.text
+    assert find_models(key) is not None
+
+
+def test_what_is_prepared_need_not_be_loaded_later(models: Path, monkeypatch: pytest.MonkeyPatch, caplog) -> None:
+    caplog.set_level(logging.INFO, 'xmem_ros')
+    scene = RenderedScene(SIZE, 6, 3, seed=0)
+
+    def fail(*args) -> None:
+        raise AssertionError('loaded after all')
+
+    for size in (SIZE, None):  # named; then known, as it is the size that was used last
+        caplog.clear()
+        tracker = trackers(max_objects=3)[1]
+        tracker.prepare(size)
+        assert 'ONNX models for images of 96×160 px and 1, 2, 4 objects are loaded' in caplog.text
+        with monkeypatch.context() as patch:
+            patch.setattr('xmem_ros.network.onnx_engine._Model._load', fail)
+            for number in range(3):
+                frame, labels = scene[number]
+                tracker.step(frame, {str(number): labels == number + 1})
+            assert tracker.step(scene[3][0]).labels.any()
+    assert len(tracker.objects) == 3
+    trackers()[0].prepare(SIZE)  # torch has nothing to prepare
+
+
+def test_what_tensorrt_builds_is_said_with_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog) -> None:
+    class Session:
+        def __init__(self, *_, providers):
+            self.providers = [name for name, _ in providers]
+
+        def get_providers(self):
+            return self.providers
+
+    class Runtime:
+        InferenceSession = Session
+        SessionOptions = MagicMock
+
+        @staticmethod
+        def get_available_providers():
+            return [TENSORRT, CUDA, CPU]
+
+    caplog.set_level(logging.INFO, 'xmem_ros')
+    monkeypatch.setattr('xmem_ros.network.onnx_engine._runtime', lambda: Runtime)
+
+    def load() -> None:
+        _Model(tmp_path / 'decoder.onnx', torch.device('cuda', 0), 'float16', SIZE)._load(2, '3 of 7')
+
+    load()
+    assert 'TensorRT builds decoder at 96×160 px, 2 objects (3 of 7): minutes' in caplog.text
+    assert 'decoder at 96×160 px, 2 objects: loaded in' in caplog.text
+    caplog.clear()
+    (tmp_path / 'decoder-2' / 'kept.engine').touch()
+    load()
+    assert caplog.text == ''
+
+
+def test_engines_that_cannot_be_kept_are_said(tmp_path: Path) -> None:
+    (tmp_path / 'file').touch()
+    with pytest.raises(OutputError, match='cannot keep there what it builds'):
+        _make_folder(tmp_path / 'file' / 'decoder-2')
+
+
+def test_a_file_that_this_onnxruntime_cannot_load_is_named(tmp_path: Path) -> None:
+    (tmp_path / 'decoder.onnx').write_bytes(b'not a model')
+    with pytest.raises(EngineError, match='cannot load .*decoder.onnx.*install a newer one, or remove'):
+        _Model(tmp_path / 'decoder.onnx', torch.device('cpu'), 'float32', SIZE)._load(1, '')
+
+
+def test_a_network_made_for_something_else_than_the_tracker_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = load_network(find_weights('compact'))
+
+    def made_for(device: str, precision: str) -> OnnxNetwork:
+        return OnnxNetwork(network.config, 'weights', lambda: network, torch.device(device), precision)
+
+    fitting = TrackerConfig(engine='onnxruntime', precision='float16')
+    Tracker(made_for('cpu', 'float16'), fitting, 'cpu')
+    with pytest.raises(ParameterError, match="float16, but .* float32: set precision='float32'"):
+        Tracker(made_for('cpu', 'float32'), fitting, 'cpu')
+    with pytest.raises(ParameterError, match="set engine='onnxruntime'"):
+        Tracker(made_for('cpu', 'float32'), TrackerConfig(precision='float32'), 'cpu')
+    with monkeypatch.context() as patch:
+        patch.setattr('xmem_ros.network.onnx_engine.pick_providers', lambda *_: [CUDA, CPU])
+        elsewhere = made_for('cuda:1', 'float16')
+    with pytest.raises(DeviceError, match="run on cpu, but .* made for cuda:1: give the tracker device='cuda:1'"):
+        Tracker(elsewhere, fitting, 'cpu')

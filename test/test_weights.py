@@ -12,6 +12,7 @@ import re
 import ssl
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,7 +20,8 @@ import torch
 from xmem_ros import download as downloading
 from xmem_ros.cli.main import main
 from xmem_ros.errors import OutputError, WeightsError
-from xmem_ros.network.checkpoint import find_weights
+from xmem_ros.network.cards import licence_of
+from xmem_ros.network.checkpoint import bundled_folder, find_weights
 from xmem_ros.network.config import COMPACT
 from xmem_ros.network.fetch import fetch
 from xmem_ros.network.model import XMemNetwork
@@ -350,11 +352,26 @@ def test_the_list_tells_bundled_fetched_and_half_fetched_weights_apart(server, c
     assert main(['weights', 'list']) == 0
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
     assert 'bundled' in lines['compact']
+    assert 'CC BY-NC 4.0' in lines['compact']
+    assert 'MIT' in lines['compact-permissive']
+    assert 'as its authors say' in lines['xmem']
     assert hashlib.sha256(checkpoint).hexdigest()[:12] in lines['xmem']
     assert 'not checked yet' in lines['xmem-s012']
     assert '1.5 MB fetched' in lines['xmem-s2']
     assert 'not fetched' in lines['xmem-no-sensory']
     assert '/releases/download/v1.0/XMem-no-sensory.pth' in lines['xmem-no-sensory']
+
+
+def test_the_licences_of_the_list_are_those_of_the_readme():
+    readme = (Path(__file__).parents[1] / 'README.md').read_text()
+    table = [[cell.strip() for cell in line.split('|')] for line in readme.splitlines() if line.startswith('| `')]
+    said = {row[1].strip('`'): row[4] for row in table if len(row) == 7 and row[1].startswith('`compact')}
+    bundled = {path.stem: licence_of(path) for path in bundled_folder().glob('*.safetensors')}
+    assert bundled == said
+
+
+def test_weights_without_a_card_have_no_stated_licence(tmp_path):
+    assert licence_of(tmp_path / 'mine.safetensors') == 'not stated'
 
 
 def test_official_weights_that_are_not_here_say_how_to_fetch_them(cache):

@@ -39,7 +39,7 @@ OPTIONAL = {
     'aiohttp': ('xmem-ros web', 'aiohttp'),
     'rosbags': ('bags as training data', 'rosbags'),
     'tensorboard': ('curves of xmem-ros train', 'tensorboard'),
-    'onnxruntime': ('engine onnxruntime', 'onnxruntime'),
+    'onnxruntime': ('engine onnxruntime (on a GPU onnxruntime-gpu in its place)', 'onnxruntime'),
     'onnxscript': ('xmem-ros export', 'onnx onnxscript'),
 }
 _ROS_TIMEOUT = 60  # s
@@ -66,6 +66,7 @@ def examine() -> Iterator[Finding]:
         'official weights': _official,
         'ROS 2': _ros,
         'optional packages': _optional,
+        'ONNX Runtime': _onnx,
     }
     for subject, look in looks.items():
         try:
@@ -100,7 +101,7 @@ def _torch() -> Iterator[Finding]:
     problem = _problem('torch')
     if problem:
         yield Finding(
-            WRONG, 'torch', problem, 'pip install torch torchvision; on a Jetson from NVIDIA for your JetPack'
+            WRONG, 'torch', problem, 'pip install torch torchvision; on a Jetson as docs/jetson_install.md says'
         )
         return
     import torch
@@ -128,7 +129,7 @@ def _cuda() -> Iterator[Finding]:
             WRONG,
             'CUDA',
             f'there is an NVIDIA driver, but this torch ({torch.__version__}) was built without CUDA',
-            'install a torch with CUDA; on a Jetson the one from NVIDIA for your JetPack',
+            'install a torch with CUDA; on a Jetson one that was built for your JetPack, see docs/jetson_install.md',
         )
     else:
         yield Finding(
@@ -163,13 +164,15 @@ def _has_nvidia_driver() -> bool:
 def _bundled() -> Iterator[Finding]:
     if _problem('torch') or _problem('safetensors'):
         return
+    from xmem_ros.network.cards import licence_of
     from xmem_ros.network.checkpoint import bundled_folder, load_network
 
     files = sorted(bundled_folder().glob('*.safetensors'))
     if not files:
         yield Finding(WRONG, 'bundled weights', f'{bundled_folder()}: none', 'install the package again')
     for path in files:
-        yield _judge(path.stem, path, lambda path=path: load_network(path), 'install the package again')  # type: ignore[misc]
+        look = partial(load_network, path)
+        yield _judge(path.stem, path, look, 'install the package again', f'licence {licence_of(path)}')
 
 
 def _official() -> Iterator[Finding]:
@@ -196,12 +199,12 @@ def _check(weights: OfficialWeights, path: Path) -> None:
     check(weights, path, read_lock(), pin=False)
 
 
-def _judge(name: str, path: Path, look: Callable[[], object], remedy: str) -> Finding:
+def _judge(name: str, path: Path, look: Callable[[], object], remedy: str, more: str = '') -> Finding:
     try:
         look()
     except (XMemError, OSError) as error:
         return Finding(WRONG, name, str(error), remedy)
-    return Finding(OK, name, str(path))
+    return Finding(OK, name, f'{path}, {more}' if more else str(path))
 
 
 def _ros() -> Iterator[Finding]:
@@ -251,6 +254,34 @@ def _optional() -> Iterator[Finding]:
         problem = _problem(module)
         state, text = (WRONG, problem) if problem else (OK, f'for {purpose}')
         yield Finding(state, module, text, f'pip install --upgrade --force-reinstall {package}' if problem else '')
+
+
+def _onnx() -> Iterator[Finding]:
+    """What of ONNX Runtime is there, but cannot be used on this machine."""
+    if _problem('torch'):
+        return
+    import torch
+
+    if importlib.util.find_spec('onnxruntime') is not None and not _problem('onnxruntime'):
+        import onnxruntime
+
+        offered = onnxruntime.get_available_providers()
+        on_gpu = [name.removesuffix('ExecutionProvider') for name in offered if name.startswith(('Tensorrt', 'CUDA'))]
+        if on_gpu:
+            yield Finding(OK, 'engine onnxruntime', f'on {" and ".join(on_gpu)}')
+        elif torch.cuda.is_available():
+            yield Finding(
+                ABSENT,
+                'engine onnxruntime',
+                'on the CPU only, though there is a GPU: with device cuda a tracker refuses it',
+                'uninstall onnxruntime, pip install onnxruntime-gpu, on a Jetson as docs/jetson_install.md says',
+            )
+    if importlib.util.find_spec('onnxscript') is not None:
+        from xmem_ros.network.onnx_export import exporter_problem
+
+        problem = exporter_problem()
+        if problem:
+            yield Finding(ABSENT, 'xmem-ros export', problem, 'or export on another machine, see docs/jetson.md')
 
 
 def _problem(module: str) -> str:

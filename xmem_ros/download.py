@@ -10,9 +10,8 @@ import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 from xmem_ros.errors import OutputError, WeightsError
+from xmem_ros.progress import Bar
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +45,7 @@ def download(url: str, part: Path, *, size: int | None = None, progress: bool = 
         OutputError: `part` cannot be written.
     """
     failures, pause = 0, PAUSE
-    with tqdm(total=size, unit='B', unit_scale=True, desc=url.rsplit('/', 1)[-1], disable=not progress) as bar:
+    with Bar(total=size, unit='B', unit_scale=True, desc=url.rsplit('/', 1)[-1], disable=not progress) as bar:
         while True:
             before = _length(part)
             try:
@@ -60,7 +59,7 @@ def download(url: str, part: Path, *, size: int | None = None, progress: bool = 
             time.sleep(pause * 2 ** (failures - 1))
 
 
-def _attempt(url: str, part: Path, size: int | None, bar: tqdm[object]) -> int:
+def _attempt(url: str, part: Path, size: int | None, bar: Bar) -> int:
     """One connection: fetch from where `part` ends; returns the size of the whole file."""
     begin, version = _length(part), part.with_name(f'{part.name}.etag')
     request = urllib.request.Request(url)

@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 
 import torch
 
+from xmem_ros.errors import DeviceError, ParameterError
+from xmem_ros.frames import FrameGeometry
 from xmem_ros.network.checkpoint import fingerprint, load_network
 from xmem_ros.network.cuda_graphs import GraphedNetwork
 from xmem_ros.network.deployment import deployed
@@ -53,7 +55,12 @@ def load_engine(path: Path, config: TrackerConfig, device: torch.device) -> tupl
 
 
 def engine_for(network: Engine, config: TrackerConfig, device: torch.device, dtype: torch.dtype) -> Engine:
-    """The network on its device, as the settings ask for it; one that is not torch's alone is taken as it is."""
+    """The network on its device, as the settings ask for it; one that is not torch's alone is taken as it is.
+
+    Raises `ParameterError` or `DeviceError` where that one was made for something else than is asked for.
+    """
+    if isinstance(network, OnnxNetwork):
+        _check(network, config, device, dtype)
     if not isinstance(network, XMemNetwork):
         return network
     if config.engine == 'onnxruntime':
@@ -62,6 +69,41 @@ def engine_for(network: Engine, config: TrackerConfig, device: torch.device, dty
         return OnnxNetwork(source.config, weights, lambda: source, device, precision_name(dtype))
     network = network.to(device).to(memory_format=torch.channels_last).eval()
     return GraphedNetwork(network) if config.cuda_graphs and device.type == 'cuda' else network
+
+
+def _check(network: OnnxNetwork, config: TrackerConfig, device: torch.device, dtype: torch.dtype) -> None:
+    """Raise where a network was made for another engine, device or precision than a tracker is to run."""
+    if config.engine != 'onnxruntime':
+        raise ParameterError(
+            f"engine is {config.engine}, but the network given runs on ONNX Runtime: set engine='onnxruntime', or give "
+            'the XMemNetwork that it was made of'
+        )
+    if (network.device.type, network.device.index or 0) != (device.type, device.index or 0):
+        raise DeviceError(
+            f'the tracker is to run on {device}, but the ONNX network given was made for {network.device}: give the '
+            f'tracker device={str(network.device)!r}, or make the network for {device}'
+        )
+    if network.precision != precision_name(dtype):
+        raise ParameterError(
+            f'precision is {config.precision}, here {precision_name(dtype)}, but the ONNX network given was made for '
+            f'{network.precision}: set precision={network.precision!r}, or make the network for {precision_name(dtype)}'
+        )
+
+
+def prepare(engine: Engine, config: TrackerConfig, image_size: tuple[int, int] | None) -> None:
+    """Export, build and load what images of a size (H, W) need, before there are any; torch needs nothing.
+
+    image_size: None stands for the size that these weights ran on last, where they did. Raises `FrameError`,
+    `EngineError`, `OutputError`.
+    """
+    if not isinstance(engine, OnnxNetwork):
+        return
+    if image_size is None:
+        size = engine.newest_size(config.size)
+    else:
+        size = FrameGeometry.of(image_size, config.size).padded_size
+    if size is not None:
+        engine.prepare(size, config.max_objects)
 
 
 def fingerprint_of(engine: Engine) -> str:

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from xmem_ros import memory_budget, snapshot
-from xmem_ros.engines import Engine, Engines, engine_for, fingerprint_of, load_engine
-from xmem_ros.errors import MemoryFileError, ParameterError, SeedError
+from xmem_ros.engines import Engine, Engines, engine_for, fingerprint_of, load_engine, prepare
+from xmem_ros.errors import MemoryFileError, OutOfMemoryError, ParameterError, SeedError
 from xmem_ros.frames import FrameGeometry, Region, geometry_of, image_to_tensor, mask_to_tensor, observe_labels
 from xmem_ros.joining import join_masks, judge
 from xmem_ros.network.checkpoint import find_weights
@@ -30,7 +30,7 @@ from xmem_ros.network.model import EncodedImage
 from xmem_ros.objects import ObjectState, ObjectTable, TrackedObject
 from xmem_ros.seed_masks import SeedMask, check_seeds
 from xmem_ros.segmenter import MemoryFrame, Segmenter
-from xmem_ros.shedding import Shedding
+from xmem_ros.shedding import Shedding, is_out_of_memory
 from xmem_ros.snapshot import Snapshot
 from xmem_ros.timing import StageTimer
 from xmem_ros.tracker_config import AUTO_SIZE, TrackerConfig, pick_device, pick_precision, with_size
@@ -89,6 +89,23 @@ class Tracker:
         return tracker
 
     # --- what a user calls
+
+    @torch.inference_mode()
+    def prepare(self, image_size: tuple[int, int] | None = None) -> None:
+        """Get engine onnxruntime ready for images of a size, H, W in px, so that the first seed need not wait for it.
+
+        It exports, builds and loads what it needs for up to `config.max_objects` objects. None: for the size that these
+        weights ran on last, where they did. Raises `FrameError`, `EngineError`, `OutputError`, `OutOfMemoryError`.
+        """
+        try:
+            prepare(self.network, self.config, image_size)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise OutOfMemoryError(
+                f'memory ran out on {self.device} while ONNX models were loaded for up to {self.config.max_objects} '
+                'objects: set a smaller max_objects or size, or prepare nothing (parameter prepare: none)'
+            ) from error
 
     @torch.inference_mode()
     def step(

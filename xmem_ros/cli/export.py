@@ -47,7 +47,8 @@ def run(args: argparse.Namespace) -> int:
     from xmem_ros.errors import ParameterError
     from xmem_ros.frames import FrameGeometry
     from xmem_ros.network.checkpoint import find_weights, fingerprint, load_network
-    from xmem_ros.network.onnx_export import ExportKey, export
+    from xmem_ros.network.onnx_export import export
+    from xmem_ros.network.onnx_files import COMMAND, ExportKey
     from xmem_ros.tracker_config import TrackerConfig, with_size
 
     if not all(1 <= count <= 254 for count in args.objects):
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     config = with_size(TrackerConfig(size=args.shorter_side), network.config)
     height, width = FrameGeometry.of(tuple(args.size), config.size).padded_size
     key = ExportKey(fingerprint(network.state_dict()), height, width, args.precision)
-    folder = export(network, key, args.onnx, args.objects)
+    folder = export(network, key, args.onnx, args.objects, COMMAND)
     print(
         f'{folder}: {height}×{width} px (H×W) for images of {args.size[0]}×{args.size[1]}, {args.precision}, '
         f'objects {", ".join(map(str, sorted(set(args.objects))))}'

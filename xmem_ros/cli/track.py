@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from xmem_ros.media import Clip
 
 
+OVERLAY = 'overlay.mp4'
+
+
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the sub-command to `xmem-ros`."""
     parser = commands.add_parser(
@@ -35,7 +38,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         '--out', type=Path, required=True, metavar='DIR', help='new or empty folder; appears once it is whole'
     )
     parser.add_argument(
-        '--overlay', action='store_true', help='write DIR/overlay.mp4 too: the masks drawn over the frames'
+        '--overlay', action='store_true', help=f'write DIR/{OVERLAY} too: the masks drawn over the frames'
     )
     add_tracker_arguments(parser)
     parser.set_defaults(run=run)
@@ -61,19 +64,19 @@ def run(args: argparse.Namespace) -> int:
         part.rename(args.out)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    print(f'{args.out}: {count} masks')
+    overlay = f', and {args.out / OVERLAY}' if args.overlay else ''
+    print(f'{args.out}: {count} masks{overlay}')
     return 0
 
 
 def _track(args: argparse.Namespace, clip: Clip, mask: np.ndarray, folder: Path) -> int:
     """Write a mask for every frame of the clip into a folder; returns their number."""
-    from tqdm import tqdm
-
     from xmem_ros.errors import SeedError
     from xmem_ros.evaluation.datasets import check_size
     from xmem_ros.evaluation.follow import follow
     from xmem_ros.media import VideoWriter, objects_of, write_labels
     from xmem_ros.overlay import draw
+    from xmem_ros.progress import Bar
     from xmem_ros.tracker import Tracker, TrackerConfig
 
     objects = objects_of(mask)
@@ -90,8 +93,8 @@ def _track(args: argparse.Namespace, clip: Clip, mask: np.ndarray, folder: Path)
     tracker = Tracker.from_weights(args.weights, device=args.device, config=config)
     count = 0
     with ExitStack() as stack:
-        video = stack.enter_context(VideoWriter(folder / 'overlay.mp4', clip.rate)) if args.overlay else None
-        for followed in tqdm(follow(tracker, clip, seeds), total=len(clip) or None, unit='frame'):
+        video = stack.enter_context(VideoWriter(folder / OVERLAY, clip.rate)) if args.overlay else None
+        for followed in Bar(follow(tracker, clip, seeds), total=len(clip) or None, unit='frame'):
             write_labels(folder / f'{followed.name}.png', followed.values)
             if video:
                 video.write(draw(followed.frame, followed.result.labels, followed.result.objects))

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import argparse
 
+OFFICIAL_LICENCE = 'as its authors say'
+
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the sub-command to `xmem-ros`."""
@@ -15,7 +17,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         '~/.cache/xmem_ros).',
     )
     actions = parser.add_subparsers(title='actions', dest='action', required=True, metavar='ACTION')
-    listing = actions.add_parser('list', help='what there is, and what can be fetched')
+    listing = actions.add_parser('list', help='what there is, under which licence, and what can be fetched')
     listing.set_defaults(run=run_list)
     fetching = actions.add_parser(
         'fetch',
@@ -43,13 +45,14 @@ def run_fetch(args: argparse.Namespace) -> int:
 
 def run_list(_: argparse.Namespace) -> int:
     """Run `weights list`; returns the exit code."""
+    from xmem_ros.network.cards import licence_of
     from xmem_ros.network.checkpoint import bundled_folder, user_folder
     from xmem_ros.network.fetch import read_lock
     from xmem_ros.network.official import OFFICIAL, RELEASE
 
     lock = read_lock()
     rows = [
-        (path.stem, f'{path.stat().st_size / 1e6:.1f} MB', 'bundled', str(path))
+        (path.stem, f'{path.stat().st_size / 1e6:.1f} MB', licence_of(path), 'bundled', str(path))
         for path in sorted(bundled_folder().glob('*.safetensors'))
     ]
     for name, weights in OFFICIAL.items():
@@ -58,13 +61,15 @@ def run_list(_: argparse.Namespace) -> int:
         if path.is_file():
             pinned = lock.get(weights.file, {}).get('sha256')
             state = f'fetched, sha256 {pinned[:12]}…' if pinned else 'here, not checked yet'
-            rows.append((name, f'{path.stat().st_size / 1e6:.1f} MB', state, str(path)))
+            rows.append((name, f'{path.stat().st_size / 1e6:.1f} MB', OFFICIAL_LICENCE, state, str(path)))
         elif part.is_file():
-            rows.append((name, f'{weights.megabytes} MB', f'{part.stat().st_size / 1e6:.1f} MB fetched', weights.url))
+            state = f'{part.stat().st_size / 1e6:.1f} MB fetched'
+            rows.append((name, f'{weights.megabytes} MB', OFFICIAL_LICENCE, state, weights.url))
         else:
-            rows.append((name, f'{weights.megabytes} MB', 'not fetched', weights.url))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+            rows.append((name, f'{weights.megabytes} MB', OFFICIAL_LICENCE, 'not fetched', weights.url))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for row in rows:
-        print(f'{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:<{widths[2]}}  {row[3]}')
-    print(f'official weights: {RELEASE}; they lie in {user_folder()}')
+        print(f'{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:<{widths[2]}}  {row[3]:<{widths[3]}}  {row[4]}')
+    print('licences: CC BY-NC is not for commercial use; the cards lie beside the bundled files')
+    print(f'official weights: {RELEASE}, which says under what terms; they lie in {user_folder()}')
     return 0

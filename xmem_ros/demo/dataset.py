@@ -7,10 +7,10 @@ import argparse
 from pathlib import Path
 
 import cv2
-from tqdm import tqdm
 
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.media import write_labels
+from xmem_ros.progress import Bar
 
 
 def write_scene(folder: Path, scene: RenderedScene, name: str) -> None:
@@ -18,7 +18,7 @@ def write_scene(folder: Path, scene: RenderedScene, name: str) -> None:
     images, masks = folder / 'JPEGImages' / name, folder / 'Annotations' / name
     for path in (images, masks):
         path.mkdir(parents=True, exist_ok=True)
-    for number in tqdm(range(scene.frames), desc=f'writing {name}', unit='frame'):
+    for number in Bar(range(scene.frames), desc=f'writing {name}', unit='frame'):
         frame, labels = scene[number]
         cv2.imwrite(str(images / f'{number:05}.png'), frame[:, :, ::-1])
         write_labels(masks / f'{number:05}.png', labels)

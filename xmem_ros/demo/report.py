@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from xmem_ros.media import VOID, VideoWriter
 from xmem_ros.overlay import draw
+from xmem_ros.progress import Bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -106,7 +106,7 @@ class Report:
         label_of = dict(zip(self.names, self.labels, strict=True))
         # As long as the clip: dropped frames are not shown, those tracked a little longer.
         rate = max(1.0, self.rate * len(self.tracked) / self.published)
-        bar = tqdm(total=len(self.tracked), desc='drawing', unit='frame', disable=not progress)
+        bar = Bar(total=len(self.tracked), desc='drawing', unit='frame', disable=not progress)
         with VideoWriter(folder / 'overlay.mp4', rate) as video, bar:
             for index, frame in enumerate(frames):
                 tracked = self.tracked.get(index)

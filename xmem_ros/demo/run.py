@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import rclpy
-from tqdm import tqdm
 
 from xmem_ros.demo.processes import Child, DemoError
 from xmem_ros.demo.recorder import Recorder
@@ -21,6 +20,7 @@ from xmem_ros.demo.report import Report, TrackedFrame
 from xmem_ros.demo.source import SCENE, Source
 from xmem_ros.demo.truth import box_seed, mask_seeds, scene_seeds
 from xmem_ros.errors import ParameterError, XMemError
+from xmem_ros.progress import Bar
 from xmem_ros.threads import wait_asleep
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _seed(recorder: Recorder, seeds: list[DemoSeed], node: Child, camera: Child)
 
 def _record(recorder: Recorder, node: Child, camera: Child, stamps: Path, length: int, *, progress: bool) -> None:
     """Return when the camera has played its clip and the node has said what it has to say of it."""
-    with tqdm(total=length, desc='camera', unit='frame', disable=not progress) as bar:
+    with Bar(total=length, desc='camera', unit='frame', disable=not progress) as bar:
         results = begin = len(recorder.recorded)
         last = time.monotonic()
         while camera.exit_code is None or time.monotonic() - last < QUIET_S:

@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 from xmem_ros.errors import ParameterError, SeedError
 from xmem_ros.evaluation import probabilities as kept
 from xmem_ros.evaluation.datasets import read_dataset
@@ -22,6 +20,7 @@ from xmem_ros.evaluation.settings import Run, Settings
 from xmem_ros.evaluation.speed import Clock, machine, rate
 from xmem_ros.evaluation.tracking import Trackers, track_sequence
 from xmem_ros.network.checkpoint import find_weights, fingerprint, load_network
+from xmem_ros.progress import Bar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,14 +86,14 @@ class Evaluation:
         """Track what is not finished yet, score all, and pack what a server wants."""
         mine = self.processes.share(range(len(self.first)), lambda i: len(self.first[i].frames) * (2 + self.count(i)))
         total = sum(len(self.first[i].frames) for i in mine) * len(self.runs)
-        with tqdm(total=total, unit='frame', disable=not progress) as bar:
+        with Bar(total=total, unit='frame', disable=not progress) as bar:
             for index in mine:
-                bar.set_description(self.first[index].name)
+                bar.set_description(self.first[index].name, refresh=False)
                 if self._is_finished(self.first[index]):
                     bar.update(len(self.first[index].frames) * len(self.runs))
                 else:
                     self._track(index, bar)
-        bar = tqdm([self.first[i] for i in mine], desc='scoring', unit='sequence', disable=not progress)
+        bar = Bar([self.first[i] for i in mine], desc='scoring', unit='sequence', disable=not progress)
         sequences = {sequence.name: self._score(sequence) for sequence in bar}
         sequences = dict(sorted(self.processes.gather(sequences).items()))
         timed_on, notes = self._notes()
@@ -142,7 +141,7 @@ class Evaluation:
             return {'J': None, 'F': None, 'J&F': None, 'frames': 0, 'objects': {}, 'unseeded': []}
         return score_sequence(sequence, self.output.folder_of(sequence), ignore_void=self.settings.ignore_void)
 
-    def _track(self, index: int, bar: tqdm[Any]) -> None:
+    def _track(self, index: int, bar: Bar) -> None:
         """All passes over one sequence, into a folder that appears once its masks are all there."""
         sequence = self.first[index]
         clock = Clock()
@@ -155,7 +154,7 @@ class Evaluation:
                     write_mask(folder / f'{stem}.png', kept.merge(passes))
         self.output.note(self.processes.rank, sequence.name, {**clock.facts(), **self.machine})
 
-    def _pass(self, run: Run, sequence: Sequence, folder: Path, scores: Path, clock: Clock, bar: tqdm[Any]) -> None:
+    def _pass(self, run: Run, sequence: Sequence, folder: Path, scores: Path, clock: Clock, bar: Bar) -> None:
         tracker = self.trackers.warm(run, self.counts[sequence.name], sequence)
         wanted, merged = set(sequence.written), bool(self.settings.scales)
         for frame in track_sequence(tracker, sequence, run, self.settings.ignore_void, probabilities=merged):

@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
-from tqdm import tqdm
 
 from xmem_ros.errors import ParameterError
 from xmem_ros.evaluation.processes import Processes
 from xmem_ros.evaluation.tracking import Trackers, track_sequence
 from xmem_ros.network.checkpoint import find_weights, load_network
+from xmem_ros.progress import Bar
 from xmem_ros.tracker import pick_device
 
 if TYPE_CHECKING:
@@ -86,8 +86,8 @@ def measure(settings: Settings, *, progress: bool = True) -> dict[str, Any]:
         network = load_network(find_weights(settings.weights))  # anew, as trackers take it over
         trackers = Trackers(network, replace(settings, precision=precision), settings.device)
         clock = Clock()
-        with tqdm(total=sum(len(s.frames) for s in sequences), unit='frame', disable=not progress) as bar:
-            bar.set_description(precision)
+        with Bar(total=sum(len(s.frames) for s in sequences), unit='frame', disable=not progress) as bar:
+            bar.set_description(precision, refresh=False)
             for sequence in sequences:
                 tracker = trackers.warm(run, counts[sequence.name], sequence)
                 for frame in track_sequence(tracker, sequence, run, settings.ignore_void):

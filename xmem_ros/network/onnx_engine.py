@@ -4,18 +4,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from xmem_ros.errors import EngineError
+from xmem_ros.errors import EngineError, OutputError
+from xmem_ros.network.buckets import in_buckets
 from xmem_ros.network.model import EncodedImage
-from xmem_ros.network.onnx_export import MANIFEST, OBJECTS, ExportKey, export, find_models, models_folder
+from xmem_ros.network.onnx_export import OBJECTS, export
+from xmem_ros.network.onnx_files import MANIFEST, ExportKey, find_models, models_folder, newest_size, note_use
 
 if TYPE_CHECKING:
     from xmem_ros.network.config import NetworkConfig
@@ -27,6 +30,10 @@ TYPES: dict[str, tuple[Any, torch.dtype]] = {
     'tensor(float)': (np.float32, torch.float32),
     'tensor(float16)': (np.float16, torch.float16),
 }
+# Of its errors those that say that a file cannot be used; the others may be about memory.
+UNUSABLE = ('InvalidArgument', 'InvalidGraph', 'InvalidProtobuf', 'NoModel', 'NoSuchFile', 'NotImplemented')
+
+log = logging.getLogger(__name__)
 
 
 def _runtime() -> Any:
@@ -35,7 +42,7 @@ def _runtime() -> Any:
     except ImportError as error:
         raise EngineError(
             'engine onnxruntime was asked for, but onnxruntime is not installed: pip install onnxruntime, '
-            "onnxruntime-gpu for CUDA and TensorRT, or NVIDIA's wheel for your JetPack; or use engine torch"
+            'onnxruntime-gpu for CUDA and TensorRT, on a Jetson as docs/jetson_install.md says; or use engine torch'
         ) from error
     return onnxruntime
 
@@ -48,7 +55,7 @@ def pick_providers(available: Sequence[str], device: torch.device) -> list[str]:
     if not chosen:
         raise EngineError(
             f'device {device} was asked for, but this onnxruntime offers only {", ".join(available)}: install '
-            "onnxruntime-gpu, or NVIDIA's wheel for your JetPack; or use device cpu, or engine torch"
+            'onnxruntime-gpu, on a Jetson as docs/jetson_install.md says; or use device cpu, or engine torch'
         )
     return [*chosen, CPU]
 
@@ -75,35 +82,84 @@ def engine_cache(model: Path, objects: int) -> Path:
     return model.parent / f'{model.stem}-{objects}'
 
 
+def _make_folder(cache: Path) -> None:
+    try:
+        cache.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f'{cache}: TensorRT cannot keep there what it builds ({error.strerror}); make {models_folder()} writable, '
+            'or copy it and name the copy in the variable XMEM_ROS_ONNX'
+        ) from error
+
+
 class _Model:
     """One ONNX model, loaded once for each number of objects, with static shapes."""
 
-    def __init__(self, path: Path, device: torch.device, precision: str):
+    def __init__(self, path: Path, device: torch.device, precision: str, size: tuple[int, int]):
         self.path, self.device, self.precision = path, device, precision
+        self.name = f'{path.stem} at {size[0]}×{size[1]} px'
         self._sessions: dict[int, Any] = {}
 
-    def _session(self, objects: int) -> Any:
+    def prepare(self, objects: int, place: str) -> None:
+        """Load it for a number of objects, and run it once where the first run is a slow one.
+
+        place: among what is being prepared, as in '2 of 7'.
+        """
+        session = self._session(objects, place)
+        if self.device.type != 'cpu':
+            inputs = session.get_inputs()
+            shapes = {i.name: (tuple(i.shape), TYPES[i.type][1]) for i in inputs}
+            self(objects, **{n: torch.zeros(s, dtype=d, device=self.device) for n, (s, d) in shapes.items()})
+
+    def _session(self, objects: int, place: str = '') -> Any:
         if objects not in self._sessions:
-            runtime = _runtime()
-            options = runtime.SessionOptions()
-            options.log_severity_level = 3  # errors
-            options.intra_op_num_threads = torch.get_num_threads()
-            # as torch's own, see `threads`
-            options.add_session_config_entry('session.intra_op.allow_spinning', '0')
-            options.add_free_dimension_override_by_name(OBJECTS, objects)
-            names = pick_providers(runtime.get_available_providers(), self.device)
-            cache = engine_cache(self.path, objects)
-            if TENSORRT in names:
-                cache.mkdir(exist_ok=True)
-            providers = [(n, provider_options(n, self.device, cache, self.precision)) for n in names]
-            session = runtime.InferenceSession(str(self.path), options, providers=providers)
-            if self.device.type != 'cpu' and session.get_providers()[0] == CPU:
-                raise EngineError(
-                    f'device {self.device} was asked for, but onnxruntime could not load {" or ".join(names[:-1])}: '
-                    'its log names the library that is missing; or use device cpu, or engine torch'
-                )
-            self._sessions[objects] = session
+            self._sessions[objects] = self._load(objects, place)
         return self._sessions[objects]
+
+    def _load(self, objects: int, place: str) -> Any:
+        runtime = _runtime()
+        options = runtime.SessionOptions()
+        options.log_severity_level = 3  # errors
+        options.intra_op_num_threads = torch.get_num_threads()
+        # as torch's own, see `threads`
+        options.add_session_config_entry('session.intra_op.allow_spinning', '0')
+        options.add_free_dimension_override_by_name(OBJECTS, objects)
+        names = pick_providers(runtime.get_available_providers(), self.device)
+        cache = engine_cache(self.path, objects)
+        what, begun = f'{self.name}, {objects} object{"s" * (objects != 1)}', time.monotonic()
+        building = TENSORRT in names and not any(cache.glob('*.engine'))
+        if TENSORRT in names:
+            _make_folder(cache)
+        if building:
+            log.info(
+                'TensorRT builds %s%s: minutes, in which no image is tracked; it is kept in %s',
+                what,
+                f' ({place})' if place else '',
+                cache,
+            )
+        providers = [(n, provider_options(n, self.device, cache, self.precision)) for n in names]
+        try:
+            session = runtime.InferenceSession(str(self.path), options, providers=providers)
+        except Exception as error:
+            if type(error).__module__.startswith('onnxruntime') and type(error).__name__ in UNUSABLE:
+                raise EngineError(
+                    f'onnxruntime {runtime.__version__} cannot load {self.path} ({str(error).splitlines()[0]}): it may '
+                    f'be too old for it; install a newer one, or remove {self.path.parent} to have it exported again'
+                ) from error
+            raise
+        if self.device.type != 'cpu' and session.get_providers()[0] == CPU:
+            raise EngineError(
+                f'device {self.device} was asked for, but onnxruntime could not load {" or ".join(names[:-1])}: '
+                'its log names the library that is missing; or use device cpu, or engine torch'
+            )
+        log.log(
+            logging.INFO if building else logging.DEBUG,
+            '%s: loaded in %.1f s on %s',
+            what,
+            time.monotonic() - begun,
+            session.get_providers()[0],
+        )
+        return session
 
     def __call__(self, objects: int, **inputs: Tensor) -> dict[str, Tensor]:
         """Run it on tensors that lie on the device, for a number of objects; nothing is copied to or from the host."""
@@ -130,7 +186,7 @@ class _Model:
 class OnnxNetwork:
     """What `XMemNetwork` does for a tracker, by ONNX Runtime. Letters as there; B is 1.
 
-    Models are exported when images of a new size come, and kept for the next time.
+    Models are exported when images of a new size come, and kept for the next time; `prepare` does it before.
 
     Arguments:
         config: of the network.
@@ -160,14 +216,43 @@ class OnnxNetwork:
         while len(self._loaded) >= SIZES_KEPT:  # first: the old and the new may not fit together
             del self._loaded[next(iter(self._loaded))]
         key = ExportKey(self.fingerprint, *size, self.precision)
-        folder = find_models(key) or export(self._source(), key, models_folder())
+        folder = find_models(key)
+        if folder is None:
+            log.info('exporting ONNX models for images of %d×%d px into %s', height, width, models_folder())
+            folder = export(self._source(), key, models_folder())
+        note_use(folder)
         manifest = json.loads((folder / MANIFEST).read_text())
         models = {
-            name: _Model(folder / what['file'], self.device, self.precision)
+            name: _Model(folder / what['file'], self.device, self.precision, size)
             for name, what in manifest['models'].items()
         }
         self._loaded[size] = models, sorted(manifest['objects'])
         return self._loaded[size]
+
+    def newest_size(self, shorter_side: int) -> tuple[int, int] | None:
+        """H, W of the images that these weights ran on last, as `onnx_files.newest_size`."""
+        return newest_size(self.fingerprint, self.precision, shorter_side)
+
+    def prepare(self, size: tuple[int, int], objects: int) -> None:
+        """Export, build and load whatever up to so many objects need on images of a size.
+
+        size: H, W that the network sees, multiples of 16. With TensorRT it takes minutes the first time; the log says
+        what is being built.
+        """
+        begun = time.monotonic()
+        models, buckets = self._models(*size)
+        largest = next((bucket for bucket in buckets if bucket >= objects), buckets[-1])
+        several = [bucket for bucket in buckets if bucket <= largest]
+        wanted = [(models['key_encoder'], 1)]
+        wanted += [(models[name], bucket) for bucket in several for name in ('value_encoder', 'decoder')]
+        for number, (model, count) in enumerate(wanted, 1):
+            model.prepare(count, f'{number} of {len(wanted)}')
+        log.info(
+            'ONNX models for images of %d×%d px and %s objects are loaded, in %.1f s',
+            *size,
+            ', '.join(map(str, several)),
+            time.monotonic() - begun,
+        )
 
     def encode_image(self, image: Tensor) -> EncodedImage:
         """image: 1×3×H×W normalised, H and W multiples of 16."""
@@ -181,7 +266,7 @@ class OnnxNetwork:
         """masks: 1×O×H×W → value 1×O×CV×h×w and the (deeply updated) sensory memory 1×O×CS×h×w."""
         models, buckets = self._models(*image.shape[-2:])
         per_object = {'masks': masks, 'others': masks.sum(1, keepdim=True) - masks}
-        out = _in_buckets(models['value_encoder'], buckets, {'image': image, 'f16': f16}, per_object, sensory)
+        out = _run(models['value_encoder'], buckets, {'image': image, 'f16': f16}, per_object, sensory)
         return out['value'], out.get('new_sensory', sensory) if deep_update else sensory
 
     def decode(
@@ -191,7 +276,7 @@ class OnnxNetwork:
         f16, f8, f4 = features
         models, buckets = self._models(f4.shape[2] * 4, f4.shape[3] * 4)
         shared = {'f16': f16, 'f8': f8, 'f4': f4}
-        out = _in_buckets(models['decoder'], buckets, shared, {'readout': readout}, sensory)
+        out = _run(models['decoder'], buckets, shared, {'readout': readout}, sensory)
         return out['logits'], out.get('new_sensory', sensory) if update else sensory
 
     def zero_sensory(self, batch: int, objects: int, size: tuple[int, int]) -> Tensor | None:
@@ -201,30 +286,13 @@ class OnnxNetwork:
         return torch.zeros(batch, objects, self.config.sensory_dim, *size, device=self.device)
 
 
-def _in_buckets(
+def _run(
     model: _Model,
     buckets: list[int],
-    shared: dict[str, Tensor],
-    per_object: dict[str, Tensor],
+    shared: Mapping[str, Tensor],
+    per_object: Mapping[str, Tensor],
     sensory: Tensor | None,
 ) -> dict[str, Tensor]:
-    """Run for any number of objects: in parts of the largest bucket, the rest padded with zeros to the next one.
-
-    per_object, sensory: 1×O×…. What comes of the padding is cut off.
-    """
-    if sensory is not None:
-        per_object = per_object | {'sensory': sensory}
-    total = next(iter(per_object.values())).shape[1]
-    parts = []
-    for begin in range(0, total, buckets[-1]):
-        count = min(total - begin, buckets[-1])
-        bucket = next(size for size in buckets if size >= count)
-        padded = {
-            name: F.pad(tensor[:, begin : begin + count], (0, 0) * (tensor.ndim - 2) + (0, bucket - count))
-            for name, tensor in per_object.items()
-        }
-        out = model(bucket, **shared, **padded)
-        parts.append({name: tensor[:, :count] for name, tensor in out.items()})
-    if len(parts) == 1:
-        return parts[0]
-    return {name: torch.cat([part[name] for part in parts], 1) for name in parts[0]}
+    """Run for any number of objects O, the second axis of per_object and sensory."""
+    tensors = {**per_object, **({} if sensory is None else {'sensory': sensory})}
+    return in_buckets(lambda bucket, padded: model(bucket, **shared, **padded), buckets, tensors)

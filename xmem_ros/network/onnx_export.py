@@ -9,32 +9,28 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
 import logging
-import os
 import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from xmem_ros.errors import EngineError
-from xmem_ros.network.checkpoint import user_folder
+from xmem_ros.errors import EngineError, OutputError
+from xmem_ros.network.buckets import BUCKETS
 from xmem_ros.network.deployment import deployed
 from xmem_ros.network.model import STRIDE, XMemNetwork
+from xmem_ros.network.onnx_files import TRACKER, ExportKey, models_folder, put, write_manifest
 from xmem_ros.network.winograd import WinogradConv2d
 
-FORMAT = 1  # of the models' inputs and outputs; another one makes other files
 OPSET = 18
+LEAST_TORCH = (2, 5)  # the first whose `torch.onnx.export(dynamo=True)` takes an axis of any length
 OBJECTS = 'objects'
-BUCKETS = (1, 2, 4, 8, 16)
 EXPORTED = {'float32': torch.float32, 'float16': torch.float16}
-MANIFEST = 'manifest.json'
 
 
 class _KeyEncoder(nn.Module):
@@ -81,82 +77,56 @@ class _Decoder(nn.Module):
 PARTS: dict[str, Any] = {'key_encoder': _KeyEncoder, 'value_encoder': _ValueEncoder, 'decoder': _Decoder}
 
 
-@dataclass(frozen=True)
-class ExportKey:
-    """What decides which models serve."""
-
-    weights: str  # fingerprint
-    height: int  # px that the network sees, multiples of 16
-    width: int
-    precision: str  # float32 or float16
-
-    @property
-    def folder(self) -> str:
-        """Name of the folder that they lie in."""
-        return f'{self.weights[:16]}-{self.height}x{self.width}-{self.precision}-{FORMAT}'
-
-
-def models_folder() -> Path:
-    """Where exported models are kept: $XMEM_ROS_ONNX, or the user's cache."""
-    return Path(os.environ.get('XMEM_ROS_ONNX') or user_folder() / 'onnx')
-
-
-def find_models(key: ExportKey) -> Path | None:
-    """The folder of models exported before, if they are there and whole."""
-    folder = models_folder() / key.folder
-    return folder if (folder / MANIFEST).is_file() else None
-
-
-def export(network: XMemNetwork, key: ExportKey, into: Path, objects: Sequence[int] = BUCKETS) -> Path:
+def export(
+    network: XMemNetwork, key: ExportKey, into: Path, objects: Sequence[int] = BUCKETS, exported_by: str = TRACKER
+) -> Path:
     """Write the three models and a manifest; returns their folder in `into`, which appears once they are whole.
 
-    network: stays as it is. objects: numbers of objects that the models are meant to be loaded for. Raises
-    `EngineError` where what exports them is not installed.
+    network: stays as it is. objects: numbers of objects that the models are meant to be loaded for. exported_by: who
+    has to give a command again should they be damaged. Raises `EngineError` where what exports them is not installed
+    or too old, `OutputError` where they cannot be written.
     """
+    problem = exporter_problem()
+    if problem:
+        raise EngineError(
+            f'exporting ONNX models {problem}; or export on another machine, with `xmem-ros export --onnx DIR`, and '
+            f"copy DIR's content into {models_folder()}"
+        )
+    target = into / key.folder
+    part = None
+    try:
+        into.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f'.{key.folder}.', dir=into))
+        with torch.inference_mode(False), torch.no_grad(), _quiet():
+            models = _export_parts(network, key, part)
+        write_manifest(part, key, models, opset=OPSET, objects=sorted(set(objects)), exported_by=exported_by)
+        part.chmod(0o755)
+        put(part, target, key)
+    except OSError as error:
+        raise OutputError(
+            f'{into}: exported models cannot be written there ({error.strerror}); make room or name another folder, '
+            'for trackers with the variable XMEM_ROS_ONNX'
+        ) from error
+    finally:
+        if part is not None:
+            shutil.rmtree(part, ignore_errors=True)
+    return target
+
+
+def exporter_problem() -> str:
+    """What is lacking to export, and what to do, as in 'needs torch …'; '' where nothing is."""
+    version = tuple(int(part) for part in torch.__version__.split('+')[0].split('.')[:2])
+    if version < LEAST_TORCH:
+        return (
+            f'needs torch {".".join(map(str, LEAST_TORCH))} or newer, for its exporter; this is torch '
+            f'{torch.__version__}: install a newer one, or use engine torch, for which this one is enough'
+        )
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise EngineError(
-            f'exporting ONNX models needs {error.name}, which is not installed: pip install onnx onnxscript; or export '
-            "on another machine, with `xmem-ros export --onnx DIR`, and copy DIR's content into "
-            f'{models_folder()}'
-        ) from error
-    target = into / key.folder
-    into.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f'.{key.folder}.', dir=into))
-    try:
-        with torch.inference_mode(False), torch.no_grad(), _quiet():
-            models = _export_parts(network, key, part)
-        manifest = {
-            'format': FORMAT,
-            'weights': key.weights,
-            'height': key.height,
-            'width': key.width,
-            'precision': key.precision,
-            'opset': OPSET,
-            'objects': sorted(set(objects)),
-            'models': models,
-        }
-        (part / MANIFEST).write_text(json.dumps(manifest, indent=2) + '\n')
-        part.chmod(0o755)
-        put(part, target)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return target
-
-
-def put(part: Path, target: Path) -> None:
-    """Move what was exported to its place, unless another process was first; what TensorRT built there stays."""
-    if target.exists() and not (target / MANIFEST).is_file():  # a leftover that is not whole
-        shutil.rmtree(target, ignore_errors=True)
-    try:
-        part.rename(target)
-    except OSError:
-        if not (target / MANIFEST).is_file():
-            raise
-        # the models are equal, by their key; the buckets may be others
-        (part / MANIFEST).replace(target / MANIFEST)
+        return f'needs {error.name}, which is not installed: pip install onnx onnxscript'
+    return ''
 
 
 def _export_parts(network: XMemNetwork, key: ExportKey, folder: Path) -> dict[str, Any]:
@@ -194,7 +164,7 @@ def _export_parts(network: XMemNetwork, key: ExportKey, folder: Path) -> dict[st
             verbose=False,
         )
         assert program is not None
-        program.save(str(folder / f'{name}.onnx'))
+        program.save(str(folder / f'{name}.onnx'), external_data=False)
         described[name] = {'file': f'{name}.onnx', 'inputs': inputs, 'outputs': outputs}
     return described
 

@@ -13,6 +13,7 @@ from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 
 from xmem_ros.errors import ParameterError
+from xmem_ros.node.log_handler import log_to
 from xmem_ros.node.node import XMemNode
 from xmem_ros.node.turns import Turns
 from xmem_ros.threads import wait_asleep
@@ -38,6 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     except RuntimeError as error:  # rclpy's own: arguments or a file of parameters that it cannot read
         print(f'xmem_node: cannot start: {error}', file=sys.stderr)
         return 2
+    log_to(nodes[0].get_logger())
     try:
         return _run(nodes)
     finally:

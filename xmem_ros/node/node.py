@@ -164,12 +164,14 @@ class XMemNode(ParameterNode):
         self._stop()
 
     def _configure(self) -> None:
-        from xmem_ros.node.tracking import Tracking, make_tracker, warm_up  # imports torch, which takes seconds
+        # it imports torch, which takes seconds
+        from xmem_ros.node.tracking import Tracking, make_tracker, prepare, warm_up
 
         begun = time.monotonic()
         memory_folder(self.parameters.memory_folder)
         tracker = make_tracker(self.parameters, self._engines)
         with self._turns or contextlib.nullcontext():
+            prepare(tracker, self.parameters)
             warm_up(tracker)
         # hashed now: the first call of ~/save_memory is not to make an image wait
         fingerprint = tracker.fingerprint

@@ -29,6 +29,7 @@ WHEN = {
 }
 
 LEAST_SIZE = 16  # px, the network's stride
+KNOWN, NONE = 'known', 'none'  # of `prepare`
 
 
 @dataclass(frozen=True)
@@ -169,8 +170,15 @@ class Parameters:
     engine: str = _is(
         'torch',
         'What runs the network. onnxruntime: ONNX Runtime, with TensorRT, CUDA or the CPU, whichever it offers first; '
-        'models are exported with the first image of a size, and kept.',
+        'models are exported for each size of image, when prepare says, and kept.',
         choices=('torch', 'onnxruntime'),
+    )
+    prepare: str = _is(
+        'known',
+        'With engine: onnxruntime, the images that models are exported, built and loaded for while the node is '
+        'configured, for up to max_objects objects, so that the first seed need not wait. known: those of the size '
+        'that these weights ran on last, where they did. Height x width of the images, as 480x640: those. none: '
+        'nothing. TensorRT takes minutes the first time; the log says what it builds.',
     )
     cuda_graphs: bool = _is(
         False,
@@ -274,6 +282,18 @@ class Parameters:
     depth: DepthParameters = field(default_factory=DepthParameters)
     seed_detections: SeedDetectionParameters = field(default_factory=SeedDetectionParameters)
 
+    def prepare_size(self) -> tuple[int, int] | None:
+        """H, W of the images to prepare for, where they are named; raises `ParameterError` for what says no size."""
+        if self.prepare in (KNOWN, NONE):
+            return None
+        height, _, width = self.prepare.partition('x')
+        if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+            raise ParameterError(
+                f'prepare is {self.prepare!r}; allowed: {KNOWN}, {NONE}, or height x width of the images in px, as in '
+                '480x640'
+            )
+        return int(height), int(width)
+
     def memory_config(self) -> MemoryConfig:
         """As the tracker takes it; raises `ParameterError` for values that do not go together."""
         values = dataclasses.asdict(self.memory)
@@ -324,6 +344,7 @@ def changed(current: Parameters, values: Mapping[str, Any]) -> Parameters:
         )
     result.memory_config()
     _check_cameras(result.cameras)
+    result.prepare_size()
     return result
 
 

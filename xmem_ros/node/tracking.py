@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
-from xmem_ros.errors import FrameError, OutOfMemoryError, SeedError, UnknownObjectError
+from xmem_ros.errors import FrameError, SeedError, UnknownObjectError, XMemError
 from xmem_ros.frames import outline
 from xmem_ros.host_memory import give_back
 from xmem_ros.network.onnx_engine import OnnxNetwork
 from xmem_ros.node.compressed import rgb_of
 from xmem_ros.node.history import History
+from xmem_ros.node.parameters import NONE
 from xmem_ros.node.worker import Fate, Frame
 from xmem_ros.tracker import ObjectState, SeedMask, Tracker, TrackerConfig
 
@@ -79,6 +80,12 @@ def make_tracker(parameters: Parameters, engines: Engines | None = None) -> Trac
     return Tracker.from_weights(parameters.weights, device=parameters.device, config=config, engines=engines)
 
 
+def prepare(tracker: Tracker, parameters: Parameters) -> None:
+    """Get ready for the images that the parameter `prepare` names; raises `XMemError`."""
+    if parameters.prepare != NONE:
+        tracker.prepare(parameters.prepare_size())
+
+
 def warm_up(tracker: Tracker) -> None:
     """Have the first image not wait for what can be done before; raises `OutOfMemoryError`."""
     if isinstance(tracker.network, OnnxNetwork) or not tracker.config.size:
@@ -124,7 +131,7 @@ class Tracking:
             frame.valid = False
             self._log.warning(f'image dropped: {error}', **_SELDOM)
             return False
-        except OutOfMemoryError as error:
+        except XMemError as error:  # no memory, or no engine for images of this size
             self._log.error(f'image dropped: {error}', **_SELDOM)
             return False
         except Exception:

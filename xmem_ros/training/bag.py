@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
 from xmem_ros.errors import FrameError, ParameterError
 from xmem_ros.media import VOID
+from xmem_ros.progress import Bar
 from xmem_ros.training.footage import (
     Budget,
     Footage,
@@ -73,14 +73,14 @@ def _video(path: Path, reader: Any, labels: Any, pictured: list[Any], shorter_si
     from xmem_ros.node.conversions import mask_from_image, rgb_from_image
 
     found: dict[tuple[int, str], np.ndarray] = {}
-    for message in tqdm(_messages(reader, labels), desc=f'reading {labels.topic}', unit='label'):
+    for message in Bar(_messages(reader, labels), desc=f'reading {labels.topic}', unit='label'):
         mask = mask_from_image(message)
         size = scaled_size(mask.shape[:2], shorter_side)
         if found or mask.any():  # before the first seed the node publishes that it knows of nothing
             found[_key(message)] = scaled_labels(np.where(mask == VOID, np.uint8(0), mask), size)
     frames: dict[str, dict[tuple[int, str], np.ndarray]] = {}
     for connection in pictured:
-        for message in tqdm(_messages(reader, connection), desc=f'reading {connection.topic}', unit='image'):
+        for message in Bar(_messages(reader, connection), desc=f'reading {connection.topic}', unit='image'):
             key = _key(message)
             if key not in found or message.encoding in DEPTH:
                 continue

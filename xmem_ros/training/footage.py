@@ -14,10 +14,10 @@ from typing import overload
 import cv2
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from xmem_ros.errors import FrameError, SeedError, XMemError
 from xmem_ros.media import IMAGE_SUFFIXES, VOID, image_files, read_image, read_mask
+from xmem_ros.progress import Bar
 
 
 class FootageError(XMemError, ValueError):
@@ -243,7 +243,7 @@ def read_videos(
         names = [name for name in names if name in only]
     names = [name for name in names if name not in leave_out]
     chosen, unmasked = [], 0
-    for name in tqdm(names, desc=f'reading {root.name or root}', unit='video'):
+    for name in Bar(names, desc=f'reading {root.name or root}', unit='video'):
         frames = _by_stem(images / name)
         labels = _by_stem(masks / name) if (masks / name).is_dir() else {}
         if stray := sorted(set(labels) - set(frames)):
@@ -287,7 +287,7 @@ def read_stills(root: Path, shorter_side: int, budget: Budget | None = None, *, 
     if not pairs:
         raise FootageError(f'{root}: no images ({", ".join(sorted(IMAGE_SUFFIXES))}) in images/ or beside their masks')
     stills = []
-    for image, mask in tqdm(pairs, desc=f'reading {root.name or root}', unit='image'):
+    for image, mask in Bar(pairs, desc=f'reading {root.name or root}', unit='image'):
         frames, labels = _read_pairs([(image, mask)], shorter_side, budget, 'still', verify)
         stills.append(Footage(f'{root.name}/{image.stem}', frames, labels))
     return stills

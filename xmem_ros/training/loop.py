@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Subset
-from tqdm import tqdm
 
 from xmem_ros.errors import ParameterError, WeightsError, XMemError
 from xmem_ros.network.checkpoint import find_weights, load_network
 from xmem_ros.network.config import CONFIGS
 from xmem_ros.network.model import XMemNetwork
+from xmem_ros.progress import Bar
 from xmem_ros.training.clips import Clips
 from xmem_ros.training.config import TrainingConfig
 from xmem_ros.training.curves import Curves
@@ -194,7 +194,7 @@ class Trainer:
         started = time.monotonic()
         with (
             Curves(self.out, self.iteration, enabled=self.rank == 0) as curves,
-            tqdm(total=c.iterations, initial=self.iteration, unit='it', mininterval=5, disable=self.rank > 0) as bar,
+            Bar(total=c.iterations, initial=self.iteration, unit='it', mininterval=5, disable=self.rank > 0) as bar,
         ):
             for batch in loader:
                 losses, clip = self._step(*(part.to(self.device, non_blocking=True) for part in batch))

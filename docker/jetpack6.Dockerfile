@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: MIT
+# The node on a Jetson Orin with JetPack 6: Ubuntu 22.04, Python 3.10, CUDA 12.6, ROS 2 Humble.
+# Build it on the Jetson: docker build -f docker/jetpack6.Dockerfile -t xmem_ros:jetpack6 .
+# How to run it, and what nobody has tried yet: docs/jetson_install.md.
+
+# CUDA, cuDNN and TensorRT of the JetPack. Containers of one minor version of L4T run on the others of its series.
+ARG BASE=nvcr.io/nvidia/l4t-jetpack:r36.4.0
+FROM ${BASE}
+
+ARG ROS_DISTRO=humble
+# https://github.com/ros-infrastructure/ros-apt-source/releases
+ARG ROS_APT_SOURCE=1.1.0
+# Wheels that were built for this JetPack; those of PyPI have no CUDA for it.
+ARG WHEELS=https://pypi.jetson-ai-lab.io/jp6/cu126
+ARG TORCH="torch==2.8.0 torchvision==0.23.0"
+
+ENV DEBIAN_FRONTEND=noninteractive LANG=C.UTF-8 PIP_NO_CACHE_DIR=1
+SHELL ["/bin/bash", "-o", "pipefail", "-c"]
+
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates curl \
+    && . /etc/os-release \
+    && curl -fsSLo /tmp/ros.deb "https://github.com/ros-infrastructure/ros-apt-source/releases/download/${ROS_APT_SOURCE}/ros2-apt-source_${ROS_APT_SOURCE}.${UBUNTU_CODENAME}_all.deb" \
+    && apt-get install -y /tmp/ros.deb && rm /tmp/ros.deb \
+    && apt-get update && apt-get install -y --no-install-recommends \
+        build-essential libgomp1 libopenblas0 python3-colcon-common-extensions python3-pip python3-rosdep \
+        "ros-${ROS_DISTRO}-ros-base" \
+    && rm -rf /var/lib/apt/lists/*
+
+# What the package declares, in a layer of its own that its code does not touch.
+COPY package.xml /ws/src/xmem_ros/package.xml
+RUN apt-get update && rosdep init && rosdep update --rosdistro "${ROS_DISTRO}" \
+    && rosdep install --from-paths /ws/src --ignore-src -y --rosdistro "${ROS_DISTRO}" \
+    && rm -rf /var/lib/apt/lists/*
+
+# NumPy 1, which the system's OpenCV was built with.
+RUN pip3 install --index-url "${WHEELS}" "numpy<2" ${TORCH} onnxruntime-gpu \
+    && pip3 install "numpy<2" safetensors onnx onnxscript
+
+COPY . /ws/src/xmem_ros
+RUN . "/opt/ros/${ROS_DISTRO}/setup.bash" && cd /ws && colcon build --packages-select xmem_ros
+
+# Fetched weights, exported models, TensorRT's engines, saved memories: mount a volume here, or every container begins
+# without them.
+ENV ROS_DISTRO=${ROS_DISTRO} XMEM_ROS_WEIGHTS=/cache ROS_HOME=/cache/ros
+VOLUME /cache
+COPY docker/entrypoint.sh /entrypoint.sh
+ENTRYPOINT ["/bin/bash", "/entrypoint.sh"]
+CMD ["ros2", "launch", "xmem_ros", "track.launch.py", "params_file:=/ws/install/xmem_ros/share/xmem_ros/config/jetson.yaml"]

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: MIT
+"""The node on ONNX Runtime: what is made ready while it is configured, and what its log says of that."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip('rclpy')
+pytest.importorskip('onnxruntime')
+pytest.importorskip('onnxscript')
+
+from node_harness import START_S, NodeProcess
+
+SETTINGS = {'engine': 'onnxruntime', 'device': 'cpu', 'precision': 'float32', 'size': 0, 'max_objects': 1}
+
+
+def test_engines_are_ready_before_the_first_image_and_damaged_ones_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv('XMEM_ROS_ONNX', str(tmp_path))
+    process = NodeProcess({**SETTINGS, 'prepare': '64x96'})
+    try:
+        process.says('active: waiting', START_S)
+        said = process.output
+    finally:
+        process.close()
+    steps = [
+        said.index('exporting ONNX models for images of 64×96 px'),
+        said.index('ONNX models for images of 64×96 px and 1 objects are loaded'),
+        said.index('configured in'),
+    ]
+    assert steps == sorted(steps), said
+
+    (manifest,) = tmp_path.glob('*/manifest.json')
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), 'exported_by': 'xmem-ros export'}))
+    with (manifest.parent / 'decoder.onnx').open('r+b') as file:
+        file.truncate(1000)
+    process = NodeProcess(SETTINGS)  # prepares for the size that was used last
+    try:
+        assert process.exit_code() == 1
+        assert 'decoder.onnx has 1000 bytes' in process.output
+        assert 'give that command again' in process.output
+        assert 'Traceback' not in process.output
+    finally:
+        process.close()

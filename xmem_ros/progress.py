@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: MIT
+"""Progress of what takes long: a bar on a terminal, a line now and then in a log."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from tqdm import tqdm
+
+LINE_EVERY = 30.0  # s between lines where stderr is no terminal; what takes less says nothing
+
+
+class Bar(tqdm):
+    """tqdm's bar, which in a file or a pipe would be one long line of all its states.
+
+    Arguments:
+        options: of tqdm. Whoever sets a description for each part gives `refresh=False`, which is heeded elsewhere.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        file = options.get('file') or sys.stderr
+        self.by_lines = not getattr(file, 'isatty', bool)()
+        if self.by_lines:
+            options |= {
+                'mininterval': LINE_EVERY,
+                'maxinterval': 2 * LINE_EVERY,
+                'delay': LINE_EVERY,
+                'leave': False,  # the last state is the command's to tell
+            }
+        super().__init__(*args, **options)
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> Any:
+        """Show the state; as tqdm's own, whether something was shown."""
+        if not self.by_lines:
+            return super().display(msg, pos)
+        text = str(self) if msg is None else msg
+        if text:
+            self.fp.write(f'{text}\n')
+            self.fp.flush()
+        return bool(text)
