@@ -7,6 +7,7 @@ Used by `robustness.py`. Everything runs in a namespace of the trial's own.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -55,6 +56,7 @@ class TrialProcess(NodeProcess):
             self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             hung = True
+            self._append(native_stacks(self.process.pid))
             self.process.send_signal(signal.SIGABRT)
             try:
                 self.process.wait(seconds)
@@ -65,11 +67,31 @@ class TrialProcess(NodeProcess):
         self._log.unlink(missing_ok=True)
         return Ending(sign.name, took, self.process.returncode, hung, output)
 
+    def _append(self, text: str) -> None:
+        with self._log.open('a') as log:
+            log.write(text)
+
     def close(self) -> None:
         """End it, in whatever state."""
         if self.process.poll() is None:
             self.end()
         self._log.unlink(missing_ok=True)
+
+
+def native_stacks(pid: int) -> str:
+    """Where the threads of a process are, by gdb; empty where there is none.
+
+    faulthandler does not tell any more when the interpreter is being taken down.
+    """
+    gdb = shutil.which('gdb')
+    if gdb is None:
+        return ''
+    command = [gdb, '-p', str(pid), '-batch', '-ex', 'set pagination off', '-ex', 'thread apply all backtrace 40']
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
+    except subprocess.TimeoutExpired:
+        return ''
+    return '\n'.join(line for line in found.stdout.splitlines() if line.startswith(('#', 'Thread'))) + '\n'
 
 
 class Tail:
