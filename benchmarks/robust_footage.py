@@ -46,4 +46,4 @@ class Footage:
         if mask.shape != truth.shape:
             return 0.0
         union = np.count_nonzero(truth | mask)
-        return np.count_nonzero(truth & mask) / union if union else 1.0
+        return float(np.count_nonzero(truth & mask) / union) if union else 1.0

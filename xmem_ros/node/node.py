@@ -259,7 +259,7 @@ class XMemNode(ParameterNode):
 
     def _seed(self, request: Any, response: Any, tracking: Tracking, worker: Worker) -> None:
         frame = self._frame_of(stamp_ns(request.header.stamp))
-        seeds = read_seeds(request.seeds, rgb_of(frame.message))
+        seeds = read_seeds(request.seeds, rgb_of(frame.message), tracking.tracker.config.max_objects)
         header, publishers = frame.message.header, self._outputs
 
         def apply() -> tuple[list[int], list[int]]:
