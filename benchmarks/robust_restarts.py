@@ -42,6 +42,7 @@ class Event:
     hung: bool = False
     exit_code: int = 0
     start_s: float = 0.0  # from the start of the process until it is ready
+    heard_s: float | None = None  # from then to the first message of any kind: what the middleware takes to connect
     recovery_s: float | None = None  # from then to the first right mask; None: there was none
     iou: float | None = None  # of that mask
     identity_changed: bool = False
@@ -52,6 +53,7 @@ class Event:
 class Heard:
     """What the consumer heard of one image."""
 
+    stamp_ns: int
     received_ns: int = 0
     labels: np.ndarray | None = None
     objects: list[tuple[int, int, str]] | None = None  # id, label, name
@@ -72,6 +74,7 @@ class Stage:
     identity: tuple[int, str] = (0, '')  # id and name of the object
     lives: int = 0
     judged: list[float] = field(default_factory=list)  # IoU of every mask of the object
+    first_ns: int = 0  # stamp of the first image of the camera that runs
     ready_ns: int = 0  # when the process that started last was ready
     _camera: processes.Tail | None = None
     _consumer: processes.Tail | None = None
@@ -88,6 +91,7 @@ class Stage:
             self._camera = processes.Tail(log)
             before = len(self.indices)
             self._wait(lambda: len(self.indices) > before, 'the camera', robots.START_S)
+            self.first_ns = list(self.indices)[before]
         elif kind == 'consumer':
             self.running[kind] = processes.consumer(log)
             self._consumer, self.ready_ns = processes.Tail(log), 0
@@ -136,7 +140,7 @@ class Stage:
             if kind == 'listening':
                 self.ready_ns = now
                 continue
-            entry = self.heard.setdefault(rest[0], Heard())
+            entry = self.heard.setdefault(rest[0], Heard(rest[0]))
             entry.received_ns = max(entry.received_ns, now)
             if kind == 'labels':
                 _, height, width, packed = rest
@@ -194,11 +198,14 @@ class Stage:
     def recover(self, event: Event) -> None:
         """Wait for the first right mask since the process was ready."""
         begun, end = self.ready_ns, time.monotonic() + PATIENCE_S
+        fresh = self.first_ns if event.killed == 'camera' else 0  # an older image may still be in the node's hands
         while time.monotonic() < end:
             self.read()
             for entry, iou, same in self.masks():
-                if entry.received_ns < begun:
+                if entry.received_ns < begun or entry.stamp_ns < fresh:
                     continue
+                if event.heard_s is None:
+                    event.heard_s = (entry.received_ns - begun) / 1e9
                 event.identity_changed |= not same
                 if iou >= RIGHT_IOU and event.recovery_s is None:
                     event.recovery_s, event.iou = (entry.received_ns - begun) / 1e9, iou
@@ -310,11 +317,21 @@ def report(args: Any, events: list[Event], faults: list[str], judged: list[float
                 sum(value <= RECOVERY_S for value in recoveries),
                 statistics.median(recoveries) if recoveries else None,
                 max(recoveries, default=None),
+                max((event.heard_s for event in group if event.heard_s is not None), default=None),
                 sum(event.identity_changed for event in group),
                 max((event.ended_s for event in group if event.signal == 'SIGINT'), default=None),
             ]
         )
-    head = ('killed', 'times', 'right in 2 s', 'median s', 'longest s', 'ids changed', 'longest SIGINT s')
+    head = (
+        'killed',
+        'times',
+        'right in 2 s',
+        'median s',
+        'longest s',
+        'connecting s',
+        'ids changed',
+        'longest SIGINT s',
+    )
     print(table(head, rows))
     right = sum(iou >= RIGHT_IOU for iou in judged)
     print(f'between the kills {right} of {len(judged)} masks were right (IoU ≥ {RIGHT_IOU:g})')
