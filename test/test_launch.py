@@ -117,6 +117,7 @@ def test_launched_node_follows_the_remapped_camera_and_ends_on_interrupt(
         rclpy.shutdown()
         camera.terminate()
         camera.wait(10)
-    launched.send_signal(signal.SIGINT)
+    os.killpg(launched.pid, signal.SIGINT)  # as a terminal does: launch relies on its children having had it, too
     assert launched.wait(20) == 0
     assert 'process has finished cleanly' in log.read_text()
+    assert 'escalating' not in log.read_text()

@@ -2,6 +2,7 @@
 """Whatever is wrong with a request or an image: the answer says what and what to do, and the objects go on."""
 
 import array
+import time
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from sensor_msgs.msg import Image
 
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.msg import Seed, TrackedObjectArray
+from xmem_ros.srv import MemoryFile
 
 SCENE = RenderedScene(objects=3)
 FRAME, TRUTH = SCENE[0]
@@ -119,6 +121,42 @@ def test_a_request_without_seeds_is_refused(robot):
     answer = robot.seed()
     assert not answer.success
     assert 'give at least one' in answer.message
+
+
+def test_more_seeds_than_there_can_be_objects_are_refused_before_any_is_read(robot):
+    begun = time.monotonic()
+    answer = robot.seed(*[box_seed(10, 10, WIDTH // 2, HEIGHT // 2)] * 1000)
+    assert not answer.success
+    assert 'the request holds 1000 seeds, and there can be 3 objects (max_objects)' in answer.message
+    assert time.monotonic() - begun < 10  # GrabCut for all of them takes a minute and more
+
+
+def test_a_refusal_does_not_repeat_a_huge_input(robot):
+    long = 'x' * 100_000
+    answers = {
+        'a name': robot.seed(mask_seed(np.zeros_like(TRUTH), long)),
+        'an encoding': robot.seed(image_seed(encoding=long)),
+        'point labels': robot.seed(points_seed([(50, 50)] * 20_000, [3] * 20_000)),
+        'ids': robot.remove(*range(100, 20_100)),
+        'a file name': robot.call(MemoryFile, '~/save_memory', MemoryFile.Request(name=long)),
+    }
+    for what, answer in answers.items():
+        assert not answer.success, what
+        assert 0 < len(answer.message) < 1000, what
+    assert 'no object has the id 100, 101, 102' in answers['ids'].message
+    assert '(20000 in all)' in answers['ids'].message
+    reason = robot.set_parameter('on_time_jump', long).reason
+    assert 'allowed: keep, reset' in reason
+    assert len(reason) < 1000
+
+
+def test_a_name_that_every_message_would_carry_is_bounded(robot):
+    answer = robot.seed(mask_seed(TRUTH == 3, 'x' * 256))
+    assert not answer.success
+    assert 'the name has 256 characters: give one of at most 255' in answer.message
+    answer = robot.seed(mask_seed(TRUTH == 3, 'ü' * 255))
+    assert answer.success
+    assert robot.remove(*answer.ids).success
 
 
 def test_one_id_twice_in_a_call_is_refused(robot):

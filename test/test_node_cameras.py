@@ -63,6 +63,16 @@ def show(camera, index):
     raise AssertionError('no image came through')
 
 
+def test_the_graph_holds_the_nodes_of_the_cameras_and_no_other(pair):
+    front, _ = pair
+
+    def trackers():
+        names = front.node.get_node_names_and_namespaces()
+        return sorted(space for name, space in names if name == 'xmem' and space.startswith('/duo'))
+
+    robots.wait_until(lambda: trackers() == ['/duo/front', '/duo/rear'], 'two nodes')
+
+
 def test_each_camera_has_objects_of_its_own(both):
     front, rear = both
     assert front.seed(mask_seed(SCENE[0][1] == 1)).success

@@ -1,6 +1,22 @@
 # SPDX-License-Identifier: MIT
 """Errors that a user can cause. Their text says what was given, what is allowed and what to do."""
 
+from collections.abc import Sequence
+
+MOST_QUOTED = 80  # characters of what was given
+
+
+def quoted(given: object, most: int = MOST_QUOTED) -> str:
+    """What was given, for an error's text: a message that holds all of a huge input can be read by nobody."""
+    text = repr(given)
+    return text if len(text) <= most else f'{text[:most]}… ({len(text)} characters)'
+
+
+def listed(given: Sequence[object], most: int = 10) -> str:
+    """The first of what was given, and how many there are."""
+    text = ', '.join(map(str, given[:most]))
+    return text if len(given) <= most else f'{text}, … ({len(given)} in all)'
+
 
 class XMemError(Exception):
     """Base of every error that this package raises on purpose."""

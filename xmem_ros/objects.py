@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from xmem_ros.errors import ParameterError, SeedError, UnknownObjectError
+from xmem_ros.errors import ParameterError, SeedError, UnknownObjectError, listed
 
 MOST_OBJECTS = 254  # a label is a pixel value 1…254; 0 is background and 255 is never used
 
@@ -94,7 +94,7 @@ class ObjectTable:
         """Raise `UnknownObjectError` naming the ids that are not tracked."""
         if unknown := [i for i in ids if i not in self._entries]:
             known = ', '.join(map(str, self._entries)) or 'none'
-            raise UnknownObjectError(f'no object has the id {", ".join(map(str, unknown))}; tracked ids: {known}')
+            raise UnknownObjectError(f'no object has the id {listed(unknown)}; tracked ids: {known}')
 
     def add(self, name: str, frame: int) -> int:
         """Give a new object an id and the lowest free row."""

@@ -7,7 +7,7 @@ from numbers import Integral
 
 import numpy as np
 
-from xmem_ros.errors import SeedError
+from xmem_ros.errors import SeedError, listed, quoted
 from xmem_ros.objects import ObjectTable
 
 
@@ -31,12 +31,12 @@ def check_seeds(
     corrected = [seed.id for seed in seeds if seed.id]
     table.check_known(corrected)
     if len(set(corrected)) < len(corrected):
-        raise SeedError(f'an id is corrected twice in one call: {corrected}; give one mask for each object')
+        raise SeedError(f'an id is corrected twice in one call: {listed(corrected)}; give one mask for each object')
     table.check_room(len(seeds) - len(corrected))
     checked: list[SeedMask] = []
     covered = np.zeros(frame_size, bool)
     for number, seed in reversed(list(enumerate(seeds, 1))):
-        who = f'seed {number}' + (f' ({seed.name!r})' if seed.name else '')
+        who = f'seed {number}' + (f' ({quoted(seed.name)})' if seed.name else '')
         mask = np.asarray(seed.mask)
         if mask.shape != frame_size:
             raise SeedError(f'{who}: its mask is {mask.shape}, but the frame is {frame_size} (H, W); make them equal')
@@ -55,4 +55,6 @@ def _named_seed(key: object, mask: np.ndarray) -> SeedMask:
         return SeedMask(mask, name=key)
     if isinstance(key, Integral) and int(key) > 0:
         return SeedMask(mask, id=int(key))
-    raise SeedError(f'a mask is given under {key!r}: use a name for a new object, or the id (from 1) of a known one')
+    raise SeedError(
+        f'a mask is given under {quoted(key)}: use a name for a new object, or the id (from 1) of a known one'
+    )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from xmem_ros.errors import SeedError
+from xmem_ros.errors import SeedError, listed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -277,7 +277,7 @@ def _check_points(points: np.ndarray, point_labels: np.ndarray, size: tuple[int,
             f'{len(points)} points and {len(point_labels)} point labels given: give one label for each point'
         )
     if not np.isin(point_labels, (0, 1)).all():
-        raise SeedError(f'point labels {point_labels.tolist()} given: 1 is on the object, 0 is not on it')
+        raise SeedError(f'point labels {listed(point_labels.tolist())} given: 1 is on the object, 0 is not on it')
     if not (point_labels == 1).any():
         raise SeedError('no point on the object given: give at least one with the label 1')
     outside = ~(np.isfinite(points).all(1) & (points >= 0).all(1) & (points < (size[1], size[0])).all(1))

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image as PillowImage
 from PIL import UnidentifiedImageError
 
-from xmem_ros.errors import FrameError
+from xmem_ros.errors import FrameError, quoted
 from xmem_ros.node.conversions import bayer_to_rgb, rgb_from_image
 
 if TYPE_CHECKING:
@@ -97,8 +97,8 @@ def _check(data: np.ndarray, said: str) -> None:
             width, height = image.size
     except (UnidentifiedImageError, PillowImage.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         raise FrameError(
-            f'the compressed image (format {said!r}, {data.size} bytes) cannot be read: it is damaged, cut off, or '
-            f'something else than {" or ".join(FORMATS)}'
+            f'the compressed image (format {quoted(said)}, {data.size} bytes) cannot be read: it is damaged, cut off, '
+            f'or something else than {" or ".join(FORMATS)}'
         ) from error
     if width * height > MOST_PIXELS:
         raise FrameError(f'the compressed image is {width}×{height}; at most {MOST_PIXELS} pixels are decoded')

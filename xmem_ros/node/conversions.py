@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import cv2
 import numpy as np
 
-from xmem_ros.errors import FrameError
+from xmem_ros.errors import FrameError, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,7 +113,7 @@ def bayer_to_rgb(mosaic: np.ndarray, encoding: str) -> np.ndarray:
     """Turn a Bayer sensor's mosaic, H×W uint8, into H×W×3 RGB; raises `FrameError` for an unknown encoding."""
     known = _ENCODINGS.get(f'{encoding.rstrip("0123456789")}8')
     if known is None or known.code is None:
-        raise FrameError(f'the encoding {encoding!r} cannot be read; convert it with image_proc')
+        raise FrameError(f'the encoding {quoted(encoding)} cannot be read; convert it with image_proc')
     if mosaic.shape[0] % 2 or mosaic.shape[1] % 2:
         raise FrameError(f'the image is {mosaic.shape[1]}×{mosaic.shape[0]}: in {encoding} both must be even')
     return cv2.cvtColor(mosaic, known.code)
@@ -166,7 +166,9 @@ def _pixels(message: ImageMessage, allowed: dict[str, _Encoding], remedy: str) -
     """H×W or H×W×channels of the encoding's depth, native byte order, in the message's memory where possible."""
     encoding = allowed.get(message.encoding)
     if encoding is None:
-        raise FrameError(f'the encoding {message.encoding!r} cannot be read; {remedy}; known: {", ".join(allowed)}')
+        raise FrameError(
+            f'the encoding {quoted(message.encoding)} cannot be read; {remedy}; known: {", ".join(allowed)}'
+        )
     height, width = message.height, message.width
     if not height or not width:
         raise FrameError(f'the image is {width}×{height}: it has no pixels; set height and width')

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 
@@ -47,6 +48,9 @@ def main(arguments: list[str] | None = None) -> int:
             node.close()
             node.destroy_node()
         rclpy.try_shutdown()
+        # What is left goes with the process. Else the interpreter would look for cycles among all of torch's objects
+        # several times while it ends, which takes seconds on a busy machine, and launch waits only five.
+        gc.freeze()
 
 
 def _make_nodes() -> list[XMemNode]:
@@ -59,6 +63,8 @@ def _make_nodes() -> list[XMemNode]:
 
     namespace = node.get_namespace().rstrip('/')
     node.destroy_node()
+    del node
+    gc.collect()  # it is part of a cycle, and in the graph until that goes
     engines, turns = Engines(), Turns()
     # arguments of a node's own come before those of the process, which may hold __ns
     spaces = [['--ros-args', '-r', f'__ns:={namespace}/{camera}'] for camera in cameras]

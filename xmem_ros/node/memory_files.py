@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from xmem_ros.errors import MemoryFileError, ParameterError
+from xmem_ros.errors import MemoryFileError, ParameterError, quoted
 
 SUFFIX = '.safetensors'
 _NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]{0,99}')
@@ -31,7 +31,7 @@ def memory_file(parameter: str, name: str) -> Path:
     folder = memory_folder(parameter)
     if not _NAME.fullmatch(name):
         raise MemoryFileError(
-            f'the name {name!r} cannot be used: give a plain file name of letters, digits, dots, dashes and '
+            f'the name {quoted(name)} cannot be used: give a plain file name of letters, digits, dots, dashes and '
             f'underscores, which begins with a letter or digit; files lie in {folder}'
         )
     path = folder / (name if name.endswith(SUFFIX) else name + SUFFIX)

@@ -293,7 +293,7 @@ class XMemNode(ParameterNode):
 
     def _seed(self, request: Any, response: Any, tracking: Tracking, worker: Worker) -> None:
         frame = self._frame_of(stamp_ns(request.header.stamp))
-        seeds = read_seeds(request.seeds, rgb_of(frame.message))
+        seeds = read_seeds(request.seeds, rgb_of(frame.message), tracking.tracker.config.max_objects)
         ids, labels = worker.submit(lambda: self._apply_seeds(tracking, frame, request.seeds, seeds), frame).result()
         response.ids, response.labels, response.stamp = ids, labels, frame.message.header.stamp
         response.message = f'{_objects(len(ids))} seeded'

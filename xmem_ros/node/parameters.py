@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from xmem_ros.errors import ParameterError
+from xmem_ros.errors import ParameterError, quoted
 from xmem_ros.memory.config import MemoryConfig
 
 if TYPE_CHECKING:
@@ -383,7 +383,7 @@ _KINDS = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 
 def _fault(name: str, value: Any, known: Mapping[str, tuple[Value, Rule]]) -> str:
     """What is wrong with a value; empty if nothing."""
     if name not in known:
-        return f'unknown parameter {name!r}{_suggestion(name, known)}'
+        return f'unknown parameter {quoted(name)}{_suggestion(name, known)}'
     default, rule = known[name]
     wanted = type(default)
     if wanted is tuple:
@@ -396,9 +396,9 @@ def _fault(name: str, value: Any, known: Mapping[str, tuple[Value, Rule]]) -> st
         kind = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'text', tuple: 'a list of texts'}[
             wanted
         ]
-        return f'{name} is {value!r}; it must be {kind}'
+        return f'{name} is {quoted(value)}; it must be {kind}'
     if rule.choices and value not in rule.choices:
-        return f'{name} is {value!r}; allowed: {rule.allowed()}. {rule.description}'
+        return f'{name} is {quoted(value)}; allowed: {rule.allowed()}. {rule.description}'
     if rule.low is not None and rule.high is not None and not rule.low <= value <= rule.high:
         return f'{name} is {value}; allowed: {rule.allowed()}{f" {rule.unit}" if rule.unit else ""}'
     return ''

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xmem_ros import seeding
-from xmem_ros.errors import FrameError, SeedError
+from xmem_ros.errors import FrameError, SeedError, quoted
 from xmem_ros.node.conversions import mask_from_image
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 MASK, BOX, POINTS, LABELS = range(4)
 KINDS = ('MASK', 'BOX', 'POINTS', 'LABELS')
+LONGEST_NAME = 255  # characters; every message about the object holds its name
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,13 @@ class ObjectSeed:
     id: int  # 0: a new object
 
 
-def read_seeds(seeds: Sequence[Any], image: np.ndarray) -> list[ObjectSeed]:
+def read_seeds(seeds: Sequence[Any], image: np.ndarray, most: int) -> list[ObjectSeed]:
     """Turn the seeds of a request into masks.
 
     Args:
         seeds: xmem_ros/Seed messages.
         image: H×W×3 uint8 RGB that they belong to.
+        most: objects that there can be.
 
     Returns:
         One for each object, in the order of the seeds; a label image gives one for each value, smallest first.
@@ -43,15 +45,26 @@ def read_seeds(seeds: Sequence[Any], image: np.ndarray) -> list[ObjectSeed]:
     """
     if not seeds:
         raise SeedError('the request holds no seed: give at least one')
+    if len(seeds) > most:  # before any is read: GrabCut for hundreds of boxes takes minutes
+        raise SeedError(
+            f'the request holds {len(seeds)} seeds, and there can be {most} objects (max_objects): '
+            'give one seed for each object'
+        )
     found: list[ObjectSeed] = []
     for number, seed in enumerate(seeds):
         kind = KINDS[seed.kind] if seed.kind < len(KINDS) else str(seed.kind)
-        name = f' {seed.name!r}' if seed.name else ''
+        name = f' {quoted(seed.name)}' if seed.name else ''
         try:
+            _check_name(seed.name)
             found += _READERS.get(seed.kind, _refuse_kind)(seed, image)
         except (SeedError, FrameError) as error:
             raise SeedError(f'seeds[{number}]{name} ({kind}): {error}') from error
     return found
+
+
+def _check_name(name: str) -> None:
+    if len(name) > LONGEST_NAME:
+        raise SeedError(f'the name has {len(name)} characters: give one of at most {LONGEST_NAME}')
 
 
 def _read_mask(seed: Any, image: np.ndarray) -> list[ObjectSeed]:

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: MIT
+"""A consumer: a process that hears `xmem/labels` and `xmem/objects` and writes what it heard, a JSON list a line.
+
+    python benchmarks/robust_consumer.py FILE [--ros-args …]
+
+    ["listening", now]
+    ["labels", now, stamp, height, width, pixels]     uint8, zlib, base64
+    ["objects", now, stamp, [[id, label, name], …]]
+
+Times in ns of the system's clock. Used by `robustness.py restarts`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+import time
+import zlib
+from pathlib import Path
+from typing import Any
+
+sys.path[:0] = [str(Path(__file__).parents[1])]
+
+import rclpy  # noqa: E402
+from rclpy.executors import ExternalShutdownException  # noqa: E402
+from rclpy.node import Node  # noqa: E402
+from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
+from rclpy.utilities import remove_ros_args  # noqa: E402
+from sensor_msgs.msg import Image  # noqa: E402
+
+from xmem_ros.msg import TrackedObjectArray  # noqa: E402
+from xmem_ros.node.conversions import stamp_ns  # noqa: E402
+
+QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+
+
+class Consumer(Node):
+    """Writes what it hears, at once."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__('consumer')
+        self._file = path.open('w', buffering=1)
+        self.create_subscription(Image, 'xmem/labels', self._take_labels, QOS)
+        self.create_subscription(TrackedObjectArray, 'xmem/objects', self._take_objects, QOS)
+        self._write('listening')
+
+    def _write(self, *line: Any) -> None:
+        kind, *rest = line
+        self._file.write(json.dumps([kind, time.time_ns(), *rest]) + '\n')
+
+    def _take_labels(self, message: Image) -> None:
+        pixels = base64.b64encode(zlib.compress(bytes(message.data), 1)).decode()
+        self._write('labels', stamp_ns(message.header.stamp), message.height, message.width, pixels)
+
+    def _take_objects(self, message: TrackedObjectArray) -> None:
+        objects = [[item.id, item.label, item.name] for item in message.objects]
+        self._write('objects', stamp_ns(message.header.stamp), objects)
+
+
+def main() -> int:
+    """Listen until SIGINT."""
+    path = Path(remove_ros_args(sys.argv)[1])
+    try:
+        rclpy.init(args=sys.argv)
+        rclpy.spin(Consumer(path))
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
