@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Track in two cameras with one process: `ros2 launch xmem_ros two_cameras.launch.py front:=/a/image rear:=/b/image`.
 
-The nodes are /front/xmem and /rear/xmem; copy this file for other names or more cameras.
+The nodes are /front/xmem and /rear/xmem; copy this file for other names or more cameras. All other settings, such as
+the device, are read from params_file.
 """
 
 from pathlib import Path

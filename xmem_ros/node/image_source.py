@@ -159,7 +159,11 @@ class ImageSource:
             for transport, topic in self._topics.items():
                 if topic != self.topic and self._node.count_publishers(topic):
                     return f'{silence}: nobody publishes it, but {topic} is there: set image_transport to {transport}'
-            return f'{silence}: nobody publishes it; {asked}. Start the camera, or remap: -r image:=/its/topic'
+            name = self._node.get_namespace().rstrip('/') + '/image'
+            return (
+                f'{silence}: nobody publishes it; {asked}. Start the camera, or give its topic: image:=/its/topic to '
+                f'track.launch.py, -r {name}:=/its/topic to the node'
+            )
         offered = '; '.join(
             f'{offer.node_namespace.rstrip("/")}/{offer.node_name} offers {offer.topic_type} with '
             f'{qos.describe(offer.qos_profile)}'
