@@ -145,12 +145,14 @@ class Robot:
         self._subscriptions: dict[str, Any] = {}
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)
+        self._closing = False
         self._thread = threading.Thread(target=self._spin, daemon=True)
         self._thread.start()
         self.stamp_ns = 1_000_000_000
 
     def close(self) -> None:
         """Leave the graph."""
+        self._closing = True  # the context is still well, and an executor that was shut down returns at once
         self._executor.shutdown()
         self._thread.join(5)
         self.node.destroy_node()
@@ -158,7 +160,7 @@ class Robot:
 
     def _spin(self) -> None:
         with contextlib.suppress(ExternalShutdownException):
-            while self.context.ok():
+            while self.context.ok() and not self._closing:
                 # rclpy does not guard its wait set against subscriptions that another thread destroys
                 with contextlib.suppress(InvalidHandle):
                     self._executor.spin()
