@@ -205,6 +205,8 @@ def _report(args: Any, slow: Slow, figures: dict[str, Any], faults: list[str]) -
     rows = [[name, *(share(values, part) for part in (0.5, 0.95, 0.99, 1.0))] for name, values in columns.items()]
     print(f'at {slow.size} px, {args.rate:g} images a second, a step of {args.step:g} ms')
     print(table(head, rows))
+    over = ages[-1] / max(whole for _, whole in steps)
+    print(f'the oldest was {over:.2f} times as old as the longest step took')
     print(', '.join(f'{name} {value}' for name, value in figures.items()))
     for line in faults:
         print(f'node: {line}')
@@ -221,6 +223,7 @@ def _report(args: Any, slow: Slow, figures: dict[str, Any], faults: list[str]) -
         'step_ms': args.step,
         'size': slow.size,
         'late_steps': sum(whole > 1.1 * args.step for _, whole in steps),
+        'oldest_over_longest_step': over,
         'counts': figures,
         'rows': [dict(zip(head, row, strict=True)) for row in rows],
         'faults': faults,
