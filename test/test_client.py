@@ -3,6 +3,7 @@
 
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from xmem_ros.client import Box, Points, XMemClient
 from xmem_ros.client.seeds import seed_messages, time_message
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.errors import (
+    MemoryFileError,
     NodeError,
     NodeInactiveError,
     NodeMissingError,
@@ -243,8 +245,24 @@ def test_no_node_of_that_name_is_said_with_those_that_are_there(robot):
         link = client.link
         wait_until(lambda: robot.prefix in link._missing(0), 'the client to see the other node')
         for ask in (lambda: client.seed({'it': truth(1)}), client.wait, client.reset):
-            with pytest.raises(NodeMissingError, match=f'no node /elsewhere/xmem .* {robot.prefix}.*ros2 launch'):
+            with pytest.raises(NodeMissingError, match=f'no node /elsewhere/xmem .* {robot.prefix}.*ros2') as said:
                 ask()
+            assert '/elsewhere/xmem' not in str(said.value).split('there:')[1]
+
+
+def test_memory_is_saved_and_loaded_with_the_same_ids(robot, client, tmp_path):
+    name = f'client_{tmp_path.name}'
+    ids = client.seed({'it': truth(1)})
+    try:
+        saved = client.save_memory(name)
+        assert '1 object saved to ' in saved
+        client.remove(ids)
+        assert 'ids 1' in client.load_memory(name)
+        assert show(robot, 1).ids == ids
+    finally:
+        Path(saved.rpartition(' saved to ')[2]).unlink(missing_ok=True)
+    with pytest.raises(MemoryFileError, match=name):
+        client.load_memory(name)
 
 
 def test_a_node_that_is_not_active_is_said_with_the_transition_to_take(robot, client):

@@ -11,9 +11,9 @@ from std_srvs.srv import Trigger
 
 from xmem_ros.client.link import NodeLink
 from xmem_ros.client.seeds import seed_messages, time_message
-from xmem_ros.errors import NodeError, NodeInactiveError, SeedError, UnknownObjectError
+from xmem_ros.errors import MemoryFileError, NodeError, NodeInactiveError, SeedError, UnknownObjectError
 from xmem_ros.node import qos
-from xmem_ros.srv import RemoveObjects, SeedObjects
+from xmem_ros.srv import MemoryFile, RemoveObjects, SeedObjects
 
 STATE_S = 2.0  # for the node's state, where something went wrong and the message is to say why
 
@@ -91,6 +91,24 @@ class Calls:
         """
         answer = self.link.call(Trigger, 'reset', Trigger.Request(), timeout)
         self._check(answer, NodeError)
+
+    def save_memory(self, name: str, *, timeout: float | None = None) -> str:
+        """Have the node write all that it remembers to a file of its `memory_folder`; returns what it says.
+
+        Raises:
+            MemoryFileError: refused; the text says why.
+            NodeMissingError, NodeInactiveError, NodeTimeoutError.
+        """
+        return self._memory_file('save_memory', name, timeout)
+
+    def load_memory(self, name: str, *, timeout: float | None = None) -> str:
+        """Have the node forget everything and go on from a file, with its ids. Returns and raises as `save_memory`."""
+        return self._memory_file('load_memory', name, timeout)
+
+    def _memory_file(self, service: str, name: str, timeout: float | None) -> str:
+        answer = self.link.call(MemoryFile, service, MemoryFile.Request(name=name), timeout)
+        self._check(answer, MemoryFileError)
+        return str(answer.message)
 
     def _remove(self, request: Any, timeout: float | None) -> list[int]:
         answer = self.link.call(RemoveObjects, 'remove', request, timeout)

@@ -23,7 +23,7 @@ from xmem_ros.errors import NodeError, NodeMissingError, NodeTimeoutError, Param
 
 _numbers = itertools.count(1)
 _CLOSED_S = 0.2  # after which a call notices that the link is closed
-_SEED_SERVICE = 'xmem_ros/srv/SeedObjects'
+_OBJECTS = 'xmem_ros/msg/TrackedObjectArray'
 
 
 class NodeLink:
@@ -142,10 +142,11 @@ class NodeLink:
             raise NodeError('the connection is closed: make another one')
 
     def _missing(self, waited: float) -> str:
+        # by what nodes publish: among the services are also those that somebody, as this client, would like to call
         others = [
             name.rpartition('/')[0]
-            for name, kinds in self.node.get_service_names_and_types()
-            if _SEED_SERVICE in kinds and name.endswith('/seed')
+            for name, kinds in self.node.get_topic_names_and_types()
+            if _OBJECTS in kinds and name.endswith('/objects') and self.node.count_publishers(name)
         ]
         known = f'trackers that are there: {", ".join(sorted(others))}' if others else 'no tracker is there at all'
         return (
