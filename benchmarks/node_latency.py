@@ -11,7 +11,7 @@ and at which publishing is done, by the clock that both processes share. Added i
     out     end of the step → published: messages made and handed over
     across  published → the subscriber's callback of the labels
 
-Fast DDS gets `large_messages.xml`, so that images come through whole. `rate` has to leave the node idle between two
+Fast DDS gets config/fastdds.xml, so that images come through whole. `rate` has to leave the node idle between two
 images, or what is measured is waiting. Exit code 1 where the median at 640×480 is above 5 ms.
 """
 
@@ -31,6 +31,7 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / 
 
 SIZES = ((480, 640), (720, 1280))
 BAR_MS, BAR_SIZE = 5.0, (480, 640)
+FASTDDS = Path(__file__).parents[1] / 'config' / 'fastdds.xml'
 NOTES = 'XMEM_ROS_LATENCY_NOTES'  # variable: file that the node's process writes to
 
 
@@ -140,13 +141,13 @@ def main() -> int:
     parser.add_argument('--rate', type=float, default=5.0, help='images a second (default: %(default)s)')
     parser.add_argument('--device', default='auto', help='(default: %(default)s)')
     parser.add_argument('--weights', default='compact', help='(default: %(default)s)')
-    parser.add_argument('--default-transport', action='store_true', help='of Fast DDS, instead of large_messages.xml')
+    parser.add_argument('--default-transport', action='store_true', help='of Fast DDS, instead of config/fastdds.xml')
     parser.add_argument('--json', type=Path, help='write the figures to this file')
     args = parser.parse_args()
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))  # a graph of its own
     if not args.default_transport:
-        os.environ.setdefault('FASTDDS_DEFAULT_PROFILES_FILE', str(Path(__file__).with_name('large_messages.xml')))
+        os.environ.setdefault('FASTDDS_DEFAULT_PROFILES_FILE', str(FASTDDS))
     import node_harness as robots
 
     robots.NodeProcess.program = (str(Path(__file__).resolve()), '--as-node')

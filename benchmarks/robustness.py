@@ -5,7 +5,7 @@
     . tools/env.sh && python benchmarks/robustness.py age --seconds 60 --json age.json
     . tools/env.sh && python benchmarks/robustness.py fuzz --times 1000 --json fuzz.json
 
-Real processes over DDS, in a ROS domain of their own. What happens follows from `--seed`. Exit code 1 where a bar is
+Real processes over DDS, in a ROS domain of their own, with config/fastdds.xml. What happens follows from `--seed`. Exit code 1 where a bar is
 missed; docs/robustness.md says what is done and which bars there are.
 """
 
@@ -47,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
         trial.add_argument('--seed', type=int, default=0, help='of what happens (default: %(default)s)')
         trial.add_argument('--device', default='auto', help='(default: %(default)s)')
         trial.add_argument('--size', type=int, default=120, help='the node tracks at [px] (default: %(default)s)')
+        trial.add_argument('--default-dds', action='store_true', help='Fast DDS without config/fastdds.xml')
         trial.add_argument('--json', type=Path, metavar='FILE', help='write the figures here')
     return whole
 
@@ -62,6 +63,9 @@ def main(arguments: list[str] | None = None) -> int:
     # a graph of its own: another node called xmem would answer, too
     os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    if not args.default_dds:
+        profiles = Path(__file__).parents[1] / 'config' / 'fastdds.xml'
+        os.environ.setdefault('FASTDDS_DEFAULT_PROFILES_FILE', str(profiles))
     if args.trial == 'restarts':
         from robust_restarts import run
     elif args.trial == 'age':

@@ -234,6 +234,7 @@ def soak(driver: Driver, world: World, frames: int) -> Record:
             world.happen(driver, frame, truth, record)
         except Exception as error:
             record.exceptions.append(f'frame {number}: {type(error).__name__}: {error}')
+            bar.write(record.exceptions[-1])
             if len(record.exceptions) > 20:
                 break
         if number % record.every == 0 or number == frames - 1:
