@@ -5,8 +5,8 @@
     . tools/env.sh && python benchmarks/robustness.py age --seconds 60 --json age.json
     . tools/env.sh && python benchmarks/robustness.py fuzz --times 1000 --json fuzz.json
 
-Real processes over DDS, in a ROS domain of their own, with config/fastdds.xml. What happens follows from `--seed`. Exit code 1 where a bar is
-missed; docs/robustness.md says what is done and which bars there are.
+Real processes over DDS, in a ROS domain of their own, with config/fastdds.xml. What happens follows from `--seed`. Exit
+code 1 where a bar is missed; docs/robustness.md says what is done and which bars there are.
 """
 
 from __future__ import annotations
