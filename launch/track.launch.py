@@ -12,6 +12,13 @@ from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
 
 # Arguments that are parameters of the node, with their types. One that is empty leaves the word to params_file.
 OVERRIDES = {'image_transport': str, 'weights': str, 'device': str, 'use_sim_time': bool, 'autostart': bool}
+# Topics of the node, and the arguments that say where they come from.
+TOPICS = {
+    'image': 'image',
+    'depth/image': 'depth_image',
+    'depth/camera_info': 'camera_info',
+    '~/seed_detections': 'seed_detections',
+}
 SWITCH = ['', 'true', 'false', 'True', 'False']
 
 
@@ -45,7 +52,7 @@ def start_node(context: LaunchContext) -> list[Action]:
             name='xmem',
             namespace=LaunchConfiguration('namespace'),
             parameters=parameters,
-            remappings=[('image', LaunchConfiguration('image'))],
+            remappings=[(topic, LaunchConfiguration(name)) for topic, name in TOPICS.items()],
             ros_arguments=['--log-level', LaunchConfiguration('log_level')],
             output='screen',
             emulate_tty=True,
@@ -66,6 +73,21 @@ def generate_launch_description() -> LaunchDescription:
             default_value='',
             choices=['', 'raw', 'compressed'],
             description='How the images come; compressed: on <image>/compressed. Empty: as params_file says.',
+        ),
+        DeclareLaunchArgument(
+            'depth_image',
+            default_value='depth/image',
+            description='Topic of the depth images, where the parameter depth.enabled is set.',
+        ),
+        DeclareLaunchArgument(
+            'camera_info',
+            default_value='depth/camera_info',
+            description='Topic of the CameraInfo of the depth images.',
+        ),
+        DeclareLaunchArgument(
+            'seed_detections',
+            default_value='~/seed_detections',
+            description='Topic of the detections to seed from, where the parameter seed_detections.enabled is set.',
         ),
         DeclareLaunchArgument(
             'namespace',

@@ -22,6 +22,9 @@ LAUNCH_FILE = ROOT / 'launch' / 'track.launch.py'
 ARGUMENTS = [
     'image',
     'image_transport',
+    'depth_image',
+    'camera_info',
+    'seed_detections',
     'namespace',
     'params_file',
     'weights',

@@ -163,3 +163,27 @@ def test_turns_are_given_in_the_order_in_which_they_are_asked_for():
     with turns:
         order.append(5)
     assert order[-1] == 5
+
+
+def test_who_is_interrupted_while_waiting_does_not_hold_up_the_others():
+    turns, order = Turns(), []
+
+    class Interrupted(threading.Condition):
+        def wait_for(self, *_):
+            raise KeyboardInterrupt
+
+    def take():
+        with turns:
+            order.append('next')
+
+    with turns:
+        real, turns._changed = turns._changed, Interrupted()
+        with pytest.raises(KeyboardInterrupt), turns:
+            pass
+        turns._changed = real
+        thread = threading.Thread(target=take)
+        thread.start()
+        robots.wait_until(lambda: turns._next == 3, 'the thread to wait')
+        assert not order
+    thread.join(10)
+    assert order == ['next']

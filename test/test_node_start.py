@@ -13,14 +13,27 @@ pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or
 pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
 
 import node_harness as robots
+import rclpy
 import torch
 from node_harness import NodeProcess, mask_seed, wait_until
+from rclpy.lifecycle import TransitionCallbackReturn
 from sensor_msgs.msg import Image
+from std_srvs.srv import Trigger
 
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.msg import TrackedObjectArray
+from xmem_ros.node.guard import guard_services
+from xmem_ros.node.node import XMemNode
 
 FRAME, TRUTH = RenderedScene(objects=2)[0]
+
+
+@pytest.fixture
+def context():
+    own = rclpy.Context()
+    rclpy.init(context=own)
+    yield own
+    rclpy.shutdown(context=own)
 
 
 def refused(parameters=None, arguments=()):
@@ -194,3 +207,53 @@ def test_the_lifecycle_from_unconfigured_to_active_and_back():
         wait_until(lambda: objects[-1].header == sent.header, 'objects')
         assert objects[-1].objects == []
         assert list(robot.seed(mask_seed(TRUTH == 2)).ids) == [1]
+
+
+def test_no_request_ends_the_node():
+    from lifecycle_msgs.srv import ChangeState, GetState
+    from rcl_interfaces.msg import Parameter, ParameterValue
+    from rcl_interfaces.srv import SetParameters, SetParametersAtomically
+
+    with robots.running({'device': 'cpu'}) as robot:
+        wrong = Parameter(name='min_score', value=ParameterValue(type=42))
+        request = SetParameters.Request(parameters=[wrong])
+        answer = robot.call(SetParameters, '~/set_parameters', request)
+        assert [result.successful for result in answer.results] == [False]
+        assert '42' in answer.results[0].reason
+        request = SetParametersAtomically.Request(parameters=[wrong])
+        answer = robot.call(SetParametersAtomically, '~/set_parameters_atomically', request)
+        assert not answer.result.successful
+        assert '42' in answer.result.reason
+        change = ChangeState.Request()
+        for transition in (3, 200):  # activate, which it is, and one that there is not
+            change.transition.id = transition
+            assert not robot.call(ChangeState, '~/change_state', change).success
+        state = robot.call(GetState, '~/get_state', GetState.Request()).current_state.label
+        assert state == 'active'
+        assert robot.process.process.poll() is None
+
+
+def test_what_rclpy_lets_out_is_answered_with_a_refusal(context):
+    """As rclpy of Humble and Jazzy does for transitions that the state does not allow."""
+    node = rclpy.create_node('guarded', context=context)
+
+    def fail(request, response):
+        response.success = True
+        raise RuntimeError('not from here')
+
+    service = node.create_service(Trigger, '~/fail', fail)
+    guard_services(node)
+    assert not service.callback(Trigger.Request(), Trigger.Response()).success
+    node.destroy_node()
+
+
+def test_a_failed_configuration_leaves_no_publisher_behind(context):
+    override = 'qos_overrides./xmem/overlay.publisher.reliability:=nonsense'
+    node = XMemNode(context=context, cli_args=['--ros-args', '-p', override, '-p', 'device:=cpu'])
+    before = {publisher.topic_name for publisher in node.publishers}
+    for _ in range(2):
+        assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+        assert sorted(publisher.topic_name for publisher in node.publishers) == sorted(before)
+    assert 'nonsense' in node.fault
+    node.close()
+    node.destroy_node()

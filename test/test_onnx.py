@@ -347,3 +347,37 @@ def test_a_network_made_for_something_else_than_the_tracker_is_refused(monkeypat
         elsewhere = made_for('cuda:1', 'float16')
     with pytest.raises(DeviceError, match="run on cpu, but .* made for cuda:1: give the tracker device='cuda:1'"):
         Tracker(elsewhere, fitting, 'cpu')
+
+
+def test_models_stay_loaded_for_as_many_sizes_as_there_are_cameras(monkeypatch, tmp_path):
+    from xmem_ros.engines import Engines
+    from xmem_ros.network import onnx_engine
+
+    made = []
+
+    class Loaded:
+        def __init__(self, *given):
+            made.append(given[-1])
+
+    folder = tmp_path
+    (folder / onnx_engine.MANIFEST).write_text('{"models": {"decoder": {"file": "decoder.onnx"}}, "objects": [1]}')
+    monkeypatch.setattr(onnx_engine, '_Model', Loaded)
+    monkeypatch.setattr(onnx_engine, 'find_models', lambda key: folder)
+    monkeypatch.setattr(onnx_engine, 'note_use', lambda folder: None)
+    config = TrackerConfig(engine='onnxruntime')
+    trackers = [
+        Tracker.from_weights('compact', device='cpu', config=config, engines=engines)
+        for engines in [Engines(3)]
+        for _ in range(3)
+    ]
+    network = trackers[0].network
+    sizes = [(240, 320), (240, 432), (240, 384)]
+    for _ in range(3):
+        for size in sizes:
+            network._models(*size)
+    assert made == sizes
+    network._models(480, 640)
+    network._models(*sizes[0])  # used long ago, but there is room for four
+    network._models(96, 96)
+    network._models(*sizes[0])  # used last but one, so it is still there
+    assert made == [*sizes, (480, 640), (96, 96)]

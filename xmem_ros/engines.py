@@ -24,9 +24,13 @@ class Engines:
     """Engines that several trackers share: the weights are on the device once. Thread-safe.
 
     An engine goes when the last tracker that uses it does. Only one of them may use it at a time.
+
+    Arguments:
+        trackers: as many as there will be; ONNX models stay loaded for as many sizes of image.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, trackers: int = 1) -> None:
+        self._trackers = trackers
         self._kept: weakref.WeakValueDictionary[tuple[Any, ...], Engine] = weakref.WeakValueDictionary()
         self._fingerprints: dict[tuple[Any, ...], str] = {}
         self._lock = threading.Lock()
@@ -39,6 +43,8 @@ class Engines:
             engine = self._kept.get(key)
             if engine is None:
                 engine, self._fingerprints[key] = load_engine(path, config, device)
+                if isinstance(engine, OnnxNetwork):
+                    engine.sizes_kept = max(engine.sizes_kept, self._trackers + 1)
                 self._kept[key] = engine
             return engine, self._fingerprints[key]
 

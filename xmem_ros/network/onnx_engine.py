@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from xmem_ros.network.model import XMemNetwork
 
 TENSORRT, CUDA, CPU = 'TensorrtExecutionProvider', 'CUDAExecutionProvider', 'CPUExecutionProvider'
-SIZES_KEPT = 2  # sizes of image whose models stay loaded
+SIZES_KEPT = 2  # sizes of image whose models stay loaded, where one tracker uses them
 TYPES: dict[str, tuple[Any, torch.dtype]] = {
     'tensor(float)': (np.float32, torch.float32),
     'tensor(float16)': (np.float16, torch.float16),
@@ -206,15 +206,19 @@ class OnnxNetwork:
         pick_providers(_runtime().get_available_providers(), device)  # fails now rather than at the first frame
         self.config, self.fingerprint, self.device, self.precision = config, fingerprint, device, precision
         self._source = source
+        self.sizes_kept = SIZES_KEPT
         self._loaded: dict[tuple[int, int], tuple[dict[str, _Model], list[int]]] = {}
 
     def _models(self, height: int, width: int) -> tuple[dict[str, _Model], list[int]]:
         """Models and buckets for images of this size."""
         size = height, width
         if size in self._loaded:
+            self._loaded[size] = self._loaded.pop(size)  # now the one that was used last
             return self._loaded[size]
-        while len(self._loaded) >= SIZES_KEPT:  # first: the old and the new may not fit together
-            del self._loaded[next(iter(self._loaded))]
+        while len(self._loaded) >= self.sizes_kept:  # first: the old and the new may not fit together
+            gone = next(iter(self._loaded))
+            log.info('models for images of %d×%d px make room for those for %d×%d px', *gone, height, width)
+            del self._loaded[gone]
         key = ExportKey(self.fingerprint, *size, self.precision)
         folder = find_models(key)
         if folder is None:

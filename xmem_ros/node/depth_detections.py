@@ -44,7 +44,11 @@ class DepthDetections:
     def __init__(self, node: Node, parameters: Callable[[], Parameters]) -> None:
         self._node, self._parameters = node, parameters
         limits = parameters()
-        history = History(limits.history, limits.history_seconds, limits.history_mb * 1e6)
+        # images that wait are tracked late, and depth comes faster than they may be tracked
+        waiting = limits.queue_depth if limits.queue == 'all' else 1
+        history = History(
+            max(limits.history, 2 * waiting), limits.history_seconds, limits.history_mb * 1e6, least=2 * waiting
+        )
         self._matcher: StampMatcher[_Result] = StampMatcher(history)
         self._info: CameraInfo | None = None
         self._subscriptions: list[Any] = []
@@ -93,7 +97,8 @@ class DepthDetections:
             topic, slop = self._topics['image'], self._parameters().depth.slop
             self._node.get_logger().warning(
                 f'no 3D detections: no depth image on {topic} within {slop:g} s of images of ten frames ago: see that '
-                'it is published with the stamps of the images, or raise depth.slop',
+                'it is published with the stamps of the images, or raise depth.slop; raise history_seconds where '
+                'images are tracked later than that',
                 **_SELDOM,
             )
 
@@ -127,6 +132,12 @@ class DepthDetections:
             raise FrameError(
                 f'the depth image is in the frame {depth_frame!r} and the image in {image_frame!r}: align depth to the '
                 'colour image (depth_image_proc register, or align_depth of the driver)'
+            )
+        info_frame = info.header.frame_id
+        if info_frame and depth_frame and info_frame != depth_frame:
+            raise FrameError(
+                f'{self._topics["camera_info"]} is of the frame {info_frame!r} and the depth image in '
+                f'{depth_frame!r}: remap depth/camera_info to the one that is published beside the depth image'
             )
         pixels = depth_from_image(depth)
         size = (depth.height, depth.width)

@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import os
 import signal
 import sys
-from typing import NoReturn
+import time
+import traceback
+from typing import Any, NoReturn
 
 import rclpy
 from rclpy._rclpy_pybind11 import RCLError
@@ -23,6 +26,7 @@ from xmem_ros.threads import wait_asleep
 
 THREADS = 6  # images, three services, timers, lifecycle and parameters
 SUCCESS = TransitionCallbackReturn.SUCCESS
+END_S = 3.0  # that ending waits for a frame or a call in hand; launch kills 10 s after its first signal
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -61,7 +65,7 @@ def run(arguments: list[str] | None = None) -> int:
         return _run(nodes)
     finally:
         for node in nodes:
-            node.close()
+            node.close(END_S)
             node.destroy_node()
         rclpy.try_shutdown()
 
@@ -78,7 +82,7 @@ def _make_nodes() -> list[XMemNode]:
     node.destroy_node()
     del node
     gc.collect()  # it is part of a cycle, and in the graph until that goes
-    engines, turns = Engines(), Turns()
+    engines, turns = Engines(len(cameras)), Turns()
     # arguments of a node's own come before those of the process, which may hold __ns
     spaces = [['--ros-args', '-r', f'__ns:={namespace}/{camera}'] for camera in cameras]
     return [XMemNode(engines=engines, turns=turns, cli_args=arguments) for arguments in spaces]
@@ -93,19 +97,26 @@ def _run(nodes: list[XMemNode]) -> int:
         started = [_start(node) for node in wanted]  # one that cannot leaves the others alone
         if wanted and not any(started) and rclpy.ok():
             return 1
-        _spin(executor)
+        _spin(executor, nodes[0].get_logger())
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
         # It ends now; another Ctrl-C would only break that off halfway. SIGTERM and SIGKILL are as they were.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         for node in nodes:
-            node.close()
-        executor.shutdown(timeout_sec=2.0)
+            node.close(END_S)
+        _shut_down(executor)
     return 0
 
 
-def _spin(executor: MultiThreadedExecutor) -> None:
+def _shut_down(executor: MultiThreadedExecutor) -> None:
+    options: dict[str, Any] = {'timeout_sec': END_S}
+    if 'wait_for_threads' in inspect.signature(executor.shutdown).parameters:
+        options['wait_for_threads'] = False  # it would wait without end
+    executor.shutdown(**options)
+
+
+def _spin(executor: MultiThreadedExecutor, log: Any) -> None:
     while rclpy.ok():
         try:
             executor.spin()
@@ -114,9 +125,16 @@ def _spin(executor: MultiThreadedExecutor) -> None:
             # its wait set or before it took from it, which rclpy does not guard against. The callback group of what was
             # destroyed may stay busy for good; so each has a group of its own.
             continue
-        except RCLError:
-            if rclpy.ok():  # otherwise a signal ended the context while this thread built its wait set
-                raise
+        except ExternalShutdownException:
+            raise
+        except Exception as error:
+            if isinstance(error, RCLError) and not rclpy.ok():
+                return  # a signal ended the context while this thread built its wait set
+            # A callback of rclpy's own. One request, message or event is lost; the objects are not.
+            log.error(
+                f'something in rclpy failed; the node goes on: {traceback.format_exc()}', throttle_duration_sec=5.0
+            )
+            time.sleep(0.1)
 
 
 def _start(node: XMemNode) -> bool:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 import traceback
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from xmem_ros.node import diagnostics, qos, standard_messages
 from xmem_ros.node.compressed import rgb_of
 from xmem_ros.node.conversions import stamp_ns
 from xmem_ros.node.diagnostics import DiagnosticArray, Figures
+from xmem_ros.node.guard import guard_services
 from xmem_ros.node.history import History
 from xmem_ros.node.image_source import ImageSource
 from xmem_ros.node.memory_files import memory_file, memory_folder
@@ -86,6 +88,7 @@ class XMemNode(ParameterNode):
         self._timers_group = MutuallyExclusiveCallbackGroup()
         if standard_messages.MISSING:
             self.get_logger().info(standard_messages.MISSING)
+        guard_services(self)
         self._watch = self.create_timer(1.0, self._images.watch, self._timers_group, self._steady)
         self._report = self._make_report_timer()
 
@@ -93,11 +96,15 @@ class XMemNode(ParameterNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the weights; fails where that is not possible, and says why."""
+        before = set(self.publishers)
         try:
             self._configure()
         except Exception as error:
             self._refuse('configured', error)
             self._forget()
+            for publisher in set(self.publishers) - before:  # of what was not whole yet
+                self.destroy_publisher(publisher)
+            self._release_device()
             return FAILURE
         return super().on_configure(state)
 
@@ -159,9 +166,9 @@ class XMemNode(ParameterNode):
         if not known:
             self.get_logger().error(traceback.format_exc())
 
-    def close(self) -> None:
-        """Stop the worker before the node is destroyed."""
-        self._stop()
+    def close(self, patience_s: float | None = None) -> None:
+        """Stop the worker before the node is destroyed; `Worker.stop` has `patience_s`."""
+        self._stop(patience_s)
 
     def _configure(self) -> None:
         # it imports torch, which takes seconds
@@ -202,11 +209,11 @@ class XMemNode(ParameterNode):
             f'{tracker.config.max_objects} objects; memory: {_foretold(tracker)}'
         )
 
-    def _stop(self) -> None:
+    def _stop(self, patience_s: float | None = None) -> None:
         worker, self._worker = self._worker, None
         if worker is not None:
             # First, so that an image callback that waits for room returns.
-            worker.stop()
+            worker.stop(patience_s)
         self._images.close()
         if self._vision is not None:
             self._vision.stop()
@@ -222,11 +229,16 @@ class XMemNode(ParameterNode):
         if publishers is not None:
             publishers.close()
         if self.configured:
+            self._release_device()
+        self._figures.forget_objects()
+        self.configured = False
+
+    @staticmethod
+    def _release_device() -> None:
+        if 'torch' in sys.modules:
             from xmem_ros.node.tracking import release_device
 
             release_device()
-        self._figures.forget_objects()
-        self.configured = False
 
     # --- images
 

@@ -120,11 +120,14 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name='xmem-worker', daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
-        """Finish the frame or job in hand, drop the rest; callers of waiting jobs get `StoppedError`."""
+    def stop(self, patience_s: float | None = None) -> None:
+        """Finish the frame or job in hand, drop the rest; callers of waiting jobs get `StoppedError`.
+
+        patience_s: at most waited for what is in hand; None: however long it takes.
+        """
         self._give_up(StoppedError('the node stopped before this could be done: activate it and ask again'))
         if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
+            self._thread.join(patience_s)
         self._thread = None
 
     def offer(self, frame: Frame) -> None:
