@@ -231,6 +231,22 @@ def test_depth_that_is_not_aligned_is_refused_in_the_log_and_tracking_goes_on(ro
     assert len(found.detections) == 1
 
 
+def test_camera_info_of_another_camera_is_refused_in_the_log(robot):
+    assert robot.seed(mask_seed(TRUTH == 1)).success
+    heard = len(robot.places)
+    robot.depth.tell(frame_id='infrared')
+    try:
+        for index in range(1, 400):
+            labels = robot.show_and_wait(SCENE[index % 20][0], robot.labels)
+            robot.depth.show(np.ones((HEIGHT, WIDTH), np.float32), labels.header)
+            if "is of the frame 'infrared'" in robot.process.output:
+                break
+        robot.process.says("is of the frame 'infrared'", 1)
+        assert len(robot.places) == heard
+    finally:
+        robot.depth.tell()
+
+
 def test_images_without_depth_are_counted_and_warned_of(robot):
     before = int(robot.diagnostics(lambda values: 'images without depth' in values, 'depth')['images without depth'])
     for index in range(12):
