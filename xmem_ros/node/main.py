@@ -15,10 +15,11 @@ from typing import Any, NoReturn
 import rclpy
 from rclpy._rclpy_pybind11 import RCLError
 from rclpy.exceptions import InvalidHandle
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import TransitionCallbackReturn
 
 from xmem_ros.errors import ParameterError
+from xmem_ros.node.executor import PatientExecutor
 from xmem_ros.node.log_handler import log_to
 from xmem_ros.node.node import XMemNode
 from xmem_ros.node.turns import Turns
@@ -89,7 +90,7 @@ def _make_nodes() -> list[XMemNode]:
 
 
 def _run(nodes: list[XMemNode]) -> int:
-    executor = MultiThreadedExecutor(num_threads=THREADS * len(nodes))
+    executor = PatientExecutor(num_threads=THREADS * len(nodes))
     for node in nodes:
         executor.add_node(node)
     try:
@@ -109,14 +110,14 @@ def _run(nodes: list[XMemNode]) -> int:
     return 0
 
 
-def _shut_down(executor: MultiThreadedExecutor) -> None:
+def _shut_down(executor: PatientExecutor) -> None:
     options: dict[str, Any] = {'timeout_sec': END_S}
     if 'wait_for_threads' in inspect.signature(executor.shutdown).parameters:
         options['wait_for_threads'] = False  # it would wait without end
     executor.shutdown(**options)
 
 
-def _spin(executor: MultiThreadedExecutor, log: Any) -> None:
+def _spin(executor: PatientExecutor, log: Any) -> None:
     while rclpy.ok():
         try:
             executor.spin()
