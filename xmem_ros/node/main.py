@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import gc
-import inspect
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from typing import Any, NoReturn
@@ -62,13 +62,19 @@ def run(arguments: list[str] | None = None) -> int:
         print(f'xmem_node: cannot start: {error}', file=sys.stderr)
         return 2
     log_to(nodes[0].get_logger())
+    executor = PatientExecutor(num_threads=THREADS * len(nodes))
     try:
-        return _run(nodes)
+        return _run(nodes, executor)
     finally:
+        # It ends now; another Ctrl-C would only break that off halfway. SIGTERM and SIGKILL are as they were.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         for node in nodes:
             node.close(END_S)
-            node.destroy_node()
-        rclpy.try_shutdown()
+        if _ended(executor):
+            for node in nodes:
+                node.destroy_node()
+            rclpy.try_shutdown()
+        # otherwise a callback is still at work with what would be destroyed
 
 
 def _make_nodes() -> list[XMemNode]:
@@ -89,8 +95,7 @@ def _make_nodes() -> list[XMemNode]:
     return [XMemNode(engines=engines, turns=turns, cli_args=arguments) for arguments in spaces]
 
 
-def _run(nodes: list[XMemNode]) -> int:
-    executor = PatientExecutor(num_threads=THREADS * len(nodes))
+def _run(nodes: list[XMemNode], executor: PatientExecutor) -> int:
     for node in nodes:
         executor.add_node(node)
     try:
@@ -101,20 +106,15 @@ def _run(nodes: list[XMemNode]) -> int:
         _spin(executor, nodes[0].get_logger())
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
-    finally:
-        # It ends now; another Ctrl-C would only break that off halfway. SIGTERM and SIGKILL are as they were.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        for node in nodes:
-            node.close(END_S)
-        _shut_down(executor)
     return 0
 
 
-def _shut_down(executor: PatientExecutor) -> None:
-    options: dict[str, Any] = {'timeout_sec': END_S}
-    if 'wait_for_threads' in inspect.signature(executor.shutdown).parameters:
-        options['wait_for_threads'] = False  # it would wait without end
-    executor.shutdown(**options)
+def _ended(executor: PatientExecutor) -> bool:
+    """Shut the executor down; returns whether its threads have ended, which rclpy would wait for without end."""
+    thread = threading.Thread(target=executor.shutdown, kwargs={'timeout_sec': END_S}, daemon=True)
+    thread.start()
+    thread.join(END_S)
+    return not thread.is_alive()
 
 
 def _spin(executor: PatientExecutor, log: Any) -> None:
