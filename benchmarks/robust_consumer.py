@@ -23,6 +23,7 @@ from typing import Any
 sys.path[:0] = [str(Path(__file__).parents[1])]
 
 import rclpy  # noqa: E402
+from rclpy._rclpy_pybind11 import RCLError  # noqa: E402
 from rclpy.executors import ExternalShutdownException  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
@@ -66,6 +67,9 @@ def main() -> int:
         rclpy.spin(Consumer(path))
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except RCLError:  # the signal came while rclpy built its wait set
+        if rclpy.ok():
+            raise
     finally:
         rclpy.try_shutdown()
     return 0

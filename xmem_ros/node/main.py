@@ -66,8 +66,6 @@ def run(arguments: list[str] | None = None) -> int:
     try:
         return _run(nodes, executor)
     finally:
-        # It ends now; another Ctrl-C would only break that off halfway. SIGTERM and SIGKILL are as they were.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
         for node in nodes:
             node.close(END_S)
         if _ended(executor):
@@ -106,6 +104,9 @@ def _run(nodes: list[XMemNode], executor: PatientExecutor) -> int:
         _spin(executor, nodes[0].get_logger())
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    finally:
+        # It ends now; another Ctrl-C would only break that off halfway. SIGTERM and SIGKILL are as they were.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     return 0
 
 
