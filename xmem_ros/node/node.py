@@ -86,8 +86,7 @@ class XMemNode(ParameterNode):
         # Steady: with use_sim_time and no clock, timers of the node's own clock would stand still.
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timers_group = MutuallyExclusiveCallbackGroup()
-        if standard_messages.MISSING:
-            self.get_logger().info(standard_messages.MISSING)
+        standard_messages.say_missing(self)
         guard_services(self)
         self._watch = self.create_timer(1.0, self._images.watch, self._timers_group, self._steady)
         self._report = self._make_report_timer()
