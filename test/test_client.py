@@ -237,6 +237,11 @@ def test_a_refused_seed_changes_nothing_and_says_why(robot, client):
         client.seed({'good': truth(2)}, stamp=5_000_000_000)
     with pytest.raises(UnknownObjectError, match='no object has the id 9; tracked ids: 1'):
         client.remove([1, 9])
+    for ids in ('1', 1.0, None, [None], True):
+        with pytest.raises(UnknownObjectError, match=r'ids are .*: give one id or several'):
+            client.remove(ids)
+    with pytest.raises(UnknownObjectError, match='no id given'):
+        client.remove([])
     assert show(robot, 1).ids == [1]
 
 

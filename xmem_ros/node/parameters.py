@@ -393,10 +393,7 @@ def _fault(name: str, value: Any, known: Mapping[str, tuple[Value, Rule]]) -> st
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         fits = True
     if not fits:
-        kind = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'text', tuple: 'a list of texts'}[
-            wanted
-        ]
-        return f'{name} is {quoted(value)}; it must be {kind}'
+        return f'{name} is {quoted(value)}; it must be {_KINDS[wanted]}'
     if rule.choices and value not in rule.choices:
         return f'{name} is {quoted(value)}; allowed: {rule.allowed()}. {rule.description}'
     if rule.low is not None and rule.high is not None and not rule.low <= value <= rule.high:
