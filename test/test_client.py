@@ -249,10 +249,27 @@ def test_no_node_of_that_name_is_said_with_those_that_are_there(robot):
     with XMemClient('/elsewhere/xmem', timeout=1.0) as client:
         link = client.link
         wait_until(lambda: robot.prefix in link._missing(0), 'the client to see the other node')
-        for ask in (lambda: client.seed({'it': truth(1)}), client.wait, client.reset):
+        for ask in (lambda: client.seed({'it': truth(1)}), client.wait, client.reset, client.latest):
             with pytest.raises(NodeMissingError, match=f'no node /elsewhere/xmem .* {robot.prefix}.*ros2') as said:
                 ask()
             assert '/elsewhere/xmem' not in str(said.value).split('there:')[1]
+
+
+def test_the_latest_of_a_node_that_has_said_nothing_is_none_and_waits_for_a_node_that_starts():
+    with XMemClient('/starting/xmem', timeout=0.1) as client:
+        with pytest.raises(NodeMissingError, match='no node /starting/xmem was found within 0.1 s'):
+            client.latest()
+        process = robots.NodeProcess({'autostart': False}, ['-r', '__ns:=/starting'])
+        try:
+            assert client.latest(robots.START_S) is None
+            assert client.link.state(ANSWER_S) == 'unconfigured'
+        finally:
+            process.close()
+        wait_until(lambda: not client.link.is_there(), 'the node to be gone', ANSWER_S)
+        with pytest.raises(NodeMissingError):
+            client.latest()
+    with pytest.raises(NodeError, match='closed'):
+        client.latest()
 
 
 def test_memory_is_saved_and_loaded_with_the_same_ids(robot, client, tmp_path):
@@ -282,6 +299,24 @@ def test_a_node_that_is_not_active_is_said_with_the_transition_to_take(robot, cl
     finally:
         assert robot.change_state('activate')
         robot.wait_camera()
+
+
+def test_closing_wakes_who_waits_for_a_node_that_is_not_there():
+    client = XMemClient('/nowhere/xmem', timeout=ANSWER_S)
+    errors = []
+
+    def look():
+        try:
+            client.latest()
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    wait_until(lambda: client.link._clients, 'the search to have begun')
+    client.close()
+    thread.join(ANSWER_S / 2)
+    assert [type(error) for error in errors] == [NodeError]
 
 
 def test_a_closed_client_says_so_and_wakes_whoever_waits(robot):

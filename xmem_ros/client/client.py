@@ -69,8 +69,18 @@ class XMemClient(Calls):
         with self._changed:  # its ids mean nothing now
             self._latest, self._fresh = None, False
 
-    def latest(self) -> Frame | None:
-        """What the node said last; None where nothing has come yet."""
+    def latest(self, timeout: float | None = None) -> Frame | None:
+        """What the node said last; None where the node is there and has said nothing yet.
+
+        Returns at once, unless nothing has come and the node cannot be seen: then it is waited for, up to the timeout.
+
+        Raises:
+            NodeMissingError: no node of that name; names those that are there. NodeError: the client is closed.
+        """
+        with self._changed:
+            if self._latest is not None:
+                return self._latest
+        self.link.check_there(timeout)
         with self._changed:
             return self._latest
 

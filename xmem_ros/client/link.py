@@ -107,8 +107,7 @@ class NodeLink:
         limit = self.timeout if timeout is None else timeout
         end = time.monotonic() + limit
         client = self._client(kind, service)
-        if not client.service_is_ready() and not client.wait_for_service(limit):
-            raise NodeMissingError(self._missing(limit))
+        self._wait_for(client, limit)
         future = client.call_async(request)
         done = threading.Event()
         future.add_done_callback(lambda _: done.set())
@@ -126,6 +125,18 @@ class NodeLink:
         """The node's lifecycle state, such as active; raises as `call`."""
         return str(self.call(GetState, 'get_state', GetState.Request(), timeout).current_state.label)
 
+    def check_there(self, timeout: float | None = None) -> None:
+        """Return at once where the node can be seen; where it cannot, wait for it.
+
+        Args:
+            timeout: the longest to wait [s]; None: as the link was made. A node that has just started, or a link that
+                was just made, takes some tenths of a second to be seen.
+
+        Raises:
+            NodeMissingError: it is not there; names those that are. NodeError: the link is closed.
+        """
+        self._wait_for(self._client(GetState, 'get_state'), self.timeout if timeout is None else timeout)
+
     def is_there(self) -> bool:
         """Whether the node's services can be seen now."""
         return bool(self._client(GetState, 'get_state').service_is_ready())
@@ -136,6 +147,13 @@ class NodeLink:
             if service not in self._clients:
                 self._clients[service] = self.node.create_client(kind, self.topic(service))
             return self._clients[service]
+
+    def _wait_for(self, client: Any, limit: float) -> None:
+        with contextlib.suppress(InvalidHandle):  # the link was closed meanwhile
+            if client.service_is_ready() or client.wait_for_service(limit):
+                return
+        self._check_open()
+        raise NodeMissingError(self._missing(limit))
 
     def _check_open(self) -> None:
         if self.closed:
