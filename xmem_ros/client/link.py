@@ -19,11 +19,11 @@ from rclpy.exceptions import InvalidHandle, InvalidTopicNameException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.validate_full_topic_name import validate_full_topic_name
 
-from xmem_ros.errors import NodeError, NodeMissingError, NodeTimeoutError, ParameterError
+from xmem_ros.errors import NodeError, NodeMissingError, NodeTimeoutError, ParameterError, listed
+from xmem_ros.node.graph import trackers
 
 _numbers = itertools.count(1)
 _CLOSED_S = 0.2  # after which a call notices that the link is closed
-_OBJECTS = 'xmem_ros/msg/TrackedObjectArray'
 
 
 class NodeLink:
@@ -159,14 +159,13 @@ class NodeLink:
         if self.closed:
             raise NodeError('the connection is closed: make another one')
 
+    def others(self) -> list[str]:
+        """Names of the trackers that can be seen and are configured."""
+        return trackers(self.node)
+
     def _missing(self, waited: float) -> str:
-        # by what nodes publish: among the services are also those that somebody, as this client, would like to call
-        others = [
-            name.rpartition('/')[0]
-            for name, kinds in self.node.get_topic_names_and_types()
-            if _OBJECTS in kinds and name.endswith('/objects') and self.node.count_publishers(name)
-        ]
-        known = f'trackers that are there: {", ".join(sorted(others))}' if others else 'no tracker is there at all'
+        others = self.others()
+        known = f'trackers that are there: {listed(others)}' if others else 'no tracker is there at all'
         return (
             f'no node {self.name} was found within {waited:g} s; {known}. Start it (ros2 launch xmem_ros '
             f'track.launch.py), give its full name, or compare ROS_DOMAIN_ID ({os.environ.get("ROS_DOMAIN_ID", "0")} '

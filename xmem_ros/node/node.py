@@ -412,6 +412,9 @@ class XMemNode(ParameterNode):
         if worker is not None:
             silent = self._images.silent_for
             limit = self.parameters.no_image_warning_after
+            values['image topic'] = self._images.topic
+            if silent > (limit or diagnostics.SILENT_S):
+                values['no image'] = self._images.silence()
             if worker.fault:
                 level, summary = diagnostics.ERROR, f'tracking ended: {worker.fault}; deactivate and activate the node'
             elif limit and silent > limit:
