@@ -364,6 +364,11 @@ def test_images_that_stay_away_are_said(open_page, robot):
         expect(page.locator('#notice-text')).to_contain_text('robot offers sensor_msgs/msg/Image')
         expect(page.locator('#notice-text')).to_contain_text('the camera itself is silent')
         expect(page.locator('#no-objects')).to_have_text('Not known before the first image has come.')
+        page.set_viewport_size({'width': 320, 'height': 568})
+        inner, outer = (page.locator(item).bounding_box() for item in ('#notice', '#stage'))
+        assert inner['height'] <= outer['height']  # nothing of it is cut off
+        assert page.locator('#notice-text').bounding_box()['y'] >= outer['y']
+        page.set_viewport_size({'width': DESKTOP[0], 'height': DESKTOP[1]})
         robot.camera.pause.clear()
         expect(page.locator('#state')).to_have_text('live')
         robot.camera.pause.set()
