@@ -34,11 +34,7 @@ def check_seeds(
             raise SeedError(f'seed {number}: its name is {quoted(seed.name)}; give a text, empty for none')
         if not is_whole(seed.id) or not 0 <= seed.id <= LARGEST_ID:
             raise SeedError(f'seed {number}: its id is {quoted(seed.id)}; give 0 for a new object, or the id of one')
-    corrected = [seed.id for seed in seeds if seed.id]
-    table.check_known(corrected)
-    if len(set(corrected)) < len(corrected):
-        raise SeedError(f'an id is corrected twice in one call: {listed(corrected)}; give one mask for each object')
-    table.check_room(len(seeds) - len(corrected))
+    check_ids([seed.id for seed in seeds], table)
     checked: list[SeedMask] = []
     covered = np.zeros(frame_size, bool)
     for number, seed in reversed(list(enumerate(seeds, 1))):
@@ -54,6 +50,18 @@ def check_seeds(
         covered |= mask
         checked.append(SeedMask(mask, seed.name, int(seed.id)))
     return checked[::-1]
+
+
+def check_ids(ids: Sequence[int], table: ObjectTable) -> None:
+    """Whether objects of these ids can be seeded in one call, 0 standing for a new one each.
+
+    Raises `UnknownObjectError`; `SeedError` for an id that comes twice, and where there is no room.
+    """
+    corrected = [object_id for object_id in ids if object_id]
+    table.check_known(corrected)
+    if len(set(corrected)) < len(corrected):
+        raise SeedError(f'an id is corrected twice in one call: {listed(corrected)}; give one mask for each object')
+    table.check_room(len(ids) - len(corrected))
 
 
 def check_labels(labels: object, frame_size: tuple[int, int]) -> np.ndarray:

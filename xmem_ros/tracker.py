@@ -29,7 +29,7 @@ from xmem_ros.network.checkpoint import find_weights
 from xmem_ros.network.config import XMEM, NetworkConfig
 from xmem_ros.network.model import EncodedImage
 from xmem_ros.objects import ObjectState, ObjectTable, TrackedObject
-from xmem_ros.seed_masks import SeedMask, check_labels, check_seeds
+from xmem_ros.seed_masks import SeedMask, check_ids, check_labels, check_seeds
 from xmem_ros.segmenter import MemoryFrame, Segmenter
 from xmem_ros.shedding import Shedding, is_out_of_memory
 from xmem_ros.snapshot import Snapshot
@@ -171,6 +171,13 @@ class Tracker:
         ids = self._shedding.run(lambda: self._seed(frame, seeds, labels))
         self._shedding.consolidate()
         return ids
+
+    def check_ids(self, ids: Sequence[int]) -> None:
+        """Raise what `seed` would for these ids, 0 for each new object, before the work of making masks for them.
+
+        Raises `UnknownObjectError`, `SeedError`.
+        """
+        check_ids(ids, self._table)
 
     @torch.inference_mode()
     def remove(self, ids: int | Iterable[int]) -> list[int]:

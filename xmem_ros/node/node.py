@@ -304,7 +304,12 @@ class XMemNode(ParameterNode):
 
     def _seed(self, request: Any, response: Any, tracking: Tracking, worker: Worker) -> None:
         frame = self._frame_of(stamp_ns(request.header.stamp))
-        seeds = read_seeds(request.seeds, rgb_of(frame.message), tracking.tracker.config.max_objects)
+        tracker = tracking.tracker
+
+        def check(ids: list[int]) -> None:
+            worker.submit(lambda: tracker.check_ids(ids)).result()
+
+        seeds = read_seeds(request.seeds, rgb_of(frame.message), tracker.config.max_objects, check)
         ids, labels = worker.submit(lambda: self._apply_seeds(tracking, frame, request.seeds, seeds), frame).result()
         response.ids, response.labels, response.stamp = ids, labels, frame.message.header.stamp
         response.message = f'{_objects(len(ids))} seeded'
