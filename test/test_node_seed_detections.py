@@ -8,10 +8,13 @@ pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or
 pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
 pytest.importorskip('vision_msgs.msg', reason='vision_msgs is not installed')
 
+import functools
+
+import detections
 import node_harness as robots
 from node_harness import bounding_box, iou, mask_seed, pixels_of, wait_until
 from sensor_msgs.msg import Image
-from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
+from vision_msgs.msg import Detection2DArray
 
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.msg import AcceptedSeeds, Seed, TrackedObjectArray
@@ -19,6 +22,7 @@ from xmem_ros.msg import AcceptedSeeds, Seed, TrackedObjectArray
 SCENE = RenderedScene(objects=3)
 FRAME, TRUTH = SCENE[0]
 POLICY = {'seed_detections.enabled': True, 'seed_detections.period': 0.1, 'max_objects': 4, 'diagnostics_period': 0.3}
+box_of = functools.partial(detections.box_of, SCENE)
 FOUND = 0.6  # IoU of what GrabCut makes of a box around a textured thing
 
 
@@ -47,18 +51,7 @@ def robot(running):
 
 def detect(robot, header, *boxes):
     """Publish boxes (x, y, width, height, class, score) of the image of a header."""
-    message = Detection2DArray(header=header)
-    for x, y, width, height, name, score in boxes:
-        item = Detection2D(header=header, results=[ObjectHypothesisWithPose()])
-        item.results[0].hypothesis.class_id, item.results[0].hypothesis.score = name, score
-        item.bbox.center.position.x, item.bbox.center.position.y = x + width / 2, y + height / 2
-        item.bbox.size_x, item.bbox.size_y = float(width), float(height)
-        message.detections.append(item)
-    robot.detector.publish(message)
-
-
-def box_of(value, name, score=0.9, index=0):
-    return (*bounding_box(SCENE[index][1] == value, 4), name, score)
+    robot.detector.publish(detections.detections(header, *boxes))
 
 
 def figures(robot):
