@@ -39,10 +39,7 @@ def check_seeds(
     covered = np.zeros(frame_size, bool)
     for number, seed in reversed(list(enumerate(seeds, 1))):
         who = f'seed {number}' + (f' ({quoted(seed.name)})' if seed.name else '')
-        mask = _pixels(seed.mask, who)
-        if mask.shape != frame_size:
-            raise SeedError(f'{who}: its mask is {mask.shape}, but the frame is {frame_size} (H, W); make them equal')
-        mask = (mask != 0) & ~covered
+        mask = check_mask(seed.mask, frame_size, who) & ~covered
         if not mask.any():
             raise SeedError(
                 f'{who}: its mask is empty (or covered by later ones); mark at least one pixel of the object'
@@ -74,13 +71,16 @@ def check_labels(labels: object, frame_size: tuple[int, int]) -> np.ndarray:
     return found
 
 
-def _pixels(mask: object, who: str) -> np.ndarray:
+def check_mask(mask: object, frame_size: tuple[int, int], who: str) -> np.ndarray:
+    """H×W bool of a mask in a frame of this size; raises `SeedError`, which begins with whose it is."""
     found = _array(mask)
     if found is None or found.dtype.kind not in 'biuf':
         raise SeedError(f'{who}: its mask is {_described(mask, found)}; give H×W bool or numbers, non-zero = object')
     if found.dtype.kind == 'f' and np.isnan(found).any():
         raise SeedError(f'{who}: its mask holds NaN; give 0 for what is not the object')
-    return found
+    if found.shape != frame_size:
+        raise SeedError(f'{who}: its mask is {found.shape}, but the frame is {frame_size} (H, W); make them equal')
+    return found != 0
 
 
 def _array(given: object) -> np.ndarray | None:

@@ -29,7 +29,7 @@ from xmem_ros.network.checkpoint import find_weights
 from xmem_ros.network.config import XMEM, NetworkConfig
 from xmem_ros.network.model import EncodedImage
 from xmem_ros.objects import ObjectState, ObjectTable, TrackedObject
-from xmem_ros.seed_masks import SeedMask, check_ids, check_labels, check_seeds
+from xmem_ros.seed_masks import SeedMask, check_ids, check_labels, check_mask, check_seeds
 from xmem_ros.segmenter import MemoryFrame, Segmenter
 from xmem_ros.shedding import Shedding, is_out_of_memory
 from xmem_ros.snapshot import Snapshot
@@ -171,6 +171,22 @@ class Tracker:
         ids = self._shedding.run(lambda: self._seed(frame, seeds, labels))
         self._shedding.consolidate()
         return ids
+
+    @torch.inference_mode()
+    def likeness(self, frame: np.ndarray, masks: Sequence[np.ndarray], ids: Sequence[int]) -> np.ndarray:
+        """How much what lies under masks of a frame looks as objects have looked so far; nothing changes.
+
+        frame: H×W×3 uint8 RGB, masks: M of H×W, ids: of O objects. Returns M×O, −1…1: what the object's score is made
+        from. Raises `FrameError`, `SeedError`, `UnknownObjectError`.
+        """
+        geometry = geometry_of(frame, self.config.size)
+        checked = [check_mask(mask, geometry.image_size, f'mask {n}') for n, mask in enumerate(masks, 1)]
+        self._table.check_known(ids)
+        if not checked or not ids:
+            return np.zeros((len(checked), len(ids)), np.float32)
+        image = image_to_tensor(frame, geometry, self.device)
+        planes = torch.stack([mask_to_tensor(mask, geometry, self.device) for mask in checked])
+        return self._segmenter.likeness(image, planes, [self._table.row(i) for i in ids]).float().cpu().numpy()
 
     def check_ids(self, ids: Sequence[int]) -> None:
         """Raise what `seed` would for these ids, 0 for each new object, before the work of making masks for them.
