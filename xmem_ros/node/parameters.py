@@ -127,6 +127,23 @@ class SeedDetectionParameters:
         high=1.0,
         change=LIVE,
     )
+    reseed_within: float = _is(
+        600.0,
+        'A box of the class of an object that is out of sight, was seen this recently and looks like what is in the '
+        'box corrects that object instead of starting another. 0: every such box starts a new object.',
+        low=0.0,
+        high=86400.0,
+        unit='s',
+        change=LIVE,
+    )
+    min_likeness: float = _is(
+        0.7,
+        'How much what is in a box must look as an object has looked so far to be taken for it (reseed_within). '
+        '0: the class decides alone.',
+        low=0.0,
+        high=1.0,
+        change=LIVE,
+    )
     max_per_message: int = _is(
         4, 'Most boxes of a message that are tried, the likeliest first.', low=1, high=254, change=LIVE
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from xmem_ros.node.parameters import SeedDetectionParameters
 
@@ -40,8 +40,29 @@ def candidates_of(message: Any, policy: SeedDetectionParameters) -> list[Candida
     return sorted(found, key=lambda item: -item.score)
 
 
+@dataclass(frozen=True)
+class Unplaced:
+    """Objects of which no box is known in a frame: id → name."""
+
+    lost: Mapping[int, str]  # out of sight, but seen not long ago
+    back: Mapping[int, str]  # seen again, or begun, since that frame
+
+    def like(self, name: str) -> bool:
+        """Whether one of them has that name."""
+        return name in self.lost.values() or name in self.back.values()
+
+
+NOBODY = Unplaced({}, {})
+
+
 def choose(
-    candidates: Iterable[Candidate], known: Iterable[Box], size: tuple[int, int], max_iou: float, most: int
+    candidates: Iterable[Candidate],
+    known: Iterable[Box],
+    size: tuple[int, int],
+    max_iou: float,
+    most: int,
+    room: int | None = None,
+    unplaced: Unplaced = NOBODY,
 ) -> list[tuple[Candidate, Box]]:
     """Those that are nowhere near anything known, at most `most`, with their boxes in the image.
 
@@ -51,17 +72,57 @@ def choose(
         size: H, W of the image [px].
         max_iou: with a known box, or one that was chosen before, from which on it is the same thing.
         most: that are chosen.
+        room: for new objects; None: enough. Those that may be objects out of sight need none.
+        unplaced: objects that candidates of their name may be.
     """
-    taken = list(known)
+    taken, left = list(known), most if room is None else room
     chosen: list[tuple[Candidate, Box]] = []
     for candidate in candidates:
         if len(chosen) >= most:
             break
-        box = _within(candidate.box, size)
+        new = not unplaced.like(candidate.name)
+        box = _within(candidate.box, size) if left > 0 or not new else None
         if box is not None and all(iou(box, other) < max_iou for other in taken):
             taken.append(box)
             chosen.append((candidate, box))
+            left -= new
     return chosen
+
+
+def recognise(
+    names: Sequence[str], unplaced: Unplaced, likeness: Mapping[int, Sequence[float]], least: float, room: int
+) -> list[int | None]:
+    """Which object each of some candidates is: an id, 0 for a new one, None for one that is to be left alone.
+
+    Of a candidate and an object of its name, the pairs that are most alike come first, each candidate and each object
+    once. What is an object that is seen again by now is left alone, and so is what is new beyond the room.
+
+    Args:
+        names: of the candidates, the likeliest first.
+        unplaced: objects that they may be.
+        likeness: id → how much each candidate looks like that object.
+        least: likeness from which on they are the same.
+        room: for new objects.
+    """
+    pairs = [
+        (likeness[object_id][place], object_id, place)
+        for object_id, name in (*unplaced.lost.items(), *unplaced.back.items())
+        for place, other in enumerate(names)
+        if name == other and likeness[object_id][place] >= least
+    ]
+    found: dict[int, int] = {}
+    for _, object_id, place in sorted(pairs, key=lambda pair: -pair[0]):
+        if place not in found and object_id not in found.values():
+            found[place] = object_id
+    result: list[int | None] = []
+    for place in range(len(names)):
+        object_id = found.get(place, 0)
+        if object_id:
+            result.append(object_id if object_id in unplaced.lost else None)
+        else:
+            result.append(0 if room > 0 else None)
+            room -= 1
+    return result
 
 
 def iou(first: Sequence[int], second: Sequence[int]) -> float:
