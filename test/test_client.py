@@ -134,6 +134,26 @@ def test_a_correction_by_id_keeps_the_object_and_may_rename_it(robot, client):
     assert show(robot, 3)[first].name == 'mug'
 
 
+def test_an_object_is_renamed_where_it_is(robot, client):
+    first, second = client.seed([('cup', truth(1)), ('bowl', truth(2))])
+    before = show(robot, 1)
+    client.rename(second, 'plate')
+    wait_until(lambda: robot.seeds[-1].seeds[0].name == 'plate', 'the accepted seed')
+    assert robot.seeds[-1].header == before.header
+    assert list(robot.seeds[-1].ids) == [second]
+    frame = show(robot, 2)
+    assert [item.name for item in frame.objects] == ['cup', 'plate']
+    for object_id, value in ((first, 1), (second, 2)):
+        assert iou(frame[object_id].mask, truth(value, 2)) > FOLLOWED
+    for name in ('', None, 3):
+        with pytest.raises(SeedError, match='the name is .*: give a text'):
+            client.rename(first, name)
+    with pytest.raises(NodeTimeoutError, match='object 9 is not tracked'):
+        client.rename(9, 'mug', timeout=0.1)
+    with pytest.raises(UnknownObjectError):
+        client.rename('cup', 'mug')
+
+
 def test_an_image_that_is_held_can_be_seeded_later_than_the_history_reaches():
     with robots.running({'history': 8, 'held': 1}) as robot:
         robot.labels = robot.listen(Image, '~/labels')

@@ -76,6 +76,11 @@ def test_good_seeds_come_out_in_their_order_with_one_question(grab_cut):
     assert len(grab_cut) == 1
 
 
+def test_a_name_without_a_mask_is_refused_with_the_way_to_rename():
+    with pytest.raises(SeedError, match=r"'mug' \(MASK\): there is no mask: .* what object_3/mask says of an image"):
+        read_seeds([Seed(id=3, name='mug')], FRAME, 8)
+
+
 def test_masks_need_no_question_beforehand():
     """The tracker refuses them as fast when they are applied."""
 

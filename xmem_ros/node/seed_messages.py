@@ -100,6 +100,11 @@ def _ready(name: str, object_id: int, mask: np.ndarray) -> _Planned:
 
 
 def _read_mask(seed: Any, image: np.ndarray) -> list[_Planned]:
+    if seed.id and seed.name and not len(seed.mask.data):
+        raise SeedError(
+            f'there is no mask: a name comes with a correction; send what object_{seed.id}/mask says of an image, with '
+            "that image's stamp, or draw the object again"
+        )
     mask = seeding.mask_from_mask(mask_from_image(seed.mask), image.shape[:2])
     return [_ready(seed.name, seed.id, mask)]
 
