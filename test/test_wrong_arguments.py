@@ -73,9 +73,9 @@ def test_numbers_of_numpy_serve_as_settings_ids_and_sizes(tracker: Tracker) -> N
 
 @pytest.mark.parametrize('ids', ['1', ['1'], None, [None], 1.0, [NAN], -1, [0], True, [[1]], 2**32, b'1', object()])
 def test_what_is_no_id_removes_nothing(tracker: Tracker, ids: object) -> None:
-    for remove in (tracker.remove, checked_ids):
+    for work in (tracker.remove, checked_ids, lambda ids: tracker.likeness(FRAME, [MASK], ids)):
         with pytest.raises(UnknownObjectError, match=r'ids are .*: give one id or several; an id is a whole number'):
-            remove(ids)
+            work(ids)
     assert [item.id for item in tracker.objects] == [1]
 
 

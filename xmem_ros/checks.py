@@ -70,13 +70,15 @@ def checked_path(what: str, given: Any, error: type[XMemError]) -> Path:
         raise error(f'{what} is {quoted(given)}; give a text or a pathlib.Path') from None
 
 
-def checked_ids(given: Any) -> list[int]:
+def checked_ids(given: Any, least: int = 1) -> list[int]:
     """One id, or several, as a list; raises `UnknownObjectError` for what is no id, such as a text or a fraction."""
     several = isinstance(given, Iterable) and not isinstance(given, (str, bytes))
     ids = list(given) if several else [given]
-    if not all(is_whole(item) and 1 <= item <= LARGEST_ID for item in ids):
+    if not all(is_whole(item) and least <= item <= LARGEST_ID for item in ids):
         shown = ids if several else given
-        raise UnknownObjectError(f'ids are {quoted(shown)}: give one id or several; an id is a whole number from 1')
+        raise UnknownObjectError(
+            f'ids are {quoted(shown)}: give one id or several; an id is a whole number from {least}'
+        )
     return [int(item) for item in ids]
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xmem_ros.checks import LARGEST_ID, is_whole
+from xmem_ros.checks import LARGEST_ID, checked_ids, is_whole
 from xmem_ros.errors import SeedError, listed, quoted
 from xmem_ros.objects import ObjectTable
 
@@ -54,6 +54,7 @@ def check_ids(ids: Sequence[int], table: ObjectTable) -> None:
 
     Raises `UnknownObjectError`; `SeedError` for an id that comes twice, and where there is no room.
     """
+    ids = checked_ids(ids, 0)
     corrected = [object_id for object_id in ids if object_id]
     table.check_known(corrected)
     if len(set(corrected)) < len(corrected):

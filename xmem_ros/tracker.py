@@ -181,6 +181,7 @@ class Tracker:
         """
         geometry = geometry_of(frame, self.config.size)
         checked = [check_mask(mask, geometry.image_size, f'mask {n}') for n, mask in enumerate(masks, 1)]
+        ids = checked_ids(ids)
         self._table.check_known(ids)
         if not checked or not ids:
             return np.zeros((len(checked), len(ids)), np.float32)
