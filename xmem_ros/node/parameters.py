@@ -129,8 +129,8 @@ class SeedDetectionParameters:
     )
     reseed_within: float = _is(
         600.0,
-        'A box of the class of an object that is out of sight, was seen this recently and looks like what is in the '
-        'box corrects that object instead of starting another. 0: every such box starts a new object.',
+        'A box of the class of an object that is out of sight and was seen this recently, where it was seen then or '
+        'with what looks like it inside, corrects that object instead of starting another. 0: it starts another.',
         low=0.0,
         high=86400.0,
         unit='s',
@@ -138,8 +138,8 @@ class SeedDetectionParameters:
     )
     min_likeness: float = _is(
         0.7,
-        'How much what is in a box must look as an object has looked so far to be taken for it (reseed_within). '
-        '0: the class decides alone.',
+        'How much what is in a box elsewhere must look as an object has looked so far to be taken for it '
+        '(reseed_within). 0: the class decides alone.',
         low=0.0,
         high=1.0,
         change=LIVE,

@@ -163,7 +163,7 @@ class SeedDetections:
             names = [candidate.name for candidate, _ in fresh]
             asked = [i for i, name in (*unplaced.lost.items(), *unplaced.back.items()) if name in names]
             alike = tracking.likeness(frame, [masks[candidate] for candidate, _ in fresh], asked)
-            which = recognise(names, unplaced, alike, policy.min_likeness, room())
+            which = recognise(fresh, unplaced, alike, policy, room())
             wanted = [(*pair, i) for pair, i in zip(fresh, which, strict=True) if i is not None]
             if not wanted and frame.fate is not Fate.WAITING:
                 return []

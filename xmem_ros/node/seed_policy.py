@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -42,10 +42,11 @@ def candidates_of(message: Any, policy: SeedDetectionParameters) -> list[Candida
 
 @dataclass(frozen=True)
 class Unplaced:
-    """Objects of which no box is known in a frame: id → name."""
+    """Objects of which no box is known in a frame."""
 
-    lost: Mapping[int, str]  # out of sight, but seen not long ago
-    back: Mapping[int, str]  # seen again, or begun, since that frame
+    lost: Mapping[int, str]  # id → name; out of sight, but seen not long ago
+    back: Mapping[int, str]  # id → name; seen again, or begun, since that frame
+    places: Mapping[int, Box] = field(default_factory=dict)  # id → where it was last in sight
 
     def like(self, name: str) -> bool:
         """Whether one of them has that name."""
@@ -90,33 +91,41 @@ def choose(
 
 
 def recognise(
-    names: Sequence[str], unplaced: Unplaced, likeness: Mapping[int, Sequence[float]], least: float, room: int
+    chosen: Sequence[tuple[Candidate, Box]],
+    unplaced: Unplaced,
+    likeness: Mapping[int, Sequence[float]],
+    policy: SeedDetectionParameters,
+    room: int,
 ) -> list[int | None]:
     """Which object each of some candidates is: an id, 0 for a new one, None for one that is to be left alone.
 
-    Of a candidate and an object of its name, the pairs that are most alike come first, each candidate and each object
-    once. What is an object that is seen again by now is left alone, and so is what is new beyond the room.
+    A candidate is an object of its name that it looks like, or that was last in sight where it is. Such pairs come
+    first, then those that are most alike, each candidate and each object once. What is an object that is seen again by
+    now is left alone, and so is what is new beyond the room.
 
     Args:
-        names: of the candidates, the likeliest first.
+        chosen: candidates with their boxes, the likeliest first.
         unplaced: objects that they may be.
-        likeness: id → how much each candidate looks like that object.
-        least: likeness from which on they are the same.
+        likeness: id → how much each candidate looks like that object; of objects of the candidates' names.
+        policy: from which likeness on, and from which intersection over union on, they are the same.
         room: for new objects.
     """
-    pairs = [
-        (likeness[object_id][place], object_id, place)
-        for object_id, name in (*unplaced.lost.items(), *unplaced.back.items())
-        for place, other in enumerate(names)
-        if name == other and likeness[object_id][place] >= least
-    ]
+    pairs = []
+    for object_id, name in (*unplaced.lost.items(), *unplaced.back.items()):
+        place = unplaced.places.get(object_id)
+        for number, (candidate, box) in enumerate(chosen):
+            if candidate.name == name:
+                there = place is not None and iou(box, place) >= policy.max_iou
+                alike = likeness[object_id][number]
+                if there or alike >= policy.min_likeness:
+                    pairs.append((there, alike, object_id, number))
     found: dict[int, int] = {}
-    for _, object_id, place in sorted(pairs, key=lambda pair: -pair[0]):
-        if place not in found and object_id not in found.values():
-            found[place] = object_id
+    for *_, object_id, number in sorted(pairs, key=lambda pair: pair[:2], reverse=True):
+        if number not in found and object_id not in found.values():
+            found[number] = object_id
     result: list[int | None] = []
-    for place in range(len(names)):
-        object_id = found.get(place, 0)
+    for number in range(len(chosen)):
+        object_id = found.get(number, 0)
         if object_id:
             result.append(object_id if object_id in unplaced.lost else None)
         else:

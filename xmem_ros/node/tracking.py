@@ -20,7 +20,7 @@ from xmem_ros.network.onnx_engine import OnnxNetwork
 from xmem_ros.node.compressed import rgb_of
 from xmem_ros.node.history import History
 from xmem_ros.node.parameters import NONE
-from xmem_ros.node.seed_policy import NOBODY, Unplaced
+from xmem_ros.node.sightings import Sightings
 from xmem_ros.node.worker import Fate, Frame
 from xmem_ros.tracker import ObjectState, SeedMask, Tracker, TrackerConfig
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from xmem_ros.engines import Engines
     from xmem_ros.node.parameters import Parameters
     from xmem_ros.node.seed_messages import ObjectSeed
-    from xmem_ros.node.seed_policy import Box
+    from xmem_ros.node.seed_policy import Box, Unplaced
     from xmem_ros.snapshot import Snapshot
     from xmem_ros.tracker import StepResult, TrackedObject
 
@@ -124,8 +124,7 @@ class Tracking:
         self._offset_ns = 0  # from stamps to the tracker's time, which never runs backwards
         self._seeded: dict[int, Box] = {}  # id → box of the last seed, until a frame shows the object
         self._corrected: set[int] = set()  # since the last frame that was tracked
-        self._sighted: dict[int, float] = {}  # id → when it was last in sight, by the clock of `_now`
-        self._now = 0.0  # s, of the newest frame; never runs backwards
+        self._sightings = Sightings()
 
     def track(self, frame: Frame) -> bool:
         """Track a frame and publish what came of it; returns whether it could be read."""
@@ -182,21 +181,8 @@ class Tracking:
         return boxes
 
     def unplaced(self, frame: Frame, within: float) -> Unplaced:
-        """Objects that a thing in a frame may be, though no box says so.
-
-        Those out of sight that were seen within so many seconds, and those that are in sight now, but had no pixel when
-        the frame was tracked. Of a frame that was dropped, the latter are not known.
-        """
-        lost, back = {}, {}
-        pixels = None if frame.labels is None else np.bincount(frame.labels.ravel(), minlength=256)
-        for item in self.tracker.objects:
-            if item.state in (ObjectState.OCCLUDED, ObjectState.LOST):
-                since = self._now - self._sighted.setdefault(item.id, self._now)
-                if since <= within and item.id not in self._corrected:
-                    lost[item.id] = item.name
-            elif pixels is not None and not (pixels[item.label] and frame.label_ids.get(item.label) == item.id):
-                back[item.id] = item.name
-        return Unplaced(lost, back) if within > 0 else NOBODY
+        """Objects that a thing in a frame may be, though no box says so; see `Sightings`."""
+        return self._sightings.unplaced(self.tracker.objects, frame, within, self._corrected)
 
     def likeness(self, frame: Frame, masks: Sequence[np.ndarray], ids: Sequence[int]) -> dict[int, list[float]]:
         """Id → how much what lies under each mask of a frame looks like that object."""
@@ -217,7 +203,7 @@ class Tracking:
         self.tracker.reset()
         self._forget()
         self._show(lambda: self._outputs.set_objects([]))
-        self._offset_ns, self._now = 0, 0.0
+        self._offset_ns = 0
         return count
 
     def restore(self, saved: Snapshot) -> list[int]:
@@ -229,8 +215,9 @@ class Tracking:
 
     def _forget(self) -> None:
         """What is known of objects that are gone."""
-        self._seeded, self._sighted = {}, {}
+        self._seeded = {}
         self._corrected.clear()
+        self._sightings.clear()
         self._history.forget_labels()
 
     def _ids(self) -> list[int]:
@@ -281,10 +268,8 @@ class Tracking:
         frame.labels = result.labels
         frame.label_ids = {item.label: item.id for item in result.objects}
         self._corrected.clear()
-        self._now = max(self._now, (frame.stamp_ns + self._offset_ns) / 1e9 if frame.stamp_ns else time.monotonic())
-        in_sight = [item.id for item in result.objects if item.state in (ObjectState.NEW, ObjectState.TRACKED)]
-        self._sighted = {item.id: self._sighted[item.id] for item in result.objects if item.id in self._sighted}
-        self._sighted |= dict.fromkeys(in_sight, self._now)
+        now = (frame.stamp_ns + self._offset_ns) / 1e9 if frame.stamp_ns else time.monotonic()
+        self._sightings.note(result.objects, now)
         self._show(lambda: self._outputs.publish(frame.message.header, image, result, begun))
         return result
 
