@@ -134,6 +134,26 @@ def test_a_correction_by_id_keeps_the_object_and_may_rename_it(robot, client):
     assert show(robot, 3)[first].name == 'mug'
 
 
+def test_an_object_is_renamed_where_it_is(robot, client):
+    first, second = client.seed([('cup', truth(1)), ('bowl', truth(2))])
+    before = show(robot, 1)
+    client.rename(second, 'plate')
+    wait_until(lambda: robot.seeds[-1].seeds[0].name == 'plate', 'the accepted seed')
+    assert robot.seeds[-1].header == before.header
+    assert list(robot.seeds[-1].ids) == [second]
+    frame = show(robot, 2)
+    assert [item.name for item in frame.objects] == ['cup', 'plate']
+    for object_id, value in ((first, 1), (second, 2)):
+        assert iou(frame[object_id].mask, truth(value, 2)) > FOLLOWED
+    for name in ('', None, 3):
+        with pytest.raises(SeedError, match='the name is .*: give a text'):
+            client.rename(first, name)
+    with pytest.raises(NodeTimeoutError, match='object 9 is not tracked'):
+        client.rename(9, 'mug', timeout=0.1)
+    with pytest.raises(UnknownObjectError):
+        client.rename('cup', 'mug')
+
+
 def test_an_image_that_is_held_can_be_seeded_later_than_the_history_reaches():
     with robots.running({'history': 8, 'held': 1}) as robot:
         robot.labels = robot.listen(Image, '~/labels')
@@ -237,6 +257,11 @@ def test_a_refused_seed_changes_nothing_and_says_why(robot, client):
         client.seed({'good': truth(2)}, stamp=5_000_000_000)
     with pytest.raises(UnknownObjectError, match='no object has the id 9; tracked ids: 1'):
         client.remove([1, 9])
+    for ids in ('1', 1.0, None, [None], True):
+        with pytest.raises(UnknownObjectError, match=r'ids are .*: give one id or several'):
+            client.remove(ids)
+    with pytest.raises(UnknownObjectError, match='no id given'):
+        client.remove([])
     assert show(robot, 1).ids == [1]
 
 
@@ -244,10 +269,27 @@ def test_no_node_of_that_name_is_said_with_those_that_are_there(robot):
     with XMemClient('/elsewhere/xmem', timeout=1.0) as client:
         link = client.link
         wait_until(lambda: robot.prefix in link._missing(0), 'the client to see the other node')
-        for ask in (lambda: client.seed({'it': truth(1)}), client.wait, client.reset):
+        for ask in (lambda: client.seed({'it': truth(1)}), client.wait, client.reset, client.latest):
             with pytest.raises(NodeMissingError, match=f'no node /elsewhere/xmem .* {robot.prefix}.*ros2') as said:
                 ask()
             assert '/elsewhere/xmem' not in str(said.value).split('there:')[1]
+
+
+def test_the_latest_of_a_node_that_has_said_nothing_is_none_and_waits_for_a_node_that_starts():
+    with XMemClient('/starting/xmem', timeout=0.1) as client:
+        with pytest.raises(NodeMissingError, match='no node /starting/xmem was found within 0.1 s'):
+            client.latest()
+        process = robots.NodeProcess({'autostart': False}, ['-r', '__ns:=/starting'])
+        try:
+            assert client.latest(robots.START_S) is None
+            assert client.link.state(ANSWER_S) == 'unconfigured'
+        finally:
+            process.close()
+        wait_until(lambda: not client.link.is_there(), 'the node to be gone', ANSWER_S)
+        with pytest.raises(NodeMissingError):
+            client.latest()
+    with pytest.raises(NodeError, match='closed'):
+        client.latest()
 
 
 def test_memory_is_saved_and_loaded_with_the_same_ids(robot, client, tmp_path):
@@ -277,6 +319,24 @@ def test_a_node_that_is_not_active_is_said_with_the_transition_to_take(robot, cl
     finally:
         assert robot.change_state('activate')
         robot.wait_camera()
+
+
+def test_closing_wakes_who_waits_for_a_node_that_is_not_there():
+    client = XMemClient('/nowhere/xmem', timeout=ANSWER_S)
+    errors = []
+
+    def look():
+        try:
+            client.latest()
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    wait_until(lambda: client.link._clients, 'the search to have begun')
+    client.close()
+    thread.join(ANSWER_S / 2)
+    assert [type(error) for error in errors] == [NodeError]
 
 
 def test_a_closed_client_says_so_and_wakes_whoever_waits(robot):

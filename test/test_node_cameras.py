@@ -10,15 +10,23 @@ import pytest
 pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or source ROS 2')
 pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
 
+import cv2
 import node_harness as robots
+import numpy as np
 import torch
-from node_harness import NodeProcess, Robot, iou, mask_seed, pixels_of
-from sensor_msgs.msg import Image
+from node_harness import NodeProcess, Robot, bounding_box, iou, mask_seed, pixels_of, wait_until
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
 
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.engines import Engines
+from xmem_ros.msg import AcceptedSeeds
+from xmem_ros.node.standard_messages import AVAILABLE
 from xmem_ros.node.turns import Turns
 from xmem_ros.tracker import Tracker
+
+if AVAILABLE:
+    from vision_msgs.msg import Detection2DArray
 
 SCENE = RenderedScene(objects=3)
 
@@ -26,7 +34,9 @@ SCENE = RenderedScene(objects=3)
 @pytest.fixture(scope='module')
 def pair():
     """Front and rear, of one process."""
-    process = NodeProcess({'cameras': ['front', 'rear'], 'diagnostics_period': 0.2}, ['-r', '__ns:=/duo'])
+    parameters = {'cameras': ['front', 'rear'], 'diagnostics_period': 0.2, 'history': 5, 'held': 1}
+    detections = {'seed_detections.enabled': True, 'seed_detections.period': 0.1} if AVAILABLE else {}
+    process = NodeProcess(parameters | detections, ['-r', '__ns:=/duo'])
     cameras = []
     try:
         for name in ('front', 'rear'):
@@ -126,6 +136,79 @@ def test_a_camera_that_fails_leaves_the_other_alone(both):
     front.wait_camera()
     show(front, 1)
     assert iou(show(rear, 2) == 1, SCENE[2][1] == 1) > 0.8
+
+
+def test_an_image_is_held_for_the_camera_that_it_is_of(both):
+    front, rear = both
+    holders = [camera.node.create_publisher(Header, f'{camera.prefix}/hold', 10) for camera in both]
+    wait_until(lambda: all(holder.get_subscription_count() for holder in holders), 'both nodes')
+    first = [camera.labels[-1].header for camera in both]
+    holders[0].publish(first[0])
+    for index in range(1, 10):  # twice the history
+        show(front, index)
+        show(rear, index)
+    assert front.seed(mask_seed(SCENE[0][1] == 1), stamp=first[0].stamp).success
+    refused = rear.seed(mask_seed(SCENE[0][1] == 1), stamp=first[1].stamp)
+    assert 'is held, only some from' in refused.message
+    assert iou(show(front, 10) == 1, SCENE[10][1] == 1) > 0.8
+    for camera, holder in zip(both, holders, strict=True):
+        camera.node.destroy_publisher(holder)
+
+
+def test_compressed_labels_are_those_of_their_camera(both):
+    for camera, value in zip(both, (1, 3), strict=True):
+        camera.packed = camera.listen(CompressedImage, '~/labels/compressed')
+        camera.wait_matched('~/labels/compressed')
+        assert camera.seed(mask_seed(SCENE[0][1] == value)).success
+
+    def packed(camera):  # an image right after the subscription may go without
+        labels = show(camera, 1)
+        header = camera.labels[-1].header
+        found = [message for message in camera.packed if message.header == header]
+        return (labels, cv2.imdecode(np.asarray(found[0].data), cv2.IMREAD_UNCHANGED)) if found else None
+
+    for camera, value in zip(both, (1, 3), strict=True):
+        labels, unpacked = wait_until(lambda camera=camera: packed(camera), 'compressed labels')
+        assert np.array_equal(labels, unpacked)
+        assert iou(unpacked == 1, SCENE[1][1] == value) > 0.8
+
+
+@pytest.mark.skipif(not AVAILABLE, reason='vision_msgs is not installed')
+def test_detections_come_from_and_go_to_their_camera(both):
+    from detections import box_of, detections
+
+    for camera in both:
+        camera.found = camera.listen(Detection2DArray, '~/detections')
+        camera.seeds = camera.listen(AcceptedSeeds, '~/seeds', robots.LATCHED)
+        camera.wait_matched('~/detections')
+        camera.wait_matched('~/seeds')
+        camera.detector = camera.node.create_publisher(
+            Detection2DArray, f'{camera.prefix}/seed_detections', robots.RELIABLE
+        )
+        wait_until(camera.detector.get_subscription_count, 'a subscriber of the detections')
+    things = list(zip(both, (1, 3), ('cup', 'plate'), strict=True))
+    for camera, value, name in things:
+        show(camera, 0)
+        header = camera.labels[-1].header
+
+        def seeded(camera=camera, header=header, box=(value, name)):  # best effort may lose a message
+            camera.detector.publish(detections(header, box_of(SCENE, *box)))
+            return [message for message in camera.seeds if message.header == header]
+
+        accepted = wait_until(seeded, f'the seed of the {name}')[0]
+        assert [seed.name for seed in accepted.seeds] == [name]
+    for camera, value, name in things:
+
+        def told(camera=camera):
+            show(camera, 1)
+            return [message for message in camera.found if message.header == camera.labels[-1].header]
+
+        (item,) = wait_until(told, 'detections')[0].detections
+        assert (item.id, item.results[0].hypothesis.class_id) == ('1', name)
+        x, y, width, height = bounding_box(SCENE[1][1] == value)
+        assert abs(item.bbox.center.position.x - (x + width / 2)) < 8
+        assert abs(item.bbox.center.position.y - (y + height / 2)) < 8
+        assert int(camera.diagnostics(lambda values: True, 'anything')['objects from detections']) == 1
 
 
 def test_trackers_share_weights_and_let_them_go():

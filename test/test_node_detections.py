@@ -11,7 +11,7 @@ pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or
 pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
 
 import node_harness as robots
-from node_harness import ANSWER_S, mask_seed, pixels_of, wait_until
+from node_harness import ANSWER_S, NodeProcess, Robot, mask_seed, pixels_of, wait_until
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 
@@ -257,14 +257,31 @@ def test_images_without_depth_are_counted_and_warned_of(robot):
 def test_without_vision_msgs_the_node_says_so_once_and_tracks(tmp_path, monkeypatch):
     (tmp_path / 'vision_msgs.py').write_text("raise ImportError('not for this test')\n")
     monkeypatch.setenv('PYTHONPATH', os.pathsep.join([str(tmp_path), os.environ.get('PYTHONPATH', '')]))
-    with robots.running({'depth.enabled': True}) as robot:
+    monkeypatch.setenv('ROS_DISTRO', 'iron')
+    with robots.running({'depth.enabled': True, 'seed_detections.enabled': True}) as robot:
         labels = robot.listen(Image, '~/labels')
         robot.wait_matched('~/labels')
         robot.process.says('vision_msgs 4 or later is not installed: ~/detections', ANSWER_S)
-        robot.process.says('depth.enabled has no effect')
+        assert 'apt install ros-iron-vision-msgs,' in robot.process.output
+        robot.process.says('without vision_msgs, depth.enabled and seed_detections.enabled can do nothing')
         robot.show_and_wait(FRAME, labels)
         assert robot.seed(mask_seed(TRUTH == 1)).success
         robot.show_and_wait(SCENE[1][0], labels)
         topics = {name for name, _ in robot.node.get_topic_names_and_types()}
         assert f'{robot.prefix}/objects' in topics
         assert not topics & {f'{robot.prefix}/{name}' for name in ('detections', 'detections_3d', 'label_info')}
+
+
+def test_without_vision_msgs_the_nodes_of_several_cameras_say_so_once(tmp_path, monkeypatch):
+    (tmp_path / 'vision_msgs.py').write_text("raise ImportError('not for this test')\n")
+    monkeypatch.setenv('PYTHONPATH', os.pathsep.join([str(tmp_path), os.environ.get('PYTHONPATH', '')]))
+    monkeypatch.delenv('ROS_DISTRO', raising=False)
+    process = NodeProcess({'cameras': ['one', 'two'], 'autostart': False}, ['-r', '__ns:=/blind'])
+    robot = Robot('/blind/two')
+    try:
+        assert robot.state() == 'unconfigured'  # both nodes are there: the second is made last
+        assert process.output.count('vision_msgs 4 or later is not installed') == 1
+        assert 'apt install ros-<distribution>-vision-msgs,' in process.output
+    finally:
+        robot.close()
+        process.close()

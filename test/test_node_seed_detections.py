@@ -8,17 +8,22 @@ pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or
 pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
 pytest.importorskip('vision_msgs.msg', reason='vision_msgs is not installed')
 
+import functools
+
+import detections
 import node_harness as robots
 from node_harness import bounding_box, iou, mask_seed, pixels_of, wait_until
 from sensor_msgs.msg import Image
-from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
+from vision_msgs.msg import Detection2DArray
 
 from xmem_ros.demo.scene import RenderedScene
-from xmem_ros.msg import AcceptedSeeds, Seed, TrackedObjectArray
+from xmem_ros.msg import AcceptedSeeds, Seed, TrackedObject, TrackedObjectArray
 
 SCENE = RenderedScene(objects=3)
 FRAME, TRUTH = SCENE[0]
+RESEED = {'reseed_within': 600.0, 'min_likeness': 0.7}
 POLICY = {'seed_detections.enabled': True, 'seed_detections.period': 0.1, 'max_objects': 4, 'diagnostics_period': 0.3}
+box_of = functools.partial(detections.box_of, SCENE)
 FOUND = 0.6  # IoU of what GrabCut makes of a box around a textured thing
 
 
@@ -47,18 +52,7 @@ def robot(running):
 
 def detect(robot, header, *boxes):
     """Publish boxes (x, y, width, height, class, score) of the image of a header."""
-    message = Detection2DArray(header=header)
-    for x, y, width, height, name, score in boxes:
-        item = Detection2D(header=header, results=[ObjectHypothesisWithPose()])
-        item.results[0].hypothesis.class_id, item.results[0].hypothesis.score = name, score
-        item.bbox.center.position.x, item.bbox.center.position.y = x + width / 2, y + height / 2
-        item.bbox.size_x, item.bbox.size_y = float(width), float(height)
-        message.detections.append(item)
-    robot.detector.publish(message)
-
-
-def box_of(value, name, score=0.9, index=0):
-    return (*bounding_box(SCENE[index][1] == value, 4), name, score)
+    robot.detector.publish(detections.detections(header, *boxes))
 
 
 def figures(robot):
@@ -177,6 +171,84 @@ def test_seeds_of_a_person_are_known_to_the_detector_at_once(robot):
     detect(robot, robot.labels[-1].header, box_of(1, 'cup'), box_of(2, 'bowl'))
     wait_until(lambda: len(robot.seeds) == 2, 'the seeds')
     assert [seed.name for message in robot.seeds for seed in message.seeds] == ['mine', 'bowl']
+
+
+@pytest.fixture
+def out_of_sight(robot):
+    """A cup that a detector began is out of sight; whatever the tracker finds of it from now on is too unsure."""
+    detect(robot, robot.labels[-1].header, box_of(1, 'cup'))
+    wait_until(lambda: robot.seeds, 'the seed')
+    robot.seeds.clear()
+    robot.show_and_wait(SCENE[1][0], robot.labels)
+    assert robot.set_parameter('min_score', 1.0).successful
+    for _ in range(3):
+        hidden = robot.show_and_wait(np.full_like(FRAME, 90), robot.labels)
+    wait_until(lambda: robot.objects[-1].header == hidden.header, 'objects')
+    assert [item.state for item in robot.objects[-1].objects] == [TrackedObject.OCCLUDED]
+    yield robot
+    for name, value in (('min_score', 0.6), *((f'seed_detections.{name}', value) for name, value in RESEED.items())):
+        assert robot.set_parameter(name, value).successful
+
+
+def test_an_object_out_of_sight_that_a_detector_sees_first_keeps_its_id(out_of_sight):
+    robot = out_of_sight
+    corrected = figures(robot)['objects corrected by detections']
+    header = robot.show_and_wait(SCENE[8][0], robot.labels).header
+    detect(robot, header, box_of(1, 'cup', index=8), box_of(2, 'bowl', 0.8, index=8))
+    (seeds,) = wait_until(lambda: robot.seeds, 'a seed')
+    assert [(seed.name, seed.kind) for seed in seeds.seeds] == [('cup', Seed.BOX), ('bowl', Seed.BOX)]
+    assert [seed.id for seed in seeds.seeds] == [1, 0]
+    assert list(seeds.ids) == [1, 2]
+    assert figures(robot)['objects corrected by detections'] == corrected + 1
+    assert robot.set_parameter('min_score', 0.6).successful
+    labels = robot.show_and_wait(SCENE[9][0], robot.labels)
+    wait_until(lambda: robot.objects[-1].header == labels.header, 'objects')
+    assert [(item.id, item.name) for item in robot.objects[-1].objects] == [(1, 'cup'), (2, 'bowl')]
+    assert iou(pixels_of(labels) == 1, SCENE[9][1] == 1) > FOUND
+
+
+def test_another_thing_of_its_class_is_a_new_object(out_of_sight):
+    robot = out_of_sight
+    header = robot.show_and_wait(SCENE[8][0], robot.labels).header
+    detect(robot, header, box_of(2, 'cup', index=8))
+    (seeds,) = wait_until(lambda: robot.seeds, 'a seed')
+    assert list(seeds.ids) == [2]
+
+
+@pytest.mark.parametrize('within', [0.0, 0.05])
+def test_after_a_while_or_where_that_is_off_a_new_object_begins(out_of_sight, within):
+    robot = out_of_sight
+    assert robot.set_parameter('seed_detections.reseed_within', within).successful
+    header = robot.show_and_wait(SCENE[8][0], robot.labels).header  # the cup was seen 4/30 s ago
+    detect(robot, header, box_of(1, 'cup', index=8))
+    (seeds,) = wait_until(lambda: robot.seeds, 'a seed')
+    assert list(seeds.ids) == [2]
+
+
+def test_by_its_class_alone_anything_is_the_object_that_is_out_of_sight(out_of_sight):
+    robot = out_of_sight
+    assert robot.set_parameter('seed_detections.min_likeness', 0.0).successful
+    header = robot.show_and_wait(SCENE[8][0], robot.labels).header
+    detect(robot, header, box_of(2, 'cup', index=8))
+    (seeds,) = wait_until(lambda: robot.seeds, 'a seed')
+    assert list(seeds.ids) == [1]
+
+
+def test_what_came_back_into_sight_elsewhere_meanwhile_is_not_begun_twice(out_of_sight):
+    robot = out_of_sight
+    earlier = robot.show_and_wait(SCENE[0][0], robot.labels).header
+    assert robot.set_parameter('min_score', 0.3).successful
+    labels = robot.show_and_wait(np.roll(SCENE[0][0], -100, 1), robot.labels)
+    for _ in range(5):
+        labels = robot.show_and_wait(np.roll(SCENE[0][0], -100, 1), robot.labels)
+        wait_until(lambda labels=labels: robot.objects[-1].header == labels.header, 'objects')
+    (cup,) = robot.objects[-1].objects
+    assert cup.state == TrackedObject.TRACKED
+    here, before = bounding_box(pixels_of(labels) == 1), bounding_box(TRUTH == 1)
+    assert abs(here[0] - before[0]) > before[2]  # nowhere near where it was
+    detect(robot, earlier, box_of(1, 'cup'), box_of(2, 'bowl', 0.8))
+    (seeds,) = wait_until(lambda: robot.seeds, 'a seed')
+    assert [seed.name for seed in seeds.seeds] == ['bowl']
 
 
 def test_detections_are_not_heard_unless_asked_for():

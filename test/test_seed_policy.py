@@ -7,7 +7,7 @@ from types import SimpleNamespace as Some
 import pytest
 
 from xmem_ros.node.parameters import SeedDetectionParameters
-from xmem_ros.node.seed_policy import Candidate, candidates_of, choose, iou
+from xmem_ros.node.seed_policy import Candidate, Unplaced, candidates_of, choose, iou, recognise
 
 SIZE = (100, 200)
 
@@ -89,3 +89,41 @@ def test_intersection_over_union_of_boxes():
     assert iou((0, 0, 10, 10), (0, 0, 10, 10)) == 1
     assert iou((0, 0, 10, 10), (5, 0, 10, 10)) == pytest.approx(50 / 150)
     assert iou((0, 0, 10, 10), (10, 0, 10, 10)) == iou((0, 0, 0, 0), (0, 0, 0, 0)) == 0
+
+
+def test_without_room_only_what_may_be_an_object_out_of_sight_is_tried():
+    candidates = [Candidate(name, 0.9, (20.0 * i, 0.0, 20.0 * i + 10, 10.0)) for i, name in enumerate('abcb')]
+    for room, names in ((0, ['b', 'b']), (1, ['a', 'b', 'b']), (2, ['a', 'b', 'c', 'b'])):
+        found = choose(candidates, [], SIZE, 0.3, 10, room, Unplaced({4: 'b'}, {}))
+        assert [candidate.name for candidate, _ in found] == names
+    assert [candidate.name for candidate, _ in choose(candidates, [], SIZE, 0.3, 2, 9)] == ['a', 'b']
+
+
+def recognised(names, unplaced, alike, least, room=5):
+    """Candidates of 10×10 px, 20 px apart."""
+    chosen = [(Candidate(name, 0.9, (0, 0, 0, 0)), (20 * number, 0, 10, 10)) for number, name in enumerate(names)]
+    return recognise(chosen, unplaced, alike, SeedDetectionParameters(min_likeness=least), room)
+
+
+def test_a_box_is_the_object_of_its_class_that_it_looks_like_most():
+    lost = Unplaced({1: 'cup', 2: 'cup', 3: 'bowl'}, {})
+    alike = {1: [0.8, 0.9, 0.0], 2: [0.75, 0.95, 0.0], 3: [0.99, 0.99, 0.5]}
+    assert recognised(['cup', 'cup', 'bowl'], lost, alike, 0.7) == [1, 2, 0]
+    assert recognised(['cup', 'cup', 'bowl'], lost, alike, 0.4) == [1, 2, 3]
+    assert recognised(['cup', 'cup', 'bowl'], lost, alike, 0.85) == [0, 2, 0]
+
+
+def test_where_an_object_was_last_in_sight_its_class_is_enough():
+    alike = {1: [0.9, 0.1]}
+    for place, ids in (((21, 1, 10, 10), [0, 1]), ((27, 0, 10, 10), [1, 0]), ((20, 0, 40, 40), [1, 0])):
+        assert recognised(['cup', 'cup'], Unplaced({1: 'cup'}, {}, {1: place}), alike, 0.7) == ids
+    assert recognised(['cup', 'bowl'], Unplaced({1: 'cup'}, {}, {1: (21, 1, 10, 10)}), {1: [0.1, 0.1]}, 0.7) == [0, 0]
+
+
+def test_an_object_is_corrected_once_and_what_is_left_needs_room():
+    alike = {7: [0.8, 0.9, 0.7, 0.7]}
+    assert recognised(['cup'] * 4, Unplaced({7: 'cup'}, {}), alike, 0.7, room=2) == [0, 7, 0, None]
+
+
+def test_what_is_in_sight_again_by_now_is_left_alone():
+    assert recognised(['cup', 'cup'], Unplaced({}, {1: 'cup'}), {1: [0.9, 0.2]}, 0.7) == [None, 0]

@@ -124,6 +124,37 @@ def test_a_correction_keeps_the_id_and_moves_the_mask(tracker: Tracker, scene: R
     assert iou(result.labels == 1, scene[2][1] == 2) > iou(result.labels == 1, scene[2][1] == 1)
 
 
+def test_a_mask_looks_most_like_the_object_that_it_shows(tracker: Tracker, scene: RenderedScene) -> None:
+    ids = tracker.seed(scene[0][0], masks_of(scene[0][1], 1, 2, 3))
+    tracker.step(scene[1][0])
+    before = (tracker.objects, tracker.memory_elements, tracker.snapshot().clock)
+    frame, truth = scene[6]
+    alike = tracker.likeness(frame, [truth == 3, truth == 1], ids)
+    assert alike.shape == (2, 3)
+    assert alike.argmax(1).tolist() == [2, 0]
+    assert min(alike[0, 2], alike[1, 0]) > 0.8
+    assert (tracker.objects, tracker.memory_elements, tracker.snapshot().clock) == before
+    assert tracker.likeness(frame, [], ids).shape == (0, 3)
+    with pytest.raises(UnknownObjectError, match='no object has the id 7'):
+        tracker.likeness(frame, [truth == 1], [7])
+    with pytest.raises(SeedError, match='mask 1: its mask is'):
+        tracker.likeness(frame, [truth[:5] == 1], ids)
+
+
+def test_ids_and_room_can_be_asked_for_before_there_are_masks(tracker: Tracker, scene: RenderedScene) -> None:
+    """Four objects at most, of which one is tracked."""
+    tracker.seed(scene[0][0], masks_of(scene[0][1], 1))
+    tracker.check_ids([0, 0, 0, 1])
+    for ids, error, text in (
+        ([0, 0, 0, 0], SeedError, '4 new object.* 1 of at most 4 are tracked'),
+        ([1, 1], SeedError, 'corrected twice'),
+        ([0, 2], UnknownObjectError, 'no object has the id 2; tracked ids: 1'),
+        (['1'], UnknownObjectError, 'a whole number from 0'),
+    ):
+        with pytest.raises(error, match=text):
+            tracker.check_ids(ids)
+
+
 def test_an_object_out_of_sight_becomes_occluded_then_lost_and_comes_back(network, scene: RenderedScene) -> None:
     tracker = Tracker(network, TrackerConfig(size=240, lost_after=0.5), 'cpu')
     frame, truth = scene[0]

@@ -347,6 +347,7 @@ def test_a_node_that_is_not_active_is_said_and_comes_back_by_itself(open_page, r
     try:
         expect(page.locator('#notice-title')).to_have_text('The tracker is inactive')
         expect(page.locator('#notice-text')).to_contain_text(f'ros2 lifecycle set {robot.prefix} activate')
+        expect(page.locator('#no-objects')).to_have_text('Not known: the tracker is inactive.')
     finally:
         assert robot.change_state('activate')
     expect(page.locator('#notice')).to_be_hidden()
@@ -359,6 +360,15 @@ def test_images_that_stay_away_are_said(open_page, robot):
         page = open_page(live=False)
         expect(page.locator('#notice-title')).to_have_text('Waiting for the first image')
         expect(page.locator('#notice-text')).to_contain_text(f'No image on {robot.namespace}/image for')
+        # the camera is there and silent: who offers what, and what to do
+        expect(page.locator('#notice-text')).to_contain_text('robot offers sensor_msgs/msg/Image')
+        expect(page.locator('#notice-text')).to_contain_text('the camera itself is silent')
+        expect(page.locator('#no-objects')).to_have_text('Not known before the first image has come.')
+        page.set_viewport_size({'width': 320, 'height': 568})
+        inner, outer = (page.locator(item).bounding_box() for item in ('#notice', '#stage'))
+        assert inner['height'] <= outer['height']  # nothing of it is cut off
+        assert page.locator('#notice-text').bounding_box()['y'] >= outer['y']
+        page.set_viewport_size({'width': DESKTOP[0], 'height': DESKTOP[1]})
         robot.camera.pause.clear()
         expect(page.locator('#state')).to_have_text('live')
         robot.camera.pause.set()
@@ -368,6 +378,27 @@ def test_images_that_stay_away_are_said(open_page, robot):
     expect(page.locator('#strip')).to_be_hidden()
 
 
+def test_a_tracker_without_a_camera_is_said_to_wait_for_its_topic(browser):
+    with robots.running({'no_image_warning_after': 20.0, 'diagnostics_period': 0.5}) as robot:
+        process = WebProcess(robot.prefix)
+        page = browser.new_page()
+        try:
+            page.goto(process.address)
+            notice = page.locator('#notice-text')
+            expect(notice).to_have_text(
+                f'The tracker {robot.prefix} is active: it waits for images on {robot.namespace}/image.'
+            )
+            elsewhere = robot.node.create_publisher(Image, f'{robot.namespace}/camera/image_raw', 1)
+            robot.node.destroy_publisher(robot.images)
+            expect(notice).to_contain_text('nobody publishes it')
+            expect(notice).to_contain_text('Start the camera, or give its topic: image:=/its/topic')
+            expect(notice).to_contain_text(re.compile(f'Topics with images: .*{elsewhere.topic_name}'))
+            assert f'{robot.prefix}/' not in notice.text_content().partition('Topics with images')[2]
+        finally:
+            page.close()
+            process.close()
+
+
 def test_the_page_reconnects_and_says_when_there_is_no_node(open_page, robot, browser):
     process = WebProcess('/nowhere/xmem')
     page = browser.new_page()
@@ -375,6 +406,10 @@ def test_the_page_reconnects_and_says_when_there_is_no_node(open_page, robot, br
         page.goto(process.address)
         expect(page.locator('#notice-title')).to_have_text('The tracker is not there')
         expect(page.locator('#notice-text')).to_contain_text('No node /nowhere/xmem can be seen')
+        expect(page.locator('#notice-text')).to_contain_text(f'Trackers that are there: {robot.prefix}. Start it')
+        expect(page.locator('#no-objects')).to_have_text('Not known: the tracker is not there.')
+        wait_until(lambda: 'no node /nowhere/xmem was found' in process.output, 'the word in the shell', SLOW_S)
+        assert f'trackers that are there: {robot.prefix}. Start it' in process.output
         process.close()
         expect(page.locator('#notice-title')).to_have_text('Connecting')
         process = WebProcess(robot.prefix, process.port)

@@ -11,6 +11,9 @@ root=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 venv=$root/.venv
 cd "$root"
 
+# shellcheck source=tools/progress.sh
+. tools/progress.sh
+
 say() { printf 'xmem_ros: %s\n' "$*"; }
 fail() {
     printf 'xmem_ros: %s\n' "$@" >&2
@@ -85,17 +88,12 @@ check_machine() {
         fail "the C headers of $python are missing (Debian and Ubuntu: apt install python3-dev)"
 }
 
-# run_pip ARGUMENTS: pip with one changing line of progress on a terminal, and its whole output when it fails.
+# run_pip ARGUMENTS: pip with its progress, and its whole output when it fails.
 run_pip() {
-    local log line
+    local log
     log=$(mktemp)
     if "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --progress-bar off "$@" 2>&1 |
-        tee "$log" | while IFS= read -r line; do
-        [[ -t 1 && $line == Collecting* ]] && printf '\r\033[K  %s' "${line:0:70}"
-        [[ -t 1 && $line == Installing* ]] && printf '\r\033[K  unpacking'
-        true
-    done; then
-        [[ -t 1 ]] && printf '\r\033[K'
+        tee "$log" | pip_progress; then
         rm -f "$log"
     else
         cat "$log" >&2
@@ -117,7 +115,7 @@ wheels() {
 make_environment() {
     local packages=() options=()
     if [[ ! -x $venv/bin/python || $(cat "$venv/made_from" 2>/dev/null) != "$identity" ]]; then
-        say "making .venv with $("$python" -V) for ROS 2 $distro from ${sourced:-PyPI}"
+        say "first of three steps: making .venv with $("$python" -V) for ROS 2 $distro from ${sourced:-PyPI}"
         rm -rf "$venv" build/xmem_ros install/xmem_ros
         if [[ -n $sourced ]]; then options=(--system-site-packages); fi
         "$python" -m venv "${options[@]}" "$venv" || fail "$python could not make a virtual environment in $venv"
@@ -125,7 +123,7 @@ make_environment() {
         printf '%s\n' "$distro" >"$venv/ros_distro"
     fi
 
-    say 'installing torch, ROS 2 and the tools into .venv (the first time some minutes and some gigabytes)'
+    say 'installing torch, ROS 2 and the tools into .venv (the first time some minutes, and about 6 GB of disk)'
     if [[ -z $sourced ]]; then
         mapfile -t packages < <(wheels)
         packages+=(catkin-pkg cmake)
@@ -149,10 +147,11 @@ make_environment() {
     fi
     if [[ -z $sourced ]]; then "$venv/bin/python" tools/setup_ros.py; fi
     printf '%s\n' "$environment_key" >"$venv/stamp"
+    say "installed after $(elapsed $SECONDS)"
 }
 
 build_package() {
-    say 'building the messages and laying out the package in install/'
+    say 'building the messages and laying out the package in install/ (a minute or two)'
     # shellcheck source=tools/env.sh
     . tools/env.sh
     command -v colcon >/dev/null ||
@@ -166,12 +165,16 @@ build_package() {
             fail 'the build failed; what CMake said is above'
         }
     printf '%s\n' "$build_key" >build/xmem_ros/stamp
+    say "built; all is there after $(elapsed $SECONDS)"
 }
 
 # Several makes may run at once in one checkout.
 if command -v flock >/dev/null; then
     exec 9<"$root"
-    flock 9
+    if ! flock --nonblock 9; then
+        say 'another make is at work in this checkout; waiting for it'
+        flock 9
+    fi
 fi
 
 sourced=$(sourced_prefix)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from xmem_ros.checks import check_whole
 from xmem_ros.errors import ParameterError, SeedError, UnknownObjectError, listed
 
 MOST_OBJECTS = 254  # a label is a pixel value 1…254; 0 is background and 255 is never used
@@ -53,8 +54,7 @@ class ObjectTable:
     """Who is tracked. An object's tensor row is its label − 1, both fixed for its life and free after it."""
 
     def __init__(self, max_objects: int):
-        if not 1 <= max_objects <= MOST_OBJECTS:
-            raise ParameterError(f'max_objects is {max_objects}; it must be 1…{MOST_OBJECTS}')
+        check_whole('max_objects', max_objects, 1, MOST_OBJECTS)
         self.max_objects = max_objects
         self._entries: dict[int, _Entry] = {}
         self._next_id = 1

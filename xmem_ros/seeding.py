@@ -81,7 +81,7 @@ def mask_from_box(frame: np.ndarray, box: Sequence[int]) -> np.ndarray:
     Raises:
         SeedError: a box that is empty, tiny or not inside the frame; nothing stands out in it.
     """
-    x, y, width, height = _check_box(box, frame.shape[:2])
+    x, y, width, height = check_box(box, frame.shape[:2])
     margin = max(int(_BOX_MARGIN * max(width, height)), 8)
     crop = _Crop(frame, x - margin, y - margin, x + width + margin, y + height + margin, BOX_SIDE)
     trimap = np.full(crop.size, cv2.GC_BGD, np.uint8)
@@ -115,7 +115,7 @@ def mask_from_points(frame: np.ndarray, points: np.ndarray, point_labels: np.nda
         SeedError: no point on the object, a point outside the frame or not a number, labels that do not fit the points,
             two labels for one pixel.
     """
-    pixels, on_object = _check_points(points, point_labels, frame.shape[:2])
+    pixels, on_object = check_points(points, point_labels, frame.shape[:2])
     height, width = frame.shape[:2]
     positives = pixels[on_object]
     reach = _REACHES[-1] * min(height, width) + 8
@@ -257,7 +257,8 @@ def _box_text(box: Sequence[int]) -> str:
     return f'x {x}, y {y}, {width}×{height}'
 
 
-def _check_box(box: Sequence[int], size: tuple[int, int]) -> tuple[int, int, int, int]:
+def check_box(box: Sequence[int], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """A box x, y, width, height [px] in an image of H, W; raises `SeedError` as `mask_from_box`, and takes no time."""
     x, y, width, height = (int(value) for value in box)
     if width < _MIN_BOX or height < _MIN_BOX:
         raise SeedError(f'the box {_box_text(box)} is too small: draw it at least {_MIN_BOX}×{_MIN_BOX} px')
@@ -268,8 +269,8 @@ def _check_box(box: Sequence[int], size: tuple[int, int]) -> tuple[int, int, int
     return x, y, width, height
 
 
-def _check_points(points: np.ndarray, point_labels: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """N×2 int pixels and N bool."""
+def check_points(points: np.ndarray, point_labels: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """N×2 int pixels and N bool; raises `SeedError` as `mask_from_points`, and takes no time."""
     points = np.asarray(points, np.float64).reshape(-1, 2)
     point_labels = np.asarray(point_labels).reshape(-1)
     if len(points) != len(point_labels):

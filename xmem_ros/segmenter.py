@@ -243,6 +243,11 @@ class Segmenter:
             visible = self._visible(prob, inside, sure)
         return Prediction(rows, prob, sure, visible, sensory[0] if update and sensory is not None else None, readings)
 
+    def likeness(self, image: Tensor, masks: Tensor, rows: list[int]) -> Tensor:
+        """How much what lies under masks M×H×W of an image 1×3×H×W looks like objects → M×O, −1…1."""
+        looks = self._looks(image, self.encode(image), masks)
+        return torch.stack([self.gallery.likeness(look.expand(len(rows), -1), rows) for look in looks])
+
     def encode_memory(
         self,
         image: Tensor,

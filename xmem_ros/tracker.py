@@ -20,20 +20,21 @@ import torch
 from torch import Tensor
 
 from xmem_ros import memory_budget, snapshot
+from xmem_ros.checks import checked_ids, checked_path, checked_size, is_number
 from xmem_ros.engines import Engine, Engines, engine_for, fingerprint_of, load_engine, prepare
-from xmem_ros.errors import MemoryFileError, OutOfMemoryError, ParameterError, SeedError
+from xmem_ros.errors import FrameError, MemoryFileError, OutOfMemoryError, ParameterError, SeedError, quoted
 from xmem_ros.frames import FrameGeometry, Region, geometry_of, image_to_tensor, mask_to_tensor, observe_labels
 from xmem_ros.joining import join_masks, judge
 from xmem_ros.network.checkpoint import find_weights
 from xmem_ros.network.config import XMEM, NetworkConfig
 from xmem_ros.network.model import EncodedImage
 from xmem_ros.objects import ObjectState, ObjectTable, TrackedObject
-from xmem_ros.seed_masks import SeedMask, check_seeds
+from xmem_ros.seed_masks import SeedMask, check_ids, check_labels, check_mask, check_seeds
 from xmem_ros.segmenter import MemoryFrame, Segmenter
 from xmem_ros.shedding import Shedding, is_out_of_memory
 from xmem_ros.snapshot import Snapshot
 from xmem_ros.timing import StageTimer
-from xmem_ros.tracker_config import AUTO_SIZE, TrackerConfig, pick_device, pick_precision, with_size
+from xmem_ros.tracker_config import AUTO_SIZE, TrackerConfig, given_config, pick_device, pick_precision, with_size
 
 SENSORY_KEPT = 30  # frames out of sight, after which an object's sensory memory is of other things
 
@@ -60,7 +61,7 @@ class Tracker:
         config: TrackerConfig | None = None,
         device: str | torch.device = 'auto',
     ):
-        config = with_size(config or TrackerConfig(), network.config)
+        config = with_size(given_config(config), network.config)
         self.device = pick_device(device)
         self.dtype = pick_precision(config.precision, self.device, config.engine)
         self.network = engine_for(network, config, self.device, self.dtype)
@@ -81,7 +82,7 @@ class Tracker:
     ) -> 'Tracker':
         """Load weights by name or path, or take them from `engines`; raises `WeightsError`, `DeviceError`."""
         chosen = pick_device(device)
-        config = config or TrackerConfig()
+        config = given_config(config)
         load = engines.load if engines else load_engine
         engine, fingerprint = load(find_weights(weights), config, chosen)
         tracker = cls(engine, config, chosen)
@@ -97,6 +98,8 @@ class Tracker:
         It exports, builds and loads what it needs for up to `config.max_objects` objects. None: for the size that these
         weights ran on last, where they did. Raises `FrameError`, `EngineError`, `OutputError`, `OutOfMemoryError`.
         """
+        if image_size is not None:
+            image_size = checked_size('image_size', image_size, FrameError)
         try:
             prepare(self.network, self.config, image_size)
         except Exception as error:
@@ -125,6 +128,10 @@ class Tracker:
         Raises `FrameError`, `SeedError`, `UnknownObjectError`, and then nothing has changed.
         """
         masks = check_seeds(seeds, geometry_of(frame, self.config.size).image_size, self._table)
+        if time is not None and not (is_number(time) and math.isfinite(time)):
+            raise FrameError(f'time is {quoted(time)}; give the seconds of the frame, or None to count frames')
+        if output_size is not None:
+            output_size = checked_size('output_size', output_size, FrameError)
         result = self._shedding.run(
             lambda: self._step(
                 frame, masks, time, last=last, probabilities=probabilities, output_size=output_size or frame.shape[:2]
@@ -152,10 +159,8 @@ class Tracker:
         seeds = check_seeds(masks, geometry.image_size, self._table)
         if not seeds:
             raise SeedError('no mask was given; give at least one')
-        if labels is not None and labels.shape != geometry.image_size:
-            raise SeedError(
-                f'labels are {labels.shape}, the frame is {geometry.image_size}; both must be H×W of the same frame'
-            )
+        if labels is not None:
+            labels = check_labels(labels, geometry.image_size)
         current = self._segmenter.geometry
         others = labels is not None and bool(self._table)
         if others and current is not None and geometry.grid_size != current.grid_size:
@@ -168,9 +173,33 @@ class Tracker:
         return ids
 
     @torch.inference_mode()
-    def remove(self, ids: Iterable[int]) -> list[int]:
+    def likeness(self, frame: np.ndarray, masks: Sequence[np.ndarray], ids: Sequence[int]) -> np.ndarray:
+        """How much what lies under masks of a frame looks as objects have looked so far; nothing changes.
+
+        frame: H×W×3 uint8 RGB, masks: M of H×W, ids: of O objects. Returns M×O, −1…1: what the object's score is made
+        from. Raises `FrameError`, `SeedError`, `UnknownObjectError`.
+        """
+        geometry = geometry_of(frame, self.config.size)
+        checked = [check_mask(mask, geometry.image_size, f'mask {n}') for n, mask in enumerate(masks, 1)]
+        ids = checked_ids(ids)
+        self._table.check_known(ids)
+        if not checked or not ids:
+            return np.zeros((len(checked), len(ids)), np.float32)
+        image = image_to_tensor(frame, geometry, self.device)
+        planes = torch.stack([mask_to_tensor(mask, geometry, self.device) for mask in checked])
+        return self._segmenter.likeness(image, planes, [self._table.row(i) for i in ids]).float().cpu().numpy()
+
+    def check_ids(self, ids: Sequence[int]) -> None:
+        """Raise what `seed` would for these ids, 0 for each new object, before the work of making masks for them.
+
+        Raises `UnknownObjectError`, `SeedError`.
+        """
+        check_ids(ids, self._table)
+
+    @torch.inference_mode()
+    def remove(self, ids: int | Iterable[int]) -> list[int]:
         """Forget objects; the others stay as they are. Raises `UnknownObjectError`, and then none is removed."""
-        wanted = list(dict.fromkeys(ids))
+        wanted = list(dict.fromkeys(checked_ids(ids)))
         self._table.check_known(wanted)
         for object_id in wanted:
             self._segmenter.leave(self._table.remove(object_id))
@@ -190,7 +219,7 @@ class Tracker:
         Stores are allocated, kernels are loaded and chosen. image_size: H, W in px, as images will probably be; those
         of another shape pay for their part then. Raises `FrameError`, `OutOfMemoryError`.
         """
-        height, width = image_size
+        height, width = checked_size('image_size', image_size, FrameError)
         frame = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
         mask = np.zeros((height, width), bool)
         mask[height // 4 : 3 * height // 4, width // 4 : 3 * width // 4] = True
@@ -206,14 +235,14 @@ class Tracker:
 
         Raises `MemoryFileError`.
         """
-        snapshot.write(self.snapshot(), Path(path))
+        snapshot.write(self.snapshot(), checked_path('the memory file', path, MemoryFileError))
 
     def load(self, path: str | Path) -> list[int]:
         """Forget everything and go on from a file; returns the ids. Raises `MemoryFileError`; nothing has changed then.
 
         The weights have to be those that the file was made with; device, working size and settings may be others.
         """
-        return self.restore(snapshot.read(Path(path), self.fingerprint))
+        return self.restore(snapshot.read(checked_path('the memory file', path, MemoryFileError), self.fingerprint))
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -301,8 +330,8 @@ class Tracker:
         `config.memory_budget_mb` is too small.
         """
         network = network or XMEM
-        config = replace(with_size(config or TrackerConfig(), network), max_objects=max_objects)
-        geometry = FrameGeometry.of(size, config.size)
+        config = replace(with_size(given_config(config), network), max_objects=max_objects)
+        geometry = FrameGeometry.of(checked_size('size', size, FrameError), config.size)
         memory = memory_budget.fitted(geometry, config, config.memory, network, dtype)
         return memory_budget.bytes_for(geometry, memory, max_objects, network, dtype)
 

@@ -5,10 +5,12 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from xmem_ros.errors import DeviceError, ParameterError
+from xmem_ros.checks import check_choice, check_flag, check_number, check_whole, is_whole
+from xmem_ros.errors import DeviceError, ParameterError, quoted
 from xmem_ros.memory.config import MemoryConfig
 from xmem_ros.network.config import NetworkConfig
 from xmem_ros.network.model import STRIDE
+from xmem_ros.objects import MOST_OBJECTS
 
 PRECISIONS = {'float32': torch.float32, 'float16': torch.float16, 'bfloat16': torch.bfloat16}
 ENGINES = ('torch', 'onnxruntime')
@@ -34,21 +36,33 @@ class TrackerConfig:
     memory: MemoryConfig = field(default_factory=MemoryConfig)
 
     def __post_init__(self) -> None:
-        if self.size not in (AUTO_SIZE, 0) and self.size < STRIDE:
+        if not is_whole(self.size) or (self.size not in (AUTO_SIZE, 0) and self.size < STRIDE):
             raise ParameterError(
-                f'size is {self.size}; it must be at least {STRIDE} px, 0 (as the frames come) or {AUTO_SIZE} (what '
-                'suits the weights)'
+                f'size is {quoted(self.size)}; it must be a whole number: at least {STRIDE} px, 0 (as the frames come) '
+                f'or {AUTO_SIZE} (what suits the weights)'
             )
-        if self.precision != 'auto' and self.precision not in PRECISIONS:
-            raise ParameterError(f'precision is {self.precision!r}; it must be auto, {", ".join(PRECISIONS)}')
-        if self.engine not in ENGINES:
-            raise ParameterError(f'engine is {self.engine!r}; it must be {" or ".join(ENGINES)}')
+        check_choice('precision', self.precision, ('auto', *PRECISIONS))
+        check_choice('engine', self.engine, ENGINES)
         if self.engine == 'onnxruntime' and self.precision == 'bfloat16':
             raise ParameterError('precision is bfloat16, which engine onnxruntime does not run: use float16 or float32')
-        if self.memory_every < 1:
-            raise ParameterError(f'memory_every is {self.memory_every}; it must be at least 1')
-        if not 0 <= self.min_part_share <= 1:
-            raise ParameterError(f'min_part_share is {self.min_part_share}; it must be 0…1')
+        check_whole('max_objects', self.max_objects, 1, MOST_OBJECTS)
+        check_whole('memory_every', self.memory_every, 1)
+        check_whole('min_area', self.min_area, 0)
+        check_number('min_part_share', self.min_part_share, 0, 1)
+        check_number('min_score', self.min_score, 0, 1)
+        check_number('lost_after', self.lost_after, 0)
+        check_number('memory_budget_mb', self.memory_budget_mb, 0)
+        check_flag('cuda_graphs', self.cuda_graphs)
+        check_flag('report_unsure', self.report_unsure)
+        if not isinstance(self.memory, MemoryConfig):
+            raise ParameterError(f'memory is {quoted(self.memory)}; it must be a MemoryConfig')
+
+
+def given_config(config: TrackerConfig | None) -> TrackerConfig:
+    """The settings given, None: the defaults; raises `ParameterError` for anything else."""
+    if config is not None and not isinstance(config, TrackerConfig):
+        raise ParameterError(f'config is {quoted(config)}; it must be a TrackerConfig, or None for the defaults')
+    return config or TrackerConfig()
 
 
 def with_size(config: TrackerConfig, network: NetworkConfig) -> TrackerConfig:
@@ -81,8 +95,8 @@ def pick_device(device: str | torch.device) -> torch.device:
         return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     try:
         chosen = torch.device(device)
-    except RuntimeError as error:
-        raise DeviceError(f'unknown device {device!r}; use auto, cpu, cuda or cuda:N') from error
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise DeviceError(f'unknown device {quoted(device)}; use auto, cpu, cuda or cuda:N') from error
     if chosen.type == 'cuda':
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (chosen.index or 0) >= count:

@@ -9,6 +9,7 @@ from typing import Any
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
+from xmem_ros.checks import checked_ids
 from xmem_ros.client.link import NodeLink
 from xmem_ros.client.seeds import seed_messages, time_message
 from xmem_ros.errors import MemoryFileError, NodeError, NodeInactiveError, SeedError, UnknownObjectError
@@ -128,11 +129,7 @@ class Calls:
 
 def id_list(ids: int | Iterable[int]) -> list[int]:
     """One id or several, as a list; raises `UnknownObjectError` for what is no id, and for none."""
-    given: Any = ids
-    try:
-        found = [int(item) for item in (given if isinstance(given, Iterable) else [given])]
-    except (TypeError, ValueError):
-        raise UnknownObjectError(f'ids are {ids!r:.80}: give one id or several') from None
-    if not found or not all(1 <= item < 2**32 for item in found):
-        raise UnknownObjectError(f'ids are {found}: give at least one; an id is a whole number from 1')
+    found = checked_ids(ids)
+    if not found:
+        raise UnknownObjectError('no id given: give one id or several')
     return found

@@ -13,7 +13,7 @@ from sensor_msgs.msg import Image
 from xmem_ros.client.calls import STATE_S, Calls, id_list
 from xmem_ros.client.link import NodeLink
 from xmem_ros.client.seen import Frame, FramePairs
-from xmem_ros.errors import FrameError, NodeError, NodeInactiveError, NodeTimeoutError
+from xmem_ros.errors import FrameError, NodeError, NodeInactiveError, NodeTimeoutError, SeedError, quoted
 from xmem_ros.msg import TrackedObjectArray
 from xmem_ros.node import qos
 
@@ -69,8 +69,18 @@ class XMemClient(Calls):
         with self._changed:  # its ids mean nothing now
             self._latest, self._fresh = None, False
 
-    def latest(self) -> Frame | None:
-        """What the node said last; None where nothing has come yet."""
+    def latest(self, timeout: float | None = None) -> Frame | None:
+        """What the node said last; None where the node is there and has said nothing yet.
+
+        Returns at once, unless nothing has come and the node cannot be seen: then it is waited for, up to the timeout.
+
+        Raises:
+            NodeMissingError: no node of that name; names those that are there. NodeError: the client is closed.
+        """
+        with self._changed:
+            if self._latest is not None:
+                return self._latest
+        self.link.check_there(timeout)
         with self._changed:
             return self._latest
 
@@ -112,6 +122,22 @@ class XMemClient(Calls):
             return frame
         error = self._silence(limit) if frame is before else NodeTimeoutError(f'waited {limit:g} s')
         raise type(error)(f'{_fates(frame, wanted)}; {error}')
+
+    def rename(self, object_id: int, name: str, timeout: float | None = None) -> None:
+        """Give an object another name: corrects it with its own mask in the newest image that shows it.
+
+        Waits for such an image, so an object that is out of sight cannot be renamed.
+
+        Raises:
+            SeedError: no name, or refused. UnknownObjectError: not an id.
+            NodeTimeoutError: not seen in time; the text says what became of it, or that it is not tracked.
+            NodeMissingError, NodeInactiveError; NodeError: the client is closed.
+        """
+        if not isinstance(name, str) or not name:
+            raise SeedError(f'the name is {quoted(name)}: give a text that is not empty')
+        (one,) = id_list([object_id])
+        frame = self.wait_tracked(one, timeout)
+        self.seed({(one, name): frame[one].mask}, stamp=frame, timeout=timeout)
 
     # --- inside
 

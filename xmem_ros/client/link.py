@@ -19,11 +19,11 @@ from rclpy.exceptions import InvalidHandle, InvalidTopicNameException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.validate_full_topic_name import validate_full_topic_name
 
-from xmem_ros.errors import NodeError, NodeMissingError, NodeTimeoutError, ParameterError
+from xmem_ros.errors import NodeError, NodeMissingError, NodeTimeoutError, ParameterError, listed
+from xmem_ros.node.graph import trackers
 
 _numbers = itertools.count(1)
 _CLOSED_S = 0.2  # after which a call notices that the link is closed
-_OBJECTS = 'xmem_ros/msg/TrackedObjectArray'
 
 
 class NodeLink:
@@ -107,8 +107,7 @@ class NodeLink:
         limit = self.timeout if timeout is None else timeout
         end = time.monotonic() + limit
         client = self._client(kind, service)
-        if not client.service_is_ready() and not client.wait_for_service(limit):
-            raise NodeMissingError(self._missing(limit))
+        self._wait_for(client, limit)
         future = client.call_async(request)
         done = threading.Event()
         future.add_done_callback(lambda _: done.set())
@@ -126,6 +125,18 @@ class NodeLink:
         """The node's lifecycle state, such as active; raises as `call`."""
         return str(self.call(GetState, 'get_state', GetState.Request(), timeout).current_state.label)
 
+    def check_there(self, timeout: float | None = None) -> None:
+        """Return at once where the node can be seen; where it cannot, wait for it.
+
+        Args:
+            timeout: the longest to wait [s]; None: as the link was made. A node that has just started, or a link that
+                was just made, takes some tenths of a second to be seen.
+
+        Raises:
+            NodeMissingError: it is not there; names those that are. NodeError: the link is closed.
+        """
+        self._wait_for(self._client(GetState, 'get_state'), self.timeout if timeout is None else timeout)
+
     def is_there(self) -> bool:
         """Whether the node's services can be seen now."""
         return bool(self._client(GetState, 'get_state').service_is_ready())
@@ -137,18 +148,24 @@ class NodeLink:
                 self._clients[service] = self.node.create_client(kind, self.topic(service))
             return self._clients[service]
 
+    def _wait_for(self, client: Any, limit: float) -> None:
+        with contextlib.suppress(InvalidHandle):  # the link was closed meanwhile
+            if client.service_is_ready() or client.wait_for_service(limit):
+                return
+        self._check_open()
+        raise NodeMissingError(self._missing(limit))
+
     def _check_open(self) -> None:
         if self.closed:
             raise NodeError('the connection is closed: make another one')
 
+    def others(self) -> list[str]:
+        """Names of the trackers that can be seen and are configured."""
+        return trackers(self.node)
+
     def _missing(self, waited: float) -> str:
-        # by what nodes publish: among the services are also those that somebody, as this client, would like to call
-        others = [
-            name.rpartition('/')[0]
-            for name, kinds in self.node.get_topic_names_and_types()
-            if _OBJECTS in kinds and name.endswith('/objects') and self.node.count_publishers(name)
-        ]
-        known = f'trackers that are there: {", ".join(sorted(others))}' if others else 'no tracker is there at all'
+        others = self.others()
+        known = f'trackers that are there: {listed(others)}' if others else 'no tracker is there at all'
         return (
             f'no node {self.name} was found within {waited:g} s; {known}. Start it (ros2 launch xmem_ros '
             f'track.launch.py), give its full name, or compare ROS_DOMAIN_ID ({os.environ.get("ROS_DOMAIN_ID", "0")} '

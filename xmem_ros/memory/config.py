@@ -3,6 +3,7 @@
 
 from dataclasses import dataclass, fields, replace
 
+from xmem_ros.checks import check_choice, check_flag, check_whole
 from xmem_ros.errors import ParameterError
 from xmem_ros.memory.usage import POLICIES
 
@@ -24,12 +25,12 @@ class MemoryConfig:
     guard: bool = True  # whether an object that is not visible is memorised as absent, whatever was guessed
 
     def __post_init__(self) -> None:
-        if self.usage not in POLICIES:
-            raise ParameterError(f'memory.usage is {self.usage!r}; it must be {" or ".join(POLICIES)}')
+        check_choice('memory.usage', self.usage, POLICIES)
         for f in fields(self):
-            value = getattr(self, f.name)
-            if isinstance(value, int) and not isinstance(value, bool) and value < 1:
-                raise ParameterError(f'memory.{f.name} is {value}; it must be at least 1')
+            if isinstance(f.default, bool):
+                check_flag(f'memory.{f.name}', getattr(self, f.name))
+            elif isinstance(f.default, int):
+                check_whole(f'memory.{f.name}', getattr(self, f.name), 1)
         if self.anchors_per_object < 2:
             raise ParameterError(
                 f'memory.anchors_per_object is {self.anchors_per_object}; it must be at least 2: '

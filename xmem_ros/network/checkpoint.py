@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from xmem_ros.checks import checked_path
 from xmem_ros.errors import WeightsError
 from xmem_ros.network.config import config_from_state_dict
 from xmem_ros.network.model import XMemNetwork
@@ -34,7 +35,7 @@ def user_folder() -> Path:
 
 def find_weights(name: str | Path) -> Path:
     """Turn a name (`compact`) or a path into the file; raises `WeightsError` saying what there is and what to do."""
-    path = Path(name).expanduser()
+    path = checked_path('weights', name, WeightsError).expanduser()
     if path.suffix or len(path.parts) > 1:
         if not path.is_file():
             raise WeightsError(f'{path}: no such weights file')

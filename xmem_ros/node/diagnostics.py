@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from xmem_ros.tracker import StepResult
 
+SILENT_S = 5.0  # after which is said why no image comes, where the parameter no_image_warning_after does not say
+
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
 

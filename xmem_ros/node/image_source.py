@@ -12,7 +12,9 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
+from xmem_ros.errors import listed
 from xmem_ros.node import qos
+from xmem_ros.node.graph import cameras
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
@@ -119,7 +121,7 @@ class ImageSource:
         now = time.monotonic()
         if limit and self.silent_for > limit and now - self._warned > WARNING_INTERVAL_S:
             self._warned = now
-            self._node.get_logger().warning(self._silence())
+            self._node.get_logger().warning(self.silence())
 
     def _take(self, message: Image | CompressedImage) -> None:
         self._heard = time.monotonic()
@@ -150,7 +152,8 @@ class ImageSource:
         offers = self._node.get_publishers_info_by_topic(self.topic)
         return any(offer.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT for offer in offers)
 
-    def _silence(self) -> str:
+    def silence(self) -> str:
+        """That no image comes, who offers them, and what to do."""
         offers = self._node.get_publishers_info_by_topic(self.topic)
         requested = self._requested()
         asked = f'requested QoS {qos.describe(requested)}' if requested is not None else 'requested QoS unknown'
@@ -162,7 +165,7 @@ class ImageSource:
             name = self._node.get_namespace().rstrip('/') + '/image'
             return (
                 f'{silence}: nobody publishes it; {asked}. Start the camera, or give its topic: image:=/its/topic to '
-                f'track.launch.py, -r {name}:=/its/topic to the node'
+                f'track.launch.py, -r {name}:=/its/topic to the node. {self._elsewhere()}'
             )
         offered = '; '.join(
             f'{offer.node_namespace.rstrip("/")}/{offer.node_name} offers {offer.topic_type} with '
@@ -173,3 +176,8 @@ class ImageSource:
             f'{silence}: {offered}; {asked}. Where type and QoS match, the camera itself is silent; otherwise set '
             f'qos_overrides.{self.topic}.subscription.reliability'
         )
+
+    def _elsewhere(self) -> str:
+        """Where images are published."""
+        found = cameras(self._node)
+        return f'Topics with images: {listed(found)}' if found else 'No topic has images at the moment'

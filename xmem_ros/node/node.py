@@ -86,8 +86,7 @@ class XMemNode(ParameterNode):
         # Steady: with use_sim_time and no clock, timers of the node's own clock would stand still.
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timers_group = MutuallyExclusiveCallbackGroup()
-        if standard_messages.MISSING:
-            self.get_logger().info(standard_messages.MISSING)
+        standard_messages.say_missing(self)
         guard_services(self)
         self._watch = self.create_timer(1.0, self._images.watch, self._timers_group, self._steady)
         self._report = self._make_report_timer()
@@ -305,7 +304,12 @@ class XMemNode(ParameterNode):
 
     def _seed(self, request: Any, response: Any, tracking: Tracking, worker: Worker) -> None:
         frame = self._frame_of(stamp_ns(request.header.stamp))
-        seeds = read_seeds(request.seeds, rgb_of(frame.message), tracking.tracker.config.max_objects)
+        tracker = tracking.tracker
+
+        def check(ids: list[int]) -> None:
+            worker.submit(lambda: tracker.check_ids(ids)).result()
+
+        seeds = read_seeds(request.seeds, rgb_of(frame.message), tracker.config.max_objects, check)
         ids, labels = worker.submit(lambda: self._apply_seeds(tracking, frame, request.seeds, seeds), frame).result()
         response.ids, response.labels, response.stamp = ids, labels, frame.message.header.stamp
         response.message = f'{_objects(len(ids))} seeded'
@@ -413,6 +417,9 @@ class XMemNode(ParameterNode):
         if worker is not None:
             silent = self._images.silent_for
             limit = self.parameters.no_image_warning_after
+            values['image topic'] = self._images.topic
+            if silent > (limit or diagnostics.SILENT_S):
+                values['no image'] = self._images.silence()
             if worker.fault:
                 level, summary = diagnostics.ERROR, f'tracking ended: {worker.fault}; deactivate and activate the node'
             elif limit and silent > limit:

@@ -127,6 +127,23 @@ class SeedDetectionParameters:
         high=1.0,
         change=LIVE,
     )
+    reseed_within: float = _is(
+        600.0,
+        'A box of the class of an object that is out of sight and was seen this recently, where it was seen then or '
+        'with what looks like it inside, corrects that object instead of starting another. 0: it starts another.',
+        low=0.0,
+        high=86400.0,
+        unit='s',
+        change=LIVE,
+    )
+    min_likeness: float = _is(
+        0.7,
+        'How much what is in a box elsewhere must look as an object has looked so far to be taken for it '
+        '(reseed_within). 0: the class decides alone.',
+        low=0.0,
+        high=1.0,
+        change=LIVE,
+    )
     max_per_message: int = _is(
         4, 'Most boxes of a message that are tried, the likeliest first.', low=1, high=254, change=LIVE
     )
@@ -393,10 +410,7 @@ def _fault(name: str, value: Any, known: Mapping[str, tuple[Value, Rule]]) -> st
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         fits = True
     if not fits:
-        kind = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'text', tuple: 'a list of texts'}[
-            wanted
-        ]
-        return f'{name} is {quoted(value)}; it must be {kind}'
+        return f'{name} is {quoted(value)}; it must be {_KINDS[wanted]}'
     if rule.choices and value not in rule.choices:
         return f'{name} is {quoted(value)}; allowed: {rule.allowed()}. {rule.description}'
     if rule.low is not None and rule.high is not None and not rule.low <= value <= rule.high:

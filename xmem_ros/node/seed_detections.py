@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`~/seed_detections`: boxes of a detector become seeds of what is not tracked yet. Needs vision_msgs.
+"""`~/seed_detections`: boxes of a detector become seeds of what is not tracked, or out of sight. Needs vision_msgs.
 
 GrabCut of a box takes longer than a frame. So one thread looks at one message at a time, the newest, and rests after
 each whose boxes it tried; what comes meanwhile is replaced by what comes after it, and counted.
@@ -23,12 +23,13 @@ from xmem_ros.node.compressed import rgb_of
 from xmem_ros.node.conversions import stamp_ns
 from xmem_ros.node.inputs import subscribe
 from xmem_ros.node.seed_messages import ObjectSeed
-from xmem_ros.node.seed_policy import Box, Candidate, candidates_of, choose
+from xmem_ros.node.seed_policy import Box, Candidate, candidates_of, choose, recognise
 from xmem_ros.node.worker import Fate, StoppedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    import numpy as np
     from rclpy.node import Node
 
     from xmem_ros.node.parameters import Parameters, SeedDetectionParameters
@@ -63,7 +64,7 @@ class SeedDetections:
         # The newest that was not looked at yet, as it came: to turn every message of a flood into objects takes long.
         self._message: bytes | None = None
         self._stopping = False
-        self._received = self._dropped = self._seeded = 0
+        self._received = self._dropped = self._tried = self._seeded = self._again = 0
 
     def open(self, tracking: Tracking, worker: Worker) -> None:
         """Subscribe; seeds are for this tracking, in the thread of this worker."""
@@ -89,7 +90,9 @@ class SeedDetections:
         return {
             'detection messages': str(self._received),
             'detection messages dropped': str(self._dropped),
+            'detection boxes tried': str(self._tried),
             'objects from detections': str(self._seeded),
+            'objects corrected by detections': str(self._again),
         }
 
     @property
@@ -117,7 +120,10 @@ class SeedDetections:
             begun = time.monotonic()
             try:
                 tried = self._look_at(deserialize_message(message, Detection2DArray), tracking, worker)
-                rest_until = begun + max(self._policy.period if tried else 0.0, _BREATH_S)
+                ended = time.monotonic()
+                # on a slow machine the work may take longer than the period: at most half of the time is for it
+                rest_until = max(begun + self._policy.period, 2 * ended - begun) if tried else ended
+                rest_until = max(rest_until, begun + _BREATH_S)
             except StoppedError:
                 return
             except XMemError as error:
@@ -135,40 +141,58 @@ class SeedDetections:
         labels = frame.labels  # as large as the image, which may have to be decoded
         size = labels.shape if labels is not None else rgb_of(frame.message).shape[:2]
 
-        def still_new(found: Sequence[Candidate]) -> list[tuple[Candidate, Box]]:
-            room = tracking.tracker.config.max_objects - len(tracking.tracker.objects)
-            return choose(found, tracking.boxes_beside(frame), size, policy.max_iou, min(room, policy.max_per_message))
+        def room() -> int:
+            return tracking.tracker.config.max_objects - len(tracking.tracker.objects)
 
-        chosen = worker.submit(lambda: still_new(candidates)).result()
+        def still_unknown(found: Sequence[Candidate]) -> list[tuple[Candidate, Box]]:
+            unplaced = tracking.unplaced(frame, policy.reseed_within)
+            known = tracking.boxes_beside(frame)
+            return choose(found, known, size, policy.max_iou, policy.max_per_message, room(), unplaced)
+
+        chosen = worker.submit(lambda: still_unknown(candidates)).result()
         if not chosen:
             return False
-        image, masks = rgb_of(frame.message), {}
+        masks = self._masks(rgb_of(frame.message), chosen)
+        if not masks:
+            return True
+
+        def seed() -> list[int]:
+            # what others began meanwhile, or what came back into view, is known by now
+            fresh = still_unknown(list(masks))
+            unplaced = tracking.unplaced(frame, policy.reseed_within)
+            names = [candidate.name for candidate, _ in fresh]
+            asked = [i for i, name in (*unplaced.lost.items(), *unplaced.back.items()) if name in names]
+            alike = tracking.likeness(frame, [masks[candidate] for candidate, _ in fresh], asked)
+            which = recognise(fresh, unplaced, alike, policy, room())
+            wanted = [(*pair, i) for pair, i in zip(fresh, which, strict=True) if i is not None]
+            if not wanted and frame.fate is not Fate.WAITING:
+                return []
+            messages = [_seed_message(candidate, box, object_id) for candidate, box, object_id in wanted]
+            seeds = [ObjectSeed(masks[candidate], candidate.name, object_id) for candidate, _, object_id in wanted]
+            ids, _ = self._apply(tracking, frame, messages, seeds)
+            self._again += sum(object_id != 0 for *_, object_id in wanted)
+            self._seeded += sum(object_id == 0 for *_, object_id in wanted)
+            return ids
+
+        ids = worker.submit(seed, frame).result()
+        if ids:
+            self._node.get_logger().info(f'seeded from detections: ids {", ".join(map(str, ids))}')
+        return True
+
+    def _masks(self, image: np.ndarray, chosen: Sequence[tuple[Candidate, Box]]) -> dict[Candidate, np.ndarray]:
+        """GrabCut; without those in which nothing stands out."""
+        masks = {}
         for candidate, box in chosen:
+            self._tried += 1
             try:
                 masks[candidate] = seeding.mask_from_box(image, box)
             except SeedError as error:
                 what = candidate.name or 'a detection'
                 self._node.get_logger().warning(f'{self._topic}: {what} cannot be seeded: {error}', **_SELDOM)
-        if not masks:
-            return True
-
-        def seed() -> tuple[list[int], list[int]]:
-            # what other seeds began meanwhile is known by now
-            fresh = still_new(list(masks))
-            if not fresh and frame.fate is not Fate.WAITING:
-                return [], []
-            messages = [_seed_message(candidate, box) for candidate, box in fresh]
-            seeds = [ObjectSeed(masks[candidate], candidate.name, 0) for candidate, _ in fresh]
-            return self._apply(tracking, frame, messages, seeds)
-
-        ids, _ = worker.submit(seed, frame).result()
-        self._seeded += len(ids)
-        if ids:
-            self._node.get_logger().info(f'seeded from detections: ids {", ".join(map(str, ids))}')
-        return True
+        return masks
 
 
-def _seed_message(candidate: Candidate, box: Box) -> Any:
+def _seed_message(candidate: Candidate, box: Box, object_id: int) -> Any:
     x, y, width, height = box
     region = RegionOfInterest(x_offset=x, y_offset=y, width=width, height=height)
-    return Seed(kind=Seed.BOX, name=candidate.name, box=region)
+    return Seed(id=object_id, kind=Seed.BOX, name=candidate.name, box=region)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from xmem_ros.errors import FrameError, SeedError, quoted
 from xmem_ros.node.conversions import mask_from_image
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 MASK, BOX, POINTS, LABELS = range(4)
 KINDS = ('MASK', 'BOX', 'POINTS', 'LABELS')
@@ -29,13 +30,27 @@ class ObjectSeed:
     id: int  # 0: a new object
 
 
-def read_seeds(seeds: Sequence[Any], image: np.ndarray, most: int) -> list[ObjectSeed]:
-    """Turn the seeds of a request into masks.
+@dataclass(frozen=True)
+class _Planned:
+    """One object's seed, checked; its mask may still take GrabCut to make."""
+
+    name: str
+    id: int
+    mask: Callable[[], np.ndarray]  # gives H×W bool
+    slow: bool = False
+
+
+def read_seeds(
+    seeds: Sequence[Any], image: np.ndarray, most: int, check: Callable[[list[int]], None] = lambda _: None
+) -> list[ObjectSeed]:
+    """Turn the seeds of a request into masks. What can be refused at once is refused before GrabCut begins.
 
     Args:
         seeds: xmem_ros/Seed messages.
         image: H×W×3 uint8 RGB that they belong to.
         most: objects that there can be.
+        check: gets the ids that are seeded, 0 for each new object, and raises where the tracker would refuse them;
+            called only where masks take GrabCut. Nothing holds from then on: others may seed meanwhile.
 
     Returns:
         One for each object, in the order of the seeds; a label image gives one for each value, smallest first.
@@ -50,16 +65,29 @@ def read_seeds(seeds: Sequence[Any], image: np.ndarray, most: int) -> list[Objec
             f'the request holds {len(seeds)} seeds, and there can be {most} objects (max_objects): '
             'give one seed for each object'
         )
-    found: list[ObjectSeed] = []
+    planned: list[tuple[str, _Planned]] = []
     for number, seed in enumerate(seeds):
         kind = KINDS[seed.kind] if seed.kind < len(KINDS) else str(seed.kind)
         name = f' {quoted(seed.name)}' if seed.name else ''
-        try:
+        which = f'seeds[{number}]{name} ({kind})'
+        with _named(which):
             _check_name(seed.name)
-            found += _READERS.get(seed.kind, _refuse_kind)(seed, image)
-        except (SeedError, FrameError) as error:
-            raise SeedError(f'seeds[{number}]{name} ({kind}): {error}') from error
+            planned += [(which, item) for item in _READERS.get(seed.kind, _refuse_kind)(seed, image)]
+    if any(item.slow for _, item in planned):
+        check([item.id for _, item in planned])
+    found: list[ObjectSeed] = []
+    for which, item in planned:
+        with _named(which):
+            found.append(ObjectSeed(item.mask(), item.name, item.id))
     return found
+
+
+@contextlib.contextmanager
+def _named(which: str) -> Iterator[None]:
+    try:
+        yield
+    except (SeedError, FrameError) as error:
+        raise SeedError(f'{which}: {error}') from error
 
 
 def _check_name(name: str) -> None:
@@ -67,35 +95,45 @@ def _check_name(name: str) -> None:
         raise SeedError(f'the name has {len(name)} characters: give one of at most {LONGEST_NAME}')
 
 
-def _read_mask(seed: Any, image: np.ndarray) -> list[ObjectSeed]:
+def _ready(name: str, object_id: int, mask: np.ndarray) -> _Planned:
+    return _Planned(name, object_id, lambda: mask)
+
+
+def _read_mask(seed: Any, image: np.ndarray) -> list[_Planned]:
+    if seed.id and seed.name and not len(seed.mask.data):
+        raise SeedError(
+            f'there is no mask: a name comes with a correction; send what object_{seed.id}/mask says of an image, with '
+            "that image's stamp, or draw the object again"
+        )
     mask = seeding.mask_from_mask(mask_from_image(seed.mask), image.shape[:2])
-    return [ObjectSeed(mask, seed.name, seed.id)]
+    return [_ready(seed.name, seed.id, mask)]
 
 
-def _read_box(seed: Any, image: np.ndarray) -> list[ObjectSeed]:
-    box = (seed.box.x_offset, seed.box.y_offset, seed.box.width, seed.box.height)
-    return [ObjectSeed(seeding.mask_from_box(image, box), seed.name, seed.id)]
+def _read_box(seed: Any, image: np.ndarray) -> list[_Planned]:
+    box = seeding.check_box((seed.box.x_offset, seed.box.y_offset, seed.box.width, seed.box.height), image.shape[:2])
+    return [_Planned(seed.name, seed.id, lambda: seeding.mask_from_box(image, box), slow=True)]
 
 
-def _read_points(seed: Any, image: np.ndarray) -> list[ObjectSeed]:
+def _read_points(seed: Any, image: np.ndarray) -> list[_Planned]:
     points = np.array([(point.x, point.y) for point in seed.points], np.float64).reshape(-1, 2)
-    mask = seeding.mask_from_points(image, points, np.asarray(seed.point_labels, np.int64))
-    return [ObjectSeed(mask, seed.name, seed.id)]
+    labels = np.asarray(seed.point_labels, np.int64)
+    seeding.check_points(points, labels, image.shape[:2])
+    return [_Planned(seed.name, seed.id, lambda: seeding.mask_from_points(image, points, labels), slow=True)]
 
 
-def _read_labels(seed: Any, image: np.ndarray) -> list[ObjectSeed]:
+def _read_labels(seed: Any, image: np.ndarray) -> list[_Planned]:
     if seed.id:
         raise SeedError(f'id is {seed.id}: a label image starts new objects; set id to 0, or correct with a MASK')
     masks = seeding.masks_from_labels(mask_from_image(seed.mask), image.shape[:2])
     several = len(masks) > 1 and seed.name
-    return [ObjectSeed(mask, f'{seed.name}_{value}' if several else seed.name, 0) for value, mask in masks.items()]
+    return [_ready(f'{seed.name}_{value}' if several else seed.name, 0, mask) for value, mask in masks.items()]
 
 
-def _refuse_kind(seed: Any, image: np.ndarray) -> list[ObjectSeed]:  # noqa: ARG001
+def _refuse_kind(seed: Any, image: np.ndarray) -> list[_Planned]:  # noqa: ARG001
     raise SeedError(f'kind is {seed.kind}: set it to 0 (MASK), 1 (BOX), 2 (POINTS) or 3 (LABELS)')
 
 
-_READERS: dict[int, Callable[[Any, np.ndarray], list[ObjectSeed]]] = {
+_READERS: dict[int, Callable[[Any, np.ndarray], list[_Planned]]] = {
     MASK: _read_mask,
     BOX: _read_box,
     POINTS: _read_points,

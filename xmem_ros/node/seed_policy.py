@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from xmem_ros.node.parameters import SeedDetectionParameters
 
@@ -40,8 +40,30 @@ def candidates_of(message: Any, policy: SeedDetectionParameters) -> list[Candida
     return sorted(found, key=lambda item: -item.score)
 
 
+@dataclass(frozen=True)
+class Unplaced:
+    """Objects of which no box is known in a frame."""
+
+    lost: Mapping[int, str]  # id → name; out of sight, but seen not long ago
+    back: Mapping[int, str]  # id → name; seen again, or begun, since that frame
+    places: Mapping[int, Box] = field(default_factory=dict)  # id → where it was last in sight
+
+    def like(self, name: str) -> bool:
+        """Whether one of them has that name."""
+        return name in self.lost.values() or name in self.back.values()
+
+
+NOBODY = Unplaced({}, {})
+
+
 def choose(
-    candidates: Iterable[Candidate], known: Iterable[Box], size: tuple[int, int], max_iou: float, most: int
+    candidates: Iterable[Candidate],
+    known: Iterable[Box],
+    size: tuple[int, int],
+    max_iou: float,
+    most: int,
+    room: int | None = None,
+    unplaced: Unplaced = NOBODY,
 ) -> list[tuple[Candidate, Box]]:
     """Those that are nowhere near anything known, at most `most`, with their boxes in the image.
 
@@ -51,17 +73,65 @@ def choose(
         size: H, W of the image [px].
         max_iou: with a known box, or one that was chosen before, from which on it is the same thing.
         most: that are chosen.
+        room: for new objects; None: enough. Those that may be objects out of sight need none.
+        unplaced: objects that candidates of their name may be.
     """
-    taken = list(known)
+    taken, left = list(known), most if room is None else room
     chosen: list[tuple[Candidate, Box]] = []
     for candidate in candidates:
         if len(chosen) >= most:
             break
-        box = _within(candidate.box, size)
+        new = not unplaced.like(candidate.name)
+        box = _within(candidate.box, size) if left > 0 or not new else None
         if box is not None and all(iou(box, other) < max_iou for other in taken):
             taken.append(box)
             chosen.append((candidate, box))
+            left -= new
     return chosen
+
+
+def recognise(
+    chosen: Sequence[tuple[Candidate, Box]],
+    unplaced: Unplaced,
+    likeness: Mapping[int, Sequence[float]],
+    policy: SeedDetectionParameters,
+    room: int,
+) -> list[int | None]:
+    """Which object each of some candidates is: an id, 0 for a new one, None for one that is to be left alone.
+
+    A candidate is an object of its name that it looks like, or that was last in sight where it is. Such pairs come
+    first, then those that are most alike, each candidate and each object once. What is an object that is seen again by
+    now is left alone, and so is what is new beyond the room.
+
+    Args:
+        chosen: candidates with their boxes, the likeliest first.
+        unplaced: objects that they may be.
+        likeness: id → how much each candidate looks like that object; of objects of the candidates' names.
+        policy: from which likeness on, and from which intersection over union on, they are the same.
+        room: for new objects.
+    """
+    pairs = []
+    for object_id, name in (*unplaced.lost.items(), *unplaced.back.items()):
+        place = unplaced.places.get(object_id)
+        for number, (candidate, box) in enumerate(chosen):
+            if candidate.name == name:
+                there = place is not None and iou(box, place) >= policy.max_iou
+                alike = likeness[object_id][number]
+                if there or alike >= policy.min_likeness:
+                    pairs.append((there, alike, object_id, number))
+    found: dict[int, int] = {}
+    for *_, object_id, number in sorted(pairs, key=lambda pair: pair[:2], reverse=True):
+        if number not in found and object_id not in found.values():
+            found[number] = object_id
+    result: list[int | None] = []
+    for number in range(len(chosen)):
+        object_id = found.get(number, 0)
+        if object_id:
+            result.append(object_id if object_id in unplaced.lost else None)
+        else:
+            result.append(0 if room > 0 else None)
+            room -= 1
+    return result
 
 
 def iou(first: Sequence[int], second: Sequence[int]) -> float:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from std_msgs.msg import Header
@@ -37,10 +38,22 @@ MISSING = ''
 if not AVAILABLE:
     MISSING = (
         'vision_msgs 4 or later is not installed: ~/detections, ~/label_info, ~/detections_3d and ~/seed_detections '
-        'are off (apt install ros-$ROS_DISTRO-vision-msgs, or build it from source)'
+        f'are off (apt install ros-{os.environ.get("ROS_DISTRO") or "<distribution>"}-vision-msgs, or build it from '
+        'source)'
     )
 elif LabelInfo is None:
     MISSING = 'this vision_msgs has no LabelInfo: ~/label_info is off (version 4.1 or later has it)'
+
+
+_said = False
+
+
+def say_missing(node: Node) -> None:
+    """Log what is missing, if anything; once in a process, whose nodes all miss the same."""
+    global _said
+    if MISSING and not _said:
+        node.get_logger().info(MISSING)
+        _said = True
 
 
 class StandardMessages:

@@ -20,6 +20,7 @@ from xmem_ros.network.onnx_engine import OnnxNetwork
 from xmem_ros.node.compressed import rgb_of
 from xmem_ros.node.history import History
 from xmem_ros.node.parameters import NONE
+from xmem_ros.node.sightings import Sightings
 from xmem_ros.node.worker import Fate, Frame
 from xmem_ros.tracker import ObjectState, SeedMask, Tracker, TrackerConfig
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from xmem_ros.engines import Engines
     from xmem_ros.node.parameters import Parameters
     from xmem_ros.node.seed_messages import ObjectSeed
-    from xmem_ros.node.seed_policy import Box
+    from xmem_ros.node.seed_policy import Box, Unplaced
     from xmem_ros.snapshot import Snapshot
     from xmem_ros.tracker import StepResult, TrackedObject
 
@@ -122,6 +123,8 @@ class Tracking:
         self._said = 0  # of what the tracker gave up
         self._offset_ns = 0  # from stamps to the tracker's time, which never runs backwards
         self._seeded: dict[int, Box] = {}  # id → box of the last seed, until a frame shows the object
+        self._corrected: set[int] = set()  # since the last frame that was tracked
+        self._sightings = Sightings()
 
     def track(self, frame: Frame) -> bool:
         """Track a frame and publish what came of it; returns whether it could be read."""
@@ -161,7 +164,11 @@ class Tracking:
     def boxes_beside(self, frame: Frame) -> list[Box]:
         """Boxes of what is tracked, in a frame as far as that is known, and in the newest one."""
         objects = self.tracker.objects
-        unseen = [item.id for item in objects if item.box is None and item.state is ObjectState.NEW]
+        unseen = [
+            item.id
+            for item in objects
+            if item.box is None and (item.state is ObjectState.NEW or item.id in self._corrected)
+        ]
         boxes = [item.box for item in objects if item.box is not None]
         boxes += [self._seeded[object_id] for object_id in unseen if object_id in self._seeded]
         if frame.labels is not None:
@@ -173,6 +180,17 @@ class Tracking:
                     boxes += [box] if box is not None else []
         return boxes
 
+    def unplaced(self, frame: Frame, within: float) -> Unplaced:
+        """Objects that a thing in a frame may be, though no box says so; see `Sightings`."""
+        return self._sightings.unplaced(self.tracker.objects, frame, within, self._corrected)
+
+    def likeness(self, frame: Frame, masks: Sequence[np.ndarray], ids: Sequence[int]) -> dict[int, list[float]]:
+        """Id → how much what lies under each mask of a frame looks like that object."""
+        if not ids:
+            return {}
+        alike = self.tracker.likeness(rgb_of(frame.message), masks, ids)
+        return {object_id: alike[:, place].tolist() for place, object_id in enumerate(ids)}
+
     def remove(self, ids: Sequence[int] | None) -> list[int]:
         """Forget objects, all with None; returns their ids. Raises `UnknownObjectError`, and none is removed then."""
         removed = self.tracker.remove(self._ids() if ids is None else ids)
@@ -183,8 +201,7 @@ class Tracking:
         """Forget everything; returns how many objects there were."""
         count = len(self.tracker.objects)
         self.tracker.reset()
-        self._seeded = {}
-        self._history.forget_labels()
+        self._forget()
         self._show(lambda: self._outputs.set_objects([]))
         self._offset_ns = 0
         return count
@@ -192,10 +209,16 @@ class Tracking:
     def restore(self, saved: Snapshot) -> list[int]:
         """Forget everything and go on from a snapshot; returns the ids. Raises `MemoryFileError`, changing nothing."""
         ids = self.tracker.restore(saved)
-        self._seeded = {}
-        self._history.forget_labels()
+        self._forget()
         self._show(lambda: self._outputs.set_objects(self.tracker.objects))
         return ids
+
+    def _forget(self) -> None:
+        """What is known of objects that are gone."""
+        self._seeded = {}
+        self._corrected.clear()
+        self._sightings.clear()
+        self._history.forget_labels()
 
     def _ids(self) -> list[int]:
         return [item.id for item in self.tracker.objects]
@@ -231,6 +254,7 @@ class Tracking:
                 labels[labels == label_of[object_id]] = 0
                 labels[mask.mask] = label_of[object_id]
             frame.labels, frame.label_ids = labels, {label: object_id for object_id, label in label_of.items()}
+        self._corrected.update(mask.id for mask in masks if mask.id)
         return ids
 
     def _step(self, frame: Frame, masks: list[SeedMask]) -> StepResult:
@@ -243,6 +267,9 @@ class Tracking:
             self._say_what_was_given_up()
         frame.labels = result.labels
         frame.label_ids = {item.label: item.id for item in result.objects}
+        self._corrected.clear()
+        now = (frame.stamp_ns + self._offset_ns) / 1e9 if frame.stamp_ns else time.monotonic()
+        self._sightings.note(result.objects, now)
         self._show(lambda: self._outputs.publish(frame.message.header, image, result, begun))
         return result
 

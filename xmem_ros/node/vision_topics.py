@@ -39,9 +39,10 @@ class VisionTopics:
         self._detections: SeedDetections | None = None
         wanted = parameters()
         if not standard_messages.AVAILABLE:
-            for group in ('depth', 'seed_detections'):
-                if getattr(wanted, group).enabled:
-                    node.get_logger().warning(f'{group}.enabled has no effect: {standard_messages.MISSING}')
+            groups = [group for group in ('depth', 'seed_detections') if getattr(wanted, group).enabled]
+            if groups:
+                asked = ' and '.join(f'{group}.enabled' for group in groups)
+                node.get_logger().warning(f'without vision_msgs, {asked} can do nothing: install it or switch that off')
             return
         self.outputs.append(standard_messages.StandardMessages(node, lambda: parameters().min_score))
         # These two cannot be imported without vision_msgs.

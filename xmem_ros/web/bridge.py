@@ -16,7 +16,7 @@ from sensor_msgs.msg import Image
 
 from xmem_ros.client.calls import Calls
 from xmem_ros.client.link import NodeLink
-from xmem_ros.errors import NodeError, NodeMissingError
+from xmem_ros.errors import NodeError, NodeMissingError, listed
 from xmem_ros.msg import TrackedObjectArray
 from xmem_ros.node import qos
 from xmem_ros.node.conversions import rgb_from_image, stamp_ns
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 LONGEST_SIDE = 1280  # px that an image is sent with
 QUALITY = 80  # of its JPEG
+_SILENT_S = 2.0  # without an image, after which the page says so
 _RATE_S = 3.0  # over which the rate is measured
 _STATE_S = 1.0  # that an answer about the node's state is waited for
 _STATE_AGE_S = 1.0  # after which an active node is asked for its state again
@@ -79,7 +80,7 @@ class Bridge(Calls):
             while self._arrivals and now - self._arrivals[0] > _RATE_S:
                 self._arrivals.popleft()
             silent = now - self._heard if self._heard else None
-            summary, memory = self._summary, self._memory
+            summary, memory, waits = self._summary, self._memory, self._waits
             objects, age = self._objects, None
             if self._newest_stamp and silent is not None:
                 age = time.time() - self._newest_stamp / 1e9
@@ -89,13 +90,14 @@ class Bridge(Calls):
             rate = (len(self._arrivals) - 1) / seconds if seconds > 0.2 else 0.0
         if state != 'active':
             rate, age, objects = 0.0, None, []
-        elif silent is None or silent > 2:
+        elif silent is None or silent > _SILENT_S:
             text = summary if summary.startswith('no image') else ''
         return {
             'type': 'status',
             'node': self.link.name,
             'state': state,
             'text': text,
+            'waits': waits,
             'rate': round(rate, 2),
             'age': None if age is None else round(max(age, 0.0), 3),
             'silent': None if silent is None else round(silent, 1),
@@ -108,9 +110,12 @@ class Bridge(Calls):
         name = self.link.name
         try:
             if not self.link.is_there():
+                others = self.link.others()
+                known = f'Trackers that are there: {listed(others)}' if others else 'No other tracker is there either'
                 return 'missing', (
-                    f'No node {name} can be seen. Start it (ros2 launch xmem_ros track.launch.py), or start the page '
-                    'with --node and its full name.'
+                    f'No node {name} can be seen. {known}. Start it (ros2 launch xmem_ros track.launch.py), or start '
+                    'the page with --node and its full name, such as '
+                    f'{others[0] if others else "/front/xmem"}. This page goes on by itself once it is there.'
                 )
             if time.monotonic() > self._asked + _STATE_AGE_S or self._known != 'active':
                 self._known = self.link.state(_STATE_S)
@@ -133,6 +138,7 @@ class Bridge(Calls):
             self._newest_stamp = 0
             self._objects: list[dict[str, Any]] = []
             self._summary = ''
+            self._waits = ''  # for what, and what to do where it does not come
             self._memory: int | None = None
 
     def _hear_objects(self, message: Any) -> None:
@@ -160,6 +166,8 @@ class Bridge(Calls):
                 values = {pair.key: pair.value for pair in status.values}
                 with self._lock:
                     self._summary = status.message
+                    topic = values.get('image topic', '')
+                    self._waits = values.get('no image', f'it waits for images on {topic}' if topic else '')
                     self._memory = int(values['memory (bytes)']) if 'memory (bytes)' in values else None
 
 

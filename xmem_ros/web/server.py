@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from xmem_ros.errors import FrameError, ParameterError
+from xmem_ros.errors import FrameError, NodeError, NodeMissingError, ParameterError
 from xmem_ros.web.bridge import Bridge, encoded
 from xmem_ros.web.viewer import Viewer
 
@@ -32,6 +32,7 @@ MOST_VIEWERS = 16
 MOST_BYTES = 2 * 1024 * 1024  # of a message from a page; a painted mask takes some hundred kilobytes at most
 _HEARTBEAT_S = 10.0  # after which a page that does not answer counts as gone
 _STATUS_S = 0.25
+_NODE_S = 3.0  # that the node may take to be seen before the log says that it is not there
 
 _DENIED = """<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>xmem_ros</title><p>This page needs the whole address that <code>xmem-ros web</code> printed, with
@@ -71,6 +72,7 @@ class Server:
 
     async def _start(self, _: web.Application) -> None:
         self._tasks = [asyncio.ensure_future(_again_and_again(work)) for work in (self._send_images, self._send_status)]
+        self._tasks.append(asyncio.ensure_future(self._look_for_node()))
 
     async def _close_viewers(self, _: web.Application) -> None:
         for viewer in list(self._viewers):
@@ -81,6 +83,15 @@ class Server:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._loop.run_in_executor(None, self._bridge.close)
+
+    async def _look_for_node(self) -> None:
+        """Whoever has mistyped its name is to know before they open the page."""
+        try:
+            await self._loop.run_in_executor(None, self._bridge.link.check_there, _NODE_S)
+        except NodeMissingError as error:
+            self._bridge.link.node.get_logger().warning(f'{error}. The page waits for it')
+        except NodeError:  # it was closed meanwhile
+            pass
 
     # --- who may
 

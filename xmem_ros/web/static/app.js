@@ -286,8 +286,23 @@ function notice() {
   if (!status) return ['Connecting', 'Is xmem-ros web still running? This page tries again by itself.'];
   if (status.state === 'missing') return ['The tracker is not there', status.text];
   if (status.state !== 'active' && status.state !== 'busy') return [`The tracker is ${status.state}`, status.text];
-  if (!heard) return ['Waiting for the first image', sentence(status.text || 'the tracker is active, and has not shown an image yet')];
+  if (!heard) return ['Waiting for the first image', waitingFor()];
   return null;
+}
+
+// What the tracker waits for, and what to look at where it does not come.
+function waitingFor() {
+  const waits = status.waits || status.text || 'it has not shown an image yet';
+  return /^no image/.test(waits) ? sentence(waits) : `The tracker ${status.node} is active: ${waits}.`;
+}
+
+// Instead of a list of objects.
+function noObjects() {
+  if (!status) return 'Not connected.';
+  if (status.state === 'missing') return 'Not known: the tracker is not there.';
+  if (status.state === 'busy') return 'Not known: the tracker does not answer.';
+  if (status.state !== 'active') return `Not known: the tracker is ${status.state}.`;
+  return heard ? 'None yet. Draw a box around something in the image.' : 'Not known before the first image has come.';
 }
 
 function render() {
@@ -309,6 +324,7 @@ function render() {
   const strip = find('strip');
   const line = words && !live ? words[0] : !live ? 'Frozen while you draw' : stale && !words ? sentence(status.text || `no new image for ${seconds(status.silent)}`) : '';
   strip.textContent = line;
+  strip.title = stale ? sentence(status.waits) : '';
   strip.hidden = !line;
 
   find('node').textContent = status ? status.node : '';
@@ -333,7 +349,7 @@ function render() {
   find('target-text').textContent = correcting === null ? '' : `Correcting ${chosen ? titleOf(chosen) : `object ${correcting}`}`;
   renderObjects(objects);
   find('no-objects').hidden = objects.length > 0;
-  find('no-objects').textContent = status && status.state === 'active' && heard ? 'None yet. Draw a box around something in the image.' : 'None.';
+  find('no-objects').textContent = noObjects();
   const asked = find('reset').dataset.asked === 'yes' && objects.length > 0;
   find('reset').hidden = !objects.length || asked;
   find('confirm').hidden = !asked;

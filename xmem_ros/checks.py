@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: MIT
+"""What callers give, checked by type and range. The text says what was given and what is allowed. No torch, no ROS."""
+
+import math
+from collections.abc import Iterable, Sequence
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+from xmem_ros.errors import ParameterError, UnknownObjectError, XMemError, quoted
+
+LARGEST_ID = 2**32 - 1  # of the messages
+LARGEST_SIDE = 65_535  # px
+
+
+def is_whole(given: Any) -> bool:
+    """Whether it is a whole number, NumPy's too; True and False are none."""
+    return isinstance(given, Integral) and not isinstance(given, bool)
+
+
+def is_number(given: Any) -> bool:
+    """Whether it is a number, NumPy's too; True, False and NaN are none."""
+    return not isinstance(given, bool) and isinstance(given, Real) and not math.isnan(given)
+
+
+def check_whole(name: str, given: Any, low: int, high: int | None = None) -> None:
+    """Raise `ParameterError` unless it is a whole number of the range."""
+    if not is_whole(given):
+        raise ParameterError(f'{name} is {quoted(given)}; it must be a whole number, {_range(low, high)}')
+    if given < low or (high is not None and given > high):
+        raise ParameterError(f'{name} is {given}; it must be {_range(low, high)}')
+
+
+def check_number(name: str, given: Any, low: float, high: float | None = None) -> None:
+    """Raise `ParameterError` unless it is a number of the range; NaN is none."""
+    if not is_number(given):
+        raise ParameterError(f'{name} is {quoted(given)}; it must be a number, {_range(low, high)}')
+    if given < low or (high is not None and given > high):
+        raise ParameterError(f'{name} is {given}; it must be {_range(low, high)}')
+
+
+def check_flag(name: str, given: Any) -> None:
+    """Raise `ParameterError` unless it is True or False."""
+    if not isinstance(given, bool):
+        raise ParameterError(f'{name} is {quoted(given)}; it must be True or False')
+
+
+def check_choice(name: str, given: Any, choices: Sequence[str]) -> None:
+    """Raise `ParameterError` unless it is one of these texts."""
+    if not isinstance(given, str) or given not in choices:
+        raise ParameterError(f'{name} is {quoted(given)}; it must be {", ".join(choices[:-1])} or {choices[-1]}')
+
+
+def checked_size(what: str, given: Any, error: type[XMemError]) -> tuple[int, int]:
+    """H, W in px; raises the error for what is no pair of whole numbers of an image's sides."""
+    try:
+        height, width = given
+    except (TypeError, ValueError):
+        height = width = None
+    if not all(is_whole(side) and 1 <= side <= LARGEST_SIDE for side in (height, width)):
+        raise error(f'{what} is {quoted(given)}; give height and width in px, two whole numbers of 1…{LARGEST_SIDE}')
+    return int(height), int(width)
+
+
+def checked_path(what: str, given: Any, error: type[XMemError]) -> Path:
+    """Raises the error for what is no path."""
+    try:
+        return Path(given)
+    except TypeError:
+        raise error(f'{what} is {quoted(given)}; give a text or a pathlib.Path') from None
+
+
+def checked_ids(given: Any, least: int = 1) -> list[int]:
+    """One id, or several, as a list; raises `UnknownObjectError` for what is no id, such as a text or a fraction."""
+    several = isinstance(given, Iterable) and not isinstance(given, (str, bytes))
+    ids = list(given) if several else [given]
+    if not all(is_whole(item) and least <= item <= LARGEST_ID for item in ids):
+        shown = ids if several else given
+        raise UnknownObjectError(
+            f'ids are {quoted(shown)}: give one id or several; an id is a whole number from {least}'
+        )
+    return [int(item) for item in ids]
+
+
+def _range(low: float, high: float | None) -> str:
+    return f'at least {low}' if high is None else f'{low}…{high}'
