@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """The client, over real DDS, with the real node and the rendered scene."""
 
+import gc
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -337,6 +339,61 @@ def test_closing_wakes_who_waits_for_a_node_that_is_not_there():
     client.close()
     thread.join(ANSWER_S / 2)
     assert [type(error) for error in errors] == [NodeError]
+
+
+def test_what_was_said_before_memory_was_loaded_or_forgotten_is_not_said_again(robot, client, tmp_path):
+    (old,) = client.seed({'old': truth(1)})
+    name = f'trial_{tmp_path.name}'
+    client.save_memory(name)
+    show(robot, 1)
+    assert client.wait_tracked(old).ids == [old]
+    client.load_memory(name)
+    assert client.latest() is None
+    with pytest.raises(NodeTimeoutError):
+        client.wait_tracked(old, timeout=0.3)
+    show(robot, 2)
+    assert client.wait_tracked(old)['old'].visible
+    client.reset()
+    assert client.latest() is None
+
+
+def test_wait_tracked_returns_each_image_once_and_none_from_before_a_correction(robot, client):
+    (number,) = client.seed({'it': truth(1)})
+    show(robot, 1)
+    first = client.wait_tracked(number)
+    with pytest.raises(NodeTimeoutError):
+        client.wait_tracked(number, timeout=0.3)
+    show(robot, 2)
+    second = client.wait_tracked(number)
+    assert second.stamp_ns > first.stamp_ns
+    show(robot, 3)
+    client.seed({number: truth(1, 3)})
+    with pytest.raises(NodeTimeoutError):
+        client.wait_tracked(number, timeout=0.3)
+
+
+def test_a_client_that_nobody_holds_leaves_the_graph(robot):
+    client = XMemClient(robot.prefix)
+    name, gone = client.link.node.get_name(), weakref.ref(client)
+    wait_until(lambda: name in robot.node.get_node_names(), 'the client')
+    del client
+
+    def freed():
+        gc.collect()
+        return gone() is None
+
+    wait_until(freed, 'the client to be freed')
+    wait_until(lambda: name not in robot.node.get_node_names(), 'the client to leave')
+
+
+def test_an_image_is_held_however_young_the_client_is(robot):
+    stamp = robot.client.latest().header
+    for _ in range(3):
+        with XMemClient(robot.prefix, timeout=ANSWER_S) as young:
+            young.hold(stamp)
+            assert young.link._publishers['hold'].get_subscription_count() == 1
+    with XMemClient('/nobody/xmem', timeout=0.3) as lonely, pytest.raises(NodeMissingError):
+        lonely.hold(stamp)
 
 
 def test_a_closed_client_says_so_and_wakes_whoever_waits(robot):

@@ -297,3 +297,36 @@ def test_the_command_says_what_is_wrong_and_what_to_do():
             assert result.returncode == 2, arguments
             assert text in result.stderr
             assert 'Traceback' not in result.stderr
+
+
+def test_headers_that_are_no_headers_are_refused():
+    access = Access(TOKEN)
+    assert not access.host_allowed('[::::]')
+    assert not access.origin_allowed('http://[', 'robot:8088')
+    assert not access.knows('\udcff')
+    assert not Access('').host_allowed('[::::]')
+
+
+def test_a_number_that_no_image_has_is_refused_and_the_next_command_is_taken():
+    huge = {'type': 'seed', 'name': 'it', 'kind': 'box', 'box': [int('9' * 400), 0, 5, 5]}
+    with pytest.raises(SeedError, match='four numbers'):
+        seed_of(huge)
+
+
+def test_a_command_that_fails_is_answered_and_the_next_one_is_taken(monkeypatch):
+    from xmem_ros.web.viewer import Viewer
+
+    async def commands():
+        viewer = Viewer(None, None, lambda: None)
+        monkeypatch.setattr(viewer, '_do', lambda command: 1 / 0 if command['request'] == 1 else ('done', []))
+        for number in (1, 2):
+            viewer._take(json.dumps({'type': 'reset', 'request': number}))
+        work = asyncio.ensure_future(viewer._work())
+        answers = [json.loads(await viewer._waiting.get()) for _ in range(2)]
+        work.cancel()
+        return answers
+
+    first, second = run(commands())
+    assert not first['ok']
+    assert 'ZeroDivisionError' in first['text']
+    assert second['ok']

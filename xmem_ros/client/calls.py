@@ -16,6 +16,7 @@ from xmem_ros.errors import MemoryFileError, NodeError, NodeInactiveError, SeedE
 from xmem_ros.node import qos
 from xmem_ros.srv import MemoryFile, RemoveObjects, SeedObjects
 
+SEED_S = 60.0  # for the first seed the node may have to build engines
 STATE_S = 2.0  # for the node's state, where something went wrong and the message is to say why
 
 
@@ -45,7 +46,7 @@ class Calls:
                 numbers x, y, width, height [px], or `Points`.
             stamp: of the image that they were found in: the image's message, its header or stamp, a `Frame`, or whole
                 nanoseconds; None: the newest image.
-            timeout: see `NodeLink`.
+            timeout: for the answer [s]; None: a minute at least, for the first seed may have to wait for what is built.
 
         Returns:
             Ids, in the order of `shapes`.
@@ -56,18 +57,20 @@ class Calls:
         """
         request = SeedObjects.Request(seeds=seed_messages(shapes))
         request.header.stamp = time_message(stamp)
-        answer = self.link.call(SeedObjects, 'seed', request, timeout)
+        if timeout is None:
+            timeout = max(self.link.timeout, SEED_S)
+        answer = self.link.call(SeedObjects, 'seed', request, timeout, found_within=self.link.timeout)
         self._check(answer, SeedError)
         return list(answer.ids)
 
     def hold(self, stamp: Any) -> None:
         """Have the node keep an image, so that a seed for it is taken also when it comes late; `stamp` as in `seed`.
 
-        Worth it where finding the object takes longer than `history` images. Returns at once; where the image is gone
-        already, `seed` says so.
+        Worth it where finding the object takes longer than `history` images. Returns as soon as the node can be seen;
+        where the image is gone already, `seed` says so.
 
         Raises:
-            SeedError: not a stamp. NodeError: the client is closed.
+            SeedError: not a stamp. NodeMissingError; NodeError: the client is closed.
         """
         self.link.publish('hold', Header(stamp=time_message(stamp)))
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+import weakref
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from sensor_msgs.msg import Image
@@ -19,6 +20,8 @@ from xmem_ros.node import qos
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+_ON_ITS_WAY_S = 1.0  # that a message may take which was sent before the answer to a call
 
 
 class XMemClient(Calls):
@@ -45,9 +48,10 @@ class XMemClient(Calls):
         self._pairs = FramePairs()
         self._changed = threading.Condition()
         self._latest: Frame | None = None
-        self._fresh = False  # whether no `wait` has returned the latest yet
+        self._count = self._returned = 0  # frames heard; the number of the last that a wait has returned
+        self._old = (-1, 0.0)  # stamp [ns] up to which frames that arrive by that time are from before a reset
         for half, kind in (('labels', Image), ('objects', TrackedObjectArray)):
-            self.link.subscribe(kind, self.link.topic(half), self._hear(half), qos.output())
+            self.link.subscribe(kind, self.link.topic(half), _hearing(weakref.ref(self), half), qos.output())
 
     def __enter__(self) -> XMemClient:
         return self
@@ -63,11 +67,22 @@ class XMemClient(Calls):
         with self._changed:
             self._changed.notify_all()
 
+    def seed(self, shapes: Any, stamp: Any = None, *, timeout: float | None = None) -> list[int]:
+        """As `Calls.seed`; `wait_tracked` returns no image from before this call."""
+        with self._changed:
+            self._returned = self._count
+        return super().seed(shapes, stamp, timeout=timeout)
+
     def reset(self, *, timeout: float | None = None) -> None:
         """Forget everything; ids start again at 1. Raises as `Calls.reset`."""
         super().reset(timeout=timeout)
-        with self._changed:  # its ids mean nothing now
-            self._latest, self._fresh = None, False
+        self._forget()
+
+    def load_memory(self, name: str, *, timeout: float | None = None) -> str:
+        """Have the node forget everything and go on from a file, with its ids. Raises as `Calls.load_memory`."""
+        said = super().load_memory(name, timeout=timeout)
+        self._forget()
+        return said
 
     def latest(self, timeout: float | None = None) -> Frame | None:
         """What the node said last; None where the node is there and has said nothing yet.
@@ -93,14 +108,17 @@ class XMemClient(Calls):
         """
         limit = self.link.timeout if timeout is None else timeout
         with self._changed:
-            self._changed.wait_for(lambda: self._fresh or self._closed, limit)
-            if self._fresh and self._latest is not None:
-                self._fresh = False
+            self._changed.wait_for(lambda: self._count > self._returned or self._closed, limit)
+            if self._latest is not None and self._count > self._returned and not self._closed:
+                self._returned = self._count
                 return self._latest
         raise self._silence(limit)
 
     def wait_tracked(self, ids: int | Iterable[int], timeout: float | None = None) -> Frame:
         """Wait for an image in which all of these objects are visible, and return what the node said of it.
+
+        What `wait` or `wait_tracked` has returned, and what came before the last call that changed the objects, is not
+        returned again: a loop gets each image at most once.
 
         Raises:
             NodeTimeoutError: the text says what became of each; or nothing came at all.
@@ -110,17 +128,20 @@ class XMemClient(Calls):
         limit = self.link.timeout if timeout is None else timeout
         end = time.monotonic() + limit
         with self._changed:
-            before = self._latest
-            while not ((frame := self._latest) and _all_visible(frame, wanted)):
-                left = end - time.monotonic()
-                if left <= 0 or self._closed:
+            before = seen = self._returned
+            while True:
+                left = max(end - time.monotonic(), 0)
+                self._changed.wait_for(lambda: self._count > seen or self._closed, left)  # noqa: B023
+                frame = self._latest
+                if self._closed or self._count <= seen:
                     break
-                self._changed.wait_for(lambda heard=frame: self._latest is not heard or self._closed, left)  # type: ignore[misc]
+                seen = self._count
+                if frame is not None and _all_visible(frame, wanted):
+                    self._returned = seen
+                    return frame
         if self._closed or frame is None:
             raise self._silence(limit)
-        if _all_visible(frame, wanted):
-            return frame
-        error = self._silence(limit) if frame is before else NodeTimeoutError(f'waited {limit:g} s')
+        error = NodeTimeoutError(f'waited {limit:g} s') if seen > before else self._silence(limit)
         raise type(error)(f'{_fates(frame, wanted)}; {error}')
 
     def rename(self, object_id: int, name: str, timeout: float | None = None) -> None:
@@ -145,19 +166,25 @@ class XMemClient(Calls):
     def _closed(self) -> bool:
         return self.link.closed
 
-    def _hear(self, half: str) -> Any:
-        def hear(message: Any) -> None:
+    def _hear(self, half: str, message: Any) -> None:
+        with self._changed:
             try:
                 frame = self._pairs.add(half, message)
             except (FrameError, ValueError) as error:
                 self.link.node.get_logger().warning(f'a message of {half} cannot be read: {error}')
                 return
-            if frame is not None:
-                with self._changed:
-                    self._latest, self._fresh = frame, True
-                    self._changed.notify_all()
+            if frame is None or (frame.stamp_ns <= self._old[0] and time.monotonic() < self._old[1]):
+                return
+            self._latest, self._count = frame, self._count + 1
+            self._changed.notify_all()
 
-        return hear
+    def _forget(self) -> None:
+        """What was said so far, and what may still be on its way: its ids mean something else now."""
+        with self._changed:
+            if self._latest is not None:
+                self._old = (self._latest.stamp_ns, time.monotonic() + _ON_ITS_WAY_S)
+            self._pairs.clear()
+            self._latest, self._returned = None, self._count
 
     def _silence(self, waited: float) -> NodeError:
         """Why nothing came."""
@@ -174,6 +201,17 @@ class XMemClient(Calls):
             f'{self.link.name} is active, but said nothing of any new image for {waited:g} s: does its camera publish? '
             '/diagnostics says what it hears'
         )
+
+
+def _hearing(client: weakref.ref[XMemClient], half: str) -> Callable[[Any], None]:
+    """For a subscription; it does not keep the client alive, which would then never be closed."""
+
+    def hear(message: Any) -> None:
+        one = client()
+        if one is not None:
+            one._hear(half, message)
+
+    return hear
 
 
 def _all_visible(frame: Frame, ids: list[int]) -> bool:

@@ -23,6 +23,7 @@ from xmem_ros.errors import NodeError, NodeMissingError, NodeTimeoutError, Param
 from xmem_ros.node.graph import trackers
 
 _numbers = itertools.count(1)
+_LOOK_S = 0.01  # between looks whether somebody hears a topic
 _CLOSED_S = 0.2  # after which a call notices that the link is closed
 
 
@@ -86,11 +87,23 @@ class NodeLink:
         self._publishers[topic] = self.node.create_publisher(kind, self.topic(topic), qos)
 
     def publish(self, topic: str, message: Any) -> None:
-        """Publish on a topic that was advertised."""
-        self._check_open()
-        self._publishers[topic].publish(message)
+        """Publish on a topic that was advertised, once somebody hears it; raises `NodeMissingError` where nobody does.
 
-    def call(self, kind: Any, service: str, request: Any, timeout: float | None = None) -> Any:
+        It waits for that as long as a call does.
+        """
+        publisher, end = self._publishers[topic], time.monotonic() + self.timeout
+        with contextlib.suppress(InvalidHandle):  # the link was closed meanwhile
+            while not publisher.get_subscription_count():
+                self._check_open()
+                if time.monotonic() > end:
+                    raise NodeMissingError(self._missing(self.timeout))
+                time.sleep(_LOOK_S)
+            publisher.publish(message)
+        self._check_open()
+
+    def call(
+        self, kind: Any, service: str, request: Any, timeout: float | None = None, *, found_within: float | None = None
+    ) -> Any:
         """Call a service of the node and return its response.
 
         Args:
@@ -98,6 +111,7 @@ class NodeLink:
             service: name below the node's, such as seed.
             request: of that class.
             timeout: for the service to be there and to answer [s]; None: as the link was made.
+            found_within: for the service to be there [s], where that is to be less.
 
         Raises:
             NodeMissingError: no such service.
@@ -107,7 +121,7 @@ class NodeLink:
         limit = self.timeout if timeout is None else timeout
         end = time.monotonic() + limit
         client = self._client(kind, service)
-        self._wait_for(client, limit)
+        self._wait_for(client, limit if found_within is None else min(limit, found_within))
         future = client.call_async(request)
         done = threading.Event()
         future.add_done_callback(lambda _: done.set())
@@ -116,8 +130,9 @@ class NodeLink:
             if time.monotonic() >= end:
                 client.remove_pending_request(future)
                 raise NodeTimeoutError(
-                    f'{self.topic(service)} did not answer within {limit:g} s: it may be busy; ask again, or with a '
-                    'longer timeout'
+                    f'{self.topic(service)} did not answer within {limit:g} s: the node may be busy, and still do '
+                    'what it was asked for; see what it tracks (~/objects, `latest`) before asking again, with more '
+                    'time'
                 )
         return future.result()
 

@@ -64,7 +64,7 @@ class SeedDetections:
         # The newest that was not looked at yet, as it came: to turn every message of a flood into objects takes long.
         self._message: bytes | None = None
         self._stopping = False
-        self._received = self._dropped = self._tried = self._seeded = self._again = 0
+        self._received = self._dropped = self._tried = self._seeded = self._again = self._without_room = 0
 
     def open(self, tracking: Tracking, worker: Worker) -> None:
         """Subscribe; seeds are for this tracking, in the thread of this worker."""
@@ -93,6 +93,7 @@ class SeedDetections:
             'detection boxes tried': str(self._tried),
             'objects from detections': str(self._seeded),
             'objects corrected by detections': str(self._again),
+            'detection messages without room': str(self._without_room),
         }
 
     @property
@@ -117,19 +118,20 @@ class SeedDetections:
                 message, self._message = self._message, None
             if message is None:
                 continue
-            begun = time.monotonic()
+            begun, tried = time.monotonic(), True
             try:
                 tried = self._look_at(deserialize_message(message, Detection2DArray), tracking, worker)
-                ended = time.monotonic()
-                # on a slow machine the work may take longer than the period: at most half of the time is for it
-                rest_until = max(begun + self._policy.period, 2 * ended - begun) if tried else ended
-                rest_until = max(rest_until, begun + _BREATH_S)
             except StoppedError:
                 return
             except XMemError as error:
                 log.warning(f'{self._topic}: dropped: {error}', **_SELDOM)
             except Exception:  # the next message is to be looked at all the same
                 log.error(f'{self._topic}: dropped: {traceback.format_exc()}', **_SELDOM)
+            finally:
+                ended = time.monotonic()
+                # on a slow machine the work may take longer than the period: at most half of the time is for it
+                rest_until = max(begun + self._policy.period, 2 * ended - begun) if tried else ended
+                rest_until = max(rest_until, begun + _BREATH_S)
 
     def _look_at(self, message: Any, tracking: Tracking, worker: Worker) -> bool:
         """Returns whether boxes of it were tried."""
@@ -144,12 +146,24 @@ class SeedDetections:
         def room() -> int:
             return tracking.tracker.config.max_objects - len(tracking.tracker.objects)
 
+        def homeless() -> bool:
+            """Whether something is left out because there can be no more objects."""
+            known = tracking.boxes_beside(frame)
+            return room() <= 0 and bool(choose(candidates, known, size, policy.max_iou, 1))
+
         def still_unknown(found: Sequence[Candidate]) -> list[tuple[Candidate, Box]]:
             unplaced = tracking.unplaced(frame, policy.reseed_within)
             known = tracking.boxes_beside(frame)
             return choose(found, known, size, policy.max_iou, policy.max_per_message, room(), unplaced)
 
-        chosen = worker.submit(lambda: still_unknown(candidates)).result()
+        chosen, full = worker.submit(lambda: (still_unknown(candidates), homeless())).result()
+        if full:
+            self._without_room += 1
+            self._node.get_logger().warning(
+                f'{self._topic}: begins no objects: {tracking.tracker.config.max_objects} are tracked, or out of '
+                'sight, and there can be no more: remove some (~/remove), or raise max_objects',
+                **_SELDOM,
+            )
         if not chosen:
             return False
         masks = self._masks(rgb_of(frame.message), chosen)

@@ -55,14 +55,22 @@ class Access:
 
     def knows(self, given: str | None) -> bool:
         """Whether this is the token; takes as long whatever is given."""
-        return not self.token or hmac.compare_digest((given or '').encode(), self.token.encode())
+        # what no header can hold is no token
+        return not self.token or hmac.compare_digest((given or '').encode(errors='replace'), self.token.encode())
 
     def host_allowed(self, host: str) -> bool:
         """Whether a Host header names this machine."""
         if not _HOST.fullmatch(host):
             return False
-        return bool(self.token) or is_loopback(urlsplit(f'//{host}').hostname or '')
+        try:
+            name = urlsplit(f'//{host}').hostname or ''
+        except ValueError:  # brackets around no address
+            return False
+        return bool(self.token) or is_loopback(name)
 
     def origin_allowed(self, origin: str | None, host: str) -> bool:
         """Whether an Origin header is that of our own page. A WebSocket is not bound to it by the browser."""
-        return origin is not None and urlsplit(origin).netloc.lower() == host.lower()
+        try:
+            return origin is not None and urlsplit(origin).netloc.lower() == host.lower()
+        except ValueError:
+            return False

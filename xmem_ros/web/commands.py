@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from xmem_ros.client.seeds import Box, Points, Shape, Who
 from xmem_ros.errors import SeedError
 
 MOST_PIXELS = 64_000_000
+LARGEST = 2**31  # coordinate [px]
 MOST_NAME = 80  # characters
 MOST_POINTS = 1000
 
@@ -98,4 +98,5 @@ def _whole(value: Any, low: int, high: int) -> bool:
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    known = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return known and -LARGEST <= value <= LARGEST  # NaN is neither

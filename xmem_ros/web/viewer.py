@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -15,6 +16,8 @@ from xmem_ros.web.commands import ids_of, seed_of, stamp_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+log = logging.getLogger(__name__)
 
 _MOST_WAITING = 32  # messages for a page that does not read them, and commands of one that does not wait
 
@@ -110,6 +113,9 @@ class Viewer:
                     self._answer(command, ok=True, text=text, ids=ids)
             except XMemError as error:
                 self._answer(command, ok=False, text=str(error), gone=str(error).startswith('no image of stamp'))
+            except Exception as error:  # the page's next command is to be taken all the same
+                log.exception('a command of the page failed')
+                self._answer(command, ok=False, text=f'internal error: {type(error).__name__}: {error}')
 
     def _do(self, command: dict[str, Any]) -> tuple[str, list[int]]:
         kind = command['type']
