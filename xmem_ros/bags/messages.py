@@ -31,13 +31,11 @@ _DEFINITIONS = Path(__file__).parent / 'definitions'
 
 def require_rosbags(what: object) -> None:
     """Raise `ParameterError` where rosbags is not installed; what: that is to be read or written."""
-    try:
-        import rosbags.rosbag2  # noqa: F401
-    except ImportError:
+    if not available():
         raise ParameterError(
             f"{what}: bags are read and written by rosbags, which is not installed: pip install 'xmem_ros[bags]', or "
             'pip install rosbags'
-        ) from None
+        )
 
 
 @functools.cache
@@ -56,9 +54,22 @@ def typestore() -> Any:
     return store
 
 
+@functools.cache
+def available() -> bool:
+    """Whether rosbags is installed."""
+    try:
+        import rosbags.rosbag2  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
 def make(msgtype: str, **fields: Any) -> Any:
-    """A message; msgtype: as in `std_msgs/msg/Header`. All fields are given: rosbags knows no defaults."""
-    return typestore().types[msgtype](**fields)
+    """A message; msgtype: as in `std_msgs/msg/Header`. All fields are given: rosbags knows no defaults.
+
+    Where rosbags is not installed, what has the same fields: videos and folders are tracked without it.
+    """
+    return typestore().types[msgtype](**fields) if available() else SimpleNamespace(__msgtype__=msgtype, **fields)
 
 
 def time_message(stamp_ns: int) -> Any:

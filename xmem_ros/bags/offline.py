@@ -184,6 +184,10 @@ class Offline:
             for object_id in entry.removed:
                 wanted.pop(object_id, None)
             for object_id, seed in found.items():
+                if seed.id and not entry.recorded and object_id not in {*self._ids, *wanted}:
+                    ids = ', '.join(map(str, self._ids)) or 'none'
+                    text = f'no object has the id {object_id} here, so it cannot be corrected; ids: {ids}'
+                    self._refuse(entry, frame, UnknownObjectError(text))
                 name = seed.name or (wanted[object_id].name if object_id in wanted else '')
                 wanted.pop(object_id, None)
                 wanted[object_id] = dataclasses.replace(seed, name=name, id=self._ids.get(object_id, 0))
@@ -192,12 +196,12 @@ class Offline:
             self._tracking.track(work)
             return [Applied(entry.seeds, (), ()) for entry in used if entry.seeds], {}
         try:
-            ids, labels = self._tracking.seed(work, list(wanted.values()))
+            given, labels = self._tracking.seed(work, list(wanted.values()))
         except (SeedError, UnknownObjectError) as error:
             for entry in used:
                 self._refuse(entry, frame, error)
             return [], {}
-        self._ids |= dict(zip(wanted, ids, strict=True))
+        self._ids |= dict(zip(wanted, given, strict=True))
         label_of = dict(zip(wanted, labels, strict=True))
         applied = []
         for entry in used:
