@@ -114,6 +114,7 @@ class Offline:
         self.dropped: list[Fault] = []  # images that could not be tracked
         self._ids: dict[int, int] = {}  # id of the plan → id of the tracker
         self._used: set[int] = set()  # recorded ids since the node was reset
+        self.seeded = False  # whether any seed was applied
 
     def step(self, frame: RecordedFrame) -> TrackedFrame | None:
         """Track the next image; None where that cannot be, which is noted in `dropped`."""
@@ -144,11 +145,21 @@ class Offline:
         objects.sort(key=lambda item: item.id)
         return TrackedFrame(frame, seen.image, seen.result.labels, objects, seen.result, applied, masks)
 
+    def unreached(self) -> list[str]:
+        """Once all images were tracked: which seeds are of images that did not come, in words."""
+        return [
+            f'{entry.source}: the recording ends before image {index}'
+            for index, entries in sorted(self._places.items())
+            if index >= self.index
+            for entry in entries
+        ]
+
     def checkpoint(self) -> Checkpoint:
         """What is needed to go on from here."""
         notes = {
             'ids': sorted(self._ids.items()),
             'used': sorted(self._used),
+            'seeded': self.seeded,
             'clock': self._tracking.clock,
             'dropped': [[fault.index, fault.reason] for fault in self.dropped],
             'missed': self.missed,
@@ -162,6 +173,7 @@ class Offline:
         self.index = checkpoint.index
         self._ids = {int(plan_id): int(tracker_id) for plan_id, tracker_id in notes['ids']}
         self._used = set(notes['used'])
+        self.seeded = bool(notes['seeded'])
         self._tracking.clock = (int(notes['clock'][0]), int(notes['clock'][1]))
         self.dropped = [Fault(int(index), str(reason)) for index, reason in notes['dropped']]
         self.missed = [str(text) for text in notes['missed']]
@@ -201,6 +213,7 @@ class Offline:
             for entry in used:
                 self._refuse(entry, frame, error)
             return [], {}
+        self.seeded = True
         self._ids |= dict(zip(wanted, given, strict=True))
         label_of = dict(zip(wanted, labels, strict=True))
         applied = []
@@ -267,8 +280,8 @@ class _Seen:
         """As `Outputs.set_objects`; the next image shows them."""
 
     def warning(self, text: str, **_: Any) -> None:
-        """As of a logger."""
-        self.said.append(text)
+        """As of a logger; of a traceback, what went wrong."""
+        self.said.append(text.strip().splitlines()[-1] if 'Traceback' in text else text)
 
     error = warning
 

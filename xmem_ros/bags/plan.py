@@ -51,15 +51,16 @@ def resolve(plan: Sequence[PlannedSeeds], recording: Recording) -> tuple[dict[in
     stamps = recording.stamps() if any(entry.index is None for entry in plan) else []
     first: dict[int, int] = {}
     for number, stamp in enumerate(stamps):
-        first.setdefault(stamp, number)
+        if stamp > 0:
+            first.setdefault(stamp, number)
     for entry in plan:
-        index = entry.index if entry.index is not None else first.get(entry.stamp_ns or -1)
+        index = entry.index if entry.index is not None else first.get(entry.stamp_ns or 0)
         if index is None:
             text = f'{entry.source}: no image of {_topic(recording)} has the stamp {seconds(entry.stamp_ns or 0)}'
             if not entry.recorded:
                 raise SeedError(f'{text}; {_beside(sorted(first), entry.stamp_ns or 0)}')
             missed.append(text)
-        elif recording.length is not None and not recording.damage and index >= recording.length:
+        elif recording.length is not None and recording.exact and index >= recording.length:
             raise SeedError(
                 f'{entry.source}: there is no image {index}: {recording.path} has {recording.length}, counted from 0'
             )
@@ -73,8 +74,8 @@ def resolve(plan: Sequence[PlannedSeeds], recording: Recording) -> tuple[dict[in
     return places, missed
 
 
-def recorded_seeds(recording: BagRecording, topic: str = '') -> list[PlannedSeeds]:
-    """The xmem_ros/AcceptedSeeds messages of a bag; empty where it has none.
+def seeds_connection(recording: BagRecording, topic: str = '') -> Any:
+    """rosbags' connection of the recorded seeds; None where there are none.
 
     topic: may be left out where there is one.
 
@@ -89,15 +90,21 @@ def recorded_seeds(recording: BagRecording, topic: str = '') -> list[PlannedSeed
         connections = [c for c in connections if c.topic == topic]
         if not connections:
             raise BagError(f'{recording.path}: no topic {topic} of {ACCEPTED_SEEDS}; those that there are: {names}')
-    if not connections:
-        return []
     if len(connections) > 1:
         raise BagError(
             f'{recording.path}: several topics have seeds: {names}; name that of the node which tracked '
             f'{recording.image_topic}: --seeds-topic {connections[0].topic}'
         )
+    return connections[0] if connections else None
+
+
+def recorded_seeds(recording: BagRecording, topic: str = '') -> list[PlannedSeeds]:
+    """The xmem_ros/AcceptedSeeds messages of a bag; empty where it has none. Arguments and errors as above."""
+    wanted = seeds_connection(recording, topic)
+    if wanted is None:
+        return []
     plan = []
-    for number, (connection, _, raw) in enumerate(recording.raw(connections)):
+    for number, (connection, _, raw) in enumerate(recording.raw([wanted])):
         source = f'{recording.path}: {connection.topic}, message {number}'
         try:
             message = messages.deserialize(raw, ACCEPTED_SEEDS)
@@ -127,5 +134,5 @@ def _topic(recording: Recording) -> str:
 def _beside(stamps: list[int], wanted: int) -> str:
     """The stamps around one that is not there, in words."""
     place = bisect.bisect(stamps, wanted)
-    near = [seconds(stamp) for stamp in stamps[max(place - 1, 0) : place + 1] if stamp >= 0]
+    near = [seconds(stamp) for stamp in stamps[max(place - 1, 0) : place + 1]]
     return f'give that of an image: the nearest are {" and ".join(near)}' if near else 'its images have no stamps'

@@ -63,6 +63,7 @@ class Recording(abc.ABC):
     image_topic: str  # '' of a clip
     topics: list[Topic]
     length: int | None  # images, as far as known
+    exact: bool  # whether that can be relied on
     rate: float  # images a second
     damage: str  # '' or why not all of it could be read; known once `frames` has ended
     faults: list[Fault]  # messages that are no images, as far as `frames` has come; they have an index and are left out
@@ -104,6 +105,10 @@ def open_recording(path: Path | str, image_topic: str = '') -> Recording:
     path = Path(path)
     if not path.exists():
         raise BagError(f'{path}: no such video file, folder of frames or bag')
+    if path.suffix == '.bag':
+        raise BagError(f'{path}: a bag of ROS 1; make one of ROS 2 of it: rosbags-convert --src {path} --dst FOLDER')
+    if path.suffix in ('.zst', '.zstd'):
+        raise BagError(f'{path}: a compressed file of a bag; give the folder that it lies in, or unpack it (zstd -d)')
     if is_bag(path):
         return BagRecording(path, image_topic)
     if image_topic:
@@ -118,6 +123,7 @@ class ClipRecording(Recording):
         self.path, self.image_topic, self.topics = path, '', []
         self._clip = Clip(path)
         self.length = len(self._clip) or None
+        self.exact = path.is_dir()  # what a video says of itself may be wrong
         self.rate = self._clip.rate
         self.damage = ''
         self.faults = []
@@ -150,6 +156,7 @@ class BagRecording(Recording):
         self.length = self._connection.msgcount or None
         self.rate = self._rate()
         self.damage = self.bag.damage
+        self.exact = not self.damage
         self.faults = []
 
     def frames(self, start: int = 0) -> Iterator[RecordedFrame]:

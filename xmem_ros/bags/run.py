@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ from xmem_ros.bags.segments import StoredFrame, Work, lookup_of
 from xmem_ros.bags.sinks.bag import BagSink
 from xmem_ros.bags.sinks.coco import CocoSink, require_pycocotools
 from xmem_ros.bags.sinks.pictures import YTVOS, OverlaySink, PngSink, YouTubeVosSink
-from xmem_ros.errors import BagError, ParameterError
+from xmem_ros.errors import BagError, ParameterError, SeedError
 from xmem_ros.node.compressed import rgb_of
 from xmem_ros.objects import MOST_OBJECTS
 from xmem_ros.progress import Bar
@@ -87,7 +88,10 @@ def run(recording: Recording, plan: Sequence[PlannedSeeds], parameters: Paramete
         require_pycocotools()
     if 'bag' in job.formats:
         messages.require_rosbags('--format bag')
+    os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # read when CUDA is first used
     offline = Offline(recording, plan, parameters)
+    if offline.tracker.device.type == 'cuda':
+        torch.use_deterministic_algorithms(True, warn_only=True)
     work = Work(job.out, _identity(recording, plan, parameters, job, offline), restart=job.restart)
     try:
         report = _track(recording, plan, offline, work, job)
@@ -120,7 +124,9 @@ def _track(recording: Recording, plan: Sequence[PlannedSeeds], offline: Offline,
     if latest is None or not latest[1]['done']:
         _track_rest(recording, offline, work, job, report, values, faults)
     report.faults = sorted([*faults, *offline.dropped], key=lambda fault: fault.index)
-    report.missed = list(offline.missed)
+    report.missed = [*offline.missed, *offline.unreached()]
+    if report.missed and not offline.seeded:
+        raise SeedError(f'nothing was followed: {report.missed[0]}')
     if not report.tracked:
         told = f'; the first: {report.faults[0].reason}' if report.faults else ''
         raise BagError(f'{recording.path}: no image of {recording.image_topic or "it"} can be used{told}')
@@ -230,7 +236,7 @@ def _write(recording: Recording, work: Work, job: Job, report: Report, parameter
         if 'png' in job.formats:
             sinks.append(PngSink(folder, table=of_bag))
         if 'overlay' in job.formats:
-            sinks.append(OverlaySink(folder, round(recording.rate, 3) if of_bag else recording.rate))
+            sinks.append(OverlaySink(folder, _rate(work, recording) if of_bag else recording.rate))
         if 'ytvos' in job.formats:
             sinks.append(YouTubeVosSink(folder, video))
         if 'coco' in job.formats:
@@ -253,6 +259,13 @@ def _write(recording: Recording, work: Work, job: Job, report: Report, parameter
     if of_bag:
         summary = _summary(recording, report, parameters)
         (folder / SUMMARY).write_text(json.dumps(summary, indent=1) + '\n', encoding='utf-8')
+
+
+def _rate(work: Work, recording: Recording) -> float:
+    """Images a second of what was tracked; a bag may have begun long before its images."""
+    count, first_ns, last_ns = work.span()
+    rate = (count - 1) * 1e9 / (last_ns - first_ns) if last_ns > first_ns else recording.rate
+    return round(min(max(rate, 0.1), 1000.0), 3)
 
 
 def _with_images(
@@ -346,7 +359,7 @@ def _flat(values: dict[str, Any], above: str) -> Iterator[tuple[str, Any]]:
 
 
 def _size(path: Path) -> int:
-    files = [file for file in path.rglob('*') if file.is_file()] if path.is_dir() else [path]
+    files = [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files)
 
 

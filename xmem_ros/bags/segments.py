@@ -192,6 +192,16 @@ class Work:
             except (KeyError, ValueError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
                 raise ParameterError(f'{path}: damaged ({error}); begin anew with --restart') from error
 
+    def span(self) -> tuple[int, int, int]:
+        """How many images were tracked, and when the first and the last of them were recorded [ns]."""
+        count, times = 0, []
+        for path in self.segments:
+            with zipfile.ZipFile(path) as file:
+                lines = file.read(_FRAMES).splitlines()
+            count += len(lines)
+            times += [json.loads(line)['received_ns'] for line in lines[:1] + lines[-1:]]
+        return count, min(times, default=0), max(times, default=0)
+
     def results(self) -> Path:
         """An empty folder for the results."""
         folder = self.folder / RESULTS

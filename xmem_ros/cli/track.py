@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,7 +81,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         '--labels', choices=('raw', 'png'), default='raw', help='label images of the bag (default: %(default)s)'
     )
     output.add_argument(
-        '--node', default='/xmem', metavar='NAME', help='whose topics and parameters (default: %(default)s)'
+        '--node',
+        default='',
+        metavar='NAME',
+        help='whose topics and parameters (default: that of recorded seeds, or /xmem)',
     )
     output.add_argument(
         '--segment',
@@ -108,13 +112,12 @@ def run(args: argparse.Namespace) -> int:
     check_out(out)
     with open_recording(args.input, args.image_topic) as recording:
         plan = _plan(args, recording)
-        parameters = _parameters(args, recording, plan)
+        node = _node(args, recording, plan)
+        parameters = _parameters(args, recording, plan, node)
         default = 'bag' if recording.image_topic else 'png'
         wanted = {*(args.formats or [default]), *(['overlay'] if args.overlay else [])}
         formats = tuple(name for name in FORMATS if name in wanted)
-        job = Job(
-            out, formats, _node(args.node), args.only_ours, args.labels == 'png', args.segment, restart=args.restart
-        )
+        job = Job(out, formats, node, args.only_ours, args.labels == 'png', args.segment, restart=args.restart)
         try:
             report = run_job(recording, plan, parameters, job)
         except KeyboardInterrupt:
@@ -152,7 +155,7 @@ def _plan(args: argparse.Namespace, recording: Recording) -> list[PlannedSeeds]:
     return recorded
 
 
-def _parameters(args: argparse.Namespace, recording: Recording, plan: list[PlannedSeeds]) -> Parameters:
+def _parameters(args: argparse.Namespace, recording: Recording, plan: list[PlannedSeeds], node: str) -> Parameters:
     from xmem_ros.bags.plan import new_objects
     from xmem_ros.errors import SeedError
     from xmem_ros.node.parameter_reading import read_parameters
@@ -161,7 +164,7 @@ def _parameters(args: argparse.Namespace, recording: Recording, plan: list[Plann
 
     given: dict[str, Any] = {}
     if args.params is not None:
-        parameters = read_parameters(args.params, _node(args.node))
+        parameters = read_parameters(args.params, node)
     else:
         parameters = Parameters()
         if new_objects(plan) > MOST_OBJECTS:
@@ -176,8 +179,21 @@ def _parameters(args: argparse.Namespace, recording: Recording, plan: list[Plann
     return changed(parameters, given)
 
 
-def _node(name: str) -> str:
-    return f'/{name.strip("/")}'
+def _node(args: argparse.Namespace, recording: Recording, plan: list[PlannedSeeds]) -> str:
+    from xmem_ros.bags.plan import seeds_connection
+    from xmem_ros.bags.recording import BagRecording
+    from xmem_ros.errors import ParameterError
+
+    name = args.node
+    if not name and isinstance(recording, BagRecording) and plan and plan[0].recorded:
+        topic = seeds_connection(recording, args.seeds_topic).topic
+        name = topic.removesuffix('/seeds') if topic.endswith('/seeds') else ''
+    name = f'/{(name or "xmem").strip("/")}'
+    if not re.fullmatch('(/[A-Za-z_][A-Za-z0-9_]*)+', name):
+        raise ParameterError(
+            f'--node {args.node!r} is no name of a node; allowed are letters, digits and _, as in /front/xmem'
+        )
+    return name
 
 
 def _segment(text: str) -> int:
