@@ -245,7 +245,7 @@ def _write(recording: Recording, work: Work, job: Job, report: Report, parameter
         if 'bag' in job.formats:
             originals = recording.bag.connections if isinstance(recording, BagRecording) and not job.only_ours else []
             bag = BagSink(folder, job.node, originals, compressed=job.compressed_labels)
-            report.left_out, report.undefined = bag.left_out, bag.undefined
+            report.left_out, report.undefined = sorted(bag.left_out), sorted({*bag.undefined})
             sinks.append(bag)
         for sink in sinks:
             stack.enter_context(sink)

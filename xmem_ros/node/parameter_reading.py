@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import fnmatch
+import re
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -24,7 +24,7 @@ def read_parameters(path: Path, node: str = '/xmem') -> Parameters:
 
     Arguments:
         path: YAML as `config/track.yaml`; sections later in the file win.
-        node: full name; sections of that name, of wildcards and, as ROS has it, of its last part alone count.
+        node: full name; sections of that name count, and those of wildcards.
 
     Raises:
         ParameterError: the file cannot be read, is none for this node, or has what the table does not allow.
@@ -63,8 +63,10 @@ def _sections(content: dict[Any, Any], above: str) -> Iterator[tuple[str, dict[A
 
 
 def _matches(pattern: str, node: str) -> bool:
-    bare = pattern.strip('/')
-    return bare == node.strip('/').split('/')[-1] or fnmatch.fnmatchcase(node.strip('/'), bare.replace('**', '*'))
+    """`*` stands for one part of a name, `**` for any number of them."""
+    bare = re.escape(pattern.strip('/'))
+    bare = bare.replace(r'\*\*/', '(?:.*/)?').replace(r'\*\*', '.*').replace(r'\*', '[^/]*')
+    return re.fullmatch(bare, node.strip('/')) is not None
 
 
 def _flat(given: dict[Any, Any], above: str) -> Iterator[tuple[str, Any]]:
