@@ -195,7 +195,7 @@ def report(
     early = [rss for segments, rss in first.samples if 1 <= segments <= settled] or [0]
     middle = [rss for segments, rss in first.samples if segments == max(whole // 2, 1)] or [0]
     late = [rss for segments, rss in first.samples if segments == whole - 1] or [0]
-    end = first.samples[-1][1] if first.samples else 0
+    end = next((rss for _, rss in reversed(first.samples) if rss), 0)  # of a process that has just ended it is 0
     tracking = [seconds for seconds, segments in first.phase if segments == whole][:1] or [first.seconds]
     sizes = {
         name: sum(f.stat().st_size for f in (options.out / name).rglob('*') if f.is_file())

@@ -66,7 +66,9 @@ def write_bag(
         for topic, received_ns, message in items:
             msgtype, raw = message if isinstance(message, tuple) else (message.__msgtype__, messages.serialize(message))
             if topic not in connections:
-                connections[topic] = writer.add_connection(topic, msgtype, typestore=messages.typestore())
+                known = msgtype in messages.typestore().fielddefs
+                source = {'typestore': messages.typestore()} if known else {'msgdef': '', 'rihs01': 'RIHS01_0'}
+                connections[topic] = writer.add_connection(topic, msgtype, **source)
             writer.write(connections[topic], received_ns, raw)
     return path
 

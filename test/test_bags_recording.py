@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import yaml
 
 pytest.importorskip('rosbags.rosbag2', reason='rosbags is not installed')
 
@@ -77,6 +78,24 @@ def test_every_storage_and_compression_gives_the_same_images(frames, tmp_path, s
     assert [frame.received_ns - frame.stamp_ns for frame in read] == [LATE_NS] * len(frames)
     for frame, (pixels, _) in zip(read, frames, strict=True):
         np.testing.assert_array_equal(rgb_of(frame.message), pixels)
+
+
+def test_a_bag_in_several_files_is_read_in_their_order(frames, tmp_path):
+    folder = write_bag(tmp_path / 'bag', image_items(frames)[:5])
+    other = write_bag(tmp_path / 'rest', image_items(frames)[5:])
+    shutil.copy(other / 'rest.mcap', folder / 'bag_1.mcap')
+    metadata = yaml.safe_load((folder / 'metadata.yaml').read_text())
+    told = metadata['rosbag2_bagfile_information']
+    told['relative_file_paths'] = ['bag.mcap', 'bag_1.mcap']
+    told['message_count'] = told['topics_with_message_count'][0]['message_count'] = len(frames)
+    (folder / 'metadata.yaml').write_text(yaml.safe_dump(metadata))
+    with open_recording(folder) as recording:
+        assert (recording.length, recording.damage) == (len(frames), '')
+        assert recording.stamps() == [stamp_of(index) for index in range(len(frames))]
+    (folder / 'bag_1.mcap').unlink()
+    with open_recording(folder) as recording:
+        assert len(recording.stamps()) == 5
+        assert 'Some database files are missing' in recording.damage
 
 
 @pytest.mark.parametrize('suffix', ['mcap', 'db3'])
@@ -164,6 +183,21 @@ def test_a_compressed_file_without_its_end_is_read_chunk_by_chunk(tmp_path):
     with open_recording(tmp_path / 'cut.mcap') as recording:
         assert len(list(recording.frames())) == 10, 'five of them are in a chunk'
         assert 'cut.mcap was cut off' in recording.damage
+
+
+def test_a_database_without_its_end_is_read_as_far_as_it_goes(tmp_path):
+    made = write_bag(tmp_path / 'bag', image_items(scene(20, size=LARGE)), storage='sqlite3')
+    whole = (made / 'bag.db3').read_bytes()
+    for path in (made / 'bag.db3', tmp_path / 'alone.db3'):
+        path.write_bytes(whole[: len(whole) * 6 // 10])
+        with open_recording(path if path.parent == tmp_path else made) as recording:
+            frames = list(recording.frames())
+            assert f'{path.name} was cut off or is damaged' in recording.damage
+        assert 9 <= len(frames) <= 12
+        assert [frame.index for frame in frames] == list(range(len(frames)))
+    (tmp_path / 'alone.db3').write_bytes(whole[:3000])
+    with pytest.raises(BagError, match='not a readable bag'):
+        open_recording(tmp_path / 'alone.db3')
 
 
 def test_what_a_power_cut_left_unwritten_is_no_images(long_bag, tmp_path):

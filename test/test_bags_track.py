@@ -21,6 +21,7 @@ pytest.importorskip('rosbags.rosbag2', reason='rosbags is not installed')
 from bag_files import LATE_NS, SIZE, TOPIC, image_items, image_message, scene, seeds_message, stamp_of, write_bag
 from PIL import Image
 from rosbags.highlevel import AnyReader
+from rosbags.rosbag2 import Reader
 from scene_files import save_mask, save_sequence
 
 from xmem_ros.bags import messages
@@ -208,6 +209,19 @@ def test_parameters_of_the_node_are_heeded_and_the_command_line_wins(bag, tmp_pa
     objects = [message for topic, _, message in read_bag(tmp_path / 'out' / 'bag') if topic == '/xmem/objects']
     assert {item.state for item in objects[-1].objects} == {2}, 'no score is 1'
     assert not (tmp_path / 'nothing').exists()
+
+
+def test_topics_of_types_that_nobody_knows_are_copied_as_they_are(frames, tmp_path, capsys):
+    raw = bytes(range(40))
+    items = image_items(frames)
+    items.insert(3, ('/secret', items[2][1] + 5, ('my_msgs/msg/Secret', raw)))
+    path = write_bag(tmp_path / 'bag', items)
+    save_mask(tmp_path / 'mask.png', frames[0][1])
+    assert track(path, tmp_path / 'out', '--seed', tmp_path / 'mask.png') == 0
+    assert 'my_msgs/msg/Secret is copied without its definition' in capsys.readouterr().err
+    with Reader(tmp_path / 'out' / 'bag') as reader:
+        wanted = [connection for connection in reader.connections if connection.topic == '/secret']
+        assert [(time, data) for _, time, data in reader.messages(wanted)] == [(items[2][1] + 5, raw)]
 
 
 # --- again, and after an interruption

@@ -19,6 +19,7 @@ from xmem_ros.bags.opening import OpenBag, is_bag
 from xmem_ros.errors import BagError, FrameError
 from xmem_ros.media import FOLDER_RATE, Clip
 from xmem_ros.node.conversions import stamp_ns
+from xmem_ros.progress import Bar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,7 +76,7 @@ class Recording(abc.ABC):
     def stamps(self) -> list[int]:
         """Stamps of all images [ns], in order; those that are no images have −1. Reads all of the recording."""
         found: list[int] = []
-        for frame in self.frames():
+        for frame in Bar(self.frames(), total=self.length, unit='image', desc='reading stamps'):
             found += [-1] * (frame.index - len(found)) + [frame.stamp_ns]
         return found
 

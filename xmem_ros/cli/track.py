@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from xmem_ros.cli.arguments import add_tracker_arguments
 
 if TYPE_CHECKING:
+    from xmem_ros.bags.job import Report
     from xmem_ros.bags.plan import PlannedSeeds
     from xmem_ros.bags.recording import Recording
-    from xmem_ros.bags.run import Report
     from xmem_ros.node.parameters import Parameters
 
-FORMATS = ('bag', 'png', 'coco', 'ytvos', 'overlay')  # as in xmem_ros.bags.run, which imports torch
+FORMATS = ('bag', 'png', 'coco', 'ytvos', 'overlay')  # as in xmem_ros.bags.job, which imports torch
 OVERLAY = 'overlay.mp4'
 MOST_TOLD = 5  # of many warnings of a kind
 
@@ -103,8 +103,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command; returns the exit code."""
+    from xmem_ros.bags.job import Job
     from xmem_ros.bags.recording import open_recording
-    from xmem_ros.bags.run import Job, check_out
+    from xmem_ros.bags.run import check_out
     from xmem_ros.bags.run import run as run_job
     from xmem_ros.bags.segments import part_of
 

@@ -32,11 +32,18 @@ class BagSink(Sink):
         folder: where to.
         node: full name of the node whose topics they are.
         originals: connections of the recording whose messages are copied; those of the node's own topics are not.
+        kept: a topic that is copied all the same.
         compressed: write label images as PNG, on `labels/compressed`.
     """
 
     def __init__(
-        self, folder: Path, node: str = '/xmem', originals: Sequence[Any] = (), *, compressed: bool = False
+        self,
+        folder: Path,
+        node: str = '/xmem',
+        originals: Sequence[Any] = (),
+        kept: str = '',
+        *,
+        compressed: bool = False,
     ) -> None:
         from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
@@ -49,7 +56,7 @@ class BagSink(Sink):
         self.undefined: list[str] = []  # types that are copied without their definition
         try:
             for connection in originals:
-                if connection.topic.startswith(f'{node}/'):
+                if connection.topic.startswith(f'{node}/') and connection.topic != kept:
                     self.left_out.append(connection.topic)
                 else:
                     self._copied[connection.id] = self._add_copy(connection)
