@@ -31,6 +31,7 @@ from xmem_ros.evaluation.datasets.options import ReadOptions
 from xmem_ros.evaluation.datasets.plain import read_generic
 from xmem_ros.media import Clip
 from xmem_ros.node.seed_messages import MASK
+from xmem_ros.training.bag import read_bag as read_footage
 
 ROOT = Path(__file__).parents[1]
 COUNT = 10
@@ -131,6 +132,8 @@ def test_a_tracked_bag_can_be_tracked_again_to_the_same(bag, tmp_path):
     assert track(bag, tmp_path / 'one') == 0
     assert track(tmp_path / 'one' / 'bag', tmp_path / 'two') == 0
     assert digests(tmp_path / 'one' / 'bag') == digests(tmp_path / 'two' / 'bag')
+    (footage,) = read_footage(tmp_path / 'one' / 'bag', 64)
+    assert len(footage.frames) == COUNT - 2, 'to train on, from the first labels on'
 
 
 def test_every_format_at_once(bag, frames, tmp_path):
@@ -369,7 +372,7 @@ def useless(folder, frames):
         (folder / 'empty.mcap', seed, 'empty.mcap: not a readable bag'),
         (folder / 'text.db3', seed, 'text.db3: not a readable bag'),
         (folder / 'absent', seed, 'absent: no such video file, folder of frames or bag'),
-        (none, seed, 'none: no image of /camera/image_raw can be used; the first: not a sensor_msgs/msg/Image'),
+        (none, seed, 'none cannot be used: not a sensor_msgs/msg/Image'),
         (bag, [], 'bag: no seeds were recorded in it; show the objects: --seed MASK'),
         (bag, [*seed, '--image-topic', '/x'], 'no topic /x; topics with images: /camera/image_raw'),
         (bag, ['--seeds-topic', '/y'], 'no topic /y'),

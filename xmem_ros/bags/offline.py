@@ -106,6 +106,7 @@ class Offline:
         *,
         engines: Engines | None = None,
     ) -> None:
+        self._recording = recording
         self._places, self.missed = resolve(plan, recording)
         self.tracker = make_tracker(parameters, engines)
         self._seen = _Seen()
@@ -118,6 +119,7 @@ class Offline:
 
     def step(self, frame: RecordedFrame) -> TrackedFrame | None:
         """Track the next image; None where that cannot be, which is noted in `dropped`."""
+        self.skip_to(frame.index)
         entries = self._places.get(frame.index, [])
         self.index = frame.index + 1
         self._seen.forget()
@@ -144,6 +146,17 @@ class Offline:
         objects = [dataclasses.replace(item, id=id_of[item.id]) for item in seen.result.objects]
         objects.sort(key=lambda item: item.id)
         return TrackedFrame(frame, seen.image, seen.result.labels, objects, seen.result, applied, masks)
+
+    def skip_to(self, index: int) -> None:
+        """There are no images before `index`, but messages that are none; raises `FrameError` where one has a seed."""
+        for skipped in range(self.index, index):
+            for entry in self._places.get(skipped, []):
+                reason = next((fault.reason for fault in self._recording.faults if fault.index == skipped), 'absent')
+                text = f'{entry.source}: image {skipped} of {self._recording.path} cannot be used: {reason}'
+                if not entry.recorded:
+                    raise FrameError(text)
+                self.missed.append(text)
+        self.index = max(self.index, index)
 
     def unreached(self) -> list[str]:
         """Once all images were tracked: which seeds are of images that did not come, in words."""

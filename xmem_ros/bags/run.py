@@ -109,7 +109,7 @@ def _track_rest(
 
     def keep(index: int, *, done: bool = False) -> None:
         faults[:] = [*before, *(fault for fault in recording.faults if fault.index < index)]
-        offline.index = index
+        offline.skip_to(index)
         more = {
             'values': sorted(values.given.items()),
             'faults': [[fault.index, fault.reason] for fault in faults],

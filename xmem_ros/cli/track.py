@@ -168,11 +168,10 @@ def _parameters(args: argparse.Namespace, recording: Recording, plan: list[Plann
         parameters = read_parameters(args.params, node)
     else:
         parameters = Parameters()
-        if new_objects(plan) > MOST_OBJECTS:
-            raise SeedError(
-                f'the seeds show {new_objects(plan)} objects; at most {MOST_OBJECTS} can be followed at a time'
-            )
-        given['max_objects'] = new_objects(plan)
+        count = new_objects(plan)
+        if count > MOST_OBJECTS and not plan[0].recorded:
+            raise SeedError(f'the seeds show {count} objects; at most {MOST_OBJECTS} can be followed at a time')
+        given['max_objects'] = min(max(count, 1), MOST_OBJECTS)
         given['report_unsure'] = not recording.image_topic  # masks of a film show what is guessed, too; a node does not
     for name in ('weights', 'size', 'device'):
         if getattr(args, name) is not None:
