@@ -242,12 +242,19 @@ def finish_and_die(self, *arguments):
 Work.finish_segment = finish_and_die
 main(sys.argv[1:])
 """
+KILLED_LATE = """
+import os, signal, sys
+from xmem_ros.bags.segments import Work
+from xmem_ros.cli.main import main
+Work.deliver = lambda self: os.kill(os.getpid(), signal.SIGKILL)
+main(sys.argv[1:])
+"""
 
 
-def kill_after_two_segments(*arguments):
-    """Run the command line in a process that is gone once two segments are whole."""
+def kill_after_two_segments(*arguments, script=KILLED):
+    """Run the command line in a process that is gone once two segments are whole, or when the script says."""
     path = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
-    command = [sys.executable, '-c', KILLED, *map(str, arguments)]
+    command = [sys.executable, '-c', script, *map(str, arguments)]
     done = subprocess.run(command, env=os.environ | {'PYTHONPATH': path}, capture_output=True, timeout=300, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
 
@@ -269,6 +276,33 @@ def test_two_runs_and_one_that_was_killed_write_the_same_bytes(bag, tmp_path, mo
     assert stepped == [8, 9], 'two segments of four images were whole'
     assert digests(tmp_path / 'one') == digests(tmp_path / 'two') == digests(tmp_path / 'three')
     assert left(tmp_path) == ['one', 'three', 'two']
+
+
+def test_a_run_that_was_killed_while_it_wrote_tracks_nothing_again(bag, tmp_path, monkeypatch, threads):
+    assert main([*map(str, options(bag, tmp_path / 'one'))]) == 0
+    kill_after_two_segments(*options(bag, tmp_path / 'two'), script=KILLED_LATE)
+    assert left(tmp_path) == ['.two.part', 'one']
+    monkeypatch.setattr(Offline, 'step', None)
+    assert main([*map(str, options(bag, tmp_path / 'two'))]) == 0
+    assert digests(tmp_path / 'one') == digests(tmp_path / 'two')
+
+
+def test_a_run_that_a_person_interrupts_goes_on_later(bag, tmp_path, monkeypatch, capsys):
+    step = Offline.step
+
+    def interrupted(self, frame):
+        if frame.index == 6:
+            raise KeyboardInterrupt
+        return step(self, frame)
+
+    monkeypatch.setattr(Offline, 'step', interrupted)
+    assert track(bag, tmp_path / 'out') == 130
+    assert 'the same command goes on where this one stopped' in capsys.readouterr().err
+    assert left(tmp_path) == ['.out.part']
+    stepped = []
+    monkeypatch.setattr(Offline, 'step', lambda self, frame: stepped.append(frame.index) or step(self, frame))
+    assert track(bag, tmp_path / 'out') == 0
+    assert stepped == [4, 5, 6, 7, 8, 9], 'one segment of four images was whole'
 
 
 @pytest.fixture
