@@ -202,7 +202,8 @@ def report(
         for name in ('recorded', 'plain')
     }
     after_kill = again.begun_with
-    growth = max(late) / max(max(early), 1)
+    writing = [rss for segments, rss in first.samples if segments == whole and rss] or [0]
+    growth = max(*late, writing[-1]) / max(max(early), 1)
     same = digest(plain) == digest(killed) and first.code == again.code == 0
     bars = {
         'frames lost': {'value': count - summary['tracked'], 'bar': 0, 'met': summary['tracked'] == count},
@@ -228,6 +229,7 @@ def report(
             'first segments': round(max(early) / 1e6),
             'middle': round(max(middle) / 1e6),
             'last segment': round(max(late) / 1e6),
+            'writing, first and last': [round(writing[0] / 1e6), round(writing[-1] / 1e6)],
             'end': round(end / 1e6),
             'most': round(max(rss for _, rss in first.samples) / 1e6),
         },

@@ -216,6 +216,21 @@ def test_a_seed_of_a_message_that_is_no_image_is_refused(frames, tmp_path):
         tracked(write_bag(tmp_path / 'bag', items), plan)
 
 
+@pytest.mark.parametrize(('policy', 'ids'), [('keep', [1]), ('reset', [])])
+def test_stamps_that_jump_back_keep_or_forget_as_in_the_node_and_are_told(frames, tmp_path, policy, ids):
+    again = [(topic, time + 10**10, message) for topic, time, message in image_items(frames[:4])]
+    path = write_bag(tmp_path / 'bag', image_items(frames) + again)
+    parameters = dataclasses.replace(PARAMETERS, on_time_jump=policy)
+    with open_recording(path) as recording:
+        plan = [PlannedSeeds((mask_seed(frames, 2, 1),), (1,), index=2)]
+        offline = Offline(recording, plan, parameters, engines=ENGINES)
+        found = [offline.step(frame) for frame in recording.frames()]
+    assert [item.id for item in found[9].objects] == [1]
+    assert [item.id for item in found[12].objects] == ids
+    (told,) = offline.notes
+    assert 'image 000010: stamps jumped back by 0.300 s' in told
+
+
 # --- seeds of a user
 
 

@@ -415,6 +415,8 @@ def useless(folder, frames):
         (bag, [*seed, '--at', '1.5'], 'mask.png: no image of'),
         (bag, [*seed, '--at', 'noon'], "'noon' is no image"),
         (bag, ['--seed', folder / 'small.png'], "small.png: image 000000: seeds[0] '1' (MASK): the mask is 8×8"),
+        (bag, ['--at', 3], '--at goes with a mask or a box'),
+        (bag, [*seed, '--only-ours', '--format', 'png'], '--only-ours and --labels are of --format bag'),
         (bag, ['--box', 'cup=1,2,3'], "'cup=1,2,3' is no box"),
         (bag, ['--box', 'cup=90,60,40,40'], 'box cup: image 000000: '),
         (bag, [*seed, '--node', '/my node'], "--node '/my node' is no name of a node"),

@@ -50,6 +50,7 @@ class Report:
     faults: list[Fault] = field(default_factory=list)  # images that were left out
     damage: str = ''  # why not all of the recording could be read
     missed: list[str] = field(default_factory=list)  # recorded seeds that could not be applied
+    notes: list[str] = field(default_factory=list)  # what the node would have logged
     left_out: list[str] = field(default_factory=list)  # topics that were not copied, the node's own are written anew
     undefined: list[str] = field(default_factory=list)  # types that were copied without their definition
 

@@ -113,6 +113,7 @@ class Offline:
         self._tracking = Tracking(self.tracker, lambda: parameters, History(1), self._seen, self._seen)
         self.index = 0  # of the image that is next
         self.dropped: list[Fault] = []  # images that could not be tracked
+        self.notes: list[str] = []  # what the node would have logged of images that were tracked, as stamps that jump
         self._ids: dict[int, int] = {}  # id of the plan → id of the tracker
         self._used: set[int] = set()  # recorded ids since the node was reset
         self.seeded = False  # whether any seed was applied
@@ -142,6 +143,9 @@ class Offline:
             self.dropped.append(Fault(frame.index, reason))
             self.missed += [f'{entry.source}: its image {frame.name} cannot be used' for entry in entries]
             return None
+        alive = {item.id for item in seen.result.objects}
+        self._ids = {plan_id: tracker_id for plan_id, tracker_id in self._ids.items() if tracker_id in alive}
+        self.notes += [f'image {frame.name}: {text}' for text in seen.said]
         id_of = {tracker_id: plan_id for plan_id, tracker_id in self._ids.items()}
         objects = [dataclasses.replace(item, id=id_of[item.id]) for item in seen.result.objects]
         objects.sort(key=lambda item: item.id)
@@ -176,6 +180,7 @@ class Offline:
             'clock': self._tracking.clock,
             'dropped': [[fault.index, fault.reason] for fault in self.dropped],
             'missed': self.missed,
+            'notes': self.notes,
         }
         return Checkpoint(self.index, self.tracker.snapshot(), notes)
 
@@ -190,6 +195,7 @@ class Offline:
         self._tracking.clock = (int(notes['clock'][0]), int(notes['clock'][1]))
         self.dropped = [Fault(int(index), str(reason)) for index, reason in notes['dropped']]
         self.missed = [str(text) for text in notes['missed']]
+        self.notes = [str(text) for text in notes['notes']]
 
     def _seed(
         self, frame: RecordedFrame, work: Frame, entries: Sequence[PlannedSeeds]
@@ -227,6 +233,8 @@ class Offline:
                 self._refuse(entry, frame, error)
             return [], {}
         self.seeded = True
+        # after a reset by on_time_jump the tracker's ids begin again
+        self._ids = {plan_id: tracker_id for plan_id, tracker_id in self._ids.items() if tracker_id not in given}
         self._ids |= dict(zip(wanted, given, strict=True))
         label_of = dict(zip(wanted, labels, strict=True))
         applied = []

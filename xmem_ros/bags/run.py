@@ -85,6 +85,7 @@ def _track(recording: Recording, plan: Sequence[PlannedSeeds], offline: Offline,
         _track_rest(recording, offline, work, job, report, values, faults)
     report.faults = sorted([*faults, *offline.dropped], key=lambda fault: fault.index)
     report.missed = [*offline.missed, *offline.unreached()]
+    report.notes = list(offline.notes)
     if report.missed and not offline.seeded:
         raise SeedError(f'nothing was followed: {report.missed[0]}')
     if not report.tracked:

@@ -7,6 +7,7 @@ was killed has all of its whole segments, and begins the next one again.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
 import io
@@ -91,7 +92,8 @@ class SegmentWriter:
 
     def abandon(self) -> None:
         """Close without giving the file its name."""
-        self._zip.close()
+        with contextlib.suppress(OSError, ValueError):  # of a disk that is full
+            self._zip.close()
         self._part.unlink(missing_ok=True)
 
     def _picture(self, name: str, pixels: np.ndarray) -> None:

@@ -124,6 +124,7 @@ def _summary(recording: Recording, report: Report, parameters: Parameters) -> di
         'left_out': [{'index': fault.index, 'reason': fault.reason} for fault in report.faults],
         'damage': report.damage.replace(f'{recording.path}', recording.path.name),
         'seeds_missed': [text.replace(f'{recording.path}', recording.path.name) for text in report.missed],
+        'notes': report.notes,
         'topics_left_out': report.left_out,
         'weights': parameters.weights,
         'threads': torch.get_num_threads(),

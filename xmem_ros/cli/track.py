@@ -53,7 +53,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     seeds.add_argument(
         '--at',
-        default='0',
         metavar='INDEX|STAMP',
         help='the image that mask and boxes are of: its index, as in 12, or its stamp in seconds, as in 1700000000.25 '
         '(default: the first)',
@@ -113,11 +112,12 @@ def run(args: argparse.Namespace) -> int:
     check_out(out)
     with open_recording(args.input, args.image_topic) as recording:
         plan = _plan(args, recording)
-        node = _node(args, recording, plan)
-        parameters = _parameters(args, recording, plan, node)
         default = 'bag' if recording.image_topic else 'png'
         wanted = {*(args.formats or [default]), *(['overlay'] if args.overlay else [])}
         formats = tuple(name for name in FORMATS if name in wanted)
+        _check_bag_options(args, formats)
+        node = _node(args, recording, plan)
+        parameters = _parameters(args, recording, plan, node)
         job = Job(out, formats, node, args.only_ours, args.labels == 'png', args.segment, restart=args.restart)
         try:
             report = run_job(recording, plan, parameters, job)
@@ -137,8 +137,11 @@ def _plan(args: argparse.Namespace, recording: Recording) -> list[PlannedSeeds]:
 
     if args.seeds_topic and (args.seed or args.box):
         raise ParameterError('give either --seeds-topic, for recorded seeds, or --seed and --box')
-    reader, place = SeedReader(), read_place(args.at)
-    if args.seed is not None and args.seed.suffix.lower() in SUFFIXES:
+    listed = args.seed is not None and args.seed.suffix.lower() in SUFFIXES
+    if args.at is not None and not args.box and (args.seed is None or listed):
+        raise ParameterError('--at goes with a mask or a box; a file of seeds says itself which images they are of')
+    reader, place = SeedReader(), read_place('0' if args.at is None else args.at)
+    if listed:
         reader.add_file(args.seed)
     elif args.seed is not None:
         reader.add_masks(args.seed, place)
@@ -154,6 +157,13 @@ def _plan(args: argparse.Namespace, recording: Recording) -> list[PlannedSeeds]:
             f'{recording.path}: {what}; show the objects: --seed MASK, --seed seeds.yaml or --box NAME=X,Y,W,H'
         )
     return recorded
+
+
+def _check_bag_options(args: argparse.Namespace, formats: tuple[str, ...]) -> None:
+    from xmem_ros.errors import ParameterError
+
+    if (args.only_ours or args.labels != 'raw') and 'bag' not in formats:
+        raise ParameterError(f'--only-ours and --labels are of --format bag; asked for: {", ".join(formats)}')
 
 
 def _parameters(args: argparse.Namespace, recording: Recording, plan: list[PlannedSeeds], node: str) -> Parameters:
@@ -212,7 +222,7 @@ def _tell(report: Report, out: Path, formats: tuple[str, ...]) -> None:
         print(f'{report.tracked} images tracked: {", ".join(parts)}')
     faults = [f'image {fault.index} was left out: {fault.reason}' for fault in report.faults]
     undefined = [f'{name} is copied without its definition, which the bag does not hold' for name in report.undefined]
-    for told in ([report.damage] if report.damage else [], faults, report.missed, undefined):
+    for told in ([report.damage] if report.damage else [], faults, report.missed, report.notes, undefined):
         for text in told[:MOST_TOLD]:
             print(f'xmem-ros track: warning: {text}', file=sys.stderr)
         if len(told) > MOST_TOLD:
