@@ -53,7 +53,7 @@ def mcap_reader() -> Any:
                     if tried + 1 == min(_TRIES, len(spans)):
                         raise
                     continue
-                self.damage = f'{path} was cut off or lost its index: {len(kept)} of its records are whole'
+                self.damage = f'{path} was cut off or lost its index; it is read as far as it is whole'
                 return
 
         def messages(self, connections: Any, start: Any = None, stop: Any = None) -> Any:
