@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from scene_files import SIZE, save_frame, save_mask, save_sequence, save_untrained_weights
 
+from xmem_ros.bags.offline import Offline
 from xmem_ros.cli.main import main
 from xmem_ros.demo.scene import RenderedScene
-from xmem_ros.evaluation import follow as following
 from xmem_ros.media import Clip, VideoWriter
 
 
@@ -134,7 +134,7 @@ def test_nothing_is_left_behind_when_it_is_interrupted(clip, weights, tmp_path, 
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(following, 'follow', interrupted)
+    monkeypatch.setattr(Offline, 'step', interrupted)
     assert track(clip, weights, tmp_path / 'out') == 130
     assert 'interrupted' in capsys.readouterr().err
     assert sorted(file.name for file in tmp_path.iterdir()) == ['Annotations', 'JPEGImages']
@@ -163,7 +163,7 @@ def absent_mask(folder):
     ('make', 'text'),
     [
         (jpeg_mask, 'seed.jpg: JPEG image'),
-        (large_mask, 'seed.png: the mask is 96×65 px, its frame 96×64'),
+        (large_mask, 'the mask is 96×65 and the image is 96×64'),
         (empty_mask, 'seed.png: the mask shows no object'),
         (absent_mask, 'seed.png: no such mask'),
     ],
@@ -257,7 +257,7 @@ def test_the_module_runs_as_a_program_and_shows_no_traceback(tmp_path):
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr == f'xmem-ros track: error: {tmp_path / "no"}: no such video file or folder of frames\n'
+    assert done.stderr == f'xmem-ros track: error: {tmp_path / "no"}: no such video file, folder of frames or bag\n'
 
 
 @pytest.mark.parametrize('command', ['track', 'evaluate'])

@@ -61,6 +61,10 @@ class MemoryFileError(XMemError, ValueError):
     """A saved memory that is absent, unreadable, cut off, or made with other weights or by another version."""
 
 
+class BagError(XMemError, ValueError):
+    """A recording that is absent, damaged, empty, or holds no images that can be meant."""
+
+
 class OutputError(XMemError, OSError):
     """A file that cannot be written: no room, no right, no folder."""
 

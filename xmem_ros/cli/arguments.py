@@ -6,19 +6,23 @@ import argparse
 AUTO_SIZE = -1  # as in xmem_ros.tracker, which imports torch
 
 
-def add_tracker_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add `--weights`, `--size` and `--device`."""
+def add_tracker_arguments(parser: argparse.ArgumentParser, *, defaults: bool = True) -> None:
+    """Add `--weights`, `--size` and `--device`; without defaults they are None where they are not given."""
     parser.add_argument(
-        '--weights', default='compact', help='name of a model, or a .safetensors or .pth file (default: %(default)s)'
+        '--weights',
+        default='compact' if defaults else None,
+        help='name of a model, or a .safetensors or .pth file (default: compact)',
     )
     parser.add_argument(
         '--size',
         type=size,
-        default=AUTO_SIZE,
+        default=AUTO_SIZE if defaults else None,
         metavar='N',
         help='shorter side that frames are tracked at, px (default: 240 for compact, 480 for xmem)',
     )
-    parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N (default: %(default)s)')
+    parser.add_argument(
+        '--device', default='auto' if defaults else None, help='auto, cpu, cuda or cuda:N (default: auto)'
+    )
 
 
 def size(text: str) -> int:

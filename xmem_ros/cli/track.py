@@ -1,102 +1,229 @@
 # SPDX-License-Identifier: MIT
-"""`xmem-ros track`: follow objects through a video or a folder of frames."""
+"""`xmem-ros track`: follow objects through a bag, a video or a folder of frames."""
 
 from __future__ import annotations
 
 import argparse
-import shutil
-from contextlib import ExitStack
+import re
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xmem_ros.cli.arguments import add_tracker_arguments
 
 if TYPE_CHECKING:
-    import numpy as np
+    from xmem_ros.bags.job import Report
+    from xmem_ros.bags.plan import PlannedSeeds
+    from xmem_ros.bags.recording import Recording
+    from xmem_ros.node.parameters import Parameters
 
-    from xmem_ros.media import Clip
-
-
+FORMATS = ('bag', 'png', 'coco', 'ytvos', 'overlay')  # as in xmem_ros.bags.job, which imports torch
 OVERLAY = 'overlay.mp4'
+MOST_TOLD = 5  # of many warnings of a kind
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the sub-command to `xmem-ros`."""
     parser = commands.add_parser(
         'track',
-        help='follow objects through a video or a folder of frames',
-        description='Follow the objects that a mask shows in the first frame. For every frame a palette PNG is '
-        "written, of the frame's size, whose values are those of the seed mask.",
-        epilog="Seed mask: a palette, grey or one-bit PNG of the frames' size. 0 is background, every other value an "
-        'object of its own; 255 is void, but for a mask of only 0 and 255, whose one object gets the value 1.',
+        help='follow objects through a bag, a video or a folder of frames',
+        description='Follow objects through every image of a ROS 2 bag, a video or a folder of frames, without a ROS '
+        'graph. A run that was interrupted goes on when the same command is given again. docs/bags.md says more.',
+        epilog="Seed mask: a palette, grey or one-bit PNG of the images' size. 0 is background, every other value an "
+        'object of its own; 255 is void, but for a mask of only 0 and 255, whose one object gets the value 1. Masks '
+        "that are written have the values of the seed mask's objects.",
     )
     parser.add_argument(
-        'clip', type=Path, metavar='FOLDER|VIDEO', help='frames in the order of their names, or a video file'
+        'input',
+        type=Path,
+        metavar='BAG|VIDEO|FOLDER',
+        help="a bag's folder or its .mcap or .db3 file, a video file, or frames in the order of their names",
     )
-    parser.add_argument('--seed', type=Path, required=True, metavar='MASK', help='the objects in the first frame')
-    parser.add_argument(
+    parser.add_argument('--image-topic', default='', metavar='TOPIC', help='where a bag has images on several topics')
+    seeds = parser.add_argument_group(
+        'seeds', 'Without any, those that the node published on ~/seeds when the bag was recorded.'
+    )
+    seeds.add_argument('--seed', type=Path, metavar='MASK|YAML', help='a mask, or a file of seeds at several images')
+    seeds.add_argument(
+        '--box',
+        action='append',
+        default=[],
+        metavar='NAME=X,Y,W,H',
+        help='an object in a box, px; may be given several times',
+    )
+    seeds.add_argument(
+        '--at',
+        metavar='INDEX|STAMP',
+        help='the image that mask and boxes are of: its index, as in 12, or its stamp in seconds, as in 1700000000.25 '
+        '(default: the first)',
+    )
+    seeds.add_argument(
+        '--seeds-topic', default='', metavar='TOPIC', help='where a bag has recorded seeds on several topics'
+    )
+    output = parser.add_argument_group('results')
+    output.add_argument(
         '--out', type=Path, required=True, metavar='DIR', help='new or empty folder; appears once it is whole'
     )
-    parser.add_argument(
-        '--overlay', action='store_true', help=f'write DIR/{OVERLAY} too: the masks drawn over the frames'
+    output.add_argument(
+        '--format',
+        action='append',
+        default=[],
+        choices=FORMATS,
+        dest='formats',
+        help='bag: DIR/bag, topics of the node among the recorded ones; png: a palette mask for each image; coco: '
+        'DIR/coco.json; ytvos: DIR/ytvos in the layout of YouTube-VOS; overlay: DIR/overlay.mp4. May be given several '
+        'times (default: bag for a bag, else png)',
     )
-    add_tracker_arguments(parser)
+    output.add_argument('--overlay', action='store_true', help=f'write DIR/{OVERLAY} too, as --format overlay')
+    output.add_argument('--only-ours', action='store_true', help='leave the recorded topics out of the bag')
+    output.add_argument(
+        '--labels', choices=('raw', 'png'), default='raw', help='label images of the bag (default: %(default)s)'
+    )
+    output.add_argument(
+        '--node',
+        default='',
+        metavar='NAME',
+        help='whose topics and parameters (default: that of recorded seeds, or /xmem)',
+    )
+    output.add_argument(
+        '--segment',
+        type=_segment,
+        default=300,
+        metavar='N',
+        help='images after which what is done survives an interruption (default: %(default)s)',
+    )
+    output.add_argument('--restart', action='store_true', help='forget what an interrupted run has done')
+    parser.add_argument(
+        '--params', type=Path, metavar='FILE', help='parameters of the node, as config/track.yaml; those below win'
+    )
+    add_tracker_arguments(parser, defaults=False)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command; returns the exit code."""
-    from xmem_ros.errors import ParameterError
-    from xmem_ros.media import Clip, read_mask
+    from xmem_ros.bags.job import Job
+    from xmem_ros.bags.recording import open_recording
+    from xmem_ros.bags.run import check_out
+    from xmem_ros.bags.run import run as run_job
+    from xmem_ros.bags.segments import part_of
 
-    args.out = args.out.resolve()
-    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
-        raise ParameterError(f'{args.out}: is there already and not an empty folder; choose another --out or remove it')
-    clip = Clip(args.clip)
-    mask = read_mask(args.seed)
-    part = args.out.with_name(f'.{args.out.name}.part')
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
-        count = _track(args, clip, mask, part)
-        if args.out.exists():
-            args.out.rmdir()
-        part.rename(args.out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    overlay = f', and {args.out / OVERLAY}' if args.overlay else ''
-    print(f'{args.out}: {count} masks{overlay}')
+    out = args.out.resolve()
+    check_out(out)
+    with open_recording(args.input, args.image_topic) as recording:
+        plan = _plan(args, recording)
+        default = 'bag' if recording.image_topic else 'png'
+        wanted = {*(args.formats or [default]), *(['overlay'] if args.overlay else [])}
+        formats = tuple(name for name in FORMATS if name in wanted)
+        _check_bag_options(args, formats)
+        node = _node(args, recording, plan)
+        parameters = _parameters(args, recording, plan, node)
+        job = Job(out, formats, node, args.only_ours, args.labels == 'png', args.segment, restart=args.restart)
+        try:
+            report = run_job(recording, plan, parameters, job)
+        except KeyboardInterrupt:
+            if part_of(out).exists():
+                print(f'{out}: not written; the same command goes on where this one stopped', file=sys.stderr)
+            raise
+    _tell(report, out, formats)
     return 0
 
 
-def _track(args: argparse.Namespace, clip: Clip, mask: np.ndarray, folder: Path) -> int:
-    """Write a mask for every frame of the clip into a folder; returns their number."""
+def _plan(args: argparse.Namespace, recording: Recording) -> list[PlannedSeeds]:
+    from xmem_ros.bags.plan import recorded_seeds
+    from xmem_ros.bags.recording import BagRecording
+    from xmem_ros.bags.seed_files import SUFFIXES, SeedReader, read_box, read_place
+    from xmem_ros.errors import ParameterError, SeedError
+
+    if args.seeds_topic and (args.seed or args.box):
+        raise ParameterError('give either --seeds-topic, for recorded seeds, or --seed and --box')
+    listed = args.seed is not None and args.seed.suffix.lower() in SUFFIXES
+    if args.at is not None and not args.box and (args.seed is None or listed):
+        raise ParameterError('--at goes with a mask or a box; a file of seeds says itself which images they are of')
+    reader, place = SeedReader(), read_place('0' if args.at is None else args.at)
+    if listed:
+        reader.add_file(args.seed)
+    elif args.seed is not None:
+        reader.add_masks(args.seed, place)
+    for text in args.box:
+        name, box = read_box(text)
+        reader.add_box(name, box, place)
+    if reader.plan:
+        return reader.plan
+    recorded = recorded_seeds(recording, args.seeds_topic) if isinstance(recording, BagRecording) else []
+    if not recorded:
+        what = 'no seeds were recorded in it' if recording.image_topic else 'nothing says what to follow'
+        raise SeedError(
+            f'{recording.path}: {what}; show the objects: --seed MASK, --seed seeds.yaml or --box NAME=X,Y,W,H'
+        )
+    return recorded
+
+
+def _check_bag_options(args: argparse.Namespace, formats: tuple[str, ...]) -> None:
+    from xmem_ros.errors import ParameterError
+
+    if (args.only_ours or args.labels != 'raw') and 'bag' not in formats:
+        raise ParameterError(f'--only-ours and --labels are of --format bag; asked for: {", ".join(formats)}')
+
+
+def _parameters(args: argparse.Namespace, recording: Recording, plan: list[PlannedSeeds], node: str) -> Parameters:
+    from xmem_ros.bags.plan import new_objects
     from xmem_ros.errors import SeedError
-    from xmem_ros.evaluation.datasets import check_size
-    from xmem_ros.evaluation.follow import follow
-    from xmem_ros.media import VideoWriter, objects_of, write_labels
-    from xmem_ros.overlay import draw
-    from xmem_ros.progress import Bar
-    from xmem_ros.tracker import Tracker, TrackerConfig
+    from xmem_ros.node.parameter_reading import read_parameters
+    from xmem_ros.node.parameters import Parameters, changed
+    from xmem_ros.objects import MOST_OBJECTS
 
-    objects = objects_of(mask)
-    if not objects:
-        raise SeedError(f'{args.seed}: the mask shows no object; paint at least one')
+    given: dict[str, Any] = {}
+    if args.params is not None:
+        parameters = read_parameters(args.params, node)
+    else:
+        parameters = Parameters()
+        count = new_objects(plan)
+        if count > MOST_OBJECTS and not plan[0].recorded:
+            raise SeedError(f'the seeds show {count} objects; at most {MOST_OBJECTS} can be followed at a time')
+        given['max_objects'] = min(max(count, 1), MOST_OBJECTS)
+        given['report_unsure'] = not recording.image_topic  # masks of a film show what is guessed, too; a node does not
+    for name in ('weights', 'size', 'device'):
+        if getattr(args, name) is not None:
+            given[name] = getattr(args, name)
+    return changed(parameters, given)
 
-    def seeds(index: int, frame: np.ndarray) -> dict[int, np.ndarray]:
-        if index:
-            return {}
-        check_size(args.seed, mask, frame.shape[:2])
-        return objects
 
-    config = TrackerConfig(size=args.size, max_objects=len(objects))
-    tracker = Tracker.from_weights(args.weights, device=args.device, config=config)
-    count = 0
-    with ExitStack() as stack:
-        video = stack.enter_context(VideoWriter(folder / OVERLAY, clip.rate)) if args.overlay else None
-        for followed in Bar(follow(tracker, clip, seeds), total=len(clip) or None, unit='frame'):
-            write_labels(folder / f'{followed.name}.png', followed.values)
-            if video:
-                video.write(draw(followed.frame, followed.result.labels, followed.result.objects))
-            count += 1
-    return count
+def _node(args: argparse.Namespace, recording: Recording, plan: list[PlannedSeeds]) -> str:
+    from xmem_ros.bags.plan import seeds_connection
+    from xmem_ros.bags.recording import BagRecording
+    from xmem_ros.errors import ParameterError
+
+    name = args.node
+    if not name and isinstance(recording, BagRecording) and plan and plan[0].recorded:
+        topic = seeds_connection(recording, args.seeds_topic).topic
+        name = topic.removesuffix('/seeds') if topic.endswith('/seeds') else ''
+    name = f'/{(name or "xmem").strip("/")}'
+    if not re.fullmatch('(/[A-Za-z_][A-Za-z0-9_]*)+', name):
+        raise ParameterError(
+            f'--node {args.node!r} is no name of a node; allowed are letters, digits and _, as in /front/xmem'
+        )
+    return name
+
+
+def _segment(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a number of images from 1 to 1000000')
+    return int(text)
+
+
+def _tell(report: Report, out: Path, formats: tuple[str, ...]) -> None:
+    """What was written goes to stdout, what is amiss to stderr."""
+    places = {'bag': 'bag', 'coco': 'coco.json', 'ytvos': 'ytvos', 'overlay': OVERLAY}
+    parts = [str(out / places[name]) for name in formats if name in places]
+    if 'png' in formats:
+        print(f'{out}: {report.tracked} masks{"".join(f", and {part}" for part in parts)}')
+    else:
+        print(f'{report.tracked} images tracked: {", ".join(parts)}')
+    faults = [f'image {fault.index} was left out: {fault.reason}' for fault in report.faults]
+    undefined = [f'{name} is copied without its definition, which the bag does not hold' for name in report.undefined]
+    for told in ([report.damage] if report.damage else [], faults, report.missed, report.notes, undefined):
+        for text in told[:MOST_TOLD]:
+            print(f'xmem-ros track: warning: {text}', file=sys.stderr)
+        if len(told) > MOST_TOLD:
+            print(f'xmem-ros track: warning: … and {len(told) - MOST_TOLD} more like this', file=sys.stderr)

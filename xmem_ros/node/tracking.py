@@ -220,6 +220,15 @@ class Tracking:
         self._sightings.clear()
         self._history.forget_labels()
 
+    @property
+    def clock(self) -> tuple[int, int]:
+        """The newest stamp [ns], and what is added to stamps for the tracker's time [ns]; not in a snapshot."""
+        return self._stamp_ns, self._offset_ns
+
+    @clock.setter
+    def clock(self, clock: tuple[int, int]) -> None:
+        self._stamp_ns, self._offset_ns = clock
+
     def _ids(self) -> list[int]:
         return [item.id for item in self.tracker.objects]
 

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xmem_ros.errors import FrameError, ParameterError
+from xmem_ros.bags.messages import deserialize, require_rosbags
+from xmem_ros.bags.opening import OpenBag, is_bag
+from xmem_ros.errors import BagError, FrameError, ParameterError
 from xmem_ros.media import VOID
 from xmem_ros.progress import Bar
 from xmem_ros.training.footage import (
@@ -23,15 +24,11 @@ from xmem_ros.training.footage import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 IMAGE = 'sensor_msgs/msg/Image'
 DEPTH = ('16UC1', '32FC1', 'mono16')
 OURS = ('labels', 'mask', 'overlay')  # how our topics end
-
-
-def is_bag(path: Path) -> bool:
-    """Whether a path is a ROS 2 bag: its folder, or a file of its own."""
-    return path.suffix in ('.mcap', '.db3') or (path / 'metadata.yaml').is_file()
 
 
 def read_bag(path: Path, shorter_side: int, budget: Budget | None = None, image_topic: str = '') -> list[Footage]:
@@ -43,14 +40,10 @@ def read_bag(path: Path, shorter_side: int, budget: Budget | None = None, image_
         FootageError: not a bag, no labels in it, no image of their stamps, several topics that could be meant, no room.
         ParameterError: rosbags is not installed.
     """
-    try:
-        from rosbags.highlevel import AnyReader
-        from rosbags.typesys import Stores, get_typestore
-    except ImportError:
-        raise ParameterError(f'{path}: bags are read by rosbags: pip install rosbags') from None
+    require_rosbags(path)
     budget = budget or Budget(1 << 40)
     try:
-        with AnyReader([path], default_typestore=get_typestore(Stores.ROS2_HUMBLE)) as reader:
+        with OpenBag(path) as reader:
             images = [c for c in reader.connections if c.msgtype == IMAGE]
             labelled = [c for c in images if c.topic.endswith('labels')]
             pictured = [c for c in images if not c.topic.endswith(OURS) and image_topic in ('', c.topic)]
@@ -61,8 +54,10 @@ def read_bag(path: Path, shorter_side: int, budget: Budget | None = None, image_
                     'images that are compressed: run image_transport republish while recording'
                 )
             return [_video(path, reader, connection, pictured, shorter_side, budget) for connection in labelled]
-    except FootageError:
+    except (FootageError, ParameterError):
         raise
+    except BagError as error:
+        raise FootageError(str(error)) from error
     except FrameError as error:
         raise FootageError(f'{path}: {error}') from error
     except Exception as error:  # rosbags' readers have no common base for damaged files
@@ -101,10 +96,13 @@ def _video(path: Path, reader: Any, labels: Any, pictured: list[Any], shorter_si
 
 
 def _messages(reader: Any, connection: Any) -> Iterator[Any]:
-    for _, _, raw in reader.messages(connections=[connection]):
-        yield reader.deserialize(raw, connection.msgtype)
+    for _, _, raw in reader.messages([connection]):
+        yield deserialize(raw, connection.msgtype)
 
 
 def _key(message: Any) -> tuple[int, str]:
     stamp = message.header.stamp
     return stamp.sec * 1_000_000_000 + stamp.nanosec, message.header.frame_id
+
+
+__all__ = ['is_bag', 'read_bag']

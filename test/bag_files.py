@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: MIT
+"""Bags that several tests need, of the rendered scene; written by rosbags, as ROS itself would."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from xmem_ros.bags import messages
+from xmem_ros.demo.scene import RenderedScene
+
+SIZE = (64, 96)  # height, width of the images, px
+TOPIC = '/camera/image_raw'
+START_NS = 1_700_000_000_123_456_789
+STEP_NS = 33_333_333
+LATE_NS = 4_000_000  # from an image's stamp to when it was recorded
+
+
+def stamp_of(index: int) -> int:
+    """Of an image of the bags below [ns]."""
+    return START_NS + index * STEP_NS
+
+
+def scene(frames: int = 8, objects: int = 2, size: tuple[int, int] = SIZE) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Frames H×W×3 uint8 RGB, and their labels H×W uint8."""
+    return list(RenderedScene(size, frames=frames, objects=objects))
+
+
+def image_message(index: int, frame: np.ndarray, *, compressed: bool = False) -> Any:
+    """sensor_msgs/Image, or a JPEG."""
+    header = messages.header(stamp_of(index), 'camera')
+    if not compressed:
+        return messages.image(header, frame, 'rgb8')
+    done, data = cv2.imencode('.jpg', cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 95])
+    assert done
+    return messages.make(messages.COMPRESSED_IMAGE, header=header, format='jpeg', data=data.reshape(-1))
+
+
+def seeds_message(index: int, seeds: list[Any], ids: list[int]) -> Any:
+    """xmem_ros/AcceptedSeeds."""
+    return messages.accepted_seeds(messages.header(stamp_of(index), 'camera'), seeds, ids, ids)
+
+
+def write_bag(
+    path: Path, items: list[tuple[str, int, Any]], *, storage: str = 'mcap', compression: str = '', version: int = 8
+) -> Path:
+    """Write a bag.
+
+    Arguments:
+        path: of its folder.
+        items: topic, time of recording [ns], and message, or a message's bytes with the topic's type before them.
+        storage: mcap or sqlite3.
+        compression: '', file, message or storage.
+        version: of the metadata.
+    """
+    from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+
+    writer = Writer(path, version=version, storage_plugin=StoragePlugin[storage.upper()])  # type: ignore[arg-type]
+    if compression:
+        writer.set_compression(CompressionMode[compression.upper()], CompressionFormat.ZSTD)
+    connections: dict[str, Any] = {}
+    with writer:
+        for topic, received_ns, message in items:
+            msgtype, raw = message if isinstance(message, tuple) else (message.__msgtype__, messages.serialize(message))
+            if topic not in connections:
+                known = msgtype in messages.typestore().fielddefs
+                source = {'typestore': messages.typestore()} if known else {'msgdef': '', 'rihs01': 'RIHS01_0'}
+                connections[topic] = writer.add_connection(topic, msgtype, **source)
+            writer.write(connections[topic], received_ns, raw)
+    return path
+
+
+def image_items(
+    frames: list[tuple[np.ndarray, np.ndarray]], topic: str = TOPIC, *, compressed: bool = False
+) -> list[tuple[str, int, Any]]:
+    """Of `write_bag`, the images of a scene."""
+    return [
+        (topic, stamp_of(index) + LATE_NS, image_message(index, frame, compressed=compressed))
+        for index, (frame, _) in enumerate(frames)
+    ]

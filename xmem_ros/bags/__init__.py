@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Recordings tracked without a ROS graph: bags, videos and folders of frames. No rclpy."""

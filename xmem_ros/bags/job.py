@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: MIT
+"""What a run is to do, what came of it, and what its results depend on. No rclpy."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from xmem_ros.bags.plan import seconds
+from xmem_ros.bags.recording import Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from xmem_ros.bags.offline import Offline
+    from xmem_ros.bags.plan import PlannedSeeds
+    from xmem_ros.bags.recording import Recording
+    from xmem_ros.node.parameters import Parameters
+
+FORMATS = ('bag', 'png', 'coco', 'ytvos', 'overlay')
+VERSION = 1  # of what a part folder holds
+SEGMENT = 300  # images between two points at which an interrupted run can go on
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be done, beside recording, seeds and parameters."""
+
+    out: Path  # folder, new or empty; it appears once it is whole
+    formats: tuple[str, ...] = ('bag',)  # of FORMATS
+    node: str = '/xmem'  # full name of the node whose topics a bag gets
+    only_ours: bool = False  # leave the topics of the recording out of the bag
+    compressed_labels: bool = False  # label images of the bag as PNG
+    segment: int = SEGMENT
+    restart: bool = False  # forget what an interrupted run has done
+
+
+@dataclass
+class Report:
+    """What came of it."""
+
+    tracked: int = 0  # images
+    resumed: int = 0  # of them, by a run before this one
+    faults: list[Fault] = field(default_factory=list)  # images that were left out
+    damage: str = ''  # why not all of the recording could be read
+    missed: list[str] = field(default_factory=list)  # recorded seeds that could not be applied
+    notes: list[str] = field(default_factory=list)  # what the node would have logged
+    left_out: list[str] = field(default_factory=list)  # topics that were not copied, the node's own are written anew
+    undefined: list[str] = field(default_factory=list)  # types that were copied without their definition
+
+
+def identity_of(
+    recording: Recording, plan: Sequence[PlannedSeeds], parameters: Parameters, job: Job, offline: Offline
+) -> dict[str, str]:
+    """What the results depend on, in words that a refusal can show."""
+    known = {
+        'format of the part folder': VERSION,
+        'input': recording.path.resolve(),
+        'size of the input': f'{_size(recording.path)} bytes',
+        'image topic': recording.image_topic,
+        'seeds': _digest(plan),
+        'weights': offline.tracker.fingerprint[:16],
+        'device': offline.tracker.device,
+        'threads': torch.get_num_threads(),
+        'torch': torch.__version__,
+        'formats': ', '.join(job.formats),
+        'node': job.node,
+        'only ours': job.only_ours,
+        'compressed labels': job.compressed_labels,
+        'segment': job.segment,
+    }
+    known |= {f'parameter {name}': value for name, value in _flat(dataclasses.asdict(parameters), '')}
+    return {name: str(value) for name, value in known.items()}
+
+
+def _flat(values: dict[str, Any], above: str) -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f'{above}{name}.')
+        else:
+            yield f'{above}{name}', value
+
+
+def _size(path: Path) -> int:
+    files = [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)
+
+
+def _hash(found: Any, value: Any) -> None:
+    """Everything in a message, whoever made it."""
+    if isinstance(value, np.ndarray):
+        found.update(value.tobytes())
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _hash(found, item)
+    elif hasattr(value, '__dict__'):
+        _hash(found, [item for pair in sorted(vars(value).items()) for item in pair])
+    else:
+        found.update(f'{value!r};'.encode())
+
+
+def _digest(plan: Sequence[PlannedSeeds]) -> str:
+    found = hashlib.sha256()
+    for entry in plan:
+        place = f'{entry.index} {seconds(entry.stamp_ns or 0)} {entry.ids} {entry.removed} {entry.values}'
+        found.update(place.encode())
+        _hash(found, entry.seeds)
+    return f'{len(plan)} entries, {found.hexdigest()[:16]}'

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: MIT
+"""Bags as rosbags reads them, also those whose recording was cut off.
+
+A folder without `metadata.yaml`, as a power cut leaves it, is read file by file; `mending` reads files that are not
+whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xmem_ros.bags.mending import mcap_reader, sqlite_reader
+from xmem_ros.bags.messages import require_rosbags
+from xmem_ros.errors import BagError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+SUFFIXES = ('.mcap', '.db3')
+
+
+def is_bag(path: Path) -> bool:
+    """Whether a path is a ROS 2 bag: its folder, or a file of its own."""
+    if path.suffix in SUFFIXES:
+        return True
+    return path.is_dir() and ((path / 'metadata.yaml').is_file() or bool(_storage_files(path)))
+
+
+def _storage_files(folder: Path) -> list[Path]:
+    """In the order in which they were recorded: x_2 before x_10."""
+    files = [file for file in folder.iterdir() if file.suffix in SUFFIXES and file.is_file()]
+    return sorted(files, key=lambda file: [int(part) if part.isdecimal() else 0 for part in _parts(file)] + [0])
+
+
+def _parts(file: Path) -> list[str]:
+    return re.findall(r'\d+', file.stem)[-1:]
+
+
+class OpenBag:
+    """A bag that is open; a context manager.
+
+    Raises:
+        BagError: not a bag, or nothing of it can be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        require_rosbags(path)
+        self.path = path
+        self.damage = ''  # why not all of it can be read; '' where it can
+        self._stack = contextlib.ExitStack()
+        try:
+            self._readers = self._open()
+        except BaseException:
+            self._stack.close()
+            raise
+        self.connections: list[
+            Any
+        ] = []  # rosbags' Connection, one for each topic and type, with all its messages counted
+        self._of: list[dict[int, Any]] = []  # for each reader: its connection's id → that of `connections`
+        for reader in self._readers:
+            self._of.append({connection.id: self._joined(connection) for connection in reader.connections})
+
+    def messages(self, connections: Collection[Any] = ()) -> Iterator[tuple[Any, int, bytes]]:
+        """Yield connection, time of recording [ns] and serialized message, in the order of the bag.
+
+        connections: of `self.connections`; empty: all. What cannot be read raises whatever rosbags raises.
+        """
+        wanted = {connection.id for connection in connections or self.connections}
+        for reader, of in zip(self._readers, self._of, strict=True):
+            own = [connection for connection in reader.connections if of[connection.id] in wanted]
+            if not own:
+                continue
+            by_id = {connection.id: connection for connection in self.connections}
+            for connection, received_ns, raw in reader.messages(own):
+                yield by_id[of[connection.id]], received_ns, raw
+
+    @property
+    def span_ns(self) -> int:
+        """From the first message to the last."""
+        filled = [reader for reader in self._readers if reader.message_count]
+        if not filled:
+            return 0
+        return int(max(reader.end_time for reader in filled) - min(reader.start_time for reader in filled) - 1)
+
+    def close(self) -> None:
+        """Close its files."""
+        self._stack.close()
+
+    def __enter__(self) -> OpenBag:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _joined(self, connection: Any) -> int:
+        """The id of the same topic in `connections`."""
+        for place, known in enumerate(self.connections):
+            if (known.topic, known.msgtype) == (connection.topic, connection.msgtype):
+                self.connections[place] = known._replace(msgcount=known.msgcount + connection.msgcount)
+                return int(known.id)
+        number = len(self.connections) + 1
+        self.connections.append(connection._replace(id=number))
+        return number
+
+    def _open(self) -> list[Any]:
+        if not self.path.exists():
+            raise BagError(f'{self.path}: no such bag')
+        if not self.path.is_dir():
+            return [self._open_one(self.path)]
+        try:
+            return [self._open_one(self.path)]
+        except BagError as error:
+            files = _storage_files(self.path)
+            if not files:
+                raise
+            first = error
+        readers = []
+        for file in files:
+            try:
+                readers.append(self._open_one(file))
+            except BagError as error:
+                if not readers:
+                    raise
+                self._note(str(error))
+                break
+        self._note(
+            f'{self.path / "metadata.yaml"} is not there: the recording was not ended'
+            if not (self.path / 'metadata.yaml').exists()
+            else f'its files were read one by one ({first})'
+        )
+        return readers
+
+    def _open_one(self, path: Path) -> Any:
+        try:
+            reader = _reader_class()(path)
+            reader.open()
+        except Exception as error:  # rosbags' readers have no common base for damaged files
+            raise BagError(
+                f'{path}: not a readable bag ({_plain(error)}); a bag is a folder with metadata.yaml, or an .mcap or '
+                '.db3 file: record or copy it again, or try ros2 bag reindex'
+            ) from error
+        self._stack.callback(reader.close)
+        storages = getattr(reader.storage, 'storages', [reader.storage])
+        for storage in storages:
+            if getattr(storage, 'damage', ''):
+                self._note(storage.damage)
+        return reader
+
+    def _note(self, damage: str) -> None:
+        self.damage = f'{self.damage}; {damage}' if self.damage else damage
+
+
+def _plain(error: Exception) -> str:
+    return str(error).rstrip('.') or type(error).__name__
+
+
+def _reader_class() -> Any:
+    """rosbags' reader of ROS 2 bags, with those of `mending` for their files."""
+    from rosbags.rosbag2 import Reader
+    from rosbags.rosbag2.reader import DirectoryReader
+
+    class Folder(DirectoryReader):
+        STORAGE_PLUGINS = {**DirectoryReader.STORAGE_PLUGINS, 'mcap': mcap_reader(), 'sqlite3': sqlite_reader()}  # noqa: RUF012
+
+    class Any_(Reader):  # noqa: N801
+        STORAGE_PLUGINS = {**Reader.STORAGE_PLUGINS, 'dir': Folder, '.mcap': mcap_reader(), '.db3': sqlite_reader()}  # noqa: RUF012
+
+    return Any_

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: MIT
+"""A whole run over a recording: tracked in segments, so that it can be interrupted, and then written out. No rclpy."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import torch
+
+from xmem_ros.bags import messages
+from xmem_ros.bags.job import Job, Report, identity_of
+from xmem_ros.bags.offline import Offline
+from xmem_ros.bags.recording import Fault, Recording
+from xmem_ros.bags.segments import StoredFrame, Work, lookup_of
+from xmem_ros.bags.sinks.coco import require_pycocotools
+from xmem_ros.bags.writing import write_results
+from xmem_ros.errors import BagError, ParameterError, SeedError
+from xmem_ros.objects import MOST_OBJECTS
+from xmem_ros.progress import Bar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from xmem_ros.bags.offline import TrackedFrame
+    from xmem_ros.bags.plan import PlannedSeeds
+    from xmem_ros.node.parameters import Parameters
+
+
+def check_out(out: Path) -> None:
+    """Raise `ParameterError` where results would cover something."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ParameterError(f'{out}: is there already and not an empty folder; choose another --out or remove it')
+
+
+def run(recording: Recording, plan: Sequence[PlannedSeeds], parameters: Parameters, job: Job) -> Report:
+    """Track a recording and write what the job asks for.
+
+    A run that was interrupted goes on when the same is asked for again. Where the input turns out to be unusable,
+    nothing is left.
+
+    Raises:
+        XMemError: of the recording, the seeds, the parameters, the weights, the destination.
+    """
+    check_out(job.out)
+    if 'coco' in job.formats:
+        require_pycocotools()
+    if 'bag' in job.formats:
+        messages.require_rosbags('--format bag')
+    os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # read when CUDA is first used
+    offline = Offline(recording, plan, parameters)
+    if offline.tracker.device.type == 'cuda':
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    work = Work(job.out, identity_of(recording, plan, parameters, job, offline), restart=job.restart)
+    try:
+        report = _track(recording, plan, offline, work, job)
+        write_results(recording, work, job, report, parameters)
+        work.deliver()
+    except BaseException as error:
+        # interrupted, or for want of room: the same command goes on later
+        if not work.segments or not isinstance(error, OSError | KeyboardInterrupt):
+            work.discard()
+        raise
+    finally:
+        work.close()
+    return report
+
+
+def _track(recording: Recording, plan: Sequence[PlannedSeeds], offline: Offline, work: Work, job: Job) -> Report:
+    """Track what is not tracked yet, segment by segment."""
+    wanted = {i: value for entry in plan for i, value in zip(entry.ids, entry.values, strict=False)}
+    values = _Values(wanted)
+    report = Report()
+    latest = work.latest(offline.tracker.fingerprint)
+    faults: list[Fault] = []
+    if latest is not None:
+        checkpoint, state = latest
+        offline.restore(checkpoint)
+        values.given = {int(i): int(value) for i, value in state['values']}
+        faults = [Fault(int(index), str(reason)) for index, reason in state['faults']]
+        report.tracked = report.resumed = int(state['tracked'])
+        report.damage = str(state['damage'])
+    if latest is None or not latest[1]['done']:
+        _track_rest(recording, offline, work, job, report, values, faults)
+    report.faults = sorted([*faults, *offline.dropped], key=lambda fault: fault.index)
+    report.missed = [*offline.missed, *offline.unreached()]
+    report.notes = list(offline.notes)
+    if report.missed and not offline.seeded:
+        raise SeedError(f'nothing was followed: {report.missed[0]}')
+    if not report.tracked:
+        told = f'; the first: {report.faults[0].reason}' if report.faults else ''
+        raise BagError(f'{recording.path}: no image of {recording.image_topic or "it"} can be used{told}')
+    return report
+
+
+def _track_rest(
+    recording: Recording,
+    offline: Offline,
+    work: Work,
+    job: Job,
+    report: Report,
+    values: _Values,
+    faults: list[Fault],
+) -> None:
+    start, length = offline.index, job.segment
+    before = list(faults)
+    end = start + length - start % length
+    writer = work.segment()
+
+    def keep(index: int, *, done: bool = False) -> None:
+        faults[:] = [*before, *(fault for fault in recording.faults if fault.index < index)]
+        offline.skip_to(index)
+        more = {
+            'values': sorted(values.given.items()),
+            'faults': [[fault.index, fault.reason] for fault in faults],
+            'tracked': report.tracked,
+            'damage': report.damage,
+            'done': done,
+        }
+        offline.restore(work.finish_segment(writer, offline.checkpoint(), more))
+
+    try:
+        with Bar(total=recording.length, initial=start, unit='image', desc='tracking') as bar:
+            for frame in recording.frames(start):
+                while frame.index >= end:
+                    keep(end)
+                    writer, end = work.segment(), end + length
+                tracked = offline.step(frame)
+                if tracked is not None:
+                    writer.add(_stored(tracked, values, with_seeds='bag' in job.formats))
+                    report.tracked += 1
+                bar.update(frame.index + 1 - bar.n)
+        report.damage = recording.damage
+        keep(max([offline.index, *(fault.index + 1 for fault in recording.faults)]), done=True)
+    except BaseException:
+        writer.abandon()
+        raise
+
+
+class _Values:
+    """Pixel values of objects in mask files: those that were asked for, as far as nobody has them."""
+
+    def __init__(self, wanted: dict[int, int]) -> None:
+        self._wanted = wanted
+        self.given: dict[int, int] = {}
+
+    def of(self, tracked: TrackedFrame) -> dict[int, int]:
+        """Id → value, of the objects of an image."""
+        for item in tracked.objects:
+            if item.id not in self.given:
+                self.given[item.id] = self._free(item.id, item.label, tracked)
+        return {item.id: self.given[item.id] for item in tracked.objects}
+
+    def _free(self, object_id: int, label: int, tracked: TrackedFrame) -> int:
+        taken = set(self.given.values())
+        reserved = {value for i, value in self._wanted.items() if i != object_id}
+        for value in (self._wanted.get(object_id, 0), label, *range(1, MOST_OBJECTS + 1)):
+            if value and value not in taken and (value not in reserved or value == self._wanted.get(object_id)):
+                return value
+        now = {self.given.get(item.id) for item in tracked.objects}
+        return next(value for value in range(1, MOST_OBJECTS + 1) if value not in now)
+
+
+def _stored(tracked: TrackedFrame, values: _Values, *, with_seeds: bool) -> StoredFrame:
+    value_of = values.of(tracked)
+    shown = lookup_of(tracked.objects, value_of)[tracked.labels]
+    for object_id, mask in tracked.masks.items():
+        shown[shown == value_of[object_id]] = 0
+        shown[mask] = value_of[object_id]
+    header = tracked.frame.message.header
+    accepted = [
+        messages.accepted_seeds(header, item.seeds, item.ids, item.labels)
+        for item in (tracked.applied if with_seeds else [])
+    ]
+    return StoredFrame(
+        tracked.frame.index,
+        tracked.frame.stamp_ns,
+        tracked.frame.received_ns,
+        header.frame_id,
+        tracked.frame.name,
+        tracked.labels,
+        shown,
+        tracked.objects,
+        value_of,
+        [messages.serialize(message) for message in accepted],
+    )

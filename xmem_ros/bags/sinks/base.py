@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: MIT
+"""What all sinks have in common."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from xmem_ros.bags.segments import StoredFrame
+
+
+class Sink:
+    """Writes results of one kind into a folder. A context manager: finishes them unless it is left by an error."""
+
+    needs_image = False  # whether `write` is to get the image itself
+    needs_originals = False  # whether `original` is to get every message of the bag
+
+    def write(self, frame: StoredFrame, image: np.ndarray | None) -> None:
+        """The next tracked image; image: H×W×3 uint8 RGB."""
+        raise NotImplementedError
+
+    def original(self, connection: Any, received_ns: int, raw: bytes) -> None:
+        """A message of the recording, before what was tracked in it; connection: rosbags'."""
+
+    def finish(self) -> None:
+        """All has been written."""
+
+    def abort(self) -> None:
+        """Close what is open; what was written does not matter any more."""
+
+    def __enter__(self) -> Sink:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.finish()
+        else:
+            self.abort()
