@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: MIT
+"""What of a bag goes back into the graph: which topics, under which names, with which QoS, in which order."""
+
+from __future__ import annotations
+
+import importlib
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+
+from xmem_ros.errors import ParameterError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from rclpy.node import Node
+
+IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
+COMPANIONS = (*IMAGE_TYPES, 'sensor_msgs/msg/CameraInfo')
+OUR_TYPES = 'xmem_ros/msg/'
+OBJECTS_TYPE = 'xmem_ros/msg/TrackedObjectArray'
+OF_THE_RECORDING = {
+    '/rosout': 'log of the recorded run',
+    '/parameter_events': 'of the recorded run',
+    '/diagnostics': 'of the recorded run',
+    '/events/write_split': 'of the recorder',
+}
+LOOK_AHEAD_NS = 500_000_000  # of the bag's time, in which what belongs to an image comes after it
+SLOP_NS = 20_000_000  # a companion belongs to an image whose stamp is at most this much before its own
+_DEPTH = 10
+
+
+@dataclass(frozen=True, eq=False)
+class BagMessage:
+    """A message as it lies in the bag."""
+
+    topic: str
+    msgtype: str
+    received_ns: int
+    data: bytes  # CDR
+    stamp_ns: int | None = None  # of the header of an image or of what belongs to one, where it can be read
+
+
+def node_prefixes(topics: Mapping[str, str], node: str) -> list[str]:
+    """Names below which recorded outputs of a tracker lie: of the node, and of whoever published objects in the bag.
+
+    Args:
+        topics: name → type.
+        node: full name.
+    """
+    recorded = [name.rpartition('/')[0] for name, msgtype in topics.items() if msgtype == OBJECTS_TYPE]
+    return sorted({f'{name}/' for name in (node, *recorded) if name})
+
+
+def left_out(topics: Mapping[str, str], node: str, *, clock: bool) -> dict[str, str]:
+    """Topics that are not to be published, and why.
+
+    Args:
+        topics: name → type.
+        node: full name.
+        clock: whether the replay publishes a clock of its own.
+    """
+    prefixes = tuple(node_prefixes(topics, node))
+    reasons = {}
+    for name, msgtype in topics.items():
+        if name.startswith(prefixes) or msgtype.startswith(OUR_TYPES):
+            reasons[name] = 'a recorded output of the tracker'
+        elif name in OF_THE_RECORDING:
+            reasons[name] = OF_THE_RECORDING[name]
+        elif name == '/clock' and clock:
+            reasons[name] = 'the replay has a clock of its own'
+        elif message_class(msgtype) is None:
+            reasons[name] = f'{msgtype} is not installed'
+    return reasons
+
+
+def message_class(msgtype: str) -> Any:
+    """The Python class of a message type such as sensor_msgs/msg/Image; None where it is not installed."""
+    package, _, name = msgtype.partition('/msg/')
+    try:
+        return getattr(importlib.import_module(f'{package}.msg'), name, None)
+    except ImportError:
+        return None
+
+
+def publisher_qos(offered: Iterable[Any]) -> QoSProfile:
+    """Reliable, which subscribers of both kinds match, and latched where it was so in the recording.
+
+    Args:
+        offered: `Qos` of rosbags, of the recorded publishers.
+    """
+    profiles = list(offered)
+    latched = any(profile.durability.name == 'TRANSIENT_LOCAL' for profile in profiles)
+    depth = max([_DEPTH, *(profile.depth for profile in profiles if profile.depth < 10_000)])
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=depth,
+        reliability=ReliabilityPolicy.RELIABLE,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+    )
+
+
+def parse_remaps(rules: Iterable[str]) -> dict[str, str]:
+    """Recorded topic → topic, of rules FROM:=TO; raises `ParameterError`."""
+    remaps = {}
+    for rule in rules:
+        old, sign, new = rule.partition(':=')
+        if not sign or not all(name.startswith('/') and len(name) > 1 for name in (old, new)):
+            raise ParameterError(f'--remap {rule}: give FROM:=TO, two full names of topics, as /camera/image:=/image')
+        remaps[old] = new
+    return remaps
+
+
+class Topics:
+    """Publishers of what is replayed.
+
+    Arguments:
+        node: that publishes.
+        connections: of the bag, those that are to be published.
+        names: recorded topic → topic, where it is another.
+    """
+
+    def __init__(self, node: Node, connections: Iterable[Any], names: Mapping[str, str]) -> None:
+        self._publishers: dict[str, Any] = {}
+        for connection in connections:
+            if connection.topic not in self._publishers:
+                self._publishers[connection.topic] = node.create_publisher(
+                    message_class(connection.msgtype),
+                    names.get(connection.topic, connection.topic),
+                    publisher_qos(connection.ext.offered_qos_profiles),
+                )
+
+    def __getitem__(self, topic: str) -> Any:
+        return self._publishers[topic]
+
+    def publish(self, message: BagMessage) -> None:
+        """Publish a message as it lies in the bag."""
+        self._publishers[message.topic].publish(message.data)
+
+
+def companions_first(messages: Iterable[BagMessage], image_topic: str) -> Iterator[BagMessage]:
+    """Reorder a bag: what belongs to an image, as its depth image and camera_info, comes before it.
+
+    Recorded, it often lies behind the image; a tracker that gets its images one by one would never find it in time.
+    All else keeps its order.
+
+    Args:
+        messages: in the order of the bag.
+        image_topic: of the images.
+    """
+    waiting: deque[BagMessage] = deque()
+    stream = iter(messages)
+    ended = False
+    while True:
+        while not ended and (not waiting or waiting[-1].received_ns - waiting[0].received_ns <= LOOK_AHEAD_NS):
+            following = next(stream, None)
+            if following is None:
+                ended = True
+            else:
+                waiting.append(following)
+        if not waiting:
+            return
+        message = waiting.popleft()
+        if message.topic == image_topic and message.stamp_ns is not None:
+            limit = message.stamp_ns + SLOP_NS
+            early = [item for item in waiting if _belongs(item, image_topic, limit)]
+            for item in early:
+                waiting.remove(item)
+            yield from early
+        yield message
+
+
+def _belongs(message: BagMessage, image_topic: str, limit_ns: int) -> bool:
+    if message.topic == image_topic or message.msgtype not in COMPANIONS:
+        return False
+    return message.stamp_ns is not None and message.stamp_ns <= limit_ns

@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: MIT
+"""Replay a bag into a live node in lock-step: an image goes out when the masks of the one before have come.
+
+So no image is lost, however slow the machine is, with the node as it is on the robot.
+
+    for frame in replay('drive.mcap', '/xmem', seeds=plan):
+        print(frame.stamp_ns, frame.age_ms, [item.box for item in frame.objects])
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rosgraph_msgs.msg import Clock
+
+from xmem_ros.bags.live_node import LiveNode
+from xmem_ros.bags.live_seeds import LiveSeeds
+from xmem_ros.bags.live_topics import BagMessage, Topics, companions_first, left_out
+from xmem_ros.bags.raw import open_raw
+from xmem_ros.errors import ParameterError
+from xmem_ros.objects import TrackedObject
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from types import TracebackType
+
+TIMEOUT_S = 60.0
+_CLOCK = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.RELIABLE)
+
+
+@dataclass(frozen=True)
+class LiveFrame:
+    """What the node said of one image of the bag, before it was shown the seeds of that image."""
+
+    stamp_ns: int
+    labels: np.ndarray = field(repr=False)  # H×W uint8, read-only; 0 = background, else an object's label
+    objects: tuple[TrackedObject, ...]  # in order of id
+    age_ms: float  # from publishing the image to hearing of it
+    index: int  # of the image in the bag, those that were dropped counted
+    seeded: tuple[int, ...]  # ids that were seeded on this image; seen from the next one on
+    processing_ms: float  # as the node measured it
+    header: Any = field(repr=False)  # std_msgs/Header of the image
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """An image that the node did not track."""
+
+    index: int
+    stamp_ns: int | None  # None: it cannot be read
+    reason: str
+
+
+@dataclass
+class Report:
+    """What was replayed so far."""
+
+    topic: str = ''  # that the images were published on
+    images: int = 0
+    tracked: int = 0
+    seeded: int = 0
+    published: dict[str, int] = field(default_factory=dict)  # topic → messages beside the images
+    left_out: dict[str, str] = field(default_factory=dict)  # topic of the bag → why it was not published
+    dropped: list[Dropped] = field(default_factory=list)
+    damage: str = ''  # why not all of the bag could be read
+
+
+class Replay(Iterator[LiveFrame]):
+    """A bag on its way through a node; an iterator over what the node says, and a context manager.
+
+    Arguments: see `replay`.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        node: str = '/xmem',
+        *,
+        image_topic: str = '',
+        seeds: Any = (),
+        remaps: Mapping[str, str] | None = None,
+        rate: float = 0.0,
+        clock: bool = False,
+        keep: bool = False,
+        timeout: float = TIMEOUT_S,
+    ) -> None:
+        for name, value, least in (('rate', rate, 0.0), ('timeout', timeout, 0.1)):
+            if not least <= value < 1e6:
+                raise ParameterError(f'{name} is {value!r}; it must be a number from {least:g}')
+        self.report = Report()
+        self._rate, self._begun, self._first_ns = rate, 0.0, 0
+        with contextlib.ExitStack() as stack:
+            self._bag = stack.enter_context(open_raw(path, image_topic))
+            self.images = self._bag.images  # in the bag, as far as known
+            self._node = LiveNode(node, timeout)
+            stack.callback(self._node.close)
+            self._seeds = LiveSeeds(seeds, self._node.link)
+            self._node.check_active()
+            names = dict(remaps or {})
+            recorded = self._bag.image_topic
+            names[recorded] = self.report.topic = self._node.image_topic(
+                names.get(recorded, recorded), self._bag.image_type
+            )
+            self._warn_of_others()
+            self.report.left_out = left_out(self._bag.topics, self._node.name, clock=clock)
+            self.report.left_out.pop(recorded, None)
+            self._topics = Topics(
+                self._node.link.node,
+                [item for item in self._bag.connections if item.topic not in self.report.left_out],
+                names,
+            )
+            self._clock = self._node.link.node.create_publisher(Clock, '/clock', _CLOCK) if clock else None
+            self._node.meet(self._topics[recorded])
+            if not keep:
+                self._node.reset()
+            self._end = stack.pop_all()
+        self._frames = self._run()
+
+    def __iter__(self) -> Replay:
+        return self
+
+    def __next__(self) -> LiveFrame:
+        return next(self._frames)
+
+    def __enter__(self) -> Replay:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the graph, and close the bag."""
+        self._frames.close()
+        self._end.close()
+
+    # --- inside
+
+    def _run(self) -> Iterator[LiveFrame]:
+        try:
+            for message in companions_first(self._bag.messages(set(self.report.left_out)), self._bag.image_topic):
+                self._keep_pace(message.received_ns)
+                if self._clock is not None:
+                    self._clock.publish(_clock_message(message.received_ns))
+                if message.topic != self._bag.image_topic:
+                    self._topics.publish(message)
+                    self.report.published[message.topic] = self.report.published.get(message.topic, 0) + 1
+                    continue
+                frame = self._show(message)
+                if frame is not None:
+                    yield frame
+            self.report.damage = self._bag.damage
+            self._seeds.check_used()
+        finally:
+            self._end.close()
+
+    def _show(self, message: BagMessage) -> LiveFrame | None:
+        index = self.report.images
+        self.report.images += 1
+        header = self._bag.header(message)
+        if header is None:
+            self.report.dropped.append(Dropped(index, None, 'damaged in the bag; not published'))
+            return None
+        stamp, frame_id = header
+        self._node.listen()
+        begun = time.monotonic()
+        self._topics.publish(message)
+        said = self._node.wait(stamp, frame_id, self.report.topic)
+        if said is None:
+            self.report.dropped.append(Dropped(index, stamp, 'dropped by the node; its log says why'))
+            self._seeds.check_unused(index, stamp)
+            return None
+        age_ms = (time.monotonic() - begun) * 1e3
+        self.report.tracked += 1
+        seeded = self._seeds.apply(index, stamp)
+        self.report.seeded += len(seeded)
+        return LiveFrame(
+            stamp, said.labels, said.objects, age_ms, index, tuple(seeded), said.processing_ms, said.header
+        )
+
+    def _keep_pace(self, received_ns: int) -> None:
+        """Wait until it is a message's time, where a rate is given."""
+        if not self._rate:
+            return
+        now = time.monotonic()
+        if not self._begun:
+            self._begun, self._first_ns = now, received_ns
+        time.sleep(max(0.0, self._begun + (received_ns - self._first_ns) / 1e9 / self._rate - now))
+
+    def _warn_of_others(self) -> None:
+        node, topic = self._node.link.node, self.report.topic
+        if others := node.get_publishers_info_by_topic(topic):
+            names = ', '.join(sorted({f'{info.node_namespace.rstrip("/")}/{info.node_name}' for info in others}))
+            node.get_logger().warning(
+                f'{names} can publish images on {topic}, too: they come between those of the bag; stop it, or start a '
+                'node of its own for the replay'
+            )
+
+
+def replay(path: Path | str, node: str = '/xmem', **options: Any) -> Replay:
+    """Replay a bag into a live node, and yield what it says of each image.
+
+    All that the bag holds is published, in its order, as the bytes that lie there: what belongs to an image (camera
+    infos, depth and other images of its stamp) before it, then the image; and nothing more until the node has said what
+    it sees. Left out are what the tracker itself published, and what no type is installed for; `Replay.report` says
+    what, and which images the node dropped.
+
+    Args:
+        path: a bag: its folder, or an .mcap or .db3 file.
+        node: full name of the tracker's node, which is active.
+        options:
+            image_topic: of the images in the bag, where there are several.
+            seeds: that the node is shown, each once the image of its stamp was tracked: a plan, see `LiveSeeds`.
+            remaps: topic of the bag → topic to publish it on. The images go to the topic that the node listens to,
+                unless this says otherwise.
+            rate: at most as fast as this, 1 is as recorded; 0: as fast as the node is.
+            clock: publish the times of the bag on /clock.
+            keep: go on with the objects that the node has; otherwise it is reset first.
+            timeout: the longest to wait for the node or for the masks of one image [s].
+
+    Returns:
+        An iterator that is a context manager, too. It leaves the graph at its end.
+
+    Raises:
+        BagError: the bag cannot be read, or has no such images.
+        ParameterError: an option that is not allowed, or images that the node does not take.
+        SeedError: the node refuses a seed, or there is no image for it.
+        NodeMissingError, NodeInactiveError, NodeTimeoutError: at once, or while images are shown.
+    """
+    return Replay(path, node, **options)
+
+
+def _clock_message(time_ns: int) -> Clock:
+    message = Clock()
+    message.clock.sec, message.clock.nanosec = divmod(time_ns, 1_000_000_000)
+    return message
