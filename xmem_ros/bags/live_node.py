@@ -15,7 +15,7 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
-from xmem_ros.bags.live_topics import IMAGE_TYPES
+from xmem_ros.bags.topics import IMAGE_TYPES
 from xmem_ros.client.link import NodeLink
 from xmem_ros.client.seen import Frame, FramePairs
 from xmem_ros.errors import (

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import importlib
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
+from xmem_ros.bags.topics import COMPANIONS, OUR_TYPES, node_prefixes
 from xmem_ros.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -17,10 +17,8 @@ if TYPE_CHECKING:
 
     from rclpy.node import Node
 
-IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
-COMPANIONS = (*IMAGE_TYPES, 'sensor_msgs/msg/CameraInfo')
-OUR_TYPES = 'xmem_ros/msg/'
-OBJECTS_TYPE = 'xmem_ros/msg/TrackedObjectArray'
+    from xmem_ros.bags.live_source import LiveMessage
+
 OF_THE_RECORDING = {
     '/rosout': 'log of the recorded run',
     '/parameter_events': 'of the recorded run',
@@ -30,28 +28,6 @@ OF_THE_RECORDING = {
 LOOK_AHEAD_NS = 500_000_000  # of the bag's time, in which what belongs to an image comes after it
 SLOP_NS = 20_000_000  # a companion belongs to an image whose stamp is at most this much before its own
 _DEPTH = 10
-
-
-@dataclass(frozen=True, eq=False)
-class BagMessage:
-    """A message as it lies in the bag."""
-
-    topic: str
-    msgtype: str
-    received_ns: int
-    data: bytes  # CDR
-    stamp_ns: int | None = None  # of the header of an image or of what belongs to one, where it can be read
-
-
-def node_prefixes(topics: Mapping[str, str], node: str) -> list[str]:
-    """Names below which recorded outputs of a tracker lie: of the node, and of whoever published objects in the bag.
-
-    Args:
-        topics: name → type.
-        node: full name.
-    """
-    recorded = [name.rpartition('/')[0] for name, msgtype in topics.items() if msgtype == OBJECTS_TYPE]
-    return sorted({f'{name}/' for name in (node, *recorded) if name})
 
 
 def left_out(topics: Mapping[str, str], node: str, *, clock: bool) -> dict[str, str]:
@@ -118,29 +94,28 @@ class Topics:
 
     Arguments:
         node: that publishes.
-        connections: of the bag, those that are to be published.
+        topics: recorded topic → type, of those that are to be published.
+        offered: recorded topic → QoS that it was published with, of rosbags.
         names: recorded topic → topic, where it is another.
     """
 
-    def __init__(self, node: Node, connections: Iterable[Any], names: Mapping[str, str]) -> None:
-        self._publishers: dict[str, Any] = {}
-        for connection in connections:
-            if connection.topic not in self._publishers:
-                self._publishers[connection.topic] = node.create_publisher(
-                    message_class(connection.msgtype),
-                    names.get(connection.topic, connection.topic),
-                    publisher_qos(connection.ext.offered_qos_profiles),
-                )
+    def __init__(
+        self, node: Node, topics: Mapping[str, str], offered: Mapping[str, Iterable[Any]], names: Mapping[str, str]
+    ) -> None:
+        self._publishers = {
+            topic: node.create_publisher(message_class(kind), names.get(topic, topic), publisher_qos(offered[topic]))
+            for topic, kind in topics.items()
+        }
 
     def __getitem__(self, topic: str) -> Any:
         return self._publishers[topic]
 
-    def publish(self, message: BagMessage) -> None:
+    def publish(self, message: LiveMessage) -> None:
         """Publish a message as it lies in the bag."""
         self._publishers[message.topic].publish(message.data)
 
 
-def companions_first(messages: Iterable[BagMessage], image_topic: str) -> Iterator[BagMessage]:
+def companions_first(messages: Iterable[LiveMessage], image_topic: str) -> Iterator[LiveMessage]:
     """Reorder a bag: what belongs to an image, as its depth image and camera_info, comes before it.
 
     Recorded, it often lies behind the image; a tracker that gets its images one by one would never find it in time.
@@ -150,7 +125,7 @@ def companions_first(messages: Iterable[BagMessage], image_topic: str) -> Iterat
         messages: in the order of the bag.
         image_topic: of the images.
     """
-    waiting: deque[BagMessage] = deque()
+    waiting: deque[LiveMessage] = deque()
     stream = iter(messages)
     ended = False
     while True:
@@ -172,7 +147,7 @@ def companions_first(messages: Iterable[BagMessage], image_topic: str) -> Iterat
         yield message
 
 
-def _belongs(message: BagMessage, image_topic: str, limit_ns: int) -> bool:
+def _belongs(message: LiveMessage, image_topic: str, limit_ns: int) -> bool:
     if message.topic == image_topic or message.msgtype not in COMPANIONS:
         return False
     return message.stamp_ns is not None and message.stamp_ns <= limit_ns

@@ -21,8 +21,8 @@ from rosgraph_msgs.msg import Clock
 
 from xmem_ros.bags.live_node import LiveNode
 from xmem_ros.bags.live_seeds import LiveSeeds
-from xmem_ros.bags.live_topics import BagMessage, Topics, companions_first, left_out
-from xmem_ros.bags.raw import open_raw
+from xmem_ros.bags.live_source import LiveMessage, LiveSource
+from xmem_ros.bags.live_topics import Topics, companions_first, left_out
 from xmem_ros.errors import ParameterError
 from xmem_ros.objects import TrackedObject
 
@@ -97,8 +97,8 @@ class Replay(Iterator[LiveFrame]):
         self.report = Report()
         self._rate, self._begun, self._first_ns = rate, 0.0, 0
         with contextlib.ExitStack() as stack:
-            self._bag = stack.enter_context(open_raw(path, image_topic))
-            self.images = self._bag.images  # in the bag, as far as known
+            self._bag = stack.enter_context(LiveSource(path, image_topic))
+            self.length = self._bag.length  # images, as far as known
             self._node = LiveNode(node, timeout)
             stack.callback(self._node.close)
             self._seeds = LiveSeeds(seeds, self._node.link)
@@ -113,7 +113,8 @@ class Replay(Iterator[LiveFrame]):
             self.report.left_out.pop(recorded, None)
             self._topics = Topics(
                 self._node.link.node,
-                [item for item in self._bag.connections if item.topic not in self.report.left_out],
+                {name: kind for name, kind in self._bag.topics.items() if name not in self.report.left_out},
+                self._bag.offered,
                 names,
             )
             self._clock = self._node.link.node.create_publisher(Clock, '/clock', _CLOCK) if clock else None
@@ -162,18 +163,17 @@ class Replay(Iterator[LiveFrame]):
         finally:
             self._end.close()
 
-    def _show(self, message: BagMessage) -> LiveFrame | None:
+    def _show(self, message: LiveMessage) -> LiveFrame | None:
         index = self.report.images
         self.report.images += 1
-        header = self._bag.header(message)
-        if header is None:
-            self.report.dropped.append(Dropped(index, None, 'damaged in the bag; not published'))
+        stamp = message.stamp_ns
+        if stamp is None:
+            self.report.dropped.append(Dropped(index, None, 'damaged in the bag, so that it was not published'))
             return None
-        stamp, frame_id = header
         self._node.listen()
         begun = time.monotonic()
         self._topics.publish(message)
-        said = self._node.wait(stamp, frame_id, self.report.topic)
+        said = self._node.wait(stamp, message.frame_id, self.report.topic)
         if said is None:
             self.report.dropped.append(Dropped(index, stamp, 'dropped by the node; its log says why'))
             self._seeds.check_unused(index, stamp)

@@ -10,7 +10,7 @@ from xmem_ros.errors import XMemError
 from xmem_ros.host_memory import keep_large_blocks
 from xmem_ros.threads import wait_asleep
 
-COMMANDS = ('track', 'web', 'evaluate', 'train', 'export', 'weights', 'doctor')
+COMMANDS = ('track', 'replay', 'web', 'evaluate', 'train', 'export', 'weights', 'doctor')
 USAGE_ERROR = 2  # the exit code for whatever the user can put right
 INTERRUPTED = 130
 

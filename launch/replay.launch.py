@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: MIT
+"""Replay a bag into the tracker: `ros2 launch xmem_ros replay.launch.py bag:=drive`.
+
+The bag begins once the node is active, and all ends shortly after the bag, unless `loop` or `keep` says otherwise. What the
+tracker published when the bag was recorded is played below /recorded, so that it is not mixed with what it says now.
+"""
+
+from pathlib import Path
+
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix, get_package_share_directory
+from launch import Action, LaunchContext, LaunchDescription
+from launch.actions import (
+    DeclareLaunchArgument,
+    ExecuteProcess,
+    OpaqueFunction,
+    RegisterEventHandler,
+    Shutdown,
+    TimerAction,
+)
+from launch.event_handlers import OnProcessExit
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import LifecycleNode, Node
+from launch_ros.event_handlers import OnStateTransition
+from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
+
+from xmem_ros.bags.play import BagTopics, recorded_remaps, topics_of
+
+# Arguments that are parameters of the node, with their types. One that is empty leaves the word to params_file.
+OVERRIDES = {'weights': str, 'device': str, 'queue': str, 'on_time_jump': str}
+SWITCH = ['true', 'false', 'True', 'False']
+LINGER_S = 3.0  # for the images that still wait when the bag has ended
+
+
+def given(context: LaunchContext, name: str) -> str:
+    """What an argument says."""
+    return LaunchConfiguration(name).perform(context)
+
+
+def switched_on(context: LaunchContext, name: str) -> bool:
+    return given(context, name).lower() == 'true'
+
+
+def node_name(context: LaunchContext) -> str:
+    """The node's full name."""
+    namespace = given(context, 'namespace').strip('/')
+    return f'/{namespace}/xmem' if namespace else '/xmem'
+
+
+def make_node(context: LaunchContext, bag: BagTopics) -> LifecycleNode:
+    """The tracker, listening to the bag's images, whatever they are called and however they are packed."""
+    parameters: list[ParameterFile | dict] = [ParameterFile(LaunchConfiguration('params_file'), allow_substs=True)]
+    overrides: dict = {
+        name: ParameterValue(LaunchConfiguration(name), value_type=value_type)
+        for name, value_type in OVERRIDES.items()
+        if given(context, name)
+    }
+    overrides['use_sim_time'] = switched_on(context, 'use_sim_time')
+    if bag.image:
+        overrides['image_transport'] = 'compressed' if bag.compressed else 'raw'
+    return LifecycleNode(
+        package='xmem_ros',
+        executable='xmem_node',
+        name='xmem',
+        namespace=LaunchConfiguration('namespace'),
+        parameters=[*parameters, overrides],
+        remappings=[('image/compressed' if bag.compressed else 'image', bag.image)] if bag.image else [],
+        ros_arguments=['--log-level', LaunchConfiguration('log_level')],
+        output='screen',
+        emulate_tty=True,
+    )
+
+
+def make_player(context: LaunchContext, bag: BagTopics) -> ExecuteProcess:
+    """`ros2 bag play`, or `xmem-ros replay`, which waits for the masks of each image."""
+    path = given(context, 'bag')
+    if switched_on(context, 'lockstep'):
+        program = str(Path(get_package_prefix('xmem_ros')) / 'lib' / 'xmem_ros' / 'xmem-ros')
+        command = [program, 'replay', path, '--node', node_name(context)]
+        command += ['--image-topic', bag.image] if bag.image else []
+        command += ['--seed', given(context, 'seed')] if given(context, 'seed') else []
+        command += ['--clock'] if switched_on(context, 'use_sim_time') else []
+        return ExecuteProcess(cmd=command, name='replay', output='screen', emulate_tty=True)
+    command = ['ros2', 'bag', 'play', path, '--disable-keyboard-controls', '--rate', given(context, 'rate')]
+    command += ['--start-offset', given(context, 'start_offset')]
+    command += ['--clock', '100'] if switched_on(context, 'use_sim_time') else []
+    command += ['--loop'] if switched_on(context, 'loop') else []
+    command += ['--remap', *recorded_remaps(bag, node_name(context))]
+    return ExecuteProcess(cmd=command, name='bag_play', output='screen')
+
+
+def make_recorder(context: LaunchContext, bag: BagTopics) -> list[Action]:
+    """`ros2 bag record` of the images and of all that the node says, where a folder is given."""
+    folder = given(context, 'record')
+    if not folder:
+        return []
+    if Path(folder).exists():
+        raise RuntimeError(f'record:={folder} is there already: give the name of a folder that is new')
+    topics = [node_name(context) + '/.*', *([bag.image] if bag.image else [])]
+    command = ['ros2', 'bag', 'record', '--output', folder, '--regex', f'^({"|".join(topics)})$']
+    command += ['--use-sim-time'] if switched_on(context, 'use_sim_time') else []
+    return [ExecuteProcess(cmd=command, name='bag_record', output='screen')]
+
+
+def make_rviz(context: LaunchContext) -> list[Action]:
+    """RViz with the layout of the package, moved to the node's namespace."""
+    if not switched_on(context, 'rviz'):
+        return []
+    layout = Path(get_package_share_directory('xmem_ros')) / 'config' / 'xmem.rviz'
+    shown = ('overlay', 'labels', 'object_1/mask')
+    return [
+        Node(
+            package='rviz2',
+            executable='rviz2',
+            arguments=['-d', str(layout)],
+            parameters=[{'use_sim_time': switched_on(context, 'use_sim_time')}],
+            remappings=[(f'/xmem/{topic}', f'{node_name(context)}/{topic}') for topic in shown],
+        )
+    ]
+
+
+def check(context: LaunchContext) -> None:
+    """Say at once what cannot work, before the weights are loaded."""
+    path = Path(given(context, 'bag'))
+    if not path.exists():
+        raise RuntimeError(f'bag:={path} is not there: give the folder of a bag, or its .mcap or .db3 file')
+    lockstep = switched_on(context, 'lockstep')
+    for name, neutral in (('rate', '1.0'), ('start_offset', '0.0'), ('loop', 'false')):
+        if lockstep and given(context, name).lower() != neutral:
+            raise RuntimeError(f'{name} is of ros2 bag play: leave it out with lockstep:=true, or leave out lockstep')
+    if given(context, 'seed') and not lockstep:
+        raise RuntimeError('seed is shown to the node by the lock-step replay: add lockstep:=true')
+    for name, least in (('rate', 0.001), ('start_offset', 0.0)):
+        try:
+            value = float(given(context, name))
+        except ValueError:
+            value = -1.0
+        if not least <= value < 1e9:
+            raise RuntimeError(f'{name}:={given(context, name)}: give a number from {least:g}')
+    if lockstep and not given(context, 'record'):
+        return
+    try:
+        get_package_prefix('ros2bag')
+    except PackageNotFoundError:
+        raise RuntimeError(
+            'ros2 bag is not installed: apt install ros-$ROS_DISTRO-ros2bag '
+            'ros-$ROS_DISTRO-rosbag2-storage-default-plugins, or use lockstep:=true without record'
+        ) from None
+
+
+def start(context: LaunchContext) -> list[Action]:
+    """Return the node, and what follows it."""
+    check(context)
+    bag = topics_of(Path(given(context, 'bag')), given(context, 'image'))
+    node, player = make_node(context, bag), make_player(context, bag)
+    actions = [
+        # before the node, whose way to active must not be missed
+        RegisterEventHandler(
+            OnStateTransition(target_lifecycle_node=node, goal_state='active', entities=[player], handle_once=True)
+        ),
+        RegisterEventHandler(OnProcessExit(target_action=node, on_exit=[Shutdown(reason='the node has ended')])),
+    ]
+    if not switched_on(context, 'keep'):
+        ended = [Shutdown(reason='the bag has ended')]
+        actions.append(
+            RegisterEventHandler(
+                OnProcessExit(target_action=player, on_exit=[TimerAction(period=LINGER_S, actions=ended)])
+            )
+        )
+    return [*actions, *make_recorder(context, bag), node, *make_rviz(context)]
+
+
+def generate_launch_description() -> LaunchDescription:
+    default_params_file = str(Path(get_package_share_directory('xmem_ros')) / 'config' / 'track.yaml')
+    arguments = [
+        DeclareLaunchArgument(
+            'bag',
+            description='The bag: its folder, or an .mcap or .db3 file.',
+        ),
+        DeclareLaunchArgument(
+            'image',
+            default_value='',
+            description='Topic of the images in the bag. Empty: the only one, as far as its metadata.yaml tells.',
+        ),
+        DeclareLaunchArgument(
+            'rate',
+            default_value='1.0',
+            description='Speed of the replay; 1: as it was recorded.',
+        ),
+        DeclareLaunchArgument(
+            'start_offset',
+            default_value='0.0',
+            description='Begin so many seconds into the bag.',
+        ),
+        DeclareLaunchArgument(
+            'loop',
+            default_value='false',
+            choices=SWITCH,
+            description='Begin again at the end of the bag. Stamps jump back then: see on_time_jump.',
+        ),
+        DeclareLaunchArgument(
+            'on_time_jump',
+            default_value='',
+            choices=['', 'keep', 'reset'],
+            description='With each round of loop, keep the objects or forget them. Empty: as params_file says.',
+        ),
+        DeclareLaunchArgument(
+            'lockstep',
+            default_value='false',
+            choices=SWITCH,
+            description='Show each image when the masks of the one before have come, so that none is lost '
+            '(xmem-ros replay in place of ros2 bag play).',
+        ),
+        DeclareLaunchArgument(
+            'seed',
+            default_value='',
+            description='With lockstep: mask file of the objects in the first image. Empty: the seeds in the bag.',
+        ),
+        DeclareLaunchArgument(
+            'record',
+            default_value='',
+            description='New folder for a bag with the images and all that the node says. Empty: none.',
+        ),
+        DeclareLaunchArgument(
+            'rviz',
+            default_value='false',
+            choices=SWITCH,
+            description='Show overlay and labels in RViz.',
+        ),
+        DeclareLaunchArgument(
+            'keep',
+            default_value='false',
+            choices=SWITCH,
+            description='Stay after the end of the bag, until Ctrl-C.',
+        ),
+        DeclareLaunchArgument(
+            'use_sim_time',
+            default_value='true',
+            choices=SWITCH,
+            description='Publish the times of the bag on /clock, and live by them.',
+        ),
+        DeclareLaunchArgument(
+            'namespace',
+            default_value='',
+            description='Namespace of the node.',
+        ),
+        DeclareLaunchArgument(
+            'params_file',
+            default_value=default_params_file,
+            description='YAML file with the parameters of the node.',
+        ),
+        DeclareLaunchArgument(
+            'weights',
+            default_value='',
+            description='Weights of the network: a name such as compact, or a file. Empty: as params_file says.',
+        ),
+        DeclareLaunchArgument(
+            'device',
+            default_value='',
+            description='Where the network runs: auto, cpu, cuda or cuda:N. Empty: as params_file says.',
+        ),
+        DeclareLaunchArgument(
+            'queue',
+            default_value='',
+            choices=['', 'newest', 'all'],
+            description='Track the newest image, or every one that arrives. Empty: as params_file says.',
+        ),
+        DeclareLaunchArgument(
+            'log_level',
+            default_value='info',
+            choices=['debug', 'info', 'warn', 'error', 'fatal'],
+            description='Least severe messages to log.',
+        ),
+    ]
+    return LaunchDescription([*arguments, OpaqueFunction(function=start)])

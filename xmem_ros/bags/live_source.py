@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: MIT
+"""All messages of a recording, as bytes to publish; of a video or a folder of frames its images alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from xmem_ros.bags import messages
+from xmem_ros.bags.recording import BagRecording, open_recording
+from xmem_ros.bags.topics import COMPANIONS
+from xmem_ros.node.conversions import stamp_ns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Set
+    from pathlib import Path
+
+CLIP_TOPIC = '/image'  # of what has no topics
+
+
+@dataclass(frozen=True, eq=False)
+class LiveMessage:
+    """A message as it lies in the bag."""
+
+    topic: str
+    msgtype: str
+    received_ns: int
+    data: bytes  # CDR
+    stamp_ns: int | None = None  # of the header of an image or of what belongs to one, where it can be read
+    frame_id: str = ''  # of an image
+
+
+class LiveSource:
+    """A recording that is open; a context manager.
+
+    Arguments:
+        path: a bag, a video file or a folder of frames.
+        image_topic: of the images, where a bag has several.
+
+    Raises:
+        BagError, FrameError, ParameterError: as `open_recording`.
+    """
+
+    def __init__(self, path: Path | str, image_topic: str = '') -> None:
+        self._recording = open_recording(path, image_topic)
+        self.length = self._recording.length  # images, as far as known
+        self.topics: dict[str, str]  # name → type
+        self.offered: dict[str, list[Any]]  # name → QoS of the recorded publishers, of rosbags
+        if isinstance(self._recording, BagRecording):
+            self.image_topic = self._recording.image_topic
+            connections = self._recording.bag.connections
+            self.topics = {item.topic: item.msgtype for item in connections}
+            self.offered = {item.topic: list(item.ext.offered_qos_profiles) for item in connections}
+        else:
+            self.image_topic = CLIP_TOPIC
+            self.topics, self.offered = {CLIP_TOPIC: messages.IMAGE}, {CLIP_TOPIC: []}
+
+    @property
+    def image_type(self) -> str:
+        """Type of the images."""
+        return self.topics[self.image_topic]
+
+    @property
+    def damage(self) -> str:
+        """Why not all of it could be read; '' where it could. Known once `messages` has ended."""
+        return self._recording.damage
+
+    def messages(self, left_out: Set[str] = frozenset()) -> Iterator[LiveMessage]:
+        """Yield the messages of all topics but some, in order. Raises `BagError` where not even one can be read."""
+        recording = self._recording
+        if not isinstance(recording, BagRecording):
+            for frame in recording.frames():
+                data = messages.serialize(frame.message)
+                yield LiveMessage(CLIP_TOPIC, messages.IMAGE, frame.received_ns, data, frame.stamp_ns)
+            return
+        index = 0
+        for connection, received_ns, raw in recording.raw([c for c in recording.bag.connections if c.topic not in left_out]):
+            stamp, frame_id = None, ''
+            if recording.is_frame(connection):
+                found = recording.frame_of(index, received_ns, raw)
+                index += 1
+                if found is not None:
+                    stamp, frame_id = found.stamp_ns, found.message.header.frame_id
+            elif connection.msgtype in COMPANIONS:
+                stamp = _stamp(raw, connection.msgtype)
+            yield LiveMessage(connection.topic, connection.msgtype, received_ns, bytes(raw), stamp, frame_id)
+
+    def close(self) -> None:
+        """Close its files."""
+        self._recording.close()
+
+    def __enter__(self) -> LiveSource:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _stamp(raw: bytes, msgtype: str) -> int | None:
+    """Of the header [ns]; None where the message cannot be read."""
+    try:
+        return stamp_ns(messages.deserialize(raw, msgtype).header.stamp)
+    except Exception:  # of whatever the bytes say
+        return None

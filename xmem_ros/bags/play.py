@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: MIT
+"""What `ros2 bag play` has to be told, read off a bag's metadata.yaml. Needs neither rosbag2 nor rosbags."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from xmem_ros.bags.topics import IMAGE_TYPES, node_prefixes
+from xmem_ros.errors import ParameterError
+
+COMPRESSED = 'sensor_msgs/msg/CompressedImage'
+RECORDED = '/recorded'  # below which the tracker's recorded outputs are played
+OUTPUTS = (
+    *('labels', 'labels/compressed', 'objects', 'seeds', 'overlay', 'overlay/compressed'),
+    *('detections', 'detections_3d', 'label_info'),
+)
+
+
+@dataclass(frozen=True)
+class BagTopics:
+    """A bag's topics, as far as they are known."""
+
+    image: str = ''  # of the images; empty: not known
+    compressed: bool = False  # whether these are CompressedImages
+    all: dict[str, str] = field(default_factory=dict)  # name → type
+
+
+def topics_of(bag: Path, image: str = '') -> BagTopics:
+    """Read a bag's topics.
+
+    Args:
+        bag: its folder, or one of its files; a file may have no metadata beside it, and then nothing is known.
+        image: topic of the images; empty: the only one there is.
+
+    Raises:
+        ParameterError: no topic of that name, none of images, or several.
+    """
+    metadata = (bag if bag.is_dir() else bag.parent) / 'metadata.yaml'
+    if not metadata.is_file():
+        if not image:
+            raise ParameterError(f'{bag} has no metadata.yaml that names its topics: give image:=/topic/of/the/images')
+        return BagTopics(image, image.endswith('/compressed'))
+    found = _read(metadata)
+    ours = tuple(node_prefixes(found, '/xmem'))
+    images = {name: kind for name, kind in found.items() if kind in IMAGE_TYPES and not name.startswith(ours)}
+    wanted = [name for name in images if not image or name == _absolute(image)]
+    if len(wanted) != 1:
+        known = ', '.join(sorted(images)) or 'none'
+        what = 'has no such topic of images' if image else 'has not exactly one topic of images'
+        raise ParameterError(f'{bag} {what}{f" as {image}" if image else ""}: give image:=, one of: {known}')
+    return BagTopics(wanted[0], images[wanted[0]] == COMPRESSED, found)
+
+
+def recorded_remaps(bag: BagTopics, node: str) -> list[str]:
+    """Rules FROM:=TO that keep what the tracker said when the bag was recorded apart from what it says now."""
+    if bag.all:
+        prefixes = tuple(node_prefixes(bag.all, node))
+        ours = [name for name in bag.all if name.startswith(prefixes)]
+    else:
+        ours = [f'{node}/{name}' for name in OUTPUTS]
+    return [f'{name}:={RECORDED}{name}' for name in [*ours, '/diagnostics']]
+
+
+def _absolute(topic: str) -> str:
+    return f'/{topic.lstrip("/")}'
+
+
+def _read(metadata: Path) -> dict[str, str]:
+    try:
+        entries = yaml.safe_load(metadata.read_text())['rosbag2_bagfile_information']['topics_with_message_count']
+        topics = [entry['topic_metadata'] for entry in entries if entry.get('message_count', 1)]
+        return {str(topic['name']): str(topic['type']) for topic in topics}
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
+        raise ParameterError(f'{metadata} is not the metadata of a bag ({error!r:.80}): ros2 bag reindex') from error

@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: MIT
+"""Which of a bag's topics are images, and which are what a tracker said when it was recorded. No rclpy, no rosbags."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
+COMPANIONS = (*IMAGE_TYPES, 'sensor_msgs/msg/CameraInfo')
+OUR_TYPES = 'xmem_ros/msg/'
+OBJECTS_TYPE = 'xmem_ros/msg/TrackedObjectArray'
+
+
+def node_prefixes(topics: Mapping[str, str], node: str) -> list[str]:
+    """Names below which recorded outputs of a tracker lie: of the node, and of whoever published objects in the bag.
+
+    Args:
+        topics: name → type.
+        node: full name.
+    """
+    recorded = [name.rpartition('/')[0] for name, kind in topics.items() if kind == OBJECTS_TYPE]
+    return sorted({f'{name}/' for name in (node, *recorded) if name})
