@@ -5,19 +5,23 @@ The bag begins once the node is active, and all ends shortly after the bag, unle
 tracker published when the bag was recorded is played below /recorded, so that it is not mixed with what it says now.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix, get_package_share_directory
 from launch import Action, LaunchContext, LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
+    EmitEvent,
     ExecuteProcess,
+    LogInfo,
     OpaqueFunction,
     RegisterEventHandler,
-    Shutdown,
     TimerAction,
 )
 from launch.event_handlers import OnProcessExit
+from launch.events import Shutdown as ShutdownEvent
+from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.event_handlers import OnStateTransition
@@ -147,6 +151,18 @@ def check(context: LaunchContext) -> None:
         ) from None
 
 
+def end(reason: str, after: float = 0.0) -> Callable[[ProcessExited, LaunchContext], list[Action]]:
+    """What is done when a process has ended: end all, unless that is under way."""
+
+    def ended(event: ProcessExited, context: LaunchContext) -> list[Action]:  # noqa: ARG001
+        if context.is_shutdown:
+            return []
+        actions: list[Action] = [LogInfo(msg=reason), EmitEvent(event=ShutdownEvent(reason=reason))]
+        return [TimerAction(period=after, actions=actions)] if after else actions
+
+    return ended
+
+
 def start(context: LaunchContext) -> list[Action]:
     """Return the node, and what follows it."""
     check(context)
@@ -157,14 +173,11 @@ def start(context: LaunchContext) -> list[Action]:
         RegisterEventHandler(
             OnStateTransition(target_lifecycle_node=node, goal_state='active', entities=[player], handle_once=True)
         ),
-        RegisterEventHandler(OnProcessExit(target_action=node, on_exit=[Shutdown(reason='the node has ended')])),
+        RegisterEventHandler(OnProcessExit(target_action=node, on_exit=end('the node has ended'))),
     ]
     if not switched_on(context, 'keep'):
-        ended = [Shutdown(reason='the bag has ended')]
         actions.append(
-            RegisterEventHandler(
-                OnProcessExit(target_action=player, on_exit=[TimerAction(period=LINGER_S, actions=ended)])
-            )
+            RegisterEventHandler(OnProcessExit(target_action=player, on_exit=end('the bag has ended', after=LINGER_S)))
         )
     return [*actions, *make_recorder(context, bag), node, *make_rviz(context)]
 
