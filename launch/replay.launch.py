@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Replay a bag into the tracker: `ros2 launch xmem_ros replay.launch.py bag:=drive`.
 
-The bag begins once the node is active, and all ends shortly after the bag, unless `loop` or `keep` says otherwise. What the
-tracker published when the bag was recorded is played below /recorded, so that it is not mixed with what it says now.
+The bag begins once the node is active, and all ends shortly after the bag, unless `loop` or `keep` says otherwise. What
+the tracker published when the bag was recorded is played below /recorded, apart from what it says now.
 """
 
 from collections.abc import Callable

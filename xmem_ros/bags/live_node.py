@@ -13,7 +13,6 @@ from rcl_interfaces.srv import GetParameters
 from rclpy.parameter import parameter_value_to_python
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
-from std_srvs.srv import Trigger
 
 from xmem_ros.bags.topics import IMAGE_TYPES
 from xmem_ros.client.link import NodeLink
@@ -105,8 +104,8 @@ class LiveNode:
         if not fitting:
             transport = 'compressed' if kind.endswith('CompressedImage') else 'raw'
             raise ParameterError(
-                f"{self.name} does not take the bag's images, {recorded} ({kind}); it listens to {listens}: start it with "
-                f'image_transport:={transport}'
+                f"{self.name} does not take the bag's images, {recorded} ({kind}); it listens to {listens}: start it "
+                f'with image_transport:={transport}'
             )
         raise ParameterError(
             f'{self.name} listens to {listens}: say which of them gets the images of the bag, '
@@ -143,12 +142,6 @@ class LiveNode:
         while self._counts is None and (left := end - time.monotonic()) > 0:
             self._next(left)
 
-    def reset(self) -> None:
-        """Have the node forget everything; raises `NodeError`."""
-        answer = self.link.call(Trigger, 'reset', Trigger.Request())
-        if not answer.success:
-            raise NodeError(f'{self.name} was not reset: {answer.message}')
-
     # --- while images are shown
 
     def listen(self) -> None:
@@ -169,7 +162,8 @@ class LiveNode:
 
         Raises:
             NodeTimeoutError: it said nothing; the text says how far the image came.
-            NodeMissingError, NodeInactiveError: it is gone, or not active any more. NodeError: it cannot track any more.
+            NodeMissingError, NodeInactiveError: it is gone, or not active any more.
+            NodeError: it cannot track any more.
         """
         before, dropped = self._counts, self._counts.dropped if self._counts else None
         end = time.monotonic() + self.timeout
@@ -257,6 +251,6 @@ class LiveNode:
             if status.name != f'{self.name.lstrip("/")}: tracking':
                 continue
             values = {pair.key: pair.value for pair in status.values}
-            numbers = [int(values.get(name, '0')) for name in ('received', 'dropped', 'waiting')]
+            received, dropped, waiting = (int(values.get(name, '0')) for name in ('received', 'dropped', 'waiting'))
             fault = status.level == status.ERROR
-            self._heard.put(NodeCounts(*numbers, fault, status.message))
+            self._heard.put(NodeCounts(received, dropped, waiting, fault, status.message))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from xmem_ros.bags import messages
+from xmem_ros.bags.plan import recorded_seeds
 from xmem_ros.bags.recording import BagRecording, open_recording
 from xmem_ros.bags.topics import COMPANIONS
 from xmem_ros.node.conversions import stamp_ns
@@ -14,6 +15,8 @@ from xmem_ros.node.conversions import stamp_ns
 if TYPE_CHECKING:
     from collections.abc import Iterator, Set
     from pathlib import Path
+
+    from xmem_ros.bags.plan import PlannedSeeds
 
 CLIP_TOPIC = '/image'  # of what has no topics
 
@@ -27,7 +30,7 @@ class LiveMessage:
     received_ns: int
     data: bytes  # CDR
     stamp_ns: int | None = None  # of the header of an image or of what belongs to one, where it can be read
-    frame_id: str = ''  # of an image
+    image: Any = None  # of the topic of the images: the message as a dataclass of rosbags, where it can be read
 
 
 class LiveSource:
@@ -42,18 +45,22 @@ class LiveSource:
     """
 
     def __init__(self, path: Path | str, image_topic: str = '') -> None:
-        self._recording = open_recording(path, image_topic)
-        self.length = self._recording.length  # images, as far as known
+        self.recording = open_recording(path, image_topic)
+        self.length = self.recording.length  # images, as far as known
         self.topics: dict[str, str]  # name → type
         self.offered: dict[str, list[Any]]  # name → QoS of the recorded publishers, of rosbags
-        if isinstance(self._recording, BagRecording):
-            self.image_topic = self._recording.image_topic
-            connections = self._recording.bag.connections
+        if isinstance(self.recording, BagRecording):
+            self.image_topic = self.recording.image_topic
+            connections = self.recording.bag.connections
             self.topics = {item.topic: item.msgtype for item in connections}
             self.offered = {item.topic: list(item.ext.offered_qos_profiles) for item in connections}
         else:
             self.image_topic = CLIP_TOPIC
             self.topics, self.offered = {CLIP_TOPIC: messages.IMAGE}, {CLIP_TOPIC: []}
+
+    def recorded_seeds(self) -> list[PlannedSeeds]:
+        """The seeds that a node accepted while the bag was recorded; empty where there are none. Raises `BagError`."""
+        return recorded_seeds(self.recording) if isinstance(self.recording, BagRecording) else []
 
     @property
     def image_type(self) -> str:
@@ -63,31 +70,32 @@ class LiveSource:
     @property
     def damage(self) -> str:
         """Why not all of it could be read; '' where it could. Known once `messages` has ended."""
-        return self._recording.damage
+        return self.recording.damage
 
     def messages(self, left_out: Set[str] = frozenset()) -> Iterator[LiveMessage]:
         """Yield the messages of all topics but some, in order. Raises `BagError` where not even one can be read."""
-        recording = self._recording
+        recording = self.recording
         if not isinstance(recording, BagRecording):
             for frame in recording.frames():
                 data = messages.serialize(frame.message)
-                yield LiveMessage(CLIP_TOPIC, messages.IMAGE, frame.received_ns, data, frame.stamp_ns)
+                yield LiveMessage(CLIP_TOPIC, messages.IMAGE, frame.received_ns, data, frame.stamp_ns, frame.message)
             return
         index = 0
-        for connection, received_ns, raw in recording.raw([c for c in recording.bag.connections if c.topic not in left_out]):
-            stamp, frame_id = None, ''
+        wanted = [connection for connection in recording.bag.connections if connection.topic not in left_out]
+        for connection, received_ns, raw in recording.raw(wanted):
+            stamp, image = None, None
             if recording.is_frame(connection):
                 found = recording.frame_of(index, received_ns, raw)
                 index += 1
                 if found is not None:
-                    stamp, frame_id = found.stamp_ns, found.message.header.frame_id
+                    stamp, image = found.stamp_ns, found.message
             elif connection.msgtype in COMPANIONS:
                 stamp = _stamp(raw, connection.msgtype)
-            yield LiveMessage(connection.topic, connection.msgtype, received_ns, bytes(raw), stamp, frame_id)
+            yield LiveMessage(connection.topic, connection.msgtype, received_ns, bytes(raw), stamp, image)
 
     def close(self) -> None:
         """Close its files."""
-        self._recording.close()
+        self.recording.close()
 
     def __enter__(self) -> LiveSource:
         return self

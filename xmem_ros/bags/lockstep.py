@@ -3,7 +3,7 @@
 
 So no image is lost, however slow the machine is, with the node as it is on the robot.
 
-    for frame in replay('drive.mcap', '/xmem', seeds=plan):
+    for frame in replay('drive.mcap', '/xmem', plan=plan):
         print(frame.stamp_ns, frame.age_ms, [item.box for item in frame.objects])
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,16 +20,20 @@ from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 
 from xmem_ros.bags.live_node import LiveNode
-from xmem_ros.bags.live_seeds import LiveSeeds
+from xmem_ros.bags.live_seeds import LiveSeeds, Seeded
 from xmem_ros.bags.live_source import LiveMessage, LiveSource
 from xmem_ros.bags.live_topics import Topics, companions_first, left_out
+from xmem_ros.bags.plan import resolve
+from xmem_ros.client.calls import Calls
 from xmem_ros.errors import ParameterError
 from xmem_ros.objects import TrackedObject
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
+
+    from xmem_ros.bags.plan import PlannedSeeds
 
 TIMEOUT_S = 60.0
 _CLOCK = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.RELIABLE)
@@ -44,9 +48,22 @@ class LiveFrame:
     objects: tuple[TrackedObject, ...]  # in order of id
     age_ms: float  # from publishing the image to hearing of it
     index: int  # of the image in the bag, those that were dropped counted
-    seeded: tuple[int, ...]  # ids that were seeded on this image; seen from the next one on
+    seeded: tuple[Seeded, ...]  # on this image, after the node said this; it tells of them from the next one on
+    plan_ids: Mapping[int, int]  # id of the node → id that the plan calls the object
     processing_ms: float  # as the node measured it
     header: Any = field(repr=False)  # std_msgs/Header of the image
+
+    @property
+    def labels_with_seeds(self) -> np.ndarray:
+        """H×W uint8: `labels` with the masks of `seeded` in them; what the offline runner gives for the image."""
+        if not self.seeded:
+            return self.labels
+        labels = self.labels.copy()
+        for item in self.seeded:
+            labels[labels == item.label] = 0
+        for item in self.seeded:
+            labels[item.mask] = item.label
+        return labels
 
 
 @dataclass(frozen=True)
@@ -69,6 +86,7 @@ class Report:
     published: dict[str, int] = field(default_factory=dict)  # topic → messages beside the images
     left_out: dict[str, str] = field(default_factory=dict)  # topic of the bag → why it was not published
     dropped: list[Dropped] = field(default_factory=list)
+    missed: list[str] = field(default_factory=list)  # recorded seeds that could not be used, and why
     damage: str = ''  # why not all of the bag could be read
 
 
@@ -84,7 +102,7 @@ class Replay(Iterator[LiveFrame]):
         node: str = '/xmem',
         *,
         image_topic: str = '',
-        seeds: Any = (),
+        plan: Sequence[PlannedSeeds] | None = None,
         remaps: Mapping[str, str] | None = None,
         rate: float = 0.0,
         clock: bool = False,
@@ -101,8 +119,13 @@ class Replay(Iterator[LiveFrame]):
             self.length = self._bag.length  # images, as far as known
             self._node = LiveNode(node, timeout)
             stack.callback(self._node.close)
-            self._seeds = LiveSeeds(seeds, self._node.link)
             self._node.check_active()
+            places, self.report.missed = resolve(
+                self._bag.recorded_seeds() if plan is None else plan, self._bag.recording
+            )
+            calls = Calls(self._node.link)
+            self._seeds = LiveSeeds(places, calls)
+            self._seeds.missed = self.report.missed
             names = dict(remaps or {})
             recorded = self._bag.image_topic
             names[recorded] = self.report.topic = self._node.image_topic(
@@ -120,7 +143,7 @@ class Replay(Iterator[LiveFrame]):
             self._clock = self._node.link.node.create_publisher(Clock, '/clock', _CLOCK) if clock else None
             self._node.meet(self._topics[recorded])
             if not keep:
-                self._node.reset()
+                calls.reset()
             self._end = stack.pop_all()
         self._frames = self._run()
 
@@ -145,7 +168,7 @@ class Replay(Iterator[LiveFrame]):
 
     # --- inside
 
-    def _run(self) -> Iterator[LiveFrame]:
+    def _run(self) -> Generator[LiveFrame, None, None]:
         try:
             for message in companions_first(self._bag.messages(set(self.report.left_out)), self._bag.image_topic):
                 self._keep_pace(message.received_ns)
@@ -159,7 +182,6 @@ class Replay(Iterator[LiveFrame]):
                 if frame is not None:
                     yield frame
             self.report.damage = self._bag.damage
-            self._seeds.check_used()
         finally:
             self._end.close()
 
@@ -170,20 +192,28 @@ class Replay(Iterator[LiveFrame]):
         if stamp is None:
             self.report.dropped.append(Dropped(index, None, 'damaged in the bag, so that it was not published'))
             return None
+        self._seeds.before(index)
         self._node.listen()
         begun = time.monotonic()
         self._topics.publish(message)
-        said = self._node.wait(stamp, message.frame_id, self.report.topic)
-        if said is None:
-            self.report.dropped.append(Dropped(index, stamp, 'dropped by the node; its log says why'))
-            self._seeds.check_unused(index, stamp)
-            return None
+        said = self._node.wait(stamp, message.image.header.frame_id, self.report.topic)
         age_ms = (time.monotonic() - begun) * 1e3
+        seeded = self._seeds.after(index, message.image if said is not None else None)
+        if said is None:
+            self.report.dropped.append(Dropped(index, stamp, 'dropped by the node, whose log says why'))
+            return None
         self.report.tracked += 1
-        seeded = self._seeds.apply(index, stamp)
         self.report.seeded += len(seeded)
         return LiveFrame(
-            stamp, said.labels, said.objects, age_ms, index, tuple(seeded), said.processing_ms, said.header
+            stamp_ns=stamp,
+            labels=said.labels,
+            objects=said.objects,
+            age_ms=age_ms,
+            index=index,
+            seeded=tuple(seeded),
+            plan_ids=self._seeds.plan_ids,
+            processing_ms=said.processing_ms,
+            header=said.header,
         )
 
     def _keep_pace(self, received_ns: int) -> None:
@@ -218,7 +248,7 @@ def replay(path: Path | str, node: str = '/xmem', **options: Any) -> Replay:
         node: full name of the tracker's node, which is active.
         options:
             image_topic: of the images in the bag, where there are several.
-            seeds: that the node is shown, each once the image of its stamp was tracked: a plan, see `LiveSeeds`.
+            plan: seeds that the node is shown, each once its image was tracked; None: those that the bag recorded.
             remaps: topic of the bag → topic to publish it on. The images go to the topic that the node listens to,
                 unless this says otherwise.
             rate: at most as fast as this, 1 is as recorded; 0: as fast as the node is.

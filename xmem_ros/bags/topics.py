@@ -11,15 +11,19 @@ if TYPE_CHECKING:
 IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
 COMPANIONS = (*IMAGE_TYPES, 'sensor_msgs/msg/CameraInfo')
 OUR_TYPES = 'xmem_ros/msg/'
+DEFAULT = '/xmem/'
 OBJECTS_TYPE = 'xmem_ros/msg/TrackedObjectArray'
 
 
 def node_prefixes(topics: Mapping[str, str], node: str) -> list[str]:
-    """Names below which recorded outputs of a tracker lie: of the node, and of whoever published objects in the bag.
+    """Names below which recorded outputs of a tracker lie: of the node, and of those that were there when it was recorded.
+
+    Those are told by their objects, and, where only masks were recorded, by the name that the node has by default.
 
     Args:
         topics: name → type.
         node: full name.
     """
-    recorded = [name.rpartition('/')[0] for name, kind in topics.items() if kind == OBJECTS_TYPE]
-    return sorted({f'{name}/' for name in (node, *recorded) if name})
+    told = [name.rpartition('/')[0] for name, kind in topics.items() if kind == OBJECTS_TYPE]
+    named = [f'{name.partition(DEFAULT)[0]}{DEFAULT}'.rstrip('/') for name in topics if DEFAULT in name]
+    return sorted({f'{name}/' for name in (node, *told, *named) if name})

@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
             args.bag,
             args.node,
             image_topic=args.image_topic,
-            seeds=[],
+            plan=plan,
             remaps=parse_remaps(args.remap),
             rate=args.rate,
             clock=args.clock,
