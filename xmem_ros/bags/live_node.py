@@ -63,6 +63,7 @@ class LiveNode:
         self._pairs = FramePairs()
         self._heard: queue.SimpleQueue[Frame | NodeCounts] = queue.SimpleQueue()
         self._counts: NodeCounts | None = None
+        self._expected: int | None = None  # images that the node has received once it has the newest
         # Before any client: the middleware announces what a process has in the order of its making, so whoever answers
         # a client that was made later knows of these subscriptions, and the masks of the first image are not lost.
         for half, kind in (('labels', Image), ('objects', TrackedObjectArray)):
@@ -141,6 +142,7 @@ class LiveNode:
         end = time.monotonic() + (period + _SPARE_S if period <= _SELDOM_S else 0.0)
         while self._counts is None and (left := end - time.monotonic()) > 0:
             self._next(left)
+        self._expected = self._counts.received if self._counts is not None else None
 
     # --- while images are shown
 
@@ -148,6 +150,8 @@ class LiveNode:
         """Forget what was said so far; to be called before an image is published."""
         while self._next(0.0) is not None:
             pass
+        if self._expected is not None:
+            self._expected += 1
 
     def wait(self, stamp_ns: int, frame_id: str, topic: str) -> Frame | None:
         """Wait for what the node says of the image that was published last.
@@ -165,7 +169,8 @@ class LiveNode:
             NodeMissingError, NodeInactiveError: it is gone, or not active any more.
             NodeError: it cannot track any more.
         """
-        before, dropped = self._counts, self._counts.dropped if self._counts else None
+        before = self._counts
+        dropped = before.dropped if before is not None else None
         end = time.monotonic() + self.timeout
         while (left := end - time.monotonic()) > 0:
             heard = self._next(min(left, LOOK_S))
@@ -223,7 +228,7 @@ class LiveNode:
         now = self._counts
         if before is None or now is None or now is before:
             return f'{said}, and its /diagnostics were not heard either: it may be busy; give it longer with --timeout'
-        if now.received == before.received:
+        if self._expected is not None and now.received < self._expected:
             return f'{said}: {self._unreached(topic)}'
         if now.waiting:
             return f'{said}: the image waits, as the node is busy; give it longer with --timeout'

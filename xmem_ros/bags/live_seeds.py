@@ -34,6 +34,7 @@ class Seeded:
     id: int  # of the node
     label: int  # its pixel value
     mask: np.ndarray  # H×W bool, what its seed shows
+    seed: Any  # xmem_ros/Seed, as the node got it
 
 
 class LiveSeeds:
@@ -116,8 +117,8 @@ class LiveSeeds:
                 self._used.update(entry.ids)
         found = read_seeds(request.seeds, rgb_of(image), len(ids))  # as the node does
         return [
-            Seeded(object_id, int(label), one.mask)
-            for object_id, label, one in zip(ids, answer.labels, found, strict=True)
+            Seeded(object_id, int(label), one.mask, seed)
+            for object_id, label, one, seed in zip(ids, answer.labels, found, request.seeds, strict=True)
         ]
 
     def _prepare(self, entry: PlannedSeeds) -> bool:

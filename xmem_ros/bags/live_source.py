@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from xmem_ros.bags.plan import PlannedSeeds
+    from xmem_ros.bags.recording import RecordedFrame
 
 CLIP_TOPIC = '/image'  # of what has no topics
 
@@ -30,7 +31,7 @@ class LiveMessage:
     received_ns: int
     data: bytes  # CDR
     stamp_ns: int | None = None  # of the header of an image or of what belongs to one, where it can be read
-    image: Any = None  # of the topic of the images: the message as a dataclass of rosbags, where it can be read
+    frame: RecordedFrame | None = None  # of the topic of the images, where it can be read
 
 
 class LiveSource:
@@ -78,20 +79,20 @@ class LiveSource:
         if not isinstance(recording, BagRecording):
             for frame in recording.frames():
                 data = messages.serialize(frame.message)
-                yield LiveMessage(CLIP_TOPIC, messages.IMAGE, frame.received_ns, data, frame.stamp_ns, frame.message)
+                yield LiveMessage(CLIP_TOPIC, messages.IMAGE, frame.received_ns, data, frame.stamp_ns, frame)
             return
         index = 0
         wanted = [connection for connection in recording.bag.connections if connection.topic not in left_out]
         for connection, received_ns, raw in recording.raw(wanted):
-            stamp, image = None, None
+            stamp: int | None = None
+            found: RecordedFrame | None = None
             if recording.is_frame(connection):
                 found = recording.frame_of(index, received_ns, raw)
+                stamp = None if found is None else found.stamp_ns
                 index += 1
-                if found is not None:
-                    stamp, image = found.stamp_ns, found.message
             elif connection.msgtype in COMPANIONS:
                 stamp = _stamp(raw, connection.msgtype)
-            yield LiveMessage(connection.topic, connection.msgtype, received_ns, bytes(raw), stamp, image)
+            yield LiveMessage(connection.topic, connection.msgtype, received_ns, bytes(raw), stamp, found)
 
     def close(self) -> None:
         """Close its files."""

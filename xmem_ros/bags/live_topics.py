@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import importlib
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from rclpy.duration import Duration
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
 from xmem_ros.bags.topics import COMPANIONS, OUR_TYPES, node_prefixes
@@ -109,6 +111,12 @@ class Topics:
 
     def __getitem__(self, topic: str) -> Any:
         return self._publishers[topic]
+
+    def flush(self, seconds: float) -> None:
+        """Wait until subscribers have what was published, at most so long; the last messages would be lost otherwise."""
+        end = time.monotonic() + seconds
+        for publisher in self._publishers.values():
+            publisher.wait_for_all_acked(Duration(seconds=max(end - time.monotonic(), 0.0)))
 
     def publish(self, message: LiveMessage) -> None:
         """Publish a message as it lies in the bag."""

@@ -13,7 +13,7 @@ import contextlib
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
@@ -29,13 +29,17 @@ from xmem_ros.errors import ParameterError
 from xmem_ros.objects import TrackedObject
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
     from xmem_ros.bags.plan import PlannedSeeds
+    from xmem_ros.bags.recording import RecordedFrame, Recording
+
+Plan = Union['Sequence[PlannedSeeds]', 'Callable[[Recording], Sequence[PlannedSeeds]]', None]
 
 TIMEOUT_S = 60.0
+FLUSH_S = 2.0  # for slow subscribers of the last messages
 _CLOCK = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.RELIABLE)
 
 
@@ -52,6 +56,7 @@ class LiveFrame:
     plan_ids: Mapping[int, int]  # id of the node → id that the plan calls the object
     processing_ms: float  # as the node measured it
     header: Any = field(repr=False)  # std_msgs/Header of the image
+    frame: RecordedFrame = field(repr=False)  # the image as it lies in the bag
 
     @property
     def labels_with_seeds(self) -> np.ndarray:
@@ -102,7 +107,7 @@ class Replay(Iterator[LiveFrame]):
         node: str = '/xmem',
         *,
         image_topic: str = '',
-        plan: Sequence[PlannedSeeds] | None = None,
+        plan: Plan = None,
         remaps: Mapping[str, str] | None = None,
         rate: float = 0.0,
         clock: bool = False,
@@ -113,16 +118,17 @@ class Replay(Iterator[LiveFrame]):
             if not least <= value < 1e6:
                 raise ParameterError(f'{name} is {value!r}; it must be a number from {least:g}')
         self.report = Report()
-        self._rate, self._begun, self._first_ns = rate, 0.0, 0
+        self._pace, self._begun, self._first_ns = rate, 0.0, 0
         with contextlib.ExitStack() as stack:
             self._bag = stack.enter_context(LiveSource(path, image_topic))
-            self.length = self._bag.length  # images, as far as known
+            self.length, self.rate = self._bag.length, self._bag.recording.rate  # images, as far as known; a second
+            entries = plan(self._bag.recording) if callable(plan) else plan
+            if entries is None:
+                entries = self._bag.recorded_seeds()
+            places, self.report.missed = resolve(entries, self._bag.recording)
             self._node = LiveNode(node, timeout)
             stack.callback(self._node.close)
             self._node.check_active()
-            places, self.report.missed = resolve(
-                self._bag.recorded_seeds() if plan is None else plan, self._bag.recording
-            )
             calls = Calls(self._node.link)
             self._seeds = LiveSeeds(places, calls)
             self._seeds.missed = self.report.missed
@@ -182,30 +188,31 @@ class Replay(Iterator[LiveFrame]):
                 if frame is not None:
                     yield frame
             self.report.damage = self._bag.damage
+            self._topics.flush(FLUSH_S)
         finally:
             self._end.close()
 
     def _show(self, message: LiveMessage) -> LiveFrame | None:
         index = self.report.images
         self.report.images += 1
-        stamp = message.stamp_ns
-        if stamp is None:
+        frame = message.frame
+        if frame is None:
             self.report.dropped.append(Dropped(index, None, 'damaged in the bag, so that it was not published'))
             return None
         self._seeds.before(index)
         self._node.listen()
         begun = time.monotonic()
         self._topics.publish(message)
-        said = self._node.wait(stamp, message.image.header.frame_id, self.report.topic)
+        said = self._node.wait(frame.stamp_ns, frame.message.header.frame_id, self.report.topic)
         age_ms = (time.monotonic() - begun) * 1e3
-        seeded = self._seeds.after(index, message.image if said is not None else None)
+        seeded = self._seeds.after(index, None if said is None else frame.message)
         if said is None:
-            self.report.dropped.append(Dropped(index, stamp, 'dropped by the node, whose log says why'))
+            self.report.dropped.append(Dropped(index, frame.stamp_ns, 'dropped by the node, whose log says why'))
             return None
         self.report.tracked += 1
         self.report.seeded += len(seeded)
         return LiveFrame(
-            stamp_ns=stamp,
+            stamp_ns=frame.stamp_ns,
             labels=said.labels,
             objects=said.objects,
             age_ms=age_ms,
@@ -214,16 +221,17 @@ class Replay(Iterator[LiveFrame]):
             plan_ids=self._seeds.plan_ids,
             processing_ms=said.processing_ms,
             header=said.header,
+            frame=frame,
         )
 
     def _keep_pace(self, received_ns: int) -> None:
         """Wait until it is a message's time, where a rate is given."""
-        if not self._rate:
+        if not self._pace:
             return
         now = time.monotonic()
         if not self._begun:
             self._begun, self._first_ns = now, received_ns
-        time.sleep(max(0.0, self._begun + (received_ns - self._first_ns) / 1e9 / self._rate - now))
+        time.sleep(max(0.0, self._begun + (received_ns - self._first_ns) / 1e9 / self._pace - now))
 
     def _warn_of_others(self) -> None:
         node, topic = self._node.link.node, self.report.topic
@@ -248,7 +256,8 @@ def replay(path: Path | str, node: str = '/xmem', **options: Any) -> Replay:
         node: full name of the tracker's node, which is active.
         options:
             image_topic: of the images in the bag, where there are several.
-            plan: seeds that the node is shown, each once its image was tracked; None: those that the bag recorded.
+            plan: seeds that the node is shown, each once its image was tracked, or what gets the recording and returns
+                them; None: those that the bag recorded.
             remaps: topic of the bag → topic to publish it on. The images go to the topic that the node listens to,
                 unless this says otherwise.
             rate: at most as fast as this, 1 is as recorded; 0: as fast as the node is.

@@ -16,7 +16,7 @@ OBJECTS_TYPE = 'xmem_ros/msg/TrackedObjectArray'
 
 
 def node_prefixes(topics: Mapping[str, str], node: str) -> list[str]:
-    """Names below which recorded outputs of a tracker lie: of the node, and of those that were there when it was recorded.
+    """Names below which recorded outputs of a tracker lie: of the node, and of those that were recorded.
 
     Those are told by their objects, and, where only masks were recorded, by the name that the node has by default.
 

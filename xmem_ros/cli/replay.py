@@ -4,36 +4,51 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
-import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from xmem_ros.cli.seed_arguments import add_seed_arguments, read_plan
 
 if TYPE_CHECKING:
+    from xmem_ros.bags.live_output import LiveOutput
     from xmem_ros.bags.lockstep import Replay, Report
+    from xmem_ros.bags.plan import PlannedSeeds
+    from xmem_ros.bags.recording import Recording
 
-MOST_NAMED = 10  # dropped images
+FORMATS = ('bag', 'png', 'overlay')
+TIMEOUT_S = 60.0  # as in xmem_ros.bags.lockstep, which imports rclpy
+MOST_TOLD = 5  # of many warnings of a kind
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the sub-command to `xmem-ros`."""
     parser = commands.add_parser(
         'replay',
-        help='replay a bag into the live node, none of its images lost (needs ROS)',
-        description='Publish a bag, and wait after each image for the masks of that very image: so every image is '
-        'tracked, however slow the machine is. Seeds are shown to the node with the image that they belong to.',
-        epilog='What the tracker published when the bag was recorded stays in the bag. The node is reset first, unless '
-        '--keep is given.',
-    )
-    parser.add_argument('bag', type=Path, metavar='BAG', help='folder of a bag, or an .mcap or .db3 file')
-    parser.add_argument('--node', default='/xmem', help="the tracker's node (default: %(default)s)")
-    parser.add_argument('--image-topic', default='', metavar='TOPIC', help='of the images, where the bag has several')
-    parser.add_argument(
-        '--remap', action='append', default=[], metavar='FROM:=TO', help='publish a topic of the bag under another name'
+        help='replay a bag into the live node, no image lost (needs ROS)',
+        description='Publish a ROS 2 bag, and wait after each image for the masks of that very image: so every image '
+        'is tracked, however slow the machine is, by the node as it runs on the robot. docs/bags.md says more.',
+        epilog='The node is reset first, unless --keep is given. What the tracker published when the bag was recorded '
+        'stays in the bag; so do topics of types that are not installed, which are named.',
     )
     parser.add_argument(
-        '--seed', type=Path, metavar='MASK', help='the objects in the first image: a palette, grey or one-bit PNG'
+        'input',
+        type=Path,
+        metavar='BAG|VIDEO|FOLDER',
+        help="a bag's folder or its .mcap or .db3 file, a video file, or frames in the order of their names",
+    )
+    parser.add_argument('--node', default='/xmem', metavar='NAME', help="the tracker's node (default: %(default)s)")
+    parser.add_argument('--image-topic', default='', metavar='TOPIC', help='where a bag has images on several topics')
+    add_seed_arguments(parser)
+    parser.add_argument('--no-seeds', action='store_true', help='show the node none: somebody else does')
+    parser.add_argument(
+        '--remap',
+        action='append',
+        default=[],
+        metavar='FROM:=TO',
+        help='publish a topic of the bag under another name; the images go to where the node listens anyway',
     )
     parser.add_argument(
         '--rate', type=float, default=0.0, metavar='R', help='at most R times as fast as recorded (default: no limit)'
@@ -41,103 +56,106 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument('--clock', action='store_true', help='publish the times of the bag on /clock')
     parser.add_argument('--keep', action='store_true', help='go on with the objects that the node has')
     parser.add_argument(
-        '--timeout', type=float, default=60.0, metavar='S', help='longest wait for one image (default: %(default)g s)'
+        '--timeout',
+        type=float,
+        default=TIMEOUT_S,
+        metavar='S',
+        help='longest wait for the node, and for the masks of one image (default: %(default)g s)',
     )
-    parser.add_argument('--out', type=Path, metavar='DIR', help='new or empty folder for the masks, as palette PNGs')
+    parser.add_argument('--out', type=Path, metavar='DIR', help='new or empty folder; appears once it is whole')
+    parser.add_argument(
+        '--format',
+        action='append',
+        default=[],
+        choices=FORMATS,
+        dest='formats',
+        help="bag: DIR/bag, the node's topics; png: a palette mask for each image; overlay: DIR/overlay.mp4. May be "
+        'given several times (default: png)',
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command; returns the exit code."""
-    check_installed()
+    _check(args)
     from xmem_ros.bags.live_topics import parse_remaps
     from xmem_ros.bags.lockstep import replay
 
-    part = _make_part(args.out)
-    try:
-        with replay(
-            args.bag,
-            args.node,
-            image_topic=args.image_topic,
-            plan=plan,
-            remaps=parse_remaps(args.remap),
-            rate=args.rate,
-            clock=args.clock,
-            keep=args.keep,
-            timeout=args.timeout,
-        ) as frames:
-            _say_what_is_left_out(frames.report)
-            ages = _follow(frames, part)
-        if part is not None:
-            if args.out.exists():
-                args.out.rmdir()
-            part.rename(args.out)
-    finally:
-        if part is not None:
-            shutil.rmtree(part, ignore_errors=True)
-    _summarise(args, frames.report, ages)
+    def plan(recording: Recording) -> list[PlannedSeeds]:
+        return [] if args.no_seeds else read_plan(args, recording)
+
+    remaps = parse_remaps(args.remap)
+    with contextlib.ExitStack() as stack:
+        frames = stack.enter_context(
+            replay(
+                args.input,
+                args.node,
+                image_topic=args.image_topic,
+                plan=plan,
+                remaps=remaps,
+                rate=args.rate,
+                clock=args.clock,
+                keep=args.keep,
+                timeout=args.timeout,
+            )
+        )
+        _say_what_is_missing(frames.report)
+        output = stack.enter_context(_output(args, frames)) if args.out is not None else None
+        ages = _follow(frames, output)
+    _tell(args, frames.report, ages)
     return 0
 
 
-def check_installed() -> None:
-    """Raise `ParameterError` where something is not installed that a live replay needs."""
+def _check(args: argparse.Namespace) -> None:
+    """Raise `ParameterError` where something is not installed that is needed, or arguments do not go together."""
     from xmem_ros.errors import ParameterError
 
     for module, remedy in (
         ('rclpy', 'source the setup.bash of a ROS 2 and of the workspace with xmem_ros'),
         ('xmem_ros.msg', 'build the package (colcon build, or make build) and source its setup.bash'),
-        ('rosbags', "pip install rosbags, or pip install 'xmem_ros[bags]'"),
     ):
         if importlib.util.find_spec(module) is None:
             raise ParameterError(f'the replay needs {module}, which is not installed here: {remedy}')
+    if args.formats and args.out is None:
+        raise ParameterError('--format says what is written, and --out is not given: give both or neither')
+    if args.no_seeds and (args.seed or args.box or args.seeds_topic):
+        raise ParameterError('--no-seeds goes without --seed, --box and --seeds-topic')
 
 
-def _make_part(out: Path | None) -> Path | None:
-    """The folder that is to become `out`."""
-    from xmem_ros.errors import ParameterError
+def _output(args: argparse.Namespace, frames: Replay) -> LiveOutput:
+    from xmem_ros.bags.live_output import LiveOutput
 
-    if out is None:
-        return None
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ParameterError(f'{out}: is there already and not an empty folder; choose another --out or remove it')
-    part = out.resolve().with_name(f'.{out.resolve().name}.part')
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    return part
+    return LiveOutput(args.out, args.formats or ['png'], f'/{args.node.strip("/")}', frames.rate)
 
 
-def _follow(frames: Replay, folder: Path | None) -> list[float]:
-    """Go through the replay, write masks into a folder; returns the age of each [ms]."""
-    from xmem_ros.media import write_labels
+def _follow(frames: Replay, output: LiveOutput | None) -> list[float]:
+    """Go through the replay; returns the age of each mask [ms]."""
     from xmem_ros.progress import Bar
 
     ages = []
-    with Bar(total=frames.length, unit='image') as bar:
+    with Bar(total=frames.length, unit='image', desc='replaying') as bar:
         for frame in frames:
             ages.append(frame.age_ms)
+            if output is not None:
+                output.write(frame)
             bar.update(frames.report.images - bar.n)
-            if folder is not None:
-                write_labels(folder / f'{frame.stamp_ns}.png', frame.labels.copy())
     return ages
 
 
-def _say_what_is_left_out(report: Report) -> None:
-    missing = {topic: why for topic, why in report.left_out.items() if why.endswith('not installed')}
-    for topic, why in sorted(missing.items()):
-        print(f'xmem-ros replay: {topic} is not published: {why}', file=sys.stderr)
+def _say_what_is_missing(report: Report) -> None:
+    for topic, reason in sorted(report.left_out.items()):
+        if reason.endswith('not installed'):
+            print(f'xmem-ros replay: warning: {topic} is not published: {reason}', file=sys.stderr)
 
 
-def _summarise(args: argparse.Namespace, report: Report, ages: list[float]) -> None:
-    for item in report.dropped[:MOST_NAMED]:
-        stamp = '' if item.stamp_ns is None else f' of stamp {item.stamp_ns / 1e9:.9f}'
-        print(f'xmem-ros replay: image {item.index}{stamp}: {item.reason}', file=sys.stderr)
-    if len(report.dropped) > MOST_NAMED:
-        print(f'xmem-ros replay: … {len(report.dropped)} dropped images in all', file=sys.stderr)
-    if report.damage:
-        print(f'xmem-ros replay: warning: {report.damage}', file=sys.stderr)
-    median: Any = f', {sorted(ages)[len(ages) // 2]:.0f} ms from image to masks (median)' if ages else ''
-    written = f'; masks in {args.out}' if args.out is not None else ''
-    print(
-        f'{args.bag}: {report.images} images on {report.topic}, {report.tracked} tracked, {len(report.dropped)} '
-        f'dropped, {report.seeded} objects seeded{median}{written}'
-    )
+def _tell(args: argparse.Namespace, report: Report, ages: list[float]) -> None:
+    """What was done goes to stdout, what is amiss to stderr."""
+    median = f'; from image to masks {sorted(ages)[len(ages) // 2]:.0f} ms (median)' if ages else ''
+    written = f'; {args.out}' if args.out is not None else ''
+    print(f'{report.tracked} of {report.images} images tracked on {report.topic}{median}{written}')
+    dropped = [f'image {item.index} was left out: {item.reason}' for item in report.dropped]
+    for told in ([report.damage] if report.damage else [], dropped, report.missed):
+        for text in told[:MOST_TOLD]:
+            print(f'xmem-ros replay: warning: {text}', file=sys.stderr)
+        if len(told) > MOST_TOLD:
+            print(f'xmem-ros replay: warning: … and {len(told) - MOST_TOLD} more like this', file=sys.stderr)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xmem_ros.cli.arguments import add_tracker_arguments
+from xmem_ros.cli.seed_arguments import add_seed_arguments, read_plan
 
 if TYPE_CHECKING:
     from xmem_ros.bags.job import Report
@@ -40,26 +41,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="a bag's folder or its .mcap or .db3 file, a video file, or frames in the order of their names",
     )
     parser.add_argument('--image-topic', default='', metavar='TOPIC', help='where a bag has images on several topics')
-    seeds = parser.add_argument_group(
-        'seeds', 'Without any, those that the node published on ~/seeds when the bag was recorded.'
-    )
-    seeds.add_argument('--seed', type=Path, metavar='MASK|YAML', help='a mask, or a file of seeds at several images')
-    seeds.add_argument(
-        '--box',
-        action='append',
-        default=[],
-        metavar='NAME=X,Y,W,H',
-        help='an object in a box, px; may be given several times',
-    )
-    seeds.add_argument(
-        '--at',
-        metavar='INDEX|STAMP',
-        help='the image that mask and boxes are of: its index, as in 12, or its stamp in seconds, as in 1700000000.25 '
-        '(default: the first)',
-    )
-    seeds.add_argument(
-        '--seeds-topic', default='', metavar='TOPIC', help='where a bag has recorded seeds on several topics'
-    )
+    add_seed_arguments(parser)
     output = parser.add_argument_group('results')
     output.add_argument(
         '--out', type=Path, required=True, metavar='DIR', help='new or empty folder; appears once it is whole'
@@ -111,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     out = args.out.resolve()
     check_out(out)
     with open_recording(args.input, args.image_topic) as recording:
-        plan = _plan(args, recording)
+        plan = read_plan(args, recording)
         default = 'bag' if recording.image_topic else 'png'
         wanted = {*(args.formats or [default]), *(['overlay'] if args.overlay else [])}
         formats = tuple(name for name in FORMATS if name in wanted)
@@ -127,36 +109,6 @@ def run(args: argparse.Namespace) -> int:
             raise
     _tell(report, out, formats)
     return 0
-
-
-def _plan(args: argparse.Namespace, recording: Recording) -> list[PlannedSeeds]:
-    from xmem_ros.bags.plan import recorded_seeds
-    from xmem_ros.bags.recording import BagRecording
-    from xmem_ros.bags.seed_files import SUFFIXES, SeedReader, read_box, read_place
-    from xmem_ros.errors import ParameterError, SeedError
-
-    if args.seeds_topic and (args.seed or args.box):
-        raise ParameterError('give either --seeds-topic, for recorded seeds, or --seed and --box')
-    listed = args.seed is not None and args.seed.suffix.lower() in SUFFIXES
-    if args.at is not None and not args.box and (args.seed is None or listed):
-        raise ParameterError('--at goes with a mask or a box; a file of seeds says itself which images they are of')
-    reader, place = SeedReader(), read_place('0' if args.at is None else args.at)
-    if listed:
-        reader.add_file(args.seed)
-    elif args.seed is not None:
-        reader.add_masks(args.seed, place)
-    for text in args.box:
-        name, box = read_box(text)
-        reader.add_box(name, box, place)
-    if reader.plan:
-        return reader.plan
-    recorded = recorded_seeds(recording, args.seeds_topic) if isinstance(recording, BagRecording) else []
-    if not recorded:
-        what = 'no seeds were recorded in it' if recording.image_topic else 'nothing says what to follow'
-        raise SeedError(
-            f'{recording.path}: {what}; show the objects: --seed MASK, --seed seeds.yaml or --box NAME=X,Y,W,H'
-        )
-    return recorded
 
 
 def _check_bag_options(args: argparse.Namespace, formats: tuple[str, ...]) -> None:

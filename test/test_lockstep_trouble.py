@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: MIT
+"""Lock-step replay where something is wrong: with the bag, with the node, with what was asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+from types import SimpleNamespace
+
+import bag_files
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or source ROS 2')
+pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
+pytest.importorskip('rosbags', reason="rosbags is not installed: pip install 'xmem_ros[bags]'")
+
+import node_harness as robots
+from bag_files import TOPIC, image_items, image_message, stamp_of, write_bag
+from node_harness import wait_until
+from rclpy.qos import QoSProfile
+from rosgraph_msgs.msg import Clock
+
+from xmem_ros.bags import messages
+from xmem_ros.bags.live_topics import parse_remaps
+from xmem_ros.bags.lockstep import replay
+from xmem_ros.bags.plan import PlannedSeeds
+from xmem_ros.errors import (
+    BagError,
+    NodeInactiveError,
+    NodeMissingError,
+    NodeTimeoutError,
+    ParameterError,
+    SeedError,
+)
+from xmem_ros.node.seed_messages import MASK
+
+FRAMES = bag_files.scene(6, objects=2)
+PATIENCE_S = 60.0  # on a busy machine
+SHORT_S = 3.0  # for what will not come
+
+
+@pytest.fixture(scope='module')
+def robot():
+    with robots.running({'device': 'cpu', 'diagnostics_period': 0.2}) as robot:
+        robot.node.destroy_publisher(robot.images)
+        wait_until(lambda: not robot.node.count_publishers(f'{robot.namespace}/image'), 'the camera to be gone')
+        yield robot
+
+
+@pytest.fixture
+def bag(tmp_path):
+    return write_bag(tmp_path / 'bag', image_items(FRAMES))
+
+
+def first_mask(value=1, **fields):
+    seed = messages.seed(MASK, name='toy', mask=FRAMES[0][1] == value)
+    return PlannedSeeds((seed,), (value,), **{'index': 0, **fields})
+
+
+def follow(robot, bag, plan=(), timeout=PATIENCE_S, **options):
+    with replay(bag, robot.prefix, plan=plan, timeout=timeout, **options) as frames:
+        return list(frames), frames.report
+
+
+# --- the bag
+
+
+def test_corrupt_images_are_counted_and_named_and_nothing_hangs(robot, tmp_path):
+    """One that is too short for its size, one of an encoding that nobody knows, one that is no message at all."""
+    items = image_items(FRAMES)
+    short = dataclasses.replace(image_message(1, FRAMES[1][0]), data=np.zeros(10, np.uint8))
+    unknown = dataclasses.replace(image_message(3, FRAMES[3][0]), encoding='rainbow')
+    for index, message in ((1, short), (3, unknown), (4, (messages.IMAGE, b'\0\1\0\0\7'))):
+        items[index] = (TOPIC, items[index][1], message)
+    live, report = follow(robot, write_bag(tmp_path / 'bag', items), [first_mask()])
+    assert [frame.index for frame in live] == [0, 2, 5]
+    assert [(item.index, item.stamp_ns) for item in report.dropped] == [(1, stamp_of(1)), (3, stamp_of(3)), (4, None)]
+    assert (report.images, report.tracked) == (6, 3)
+    assert len(live[-1].objects) == 1
+
+
+def test_seeds_of_an_image_that_the_node_drops_are_refused_or_recorded_as_missed(robot, tmp_path):
+    items = image_items(FRAMES)
+    items[0] = (TOPIC, items[0][1], dataclasses.replace(image_message(0, FRAMES[0][0]), encoding='rainbow'))
+    bag = write_bag(tmp_path / 'bag', items)
+    with pytest.raises(SeedError, match='image 0: the node dropped the image'):
+        follow(robot, bag, [first_mask()])
+    live, report = follow(robot, bag, [first_mask(recorded=True)])
+    assert len(live) == 5
+    assert 'image 0: the node dropped the image' in report.missed[0]
+
+
+def test_a_bag_that_was_cut_off_is_replayed_as_far_as_it_goes(robot, tmp_path):
+    bag = write_bag(tmp_path / 'bag', image_items(FRAMES))
+    (file,) = bag.glob('*.mcap')
+    file.write_bytes(file.read_bytes()[: file.stat().st_size * 2 // 3])
+    (bag / 'metadata.yaml').unlink()
+    live, report = follow(robot, bag)
+    assert 0 < len(live) < len(FRAMES)
+    assert 'was cut off' in report.damage
+
+
+def test_topics_of_types_that_are_not_installed_are_left_out_and_named(robot, tmp_path):
+    from rosbags.typesys import get_types_from_msg
+
+    messages.typestore().register(get_types_from_msg('uint8 level', 'moon_msgs/msg/Tide'))
+    tide = messages.make('moon_msgs/msg/Tide', level=3)
+    bag = write_bag(tmp_path / 'bag', [*image_items(FRAMES), ('/tide', stamp_of(9), tide)])
+    live, report = follow(robot, bag)
+    assert len(live) == len(FRAMES)
+    assert report.left_out == {'/tide': 'moon_msgs/msg/Tide is not installed'}
+
+
+def test_a_bag_that_cannot_be_read_is_named(robot, tmp_path):
+    with pytest.raises(BagError, match='nowhere'):
+        replay(tmp_path / 'nowhere', robot.prefix)
+
+
+# --- the node
+
+
+def test_a_node_that_is_not_there_is_named_with_those_that_are(robot, bag):
+    with pytest.raises(NodeMissingError, match=rf'no node /nobody was found .*{robot.prefix}'):
+        replay(bag, '/nobody', plan=[], timeout=SHORT_S)
+
+
+def test_an_inactive_node_is_told_with_what_to_do(robot, bag):
+    assert robot.change_state('deactivate')
+    try:
+        with pytest.raises(NodeInactiveError, match='is inactive.*ros2 lifecycle set'):
+            replay(bag, robot.prefix, plan=[], timeout=PATIENCE_S)
+    finally:
+        assert robot.change_state('activate')
+
+
+def test_a_node_that_is_deactivated_meanwhile_is_noticed(robot, bag):
+    try:
+        with replay(bag, robot.prefix, plan=[], timeout=PATIENCE_S) as frames:
+            next(frames)
+            assert robot.change_state('deactivate')
+            with pytest.raises(NodeInactiveError, match='is inactive'):
+                next(frames)
+    finally:
+        assert robot.change_state('activate')
+
+
+def test_a_node_that_ends_meanwhile_is_noticed(bag):
+    with (
+        robots.running({'device': 'cpu'}) as robot,
+        replay(bag, robot.prefix, plan=[], timeout=PATIENCE_S) as frames,
+    ):
+        next(frames)
+        robot.process.interrupt()
+        with pytest.raises(NodeMissingError, match='has gone while images were replayed'):
+            list(frames)
+
+
+def test_a_node_that_hangs_is_told_from_one_that_gets_no_images(bag):
+    with (
+        robots.running({'device': 'cpu'}) as robot,
+        replay(bag, robot.prefix, plan=[], timeout=SHORT_S) as frames,
+    ):
+        next(frames)
+        robot.process.process.send_signal(signal.SIGSTOP)
+        try:
+            with pytest.raises(NodeTimeoutError, match='/diagnostics were not heard either'):
+                next(frames)
+        finally:
+            robot.process.process.send_signal(signal.SIGCONT)
+
+
+def test_images_that_do_not_reach_the_node_are_told_with_topic_and_qos(robot, bag):
+    text = rf'no image reaches {robot.prefix}: they are published on {robot.namespace}/image by .*RELIABLE'
+    with replay(bag, robot.prefix, plan=[], timeout=SHORT_S) as frames:
+        next(frames)
+        frames._topics._publishers[TOPIC] = SimpleNamespace(publish=lambda _: None)  # as if the network lost it
+        with pytest.raises(NodeTimeoutError, match=text):
+            next(frames)
+
+
+def test_a_node_that_wants_compressed_images_does_not_get_raw_ones(bag):
+    with (
+        robots.running({'device': 'cpu', 'image_transport': 'compressed', 'autostart': False}) as robot,
+    ):
+        assert robot.change_state('configure')
+        assert robot.change_state('activate')
+        with pytest.raises(ParameterError, match='does not take .*start it with image_transport:=raw'):
+            replay(bag, robot.prefix, plan=[], timeout=PATIENCE_S)
+
+
+def test_compressed_images_reach_a_node_that_takes_them(tmp_path):
+    bag = write_bag(tmp_path / 'bag', image_items(FRAMES, '/cam/image/compressed', compressed=True))
+    with robots.running({'device': 'cpu', 'image_transport': 'compressed', 'autostart': False}) as robot:
+        assert robot.change_state('configure')
+        assert robot.change_state('activate')
+        live, report = follow(robot, bag, [first_mask()])
+    assert report.topic == f'{robot.namespace}/image/compressed'
+    assert len(live) == len(FRAMES)
+    assert (live[-1].labels == 1).any()
+
+
+# --- what was asked for
+
+
+def test_seeds_that_the_node_refuses_end_the_replay_with_its_words(robot, bag):
+    wrong = messages.seed(MASK, mask=np.ones((5, 7), bool))
+    with pytest.raises(SeedError, match='given by hand: image 0: .*5'):
+        follow(robot, bag, [PlannedSeeds((wrong,), (1,), index=0, source='given by hand')])
+
+
+def test_seeds_of_an_image_that_the_bag_does_not_have_are_refused_at_once(robot, bag):
+    with pytest.raises(SeedError, match='there is no image 99'):
+        replay(bag, robot.prefix, plan=[first_mask(index=99)])
+
+
+@pytest.mark.parametrize(
+    ('options', 'text'),
+    [({'rate': -1.0}, 'rate is -1.0'), ({'rate': float('nan')}, 'rate is nan'), ({'timeout': 0}, 'timeout is 0')],
+)
+def test_options_out_of_range_are_refused(bag, options, text):
+    with pytest.raises(ParameterError, match=text):
+        replay(bag, plan=[], **options)
+
+
+@pytest.mark.parametrize('rule', ['/a', '/a:=b', 'a:=/b', '/a:=/', ':='])
+def test_remaps_are_two_full_names(rule):
+    with pytest.raises(ParameterError, match='give FROM:=TO'):
+        parse_remaps([rule])
+
+
+def test_clock_and_remapped_topics_are_heard(robot, tmp_path):
+    note = messages.make('std_msgs/msg/String', data='go')
+    bag = write_bag(tmp_path / 'bag', [*image_items(FRAMES), ('/note', stamp_of(9), note)])
+    from std_msgs.msg import String
+
+    clocks = robot.listen(Clock, '/clock', QoSProfile(depth=100))
+    notes = robot.listen(String, f'{robot.namespace}/said', QoSProfile(depth=10))
+    remaps = parse_remaps([f'/note:={robot.namespace}/said'])
+    with replay(bag, robot.prefix, plan=[], clock=True, remaps=remaps, timeout=PATIENCE_S) as frames:
+        wait_until(lambda: robot.node.count_publishers('/clock'), 'the clock')
+        live = list(frames)
+        wait_until(lambda: notes, 'the note')
+    times = [message.clock.sec * 10**9 + message.clock.nanosec for message in clocks]
+    assert times == sorted(times)
+    assert set(times) <= {at for _, at, _ in [*image_items(FRAMES), ('', stamp_of(9), None)]}
+    assert len(times) > len(live) // 2  # best effort: how early we listen is the middleware's
+    assert notes[0].data == 'go'
+
+
+def test_rate_holds_the_replay_back(robot, bag):
+    """Six images, 1/30 s apart, at a tenth of the speed take at least 5 · 10 / 30 s."""
+    import time
+
+    begun = time.monotonic()
+    live, _ = follow(robot, bag, rate=0.1)
+    assert time.monotonic() - begun > 5 * 10 / 30
+    assert len(live) == len(FRAMES)
