@@ -58,6 +58,15 @@ class LiveSeeds:
         """Id of the node → id that the plan calls the object."""
         return {node_id: plan_id for plan_id, node_id in self._ids.items()}
 
+    def unreached(self, images: int) -> list[str]:
+        """Once all images were shown: which seeds are of images that did not come, in words."""
+        return [
+            f'{entry.source}: the recording ends before image {index}'
+            for index, entries in sorted(self._places.items())
+            if index >= images
+            for entry in entries
+        ]
+
     def before(self, index: int) -> None:
         """Do what comes before an image is shown: remove objects, reset where the recorded node was reset.
 
@@ -77,6 +86,10 @@ class LiveSeeds:
             for object_id in entry.removed:
                 self._wanted.pop(object_id, None)
             for object_id, seed in found.items():
+                if seed.id and not entry.recorded and object_id not in {*self._ids, *self._wanted}:
+                    known = ', '.join(map(str, self._ids)) or 'none'
+                    text = f'no object has the id {object_id} here, so it cannot be corrected; ids: {known}'
+                    self._refuse(entry, index, UnknownObjectError(text))
                 seed.id = self._ids.get(object_id, 0)
                 earlier = self._wanted.pop(object_id, None)
                 seed.name = seed.name or (earlier.name if earlier is not None else '')

@@ -113,7 +113,7 @@ class Topics:
         return self._publishers[topic]
 
     def flush(self, seconds: float) -> None:
-        """Wait until subscribers have what was published, at most so long; the last messages would be lost otherwise."""
+        """Wait until subscribers have what was published, at most so long; the last messages could be lost else."""
         end = time.monotonic() + seconds
         for publisher in self._publishers.values():
             publisher.wait_for_all_acked(Duration(seconds=max(end - time.monotonic(), 0.0)))

@@ -188,6 +188,7 @@ class Replay(Iterator[LiveFrame]):
                 if frame is not None:
                     yield frame
             self.report.damage = self._bag.damage
+            self.report.missed += self._seeds.unreached(self.report.images)
             self._topics.flush(FLUSH_S)
         finally:
             self._end.close()
