@@ -5,6 +5,7 @@ The bag begins once the node is active, and all ends shortly after the bag, unle
 the tracker published when the bag was recorded is played below /recorded, apart from what it says now.
 """
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,8 +25,10 @@ from launch.events import Shutdown as ShutdownEvent
 from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
-from launch_ros.event_handlers import OnStateTransition
 from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
+from launch_ros.ros_adapters import get_ros_node
+from lifecycle_msgs.msg import State
+from lifecycle_msgs.srv import GetState
 
 from xmem_ros.bags.play import BagTopics, recorded_remaps, topics_of
 
@@ -33,6 +36,8 @@ from xmem_ros.bags.play import BagTopics, recorded_remaps, topics_of
 OVERRIDES = {'weights': str, 'device': str, 'queue': str, 'on_time_jump': str}
 SWITCH = ['true', 'false', 'True', 'False']
 LINGER_S = 3.0  # for the images that still wait when the bag has ended
+ASK_EVERY_S = 0.2  # whether the node is active
+ANSWER_S = 2.0  # after which it is asked anew
 
 
 def given(context: LaunchContext, name: str) -> str:
@@ -151,6 +156,29 @@ def check(context: LaunchContext) -> None:
         ) from None
 
 
+def when_active(name: str, actions: list[Action]) -> Callable[[LaunchContext], list[Action]]:
+    """Start something once a node is active.
+
+    It is asked again and again: its announcement may come before anybody can hear it.
+    """
+    client, answer, asked = None, None, 0.0
+
+    def ask(context: LaunchContext) -> list[Action]:
+        nonlocal client, answer, asked
+        if context.is_shutdown:
+            return []
+        if client is None:
+            client = get_ros_node(context).create_client(GetState, f'{name}/get_state')
+        if answer is not None and answer.done() and answer.result().current_state.id == State.PRIMARY_STATE_ACTIVE:
+            return actions
+        overdue = time.monotonic() - asked > ANSWER_S
+        if client.service_is_ready() and (answer is None or answer.done() or overdue):
+            answer, asked = client.call_async(GetState.Request()), time.monotonic()
+        return [TimerAction(period=ASK_EVERY_S, actions=[OpaqueFunction(function=ask)])]
+
+    return ask
+
+
 def end(reason: str, after: float = 0.0) -> Callable[[ProcessExited, LaunchContext], list[Action]]:
     """What is done when a process has ended: end all, unless that is under way."""
 
@@ -169,17 +197,14 @@ def start(context: LaunchContext) -> list[Action]:
     bag = topics_of(Path(given(context, 'bag')), given(context, 'image'))
     node, player = make_node(context, bag), make_player(context, bag)
     actions = [
-        # before the node, whose way to active must not be missed
-        RegisterEventHandler(
-            OnStateTransition(target_lifecycle_node=node, goal_state='active', entities=[player], handle_once=True)
-        ),
         RegisterEventHandler(OnProcessExit(target_action=node, on_exit=end('the node has ended'))),
     ]
     if not switched_on(context, 'keep'):
         actions.append(
             RegisterEventHandler(OnProcessExit(target_action=player, on_exit=end('the bag has ended', after=LINGER_S)))
         )
-    return [*actions, *make_recorder(context, bag), node, *make_rviz(context)]
+    begin = OpaqueFunction(function=when_active(node_name(context), [player]))
+    return [*actions, *make_recorder(context, bag), node, *make_rviz(context), begin]
 
 
 def generate_launch_description() -> LaunchDescription:

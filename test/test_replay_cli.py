@@ -84,9 +84,8 @@ def test_a_folder_of_frames_with_seeds_in_a_file(robot, tmp_path):
         save_frame(tmp_path / 'frames' / f'view_{index}.jpg', frame)
         save_mask(tmp_path / f'{index}.png', np.where(labels == 1, 255, 0).astype(np.uint8))
     seeds = tmp_path / 'seeds.yaml'
-    seeds.write_text(
-        '- {frame: 0, objects: [{name: toy, mask: 0.png}]}\n- {frame: 3, objects: [{correct: toy, mask: 3.png}]}\n'
-    )
+    entries = ['{frame: 0, objects: [{name: toy, mask: 0.png}]}', '{frame: 3, objects: [{correct: toy, mask: 3.png}]}']
+    seeds.write_text(''.join(f'- {entry}\n' for entry in entries))
     done = run(robot, tmp_path / 'frames', '--seed', seeds, '--out', tmp_path / 'out')
     assert done.returncode == 0, done.stderr
     assert (read_mask(tmp_path / 'out' / 'view_3.png') == (FRAMES[3][1] == 1)).all()
@@ -97,9 +96,8 @@ def test_after_an_error_nothing_is_written(robot, bag, tmp_path):
     save_mask(tmp_path / 'small.png', np.full((5, 7), 255, np.uint8))
     done = run(robot, bag, '--seed', tmp_path / 'small.png', '--out', tmp_path / 'out')
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith(
-        f'xmem-ros replay: error: {tmp_path / "small.png"}: image 0: seeds[0]'
-    )
+    said = done.stderr.splitlines()[-1]
+    assert said.startswith(f'xmem-ros replay: error: {tmp_path / "small.png"}: image 0: seeds[0]')
     assert 'Traceback' not in done.stderr
     assert not list(tmp_path.glob('*out*'))
 

@@ -202,6 +202,22 @@ def test_what_cannot_work_is_refused_before_anything_starts(launch, bag, argumen
     assert 'xmem_node' not in run.output
 
 
+def test_in_lock_step_a_bag_is_replayed_without_ros2_bag(launch, tmp_path) -> None:
+    """The whole of it: the node, and `xmem-ros replay` of a bag with six images and a mask."""
+    pytest.importorskip('rosbags', reason="rosbags is not installed: pip install 'xmem_ros[bags]'")
+    import bag_files
+    from scene_files import save_mask
+
+    frames = bag_files.scene(6, objects=2)
+    bag = bag_files.write_bag(tmp_path / 'real', bag_files.image_items(frames))
+    save_mask(tmp_path / 'mask.png', frames[0][1])
+    arguments = [f'bag:={bag}', f'seed:={tmp_path / "mask.png"}', 'lockstep:=true', 'namespace:=robot', 'device:=cpu']
+    run = launch.start(*arguments, installed=False)
+    assert run.process.wait(START_S) == 0, run.output
+    assert f'6 of 6 images tracked on {bag_files.TOPIC}' in run.output
+    assert 'the bag has ended' in run.output
+
+
 def test_without_ros2_bag_it_says_what_to_install(launch, bag) -> None:
     run = launch.start(f'bag:={bag}', installed=False)
     assert run.process.wait(START_S) == 1
