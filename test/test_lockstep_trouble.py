@@ -103,10 +103,24 @@ def test_a_bag_that_was_cut_off_is_replayed_as_far_as_it_goes(robot, tmp_path):
 
 def test_topics_of_types_that_are_not_installed_are_left_out_and_named(robot, tmp_path):
     tide = ('moon_msgs/msg/Tide', b'\0\1\0\0\3\0\0\0')
-    bag = write_bag(tmp_path / 'bag', [*image_items(FRAMES), ('/tide', stamp_of(9), tide)])
-    live, report = follow(robot, bag)
+    other = ('sensor_msgs/msg/CameraInfo', b'\0\1\0\0\3\0\0\0')  # of a distribution that had it otherwise
+    items = [*image_items(FRAMES), ('/tide', stamp_of(9), tide), ('/camera_info', stamp_of(9), other)]
+    live, report = follow(robot, write_bag(tmp_path / 'bag', items))
     assert len(live) == len(FRAMES)
-    assert report.left_out == {'/tide': 'moon_msgs/msg/Tide is not installed'}
+    assert report.left_out == {
+        '/tide': 'moon_msgs/msg/Tide is not installed',
+        '/camera_info': 'its messages are not sensor_msgs/msg/CameraInfo as it is installed here',
+    }
+
+
+def test_another_camera_of_the_bag_does_not_come_between(robot, tmp_path):
+    """The node listens to a topic that the bag has, too, and is to see the images of another one."""
+    other = bag_files.scene(6, objects=2, size=(80, 112))
+    items = image_items(FRAMES) + image_items(other, f'{robot.namespace}/image')
+    bag = write_bag(tmp_path / 'bag', sorted(items, key=lambda item: item[1]))
+    live, report = follow(robot, bag, image_topic=TOPIC)
+    assert [frame.labels.shape for frame in live] == [FRAMES[0][1].shape] * 6
+    assert report.left_out == {f'{robot.namespace}/image': f'the images of the replay go to {robot.namespace}/image'}
 
 
 def test_a_bag_that_cannot_be_read_is_named(robot, tmp_path):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rclpy.duration import Duration
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.serialization import deserialize_message
 
 from xmem_ros.bags.topics import COMPANIONS, OUR_TYPES, node_prefixes
 from xmem_ros.errors import ParameterError
@@ -108,6 +109,17 @@ class Topics:
             topic: node.create_publisher(message_class(kind), names.get(topic, topic), publisher_qos(offered[topic]))
             for topic, kind in topics.items()
         }
+        self._fits: dict[str, bool] = {}
+
+    def fits(self, message: LiveMessage) -> bool:
+        """Whether a message is of its topic's type as it is installed here, as far as the topic's first one tells."""
+        if message.topic not in self._fits:
+            try:
+                deserialize_message(message.data, message_class(message.msgtype))
+                self._fits[message.topic] = True
+            except Exception:  # rclpy has no common base for what bytes can do
+                self._fits[message.topic] = False
+        return self._fits[message.topic]
 
     def __getitem__(self, topic: str) -> Any:
         return self._publishers[topic]

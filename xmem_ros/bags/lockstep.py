@@ -60,7 +60,10 @@ class LiveFrame:
 
     @property
     def labels_with_seeds(self) -> np.ndarray:
-        """H×W uint8: `labels` with the masks of `seeded` in them; what the offline runner gives for the image."""
+        """H×W uint8: `labels` with the masks of `seeded` in them, to the pixel.
+
+        The offline runner's labels of the image show the seeds, too, at the working size.
+        """
         if not self.seeded:
             return self.labels
         labels = self.labels.copy()
@@ -139,6 +142,11 @@ class Replay(Iterator[LiveFrame]):
             )
             self._warn_of_others()
             self.report.left_out = left_out(self._bag.topics, self._node.name, clock=clock)
+            self.report.left_out |= {
+                name: f'the images of the replay go to {self.report.topic}'
+                for name in self._bag.topics
+                if names.get(name, name) == self.report.topic
+            }
             self.report.left_out.pop(recorded, None)
             self._topics = Topics(
                 self._node.link.node,
@@ -181,8 +189,7 @@ class Replay(Iterator[LiveFrame]):
                 if self._clock is not None:
                     self._clock.publish(_clock_message(message.received_ns))
                 if message.topic != self._bag.image_topic:
-                    self._topics.publish(message)
-                    self.report.published[message.topic] = self.report.published.get(message.topic, 0) + 1
+                    self._pass_on(message)
                     continue
                 frame = self._show(message)
                 if frame is not None:
@@ -192,6 +199,14 @@ class Replay(Iterator[LiveFrame]):
             self._topics.flush(FLUSH_S)
         finally:
             self._end.close()
+
+    def _pass_on(self, message: LiveMessage) -> None:
+        """Publish what is no image of the replay."""
+        if not self._topics.fits(message):
+            self.report.left_out[message.topic] = f'its messages are not {message.msgtype} as it is installed here'
+            return
+        self._topics.publish(message)
+        self.report.published[message.topic] = self.report.published.get(message.topic, 0) + 1
 
     def _show(self, message: LiveMessage) -> LiveFrame | None:
         index = self.report.images

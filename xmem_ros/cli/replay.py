@@ -99,7 +99,6 @@ def run(args: argparse.Namespace) -> int:
                 timeout=args.timeout,
             )
         )
-        _say_what_is_missing(frames.report)
         output = stack.enter_context(_output(args, frames)) if args.out is not None else None
         ages = _follow(frames, output)
     _tell(args, frames.report, ages)
@@ -142,19 +141,14 @@ def _follow(frames: Replay, output: LiveOutput | None) -> list[float]:
     return ages
 
 
-def _say_what_is_missing(report: Report) -> None:
-    for topic, reason in sorted(report.left_out.items()):
-        if reason.endswith('not installed'):
-            print(f'xmem-ros replay: warning: {topic} is not published: {reason}', file=sys.stderr)
-
-
 def _tell(args: argparse.Namespace, report: Report, ages: list[float]) -> None:
     """What was done goes to stdout, what is amiss to stderr."""
     median = f'; from image to masks {sorted(ages)[len(ages) // 2]:.0f} ms (median)' if ages else ''
     written = f'; {args.out}' if args.out is not None else ''
     print(f'{report.tracked} of {report.images} images tracked on {report.topic}{median}{written}')
     dropped = [f'image {item.index} was left out: {item.reason}' for item in report.dropped]
-    for told in ([report.damage] if report.damage else [], dropped, report.missed):
+    foreign = [f'{topic} is not published: {why}' for topic, why in report.left_out.items() if 'installed' in why]
+    for told in ([report.damage] if report.damage else [], dropped, report.missed, foreign):
         for text in told[:MOST_TOLD]:
             print(f'xmem-ros replay: warning: {text}', file=sys.stderr)
         if len(told) > MOST_TOLD:
