@@ -91,6 +91,29 @@ def test_seeds_of_an_image_that_the_node_drops_are_refused_or_recorded_as_missed
     assert 'image 0: the node dropped the image' in report.missed[0]
 
 
+def test_seeds_of_an_image_that_is_damaged_in_the_bag_are_refused(robot, tmp_path):
+    items = image_items(FRAMES)
+    items[2] = (TOPIC, items[2][1], (messages.IMAGE, b'\0\1\0\0\7'))
+    bag = write_bag(tmp_path / 'bag', items)
+    with pytest.raises(SeedError, match='image 2: damaged in the bag'):
+        follow(robot, bag, [first_mask(index=2)])
+
+
+def test_where_stamps_jump_back_and_the_node_forgets_its_objects_seeds_begin_new_ones(robot, tmp_path):
+    """The same images twice, as of a bag of two rounds, each with a seed of the same object."""
+    later = 60_000_000_000
+    items = image_items(FRAMES) + [(topic, at + later, message) for topic, at, message in image_items(FRAMES)]
+    bag = write_bag(tmp_path / 'bag', items)
+    plan = [first_mask(), first_mask(index=6)]
+    assert robot.set_parameter('on_time_jump', 'reset').successful
+    try:
+        live, _ = follow(robot, bag, plan)
+    finally:
+        assert robot.set_parameter('on_time_jump', 'keep').successful
+    assert [len(frame.objects) for frame in live] == [0, 1, 1, 1, 1, 1] * 2
+    assert [dict(frame.plan_ids) for frame in live] == [{1: 1}] * 12
+
+
 def test_a_bag_that_was_cut_off_is_replayed_as_far_as_it_goes(robot, tmp_path):
     whole = write_bag(tmp_path / 'bag', image_items(FRAMES)) / 'bag.mcap'
     cut = tmp_path / 'cut.mcap'

@@ -22,7 +22,7 @@ from xmem_ros.node.seed_messages import LABELS, MASK, read_seeds
 from xmem_ros.srv import SeedObjects
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from xmem_ros.bags.plan import PlannedSeeds
 
@@ -67,6 +67,14 @@ class LiveSeeds:
             for entry in entries
         ]
 
+    def skip(self, index: int, reason: str) -> None:
+        """The image is not shown at all; raises `SeedError` where it has seeds that are not recorded ones."""
+        self._refuse_all(self._places.get(index, []), index, reason)
+
+    def saw(self, alive: Collection[int]) -> None:
+        """The node has these objects; others it may have forgotten, as with `on_time_jump: reset`."""
+        self._ids = {plan_id: node_id for plan_id, node_id in self._ids.items() if node_id in alive}
+
     def before(self, index: int) -> None:
         """Do what comes before an image is shown: remove objects, reset where the recorded node was reset.
 
@@ -90,7 +98,6 @@ class LiveSeeds:
                     known = ', '.join(map(str, self._ids)) or 'none'
                     text = f'no object has the id {object_id} here, so it cannot be corrected; ids: {known}'
                     self._refuse(entry, index, UnknownObjectError(text))
-                seed.id = self._ids.get(object_id, 0)
                 earlier = self._wanted.pop(object_id, None)
                 seed.name = seed.name or (earlier.name if earlier is not None else '')
                 self._wanted[object_id] = seed
@@ -113,6 +120,8 @@ class LiveSeeds:
         wanted, entries = self._wanted, self._entries
         if not wanted:
             return []
+        for object_id, seed in wanted.items():
+            seed.id = self._ids.get(object_id, 0)
         if image is None:
             self._refuse_all(entries, index, 'the node dropped the image')
             return []

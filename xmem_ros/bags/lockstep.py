@@ -213,7 +213,9 @@ class Replay(Iterator[LiveFrame]):
         self.report.images += 1
         frame = message.frame
         if frame is None:
-            self.report.dropped.append(Dropped(index, None, 'damaged in the bag, so that it was not published'))
+            reason = 'damaged in the bag, so that it was not published'
+            self.report.dropped.append(Dropped(index, None, reason))
+            self._seeds.skip(index, reason)
             return None
         self._seeds.before(index)
         self._node.listen()
@@ -221,6 +223,8 @@ class Replay(Iterator[LiveFrame]):
         self._topics.publish(message)
         said = self._node.wait(frame.stamp_ns, frame.message.header.frame_id, self.report.topic)
         age_ms = (time.monotonic() - begun) * 1e3
+        if said is not None:
+            self._seeds.saw(said.ids)
         seeded = self._seeds.after(index, None if said is None else frame.message)
         if said is None:
             self.report.dropped.append(Dropped(index, frame.stamp_ns, 'dropped by the node, whose log says why'))
