@@ -180,6 +180,8 @@ def test_what_belongs_to_an_image_comes_before_it_and_our_recorded_outputs_stay_
     ours = robot.listen(TrackedObjectArray, '~/objects')
     begun = len(ours)
     with replay(bag, robot.prefix, image_topic=TOPIC, plan=[], timeout=PATIENCE_S) as frames:
+        topics = ('/camera/camera_info', '/camera/depth/image')
+        wait_until(lambda: all(frames.subscribers[topic] for topic in topics), 'the replay to find its listeners')
         for frame in frames:  # while it is looked at, nothing more is published
             wait_until(lambda count=frame.index + 1: len(heard) >= 2 * count, 'what belongs to the image')
         report = frames.report

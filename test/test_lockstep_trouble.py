@@ -273,6 +273,7 @@ def test_clock_and_remapped_topics_are_heard(robot, tmp_path):
     remaps = parse_remaps([f'/note:={robot.namespace}/said'])
     with replay(bag, robot.prefix, plan=[], clock=True, remaps=remaps, timeout=PATIENCE_S) as frames:
         wait_until(lambda: robot.node.count_publishers('/clock'), 'the clock')
+        wait_until(lambda: frames.subscribers['/note'], 'the replay to find its listener')
         live = list(frames)
         wait_until(lambda: notes, 'the note')
     times = [message.clock.sec * 10**9 + message.clock.nanosec for message in clocks]

@@ -124,6 +124,20 @@ class Topics:
     def __getitem__(self, topic: str) -> Any:
         return self._publishers[topic]
 
+    def meet(self, node: Node, seconds: float) -> None:
+        """Wait until the subscribers that are known are connected, at most so long; they would miss the beginning."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            known = {topic: node.count_subscribers(item.topic_name) for topic, item in self._publishers.items()}
+            if all(self.subscribers[topic] >= count for topic, count in known.items()):
+                return
+            time.sleep(0.02)
+
+    @property
+    def subscribers(self) -> dict[str, int]:
+        """Recorded topic → subscribers that are connected now."""
+        return {topic: item.get_subscription_count() for topic, item in self._publishers.items()}
+
     def flush(self, seconds: float) -> None:
         """Wait until subscribers have what was published, at most so long; the last messages could be lost else."""
         end = time.monotonic() + seconds

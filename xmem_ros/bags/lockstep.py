@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 Plan = Union['Sequence[PlannedSeeds]', 'Callable[[Recording], Sequence[PlannedSeeds]]', None]
 
 TIMEOUT_S = 60.0
+MEET_S = 1.0  # for subscribers of other topics; some may never match
 FLUSH_S = 2.0  # for slow subscribers of the last messages
 _CLOCK = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.RELIABLE)
 
@@ -156,10 +157,16 @@ class Replay(Iterator[LiveFrame]):
             )
             self._clock = self._node.link.node.create_publisher(Clock, '/clock', _CLOCK) if clock else None
             self._node.meet(self._topics[recorded])
+            self._topics.meet(self._node.link.node, MEET_S)
             if not keep:
                 calls.reset()
             self._end = stack.pop_all()
         self._frames = self._run()
+
+    @property
+    def subscribers(self) -> dict[str, int]:
+        """Topic of the bag → subscribers that are connected now, so that they will miss nothing from here on."""
+        return self._topics.subscribers
 
     def __iter__(self) -> Replay:
         return self
