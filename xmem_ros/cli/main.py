@@ -10,7 +10,7 @@ from xmem_ros.errors import XMemError
 from xmem_ros.host_memory import keep_large_blocks
 from xmem_ros.threads import wait_asleep
 
-COMMANDS = ('track', 'replay', 'web', 'evaluate', 'train', 'export', 'weights', 'doctor')
+COMMANDS = ('track', 'replay', 'web', 'evaluate', 'regress', 'train', 'export', 'weights', 'doctor')
 USAGE_ERROR = 2  # the exit code for whatever the user can put right
 INTERRUPTED = 130
 
@@ -25,10 +25,13 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0 done, 2 something for the user to put right, 130 interrupted."""
+    """Run the command line and return its exit code.
+
+    0 done, 1 `regress` found something worse, 2 something for the user to put right, 130 interrupted.
+    """
     args = make_parser().parse_args(arguments)
     wait_asleep()
-    if args.command in ('track', 'evaluate'):
+    if args.command in ('track', 'evaluate', 'regress'):
         keep_large_blocks()
     try:
         return int(args.run(args))

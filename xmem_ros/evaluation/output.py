@@ -28,19 +28,19 @@ if TYPE_CHECKING:
     from xmem_ros.evaluation.settings import Settings
 
 SETTINGS = 'settings.json'
+KEPT = (
+    'make room or choose another output folder, and give the same command again: sequences that are finished are kept'
+)
 PROBABILITIES = '.probabilities.'  # how the folder begins that holds them until they are merged
 
 
 @contextmanager
-def named_errors(path: Path) -> Iterator[None]:
+def named_errors(path: Path, remedy: str = KEPT) -> Iterator[None]:
     """Turn an error of the file system into an `OutputError` that names the file and says what to do."""
     try:
         yield
     except OSError as error:
-        raise OutputError(
-            f'{path}: cannot be written ({error.strerror or error}); make room or choose another output folder, and '
-            'give the same command again: sequences that are finished are kept'
-        ) from error
+        raise OutputError(f'{path}: cannot be written ({error.strerror or error}); {remedy}') from error
 
 
 class Output:
@@ -149,10 +149,10 @@ def write_mask(path: Path, mask: np.ndarray) -> None:
         write_labels(path, mask)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file that appears once it is whole; raises `OutputError` naming it."""
+def write_text(path: Path, text: str, remedy: str = KEPT) -> None:
+    """Write a file that appears once it is whole; raises `OutputError` naming it, and what to do."""
     part = path.with_name(f'.{path.name}.part')
-    with named_errors(path):
+    with named_errors(path, remedy):
         path.parent.mkdir(parents=True, exist_ok=True)
         part.write_text(text)
         part.replace(path)

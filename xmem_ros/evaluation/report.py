@@ -64,7 +64,12 @@ def write_report(path: Path, settings: Settings, output: Path, result: Mapping[s
     title = settings.about.title + (f' {settings.split}' if settings.dataset != 'generic' else '')
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template)
     scored = result['J&F'] is not None
-    write_text(path, page.render(result=result, shown=shown, scored=scored, title=title))
+    write_text(path, page.render(result=result, shown=shown, scored=scored, title=title, style=style()))
+
+
+def style() -> str:
+    """What pages on results look like, as CSS."""
+    return (Path(__file__).parent / 'report.css').read_text()
 
 
 def worst(result: Mapping[str, Any]) -> list[str]:
@@ -108,9 +113,14 @@ def _tile(sequence: Sequence, folder: Path, stem: str) -> str:
         for value in set(np.unique(truth).tolist()) - {0}:
             outline, _ = cv2.findContours((truth == value).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
             cv2.drawContours(image, outline, -1, _TRUTH, max(mask.shape[1] // WIDTH, 1))
-    height = round(WIDTH * mask.shape[0] / mask.shape[1])
-    small = cv2.resize(image, (WIDTH, height), interpolation=cv2.INTER_AREA)
+    return picture(image, f'{folder / stem}.png', WIDTH)
+
+
+def picture(image: np.ndarray, name: str, width: int) -> str:
+    """An image H×W×3 uint8 RGB, scaled to a width in px, as the text of a JPEG in base64; `name` is for errors."""
+    height = max(round(width * image.shape[0] / image.shape[1]), 1)
+    small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     written, data = cv2.imencode('.jpg', small[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
     if not written:
-        raise FrameError(f'{folder / stem}.png: its overlay cannot be encoded as JPEG')
+        raise FrameError(f'{name}: its overlay cannot be encoded as JPEG')
     return base64.b64encode(data.tobytes()).decode()

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: MIT
+"""What is checked, and the files that results are written to."""
+
+import json
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from xmem_ros.errors import OutputError, ParameterError
+from xmem_ros.regress.junit import write_junit
+from xmem_ros.regress.overlaps import ObjectScore
+from xmem_ros.regress.report import write_report
+from xmem_ros.regress.results import Result, Tile, check, read_baseline, write_baseline, write_json
+from xmem_ros.regress.suite import Case, Reference
+from xmem_ros.regress.table import table
+
+FIGURES = {'mean_iou': 0.9, 'object_iou.mug': 0.95, 'object_iou.ball': 0.85, 'id_switches': 0.0, 'lost_objects': 0.0}
+
+
+def case(**options):
+    return Case('table', Path('table.mcap'), Reference(folder=Path('masks')), **options)
+
+
+def checked(case_, baseline=None, **figures):
+    result = Result('table', 'offline', {**FIGURES, **figures})
+    check(result, case_, baseline)
+    return result
+
+
+@pytest.mark.parametrize(
+    ('expect', 'met'),
+    [
+        ({'mean_iou': 0.9}, True),
+        ({'mean_iou': 0.91}, False),
+        ({'object_iou.mug': 0.95}, True),
+        ({'object_iou.mug': 0.96}, False),
+        ({'object_iou': 0.85}, True),
+        ({'object_iou': 0.9}, False),
+        ({'object_iou.cup': 0.1}, False),
+        ({'id_switches': 0}, True),
+        ({'recovery_frames': 0}, True),
+        ({'memory_mb': 100}, False),  # was not measured
+    ],
+)
+def test_what_is_expected_is_checked_on_the_right_side(expect, met):
+    assert checked(case(expect=expect)).state == ('met' if met else 'unmet')
+
+
+def test_an_unknown_object_is_named_with_those_that_are_there():
+    (fault,) = checked(case(expect={'object_iou.cup': 0.1})).faults
+    assert fault == 'object_iou.cup: was not measured; the objects are mug, ball'
+
+
+@pytest.mark.parametrize(
+    ('baseline', 'tolerance', 'met'),
+    [
+        ({'mean_iou': 0.905}, {}, True),  # within 0.01
+        ({'mean_iou': 0.92}, {}, False),
+        ({'mean_iou': 0.92}, {'mean_iou': 0.05}, True),
+        ({'mean_iou': 0.5}, {}, True),  # better
+        ({'object_iou.mug': 0.98}, {}, False),
+        ({'object_iou.mug': 0.98}, {'object_iou': 0.05}, True),
+        ({'object_iou.mug': 0.98}, {'object_iou': 0.05, 'object_iou.mug': 0.01}, False),
+        ({'object_iou.cup': 0.5}, {}, False),  # an object that is gone
+        ({'id_switches': 1}, {}, True),
+        ({'age_ms': 5.0}, {}, True),  # of a machine: not compared
+        ({'recovery_frames': 1}, {}, True),
+    ],
+)
+def test_the_baseline_is_compared_within_the_tolerance(baseline, tolerance, met):
+    assert checked(case(tolerance=tolerance), baseline).state == ('met' if met else 'unmet')
+
+
+def test_a_switch_more_than_in_the_baseline_is_a_regression():
+    result = checked(case(), dict(FIGURES), id_switches=1.0)
+    assert result.faults == ['id_switches is 1, in the baseline 0; tolerated is 0']
+
+
+def test_a_baseline_keeps_the_cases_that_did_not_run_or_failed(tmp_path):
+    path = tmp_path / 'baseline.json'
+    results = [Result('a', 'offline', {'mean_iou': 0.123456789}), Result('b', 'offline', error='no such bag')]
+    assert write_baseline(path, results, {'b': {'mean_iou': 0.5}, 'c': {'mean_iou': 0.6}}) == ['a']
+    assert read_baseline(path) == {'a': {'mean_iou': 0.123457}, 'b': {'mean_iou': 0.5}, 'c': {'mean_iou': 0.6}}
+
+
+def test_json_results_serve_as_a_baseline(tmp_path):
+    path = tmp_path / 'results.json'
+    result = checked(case(expect={'mean_iou': 0.99}))
+    result.objects = [ObjectScore(1, 'mug', 3, {'00001': 0.95}, recovery=2)]
+    write_json(path, Path('suite.yaml'), [result])
+    assert read_baseline(path) == {'table': FIGURES}
+    written = json.loads(path.read_text())
+    assert (written['unmet'], written['cases']['table']['objects']['mug']['iou']) == (1, {'00001': 0.95})
+
+
+@pytest.mark.parametrize(
+    ('text', 'said'),
+    [
+        ('{', 'not a baseline'),
+        ('[]', 'not a baseline'),
+        ('{"version": 1, "cases": {"a": {}}}', 'not a baseline'),
+        ('{"version": 1, "cases": {"a": {"figures": {"mean_iou": "x"}}}}', 'not a baseline'),
+        ('{"version": 9, "cases": {}}', 'version 9'),
+    ],
+)
+def test_a_file_that_is_no_baseline_is_named(tmp_path, text, said):
+    path = tmp_path / 'baseline.json'
+    path.write_text(text)
+    with pytest.raises(ParameterError, match=f'{path}: .*{said}'):
+        read_baseline(path)
+
+
+def test_junit_has_failures_and_errors_apart(tmp_path):
+    path = tmp_path / 'junit.xml'
+    good, bad = checked(case()), checked(case(expect={'mean_iou': 0.95}))
+    bad.name, bad.seconds = 'bad \x00<&', 1.5
+    broken = Result('broken', 'live', error='broken.mcap: not a bag')
+    write_junit(path, 'suite', [good, bad, broken])
+    suite = ET.parse(path).getroot().find('testsuite')
+    assert {k: suite.get(k) for k in ('tests', 'failures', 'errors')} == {'tests': '3', 'failures': '1', 'errors': '1'}
+    first, second, third = suite.findall('testcase')
+    assert first.find('failure') is None and first.find('error') is None
+    assert second.get('name') == 'bad \ufffd<&' and second.get('time') == '1.500'
+    assert 'mean_iou is 0.900; expected is at least 0.950' in second.find('failure').get('message')
+    assert third.find('error').text == 'broken.mcap: not a bag'
+
+
+def test_the_table_says_what_did_not_hold():
+    result = checked(case(expect={'mean_iou': 0.95}))
+    result.objects = [ObjectScore(1, 'mug', 3, {'a': 0.95}), ObjectScore(2, 'ball', 4, {'a': 0.85}, lost=True)]
+    lines = table([result]).splitlines()
+    assert lines[0].split() == ['case', 'mean', 'iou', 'id', 'switches', 'lost', 'objects']
+    assert lines[1].split() == ['table', 'WORSE', '0.900', '0', '0']
+    assert lines[3].split() == ['ball', '0.850', '0', '1']
+    assert lines[4] == 'table: mean_iou is 0.900; expected is at least 0.950'
+
+
+def test_the_page_shows_the_worst_frames_and_escapes_names(tmp_path):
+    pytest.importorskip('jinja2')
+    result = checked(case(expect={'mean_iou': 0.95}), {'mean_iou': 0.97})
+    result.name, result.tiles = '<b>', [Tile('frame 7: IoU 12 %', 'QUJD')]
+    write_report(tmp_path / 'page.html', 'suite', [result])
+    page = (tmp_path / 'page.html').read_text()
+    assert 'data:image/jpeg;base64,QUJD' in page and 'frame 7: IoU 12 %' in page
+    assert '<b>' not in page and '&lt;b&gt;' in page
+    assert 'in the baseline 0.970' in page
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(OutputError, match='name another file'):
+        write_json(tmp_path / 'file' / 'results.json', Path('suite.yaml'), [])

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: MIT
+"""A suite is read as docs/regress.md says, and what is wrong with it is named."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from xmem_ros.cli.main import main
+from xmem_ros.errors import ParameterError
+from xmem_ros.regress import keys
+from xmem_ros.regress.suite import chosen, read_suite
+
+DOCS = Path(__file__).parents[1] / 'docs' / 'regress.md'
+SOUND = {'name': 'table', 'input': 'table.mcap', 'reference': {'topic': '/truth'}}
+
+
+def written(tmp_path, *cases, **suite):
+    path = tmp_path / 'suite.yaml'
+    path.write_text(yaml.safe_dump({'cases': list(cases), **suite}, sort_keys=False))
+    return path
+
+
+def test_paths_are_relative_to_the_suite_and_defaults_are_joined(tmp_path):
+    path = written(
+        tmp_path,
+        {**SOUND, 'expect': {'id_switches': 1}, 'parameters': {'memory.top_k': 20}},
+        {'name': 'film', 'input': 'film.mp4', 'reference': {'folder': 'masks'}, 'seeds': 'first.png', 'runner': 'live'},
+        defaults={
+            'expect': {'id_switches': 0, 'mean_iou': 0.8, 'object_iou': {'mug': 0.9}, 'age_ms': 500},
+            'parameters': {'size': 240, 'memory': {'top_k': 10}},
+            'timeout': 30,
+        },
+        baseline='figures.json',
+    )
+    suite = read_suite(path)
+    table, film = suite.cases
+    assert suite.baseline == tmp_path / 'figures.json'
+    assert table.input == table.reference.bag == tmp_path / 'table.mcap'
+    assert table.expect == {'id_switches': 1, 'mean_iou': 0.8, 'object_iou.mug': 0.9}  # age_ms is live only
+    assert table.parameters['size'] == 240
+    assert table.parameters['memory.top_k'] == 20
+    assert film.reference.folder == tmp_path / 'masks'
+    assert film.seeds.file == tmp_path / 'first.png'
+    assert (film.runner, film.timeout, film.expect['age_ms']) == ('live', 30, 500)
+    assert [case.name for case in chosen(suite, ['film'])] == ['film']
+    with pytest.raises(ParameterError, match="no case 'flim'; there is table, film"):
+        chosen(suite, ['flim'])
+
+
+@pytest.mark.parametrize(
+    ('change', 'said'),
+    [
+        ({'expct': {}}, "case 'table': expct: unknown key; did you mean expect?"),
+        ({'expect': {'mean_iuo': 1}}, "case 'table': expect.mean_iuo: unknown figure; did you mean mean_iou?"),
+        ({'expect': {'mean_iou': 80}}, "case 'table': expect.mean_iou is 80; allowed: a number from 0 to 1"),
+        ({'expect': {'mean_iou': '0.8'}}, "expect.mean_iou is '0.8'; allowed: a number from 0 to 1"),
+        ({'expect': {'object_iou': {'mug': -1}}}, 'expect.object_iou.mug is -1'),
+        ({'expect': {'age_ms': 100}}, "case 'table': expect.age_ms: only with runner: live"),
+        ({'expect': [1]}, "case 'table': expect is [1]; it must be figures"),
+        ({'tolerance': {'id_switches': True}}, 'tolerance.id_switches is True'),
+        ({'frames': -1}, 'frames is -1; it must be a whole number'),
+        ({'runner': 'online'}, "runner is 'online'; it must be offline or live"),
+        ({'node': '/xmem'}, "case 'table': node: only with runner: live"),
+        (
+            {'runner': 'live', 'node': '/xmem', 'parameters': {'size': 240}},
+            'a node that runs already keeps',
+        ),
+        ({'parameters': {'sise': 240}}, "parameters: unknown parameter 'sise' (did you mean 'size'?)"),
+        ({'parameters': {'size': 'large'}}, "parameters: size is 'large'; it must be a whole number"),
+        ({'parameters': {'queue': 'all'}}, 'parameters.queue: not for a suite to say'),
+        ({'seeds': {'box': {}}}, 'seeds.box: unknown key; did you mean boxes?'),
+        ({'seeds': {'at': 3}}, 'seeds: name a mask, or boxes'),
+        ({'seeds': {'boxes': {'mug': [1, 2, 3]}}}, 'seeds.boxes is'),
+        ({'reference': {}}, 'reference: name a folder of masks, or the topic'),
+        ({'reference': {'folder': 'a', 'topic': '/b'}}, 'reference: name a folder of masks, or the topic'),
+        ({'reference': {'topic': '/b', 'objects': {255: 'mug'}}}, 'reference.objects is {255'),
+        ({'name': 7}, 'cases[0].name is 7; it must be text'),
+    ],
+)
+def test_what_is_wrong_is_named_with_the_file_and_the_key(tmp_path, capsys, change, said):
+    path = written(tmp_path, {**SOUND, **change})
+    assert main(['regress', str(path)]) == 2
+    error = capsys.readouterr().err
+    assert str(path) in error
+    assert said in error
+    assert 'Traceback' not in error
+
+
+@pytest.mark.parametrize('missing', SOUND)
+def test_what_is_missing_is_named(tmp_path, missing):
+    with pytest.raises(ParameterError, match=f'{missing} is missing'):
+        read_suite(written(tmp_path, {name: value for name, value in SOUND.items() if name != missing}))
+
+
+def test_every_fault_is_named_at_once(tmp_path):
+    with pytest.raises(ParameterError) as caught:
+        read_suite(written(tmp_path, {**SOUND, 'frames': 'x'}, {**SOUND, 'name': 'film', 'inptu': 'x'}, 3))
+    assert all(said in str(caught.value) for said in ('frames is', 'inptu: unknown', 'cases[2] is 3'))
+
+
+def test_cases_of_one_name_and_suites_that_are_none_are_refused(tmp_path):
+    with pytest.raises(ParameterError, match="case 'table' is there 2 times"):
+        read_suite(written(tmp_path, SOUND, SOUND))
+    path = tmp_path / 'none.yaml'
+    path.write_text('baseline: x.json\n')
+    with pytest.raises(ParameterError, match='cases is missing'):
+        read_suite(path)
+    with pytest.raises(ParameterError, match='defaults.name: each case has its own'):
+        read_suite(written(tmp_path, SOUND, defaults={'name': 'x'}))
+    for text, said in (('- a', 'keys and values'), ('a: [', 'not YAML'), ('\x80', 'not a text file|not YAML')):
+        path.write_bytes(text.encode('latin-1'))
+        with pytest.raises(ParameterError, match=said):
+            read_suite(path)
+    with pytest.raises(ParameterError, match='cannot be read'):
+        read_suite(tmp_path / 'absent.yaml')
+
+
+def test_a_dry_run_only_looks_at_the_suite(tmp_path, capsys):
+    assert main(['regress', str(written(tmp_path, SOUND)), '--dry-run']) == 0
+    assert 'well-formed' in capsys.readouterr().out
+
+
+def test_the_documentation_has_every_key():
+    assert keys.tables() in DOCS.read_text(), 'python -m xmem_ros.regress.keys prints what belongs there'
+
+
+def test_the_example_in_the_documentation_is_a_suite(tmp_path):
+    example = DOCS.read_text().partition('```yaml\n')[2].partition('```')[0]
+    path = tmp_path / 'suite.yaml'
+    path.write_text(example)
+    assert read_suite(path).cases

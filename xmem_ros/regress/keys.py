@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: MIT
+"""The keys of a suite, as tables: what is checked and what docs/regress.md says come from them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from xmem_ros.errors import quoted
+from xmem_ros.regress.figures import FIGURES
+
+OFFLINE, LIVE = 'offline', 'live'
+RECORDED = 'recorded'
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of a mapping.
+
+    Attributes:
+        kind: what it must be, in words.
+        what: it is for.
+        fits: whether a value is of that kind.
+        default: where it is left out, in words.
+    """
+
+    kind: str
+    what: str
+    fits: Callable[[Any], bool]
+    default: str = ''
+
+
+def is_text(value: Any) -> bool:
+    """Whether it is text with something in it."""
+    return isinstance(value, str) and bool(value.strip())
+
+
+def is_count(value: Any, least: int = 0) -> bool:
+    """Whether it is a whole number of at least so much."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a finite number of 0 or more."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float('inf')
+
+
+def is_mapping(value: Any) -> bool:
+    """Whether it is keys and values, the keys text."""
+    return isinstance(value, dict) and all(isinstance(key, str) for key in value)
+
+
+def _is_box(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(is_count(part) for part in value)
+
+
+def _is_boxes(value: Any) -> bool:
+    return is_mapping(value) and bool(value) and all(_is_box(box) for box in value.values())
+
+
+def _is_objects(value: Any) -> bool:
+    return isinstance(value, dict) and all(is_count(k, 1) and k < 255 and is_text(name) for k, name in value.items())
+
+
+SUITE = {
+    'baseline': Key('a file', 'figures of an earlier run to compare with; `--baseline` goes before', is_text, 'none'),
+    'defaults': Key(
+        'keys of a case',
+        'for every case that does not say otherwise; `parameters`, `reference`, `expect` and `tolerance` are joined '
+        'key by key',
+        is_mapping,
+        'none',
+    ),
+    'cases': Key(
+        'a list of cases', 'what is run, in this order', lambda value: isinstance(value, list) and bool(value)
+    ),
+}
+
+CASE = {
+    'name': Key('text', 'of the case; each has its own', is_text),
+    'input': Key('a path', 'bag, video or folder of frames', is_text),
+    'image_topic': Key('a topic', 'of the images, where a bag has several', is_text, 'the only one'),
+    'frames': Key('a whole number', 'most frames that are tracked; 0: all', is_count, '`0`'),
+    'seeds': Key(
+        'a path, `recorded`, or keys',
+        'what is followed: a mask or label image for the first frame, a YAML file of seeds (both as for '
+        '`xmem-ros track`), '
+        '`recorded`: the `~/seeds` messages in the bag, or the keys of the table below',
+        lambda value: is_text(value) or is_mapping(value),
+        f'`{RECORDED}`',
+    ),
+    'runner': Key(
+        f'`{OFFLINE}` or `{LIVE}`',
+        'offline: in this process, without ROS; live: frame by frame through a node, over DDS',
+        lambda value: value in (OFFLINE, LIVE),
+        f'`{OFFLINE}`',
+    ),
+    'node': Key(
+        "a node's name",
+        'live: the node to replay into, which is reset first and keeps its own parameters',
+        is_text,
+        'one is started for the case',
+    ),
+    'params_file': Key('a path', "the node's parameters, as in config/track.yaml", is_text, 'none'),
+    'parameters': Key(
+        'names and values', 'single parameters of the node (docs/parameters.md); they go before the file', is_mapping
+    ),
+    'reference': Key('keys', 'the masks that are right, see the table below', is_mapping),
+    'expect': Key('figures', 'what has to hold, see the table below', is_mapping, 'nothing'),
+    'tolerance': Key(
+        'figures',
+        'by how much each figure may be worse than in the baseline, in its own unit',
+        is_mapping,
+        'see the table below',
+    ),
+    'timeout': Key('seconds', 'live: most that is waited for the node, or for one result of it', is_number, '`60`'),
+}
+
+SEEDS = {
+    'mask': Key('a path', 'a mask or label image', is_text),
+    'boxes': Key('name: [x, y, width, height]', 'boxes around objects, px', _is_boxes),
+    'at': Key(
+        'a whole number',
+        'the frame of `mask` and `boxes`: its number from 0, or its stamp in ns',
+        is_count,
+        '`0`, the first',
+    ),
+}
+
+REFERENCE = {
+    'folder': Key(
+        'a path',
+        'PNG masks, named as their frames are, or by stamp (nanoseconds, or seconds.nanoseconds with nine digits), or by '
+        "the frame's number from 0 with five digits or more",
+        is_text,
+    ),
+    'bag': Key('a path', 'a bag with label images (mono8) of the stamps of the images', is_text, '`input`'),
+    'topic': Key('a topic', 'of the label images in the bag', is_text),
+    'objects': Key(
+        'value: name',
+        'which tracked object a value of the reference is, by its name',
+        _is_objects,
+        'the one that its mask is first matched with',
+    ),
+    'min_area': Key(
+        'px',
+        'a frame in which the reference shows less of an object than this, but some, does not count for it',
+        is_count,
+        '`16`',
+    ),
+}
+
+
+def faults_of(keys: Mapping[str, Key], given: Mapping[str, Any], where: str) -> list[str]:
+    """What is wrong with a mapping, each with the key's name: keys that are unknown, values that do not fit."""
+    faults = []
+    for name, value in given.items():
+        if name not in keys:
+            close = difflib.get_close_matches(name, list(keys), 1)
+            hint = f'did you mean {close[0]}?' if close else f'known: {", ".join(keys)}'
+            faults.append(f'{where}{name}: unknown key; {hint}')
+        elif not keys[name].fits(value):
+            faults.append(f'{where}{name} is {quoted(value)}; it must be {keys[name].kind.replace("`", "")}')
+    return faults
+
+
+def figure_faults(given: Mapping[str, Any], where: str) -> list[str]:
+    """What is wrong with expectations, or tolerances."""
+    faults = []
+    for name, value in given.items():
+        if name not in FIGURES:
+            close = difflib.get_close_matches(name, list(FIGURES), 1)
+            hint = f'did you mean {close[0]}?' if close else f'known: {", ".join(FIGURES)}'
+            faults.append(f'{where}{name}: unknown figure; {hint}')
+        elif isinstance(value, dict) and name == 'object_iou':
+            if not value or not all(is_text(key) for key in value):
+                faults.append(
+                    f'{where}{name} is {quoted(value)}; it must be a number, or names of objects with a number each'
+                )
+            faults += [
+                f'{where}{name}.{key} is {quoted(one)}; {fault}'
+                for key, one in value.items()
+                if (fault := FIGURES[name].fault(one))
+            ]
+        elif fault := FIGURES[name].fault(value):
+            faults.append(f'{where}{name} is {quoted(value)}; {fault}')
+    return faults
+
+
+def tables() -> str:
+    """All keys and figures as Markdown tables."""
+    parts = []
+    for title, keys in (
+        ('The suite', SUITE),
+        ('A case', CASE),
+        ('Keys of `seeds`', SEEDS),
+        ('Keys of `reference`', REFERENCE),
+    ):
+        lines = [f'### {title}', '', '| key | is | default | what it is |', '| --- | --- | --- | --- |']
+        lines += [f'| `{name}` | {key.kind} | {key.default or "–"} | {key.what} |' for name, key in keys.items()]
+        parts.append('\n'.join(lines))
+    lines = [
+        '### Figures: keys of `expect` and `tolerance`',
+        '',
+        '| key | expected | unit | default tolerance | what it is |',
+        '| --- | --- | --- | --- | --- |',
+    ]
+    for name, figure in FIGURES.items():
+        side = 'at least' if figure.more_is_better else 'at most'
+        tolerance = 'not compared' if figure.tolerance is None else f'{figure.tolerance:g}'
+        live = '; live only' if figure.live_only else ''
+        lines.append(f'| `{name}` | {side} | {figure.unit} | {tolerance} | {figure.what}{live} |')
+    parts.append('\n'.join(lines))
+    return '\n\n'.join(parts) + '\n'
+
+
+if __name__ == '__main__':
+    print(tables(), end='')

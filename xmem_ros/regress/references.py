@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: MIT
+"""The masks that are right: PNG files by name or stamp, or label images of a bag by stamp."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from xmem_ros.errors import FrameError, ParameterError, listed
+from xmem_ros.media import VOID, image_files, read_mask
+
+if TYPE_CHECKING:
+    from xmem_ros.regress.suite import Reference
+
+NS = 1_000_000_000
+
+
+class Masks(Protocol):
+    """Reference masks of a recording."""
+
+    def read(self, name: str, index: int, stamp_ns: int) -> np.ndarray | None:
+        """The mask of a frame, H×W uint8; None where there is none for it."""
+
+    def sample(self) -> str:
+        """Of what is there, in words, for an error's text."""
+
+
+def open_reference(reference: Reference) -> Masks:
+    """Open what a case names.
+
+    Raises:
+        ParameterError, SeedError, FrameError, BagError: it is not there, is empty, or cannot be read.
+    """
+    if reference.folder is not None:
+        return _FolderMasks(reference.folder)
+    assert reference.bag is not None  # as the suite was checked
+    return _BagMasks(reference.bag, reference.topic)
+
+
+class Binary:
+    """What the values of a reference mean: 255 is void, unless it is the only object there is; then it is object 1.
+
+    The first mask that shows anything decides for all.
+    """
+
+    def __init__(self) -> None:
+        self._only: bool | None = None
+
+    def values(self, mask: np.ndarray) -> np.ndarray:
+        """The mask H×W uint8 with its objects 1…254, 255 void."""
+        if self._only is None and mask.any():
+            self._only = not ((mask > 0) & (mask < VOID)).any()
+        return (mask == VOID).astype(np.uint8) if self._only else mask
+
+
+class _FolderMasks:
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise ParameterError(f'{folder}: no such folder of reference masks')
+        self._folder = folder
+        self._files = {file.stem: file for file in image_files(folder)}
+        if not self._files:
+            raise ParameterError(f'{folder}: no PNG masks in this folder')
+
+    def read(self, name: str, index: int, stamp_ns: int) -> np.ndarray | None:
+        seconds, rest = divmod(stamp_ns, NS)
+        numbers = [f'{index:0{digits}d}' for digits in range(5, 10)]
+        for stem in (name, str(stamp_ns), f'{seconds}.{rest:09d}', *numbers):
+            if stem in self._files:
+                return read_mask(self._files[stem])
+        return None
+
+    def sample(self) -> str:
+        return f'{self._folder} has {listed([file.name for file in self._files.values()], 3)}'
+
+
+class _BagMasks:
+    """All label images of a topic, compressed, so that they may come in any order; a long bag's take a few MB."""
+
+    def __init__(self, path: Path, topic: str) -> None:
+        from xmem_ros.bags.recording import open_recording
+        from xmem_ros.node.conversions import mask_from_image
+
+        self._path, self._topic = path, topic
+        self._masks: dict[int, tuple[tuple[int, int], bytes]] = {}
+        with open_recording(path, topic) as recording:
+            for frame in recording.frames():
+                try:
+                    mask = mask_from_image(frame.message)
+                except FrameError as error:
+                    raise FrameError(f'{path}: {topic} at {frame.stamp_ns} ns: {error}') from error
+                self._masks[frame.stamp_ns] = (mask.shape[:2], zlib.compress(np.ascontiguousarray(mask), 1))
+
+    def read(self, name: str, index: int, stamp_ns: int) -> np.ndarray | None:  # noqa: ARG002
+        if stamp_ns not in self._masks:
+            return None
+        shape, packed = self._masks[stamp_ns]
+        return np.frombuffer(zlib.decompress(packed), np.uint8).reshape(shape)
+
+    def sample(self) -> str:
+        stamps = sorted(self._masks)
+        return f'{self._topic} of {self._path} has {len(stamps)} masks with stamps from {stamps[0]} to {stamps[-1]} ns'

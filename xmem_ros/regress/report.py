@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: MIT
+"""A page on a run of a suite, in one file: the figures, what did not hold, and the worst frames."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xmem_ros.evaluation.report import check_report, style
+from xmem_ros.regress.figures import FIGURES, written
+from xmem_ros.regress.files import write_file
+from xmem_ros.regress.table import WORDS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from xmem_ros.regress.results import Result
+
+
+def write_report(path: Path, suite: str, results: Sequence[Result]) -> None:
+    """Write the page.
+
+    Raises:
+        OutputError: the file cannot be written.
+        ParameterError: jinja2 is not installed.
+    """
+    check_report()
+    from jinja2 import Environment
+
+    columns = [name for name in FIGURES if name != 'object_iou' and any(name in result.figures for result in results)]
+    template = (Path(__file__).parent / 'report.html.j2').read_text()
+    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template)
+    unmet = sum(result.state != 'met' for result in results)
+    write_file(
+        path,
+        page.render(
+            suite=suite, results=results, columns=columns, unmet=unmet, words=WORDS, written=written, style=style()
+        ),
+    )

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: MIT
+"""What came of the cases: figures, what was checked, the stored baseline."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xmem_ros.errors import ParameterError, listed
+from xmem_ros.regress.figures import Figures, figure_of, is_worse, written
+from xmem_ros.regress.files import write_file
+
+if TYPE_CHECKING:
+    from xmem_ros.regress.overlaps import ObjectScore
+    from xmem_ros.regress.suite import Case
+
+VERSION = 1  # of the JSON files
+MET, UNMET, ERROR = 'met', 'unmet', 'error'
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that had to hold.
+
+    Attributes:
+        figure: its name.
+        met: whether it did.
+        text: in words, with the figure and the limit.
+        against: `expected`, or `baseline`.
+    """
+
+    figure: str
+    met: bool
+    text: str
+    against: str = 'expected'
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A picture of a frame for the report: what was tracked beside the reference; JPEG as base64."""
+
+    caption: str
+    image: str
+
+
+@dataclass
+class Result:
+    """What came of a case."""
+
+    name: str
+    runner: str
+    figures: Figures = field(default_factory=dict)
+    objects: list[ObjectScore] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
+    frames: int = 0  # tracked
+    compared: int = 0  # of these, with the reference
+    seconds: float = 0.0
+    error: str = ''
+    notes: list[str] = field(default_factory=list)
+    tiles: list[Tile] = field(default_factory=list)
+    baseline: Figures | None = None  # what it was compared with
+
+    @property
+    def state(self) -> str:
+        """`met`, `unmet` or `error`."""
+        if self.error:
+            return ERROR
+        return MET if all(check.met for check in self.checks) else UNMET
+
+    @property
+    def faults(self) -> list[str]:
+        """What did not hold, in words."""
+        return [self.error] if self.error else [check.text for check in self.checks if not check.met]
+
+    def record(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {
+            'state': self.state,
+            'runner': self.runner,
+            'frames': self.frames,
+            'compared': self.compared,
+            'seconds': round(self.seconds, 3),
+            'figures': rounded(self.figures),
+            'checks': [{'figure': c.figure, 'against': c.against, 'met': c.met, 'text': c.text} for c in self.checks],
+            'error': self.error,
+            'notes': self.notes,
+            'objects': {
+                item.name: {
+                    'value': item.value,
+                    'id': item.key,
+                    'id_switches': item.switches,
+                    'recovery_frames': item.recovery,
+                    'lost': item.lost,
+                    'iou': {frame: round(value, 4) for frame, value in item.iou.items()},
+                }
+                for item in self.objects
+            },
+        }
+
+
+def check(result: Result, case: Case, baseline: Figures | None) -> None:
+    """Fill in the checks of a result: what the suite expects, and what the baseline had."""
+    result.baseline = baseline
+    result.checks = _expected(result.figures, case)
+    if baseline is not None:
+        result.checks += _compared(result.figures, case, baseline)
+
+
+def _expected(figures: Figures, case: Case) -> list[Check]:
+    checks = []
+    for name, limit in case.expect.items():
+        found = {name: figures[name]} if name in figures else {}
+        if name == 'object_iou':
+            found = {key: value for key, value in figures.items() if key.startswith('object_iou.')}
+        if not found and name == 'recovery_frames':
+            checks.append(Check(name, True, 'recovery_frames: no object was absent'))
+        elif not found:
+            known = [key.partition('.')[2] for key in figures if key.startswith('object_iou.')]
+            hint = f'; the objects are {listed(known)}' if name.startswith('object_iou.') else ''
+            checks.append(Check(name, False, f'{name}: was not measured{hint}'))
+        side = 'at least' if figure_of(name).more_is_better else 'at most'
+        for key, value in found.items():
+            text = f'{key} is {written(key, value)}; expected is {side} {written(key, limit)}'
+            checks.append(Check(key, not is_worse(key, value, limit), text))
+    return checks
+
+
+def _compared(figures: Figures, case: Case, baseline: Figures) -> list[Check]:
+    checks = []
+    for name, before in baseline.items():
+        tolerance = case.tolerance_of(name)
+        if tolerance is None:
+            continue
+        if name not in figures:
+            if name != 'recovery_frames':
+                text = f'{name} was {written(name, before)} in the baseline and was not measured now'
+                checks.append(Check(name, False, text, 'baseline'))
+            continue
+        value = figures[name]
+        text = f'{name} is {written(name, value)}, in the baseline {written(name, before)}'
+        text += f'; tolerated is {tolerance:g}'
+        checks.append(Check(name, not is_worse(name, value, before, tolerance), text, 'baseline'))
+    return checks
+
+
+def rounded(figures: Figures) -> Figures:
+    """For files that people compare: no digits that mean nothing."""
+    return {name: round(float(value), 6) for name, value in figures.items()}
+
+
+def read_baseline(path: Path) -> dict[str, Figures]:
+    """Case → figures, of a baseline or of the JSON results of an earlier run.
+
+    Raises:
+        ParameterError: the file is absent, or something else.
+    """
+    try:
+        data = json.loads(path.read_text(encoding='utf-8'))
+        if data['version'] != VERSION:
+            raise ParameterError(
+                f'{path}: a baseline of version {data["version"]}, read is {VERSION}; make it anew with '
+                '--update-baseline'
+            )
+        return {
+            str(name): {str(key): float(value) for key, value in case['figures'].items()}
+            for name, case in data['cases'].items()
+        }
+    except FileNotFoundError:
+        raise ParameterError(f'{path}: no such baseline; --update-baseline makes it') from None
+    except OSError as error:
+        raise ParameterError(f'{path}: cannot be read ({error.strerror})') from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, ParameterError):
+            raise
+        raise ParameterError(
+            f'{path}: not a baseline, nor JSON results of this command; make it anew with --update-baseline'
+        ) from error
+
+
+def write_baseline(path: Path, results: Sequence[Result], kept: Mapping[str, Figures]) -> list[str]:
+    """Write the figures of the results that have any, beside those of cases that did not run.
+
+    Returns:
+        The names of the cases whose figures are new.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    fresh = {result.name: rounded(result.figures) for result in results if not result.error}
+    cases = {name: {'figures': figures} for name, figures in sorted({**kept, **fresh}.items())}
+    write_file(path, json.dumps({'version': VERSION, 'cases': cases}, indent=2) + '\n')
+    return list(fresh)
+
+
+def write_json(path: Path, suite: Path, results: Sequence[Result]) -> None:
+    """Write everything that was found; raises `OutputError`."""
+    states = [result.state for result in results]
+    record = {
+        'version': VERSION,
+        'suite': str(suite),
+        'met': states.count(MET),
+        'unmet': states.count(UNMET),
+        'errors': states.count(ERROR),
+        'cases': {result.name: result.record() for result in results},
+    }
+    write_file(path, json.dumps(record, indent=2, ensure_ascii=False) + '\n')

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: MIT
+"""How the frames of a case are tracked: offline in this process, or live through a node."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from xmem_ros.regress.keys import LIVE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+    import numpy as np
+
+    from xmem_ros.objects import TrackedObject
+    from xmem_ros.regress.figures import Figures
+    from xmem_ros.regress.suite import Case
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One frame, and what was said of it."""
+
+    index: int
+    name: str
+    stamp_ns: int
+    image: np.ndarray  # H×W×3 uint8 RGB
+    labels: np.ndarray  # H×W uint8
+    objects: list[TrackedObject]
+    processing_ms: float | None = None
+    age_ms: float | None = None
+
+
+class Run(Protocol):
+    """A recording that is being tracked."""
+
+    length: int | None  # frames, as far as known
+
+    def frames(self) -> Iterator[Seen]:
+        """Track, frame by frame; raises `XMemError`."""
+
+    def measured(self) -> Figures:
+        """Figures that are not of single frames, once all are tracked."""
+
+    def notes(self) -> list[str]:
+        """What else a reader should know, such as a recording that was cut off."""
+
+
+def open_run(case: Case) -> AbstractContextManager[Run]:
+    """Make ready to track a case; raises `XMemError`."""
+    if case.runner == LIVE:
+        from xmem_ros.regress.live import live_run
+
+        return live_run(case)
+    from xmem_ros.regress.offline import offline_run
+
+    return offline_run(case)

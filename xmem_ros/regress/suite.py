@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: MIT
+"""A suite: the YAML file that says what is run, and what has to hold."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from xmem_ros.errors import ParameterError, listed, quoted
+from xmem_ros.node.parameters import Parameters, changed
+from xmem_ros.regress.figures import FIGURES, Figures, figure_of, flat
+from xmem_ros.regress.keys import (
+    CASE,
+    LIVE,
+    OFFLINE,
+    RECORDED,
+    REFERENCE,
+    SEEDS,
+    SUITE,
+    faults_of,
+    figure_faults,
+)
+
+JOINED = ('parameters', 'reference', 'expect', 'tolerance')  # of `defaults` and a case, key by key
+_ELSEWHERE = ('autostart', 'cameras', 'queue', 'image_transport')  # the runner decides these itself
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Where the masks are that are right: a folder, or a topic of a bag."""
+
+    folder: Path | None = None
+    bag: Path | None = None
+    topic: str = ''
+    objects: Mapping[int, str] = field(default_factory=dict)  # value → name of the tracked object
+    min_area: int = 16  # px
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """What is followed: a file (mask or YAML), boxes, or what the bag has recorded where both are empty."""
+
+    file: Path | None = None
+    boxes: Mapping[str, tuple[int, int, int, int]] = field(default_factory=dict)  # name → x, y, width, height, px
+    at: int = 0  # frame's number, or stamp in ns
+
+
+@dataclass(frozen=True)
+class Case:
+    """One recording, how it is tracked, and what has to hold."""
+
+    name: str
+    input: Path
+    reference: Reference
+    seeds: Seeds = Seeds()
+    image_topic: str = ''
+    frames: int = 0  # most; 0: all
+    runner: str = OFFLINE
+    node: str = ''  # live: that is there already
+    params_file: Path | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)  # dotted name → value
+    expect: Figures = field(default_factory=dict)
+    tolerance: Figures = field(default_factory=dict)
+    timeout: float = 60.0  # s
+
+    def tolerance_of(self, name: str) -> float | None:
+        """By how much a figure may be worse than the baseline; None: it is not compared."""
+        general = self.tolerance.get(name.partition('.')[0], figure_of(name).tolerance)
+        return self.tolerance.get(name, general)
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A suite as read; paths are absolute, or relative to where we are."""
+
+    path: Path
+    cases: tuple[Case, ...]
+    baseline: Path | None = None
+
+
+def read_suite(path: Path) -> Suite:
+    """Read a suite; paths in it are relative to its folder.
+
+    Raises:
+        ParameterError: names every key and value that is wrong.
+    """
+    data = _read_yaml(path)
+    faults = faults_of(SUITE, data, '')
+    if 'cases' not in data:
+        faults.append('cases is missing: list what is to be run, each with name, input and reference')
+    if faults:
+        raise _error(path, faults)
+    defaults = data.get('defaults', {})
+    faults += [f'defaults.{name}: each case has its own' for name in ('name', 'input') if name in defaults]
+    faults += _case_faults({k: v for k, v in defaults.items() if k not in ('name', 'input')}, 'defaults.')
+    cases = []
+    for index, own in enumerate(data['cases']):
+        if not isinstance(own, dict) or not all(isinstance(key, str) for key in own):
+            faults.append(f'cases[{index}] is {quoted(own)}; it must be keys and values')
+            continue
+        where = f'case {own["name"]!r}: ' if isinstance(own.get('name'), str) else f'cases[{index}].'
+        wrong = _case_faults(own, where)
+        if not wrong and not faults:
+            case = _joined(defaults, own)
+            wrong = _whole_faults(case, where)
+            if not wrong:
+                cases.append(_case(path.parent, case))
+        faults += wrong
+    names = Counter(
+        case['name'] for case in data['cases'] if isinstance(case, dict) and isinstance(case.get('name'), str)
+    )
+    faults += [
+        f'case {name!r} is there {count} times; give each a name of its own'
+        for name, count in names.items()
+        if count > 1
+    ]
+    if faults:
+        raise _error(path, faults)
+    baseline = data.get('baseline')
+    return Suite(path, tuple(cases), path.parent / baseline if baseline else None)
+
+
+def chosen(suite: Suite, names: list[str]) -> list[Case]:
+    """The cases of these names, all with none; raises `ParameterError` naming those that are not there."""
+    known = [case.name for case in suite.cases]
+    if unknown := [name for name in names if name not in known]:
+        raise ParameterError(f'{suite.path}: no case {listed([quoted(n) for n in unknown])}; there is {listed(known)}')
+    return [case for case in suite.cases if not names or case.name in names]
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text(encoding='utf-8'))
+    except OSError as error:
+        raise ParameterError(f'{path}: cannot be read ({error.strerror})') from error
+    except UnicodeDecodeError as error:
+        raise ParameterError(f'{path}: not a text file in UTF-8 ({error})') from error
+    except yaml.YAMLError as error:
+        raise ParameterError(f'{path}: not YAML: {error}') from error
+    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
+        raise ParameterError(
+            f'{path}: a suite is keys and values, with a list of cases (docs/regress.md has an example)'
+        )
+    return data
+
+
+def _error(path: Path, faults: list[str]) -> ParameterError:
+    return ParameterError('\n  '.join(f'{path}: {fault}' for fault in faults))
+
+
+def _case_faults(case: Mapping[str, Any], where: str) -> list[str]:
+    """What is wrong with the keys of a case, each looked at alone."""
+    faults = faults_of(CASE, case, where)
+    sound = {name: value for name, value in case.items() if name in CASE and CASE[name].fits(value)}
+    faults += faults_of(REFERENCE, sound.get('reference', {}), f'{where}reference.')
+    if isinstance(sound.get('seeds'), dict):
+        faults += faults_of(SEEDS, sound['seeds'], f'{where}seeds.')
+        if not faults and not {'mask', 'boxes'} & set(sound['seeds']):
+            faults.append(f'{where}seeds: name a mask, or boxes')
+    for name in ('expect', 'tolerance'):
+        faults += figure_faults(sound.get(name, {}), f'{where}{name}.')
+    parameters = dict(_dotted(sound.get('parameters', {})))
+    for name in set(parameters) & set(_ELSEWHERE):
+        faults.append(f'{where}parameters.{name}: not for a suite to say; it is set as the runner needs it')
+    for name, value in parameters.items():
+        if name not in _ELSEWHERE:
+            try:
+                changed(Parameters(), {name: value})
+            except ParameterError as error:
+                faults.append(f'{where}parameters: {error}')
+    return faults
+
+
+def _whole_faults(case: Mapping[str, Any], where: str) -> list[str]:
+    """What is missing from a case, or does not go together."""
+    faults = [
+        f'{where}{name} is missing: {CASE[name].what}' for name in ('name', 'input', 'reference') if name not in case
+    ]
+    reference = case.get('reference', {})
+    ways = [name for name in ('folder', 'topic') if name in reference]
+    if 'reference' in case and len(ways) != 1:
+        faults.append(
+            f'{where}reference: name a folder of masks, or the topic of the label images in a bag, one of them'
+        )
+    if 'folder' in reference and 'bag' in reference:
+        faults.append(f'{where}reference: folder and bag are both given; keep one')
+    live = case.get('runner', OFFLINE) == LIVE
+    if not live:
+        faults += [f'{where}{name}: only with runner: live' for name in ('node', 'timeout') if name in case]
+        faults += [
+            f'{where}expect.{name}: only with runner: live'
+            for name in case.get('expect', {})
+            if FIGURES[name].live_only
+        ]
+    if 'node' in case:
+        faults += [
+            f'{where}{name}: a node that runs already keeps its parameters; leave it out, or node'
+            for name in ('parameters', 'params_file')
+            if case.get(name)
+        ]
+        if 'process_mb' in case.get('expect', {}):
+            faults.append(f'{where}expect.process_mb: only of a node that the suite starts; leave it out, or node')
+    return faults
+
+
+def _joined(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    case = {**defaults, **own}
+    for name in JOINED:
+        if name in defaults and name in own:
+            case[name] = {**defaults[name], **own[name]}
+    if case.get('runner', OFFLINE) == OFFLINE:  # what the live cases have by default is none of its business
+        for name in ('node', 'timeout'):
+            if name in defaults and name not in own:
+                del case[name]
+        expected, mine = case.get('expect', {}), own.get('expect', {})
+        case['expect'] = {k: v for k, v in expected.items() if k in mine or not FIGURES[k].live_only}
+    return case
+
+
+def _case(folder: Path, case: Mapping[str, Any]) -> Case:
+    """A case of keys that are known to be well."""
+    live = case.get('runner', OFFLINE) == LIVE
+    source = folder / case['input']
+    reference = dict(case['reference'])
+    if 'topic' in reference:
+        reference['bag'] = folder / reference['bag'] if 'bag' in reference else source
+    if 'folder' in reference:
+        reference['folder'] = folder / reference['folder']
+    plain = {name: case[name] for name in ('image_topic', 'frames', 'node') if name in case}
+    return Case(
+        name=case['name'],
+        input=source,
+        reference=Reference(**reference),
+        seeds=_seeds(folder, case.get('seeds', RECORDED)),
+        runner=LIVE if live else OFFLINE,
+        params_file=folder / case['params_file'] if 'params_file' in case else None,
+        parameters=dict(_dotted(case.get('parameters', {}))),
+        expect=flat(case.get('expect', {})),
+        tolerance=flat(case.get('tolerance', {})),
+        timeout=float(case.get('timeout', 60.0)),
+        **plain,
+    )
+
+
+def _seeds(folder: Path, given: Any) -> Seeds:
+    if given == RECORDED:
+        return Seeds()
+    if isinstance(given, str):
+        return Seeds(file=folder / given)
+    return Seeds(
+        file=folder / given['mask'] if 'mask' in given else None,
+        boxes={name: tuple(box) for name, box in given.get('boxes', {}).items()},
+        at=given.get('at', 0),
+    )
+
+
+def _dotted(values: Mapping[str, Any], prefix: str = '') -> list[tuple[str, Any]]:
+    """Parameters by dotted name, whether they were written so or in groups."""
+    found: list[tuple[str, Any]] = []
+    for name, value in values.items():
+        found += _dotted(value, f'{prefix}{name}.') if isinstance(value, dict) else [(f'{prefix}{name}', value)]
+    return found

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: MIT
+"""Results as lines of text, for the terminal and logs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from xmem_ros.regress.figures import FIGURES, written
+from xmem_ros.regress.results import ERROR, MET, UNMET, Result
+
+WORDS = {MET: 'ok', UNMET: 'WORSE', ERROR: 'ERROR'}
+_SHOWN = [name for name in FIGURES if name != 'object_iou']  # those of objects are listed below their case
+
+
+def table(results: Sequence[Result]) -> str:
+    """A line for each case and for each object of those with several, and what did not hold below."""
+    columns = [name for name in _SHOWN if any(name in result.figures for result in results)]
+    rows = [['case', '', *(_heading(name) for name in columns)]]
+    for result in results:
+        figures = [_cell(name, result.figures) for name in columns]
+        rows.append([result.name, WORDS[result.state], *figures])
+        if len(result.objects) > 1:
+            for item in result.objects:
+                own = {'mean_iou': item.mean, 'id_switches': item.switches, 'lost_objects': item.lost}
+                if item.recovery is not None:
+                    own['recovery_frames'] = item.recovery
+                rows.append([f'  {item.name}', '', *(_cell(name, own) for name in columns)])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [row[0].ljust(widths[0]), row[1].ljust(widths[1])]
+        cells += [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
+        lines.append('  '.join(cells).rstrip())
+    for result in results:
+        lines += [f'{result.name}: {text}' for text in (*result.faults, *result.notes)]
+    return '\n'.join(lines)
+
+
+def _heading(name: str) -> str:
+    return name.replace('_', ' ')
+
+
+def _cell(name: str, figures: dict[str, float]) -> str:
+    return written(name, figures[name]).partition(' ')[0] if name in figures else '-'
