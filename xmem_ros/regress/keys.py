@@ -132,8 +132,8 @@ SEEDS = {
 REFERENCE = {
     'folder': Key(
         'a path',
-        'PNG masks, named as their frames are, or by stamp (nanoseconds, or seconds.nanoseconds with nine digits), or by '
-        "the frame's number from 0 with five digits or more",
+        'PNG masks, named as their frames are, or by stamp (nanoseconds, or seconds.nanoseconds with nine digits), or '
+        "by the frame's number from 0 with five digits or more",
         is_text,
     ),
     'bag': Key('a path', 'a bag with label images (mono8) of the stamps of the images', is_text, '`input`'),

@@ -92,7 +92,7 @@ class _BagMasks:
                     mask = mask_from_image(frame.message)
                 except FrameError as error:
                     raise FrameError(f'{path}: {topic} at {frame.stamp_ns} ns: {error}') from error
-                self._masks[frame.stamp_ns] = (mask.shape[:2], zlib.compress(np.ascontiguousarray(mask), 1))
+                self._masks[frame.stamp_ns] = (mask.shape[:2], zlib.compress(mask.tobytes(), 1))
 
     def read(self, name: str, index: int, stamp_ns: int) -> np.ndarray | None:  # noqa: ARG002
         if stamp_ns not in self._masks:

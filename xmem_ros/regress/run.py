@@ -83,8 +83,8 @@ def _run(case: Case, result: Result, worst: WorstFrames | None) -> None:
         raise ParameterError(f'{case.input}: no frame was tracked')
     if not overlaps:
         raise ParameterError(
-            f'{case.input}: none of its {result.frames} frames has a reference mask; {masks.sample()}, the last frame is '
-            f'{seen.name!r} with the stamp {seen.stamp_ns} ns'
+            f'{case.input}: none of its {result.frames} frames has a reference mask; {masks.sample()}, the last frame '
+            f'is {seen.name!r} with the stamp {seen.stamp_ns} ns'
         )
     result.compared = len(overlaps)
     result.objects = score(overlaps, case.reference.objects, case.reference.min_area)
