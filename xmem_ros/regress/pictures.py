@@ -14,7 +14,7 @@ from xmem_ros.overlay import draw
 from xmem_ros.regress.results import Tile
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from xmem_ros.objects import TrackedObject
     from xmem_ros.regress.overlaps import Overlap
@@ -42,12 +42,12 @@ class WorstFrames:
         self,
         index: int,
         seen: Overlap,
-        image: np.ndarray,
+        image: Callable[[], np.ndarray],
         labels: np.ndarray,
         objects: Sequence[TrackedObject],
         truth: np.ndarray,
     ) -> None:
-        """Look at a frame: image H×W×3 uint8 RGB, labels and truth H×W uint8."""
+        """Look at a frame: image gives H×W×3 uint8 RGB, labels and truth H×W uint8."""
         for value in seen.truth:
             key = seen.match(value)
             if key is not None:
@@ -60,7 +60,8 @@ class WorstFrames:
         if rivals and iou >= (min if beside else max)(kept.iou for kept in rivals):
             return
         gone = beside or [max(rivals, key=lambda kept: kept.iou)] if rivals else []
-        pair = np.hstack([draw(image, labels, objects), draw(image, self._colours(objects)[truth])])
+        pixels = image()
+        pair = np.hstack([draw(pixels, labels, objects), draw(pixels, self._colours(objects)[truth])])
         tile = Tile(f'frame {seen.frame}: IoU {100 * iou:.0f} %', picture(pair, f'frame {seen.frame}', WIDTH))
         self._kept = [kept for kept in self._kept if kept not in gone] + [_Kept(index, iou, tile)]
 

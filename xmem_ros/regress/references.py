@@ -5,17 +5,20 @@ from __future__ import annotations
 
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from xmem_ros.errors import FrameError, ParameterError, listed
 from xmem_ros.media import VOID, image_files, read_mask
+from xmem_ros.node.compressed import rgb_from_compressed
+from xmem_ros.node.conversions import mask_from_image
 
 if TYPE_CHECKING:
     from xmem_ros.regress.suite import Reference
 
 NS = 1_000_000_000
+_PNG = b'\x89PNG'
 
 
 class Masks(Protocol):
@@ -82,14 +85,13 @@ class _BagMasks:
 
     def __init__(self, path: Path, topic: str) -> None:
         from xmem_ros.bags.recording import open_recording
-        from xmem_ros.node.conversions import mask_from_image
 
         self._path, self._topic = path, topic
         self._masks: dict[int, tuple[tuple[int, int], bytes]] = {}
         with open_recording(path, topic) as recording:
             for frame in recording.frames():
                 try:
-                    mask = mask_from_image(frame.message)
+                    mask = _mask_of(frame.message)
                 except FrameError as error:
                     raise FrameError(f'{path}: {topic} at {frame.stamp_ns} ns: {error}') from error
                 self._masks[frame.stamp_ns] = (mask.shape[:2], zlib.compress(mask.tobytes(), 1))
@@ -103,3 +105,12 @@ class _BagMasks:
     def sample(self) -> str:
         stamps = sorted(self._masks)
         return f'{self._topic} of {self._path} has {len(stamps)} masks with stamps from {stamps[0]} to {stamps[-1]} ns'
+
+
+def _mask_of(message: Any) -> np.ndarray:
+    """H×W uint8 of a label image, raw or compressed as PNG."""
+    if not hasattr(message, 'format'):
+        return mask_from_image(message)
+    if not bytes(message.data[:8]).startswith(_PNG):
+        raise FrameError(f'a compressed image of the format {message.format!r}; masks are exact as PNG only')
+    return rgb_from_compressed(message)[..., 0]

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from xmem_ros.regress.runners import Seen
     from xmem_ros.regress.suite import Case
 
-MB = 1e6
-
 
 def run_cases(cases: Sequence[Case], baseline: Mapping[str, Figures] | None, *, pictures: bool = False) -> list[Result]:
     """Run cases and check what came of them.

@@ -6,14 +6,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from xmem_ros.node.parameters import Parameters, changed
 from xmem_ros.regress.keys import LIVE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
     import numpy as np
 
+    from xmem_ros.bags.plan import PlannedSeeds
+    from xmem_ros.bags.recording import Recording
     from xmem_ros.objects import TrackedObject
     from xmem_ros.regress.figures import Figures
     from xmem_ros.regress.suite import Case
@@ -26,7 +29,7 @@ class Seen:
     index: int
     name: str
     stamp_ns: int
-    image: np.ndarray  # H×W×3 uint8 RGB
+    image: Callable[[], np.ndarray]  # gives H×W×3 uint8 RGB, decoded when somebody looks
     labels: np.ndarray  # H×W uint8
     objects: list[TrackedObject]
     processing_ms: float | None = None
@@ -57,3 +60,15 @@ def open_run(case: Case) -> AbstractContextManager[Run]:
     from xmem_ros.regress.offline import offline_run
 
     return offline_run(case)
+
+
+def parameters_of(case: Case) -> Parameters:
+    """The node's parameters as a case has them; raises `ParameterError`."""
+    return changed(Parameters(), case.parameters)
+
+
+def plan_of(case: Case, recording: Recording) -> list[PlannedSeeds]:
+    """What is seeded where; raises `SeedError`, `BagError`."""
+    from xmem_ros.bags.plan import recorded_seeds
+
+    return recorded_seeds(recording)

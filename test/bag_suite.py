@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: MIT
+"""Makes bags with reference masks, and suites of them: of the rendered scene, and of folders of frames with masks.
+
+    python test/bag_suite.py FOLDER        # the rendered scene and its suite.yaml, to try `xmem-ros regress` on
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+
+from xmem_ros.bags import messages
+from xmem_ros.demo.scene import RenderedScene
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+IMAGE_TOPIC, TRUTH_TOPIC, SEEDS_TOPIC = '/camera/image', '/truth/labels', '/xmem/seeds'
+START_NS, FRAME_NS = 1_700_000_000_000_000_000, 33_333_333
+MASK = 0  # kind of a seed
+
+
+def write_bag(
+    path: Path, frames: Iterable[tuple[np.ndarray, np.ndarray]], names: list[str], *, seed_shift: int = 0
+) -> Path:
+    """Write a bag with images, reference masks of the same stamps, and seeds of the first image; returns the path.
+
+    Arguments:
+        path: of the folder, which is not there yet.
+        frames: H×W×3 uint8 RGB and labels H×W uint8, where `names[k]` has the label k + 1.
+        names: of the objects.
+        seed_shift: px that the seeds are shifted to the right by, to make a tracker worse.
+    """
+    from rosbags.rosbag2 import StoragePlugin, Writer
+
+    with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        of = {
+            topic: writer.add_connection(topic, kind, typestore=messages.typestore())
+            for topic, kind in (
+                (IMAGE_TOPIC, messages.IMAGE),
+                (TRUTH_TOPIC, messages.IMAGE),
+                (SEEDS_TOPIC, messages.ACCEPTED_SEEDS),
+            )
+        }
+        for index, (frame, labels) in enumerate(frames):
+            stamp = START_NS + index * FRAME_NS
+            header = messages.header(stamp, 'camera')
+            writer.write(of[IMAGE_TOPIC], stamp, messages.serialize(messages.image(header, frame, 'rgb8')))
+            writer.write(of[TRUTH_TOPIC], stamp, messages.serialize(messages.image(header, labels, 'mono8')))
+            if not index:
+                shifted = np.roll(labels, seed_shift, axis=1)
+                seeds = [messages.seed(MASK, name=name, mask=shifted == k) for k, name in enumerate(names, 1)]
+                ids = list(range(1, len(names) + 1))
+                accepted = messages.accepted_seeds(header, seeds, ids, ids)
+                writer.write(of[SEEDS_TOPIC], stamp + 1, messages.serialize(accepted))
+    return path
+
+
+def write_scene(path: Path, *, frames: int = 150, size: tuple[int, int] = (120, 216), **options: Any) -> Path:
+    """Write a bag of the rendered scene: three objects, one of them away from frame 65 to 105; returns the path."""
+    scene = RenderedScene(size, frames=frames)
+    return write_bag(path, scene, scene.names, **options)
+
+
+def write_suite(path: Path, cases: list[dict[str, Any]], **suite: Any) -> Path:
+    """Write a suite; returns the path."""
+    path.write_text(yaml.safe_dump({**suite, 'cases': cases}, sort_keys=False), encoding='utf-8')
+    return path
+
+
+def scene_case(**keys: Any) -> dict[str, Any]:
+    """A case of the bag `scene` beside the suite. What is expected is a little less than what the bundled model gave."""
+    return {
+        'name': 'scene',
+        'input': 'scene',
+        'reference': {'topic': TRUTH_TOPIC},
+        'expect': {'mean_iou': 0.8, 'id_switches': 0, 'lost_objects': 0, 'recovery_frames': 5, 'missing_frames': 0},
+        **keys,
+    }
+
+
+def main() -> int:
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    write_scene(folder / 'scene')
+    print(write_suite(folder / 'suite.yaml', [scene_case(), scene_case(name='scene, live', runner='live')]))
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: MIT
+"""A case through a live node, frame by frame: one that is there already, or one that is started for it."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import time
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.qos import QoSProfile
+
+from xmem_ros.bags.lockstep import Replay
+from xmem_ros.bags.messages import COMPRESSED_IMAGE
+from xmem_ros.bags.recording import open_recording
+from xmem_ros.client.link import NodeLink
+from xmem_ros.demo.processes import Child
+from xmem_ros.errors import NodeError, NodeMissingError, NodeTimeoutError
+from xmem_ros.node.compressed import rgb_of
+from xmem_ros.node.parameters import Parameters, changed, value_of
+from xmem_ros.regress.runners import Seen, plan_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+
+    from xmem_ros.bags.recording import RecordedFrame, Recording
+    from xmem_ros.regress.figures import Figures
+    from xmem_ros.regress.suite import Case
+
+MODULE = 'xmem_ros.node.main'
+DIAGNOSTICS_S = 0.2  # period of a node that is started here; what it dropped is known by them, and its memory
+MB = 1e6
+
+
+@contextmanager
+def live_run(case: Case) -> Iterator[LiveRun]:
+    """Make ready to track a case; raises `XMemError`."""
+    with ExitStack() as stack:
+        recording = stack.enter_context(open_recording(case.input, case.image_topic))
+        child = None
+        name = case.node
+        if not name:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix='xmem_regress_')))
+            namespace = f'/regress_{os.getpid()}_{re.sub("[^a-z0-9]+", "_", case.name.lower()).strip("_") or "case"}'
+            name = f'{namespace}/xmem'
+            options = ['--ros-args', *_parameters(case, recording, folder), '-r', f'__ns:={namespace}']
+            child = stack.enter_context(Child(MODULE, options, folder / 'node.log'))
+        link = NodeLink(name, timeout=case.timeout)
+        stack.callback(link.close)
+        memory = _Memory(link)
+        _wait_active(link, child, case.timeout)
+        options = {'image_topic': case.image_topic, 'seeds': plan_of(case, recording), 'timeout': case.timeout}
+        replay = stack.enter_context(Replay(case.input, name, **options))
+        yield LiveRun(case, recording, replay, child, memory)
+
+
+class LiveRun:
+    """A recording on its way through a node."""
+
+    def __init__(self, case: Case, recording: Recording, replay: Replay, child: Child | None, memory: _Memory) -> None:
+        self._case, self._recording, self._replay, self._child = case, recording, replay, child
+        self._memory = memory
+        self.length = min(filter(None, (recording.length, case.frames)), default=None)
+
+    def frames(self) -> Iterator[Seen]:
+        """Replay, frame by frame; raises `XMemError`."""
+        images = self._recording.frames()
+        try:
+            for live in self._replay:
+                recorded = next(frame for frame in images if frame.index == live.index)
+                yield Seen(
+                    index=live.index,
+                    name=recorded.name,
+                    stamp_ns=live.stamp_ns,
+                    image=_Decoded(recorded),
+                    labels=live.labels,
+                    objects=list(live.objects),
+                    processing_ms=live.processing_ms,
+                    age_ms=live.age_ms,
+                )
+                if self._case.frames and live.index + 1 >= self._case.frames:
+                    break
+        except NodeError as error:
+            if self._child is not None and self._child.exit_code is not None:
+                raise NodeError(f'{error}; the end of its log:\n{self._child.tail()}') from error
+            raise
+
+    def measured(self) -> Figures:
+        """Frames without a result, and memory."""
+        found: Figures = {'missing_frames': len(self._replay.report.dropped)}
+        if self._memory.wait(self._case.timeout):
+            found['memory_mb'] = self._memory.most / MB
+        if self._child is not None:
+            found |= _process_memory(self._child)
+        return found
+
+    def notes(self) -> list[str]:
+        """What was dropped and why, and damage of the bag."""
+        report = self._replay.report
+        found = [f'image {item.index} has no result: {item.reason}' for item in report.dropped[:5]]
+        if report.damage:
+            found.append(report.damage)
+        return found
+
+
+class _Decoded:
+    """The pixels of a recorded image, H×W×3 uint8 RGB, once they are asked for."""
+
+    def __init__(self, frame: RecordedFrame) -> None:
+        self._frame = frame
+
+    def __call__(self) -> np.ndarray:
+        return rgb_of(self._frame.message)
+
+
+class _Memory:
+    """The most that the node's diagnostics said of the tracker's memory [bytes]."""
+
+    def __init__(self, link: NodeLink) -> None:
+        self.most, self._heard = 0.0, 0
+        self._name = f'{link.name.lstrip("/")}: tracking'
+        link.subscribe(DiagnosticArray, '/diagnostics', self._hear, QoSProfile(depth=10))
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for what the next diagnostics say; returns whether any came."""
+        before, end = self._heard, time.monotonic() + min(seconds, 10.0)
+        while self._heard == before and time.monotonic() < end:
+            time.sleep(0.02)
+        return self.most > 0
+
+    def _hear(self, message: Any) -> None:
+        for status in message.status:
+            if status.name == self._name:
+                sizes = [float(pair.value) for pair in status.values if pair.key == 'memory (bytes)']
+                self.most = max([self.most, *sizes])
+                self._heard += 1
+
+
+def _parameters(case: Case, recording: Recording, folder: Path) -> list[str]:
+    """Files of parameters for a node, the case's own last."""
+    kinds = {topic.name: topic.msgtype for topic in recording.topics}
+    compressed = kinds.get(recording.image_topic) == COMPRESSED_IMAGE
+    values: dict[str, Any] = {'image_transport': 'compressed' if compressed else 'raw', 'autostart': True}
+    exact = changed(Parameters(), case.parameters)
+    for name in case.parameters:
+        value = value_of(exact, name)
+        values[name] = list(value) or [''] if isinstance(value, tuple) else value
+    found = []
+    first, last = folder / 'first.yaml', folder / 'last.yaml'
+    for path, content in ((first, {'diagnostics_period': DIAGNOSTICS_S}), (last, values)):
+        path.write_text(yaml.safe_dump({'/**': {'ros__parameters': content}}))
+    for file in (first, case.params_file, last):
+        found += ['--params-file', str(file)] if file else []
+    return found
+
+
+def _wait_active(link: NodeLink, child: Child | None, timeout: float) -> None:
+    """Wait until the node tracks; raises `NodeError` with the end of its log where it does not come to that."""
+    end = time.monotonic() + timeout
+    while True:
+        if child is not None and child.exit_code is not None:
+            raise NodeError(f'the node ended with exit code {child.exit_code}; the end of its log:\n{child.tail()}')
+        try:
+            state = link.state(1.0)
+        except (NodeMissingError, NodeTimeoutError):
+            state = ''
+        if state == 'active':
+            return
+        if time.monotonic() > end:
+            if child is None:
+                link.state()  # says what is there instead
+                raise NodeError(f'{link.name} is {state or "silent"}, not active: configure and activate it')
+            said = f'it is {state or "silent"}; the end of its log:\n{child.tail()}'
+            raise NodeError(f'the node was not active within {timeout:g} s (timeout of the case): {said}')
+
+
+def _process_memory(child: Child) -> Figures:
+    """The most that a process held [MB]; nothing where the system does not say."""
+    try:
+        status = Path(f'/proc/{child.pid}/status').read_text()
+    except OSError:
+        return {}
+    match = re.search(r'^VmHWM:\s+(\d+) kB', status, re.MULTILINE)
+    return {'process_mb': int(match[1]) * 1024 / MB} if match else {}

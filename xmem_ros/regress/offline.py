@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: MIT
+"""A case in this process, by the node's own code, without ROS."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from xmem_ros.bags.offline import Offline
+from xmem_ros.bags.recording import open_recording
+from xmem_ros.regress.runners import Seen, parameters_of, plan_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from xmem_ros.bags.recording import Recording
+    from xmem_ros.regress.figures import Figures
+    from xmem_ros.regress.suite import Case
+
+MB = 1e6
+
+
+@contextmanager
+def offline_run(case: Case) -> Iterator[OfflineRun]:
+    """Make ready to track a case; raises `XMemError`."""
+    with open_recording(case.input, case.image_topic) as recording:
+        offline = Offline(recording, plan_of(case, recording), parameters_of(case))
+        yield OfflineRun(case, recording, offline)
+
+
+class OfflineRun:
+    """A recording that is tracked image by image."""
+
+    def __init__(self, case: Case, recording: Recording, offline: Offline) -> None:
+        self._case, self._recording, self._offline = case, recording, offline
+        self._memory = 0  # bytes, the most
+        self.length = min(filter(None, (recording.length, case.frames)), default=None)
+
+    def frames(self) -> Iterator[Seen]:
+        """Track, frame by frame; raises `XMemError`."""
+        for frame in self._recording.frames():
+            if self._case.frames and frame.index >= self._case.frames:
+                break
+            tracked = self._offline.step(frame)
+            self._memory = max(self._memory, self._offline.tracker.memory_bytes)
+            if tracked is not None:
+                image = tracked.image
+                yield Seen(
+                    index=frame.index,
+                    name=frame.name,
+                    stamp_ns=frame.stamp_ns,
+                    image=lambda image=image: image,
+                    labels=tracked.labels,
+                    objects=tracked.objects,
+                )
+
+    def measured(self) -> Figures:
+        """Frames without a result, and memory."""
+        missing = len(self._offline.dropped) + len(self._recording.faults)
+        return {'missing_frames': missing, 'memory_mb': self._memory / MB}
+
+    def notes(self) -> list[str]:
+        """Images and seeds that could not be used, and damage of the recording."""
+        faults = sorted([*self._recording.faults, *self._offline.dropped], key=lambda fault: fault.index)
+        found = [f'image {fault.index} has no result: {fault.reason}' for fault in faults[:5]]
+        found += self._offline.missed[:5]
+        if self._recording.damage:
+            found.append(self._recording.damage)
+        return found
