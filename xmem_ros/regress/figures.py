@@ -96,7 +96,8 @@ def written(name: str, value: float) -> str:
         text = f'{value:g}'
     else:
         text = f'{value:.3f}' if figure.high <= 1 else f'{value:.1f}'
-    return f'{text} {figure.unit}'.rstrip()
+    unit = figure.unit.removesuffix('s') if figure.unit == 'frames' and value == 1 else figure.unit
+    return f'{text} {unit}'.rstrip()
 
 
 def is_worse(name: str, value: float, limit: float, tolerance: float = 0.0) -> bool:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import tempfile
@@ -28,9 +29,7 @@ from xmem_ros.regress.runners import Seen, plan_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import numpy as np
-
-    from xmem_ros.bags.recording import RecordedFrame, Recording
+    from xmem_ros.bags.recording import Recording
     from xmem_ros.regress.figures import Figures
     from xmem_ros.regress.suite import Case
 
@@ -56,8 +55,9 @@ def live_run(case: Case) -> Iterator[LiveRun]:
         stack.callback(link.close)
         memory = _Memory(link)
         _wait_active(link, child, case.timeout)
-        options = {'image_topic': case.image_topic, 'seeds': plan_of(case, recording), 'timeout': case.timeout}
-        replay = stack.enter_context(Replay(case.input, name, **options))
+        plan = plan_of(case, recording)
+        replay = Replay(case.input, name, image_topic=recording.image_topic, seeds=plan, timeout=case.timeout)
+        stack.enter_context(replay)
         yield LiveRun(case, recording, replay, child, memory)
 
 
@@ -79,7 +79,7 @@ class LiveRun:
                     index=live.index,
                     name=recorded.name,
                     stamp_ns=live.stamp_ns,
-                    image=_Decoded(recorded),
+                    image=functools.partial(rgb_of, recorded.message),
                     labels=live.labels,
                     objects=list(live.objects),
                     processing_ms=live.processing_ms,
@@ -108,16 +108,6 @@ class LiveRun:
         if report.damage:
             found.append(report.damage)
         return found
-
-
-class _Decoded:
-    """The pixels of a recorded image, H×W×3 uint8 RGB, once they are asked for."""
-
-    def __init__(self, frame: RecordedFrame) -> None:
-        self._frame = frame
-
-    def __call__(self) -> np.ndarray:
-        return rgb_of(self._frame.message)
 
 
 class _Memory:

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import functools
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from xmem_ros.bags.offline import Offline
 from xmem_ros.bags.recording import open_recording
@@ -44,12 +47,11 @@ class OfflineRun:
             tracked = self._offline.step(frame)
             self._memory = max(self._memory, self._offline.tracker.memory_bytes)
             if tracked is not None:
-                image = tracked.image
                 yield Seen(
                     index=frame.index,
                     name=frame.name,
                     stamp_ns=frame.stamp_ns,
-                    image=lambda image=image: image,
+                    image=functools.partial(np.asarray, tracked.image),
                     labels=tracked.labels,
                     objects=tracked.objects,
                 )

@@ -34,7 +34,8 @@ class _Kept:
 class WorstFrames:
     """Keeps pictures of the frames whose masks overlap least with the reference, whatever the recording's length."""
 
-    def __init__(self) -> None:
+    def __init__(self, min_area: int = 16) -> None:
+        self._min_area = min_area  # px; as of the reference
         self._kept: list[_Kept] = []
         self._own: dict[int, int] = {}  # reference value → id that it was matched with first
 
@@ -54,7 +55,14 @@ class WorstFrames:
                 self._own.setdefault(value, key)
         if not any(seen.ages.values()):
             return  # the frame of the seeds, or before them
-        iou = min((seen.iou(value, self._own.get(value)) for value in {*seen.truth, *self._own}), default=1.0)
+        ious = {
+            value: seen.iou(value, self._own.get(value))
+            for value in sorted({*seen.truth, *self._own})
+            if not 0 < seen.truth.get(value, 0) < self._min_area
+        }
+        if not ious:
+            return
+        value, iou = min(ious.items(), key=lambda item: item[1])
         beside = [kept for kept in self._kept if abs(kept.index - index) < APART]
         rivals = beside or (self._kept if len(self._kept) == WORST else [])
         if rivals and iou >= (min if beside else max)(kept.iou for kept in rivals):
@@ -62,7 +70,9 @@ class WorstFrames:
         gone = beside or [max(rivals, key=lambda kept: kept.iou)] if rivals else []
         pixels = image()
         pair = np.hstack([draw(pixels, labels, objects), draw(pixels, self._colours(objects)[truth])])
-        tile = Tile(f'frame {seen.frame}: IoU {100 * iou:.0f} %', picture(pair, f'frame {seen.frame}', WIDTH))
+        name = seen.names.get(self._own.get(value, 0)) or f'object {value}'
+        text = f'frame {seen.frame}: IoU of {name} {100 * iou:.0f} %'
+        tile = Tile(text, picture(pair, f'frame {seen.frame}', WIDTH))
         self._kept = [kept for kept in self._kept if kept not in gone] + [_Kept(index, iou, tile)]
 
     @property

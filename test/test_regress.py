@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: MIT
+"""`xmem-ros regress` on real bags: what is as good as it was passes, and what became worse is caught."""
+
+import json
+import xml.etree.ElementTree as ET
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip('rosbags', reason='rosbags is not installed: pip install rosbags')
+
+import bag_suite
+from bag_suite import IMAGE_TOPIC, TRUTH_TOPIC, scene_case, write_bag, write_scene, write_suite
+from scene_files import FOOTAGE, save_frame, save_mask, save_untrained_weights
+
+from xmem_ros.cli.main import main
+from xmem_ros.demo.scene import RenderedScene
+from xmem_ros.media import image_files, read_image, read_mask
+
+FRAMES = 120  # an object is away from frame 65 to 105
+SHORT = 12
+
+
+@pytest.fixture(scope='module')
+def scene(tmp_path_factory):
+    """A folder with the bag `scene`."""
+    folder = tmp_path_factory.mktemp('bags')
+    write_scene(folder / 'scene', frames=FRAMES)
+    return folder
+
+
+@pytest.fixture
+def short(tmp_path):
+    """A folder with a bag `scene` of few frames, in which nothing leaves."""
+    write_scene(tmp_path / 'scene', frames=SHORT)
+    return tmp_path
+
+
+def regress(folder, cases, *options, **suite):
+    """Run cases beside a folder's bags; returns the exit code and the JSON results, none where nothing was run."""
+    path = write_suite(folder / 'suite.yaml', cases, **suite)
+    results = folder / 'results.json'
+    results.unlink(missing_ok=True)
+    code = main(['regress', str(path), '--json', str(results), *map(str, options)])
+    return code, json.loads(results.read_text())['cases'] if results.exists() else {}
+
+
+def short_case(**keys):
+    return {'name': 'scene', 'input': 'scene', 'reference': {'topic': TRUTH_TOPIC}, **keys}
+
+
+def junit(path):
+    """Name of each test → its failure's or error's text, empty where it has none."""
+    tests = ET.parse(path).getroot().iter('testcase')
+    return {
+        test.get('name'): ''.join(child.text for child in test if child.tag in ('failure', 'error')) for test in tests
+    }
+
+
+def test_the_rendered_scene_is_followed_offline_as_well_as_it_was(scene, capsys):
+    page = scene / 'page.html'
+    code, results = regress(scene, [scene_case()], '--html', page, '--junit', scene / 'junit.xml')
+    assert code == 0, capsys.readouterr().out
+    found = results['scene']
+    assert (found['frames'], found['compared']) == (FRAMES, FRAMES)
+    assert set(found['objects']) == set(RenderedScene((120, 216)).names)
+    assert 'recovery_frames' in found['figures']  # one object has been away
+    assert found['figures']['memory_mb'] > 1
+    assert junit(scene / 'junit.xml') == {'scene': ''}
+    assert page.read_text().count('data:image/jpeg') == 4
+
+
+def test_shifted_seeds_are_caught(scene, capsys):
+    """As a change would be that makes tracking worse: the same suite fails, and JUnit says what."""
+    baseline = scene / 'baseline.json'
+    case = scene_case(expect={}, frames=20)
+    assert regress(scene, [case], '--baseline', baseline, '--update-baseline')[0] == 0
+    assert regress(scene, [case], '--baseline', baseline)[0] == 0
+    worse = scene / 'worse'
+    worse.mkdir()
+    write_scene(worse / 'scene', frames=20, seed_shift=6)
+    code, results = regress(worse, [case], '--baseline', baseline, '--junit', worse / 'junit.xml')
+    assert code == 1
+    assert results['scene']['state'] == 'unmet'
+    assert 'mean_iou is' in junit(worse / 'junit.xml')['scene']
+    assert 'in the baseline' in junit(worse / 'junit.xml')['scene']
+    assert 'WORSE' in capsys.readouterr().out
+
+
+def test_other_weights_are_caught(short):
+    weights = save_untrained_weights(short / 'untrained.safetensors')
+    expect = {'mean_iou': 0.8}
+    assert regress(short, [short_case(expect=expect)])[0] == 0
+    code, results = regress(
+        short, [short_case(expect=expect, parameters={'weights': str(weights)})], '--junit', short / 'junit.xml'
+    )
+    assert code == 1
+    assert results['scene']['figures']['mean_iou'] < 0.8
+    assert 'expected is at least 0.800' in junit(short / 'junit.xml')['scene']
+
+
+def test_two_runs_give_the_same_figures(short):
+    first, second = (regress(short, [short_case()])[1]['scene'] for _ in range(2))
+    assert first['objects'] == second['objects']
+    assert first['figures'] == second['figures']
+
+
+def test_a_case_that_cannot_run_does_not_stop_the_others(short, capsys):
+    (short / 'broken.mcap').write_bytes(b'no bag')
+    cases = [
+        short_case(name='absent', input='absent.mcap'),
+        short_case(name='broken', input='broken.mcap'),
+        short_case(name='topic', reference={'topic': '/no/such'}),
+        short_case(name='folder', reference={'folder': 'masks'}),
+        short_case(name='sound'),
+    ]
+    code, results = regress(short, cases, '--junit', short / 'junit.xml')
+    assert code == 1
+    assert [result['state'] for result in results.values()] == ['error'] * 4 + ['met']
+    for name, said in (
+        ('absent', 'absent.mcap'),
+        ('broken', 'broken.mcap'),
+        ('topic', '/no/such'),
+        ('folder', 'masks'),
+    ):
+        assert said in results[name]['error']
+        assert 'fault of xmem_ros' not in results[name]['error']
+    assert junit(short / 'junit.xml')['absent'] == results['absent']['error']
+    assert 'Traceback' not in ''.join(capsys.readouterr())
+
+
+def test_an_error_in_the_program_is_a_result_too(short, monkeypatch):
+    monkeypatch.setattr('xmem_ros.regress.run.overlap', lambda *_: 1 / 0)
+    code, results = regress(short, [short_case()])
+    assert code == 1
+    assert 'ZeroDivisionError' in results['scene']['error']
+
+
+def test_cases_are_picked_by_name(short, capsys):
+    cases = [short_case(name='a'), short_case(name='b'), short_case(name='c')]
+    code, results = regress(short, cases, '--case', 'c', '--case', 'a')
+    assert (code, list(results)) == (0, ['a', 'c'])
+    assert regress(short, cases, '--case', 'd') == (2, {})
+    assert "no case 'd'; there is a, b, c" in capsys.readouterr().err
+
+
+def test_a_baseline_of_the_suite_is_kept_for_cases_that_did_not_run(short, capsys):
+    cases = [short_case(name='a', frames=4), short_case(name='b', frames=4)]
+    suite = {'baseline': 'baseline.json'}
+    assert regress(short, cases, **suite) == (2, {})
+    assert '--update-baseline makes it' in capsys.readouterr().err
+    assert regress(short, cases, '--update-baseline')[0] == 2  # and where?
+    assert regress(short, cases, '--update-baseline', **suite)[0] == 0
+    path = short / 'baseline.json'
+    stored = json.loads(path.read_text())
+    stored['cases']['b']['figures']['mean_iou'] = 2.0  # better than can be
+    path.write_text(json.dumps(stored))
+    assert regress(short, cases, '--case', 'a', '--update-baseline', **suite)[0] == 0
+    assert json.loads(path.read_text()) == stored
+    code, results = regress(short, cases, **suite)
+    assert (code, results['a']['state'], results['b']['state']) == (1, 'met', 'unmet')
+    assert regress(short, cases, '--update-baseline', **suite)[0] == 0  # what is worse is accepted
+    assert regress(short, cases, **suite)[0] == 0
+    assert regress(short, [*cases, short_case(name='new', frames=4)], **suite)[0] == 0
+    assert 'not in the baseline yet' in capsys.readouterr().out
+
+
+def test_what_is_expected_has_to_hold_also_while_the_baseline_is_updated(short):
+    case = short_case(expect={'mean_iou': 1.0}, frames=4)
+    assert regress(short, [case], '--update-baseline', '--baseline', short / 'baseline.json')[0] == 1
+    assert (short / 'baseline.json').exists()
+
+
+def test_frames_in_a_folder_with_masks_of_their_names(tmp_path):
+    scene = RenderedScene((120, 216), frames=SHORT, objects=2)
+    for index, (frame, labels) in enumerate(scene):
+        save_frame(tmp_path / 'frames' / f'img_{index}.jpg', frame)
+        if index % 3 == 0:
+            save_mask(tmp_path / 'masks' / f'img_{index}.png', labels)
+    case = {
+        'name': 'frames',
+        'input': 'frames',
+        'seeds': 'masks/img_0.png',
+        'reference': {'folder': 'masks'},
+        'expect': {'mean_iou': 0.8},
+    }
+    code, results = regress(tmp_path, [case])
+    assert code == 0, results
+    assert (results['frames']['frames'], results['frames']['compared']) == (SHORT, 4)
+
+
+def test_masks_by_stamp_and_by_number_beside_a_bag(short):
+    scene = RenderedScene((120, 216), frames=SHORT)
+    names = [
+        lambda index, stamp: f'{index:05d}',
+        lambda index, stamp: str(stamp),
+        lambda index, stamp: f'{stamp // 10**9}.{stamp % 10**9:09d}',
+    ]
+    for number, name in enumerate(names):
+        for index, (_, labels) in enumerate(scene):
+            stamp = bag_suite.START_NS + index * bag_suite.FRAME_NS
+            save_mask(short / f'masks_{number}' / f'{name(index, stamp)}.png', labels)
+    cases = [short_case(name=str(k), reference={'folder': f'masks_{k}'}) for k in range(len(names))]
+    code, results = regress(short, [*cases, short_case(name='topic')])
+    assert code == 0
+    assert all(result['compared'] == SHORT for result in results.values())
+    figures = [{**result['figures']} for result in results.values()]
+    assert figures[:-1] == figures[1:]
+
+
+def test_masks_that_belong_to_no_frame_or_have_another_size_are_named(short):
+    save_mask(short / 'others' / 'img_1.png', np.ones((120, 216), np.uint8))
+    save_mask(short / 'small' / '00001.png', np.ones((60, 108), np.uint8))
+    cases = [short_case(name=name, reference={'folder': name}) for name in ('others', 'small')]
+    code, results = regress(short, cases)
+    assert code == 1
+    assert 'img_1.png' in results['others']['error'] and 'the stamp' in results['others']['error']
+    assert '108×60 px, the frame 216×120' in results['small']['error']
+
+
+def test_boxes_and_names(short):
+    scene = RenderedScene((120, 216), frames=SHORT)
+    ys, xs = np.nonzero(scene[0][1] == 1)
+    box = [int(xs.min()) - 2, int(ys.min()) - 2, int(np.ptp(xs)) + 5, int(np.ptp(ys)) + 5]
+    case = short_case(
+        seeds={'boxes': {'thing': box}},
+        reference={'topic': TRUTH_TOPIC, 'objects': {1: 'thing'}},
+        expect={'object_iou': {'thing': 0.5}},
+    )
+    code, results = regress(short, [case])
+    assert code == 0, results
+
+
+@pytest.mark.skipif(not (FOOTAGE / 'davis-val').is_dir(), reason='needs ../shared/data/davis-val, which is not here')
+def test_real_footage_with_masks(tmp_path):
+    def frames(sequence):
+        for path in image_files(FOOTAGE / 'davis-val' / 'JPEGImages' / sequence)[:20]:
+            mask = read_mask(FOOTAGE / 'davis-val' / 'Annotations' / sequence / f'{path.stem}.png')
+            frame = read_image(path)
+            size = (frame.shape[1] // 2, frame.shape[0] // 2)
+            yield (
+                cv2.resize(frame, size, interpolation=cv2.INTER_AREA),
+                cv2.resize((mask > 0).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST),
+            )
+
+    for sequence in ('camel', 'blackswan'):
+        write_bag(tmp_path / sequence, frames(sequence), [sequence])
+    cases = [
+        {'name': name, 'input': name, 'image_topic': IMAGE_TOPIC, 'reference': {'topic': TRUTH_TOPIC}}
+        for name in ('camel', 'blackswan')
+    ]
+    code, results = regress(tmp_path, cases, defaults={'expect': {'mean_iou': 0.85, 'id_switches': 0}})
+    print({name: result['figures'] for name, result in results.items()})
+    assert code == 0, results
