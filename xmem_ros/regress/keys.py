@@ -122,9 +122,9 @@ SEEDS = {
     'mask': Key('a path', 'a mask or label image', is_text),
     'boxes': Key('name: [x, y, width, height]', 'boxes around objects, px', _is_boxes),
     'at': Key(
-        'a whole number',
-        'the frame of `mask` and `boxes`: its number from 0, or its stamp in ns',
-        is_count,
+        'a whole number, or text',
+        "the frame of `mask` and `boxes`: its number from 0, or its stamp in seconds, as text: `'1700000000.250000000'`",
+        lambda value: is_count(value) or is_text(value),
         '`0`, the first',
     ),
 }
@@ -175,7 +175,7 @@ def figure_faults(given: Mapping[str, Any], where: str) -> list[str]:
             hint = f'did you mean {close[0]}?' if close else f'known: {", ".join(FIGURES)}'
             faults.append(f'{where}{name}: unknown figure; {hint}')
         elif isinstance(value, dict) and name == 'object_iou':
-            if not value or not all(is_text(key) for key in value):
+            if not value or not all(is_text(key) or is_count(key) for key in value):
                 faults.append(
                     f'{where}{name} is {quoted(value)}; it must be a number, or names of objects with a number each'
                 )

@@ -9,6 +9,7 @@ import re
 import tempfile
 import time
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +24,8 @@ from xmem_ros.client.link import NodeLink
 from xmem_ros.demo.processes import Child
 from xmem_ros.errors import NodeError, NodeMissingError, NodeTimeoutError
 from xmem_ros.node.compressed import rgb_of
-from xmem_ros.node.parameters import Parameters, changed, value_of
-from xmem_ros.regress.runners import Seen, plan_of
+from xmem_ros.node.parameters import changed, rules, value_of
+from xmem_ros.regress.runners import Seen, parameters_of, plan_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,14 +50,15 @@ def live_run(case: Case) -> Iterator[LiveRun]:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix='xmem_regress_')))
             namespace = f'/regress_{os.getpid()}_{re.sub("[^a-z0-9]+", "_", case.name.lower()).strip("_") or "case"}'
             name = f'{namespace}/xmem'
-            options = ['--ros-args', *_parameters(case, recording, folder), '-r', f'__ns:={namespace}']
+            file = _parameter_file(case, recording, folder / 'parameters.yaml')
+            options = ['--ros-args', '--params-file', str(file), '-r', f'__ns:={namespace}']
             child = stack.enter_context(Child(MODULE, options, folder / 'node.log'))
         link = NodeLink(name, timeout=case.timeout)
         stack.callback(link.close)
         memory = _Memory(link)
         _wait_active(link, child, case.timeout)
         plan = plan_of(case, recording)
-        replay = Replay(case.input, name, image_topic=recording.image_topic, seeds=plan, timeout=case.timeout)
+        replay = Replay(case.input, name, image_topic=recording.image_topic, plan=plan, timeout=case.timeout)
         stack.enter_context(replay)
         yield LiveRun(case, recording, replay, child, memory)
 
@@ -81,7 +83,7 @@ class LiveRun:
                     stamp_ns=live.stamp_ns,
                     image=functools.partial(rgb_of, recorded.message),
                     labels=live.labels,
-                    objects=list(live.objects),
+                    objects=[replace(item, id=live.plan_ids.get(item.id, item.id)) for item in live.objects],
                     processing_ms=live.processing_ms,
                     age_ms=live.age_ms,
                 )
@@ -105,6 +107,7 @@ class LiveRun:
         """What was dropped and why, and damage of the bag."""
         report = self._replay.report
         found = [f'image {item.index} has no result: {item.reason}' for item in report.dropped[:5]]
+        found += report.missed[:5]
         if report.damage:
             found.append(report.damage)
         return found
@@ -133,22 +136,25 @@ class _Memory:
                 self._heard += 1
 
 
-def _parameters(case: Case, recording: Recording, folder: Path) -> list[str]:
-    """Files of parameters for a node, the case's own last."""
+def _parameter_file(case: Case, recording: Recording, path: Path) -> Path:
+    """Write every parameter of a node for a case; returns the path."""
     kinds = {topic.name: topic.msgtype for topic in recording.topics}
     compressed = kinds.get(recording.image_topic) == COMPRESSED_IMAGE
-    values: dict[str, Any] = {'image_transport': 'compressed' if compressed else 'raw', 'autostart': True}
-    exact = changed(Parameters(), case.parameters)
-    for name in case.parameters:
-        value = value_of(exact, name)
-        values[name] = list(value) or [''] if isinstance(value, tuple) else value
-    found = []
-    first, last = folder / 'first.yaml', folder / 'last.yaml'
-    for path, content in ((first, {'diagnostics_period': DIAGNOSTICS_S}), (last, values)):
-        path.write_text(yaml.safe_dump({'/**': {'ros__parameters': content}}))
-    for file in (first, case.params_file, last):
-        found += ['--params-file', str(file)] if file else []
-    return found
+    parameters = changed(
+        parameters_of(case),
+        {
+            'autostart': True,
+            'cameras': [],
+            'queue': 'newest',
+            'image_transport': 'compressed' if compressed else 'raw',
+            'diagnostics_period': DIAGNOSTICS_S,
+        },
+    )
+    values: dict[str, Any] = {name: value_of(parameters, name) for name in rules()}
+    # an empty list has no type for ROS
+    plain = {name: list(value) or [''] if isinstance(value, tuple) else value for name, value in values.items()}
+    path.write_text(yaml.safe_dump({'/**': {'ros__parameters': plain}}), encoding='utf-8')
+    return path
 
 
 def _wait_active(link: NodeLink, child: Child | None, timeout: float) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from xmem_ros.errors import SeedError
 from xmem_ros.node.parameters import Parameters, changed
 from xmem_ros.regress.keys import LIVE
 
@@ -64,11 +65,33 @@ def open_run(case: Case) -> AbstractContextManager[Run]:
 
 def parameters_of(case: Case) -> Parameters:
     """The node's parameters as a case has them; raises `ParameterError`."""
-    return changed(Parameters(), case.parameters)
+    from xmem_ros.node.parameter_reading import read_parameters
+
+    return changed(read_parameters(case.params_file) if case.params_file else Parameters(), case.parameters)
 
 
 def plan_of(case: Case, recording: Recording) -> list[PlannedSeeds]:
-    """What is seeded where; raises `SeedError`, `BagError`."""
-    from xmem_ros.bags.plan import recorded_seeds
+    """What is seeded where.
 
-    return recorded_seeds(recording)
+    Raises:
+        SeedError, BagError: a seed that cannot be, or none at all.
+    """
+    from xmem_ros.bags.plan import recorded_seeds
+    from xmem_ros.bags.recording import BagRecording
+    from xmem_ros.bags.seed_files import SUFFIXES, SeedReader, read_place
+
+    seeds = case.seeds
+    if not seeds.file and not seeds.boxes:
+        plan = recorded_seeds(recording) if isinstance(recording, BagRecording) else []
+        if not plan:
+            raise SeedError(f'{recording.path}: has no recorded seeds; give the case seeds: a mask, boxes or a YAML file')
+        return plan
+    reader = SeedReader()
+    place = read_place(seeds.at)
+    if seeds.file is not None and seeds.file.suffix in SUFFIXES:
+        reader.add_file(seeds.file)
+    elif seeds.file is not None:
+        reader.add_masks(seeds.file, place)
+    for name, box in seeds.boxes.items():
+        reader.add_box(name, box, place)
+    return reader.plan

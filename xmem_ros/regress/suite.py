@@ -47,7 +47,7 @@ class Seeds:
 
     file: Path | None = None
     boxes: Mapping[str, tuple[int, int, int, int]] = field(default_factory=dict)  # name → x, y, width, height, px
-    at: int = 0  # frame's number, or stamp in ns
+    at: str = '0'  # frame's number from 0, or its stamp in seconds
 
 
 @dataclass(frozen=True)
@@ -255,7 +255,7 @@ def _seeds(folder: Path, given: Any) -> Seeds:
     return Seeds(
         file=folder / given['mask'] if 'mask' in given else None,
         boxes={name: tuple(box) for name, box in given.get('boxes', {}).items()},
-        at=given.get('at', 0),
+        at=str(given.get('at', 0)),
     )
 
 
