@@ -123,7 +123,7 @@ SEEDS = {
     'boxes': Key('name: [x, y, width, height]', 'boxes around objects, px', _is_boxes),
     'at': Key(
         'a whole number, or text',
-        "the frame of `mask` and `boxes`: its number from 0, or its stamp in seconds, as text: `'1700000000.250000000'`",
+        "the frame of `mask` and `boxes`: its number from 0, or its stamp in seconds, as text: `'1700000000.25'`",
         lambda value: is_count(value) or is_text(value),
         '`0`, the first',
     ),

@@ -84,7 +84,7 @@ def plan_of(case: Case, recording: Recording) -> list[PlannedSeeds]:
     if not seeds.file and not seeds.boxes:
         plan = recorded_seeds(recording) if isinstance(recording, BagRecording) else []
         if not plan:
-            raise SeedError(f'{recording.path}: has no recorded seeds; give the case seeds: a mask, boxes or a YAML file')
+            raise SeedError(f'{recording.path}: has no recorded seeds; give the case seeds: mask, boxes or a YAML file')
         return plan
     reader = SeedReader()
     place = read_place(seeds.at)

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: MIT
+"""`xmem-ros regress` through the real node, over DDS: one that it starts, or one that runs."""
+
+import pytest
+
+pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or source ROS 2')
+pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
+pytest.importorskip('rosbags', reason='rosbags is not installed: pip install rosbags')
+
+import node_harness as robots
+from bag_suite import TRUTH_TOPIC, write_scene
+from test_regress import regress
+
+FRAMES = 15
+TIMEOUT = robots.START_S  # s, for a node's start on a busy machine
+
+
+@pytest.fixture(scope='module')
+def bags(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('bags')
+    write_scene(folder / 'scene', frames=FRAMES)
+    write_scene(folder / 'worse', frames=FRAMES, seed_shift=8)
+    return folder
+
+
+def case(name, **keys):
+    return {'name': name, 'input': 'scene', 'reference': {'topic': TRUTH_TOPIC}, **keys}
+
+
+def test_a_node_that_is_started_for_the_case_gives_what_the_offline_run_gives(bags, capsys):
+    live = {'runner': 'live', 'timeout': TIMEOUT, 'parameters': {'memory.top_k': 20, 'lost_after': 3}}
+    ages = {'age_ms': 60_000, 'processing_ms': 60_000, 'process_mb': 20_000, 'missing_frames': 0}
+    cases = [
+        case('offline', parameters=live['parameters']),
+        case('live', **live, expect={'mean_iou': 0.8, 'memory_mb': 2000, **ages}),
+    ]
+    code, results = regress(bags, cases)
+    assert code == 0, capsys.readouterr().out
+    offline, found = results['offline'], results['live']
+    assert found['frames'] == offline['frames'] == FRAMES
+    assert found['figures']['memory_mb'] == pytest.approx(offline['figures']['memory_mb'])
+    assert found['figures']['mean_iou'] == pytest.approx(offline['figures']['mean_iou'], abs=0.002)  # rounding
+    assert found['figures']['age_ms'] >= found['figures']['processing_ms'] > 0
+    assert found['figures']['process_mb'] > found['figures']['memory_mb']
+
+
+def test_a_node_that_runs_already_is_used_and_worse_seeds_are_caught(bags):
+    with robots.running({'size': 240}) as robot:
+        node = {'runner': 'live', 'node': robot.prefix, 'timeout': TIMEOUT, 'expect': {'mean_iou': 0.9}}
+        code, results = regress(bags, [case('as it was', **node), case('worse', **{**node, 'input': 'worse'})])
+    assert code == 1
+    assert [result['state'] for result in results.values()] == ['met', 'unmet'], results
+    assert 'process_mb' not in results['as it was']['figures']
+    assert results['worse']['objects'].keys() == results['as it was']['objects'].keys()
+
+
+def test_a_node_that_does_not_come_up_is_an_error_with_its_log(bags):
+    cases = [
+        case('weights', runner='live', parameters={'weights': 'no_such_weights'}, timeout=TIMEOUT),
+        case('absent', runner='live', node='/nobody/xmem', timeout=2),
+    ]
+    code, results = regress(bags, cases)
+    assert code == 1
+    assert 'no_such_weights' in results['weights']['error']
+    assert '/nobody/xmem' in results['absent']['error']
