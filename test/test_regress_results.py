@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from xmem_ros.cli.main import main
 from xmem_ros.errors import OutputError, ParameterError
 from xmem_ros.regress.junit import write_junit
 from xmem_ros.regress.overlaps import ObjectScore
@@ -23,7 +24,7 @@ def case(**options):
 
 
 def checked(case_, baseline=None, **figures):
-    result = Result('table', 'offline', {**FIGURES, **figures})
+    result = Result('table', 'offline', figures={**FIGURES, **figures})
     check(result, case_, baseline)
     return result
 
@@ -79,7 +80,7 @@ def test_a_switch_more_than_in_the_baseline_is_a_regression():
 
 def test_a_baseline_keeps_the_cases_that_did_not_run_or_failed(tmp_path):
     path = tmp_path / 'baseline.json'
-    results = [Result('a', 'offline', {'mean_iou': 0.123456789}), Result('b', 'offline', error='no such bag')]
+    results = [Result('a', 'offline', figures={'mean_iou': 0.123456789}), Result('b', 'offline', error='no such bag')]
     assert write_baseline(path, results, {'b': {'mean_iou': 0.5}, 'c': {'mean_iou': 0.6}}) == ['a']
     assert read_baseline(path) == {'a': {'mean_iou': 0.123457}, 'b': {'mean_iou': 0.5}, 'c': {'mean_iou': 0.6}}
 
@@ -128,11 +129,12 @@ def test_junit_has_failures_and_errors_apart(tmp_path):
 
 def test_the_table_says_what_did_not_hold():
     result = checked(case(expect={'mean_iou': 0.95}))
+    result.frames, result.compared = 3, 1
     result.objects = [ObjectScore(1, 'mug', 3, {'a': 0.95}), ObjectScore(2, 'ball', 4, {'a': 0.85}, lost=True)]
     lines = table([result]).splitlines()
-    assert lines[0].split() == ['case', 'mean', 'iou', 'id', 'switches', 'lost', 'objects']
-    assert lines[1].split() == ['table', 'WORSE', '0.900', '0', '0']
-    assert lines[3].split() == ['ball', '0.850', '0', '1']
+    assert lines[0].split() == ['case', 'frames', 'mean', 'iou', 'id', 'switches', 'lost', 'objects']
+    assert lines[1].split() == ['table', 'WORSE', '1', 'of', '3', '0.900', '0', '0']
+    assert lines[3].split() == ['ball', '1', '0.850', '0', '1']
     assert lines[4] == 'table: mean_iou is 0.900; expected is at least 0.950'
 
 
@@ -145,6 +147,17 @@ def test_the_page_shows_the_worst_frames_and_escapes_names(tmp_path):
     assert 'data:image/jpeg;base64,QUJD' in page and 'frame 7: IoU 12 %' in page
     assert '<b>' not in page and '&lt;b&gt;' in page
     assert 'in the baseline 0.970' in page
+
+
+def test_where_results_cannot_go_is_said_before_anything_runs(tmp_path, capsys):
+    suite = tmp_path / 'suite.yaml'
+    suite.write_text('cases:\n- {name: a, input: absent.mcap, reference: {topic: /truth}}\n')
+    (tmp_path / 'file').write_text('')
+    for option, path in (('--json', tmp_path), ('--junit', tmp_path / 'file' / 'junit.xml')):
+        assert main(['regress', str(suite), option, str(path)]) == 2
+        said = capsys.readouterr()
+        assert f'{path}: cannot be written' in said.err
+        assert not said.out
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path):

@@ -75,6 +75,9 @@ def test_paths_are_relative_to_the_suite_and_defaults_are_joined(tmp_path):
         ({'reference': {}}, 'reference: name a folder of masks, or the topic'),
         ({'reference': {'folder': 'a', 'topic': '/b'}}, 'reference: name a folder of masks, or the topic'),
         ({'reference': {'topic': '/b', 'objects': {255: 'mug'}}}, 'reference.objects is {255'),
+        ({'reference': {'topic': '/b', 'objects': {1: 'mug', 2: 'mug'}}}, "objects: 'mug' is there more than once"),
+        ({'runner': 'live', 'timeout': 0}, 'timeout is 0; it must be seconds, 0.1 or more'),
+        ({'reference': None}, 'reference is None'),
         ({'name': 7}, 'cases[0].name is 7; it must be text'),
     ],
 )
@@ -110,6 +113,13 @@ def test_cases_of_one_name_and_suites_that_are_none_are_refused(tmp_path):
         read_suite(written(tmp_path, SOUND, defaults={'name': 'x'}))
     for text, said in (('- a', 'keys and values'), ('a: [', 'not YAML'), ('\x80', 'not a text file|not YAML')):
         path.write_bytes(text.encode('latin-1'))
+        with pytest.raises(ParameterError, match=said):
+            read_suite(path)
+    for text, said in (
+        ('cases:\n- {name: a, name: b}', 'the key name is there twice'),
+        ('cases:\n- parameters: &a {b: *a}', 'nested too deeply'),
+    ):
+        path.write_text(text)
         with pytest.raises(ParameterError, match=said):
             read_suite(path)
     with pytest.raises(ParameterError, match='cannot be read'):

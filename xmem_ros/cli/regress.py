@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the sub-command; returns the exit code."""
     from xmem_ros.errors import ParameterError
     from xmem_ros.evaluation.report import check_report
+    from xmem_ros.regress.files import check_writable
     from xmem_ros.regress.results import read_baseline, write_baseline
     from xmem_ros.regress.run import run_cases
     from xmem_ros.regress.suite import chosen, read_suite
@@ -58,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
     path = args.baseline or suite.baseline
     if args.update_baseline and path is None:
         raise ParameterError(f'--update-baseline: name the file with --baseline, or as baseline in {args.suite}')
+    check_writable(filter(None, (args.json, args.junit, args.html, path if args.update_baseline else None)))
     baseline = None
     if path is not None and (path.exists() or not args.update_baseline):
         baseline = read_baseline(path)

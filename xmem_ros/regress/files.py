@@ -1,11 +1,25 @@
 # SPDX-License-Identifier: MIT
 """Files of results."""
 
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
+from xmem_ros.errors import OutputError
 from xmem_ros.evaluation.output import write_text
+
+REMEDY = 'make room, or name another file'
+
+
+def check_writable(paths: Iterable[Path]) -> None:
+    """Raise `OutputError` for a file that cannot be written, before there is something to be lost."""
+    for path in paths:
+        there = next(folder for folder in path.absolute().parents if folder.exists())
+        if path.is_dir() or not there.is_dir() or not os.access(there, os.W_OK):
+            why = 'it is a folder' if path.is_dir() else f'{there} is not a folder that can be written to'
+            raise OutputError(f'{path}: cannot be written ({why}); {REMEDY}')
 
 
 def write_file(path: Path, text: str) -> None:
     """Write a file that appears once it is whole; raises `OutputError` naming it, and what to do."""
-    write_text(path, text, 'make room, or name another file')
+    write_text(path, text, REMEDY)

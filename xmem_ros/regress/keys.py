@@ -115,7 +115,12 @@ CASE = {
         is_mapping,
         'see the table below',
     ),
-    'timeout': Key('seconds', 'live: most that is waited for the node, or for one result of it', is_number, '`60`'),
+    'timeout': Key(
+        'seconds, 0.1 or more',
+        'live: most that is waited for the node, or for one result of it',
+        lambda value: is_number(value) and value >= 0.1,
+        '`60`',
+    ),
 }
 
 SEEDS = {

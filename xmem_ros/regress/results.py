@@ -52,6 +52,7 @@ class Result:
 
     name: str
     runner: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)  # that the case sets itself
     figures: Figures = field(default_factory=dict)
     objects: list[ObjectScore] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
@@ -80,6 +81,7 @@ class Result:
         return {
             'state': self.state,
             'runner': self.runner,
+            'parameters': dict(self.parameters),
             'frames': self.frames,
             'compared': self.compared,
             'seconds': round(self.seconds, 3),

@@ -37,7 +37,7 @@ def run_cases(cases: Sequence[Case], baseline: Mapping[str, Figures] | None, *, 
     """
     results = []
     for case in cases:
-        result = Result(case.name, case.runner)
+        result = Result(case.name, case.runner, case.parameters)
         begun = time.perf_counter()
         try:
             _run(case, result, WorstFrames(case.reference.min_area) if pictures else None)

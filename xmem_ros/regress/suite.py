@@ -27,7 +27,22 @@ from xmem_ros.regress.keys import (
 )
 
 JOINED = ('parameters', 'reference', 'expect', 'tolerance')  # of `defaults` and a case, key by key
+_DEEPEST = 4  # groups of parameters; YAML can hold a mapping inside itself
 _ELSEWHERE = ('autostart', 'cameras', 'queue', 'image_transport')  # the runner decides these itself
+
+
+class _OnceLoader(yaml.SafeLoader):
+    """Refuses a key that is there twice, of which YAML readers silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value != '<<':
+                if key.value in seen:
+                    text = f'the key {key.value} is there twice; keep one'
+                    raise yaml.constructor.ConstructorError(None, None, text, key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 @dataclass(frozen=True)
@@ -135,7 +150,7 @@ def chosen(suite: Suite, names: list[str]) -> list[Case]:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(path.read_text(encoding='utf-8'))
+        data = yaml.load(path.read_text(encoding='utf-8'), Loader=_OnceLoader)
     except OSError as error:
         raise ParameterError(f'{path}: cannot be read ({error.strerror})') from error
     except UnicodeDecodeError as error:
@@ -187,6 +202,11 @@ def _whole_faults(case: Mapping[str, Any], where: str) -> list[str]:
         faults.append(
             f'{where}reference: name a folder of masks, or the topic of the label images in a bag, one of them'
         )
+    objects = list(reference.get('objects', {}).values())
+    faults += [
+        f'{where}reference.objects: {quoted(name)} is there more than once; an object has one value'
+        for name in sorted({name for name in objects if objects.count(name) > 1})
+    ]
     if 'folder' in reference and 'bag' in reference:
         faults.append(f'{where}reference: folder and bag are both given; keep one')
     live = case.get('runner', OFFLINE) == LIVE
@@ -262,6 +282,8 @@ def _seeds(folder: Path, given: Any) -> Seeds:
 def _dotted(values: Mapping[str, Any], prefix: str = '') -> list[tuple[str, Any]]:
     """Parameters by dotted name, whether they were written so or in groups."""
     found: list[tuple[str, Any]] = []
+    if prefix.count('.') > _DEEPEST:
+        raise ParameterError(f'parameters: {quoted(prefix)} is nested too deeply; no parameter is')
     for name, value in values.items():
         found += _dotted(value, f'{prefix}{name}.') if isinstance(value, dict) else [(f'{prefix}{name}', value)]
     return found

@@ -15,16 +15,16 @@ _SHOWN = [name for name in FIGURES if name != 'object_iou']  # those of objects 
 def table(results: Sequence[Result]) -> str:
     """A line for each case and for each object of those with several, and what did not hold below."""
     columns = [name for name in _SHOWN if any(name in result.figures for result in results)]
-    rows = [['case', '', *(_heading(name) for name in columns)]]
+    rows = [['case', '', 'frames', *(_heading(name) for name in columns)]]
     for result in results:
         figures = [_cell(name, result.figures) for name in columns]
-        rows.append([result.name, WORDS[result.state], *figures])
+        rows.append([result.name, WORDS[result.state], _frames(result), *figures])
         if len(result.objects) > 1:
             for item in result.objects:
                 own = {'mean_iou': item.mean, 'id_switches': item.switches, 'lost_objects': item.lost}
                 if item.recovery is not None:
                     own['recovery_frames'] = item.recovery
-                rows.append([f'  {item.name}', '', *(_cell(name, own) for name in columns)])
+                rows.append([f'  {item.name}', '', str(len(item.iou)), *(_cell(name, own) for name in columns)])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:
@@ -34,6 +34,11 @@ def table(results: Sequence[Result]) -> str:
     for result in results:
         lines += [f'{result.name}: {text}' for text in (*result.faults, *result.notes)]
     return '\n'.join(lines)
+
+
+def _frames(result: Result) -> str:
+    """How many were compared, and how many there were where that is more."""
+    return str(result.compared) if result.compared == result.frames else f'{result.compared} of {result.frames}'
 
 
 def _heading(name: str) -> str:
