@@ -219,6 +219,13 @@ def test_masks_that_belong_to_no_frame_or_have_another_size_are_named(short):
     assert '108×60 px, the frame 216×120' in results['small']['error']
 
 
+def test_a_reference_for_the_seeds_frame_alone_compares_nothing(short):
+    save_mask(short / 'first' / '00000.png', RenderedScene((120, 216), frames=1)[0][1])
+    code, results = regress(short, [short_case(reference={'folder': 'first'})])
+    assert code == 1
+    assert 'no frame can be compared: of 1 with a reference mask' in results['scene']['error']
+
+
 def test_boxes_and_names(short):
     scene = RenderedScene((120, 216), frames=SHORT)
     ys, xs = np.nonzero(scene[0][1] == 1)
@@ -226,10 +233,11 @@ def test_boxes_and_names(short):
     case = short_case(
         seeds={'boxes': {'thing': box}},
         reference={'topic': TRUTH_TOPIC, 'objects': {1: 'thing'}},
-        expect={'object_iou': {'thing': 0.5}},
+        expect={'mean_iou': 0.8, 'object_iou': {'thing': 0.8}},
     )
     code, results = regress(short, [case])
     assert code == 0, results
+    assert list(results['scene']['objects']) == ['thing']
 
 
 @pytest.mark.skipif(not (FOOTAGE / 'davis-val').is_dir(), reason='needs ../shared/data/davis-val, which is not here')

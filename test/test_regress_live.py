@@ -8,8 +8,17 @@ pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make
 pytest.importorskip('rosbags', reason='rosbags is not installed: pip install rosbags')
 
 import node_harness as robots
-from bag_suite import TRUTH_TOPIC, write_scene
+import numpy as np
+from bag_suite import IMAGE_TOPIC, TRUTH_TOPIC, write_bag, write_scene
+from scene_files import FOOTAGE, save_frame, save_mask
 from test_regress import regress
+
+from xmem_ros.bags.offline import track
+from xmem_ros.bags.plan import recorded_seeds
+from xmem_ros.bags.recording import open_recording
+from xmem_ros.demo.scene import RenderedScene
+from xmem_ros.media import image_files, read_image
+from xmem_ros.node.parameters import Parameters
 
 FRAMES = 15
 TIMEOUT = robots.START_S  # s, for a node's start on a busy machine
@@ -20,6 +29,9 @@ def bags(tmp_path_factory):
     folder = tmp_path_factory.mktemp('bags')
     write_scene(folder / 'scene', frames=FRAMES)
     write_scene(folder / 'worse', frames=FRAMES, seed_shift=8)
+    for index, (frame, labels) in enumerate(RenderedScene((120, 216), frames=4)):
+        save_frame(folder / 'frames' / f'{index:06d}.jpg', frame)
+        save_mask(folder / 'masks' / f'{index:06d}.png', labels)
     return folder
 
 
@@ -44,14 +56,35 @@ def test_a_node_that_is_started_for_the_case_gives_what_the_offline_run_gives(ba
     assert found['figures']['process_mb'] > found['figures']['memory_mb']
 
 
-def test_a_node_that_runs_already_is_used_and_worse_seeds_are_caught(bags):
+def test_a_node_that_runs_already_is_used_for_bags_and_frames_and_worse_seeds_are_caught(bags):
     with robots.running({'size': 240}) as robot:
         node = {'runner': 'live', 'node': robot.prefix, 'timeout': TIMEOUT, 'expect': {'mean_iou': 0.9}}
-        code, results = regress(bags, [case('as it was', **node), case('worse', **{**node, 'input': 'worse'})])
+        frames = {'input': 'frames', 'seeds': 'masks/000000.png', 'reference': {'folder': 'masks'}}
+        cases = [case('as it was', **node), case('worse', **node, input='worse'), case('frames', **node, **frames)]
+        code, results = regress(bags, cases)
     assert code == 1
-    assert [result['state'] for result in results.values()] == ['met', 'unmet'], results
+    assert [result['state'] for result in results.values()] == ['met', 'unmet', 'met'], results
     assert 'process_mb' not in results['as it was']['figures']
     assert results['worse']['objects'].keys() == results['as it was']['objects'].keys()
+
+
+@pytest.mark.skipif(not (FOOTAGE / 'bedroom').is_dir(), reason='needs ../shared/data/bedroom, which is not here')
+def test_real_footage_gives_the_same_masks_live_as_offline(tmp_path):
+    """The footage has no masks, so those of the offline run are the reference."""
+    images = [read_image(path) for path in image_files(FOOTAGE / 'bedroom')[:FRAMES]]
+    child = np.zeros(images[0].shape[:2], np.uint8)
+    child[120:300, 250:330] = 1
+    write_bag(tmp_path / 'scene', ((image, child) for image in images), ['child'])
+    with open_recording(tmp_path / 'scene', IMAGE_TOPIC) as recording:
+        for tracked in track(recording, recorded_seeds(recording), Parameters()):
+            save_mask(tmp_path / 'masks' / f'{tracked.frame.stamp_ns}.png', tracked.labels)
+    live = {'image_topic': IMAGE_TOPIC, 'runner': 'live', 'timeout': TIMEOUT}
+    code, results = regress(
+        tmp_path, [case('bedroom', **live, reference={'folder': 'masks'}, expect={'mean_iou': 0.99})]
+    )
+    print(results['bedroom']['figures'])
+    assert code == 0, results
+    assert results['bedroom']['compared'] == FRAMES
 
 
 def test_a_node_that_does_not_come_up_is_an_error_with_its_log(bags):

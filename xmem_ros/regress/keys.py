@@ -145,9 +145,9 @@ REFERENCE = {
     'topic': Key('a topic', 'of the label images in the bag', is_text),
     'objects': Key(
         'value: name',
-        'which tracked object a value of the reference is, by its name',
+        'which tracked object a value of the reference is, by its name; values that are not named are left out',
         _is_objects,
-        'the one that its mask is first matched with',
+        'all, each the one that its mask is first matched with',
     ),
     'min_area': Key(
         'px',

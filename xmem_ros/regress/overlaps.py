@@ -101,8 +101,8 @@ class ObjectScore:
 
     @property
     def mean(self) -> float:
-        """Mean IoU; 0 where nothing counts."""
-        return float(np.mean(list(self.iou.values()))) if self.iou else 0.0
+        """Mean IoU."""
+        return float(np.mean(list(self.iou.values())))
 
 
 def score(frames: Sequence[Overlap], names: Mapping[int, str] | None = None, min_area: int = 16) -> list[ObjectScore]:
@@ -111,11 +111,11 @@ def score(frames: Sequence[Overlap], names: Mapping[int, str] | None = None, min
     An object's own id is the one of its name, where `names` says that; else the one that it is matched with first.
     Frames count from the one after its id was seeded on (a seed is given, not found), and for an object that no id is
     matched with, from the second frame on in which anything is tracked. A frame in which the reference shows fewer
-    than `min_area` px of the object, but some, does not count for it.
+    than `min_area` px of the object, but some, does not count for it. An object that no frame counts for is left out.
 
     Arguments:
         frames: that the reference has masks for, in order.
-        names: value in the reference → name of the tracked object.
+        names: value in the reference → name of the tracked object; other values are left out then. Empty: all count.
         min_area: px.
 
     Raises:
@@ -129,8 +129,9 @@ def score(frames: Sequence[Overlap], names: Mapping[int, str] | None = None, min
                 f'reference.objects says that {value} is {quoted(name)}, but no object of that name was tracked; those '
                 f'that were: {listed([quoted(found) for found in tracked]) or "none"}'
             )
-    values = sorted(set(names) | {value for frame in frames for value in frame.truth})
+    values = sorted(set(names) or {value for frame in frames for value in frame.truth})
     scored = [_score_object(frames, value, names.get(value), min_area) for value in values]
+    scored = [item for item in scored if item.iou]
     often = Counter(item.name for item in scored)
     for item in scored:
         if often[item.name] > 1:
@@ -139,8 +140,8 @@ def score(frames: Sequence[Overlap], names: Mapping[int, str] | None = None, min
 
 
 def figures_of(objects: Sequence[ObjectScore]) -> Figures:
-    """The figures that masks alone give."""
-    found: Figures = {'mean_iou': float(np.mean([item.mean for item in objects])) if objects else 0.0}
+    """The figures that masks alone give, of at least one object."""
+    found: Figures = {'mean_iou': float(np.mean([item.mean for item in objects]))}
     found |= {f'object_iou.{item.name}': item.mean for item in objects}
     found['id_switches'] = sum(item.switches for item in objects)
     if recoveries := [item.recovery for item in objects if item.recovery is not None]:

@@ -86,6 +86,11 @@ def _run(case: Case, result: Result, worst: WorstFrames | None) -> None:
         )
     result.compared = len(overlaps)
     result.objects = score(overlaps, case.reference.objects, case.reference.min_area)
+    if not result.objects:
+        raise ParameterError(
+            f'{case.input}: no frame can be compared: of {len(overlaps)} with a reference mask none comes after the '
+            f'seeds and shows an object of {case.reference.min_area} px or more'
+        )
     result.figures = figures_of(result.objects) | measured
     result.figures |= {name: float(np.percentile(values, 95)) for name, values in times.items() if values}
     result.notes += notes
