@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from xmem_ros.objects import TrackedObject
     from xmem_ros.regress.overlaps import Overlap
+    from xmem_ros.regress.suite import Reference
 
 WORST = 4  # frames
 APART = 10  # frames between two of them at least, so that they are not all of one moment
@@ -34,8 +35,8 @@ class _Kept:
 class WorstFrames:
     """Keeps pictures of the frames whose masks overlap least with the reference, whatever the recording's length."""
 
-    def __init__(self, min_area: int = 16) -> None:
-        self._min_area = min_area  # px; as of the reference
+    def __init__(self, reference: Reference) -> None:
+        self._reference = reference
         self._kept: list[_Kept] = []
         self._own: dict[int, int] = {}  # reference value → id that it was matched with first
 
@@ -57,8 +58,8 @@ class WorstFrames:
             return  # the frame of the seeds, or before them
         ious = {
             value: seen.iou(value, self._own.get(value))
-            for value in sorted({*seen.truth, *self._own})
-            if not 0 < seen.truth.get(value, 0) < self._min_area
+            for value in sorted(set(self._reference.objects) or {*seen.truth, *self._own})
+            if not 0 < seen.truth.get(value, 0) < self._reference.min_area
         }
         if not ious:
             return

@@ -40,7 +40,7 @@ def run_cases(cases: Sequence[Case], baseline: Mapping[str, Figures] | None, *, 
         result = Result(case.name, case.runner, case.parameters)
         begun = time.perf_counter()
         try:
-            _run(case, result, WorstFrames(case.reference.min_area) if pictures else None)
+            _run(case, result, WorstFrames(case.reference) if pictures else None)
             check(result, case, (baseline or {}).get(case.name))
             if baseline is not None and case.name not in baseline:
                 result.notes.append('not in the baseline yet; --update-baseline adds it')
