@@ -25,7 +25,12 @@ MASK = 0  # kind of a seed
 
 
 def write_bag(
-    path: Path, frames: Iterable[tuple[np.ndarray, np.ndarray]], names: list[str], *, seed_shift: int = 0
+    path: Path,
+    frames: Iterable[tuple[np.ndarray, np.ndarray]],
+    names: list[str],
+    *,
+    seed_shift: int = 0,
+    compressed: bool = False,
 ) -> Path:
     """Write a bag with images, reference masks of the same stamps, and seeds of the first image; returns the path.
 
@@ -34,6 +39,7 @@ def write_bag(
         frames: H×W×3 uint8 RGB and labels H×W uint8, where `names[k]` has the label k + 1.
         names: of the objects.
         seed_shift: px that the seeds are shifted to the right by, to make a tracker worse.
+        compressed: images and masks are sensor_msgs/CompressedImage, as PNG.
     """
     from rosbags.rosbag2 import StoragePlugin, Writer
 
@@ -41,16 +47,17 @@ def write_bag(
         of = {
             topic: writer.add_connection(topic, kind, typestore=messages.typestore())
             for topic, kind in (
-                (IMAGE_TOPIC, messages.IMAGE),
-                (TRUTH_TOPIC, messages.IMAGE),
+                (IMAGE_TOPIC, messages.COMPRESSED_IMAGE if compressed else messages.IMAGE),
+                (TRUTH_TOPIC, messages.COMPRESSED_IMAGE if compressed else messages.IMAGE),
                 (SEEDS_TOPIC, messages.ACCEPTED_SEEDS),
             )
         }
         for index, (frame, labels) in enumerate(frames):
             stamp = START_NS + index * FRAME_NS
             header = messages.header(stamp, 'camera')
-            writer.write(of[IMAGE_TOPIC], stamp, messages.serialize(messages.image(header, frame, 'rgb8')))
-            writer.write(of[TRUTH_TOPIC], stamp, messages.serialize(messages.image(header, labels, 'mono8')))
+            for topic, pixels, encoding in ((IMAGE_TOPIC, frame, 'rgb8'), (TRUTH_TOPIC, labels, 'mono8')):
+                made = messages.png(header, pixels) if compressed else messages.image(header, pixels, encoding)
+                writer.write(of[topic], stamp, messages.serialize(made))
             if not index:
                 shifted = np.roll(labels, seed_shift, axis=1)
                 seeds = [messages.seed(MASK, name=name, mask=shifted == k) for k, name in enumerate(names, 1)]

@@ -2,6 +2,8 @@
 """`xmem-ros regress` on real bags: what is as good as it was passes, and what became worse is caught."""
 
 import json
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 
 import cv2
@@ -238,6 +240,27 @@ def test_boxes_and_names(short):
     code, results = regress(short, [case])
     assert code == 0, results
     assert list(results['scene']['objects']) == ['thing']
+
+
+def test_compressed_images_and_masks_give_the_same(short):
+    write_scene(short / 'png', frames=SHORT, compressed=True)
+    code, results = regress(
+        short, [short_case(name='raw'), short_case(name='png', input='png', image_topic=IMAGE_TOPIC)]
+    )
+    assert code == 0, results
+    assert results['raw']['figures'] == results['png']['figures']
+
+
+def test_offline_needs_no_ros_and_live_says_what_is_missing(short):
+    cases = [short_case(name='offline', frames=3), short_case(name='live', runner='live')]
+    path = write_suite(short / 'suite.yaml', cases)
+    without = "import sys; sys.modules |= dict.fromkeys(('rclpy', 'xmem_ros.msg', 'sensor_msgs')); "
+    command = f'{without}from xmem_ros.cli.main import main; sys.exit(main(sys.argv[1:]))'
+    arguments = [sys.executable, '-c', command, 'regress', str(path), '--junit', str(short / 'junit.xml')]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert junit(short / 'junit.xml')['offline'] == ''
+    assert 'live needs rclpy, which is not installed here: source' in junit(short / 'junit.xml')['live']
 
 
 @pytest.mark.skipif(not (FOOTAGE / 'davis-val').is_dir(), reason='needs ../shared/data/davis-val, which is not here')

@@ -29,6 +29,7 @@ def bags(tmp_path_factory):
     folder = tmp_path_factory.mktemp('bags')
     write_scene(folder / 'scene', frames=FRAMES)
     write_scene(folder / 'worse', frames=FRAMES, seed_shift=8)
+    write_scene(folder / 'png', frames=4, compressed=True)
     for index, (frame, labels) in enumerate(RenderedScene((120, 216), frames=4)):
         save_frame(folder / 'frames' / f'{index:06d}.jpg', frame)
         save_mask(folder / 'masks' / f'{index:06d}.png', labels)
@@ -36,7 +37,7 @@ def bags(tmp_path_factory):
 
 
 def case(name, **keys):
-    return {'name': name, 'input': 'scene', 'reference': {'topic': TRUTH_TOPIC}, **keys}
+    return {'name': name, 'input': 'scene', 'reference': {'topic': TRUTH_TOPIC}} | keys
 
 
 def test_a_node_that_is_started_for_the_case_gives_what_the_offline_run_gives(bags, capsys):
@@ -45,6 +46,7 @@ def test_a_node_that_is_started_for_the_case_gives_what_the_offline_run_gives(ba
     cases = [
         case('offline', parameters=live['parameters']),
         case('live', **live, expect={'mean_iou': 0.8, 'memory_mb': 2000, **ages}),
+        case('live, png', **live, input='png', image_topic=IMAGE_TOPIC, expect={'mean_iou': 0.8}),
     ]
     code, results = regress(bags, cases)
     assert code == 0, capsys.readouterr().out

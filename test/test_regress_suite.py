@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """A suite is read as docs/regress.md says, and what is wrong with it is named."""
 
+from datetime import date
 from pathlib import Path
+from random import Random
 
 import pytest
 import yaml
@@ -124,6 +126,73 @@ def test_cases_of_one_name_and_suites_that_are_none_are_refused(tmp_path):
             read_suite(path)
     with pytest.raises(ParameterError, match='cannot be read'):
         read_suite(tmp_path / 'absent.yaml')
+
+
+def _spoilt(random, node):
+    """The node with one of its parts, or a key, replaced by something else."""
+    junk = (
+        None,
+        [],
+        {},
+        -1,
+        3.5,
+        True,
+        'x',
+        '',
+        float('nan'),
+        10**30,
+        [1, [2]],
+        {'a': {'b': 1}},
+        {1: 2},
+        date(2024, 1, 1),
+    )
+    if not isinstance(node, dict | list) or not node or random.random() < 0.25:
+        return random.choice(junk)
+    if isinstance(node, list):
+        place = random.randrange(len(node))
+        return [_spoilt(random, item) if k == place else item for k, item in enumerate(node)]
+    key = random.choice(list(node))
+    if random.random() < 0.15:
+        return {random.choice(('nmae', 3, None)) if name == key else name: value for name, value in node.items()}
+    return {name: _spoilt(random, value) if name == key else value for name, value in node.items()}
+
+
+def test_whatever_is_wrong_with_a_suite_is_an_error_of_ours(tmp_path):
+    random = Random(0)
+    everything = {
+        'baseline': 'b.json',
+        'defaults': {'expect': {'mean_iou': 0.5, 'age_ms': 100}, 'timeout': 9},
+        'cases': [
+            {
+                **SOUND,
+                'runner': 'live',
+                'node': '/xmem',
+                'expect': {'object_iou': {'mug': 0.5}},
+                'seeds': {'mask': 'a.png'},
+            },
+            {
+                **SOUND,
+                'name': 'b',
+                'frames': 3,
+                'seeds': {'boxes': {'mug': [1, 2, 3, 4]}, 'at': '1.5'},
+                'reference': {'folder': 'a', 'objects': {1: 'mug'}, 'min_area': 4},
+                'tolerance': {'mean_iou': 0.1},
+                'params_file': 'p.yaml',
+            },
+        ],
+    }
+    path = tmp_path / 'suite.yaml'
+    path.write_text(yaml.safe_dump(everything))
+    assert len(read_suite(path).cases) == 2
+    refused = []
+    for _ in range(400):
+        path.write_text(yaml.safe_dump(_spoilt(random, everything)))
+        try:
+            read_suite(path)
+        except ParameterError as error:
+            refused.append(str(error))
+    assert len(refused) > 200
+    assert all(said.startswith(f'{path}: ') for said in refused)
 
 
 def test_a_dry_run_only_looks_at_the_suite(tmp_path, capsys):

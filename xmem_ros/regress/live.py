@@ -91,7 +91,8 @@ class LiveRun:
                     break
         except NodeError as error:
             if self._child is not None and self._child.exit_code is not None:
-                raise NodeError(f'{error}; the end of its log:\n{self._child.tail()}') from error
+                ended = f'it ended with exit code {self._child.exit_code}; the end of its log:'
+                raise NodeError(f'{error}; {ended}\n{self._child.tail()}') from error
             raise
 
     def measured(self) -> Figures:

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from xmem_ros.errors import SeedError
+from xmem_ros.errors import ParameterError, SeedError
 from xmem_ros.node.parameters import Parameters, changed
 from xmem_ros.regress.keys import LIVE
 
@@ -55,12 +56,25 @@ class Run(Protocol):
 def open_run(case: Case) -> AbstractContextManager[Run]:
     """Make ready to track a case; raises `XMemError`."""
     if case.runner == LIVE:
+        _check_ros()
         from xmem_ros.regress.live import live_run
 
         return live_run(case)
     from xmem_ros.regress.offline import offline_run
 
     return offline_run(case)
+
+
+def _check_ros() -> None:
+    """Raise `ParameterError` where a node cannot be talked to."""
+    for module, remedy in (
+        ('rclpy', 'source the setup.bash of a ROS 2 and of the workspace with xmem_ros'),
+        ('xmem_ros.msg', 'build the package (colcon build, or make build) and source its setup.bash'),
+    ):
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise ParameterError(f'runner: live needs {module}, which is not installed here: {remedy}') from error
 
 
 def parameters_of(case: Case) -> Parameters:

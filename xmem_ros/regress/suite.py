@@ -179,7 +179,10 @@ def _case_faults(case: Mapping[str, Any], where: str) -> list[str]:
             faults.append(f'{where}seeds: name a mask, or boxes')
     for name in ('expect', 'tolerance'):
         faults += figure_faults(sound.get(name, {}), f'{where}{name}.')
-    parameters = dict(_dotted(sound.get('parameters', {})))
+    try:
+        parameters = dict(_dotted(sound.get('parameters', {})))
+    except ParameterError as error:
+        return [*faults, f'{where}{error}']
     for name in set(parameters) & set(_ELSEWHERE):
         faults.append(f'{where}parameters.{name}: not for a suite to say; it is set as the runner needs it')
     for name, value in parameters.items():
