@@ -17,7 +17,7 @@ from xmem_ros.bags import messages
 from xmem_ros.demo.scene import RenderedScene
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 IMAGE_TOPIC, TRUTH_TOPIC, SEEDS_TOPIC = '/camera/image', '/truth/labels', '/xmem/seeds'
 START_NS, FRAME_NS = 1_700_000_000_000_000_000, 33_333_333
@@ -31,6 +31,7 @@ def write_bag(
     *,
     seed_shift: int = 0,
     compressed: bool = False,
+    image_topics: Sequence[str] = (IMAGE_TOPIC,),
 ) -> Path:
     """Write a bag with images, reference masks of the same stamps, and seeds of the first image; returns the path.
 
@@ -39,23 +40,25 @@ def write_bag(
         frames: H×W×3 uint8 RGB and labels H×W uint8, where `names[k]` has the label k + 1.
         names: of the objects.
         seed_shift: px that the seeds are shifted to the right by, to make a tracker worse.
+        image_topics: on which each image is written.
         compressed: images and masks are sensor_msgs/CompressedImage, as PNG.
     """
     from rosbags.rosbag2 import StoragePlugin, Writer
 
     with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        topics = {**dict.fromkeys(image_topics, 'rgb8'), TRUTH_TOPIC: 'mono8'}
         of = {
             topic: writer.add_connection(topic, kind, typestore=messages.typestore())
             for topic, kind in (
-                (IMAGE_TOPIC, messages.COMPRESSED_IMAGE if compressed else messages.IMAGE),
-                (TRUTH_TOPIC, messages.COMPRESSED_IMAGE if compressed else messages.IMAGE),
+                *((topic, messages.COMPRESSED_IMAGE if compressed else messages.IMAGE) for topic in topics),
                 (SEEDS_TOPIC, messages.ACCEPTED_SEEDS),
             )
         }
         for index, (frame, labels) in enumerate(frames):
             stamp = START_NS + index * FRAME_NS
             header = messages.header(stamp, 'camera')
-            for topic, pixels, encoding in ((IMAGE_TOPIC, frame, 'rgb8'), (TRUTH_TOPIC, labels, 'mono8')):
+            for topic, encoding in topics.items():
+                pixels = labels if topic == TRUTH_TOPIC else frame
                 made = messages.png(header, pixels) if compressed else messages.image(header, pixels, encoding)
                 writer.write(of[topic], stamp, messages.serialize(made))
             if not index:

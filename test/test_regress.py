@@ -110,21 +110,24 @@ def test_two_runs_give_the_same_figures(short):
 
 def test_a_case_that_cannot_run_does_not_stop_the_others(short, capsys):
     (short / 'broken.mcap').write_bytes(b'no bag')
+    write_bag(short / 'several', RenderedScene((120, 216), frames=2), [], image_topics=('/left/image', '/right/image'))
     cases = [
         short_case(name='absent', input='absent.mcap'),
         short_case(name='broken', input='broken.mcap'),
         short_case(name='topic', reference={'topic': '/no/such'}),
         short_case(name='folder', reference={'folder': 'masks'}),
+        short_case(name='several', input='several'),
         short_case(name='sound'),
     ]
     code, results = regress(short, cases, '--junit', short / 'junit.xml')
     assert code == 1
-    assert [result['state'] for result in results.values()] == ['error'] * 4 + ['met']
+    assert [result['state'] for result in results.values()] == ['error'] * 5 + ['met']
     for name, said in (
         ('absent', 'absent.mcap'),
         ('broken', 'broken.mcap'),
         ('topic', '/no/such'),
         ('folder', 'masks'),
+        ('several', 'name one: image_topic: /'),
     ):
         assert said in results[name]['error']
         assert 'fault of xmem_ros' not in results[name]['error']

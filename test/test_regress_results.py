@@ -141,11 +141,13 @@ def test_the_table_says_what_did_not_hold():
 def test_the_page_shows_the_worst_frames_and_escapes_names(tmp_path):
     pytest.importorskip('jinja2')
     result = checked(case(expect={'mean_iou': 0.95}), {'mean_iou': 0.97})
+    result.objects = [ObjectScore(1, '<i>', 3, {'a': 1.0, 'b': 0.0})]
     result.name, result.tiles = '<b>', [Tile('frame 7: IoU 12 %', 'QUJD')]
     write_report(tmp_path / 'page.html', 'suite', [result])
     page = (tmp_path / 'page.html').read_text()
     assert 'data:image/jpeg;base64,QUJD' in page and 'frame 7: IoU 12 %' in page
     assert '<b>' not in page and '&lt;b&gt;' in page
+    assert '<i>' not in page and 'points="0.0,1.0 840.0,47.0"' in page
     assert 'in the baseline 0.970' in page
 
 

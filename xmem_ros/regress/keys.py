@@ -124,6 +124,9 @@ CASE = {
 }
 
 SEEDS = {
+    'topic': Key(
+        'a topic', 'of recorded seeds, where the bag has several; without the other keys', is_text, 'the only one'
+    ),
     'mask': Key('a path', 'a mask or label image', is_text),
     'boxes': Key('name: [x, y, width, height]', 'boxes around objects, px', _is_boxes),
     'at': Key(

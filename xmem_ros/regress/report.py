@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from xmem_ros.regress.results import Result
 
 
+LINE = (840, 48)  # px, of a curve
+
+
 def write_report(path: Path, suite: str, results: Sequence[Result]) -> None:
     """Write the page.
 
@@ -30,10 +33,26 @@ def write_report(path: Path, suite: str, results: Sequence[Result]) -> None:
     columns = [name for name in FIGURES if name != 'object_iou' and any(name in result.figures for result in results)]
     template = (Path(__file__).parent / 'report.html.j2').read_text()
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template)
+    lines = {(result.name, item.name): _line(list(item.iou.values())) for result in results for item in result.objects}
     unmet = sum(result.state != 'met' for result in results)
     write_file(
         path,
         page.render(
-            suite=suite, results=results, columns=columns, unmet=unmet, words=WORDS, written=written, style=style()
+            suite=suite,
+            results=results,
+            lines=lines,
+            line_size=LINE,
+            columns=columns,
+            unmet=unmet,
+            words=WORDS,
+            written=written,
+            style=style(),
         ),
     )
+
+
+def _line(values: Sequence[float]) -> str:
+    """Points of a curve in an SVG of `LINE`: values from 0, below, to 1, one after the other."""
+    width, height = LINE
+    step = width / max(len(values) - 1, 1)
+    return ' '.join(f'{k * step:.1f},{1 + (1 - value) * (height - 2):.1f}' for k, value in enumerate(values))

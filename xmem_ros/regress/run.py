@@ -27,6 +27,15 @@ if TYPE_CHECKING:
     from xmem_ros.regress.suite import Case
 
 
+_KEYS = {
+    '--image-topic ': 'image_topic: ',
+    '--image-topic': 'image_topic',
+    '--seeds-topic ': 'seeds.topic: ',
+    '--timeout': 'timeout',
+    '--seed': 'seeds',
+}
+
+
 def run_cases(cases: Sequence[Case], baseline: Mapping[str, Figures] | None, *, pictures: bool = False) -> list[Result]:
     """Run cases and check what came of them.
 
@@ -45,7 +54,7 @@ def run_cases(cases: Sequence[Case], baseline: Mapping[str, Figures] | None, *, 
             if baseline is not None and case.name not in baseline:
                 result.notes.append('not in the baseline yet; --update-baseline adds it')
         except (XMemError, OSError) as error:
-            result.error = str(error)
+            result.error = _as_keys(str(error))
         except Exception as error:  # the other cases are to run, whatever this is
             logging.getLogger(__name__).debug('case %s', case.name, exc_info=True)
             where = traceback.extract_tb(error.__traceback__)[-1]
@@ -55,6 +64,13 @@ def run_cases(cases: Sequence[Case], baseline: Mapping[str, Figures] | None, *, 
         result.seconds = time.perf_counter() - begun
         results.append(result)
     return results
+
+
+def _as_keys(text: str) -> str:
+    """An error's text, with the keys of a case where it names options of other commands."""
+    for option, key in _KEYS.items():
+        text = text.replace(option, key)
+    return text
 
 
 def _run(case: Case, result: Result, worst: WorstFrames | None) -> None:

@@ -96,7 +96,7 @@ def plan_of(case: Case, recording: Recording) -> list[PlannedSeeds]:
 
     seeds = case.seeds
     if not seeds.file and not seeds.boxes:
-        plan = recorded_seeds(recording) if isinstance(recording, BagRecording) else []
+        plan = recorded_seeds(recording, seeds.topic) if isinstance(recording, BagRecording) else []
         if not plan:
             raise SeedError(f'{recording.path}: has no recorded seeds; give the case seeds: mask, boxes or a YAML file')
         return plan

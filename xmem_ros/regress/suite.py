@@ -62,6 +62,7 @@ class Seeds:
 
     file: Path | None = None
     boxes: Mapping[str, tuple[int, int, int, int]] = field(default_factory=dict)  # name → x, y, width, height, px
+    topic: str = ''  # of what the bag has recorded; '': the only one
     at: str = '0'  # frame's number from 0, or its stamp in seconds
 
 
@@ -175,8 +176,9 @@ def _case_faults(case: Mapping[str, Any], where: str) -> list[str]:
     faults += faults_of(REFERENCE, sound.get('reference', {}), f'{where}reference.')
     if isinstance(sound.get('seeds'), dict):
         faults += faults_of(SEEDS, sound['seeds'], f'{where}seeds.')
-        if not faults and not {'mask', 'boxes'} & set(sound['seeds']):
-            faults.append(f'{where}seeds: name a mask, or boxes')
+        given = set(sound['seeds'])
+        if not faults and ('topic' in given) == bool({'mask', 'boxes'} & given):
+            faults.append(f'{where}seeds: name a mask, boxes or both, or the topic of recorded ones')
     for name in ('expect', 'tolerance'):
         faults += figure_faults(sound.get(name, {}), f'{where}{name}.')
     try:
@@ -278,6 +280,7 @@ def _seeds(folder: Path, given: Any) -> Seeds:
     return Seeds(
         file=folder / given['mask'] if 'mask' in given else None,
         boxes={name: tuple(box) for name, box in given.get('boxes', {}).items()},
+        topic=given.get('topic', ''),
         at=str(given.get('at', 0)),
     )
 
