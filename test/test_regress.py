@@ -87,7 +87,7 @@ def test_shifted_seeds_are_caught(scene, capsys):
     assert results['scene']['state'] == 'unmet'
     assert 'mean_iou is' in junit(worse / 'junit.xml')['scene']
     assert 'in the baseline' in junit(worse / 'junit.xml')['scene']
-    assert 'WORSE' in capsys.readouterr().out
+    assert 'FAILED' in capsys.readouterr().out
 
 
 def test_other_weights_are_caught(short):

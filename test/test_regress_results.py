@@ -133,7 +133,7 @@ def test_the_table_says_what_did_not_hold():
     result.objects = [ObjectScore(1, 'mug', 3, {'a': 0.95}), ObjectScore(2, 'ball', 4, {'a': 0.85}, lost=True)]
     lines = table([result]).splitlines()
     assert lines[0].split() == ['case', 'frames', 'mean', 'iou', 'id', 'switches', 'lost', 'objects']
-    assert lines[1].split() == ['table', 'WORSE', '1', 'of', '3', '0.900', '0', '0']
+    assert lines[1].split() == ['table', 'FAILED', '1', 'of', '3', '0.900', '0', '0']
     assert lines[3].split() == ['ball', '1', '0.850', '0', '1']
     assert lines[4] == 'table: mean_iou is 0.900; expected is at least 0.950'
 

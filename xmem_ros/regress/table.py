@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from xmem_ros.regress.figures import FIGURES, written
 from xmem_ros.regress.results import ERROR, MET, UNMET, Result
 
-WORDS = {MET: 'ok', UNMET: 'WORSE', ERROR: 'ERROR'}
+WORDS = {MET: 'ok', UNMET: 'FAILED', ERROR: 'ERROR'}
 _SHOWN = [name for name in FIGURES if name != 'object_iou']  # those of objects are listed below their case
 
 
