@@ -50,6 +50,33 @@ def test_paths_are_relative_to_the_suite_and_defaults_are_joined(tmp_path):
         chosen(suite, ['flim'])
 
 
+def test_defaults_that_cannot_be_meant_for_a_case_are_left_out(tmp_path):
+    path = written(
+        tmp_path,
+        {'name': 'started', 'input': 'a', 'runner': 'live'},
+        {'name': 'running', 'input': 'a', 'runner': 'live', 'node': '/xmem'},
+        {'name': 'offline', 'input': 'a', 'reference': {'folder': 'masks'}},
+        defaults={
+            'reference': {'bag': 'truth', 'topic': '/truth', 'min_area': 9},
+            'parameters': {'size': 240},
+            'params_file': 'robot.yaml',
+            'timeout': 9,
+            'expect': {'process_mb': 2000, 'age_ms': 100, 'mean_iou': 0.5},
+        },
+    )
+    started, running, offline = read_suite(path).cases
+    assert (started.parameters, started.params_file) == ({'size': 240}, tmp_path / 'robot.yaml')
+    assert (running.parameters, running.params_file) == ({}, None)
+    assert [list(case.expect) for case in (started, running, offline)] == [
+        ['process_mb', 'age_ms', 'mean_iou'],
+        ['age_ms', 'mean_iou'],
+        ['mean_iou'],
+    ]
+    assert started.reference.bag == tmp_path / 'truth'
+    assert (offline.reference.bag, offline.reference.folder) == (None, tmp_path / 'masks')
+    assert offline.reference.min_area == 9
+
+
 @pytest.mark.parametrize(
     ('change', 'said'),
     [

@@ -69,7 +69,7 @@ SUITE = {
     'defaults': Key(
         'keys of a case',
         'for every case that does not say otherwise; `parameters`, `reference`, `expect` and `tolerance` are joined '
-        'key by key',
+        'key by key, and what cannot be meant for a case (figures of live runs for one offline) is left out',
         is_mapping,
         'none',
     ),

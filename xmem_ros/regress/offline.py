@@ -11,6 +11,7 @@ import numpy as np
 
 from xmem_ros.bags.offline import Offline
 from xmem_ros.bags.recording import open_recording
+from xmem_ros.node.tracking import release_device
 from xmem_ros.regress.runners import Seen, parameters_of, plan_of
 
 if TYPE_CHECKING:
@@ -27,8 +28,11 @@ MB = 1e6
 def offline_run(case: Case) -> Iterator[OfflineRun]:
     """Make ready to track a case; raises `XMemError`."""
     with open_recording(case.input, case.image_topic) as recording:
-        offline = Offline(recording, plan_of(case, recording), parameters_of(case))
-        yield OfflineRun(case, recording, offline)
+        try:
+            offline = Offline(recording, plan_of(case, recording), parameters_of(case))
+            yield OfflineRun(case, recording, offline)
+        finally:
+            release_device()  # what cases before this one held
 
 
 class OfflineRun:

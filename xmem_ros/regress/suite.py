@@ -234,16 +234,30 @@ def _whole_faults(case: Mapping[str, Any], where: str) -> list[str]:
 
 
 def _joined(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """A case with the defaults; what of them cannot be meant for it is left out."""
     case = {**defaults, **own}
     for name in JOINED:
         if name in defaults and name in own:
             case[name] = {**defaults[name], **own[name]}
-    if case.get('runner', OFFLINE) == OFFLINE:  # what the live cases have by default is none of its business
-        for name in ('node', 'timeout'):
-            if name in defaults and name not in own:
-                del case[name]
-        expected, mine = case.get('expect', {}), own.get('expect', {})
-        case['expect'] = {k: v for k, v in expected.items() if k in mine or not FIGURES[k].live_only}
+    mine = own.get('reference', {})
+    for name, other in (('folder', ('topic', 'bag')), ('topic', ('folder',)), ('bag', ('folder',))):
+        if name in mine:
+            case['reference'] = {k: v for k, v in case['reference'].items() if k in mine or k not in other}
+    live = case.get('runner', OFFLINE) == LIVE
+    unmeant = () if live else ('node', 'timeout')
+    if live and 'node' in case:
+        unmeant = ('parameters', 'params_file')
+        case['parameters'] = own.get('parameters', {})
+    for name in unmeant:
+        if name not in own:
+            case.pop(name, None)
+    started = live and 'node' not in case
+    expected = own.get('expect', {})
+    case['expect'] = {
+        name: value
+        for name, value in case.get('expect', {}).items()
+        if name in expected or ((live or not FIGURES[name].live_only) and (started or name != 'process_mb'))
+    }
     return case
 
 
