@@ -85,6 +85,11 @@ def test_a_baseline_keeps_the_cases_that_did_not_run_or_failed(tmp_path):
     assert read_baseline(path) == {'a': {'mean_iou': 0.123457}, 'b': {'mean_iou': 0.5}, 'c': {'mean_iou': 0.6}}
 
 
+def test_a_baseline_is_not_written_where_nothing_was_found(tmp_path):
+    assert write_baseline(tmp_path / 'baseline.json', [Result('b', 'offline', error='no such bag')], {}) == []
+    assert not list(tmp_path.iterdir())
+
+
 def test_json_results_serve_as_a_baseline(tmp_path):
     path = tmp_path / 'results.json'
     result = checked(case(expect={'mean_iou': 0.99}))

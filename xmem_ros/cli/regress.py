@@ -76,7 +76,8 @@ def run(args: argparse.Namespace) -> int:
         assert path is not None
         kept = {name: figures for name, figures in (baseline or {}).items() if name in known}
         fresh = write_baseline(path, results, kept)
-        print(f'{path}: written anew for {", ".join(fresh) or "no case"}')
+        said = f'written anew for {", ".join(fresh)}' if fresh else 'not written, as no case has figures'
+        print(f'{path}: {said}')
     return _exit_code(results, accepted=args.update_baseline)
 
 

@@ -183,7 +183,7 @@ def read_baseline(path: Path) -> dict[str, Figures]:
 
 
 def write_baseline(path: Path, results: Sequence[Result], kept: Mapping[str, Figures]) -> list[str]:
-    """Write the figures of the results that have any, beside those of cases that did not run.
+    """Write the figures of the results that have any, beside those of cases that did not run; without any, nothing.
 
     Returns:
         The names of the cases whose figures are new.
@@ -192,6 +192,8 @@ def write_baseline(path: Path, results: Sequence[Result], kept: Mapping[str, Fig
         OutputError: the file cannot be written.
     """
     fresh = {result.name: rounded(result.figures) for result in results if not result.error}
+    if not fresh:
+        return []
     cases = {name: {'figures': figures} for name, figures in sorted({**kept, **fresh}.items())}
     write_file(path, json.dumps({'version': VERSION, 'cases': cases}, indent=2) + '\n')
     return list(fresh)
