@@ -60,29 +60,26 @@ def live_run(case: Case) -> Iterator[LiveRun]:
         plan = plan_of(case, recording)
         replay = Replay(case.input, name, image_topic=recording.image_topic, plan=plan, timeout=case.timeout)
         stack.enter_context(replay)
-        yield LiveRun(case, recording, replay, child, memory)
+        yield LiveRun(case, replay, child, memory, recording.length)
 
 
 class LiveRun:
     """A recording on its way through a node."""
 
-    def __init__(self, case: Case, recording: Recording, replay: Replay, child: Child | None, memory: _Memory) -> None:
-        self._case, self._recording, self._replay, self._child = case, recording, replay, child
-        self._memory = memory
-        self.length = min(filter(None, (recording.length, case.frames)), default=None)
+    def __init__(self, case: Case, replay: Replay, child: Child | None, memory: _Memory, length: int | None) -> None:
+        self._case, self._replay, self._child, self._memory = case, replay, child, memory
+        self.length = min(filter(None, (length, case.frames)), default=None)
 
     def frames(self) -> Iterator[Seen]:
         """Replay, frame by frame; raises `XMemError`."""
-        images = self._recording.frames()
         try:
             for live in self._replay:
-                recorded = next(frame for frame in images if frame.index == live.index)
                 yield Seen(
                     index=live.index,
-                    name=recorded.name,
+                    name=live.frame.name,
                     stamp_ns=live.stamp_ns,
-                    image=functools.partial(rgb_of, recorded.message),
-                    labels=live.labels,
+                    image=functools.partial(rgb_of, live.frame.message),
+                    labels=live.labels_with_seeds,
                     objects=[replace(item, id=live.plan_ids.get(item.id, item.id)) for item in live.objects],
                     processing_ms=live.processing_ms,
                     age_ms=live.age_ms,
