@@ -307,6 +307,31 @@ def test_headers_that_are_no_headers_are_refused():
     assert not Access('').host_allowed('[::::]')
 
 
+@pytest.mark.parametrize(
+    ('token', 'headers'),
+    [
+        ('', [b'Host: [::::]']),
+        ('', [b'Host: [1.2.3]']),
+        (TOKEN, [b'Host: HERE', b'Cookie: xmem_ros_0=\xff\xfe']),
+        (TOKEN, [b'Host: HERE', b'Cookie: KNOWN', b'Origin: http://[']),
+        (TOKEN, [b'Host: HERE', b'Cookie: KNOWN', b'Origin: http://a\xe2\x84\x80b']),
+    ],
+)
+def test_over_the_wire_such_headers_are_refused_without_a_traceback(token, headers, caplog):
+    async def ask():
+        async with serving(token) as address:
+            known = f'xmem_ros_0={TOKEN}'.encode()
+            lines = [line.replace(b'HERE', address.encode()).replace(b'KNOWN', known) for line in headers]
+            reader, writer = await asyncio.open_connection(*address.split(':'))
+            writer.write(b'\r\n'.join([b'GET /socket HTTP/1.1', *lines, b'', b'']))
+            status = await reader.readline()
+            writer.close()
+            return status
+
+    assert run(ask()).split()[1] == b'403'
+    assert 'Traceback' not in caplog.text
+
+
 def test_a_number_that_no_image_has_is_refused_and_the_next_command_is_taken():
     huge = {'type': 'seed', 'name': 'it', 'kind': 'box', 'box': [int('9' * 400), 0, 5, 5]}
     with pytest.raises(SeedError, match='four numbers'):
@@ -319,6 +344,8 @@ def test_a_command_that_fails_is_answered_and_the_next_one_is_taken(monkeypatch)
     async def commands():
         viewer = Viewer(None, None, lambda: None)
         monkeypatch.setattr(viewer, '_do', lambda command: 1 / 0 if command['request'] == 1 else ('done', []))
+        viewer._take('[' * 200_000)
+        assert 'is no command' in await viewer._waiting.get()
         for number in (1, 2):
             viewer._take(json.dumps({'type': 'reset', 'request': number}))
         work = asyncio.ensure_future(viewer._work())

@@ -73,7 +73,10 @@ def checked_path(what: str, given: Any, error: type[XMemError]) -> Path:
 def checked_ids(given: Any, least: int = 1) -> list[int]:
     """One id, or several, as a list; raises `UnknownObjectError` for what is no id, such as a text or a fraction."""
     several = isinstance(given, Iterable) and not isinstance(given, (str, bytes))
-    ids = list(given) if several else [given]
+    try:
+        ids = list(given) if several else [given]
+    except TypeError:  # an array without dimensions
+        ids = [given]
     if not all(is_whole(item) and least <= item <= LARGEST_ID for item in ids):
         shown = ids if several else given
         raise UnknownObjectError(

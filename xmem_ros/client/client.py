@@ -49,9 +49,12 @@ class XMemClient(Calls):
         self._changed = threading.Condition()
         self._latest: Frame | None = None
         self._count = self._returned = 0  # frames heard; the number of the last that a wait has returned
+        self._seeded = self._corrected = 0  # number of the last frame from before a seed; the same without renaming
         self._old = (-1, 0.0)  # stamp [ns] up to which frames that arrive by that time are from before a reset
-        for half, kind in (('labels', Image), ('objects', TrackedObjectArray)):
+        self._subscriptions = [
             self.link.subscribe(kind, self.link.topic(half), _hearing(weakref.ref(self), half), qos.output())
+            for half, kind in (('labels', Image), ('objects', TrackedObjectArray))
+        ]
 
     def __enter__(self) -> XMemClient:
         return self
@@ -68,20 +71,20 @@ class XMemClient(Calls):
             self._changed.notify_all()
 
     def seed(self, shapes: Any, stamp: Any = None, *, timeout: float | None = None) -> list[int]:
-        """As `Calls.seed`; `wait_tracked` returns no image from before this call."""
-        with self._changed:
-            self._returned = self._count
-        return super().seed(shapes, stamp, timeout=timeout)
+        """As `Calls.seed`; `wait_tracked` returns no image from before the answer."""
+        ids = super().seed(shapes, stamp, timeout=timeout)
+        self.link.catch_up(self._subscriptions, self._note_correction)
+        return ids
 
     def reset(self, *, timeout: float | None = None) -> None:
         """Forget everything; ids start again at 1. Raises as `Calls.reset`."""
         super().reset(timeout=timeout)
-        self._forget()
+        self.link.catch_up(self._subscriptions, self._forget)
 
     def load_memory(self, name: str, *, timeout: float | None = None) -> str:
         """Have the node forget everything and go on from a file, with its ids. Raises as `Calls.load_memory`."""
         said = super().load_memory(name, timeout=timeout)
-        self._forget()
+        self.link.catch_up(self._subscriptions, self._forget)
         return said
 
     def latest(self, timeout: float | None = None) -> Frame | None:
@@ -100,7 +103,7 @@ class XMemClient(Calls):
             return self._latest
 
     def wait(self, timeout: float | None = None) -> Frame:
-        """Return what the node said last, once: waits for the next image where `wait` has returned that already.
+        """Return what the node said last, once: waits for the next image where that has been returned already.
 
         Raises:
             NodeTimeoutError: the node is active, but nothing came; NodeMissingError; NodeInactiveError.
@@ -117,32 +120,14 @@ class XMemClient(Calls):
     def wait_tracked(self, ids: int | Iterable[int], timeout: float | None = None) -> Frame:
         """Wait for an image in which all of these objects are visible, and return what the node said of it.
 
-        What `wait` or `wait_tracked` has returned, and what came before the last call that changed the objects, is not
-        returned again: a loop gets each image at most once.
+        What `wait` or `wait_tracked` has returned is not returned again: a loop gets each image at most once. Nor is
+        what came before the answer to the last `seed` or `rename`.
 
         Raises:
             NodeTimeoutError: the text says what became of each; or nothing came at all.
             NodeMissingError, NodeInactiveError; NodeError: the client is closed.
         """
-        wanted = id_list(ids)
-        limit = self.link.timeout if timeout is None else timeout
-        end = time.monotonic() + limit
-        with self._changed:
-            before = seen = self._returned
-            while True:
-                left = max(end - time.monotonic(), 0)
-                self._changed.wait_for(lambda: self._count > seen or self._closed, left)  # noqa: B023
-                frame = self._latest
-                if self._closed or self._count <= seen:
-                    break
-                seen = self._count
-                if frame is not None and _all_visible(frame, wanted):
-                    self._returned = seen
-                    return frame
-        if self._closed or frame is None:
-            raise self._silence(limit)
-        error = NodeTimeoutError(f'waited {limit:g} s') if seen > before else self._silence(limit)
-        raise type(error)(f'{_fates(frame, wanted)}; {error}')
+        return self._wait_visible(id_list(ids), timeout)
 
     def rename(self, object_id: int, name: str, timeout: float | None = None) -> None:
         """Give an object another name: corrects it with its own mask in the newest image that shows it.
@@ -157,8 +142,9 @@ class XMemClient(Calls):
         if not isinstance(name, str) or not name:
             raise SeedError(f'the name is {quoted(name)}: give a text that is not empty')
         (one,) = id_list([object_id])
-        frame = self.wait_tracked(one, timeout)
-        self.seed({(one, name): frame[one].mask}, stamp=frame, timeout=timeout)
+        frame = self._wait_visible([one], timeout, returned_too=True)
+        super().seed({(one, name): frame[one].mask}, stamp=frame, timeout=timeout)
+        self.link.catch_up(self._subscriptions, self._note_renaming)
 
     # --- inside
 
@@ -177,6 +163,38 @@ class XMemClient(Calls):
                 return
             self._latest, self._count = frame, self._count + 1
             self._changed.notify_all()
+
+    def _wait_visible(self, wanted: list[int], timeout: float | None, *, returned_too: bool = False) -> Frame:
+        """As `wait_tracked`. `returned_too`: any image whose masks no seed has corrected since, also one returned."""
+        limit = self.link.timeout if timeout is None else timeout
+        end = time.monotonic() + limit
+        with self._changed:
+            begun = self._count
+            seen = self._corrected if returned_too else max(self._returned, self._seeded)
+            while True:
+                left = max(end - time.monotonic(), 0)
+                self._changed.wait_for(lambda: self._count > seen or self._closed, left)  # noqa: B023
+                frame, silent = self._latest, self._count == begun
+                if self._closed or self._count <= seen:
+                    break
+                seen = self._count
+                if frame is not None and _all_visible(frame, wanted):
+                    if not returned_too:
+                        self._returned = seen
+                    return frame
+        if self._closed or frame is None:
+            raise self._silence(limit)
+        error = self._silence(limit) if silent else NodeTimeoutError(f'waited {limit:g} s')
+        raise type(error)(f'{_fates(frame, wanted)}; {error}')
+
+    def _note_correction(self) -> None:
+        """The masks, and names, that were said so far are from before it."""
+        with self._changed:
+            self._seeded = self._corrected = self._count
+
+    def _note_renaming(self) -> None:
+        with self._changed:
+            self._seeded = self._count
 
     def _forget(self) -> None:
         """What was said so far, and what may still be on its way: its ids mean something else now."""

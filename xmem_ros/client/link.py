@@ -10,6 +10,7 @@ import threading
 import time
 import traceback
 import weakref
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import rclpy
@@ -55,7 +56,7 @@ class NodeLink:
             start_parameter_services=False,
             enable_rosout=False,
         )
-        executor = SingleThreadedExecutor(context=self._context)
+        self._executor = executor = SingleThreadedExecutor(context=self._context)
         executor.add_node(self.node)
         thread = threading.Thread(target=_spin, args=(executor, self.node, self._context), daemon=True)
         thread.start()
@@ -77,14 +78,36 @@ class NodeLink:
 
     def subscribe(self, kind: type, topic: str, heard: Any, qos: Any) -> Any:
         """Have `heard` called, in this link's thread, with every message of a topic, named in full."""
-        self._check_open()
         # A group of its own: rclpy leaves a group busy for good whose entity was destroyed just before its turn.
-        return self.node.create_subscription(kind, topic, heard, qos, callback_group=MutuallyExclusiveCallbackGroup())
+        group = MutuallyExclusiveCallbackGroup()
+        with self._while_open():
+            return self.node.create_subscription(kind, topic, heard, qos, callback_group=group)
+
+    def catch_up(self, subscriptions: Iterable[Any], then: Callable[[], None]) -> None:
+        """Have what has come on these subscriptions heard, and then call something, both in this link's thread.
+
+        The executor reads one message of a topic by turns, and so may hand on an answer before what was sent earlier.
+        Returns when it is done, and at once where the link is closed.
+        """
+        done = threading.Event()
+
+        def work() -> None:
+            try:
+                for subscription in subscriptions:
+                    _hear_waiting(subscription)
+            finally:
+                then()
+                done.set()
+
+        with contextlib.suppress(NodeError), self._while_open():
+            self._executor.create_task(work)
+            while not done.wait(_CLOSED_S):
+                self._check_open()
 
     def advertise(self, kind: type, topic: str, qos: Any) -> None:
         """Offer a topic of the node's, named below it, so that `publish` finds its subscriber."""
-        self._check_open()
-        self._publishers[topic] = self.node.create_publisher(kind, self.topic(topic), qos)
+        with self._while_open():
+            self._publishers[topic] = self.node.create_publisher(kind, self.topic(topic), qos)
 
     def publish(self, topic: str, message: Any) -> None:
         """Publish on a topic that was advertised, once somebody hears it; raises `NodeMissingError` where nobody does.
@@ -92,14 +115,13 @@ class NodeLink:
         It waits for that as long as a call does.
         """
         publisher, end = self._publishers[topic], time.monotonic() + self.timeout
-        with contextlib.suppress(InvalidHandle):  # the link was closed meanwhile
+        with self._while_open():
             while not publisher.get_subscription_count():
                 self._check_open()
                 if time.monotonic() > end:
                     raise NodeMissingError(self._missing(self.timeout))
                 time.sleep(_LOOK_S)
             publisher.publish(message)
-        self._check_open()
 
     def call(
         self, kind: Any, service: str, request: Any, timeout: float | None = None, *, found_within: float | None = None
@@ -122,18 +144,19 @@ class NodeLink:
         end = time.monotonic() + limit
         client = self._client(kind, service)
         self._wait_for(client, limit if found_within is None else min(limit, found_within))
-        future = client.call_async(request)
         done = threading.Event()
-        future.add_done_callback(lambda _: done.set())
-        while not done.wait(min(max(end - time.monotonic(), 0.0), _CLOSED_S)):
-            self._check_open()
-            if time.monotonic() >= end:
-                client.remove_pending_request(future)
-                raise NodeTimeoutError(
-                    f'{self.topic(service)} did not answer within {limit:g} s: the node may be busy, and still do '
-                    'what it was asked for; see what it tracks (~/objects, `latest`) before asking again, with more '
-                    'time'
-                )
+        with self._while_open():
+            future = client.call_async(request)
+            future.add_done_callback(lambda _: done.set())
+            while not done.wait(min(max(end - time.monotonic(), 0.0), _CLOSED_S)):
+                self._check_open()
+                if time.monotonic() >= end:
+                    client.remove_pending_request(future)
+                    raise NodeTimeoutError(
+                        f'{self.topic(service)} did not answer within {limit:g} s: the node may be busy, and still do '
+                        'what it was asked for; see what it tracks (~/objects, `latest`) before asking again, with '
+                        'more time'
+                    )
         return future.result()
 
     def state(self, timeout: float | None = None) -> str:
@@ -154,21 +177,33 @@ class NodeLink:
 
     def is_there(self) -> bool:
         """Whether the node's services can be seen now."""
-        return bool(self._client(GetState, 'get_state').service_is_ready())
+        with self._while_open():
+            return bool(self._client(GetState, 'get_state').service_is_ready())
 
     def _client(self, kind: Any, service: str) -> Any:
-        with self._lock:
-            self._check_open()
+        with self._lock, self._while_open():
             if service not in self._clients:
                 self._clients[service] = self.node.create_client(kind, self.topic(service))
             return self._clients[service]
 
     def _wait_for(self, client: Any, limit: float) -> None:
-        with contextlib.suppress(InvalidHandle):  # the link was closed meanwhile
+        with self._while_open():
             if client.service_is_ready() or client.wait_for_service(limit):
                 return
+            self._check_open()
+            raise NodeMissingError(self._missing(limit))
+
+    @contextlib.contextmanager
+    def _while_open(self) -> Iterator[None]:
+        """What rclpy raises, of many kinds, because the link is closed meanwhile becomes `NodeError`."""
         self._check_open()
-        raise NodeMissingError(self._missing(limit))
+        try:
+            yield
+        except NodeError:
+            raise
+        except Exception:
+            self._check_open()
+            raise
 
     def _check_open(self) -> None:
         if self.closed:
@@ -176,7 +211,8 @@ class NodeLink:
 
     def others(self) -> list[str]:
         """Names of the trackers that can be seen and are configured."""
-        return trackers(self.node)
+        with self._while_open():
+            return trackers(self.node)
 
     def _missing(self, waited: float) -> str:
         others = self.others()
@@ -195,6 +231,16 @@ def _full_name(name: str) -> str:
     except InvalidTopicNameException as error:
         raise ParameterError(f'{name!r} is not the name of a node: give one such as /xmem or /left/xmem') from error
     return full
+
+
+def _hear_waiting(subscription: Any) -> None:
+    """Do as the executor does with the messages that lie there."""
+    for _ in range(subscription.qos_profile.depth):  # no more can have waited
+        with subscription.handle:
+            taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
+        if taken is None:
+            return
+        subscription.callback(taken[0])
 
 
 def _spin(executor: SingleThreadedExecutor, node: Any, context: Any) -> None:

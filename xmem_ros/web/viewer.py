@@ -85,7 +85,7 @@ class Viewer:
     def _take(self, text: str) -> None:
         try:
             command = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):  # brackets in brackets without end
             command = None
         kind = command.get('type') if isinstance(command, dict) else None
         if kind == 'shown':
