@@ -188,6 +188,11 @@ class Stage:
         # so that the id is none that a fresh node would give again
         robot.remove(answer.ids[0])
 
+    def forget(self) -> None:
+        """Call ~/reset: an object that is still there would be taken for the one that is seeded anew."""
+        assert self.robot is not None
+        assert self.robot.reset().success
+
     def memory(self, service: str) -> None:
         """Call ~/save_memory or ~/load_memory."""
         assert self.robot is not None
@@ -286,7 +291,8 @@ def run(args: Any) -> int:
                 events.append(event)
                 if event.recovery_s is None or event.identity_changed:
                     print(f'\n{event}\n{processes.tail_of(stage.running["node"].output, 12)}')
-                    stage.seed()  # what follows is judged by itself
+                    stage.forget()  # what follows is judged by itself
+                    stage.seed()
             stage.watch(1.0)
             for kind in list(stage.running):
                 ending = stage.end(kind, signal.SIGINT)
