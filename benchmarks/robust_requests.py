@@ -301,7 +301,7 @@ def _memory(chance: random.Random, world: World) -> Wrong:
         '../outside',
         '../../etc/passwd',
         '/etc/passwd',
-        '/tmp/x',
+        '/absolute',
         'a/b',
         'a\\b',
         '~',

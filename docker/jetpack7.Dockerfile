@@ -19,8 +19,8 @@ SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates curl \
     && . /etc/os-release \
-    && curl -fsSLo /tmp/ros.deb "https://github.com/ros-infrastructure/ros-apt-source/releases/download/${ROS_APT_SOURCE}/ros2-apt-source_${ROS_APT_SOURCE}.${UBUNTU_CODENAME}_all.deb" \
-    && apt-get install -y /tmp/ros.deb && rm /tmp/ros.deb \
+    && curl -fsSLo ros.deb "https://github.com/ros-infrastructure/ros-apt-source/releases/download/${ROS_APT_SOURCE}/ros2-apt-source_${ROS_APT_SOURCE}.${UBUNTU_CODENAME}_all.deb" \
+    && apt-get install -y ./ros.deb && rm ros.deb \
     && apt-get update && apt-get install -y --no-install-recommends \
         build-essential libgomp1 libnvinfer-plugin10 libnvinfer10 libnvonnxparsers10 \
         python3-colcon-common-extensions python3-pip python3-rosdep "ros-${ROS_DISTRO}-ros-base" \

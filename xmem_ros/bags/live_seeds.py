@@ -13,6 +13,7 @@ from sensor_msgs.msg import Image
 
 from xmem_ros import seeding
 from xmem_ros.bags import messages
+from xmem_ros.bags.plan import begins_again, check_removed
 from xmem_ros.client.calls import Calls
 from xmem_ros.errors import FrameError, SeedError, UnknownObjectError, XMemError
 from xmem_ros.msg import Seed
@@ -145,16 +146,11 @@ class LiveSeeds:
 
     def _prepare(self, entry: PlannedSeeds) -> bool:
         """Do what comes before the seeds: remove objects, or reset as the node was; returns whether it was a reset."""
-        reset = False
-        if entry.recorded:
-            corrected = {int(seed.id) for seed in entry.seeds}
-            if set(entry.ids) & self._used - corrected:  # ids begin again only after a reset, or another start
-                self._calls.reset()
-                self._ids, self._used = {}, set()
-                reset = True
-        unknown = [object_id for object_id in entry.removed if object_id not in self._ids]
-        if unknown:
-            raise UnknownObjectError(f'no object has the id {unknown[0]}, so it cannot be removed')
+        reset = begins_again(entry, self._used)
+        if reset:
+            self._calls.reset()
+            self._ids, self._used = {}, set()
+        check_removed(entry, self._ids)
         if entry.removed:
             self._calls.remove([self._ids.pop(object_id) for object_id in entry.removed])
         return reset

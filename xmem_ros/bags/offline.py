@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xmem_ros.bags.plan import resolve
+from xmem_ros.bags.plan import begins_again, check_removed, resolve
 from xmem_ros.bags.recording import Fault
 from xmem_ros.errors import FrameError, SeedError, UnknownObjectError, XMemError
 from xmem_ros.node.compressed import MOST_PIXELS, rgb_of
@@ -257,17 +257,11 @@ class Offline:
 
     def _prepare(self, entry: PlannedSeeds) -> bool:
         """Do what comes before the seeds: remove objects, or reset as the node was; returns whether it was a reset."""
-        reset = False
-        if entry.recorded:
-            begun = {object_id for object_id in entry.ids if object_id in self._used}
-            corrected = {int(seed.id) for seed in entry.seeds}
-            if begun - corrected:  # ids begin again only after a reset, or another start of the node
-                self._tracking.reset()
-                self._ids, self._used = {}, set()
-                reset = True
-        unknown = [object_id for object_id in entry.removed if object_id not in self._ids]
-        if unknown:
-            raise UnknownObjectError(f'no object has the id {unknown[0]}, so it cannot be removed')
+        reset = begins_again(entry, self._used)
+        if reset:
+            self._tracking.reset()
+            self._ids, self._used = {}, set()
+        check_removed(entry, self._ids)
         if entry.removed:
             self._tracking.remove([self._ids[object_id] for object_id in entry.removed])
             for object_id in entry.removed:

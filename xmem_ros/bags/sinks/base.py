@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,15 +12,15 @@ if TYPE_CHECKING:
     from xmem_ros.bags.segments import StoredFrame
 
 
-class Sink:
+class Sink(ABC):
     """Writes results of one kind into a folder. A context manager: finishes them unless it is left by an error."""
 
     needs_image = False  # whether `write` is to get the image itself
     needs_originals = False  # whether `original` is to get every message of the bag
 
+    @abstractmethod
     def write(self, frame: StoredFrame, image: np.ndarray | None) -> None:
         """The next tracked image; image: H×W×3 uint8 RGB."""
-        raise NotImplementedError
 
     def original(self, connection: Any, received_ns: int, raw: bytes) -> None:
         """A message of the recording, before what was tracked in it; connection: rosbags'."""
