@@ -14,8 +14,8 @@ class PatientExecutor(MultiThreadedExecutor):
     """Lets a thread of the pool begin before it looks again.
 
     rclpy hands over what is ready and looks again at once. Until a thread has begun with it, it finds the same again
-    and hands it over again, hundreds of times where the interpreter's lock is busy: a tenth of a processor and more,
-    and the longer for the callback to begin. Seen with `benchmarks/node_throughput.py`, whose `cores` count it.
+    and hands it over again, hundreds of times where the interpreter's lock is busy, and the callback begins the later.
+    With images that come one after the other, as in `benchmarks/soak.py --node`, half as many were tracked.
     """
 
     def spin_once(self, timeout_sec: float | None = None) -> None:

@@ -22,13 +22,13 @@ class Sink(ABC):
     def write(self, frame: StoredFrame, image: np.ndarray | None) -> None:
         """The next tracked image; image: H×W×3 uint8 RGB."""
 
-    def original(self, connection: Any, received_ns: int, raw: bytes) -> None:
+    def original(self, connection: Any, received_ns: int, raw: bytes) -> None:  # noqa: B027 # not every kind needs it
         """A message of the recording, before what was tracked in it; connection: rosbags'."""
 
-    def finish(self) -> None:
+    def finish(self) -> None:  # noqa: B027 # not every kind needs it
         """All has been written."""
 
-    def abort(self) -> None:
+    def abort(self) -> None:  # noqa: B027 # not every kind needs it
         """Close what is open; what was written does not matter any more."""
 
     def __enter__(self) -> Sink:
