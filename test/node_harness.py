@@ -84,7 +84,12 @@ class NodeProcess:
                 [sys.executable, *self.program, '--ros-args', *given, *arguments],
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, 'PYTHONUNBUFFERED': '1', 'RCUTILS_LOGGING_BUFFERED_STREAM': '0'},
+                env={
+                    **os.environ,
+                    'PYTHONUNBUFFERED': '1',
+                    'RCUTILS_LOGGING_BUFFERED_STREAM': '0',
+                    'PYTHONFAULTHANDLER': '1',  # SIGABRT has it say where its threads are
+                },
             )
 
     @property
@@ -111,7 +116,7 @@ class NodeProcess:
         try:
             return self.process.wait(20)
         except subprocess.TimeoutExpired:
-            self.process.kill()
+            self.process.send_signal(signal.SIGABRT)
             self.process.wait()
             raise AssertionError(f'did not end on {sign.name}:\n{self.output}') from None
 

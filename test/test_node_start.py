@@ -233,6 +233,27 @@ def test_no_request_ends_the_node():
         assert robot.process.process.poll() is None
 
 
+class StuckProcess(NodeProcess):
+    """Its node is never destroyed: something in C waits for good, and keeps the interpreter's lock."""
+
+    program = (
+        '-c',
+        'import ctypes; from xmem_ros.node import main; '
+        'main.XMemNode.destroy_node = lambda self: ctypes.PyDLL(None).sleep(600); main.main()',
+    )
+
+
+def test_an_end_that_hangs_is_cut_off_and_says_where_it_was():
+    process = StuckProcess({'device': 'cpu'})
+    try:
+        process.says('active: waiting for images', robots.START_S)
+        assert process.interrupt() == 1
+        assert 'Timeout' in process.output
+        assert 'main.py", line' in process.output
+    finally:
+        process.close()
+
+
 def test_what_rclpy_lets_out_is_answered_with_a_refusal(context):
     """As rclpy of Humble and Jazzy does for transitions that the state does not allow."""
     node = rclpy.create_node('guarded', context=context)

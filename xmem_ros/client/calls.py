@@ -66,11 +66,11 @@ class Calls:
     def hold(self, stamp: Any) -> None:
         """Have the node keep an image, so that a seed for it is taken also when it comes late; `stamp` as in `seed`.
 
-        Worth it where finding the object takes longer than `history` images. Returns as soon as the node can be seen;
-        where the image is gone already, `seed` says so.
+        Worth it where finding the object takes longer than `history` images. Returns as soon as the node is known to
+        hear it; where the image is gone already, `seed` says so.
 
         Raises:
-            SeedError: not a stamp. NodeMissingError; NodeError: the client is closed.
+            SeedError: not a stamp. NodeMissingError, NodeTimeoutError; NodeError: the client is closed.
         """
         self.link.publish('hold', Header(stamp=time_message(stamp)))
 

@@ -110,9 +110,12 @@ class NodeLink:
             self._publishers[topic] = self.node.create_publisher(kind, self.topic(topic), qos)
 
     def publish(self, topic: str, message: Any) -> None:
-        """Publish on a topic that was advertised, once somebody hears it; raises `NodeMissingError` where nobody does.
+        """Publish on a topic that was advertised, once the node hears it.
 
         It waits for that as long as a call does.
+
+        Raises:
+            NodeMissingError: nobody hears it. NodeTimeoutError: no answer. NodeError: the link is closed.
         """
         publisher, end = self._publishers[topic], time.monotonic() + self.timeout
         with self._while_open():
@@ -121,6 +124,10 @@ class NodeLink:
                 if time.monotonic() > end:
                     raise NodeMissingError(self._missing(self.timeout))
                 time.sleep(_LOOK_S)
+            # The node may not know this publisher yet, and would get the message late (of 120 new ones, 2 were heard
+            # only after a third of a second). It learns of service clients made later after it, so it knows it once it
+            # answers one.
+            self.state(max(end - time.monotonic(), _LOOK_S))
             publisher.publish(message)
 
     def call(

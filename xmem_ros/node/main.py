@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import os
 import signal
@@ -27,7 +28,8 @@ from xmem_ros.threads import wait_asleep
 
 THREADS = 6  # images, three services, timers, lifecycle and parameters
 SUCCESS = TransitionCallbackReturn.SUCCESS
-END_S = 3.0  # that ending waits for a frame or a call in hand; launch kills 10 s after its first signal
+END_S = 3.0  # that ending waits for a frame or a call in hand
+END_AT_MOST_S = 9.0  # that ending takes; launch kills 10 s after its first signal
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -49,7 +51,8 @@ def run(arguments: list[str] | None = None) -> int:
 
     Returns:
         The exit code: 0; 1 where the node was to start by itself and could not be configured; 2 where its parameters
-        are unknown or not allowed.
+        are unknown or not allowed. Ending takes `END_AT_MOST_S` at most: after that the process ends with code 1 and
+        prints where each of its threads was.
     """
     wait_asleep()
     try:
@@ -107,6 +110,8 @@ def _run(nodes: list[XMemNode], executor: PatientExecutor) -> int:
     finally:
         # It ends now; another Ctrl-C would only break that off halfway. SIGTERM and SIGKILL are as they were.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # DDS may wait without end for shared memory that a stopped or killed process left in a bad state.
+        faulthandler.dump_traceback_later(END_AT_MOST_S, exit=True)
     return 0
 
 
