@@ -145,7 +145,16 @@ def test_every_format_at_once(bag, frames, tmp_path):
     assert track(bag, out, *formats) == 0
     names = [f'{index:06d}' for index in range(COUNT)]
     assert left(out) == sorted(
-        [*(f'{name}.png' for name in names), 'bag', 'coco.json', 'frames.csv', 'overlay.mp4', 'track.json', 'ytvos']
+        [
+            *(f'{name}.png' for name in names),
+            'bag',
+            'coco.json',
+            'frames.csv',
+            'objects.csv',
+            'overlay.mp4',
+            'track.json',
+            'ytvos',
+        ]
     )
     masks = [np.array(Image.open(out / f'{name}.png')) for name in names]
     np.testing.assert_array_equal(masks[2], frames[2][1])  # the seeds themselves
@@ -154,6 +163,7 @@ def test_every_format_at_once(bag, frames, tmp_path):
     assert [(row['name'], int(row['stamp_ns'])) for row in rows] == [
         (name, stamp_of(index)) for index, name in enumerate(names)
     ]
+    assert (out / 'objects.csv').read_text() == 'value,id,name\n1,3,mug\n2,4,duck\n'
     coco = COCO(out / 'coco.json')
     assert sorted(item['name'] for item in coco.loadCats(coco.getCatIds())) == ['duck', 'mug']
     for index in range(COUNT):

@@ -67,7 +67,7 @@ def test_masks_bag_and_video_are_written_and_what_is_amiss_is_named(robot, bag, 
     assert 'warning: /tide is not published: moon_msgs/msg/Tide is not installed' in done.stderr
     written = {path.name for path in out.iterdir()}
     pictures = {f'{index:06d}.png' for index in (0, 1, 2, 4, 5)}
-    assert written == {*pictures, 'frames.csv', 'bag', 'overlay.mp4'}
+    assert written == {*pictures, 'frames.csv', 'objects.csv', 'bag', 'overlay.mp4'}
     assert (read_mask(out / '000000.png') == TRUTH).all()  # the seed itself
     with open_recording(out / 'bag', f'{robot.prefix}/labels') as recording:
         frames = list(recording.frames())

@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 
 OVERLAY = 'overlay.mp4'
 TABLE = 'frames.csv'
+OBJECTS = 'objects.csv'
 YTVOS = 'ytvos'
 JPEG_QUALITY = 95
 
 
 class PngSink(Sink):
-    """A palette PNG for each image, named like it.
+    """A palette PNG for each image, named like it, and `objects.csv`, which says whose pixels have which value.
 
     Arguments:
         folder: where to.
@@ -37,6 +38,7 @@ class PngSink(Sink):
 
     def __init__(self, folder: Path, *, table: bool) -> None:
         self._folder = folder
+        self._names: dict[tuple[int, int], str] = {}  # (value, id) → the newest name
         self._file = (folder / TABLE).open('w', encoding='utf-8', newline='') if table else None
         self._rows: Any = csv.writer(self._file, lineterminator='\n') if self._file else None
         if self._rows:
@@ -45,15 +47,22 @@ class PngSink(Sink):
     def write(self, frame: StoredFrame, image: np.ndarray | None) -> None:  # noqa: ARG002
         """As `Sink.write`."""
         write_labels(self._folder / f'{frame.name}.png', frame.values)
+        self._names |= {(frame.value_of[item.id], item.id): item.name for item in frame.objects}
         if self._rows:
             self._rows.writerow([frame.index, frame.name, frame.stamp_ns, frame.received_ns])
 
     def finish(self) -> None:
         """As `Sink.finish`."""
+        self.abort()
+        with (self._folder / OBJECTS).open('w', encoding='utf-8', newline='') as file:
+            rows = csv.writer(file, lineterminator='\n')
+            rows.writerow(['value', 'id', 'name'])
+            rows.writerows([*key, name] for key, name in sorted(self._names.items()))
+
+    def abort(self) -> None:
+        """As `Sink.abort`."""
         if self._file:
             self._file.close()
-
-    abort = finish
 
 
 class OverlaySink(Sink):
