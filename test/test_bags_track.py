@@ -334,6 +334,34 @@ def test_a_run_goes_on_with_the_same_arguments_only(bag, tmp_path, capsys, threa
     assert left(tmp_path) == ['out']
 
 
+def test_a_late_seed_that_cannot_be_used_is_put_right_without_tracking_all_again(
+    bag, frames, tmp_path, monkeypatch, capsys
+):
+    save_mask(tmp_path / 'first.png', (frames[1][1] == 1).astype(np.uint8))
+    save_mask(tmp_path / 'late.png', (frames[6][1] == 1).astype(np.uint8)[::2, ::2])
+    seeds = tmp_path / 'seeds.yaml'
+    first = '- {frame: 1, objects: [{name: mug, mask: first.png}]}\n'
+    late = '- {frame: 6, objects: [{correct: mug, mask: late.png}]}\n'
+    seeds.write_text(first + late)
+    command = [*options(bag, tmp_path / 'out'), '--seed', seeds]
+    assert main([*map(str, command)]) == 2
+    said = capsys.readouterr().err
+    assert 'seeds.yaml, entry 2' in said
+    assert 'what was tracked before is kept' in said
+    save_mask(tmp_path / 'late.png', (frames[6][1] == 1).astype(np.uint8))
+    seeds.write_text(first.replace('frame: 1', 'frame: 2') + late)
+    assert main([*map(str, command)]) == 2, 'what was applied cannot be changed any more'
+    assert 'seeds of image 1' in capsys.readouterr().err
+    seeds.write_text(first + late)
+    stepped = []
+    step = Offline.step
+    monkeypatch.setattr(Offline, 'step', lambda self, frame: stepped.append(frame.index) or step(self, frame))
+    assert main([*map(str, command)]) == 0
+    assert stepped == [4, 5, 6, 7, 8, 9], 'one segment of four images was whole'
+    assert main([*map(str, [*options(bag, tmp_path / 'again'), '--seed', seeds])]) == 0
+    assert digests(tmp_path / 'out') == digests(tmp_path / 'again')
+
+
 def test_what_an_interrupted_run_left_is_not_trusted_when_it_is_damaged(bag, tmp_path, capsys, threads):
     kill_after_two_segments(*options(bag, tmp_path / 'out'))
     (memory,) = (tmp_path / '.out.part').glob('memory_*')
@@ -478,7 +506,7 @@ def test_films_are_tracked_where_there_is_no_rosbags_and_bags_are_refused(bag, t
     folder, mask = tmp_path / 'JPEGImages' / 'toys', tmp_path / 'Annotations' / 'toys' / '00000.png'
     done = run_without(['rosbags'], 'track', folder, '--seed', mask, '--out', tmp_path / 'out', '--device', 'cpu')
     assert done.returncode == 0, done.stderr
-    assert left(tmp_path / 'out') == ['00000.png', '00001.png', '00002.png']
+    assert left(tmp_path / 'out') == ['00000.png', '00001.png', '00002.png', 'objects.csv']
     done = run_without(['rosbags'], *options(bag, tmp_path / 'bag'))
     assert done.returncode == 2
     assert 'pip install' in done.stderr

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 FORMATS = ('bag', 'png', 'coco', 'ytvos', 'overlay')
 VERSION = 2  # of what a part folder holds
 CONTENT = 'content of the input'  # of an identity
+SEEDS = 'seeds of image '  # of an identity, before the image's index
 _PIECE = 1 << 16  # bytes of head and tail of a file
 SEGMENT = 300  # images between two points at which an interrupted run can go on
 
@@ -60,16 +61,13 @@ class Report:
     undefined: list[str] = field(default_factory=list)  # types that were copied without their definition
 
 
-def identity_of(
-    recording: Recording, plan: Sequence[PlannedSeeds], parameters: Parameters, job: Job, offline: Offline
-) -> dict[str, str]:
+def identity_of(recording: Recording, parameters: Parameters, job: Job, offline: Offline) -> dict[str, str]:
     """What the results depend on, in words that a refusal can show."""
     known = {
         'format of the part folder': VERSION,
         'input': recording.path.resolve(),
         CONTENT: content_of(recording.path),
         'image topic': recording.image_topic,
-        'seeds': _digest(plan),
         'weights': offline.tracker.fingerprint[:16],
         'device': offline.tracker.device,
         'threads': torch.get_num_threads(),
@@ -80,6 +78,7 @@ def identity_of(
         'compressed labels': job.compressed_labels,
         'segment': job.segment,
     }
+    known |= {f'{SEEDS}{index}': _digest(entries) for index, entries in sorted(offline.places.items())}
     known |= {f'parameter {name}': value for name, value in _flat(dataclasses.asdict(parameters), '')}
     return {name: str(value) for name, value in known.items()}
 

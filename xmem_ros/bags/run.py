@@ -49,8 +49,8 @@ def check_out(out: Path) -> None:
 def run(recording: Recording, plan: Sequence[PlannedSeeds], parameters: Parameters, job: Job) -> Report:
     """Track a recording and write what the job asks for.
 
-    A run that broke off, for want of room or by whatever error, goes on when the same is asked for again. Where input
-    or seeds turn out to be unusable, nothing is left.
+    A run that broke off, for want of room or by whatever error, goes on when the same is asked for again. So does
+    one whose seeds of a later image were unusable, once they are put right. Where the input is, nothing is left.
 
     Raises:
         OutputError: no room, or no right to write.
@@ -66,7 +66,7 @@ def run(recording: Recording, plan: Sequence[PlannedSeeds], parameters: Paramete
     offline = Offline(recording, plan, parameters)
     if offline.tracker.device.type == 'cuda':
         torch.use_deterministic_algorithms(True, warn_only=True)
-    work = Work(job.out, identity_of(recording, plan, parameters, job, offline), restart=job.restart)
+    work = Work(job.out, identity_of(recording, parameters, job, offline), restart=job.restart)
     tracked = False
     try:
         report = _track(recording, plan, offline, work, job)
@@ -74,9 +74,14 @@ def run(recording: Recording, plan: Sequence[PlannedSeeds], parameters: Paramete
         write_results(recording, work, job, report, parameters)
         work.deliver()
     except BaseException as error:
-        kept = bool(work.segments) and (tracked or not isinstance(error, _UNUSABLE))
+        # seeds of an image that was not tracked yet, after others that were followed
+        to_mend = isinstance(error, SeedError | UnknownObjectError) and offline.seeded
+        kept = bool(work.segments) and (tracked or to_mend or not isinstance(error, _UNUSABLE))
         if not kept:
             work.discard()
+        if kept and to_mend:
+            text = f'{error}; what was tracked before is kept: put the seeds of this image right and run it again'
+            raise type(error)(text) from error
         if isinstance(error, (ParameterError, *_UNUSABLE)) or not isinstance(error, Exception):
             raise
         text = told(error) + ('; what was tracked is kept: the same command goes on there' if kept else '')

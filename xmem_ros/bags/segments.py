@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 
 from xmem_ros import snapshot
-from xmem_ros.bags.job import CONTENT
+from xmem_ros.bags.job import CONTENT, SEEDS
 from xmem_ros.bags.offline import Checkpoint
 from xmem_ros.errors import MemoryFileError, OutputError, ParameterError, XMemError
 from xmem_ros.objects import ObjectState, TrackedObject
@@ -240,7 +240,14 @@ class Work:
                 before = json.loads(noted.read_text(encoding='utf-8'))
             except ValueError:
                 before = {}
-            changed = sorted(key for key in {*identity, *before} if identity.get(key) != before.get(key))
+            reached = self._reached()
+            changed = sorted(
+                key
+                for key in {*identity, *before}
+                if identity.get(key) != before.get(key)
+                # seeds of images that are still to come may be put right
+                and not (key.startswith(SEEDS) and int(key.removeprefix(SEEDS)) >= reached)
+            )
             told = '; '.join(f'{key}: {before.get(key)}, now {identity.get(key)}' for key in changed)
             if changed == [CONTENT]:
                 raise ParameterError(
@@ -254,14 +261,28 @@ class Work:
                 )
             for left in self.folder.glob('*.part'):
                 left.unlink(missing_ok=True)
+            if identity != before:
+                _note(noted, identity)
             return
         for item in self.folder.iterdir():
             if item.name == 'lock':
                 continue
             shutil.rmtree(item) if item.is_dir() else item.unlink()
-        part = noted.with_suffix('.part')
-        part.write_text(json.dumps(identity, indent=1), encoding='utf-8')
-        part.replace(noted)
+        _note(noted, identity)
+
+    def _reached(self) -> int:
+        """Index of the first image after the whole segments; 0 where that cannot be read, which `latest` says."""
+        try:
+            with zipfile.ZipFile(self.segments[-1]) as file:
+                return int(json.loads(file.read(_STATE))['index'])
+        except (IndexError, OSError, KeyError, ValueError, zipfile.BadZipFile):
+            return 0
+
+
+def _note(noted: Path, identity: dict[str, str]) -> None:
+    part = noted.with_suffix('.part')
+    part.write_text(json.dumps(identity, indent=1), encoding='utf-8')
+    part.replace(noted)
 
 
 def part_of(out: Path) -> Path:
