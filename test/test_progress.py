@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: MIT
 """What is said while something takes long: to a person at a terminal, and to a log."""
 
+import fcntl
 import io
 import os
 import pty
 import select
+import struct
+import subprocess
+import sys
+import termios
 import time
 from pathlib import Path
 
@@ -53,6 +58,16 @@ def test_a_terminal_gets_a_bar_that_is_drawn_over() -> None:
     os.close(ours)
     assert shown.count('\r') > 1
     assert '3/3' in shown
+
+
+def test_a_terminal_that_says_it_has_no_columns_gets_a_bar() -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack('HHHH', 0, 0, 0, 0))
+    program = 'from xmem_ros.progress import Bar; list(Bar(range(3)))'
+    subprocess.run([sys.executable, '-c', program], stdin=theirs, stdout=theirs, stderr=theirs, check=True, timeout=60)
+    assert '3/3' in os.read(ours, 100_000).decode()
+    os.close(theirs)
+    os.close(ours)
 
 
 def test_whatever_shows_progress_shows_it_like_this() -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from typing import Any
 
@@ -28,6 +29,10 @@ class Bar(tqdm):
                 'delay': LINE_EVERY,
                 'leave': False,  # the last state is the command's to tell
             }
+        else:
+            # a terminal may say that its size is 0, as in some containers, and tqdm would show nothing
+            columns, rows = shutil.get_terminal_size()
+            options = {'ncols': columns, 'nrows': rows, **options}
         super().__init__(*args, **options)
 
     def display(self, msg: str | None = None, pos: int | None = None) -> Any:
