@@ -79,6 +79,16 @@ def test_masks_bag_and_video_are_written_and_what_is_amiss_is_named(robot, bag, 
     assert not list(tmp_path.glob('.out*'))
 
 
+def test_where_results_cannot_go_the_node_keeps_its_objects(robot, bag, mask, tmp_path):
+    assert run(robot, bag, '--seed', mask).returncode == 0
+    done = run(robot, bag, '--no-seeds', '--out', tmp_path)
+    assert done.returncode == 2
+    assert 'is there already and not an empty folder' in done.stderr
+    done = run(robot, bag, '--no-seeds', '--keep', '--out', tmp_path / 'out')
+    assert done.returncode == 0, done.stderr
+    assert read_mask(tmp_path / 'out' / '000000.png').any()
+
+
 def test_a_folder_of_frames_with_seeds_in_a_file(robot, tmp_path):
     for index, (frame, labels) in enumerate(FRAMES):
         save_frame(tmp_path / 'frames' / f'view_{index}.jpg', frame)

@@ -107,7 +107,7 @@ class Replay(Iterator[LiveFrame]):
 
     def __init__(
         self,
-        path: Path | str,
+        path: Path | str | LiveSource,
         node: str = '/xmem',
         *,
         image_topic: str = '',
@@ -124,7 +124,9 @@ class Replay(Iterator[LiveFrame]):
         self.report = Report()
         self._pace, self._begun, self._first_ns = rate, 0.0, 0
         with contextlib.ExitStack() as stack:
-            self._bag = stack.enter_context(LiveSource(path, image_topic))
+            if not isinstance(path, LiveSource):
+                path = stack.enter_context(LiveSource(path, image_topic))
+            self._bag = path
             self.length, self.rate = self._bag.length, self._bag.recording.rate  # images, as far as known; a second
             entries = plan(self._bag.recording) if callable(plan) else plan
             if entries is None:
@@ -270,7 +272,7 @@ class Replay(Iterator[LiveFrame]):
             )
 
 
-def replay(path: Path | str, node: str = '/xmem', **options: Any) -> Replay:
+def replay(path: Path | str | LiveSource, node: str = '/xmem', **options: Any) -> Replay:
     """Replay a bag into a live node, and yield what it says of each image.
 
     All that the bag holds is published, in its order, as the bytes that lie there: what belongs to an image (camera
@@ -279,10 +281,10 @@ def replay(path: Path | str, node: str = '/xmem', **options: Any) -> Replay:
     what, and which images the node dropped.
 
     Args:
-        path: a bag: its folder, or an .mcap or .db3 file.
+        path: a bag: its folder, or an .mcap or .db3 file; or one that is open, which stays open.
         node: full name of the tracker's node, which is active.
         options:
-            image_topic: of the images in the bag, where there are several.
+            image_topic: of the images in the bag, where there are several and it is not open yet.
             plan: seeds that the node is shown, each once its image was tracked, or what gets the recording and returns
                 them; None: those that the bag recorded.
             remaps: topic of the bag → topic to publish it on. The images go to the topic that the node listens to,
