@@ -265,13 +265,17 @@ def test_remaps_are_two_full_names(rule):
 
 def test_clock_and_remapped_topics_are_heard(robot, tmp_path):
     note = messages.make('std_msgs/msg/String', data='go')
-    bag = write_bag(tmp_path / 'bag', [*image_items(FRAMES), ('/note', stamp_of(9), note)])
+    items = [*image_items(FRAMES), ('/note', stamp_of(9), note)]
+    late = 9_000_000  # from an image to its depth image, which goes out before it
+    items += [('/depth', at + late, message) for _, at, message in image_items(FRAMES)]
+    bag = write_bag(tmp_path / 'bag', sorted(items, key=lambda item: item[1]))
     from std_msgs.msg import String
 
     clocks = robot.listen(Clock, '/clock', QoSProfile(depth=100))
     notes = robot.listen(String, f'{robot.namespace}/said', QoSProfile(depth=10))
     remaps = parse_remaps([f'/note:={robot.namespace}/said'])
-    with replay(bag, robot.prefix, plan=[], clock=True, remaps=remaps, timeout=PATIENCE_S) as frames:
+    options = {'image_topic': TOPIC, 'plan': [], 'clock': True, 'remaps': remaps, 'timeout': PATIENCE_S}
+    with replay(bag, robot.prefix, **options) as frames:
         wait_until(lambda: robot.node.count_publishers('/clock'), 'the clock')
         wait_until(lambda: frames.subscribers['/note'], 'the replay to find its listener')
         live = list(frames)

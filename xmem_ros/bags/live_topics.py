@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib
 import time
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rclpy.duration import Duration
@@ -153,7 +154,7 @@ def companions_first(messages: Iterable[LiveMessage], image_topic: str) -> Itera
     """Reorder a bag: what belongs to an image, as its depth image and camera_info, comes before it.
 
     Recorded, it often lies behind the image; a tracker that gets its images one by one would never find it in time.
-    All else keeps its order.
+    All else keeps its order. What is moved gets the time of its image.
 
     Args:
         messages: in the order of the bag.
@@ -177,7 +178,8 @@ def companions_first(messages: Iterable[LiveMessage], image_topic: str) -> Itera
             early = [item for item in waiting if _belongs(item, image_topic, limit)]
             for item in early:
                 waiting.remove(item)
-            yield from early
+                # No later than the image: time would go back at it.
+                yield replace(item, received_ns=min(item.received_ns, message.received_ns))
         yield message
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 
+from xmem_ros.bags.live_clock import BagTime
 from xmem_ros.bags.live_node import LiveNode
 from xmem_ros.bags.live_seeds import LiveSeeds, Seeded
 from xmem_ros.bags.live_source import LiveMessage, LiveSource
@@ -122,7 +123,7 @@ class Replay(Iterator[LiveFrame]):
             if not least <= value < 1e6:
                 raise ParameterError(f'{name} is {value!r}; it must be a number from {least:g}')
         self.report = Report()
-        self._pace, self._begun, self._first_ns = rate, 0.0, 0
+        self._time = BagTime(rate)
         with contextlib.ExitStack() as stack:
             if not isinstance(path, LiveSource):
                 path = stack.enter_context(LiveSource(path, image_topic))
@@ -194,9 +195,9 @@ class Replay(Iterator[LiveFrame]):
     def _run(self) -> Generator[LiveFrame, None, None]:
         try:
             for message in companions_first(self._bag.messages(set(self.report.left_out)), self._bag.image_topic):
-                self._keep_pace(message.received_ns)
+                now_ns = self._time.reach(message.received_ns)
                 if self._clock is not None:
-                    self._clock.publish(_clock_message(message.received_ns))
+                    self._clock.publish(_clock_message(now_ns))
                 if message.topic != self._bag.image_topic:
                     self._pass_on(message)
                     continue
@@ -252,15 +253,6 @@ class Replay(Iterator[LiveFrame]):
             header=said.header,
             frame=frame,
         )
-
-    def _keep_pace(self, received_ns: int) -> None:
-        """Wait until it is a message's time, where a rate is given."""
-        if not self._pace:
-            return
-        now = time.monotonic()
-        if not self._begun:
-            self._begun, self._first_ns = now, received_ns
-        time.sleep(max(0.0, self._begun + (received_ns - self._first_ns) / 1e9 / self._pace - now))
 
     def _warn_of_others(self) -> None:
         node, topic = self._node.link.node, self.report.topic
