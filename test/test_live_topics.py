@@ -11,6 +11,7 @@ pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or
 pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
 pytest.importorskip('rosbags', reason="rosbags is not installed: pip install 'xmem_ros[bags]'")
 
+from xmem_ros.bags import live_topics
 from xmem_ros.bags.live_clock import BagTime
 from xmem_ros.bags.live_source import LiveMessage
 from xmem_ros.bags.live_topics import companions_first
@@ -36,6 +37,51 @@ def test_camera_infos_that_were_recorded_late_come_first_and_time_never_goes_bac
     assert [message.topic for message in ordered] == ['/info', '/image', '/tf'] * 3
     times = [message.received_ns // MS for message in ordered]
     assert times == [1000, 1000, 1020, 1100, 1100, 1120, 1200, 1200, 1220]
+
+
+def read_ahead(messages, handed_out):
+    """How many messages are read for the first ones to be handed out."""
+    read = []
+
+    def stream():
+        for message in messages:
+            read.append(message)
+            yield message
+
+    ordered = companions_first(stream(), '/image')
+    for _ in range(handed_out):
+        next(ordered)
+    return len(read)
+
+
+def test_where_time_begins_anew_the_rest_of_the_bag_is_not_read_ahead():
+    """100 images at 30 a second, and 3000 whose clock was an hour behind; half a second is 15 images."""
+    messages = [image(4_000_000 + at) for at in range(0, 3300, 33)] + [image(at) for at in range(0, 99_000, 33)]
+    assert read_ahead(messages, 90) <= 90 + 20
+    assert read_ahead(messages, 110) <= 110 + 20
+
+
+def test_nothing_is_moved_across_a_new_beginning():
+    """The camera info has a stamp before the image's, but is of the second round."""
+    messages = [image(9000), info(9010, 9000), info(1010, 1000), image(1000)]
+    assert [(item.topic, item.stamp_ns // MS) for item in companions_first(messages, '/image')] == [
+        ('/info', 9000),
+        ('/image', 9000),
+        ('/info', 1000),
+        ('/image', 1000),
+    ]
+
+
+def test_what_is_held_has_a_bound_where_time_stands_still(monkeypatch):
+    assert read_ahead([image(0) for _ in range(7000)], 1) <= live_topics.MOST_AHEAD + 1
+    monkeypatch.setattr(live_topics, 'MOST_AHEAD_BYTES', 10_000)
+    assert read_ahead([image(0, bytes(1000)) for _ in range(100)], 50) <= 50 + 10 + 1
+
+
+def test_a_message_larger_than_the_bound_goes_out(monkeypatch):
+    monkeypatch.setattr(live_topics, 'MOST_AHEAD_BYTES', 10)
+    messages = [image(0, bytes(1000)), info(1, 0), image(30, bytes(1000))]
+    assert len(list(companions_first(messages, '/image'))) == 3
 
 
 def test_the_time_of_a_bag_waits_for_messages_out_of_order_and_follows_a_new_beginning():

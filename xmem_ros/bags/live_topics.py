@@ -13,6 +13,7 @@ from rclpy.duration import Duration
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
 
+from xmem_ros.bags.live_clock import JUMP_NS
 from xmem_ros.bags.topics import COMPANIONS, OUR_TYPES, node_prefixes
 from xmem_ros.errors import ParameterError
 
@@ -30,6 +31,7 @@ OF_THE_RECORDING = {
     '/events/write_split': 'of the recorder',
 }
 LOOK_AHEAD_NS = 500_000_000  # of the bag's time, in which what belongs to an image comes after it
+MOST_AHEAD, MOST_AHEAD_BYTES = 5000, 256 * 2**20  # messages and their bytes that are held for that, at most
 SLOP_NS = 20_000_000  # a companion belongs to an image whose stamp is at most this much before its own
 _DEPTH = 10
 
@@ -154,33 +156,43 @@ def companions_first(messages: Iterable[LiveMessage], image_topic: str) -> Itera
     """Reorder a bag: what belongs to an image, as its depth image and camera_info, comes before it.
 
     Recorded, it often lies behind the image; a tracker that gets its images one by one would never find it in time.
-    All else keeps its order. What is moved gets the time of its image.
+    All else keeps its order. What is moved gets the time of its image. It is looked for in half a second, and not where the
+    bag's time has begun anew.
 
     Args:
         messages: in the order of the bag.
         image_topic: of the images.
     """
     waiting: deque[LiveMessage] = deque()
+    held = 0  # bytes of those
     stream = iter(messages)
-    ended = False
-    while True:
-        while not ended and (not waiting or waiting[-1].received_ns - waiting[0].received_ns <= LOOK_AHEAD_NS):
+    following = next(stream, None)
+    while waiting or following is not None:
+        while following is not None and _within_reach(following, waiting, held):
+            waiting.append(following)
+            held += len(following.data)
             following = next(stream, None)
-            if following is None:
-                ended = True
-            else:
-                waiting.append(following)
-        if not waiting:
-            return
         message = waiting.popleft()
+        held -= len(message.data)
         if message.topic == image_topic and message.stamp_ns is not None:
             limit = message.stamp_ns + SLOP_NS
             early = [item for item in waiting if _belongs(item, image_topic, limit)]
             for item in early:
                 waiting.remove(item)
+                held -= len(item.data)
                 # No later than the image: time would go back at it.
                 yield replace(item, received_ns=min(item.received_ns, message.received_ns))
         yield message
+
+
+def _within_reach(message: LiveMessage, waiting: deque[LiveMessage], held: int) -> bool:
+    """Whether a message is still looked at beside those that wait, which are `held` bytes."""
+    if not waiting:
+        return True
+    if len(waiting) >= MOST_AHEAD or held + len(message.data) > MOST_AHEAD_BYTES:
+        return False
+    begun_anew = message.received_ns < waiting[-1].received_ns - JUMP_NS
+    return not begun_anew and message.received_ns - waiting[0].received_ns <= LOOK_AHEAD_NS
 
 
 def _belongs(message: LiveMessage, image_topic: str, limit_ns: int) -> bool:
