@@ -14,7 +14,9 @@ pytest.importorskip('rosbags', reason="rosbags is not installed: pip install 'xm
 from xmem_ros.bags import live_topics
 from xmem_ros.bags.live_clock import BagTime
 from xmem_ros.bags.live_source import LiveMessage
-from xmem_ros.bags.live_topics import companions_first
+from xmem_ros.bags.live_topics import companions_first, left_out
+from xmem_ros.bags.play import BagTopics, recorded_remaps
+from xmem_ros.bags.topics import recorded_outputs
 
 MS = 1_000_000
 
@@ -37,6 +39,45 @@ def test_camera_infos_that_were_recorded_late_come_first_and_time_never_goes_bac
     assert [message.topic for message in ordered] == ['/info', '/image', '/tf'] * 3
     times = [message.received_ns // MS for message in ordered]
     assert times == [1000, 1000, 1020, 1100, 1100, 1120, 1200, 1200, 1220]
+
+
+CAMERA = {
+    '/camera/image_raw': 'sensor_msgs/msg/Image',
+    '/camera/camera_info': 'sensor_msgs/msg/CameraInfo',
+    '/camera/depth/image': 'sensor_msgs/msg/Image',
+    '/camera/detections': 'vision_msgs/msg/Detection2DArray',
+}
+OBJECTS = 'xmem_ros/msg/TrackedObjectArray'
+
+
+def test_objects_that_were_remapped_among_a_cameras_topics_hide_none_of_these():
+    topics = {**CAMERA, '/camera/objects': OBJECTS}
+    assert list(recorded_outputs(topics, '/xmem')) == ['/camera/objects']
+    assert set(left_out(topics, '/xmem', clock=False)) & set(CAMERA) <= {'/camera/detections'}  # vision_msgs may lack
+    assert recorded_remaps(BagTopics('/camera/image_raw', False, topics), '/xmem')[0] == (
+        '/camera/objects:=/recorded/camera/objects'
+    )
+
+
+def test_where_labels_were_remapped_there_too_the_cameras_own_topics_are_still_published():
+    outputs = {'/camera/objects': OBJECTS, '/camera/labels': 'sensor_msgs/msg/Image'}
+    found = recorded_outputs(CAMERA | outputs, '/xmem')
+    assert {'/camera/image_raw', '/camera/camera_info', '/camera/depth/image'}.isdisjoint(found)
+    assert set(outputs) <= set(found)
+    assert 'beside /camera/objects' in found['/camera/labels']
+
+
+def test_outputs_of_a_node_of_any_name_are_known_by_its_objects():
+    image = 'sensor_msgs/msg/Image'
+    below = ('labels', 'labels/compressed', 'overlay', 'object_12/mask', 'detections', 'transition_event')
+    outputs = {f'/arm/watch/{name}': image for name in below} | {'/arm/watch/objects': OBJECTS}
+    others = {'/arm/watch/object_x/mask': image, '/arm/labels': image, '/watch/labels': image}
+    assert set(recorded_outputs(outputs | others, '/xmem')) == set(outputs)
+
+
+def test_all_below_the_nodes_name_and_the_default_name_is_an_output():
+    topics = {'/a/xmem/what/ever': '', '/b/node/what': '', '/b/node_2/what': '', '/xmem/x': '', '/xmem_2/x': ''}
+    assert set(recorded_outputs(topics, '/b/node')) == {'/a/xmem/what/ever', '/b/node/what', '/xmem/x'}
 
 
 def read_ahead(messages, handed_out):

@@ -14,7 +14,7 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from rclpy.serialization import deserialize_message
 
 from xmem_ros.bags.live_clock import JUMP_NS
-from xmem_ros.bags.topics import COMPANIONS, OUR_TYPES, node_prefixes
+from xmem_ros.bags.topics import COMPANIONS, recorded_outputs
 from xmem_ros.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -44,12 +44,11 @@ def left_out(topics: Mapping[str, str], node: str, *, clock: bool) -> dict[str, 
         node: full name.
         clock: whether the replay publishes a clock of its own.
     """
-    prefixes = tuple(node_prefixes(topics, node))
-    reasons = {}
+    reasons = recorded_outputs(topics, node)
     for name, msgtype in topics.items():
-        if name.startswith(prefixes) or msgtype.startswith(OUR_TYPES):
-            reasons[name] = 'a recorded output of the tracker'
-        elif name in OF_THE_RECORDING:
+        if name in reasons:
+            continue
+        if name in OF_THE_RECORDING:
             reasons[name] = OF_THE_RECORDING[name]
         elif name == '/clock' and clock:
             reasons[name] = 'the replay has a clock of its own'
@@ -156,8 +155,8 @@ def companions_first(messages: Iterable[LiveMessage], image_topic: str) -> Itera
     """Reorder a bag: what belongs to an image, as its depth image and camera_info, comes before it.
 
     Recorded, it often lies behind the image; a tracker that gets its images one by one would never find it in time.
-    All else keeps its order. What is moved gets the time of its image. It is looked for in half a second, and not where the
-    bag's time has begun anew.
+    All else keeps its order. What is moved gets the time of its image. It is looked for in half a second, and not
+    where the bag's time has begun anew.
 
     Args:
         messages: in the order of the bag.

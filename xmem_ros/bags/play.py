@@ -8,15 +8,11 @@ from pathlib import Path
 
 import yaml
 
-from xmem_ros.bags.topics import IMAGE_TYPES, node_prefixes
+from xmem_ros.bags.topics import IMAGE_TYPES, OUTPUTS, recorded_outputs
 from xmem_ros.errors import ParameterError
 
 COMPRESSED = 'sensor_msgs/msg/CompressedImage'
 RECORDED = '/recorded'  # below which the tracker's recorded outputs are played
-OUTPUTS = (
-    *('labels', 'labels/compressed', 'objects', 'seeds', 'overlay', 'overlay/compressed'),
-    *('detections', 'detections_3d', 'label_info'),
-)
 
 
 @dataclass(frozen=True)
@@ -44,8 +40,8 @@ def topics_of(bag: Path, image: str = '') -> BagTopics:
             raise ParameterError(f'{bag} has no metadata.yaml that names its topics: give image:=/topic/of/the/images')
         return BagTopics(image, image.endswith('/compressed'))
     found = _read(metadata)
-    ours = tuple(node_prefixes(found, '/xmem'))
-    images = {name: kind for name, kind in found.items() if kind in IMAGE_TYPES and not name.startswith(ours)}
+    ours = recorded_outputs(found, '/xmem')
+    images = {name: kind for name, kind in found.items() if kind in IMAGE_TYPES and name not in ours}
     wanted = [name for name in images if not image or name == _absolute(image)]
     if len(wanted) != 1:
         known = ', '.join(sorted(images)) or 'none'
@@ -57,8 +53,7 @@ def topics_of(bag: Path, image: str = '') -> BagTopics:
 def recorded_remaps(bag: BagTopics, node: str) -> list[str]:
     """Rules FROM:=TO that keep what the tracker said when the bag was recorded apart from what it says now."""
     if bag.all:
-        prefixes = tuple(node_prefixes(bag.all, node))
-        ours = [name for name in bag.all if name.startswith(prefixes)]
+        ours = list(recorded_outputs(bag.all, node))
     else:
         ours = [f'{node}/{name}' for name in OUTPUTS]
     return [f'{name}:={RECORDED}{name}' for name in [*ours, '/diagnostics']]

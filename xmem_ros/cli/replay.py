@@ -148,9 +148,16 @@ def _tell(args: argparse.Namespace, report: Report, ages: list[float]) -> None:
     """What was done goes to stdout, what is amiss to stderr."""
     median = f'; from image to masks {sorted(ages)[len(ages) // 2]:.0f} ms (median)' if ages else ''
     written = f'; {args.out}' if args.out is not None else ''
+    foreign = [f'{topic} is not published: {why}' for topic, why in report.left_out.items() if 'installed' in why]
+    kept: dict[str, list[str]] = {}
+    for topic, why in report.left_out.items():
+        if 'installed' not in why:
+            kept.setdefault(why, []).append(topic)
+    for why, topics in kept.items():
+        more = f' and {len(topics) - MOST_TOLD} more' if len(topics) > MOST_TOLD else ''
+        print(f'not published: {", ".join(topics[:MOST_TOLD])}{more}: {why}')
     print(f'{report.tracked} of {report.images} images tracked on {report.topic}{median}{written}')
     dropped = [f'image {item.index} was left out: {item.reason}' for item in report.dropped]
-    foreign = [f'{topic} is not published: {why}' for topic, why in report.left_out.items() if 'installed' in why]
     for told in ([report.damage] if report.damage else [], dropped, report.missed, foreign):
         for text in told[:MOST_TOLD]:
             print(f'xmem-ros replay: warning: {text}', file=sys.stderr)
