@@ -30,7 +30,7 @@ from launch_ros.ros_adapters import get_ros_node
 from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import GetState
 
-from xmem_ros.bags.play import BagTopics, recorded_remaps, topics_of
+from xmem_ros.bags.play import BagTopics, played_topics, recorded_remaps, topics_of
 
 # Arguments that are parameters of the node, with their types. One that is empty leaves the word to params_file.
 OVERRIDES = {'weights': str, 'device': str, 'queue': str, 'on_time_jump': str}
@@ -93,6 +93,8 @@ def make_player(context: LaunchContext, bag: BagTopics) -> ExecuteProcess:
     command += ['--start-offset', given(context, 'start_offset')]
     command += ['--clock', '100'] if switched_on(context, 'use_sim_time') else []
     command += ['--loop'] if switched_on(context, 'loop') else []
+    topics = played_topics(bag, clock=switched_on(context, 'use_sim_time'))
+    command += ['--topics', *topics] if topics else []
     command += ['--remap', *recorded_remaps(bag, node_name(context))]
     return ExecuteProcess(cmd=command, name='bag_play', output='screen')
 

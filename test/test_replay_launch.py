@@ -33,7 +33,11 @@ TOPICS = {
     '/robot/xmem/labels': 'sensor_msgs/msg/Image',
     '/robot/xmem/object_1/mask': 'sensor_msgs/msg/Image',
     '/diagnostics': 'diagnostic_msgs/msg/DiagnosticArray',
+    '/clock': 'rosgraph_msgs/msg/Clock',
+    '/rosout': 'rcl_interfaces/msg/Log',
+    '/parameter_events': 'rcl_interfaces/msg/ParameterEvent',
 }
+OF_THE_RUN = ('/clock', '/rosout', '/parameter_events')  # stay in the bag
 
 # Writes down what it is told. Playing, it shows one image to whoever listens, and ends once that is tracked; with
 # --loop it stays, as the recorder does.
@@ -154,7 +158,9 @@ def test_bag_begins_when_the_node_is_active_and_all_ends_after_it(launch, bag, t
     recorded, played = sorted(run.told, key=lambda told: told[1] == 'play')
     assert played[:3] == ['bag', 'play', str(bag)]
     assert played[3:] == [
-        *('--disable-keyboard-controls', '--rate', '0.5', '--start-offset', '2', '--clock', '100', '--remap'),
+        *('--disable-keyboard-controls', '--rate', '0.5', '--start-offset', '2', '--clock', '100', '--topics'),
+        *(topic for topic in TOPICS if topic not in OF_THE_RUN),
+        '--remap',
         '/robot/xmem/objects:=/recorded/robot/xmem/objects',
         '/robot/xmem/labels:=/recorded/robot/xmem/labels',
         '/robot/xmem/object_1/mask:=/recorded/robot/xmem/object_1/mask',
@@ -178,6 +184,7 @@ def test_with_loop_it_stays_until_interrupted(launch, bag) -> None:
     assert run.process.poll() is None, run.output
     assert '--loop' in run.told[0]
     assert '--clock' not in run.told[0]
+    assert '/clock' in run.told[0]  # the recorded one, as there is no other
     os.killpg(run.process.pid, signal.SIGINT)
     assert run.process.wait(30) == 0
     assert 'escalating' not in run.output

@@ -14,7 +14,7 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from rclpy.serialization import deserialize_message
 
 from xmem_ros.bags.live_clock import JUMP_NS
-from xmem_ros.bags.topics import COMPANIONS, recorded_outputs
+from xmem_ros.bags.topics import COMPANIONS, OF_THE_RECORDING, recorded_outputs
 from xmem_ros.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -24,12 +24,6 @@ if TYPE_CHECKING:
 
     from xmem_ros.bags.live_source import LiveMessage
 
-OF_THE_RECORDING = {
-    '/rosout': 'log of the recorded run',
-    '/parameter_events': 'of the recorded run',
-    '/diagnostics': 'of the recorded run',
-    '/events/write_split': 'of the recorder',
-}
 LOOK_AHEAD_NS = 500_000_000  # of the bag's time, in which what belongs to an image comes after it
 MOST_AHEAD, MOST_AHEAD_BYTES = 5000, 256 * 2**20  # messages and their bytes that are held for that, at most
 SLOP_NS = 20_000_000  # a companion belongs to an image whose stamp is at most this much before its own

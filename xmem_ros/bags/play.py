@@ -8,10 +8,11 @@ from pathlib import Path
 
 import yaml
 
-from xmem_ros.bags.topics import IMAGE_TYPES, OUTPUTS, recorded_outputs
+from xmem_ros.bags.topics import IMAGE_TYPES, OF_THE_RECORDING, OUTPUTS, recorded_outputs
 from xmem_ros.errors import ParameterError
 
 COMPRESSED = 'sensor_msgs/msg/CompressedImage'
+DIAGNOSTICS = '/diagnostics'
 RECORDED = '/recorded'  # below which the tracker's recorded outputs are played
 
 
@@ -56,7 +57,21 @@ def recorded_remaps(bag: BagTopics, node: str) -> list[str]:
         ours = list(recorded_outputs(bag.all, node))
     else:
         ours = [f'{node}/{name}' for name in OUTPUTS]
-    return [f'{name}:={RECORDED}{name}' for name in [*ours, '/diagnostics']]
+    return [f'{name}:={RECORDED}{name}' for name in [*ours, DIAGNOSTICS]]
+
+
+def played_topics(bag: BagTopics, *, clock: bool) -> list[str]:
+    """The topics to name to `--topics`, so that what is of the recorded run stays in the bag; none: all are played.
+
+    A rule for `--remap` would not do: it is the player's own, whose clock and log it would move, too; and
+    `--exclude-topics` is not in all distributions.
+
+    Args:
+        bag: its topics.
+        clock: whether the player publishes a clock of its own.
+    """
+    stay = {*OF_THE_RECORDING, *(['/clock'] if clock else [])} - {DIAGNOSTICS}
+    return [name for name in bag.all if name not in stay] if stay & set(bag.all) else []
 
 
 def _absolute(topic: str) -> str:

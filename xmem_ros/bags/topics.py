@@ -19,6 +19,12 @@ OUTPUTS = (  # of a node, below its name
 )
 UNSURE = ('detections', 'detections_3d', 'label_info', 'transition_event')  # names that other nodes' topics have, too
 OUTPUT = 'a recorded output of the tracker'
+OF_THE_RECORDING = {
+    '/rosout': 'log of the recorded run',
+    '/parameter_events': 'of the recorded run',
+    '/diagnostics': 'of the recorded run',
+    '/events/write_split': 'of the recorder',
+}
 OBJECTS_TYPE = 'xmem_ros/msg/TrackedObjectArray'
 _OF_AN_OBJECT = re.compile(r'object_\d+/(mask|box)')
 
