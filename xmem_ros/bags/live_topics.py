@@ -9,13 +9,14 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from rclpy._rclpy_pybind11 import RCLError
 from rclpy.duration import Duration
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
 
 from xmem_ros.bags.live_clock import JUMP_NS
 from xmem_ros.bags.topics import COMPANIONS, OF_THE_RECORDING, recorded_outputs
-from xmem_ros.errors import ParameterError
+from xmem_ros.errors import OutputError, ParameterError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 LOOK_AHEAD_NS = 500_000_000  # of the bag's time, in which what belongs to an image comes after it
 MOST_AHEAD, MOST_AHEAD_BYTES = 5000, 256 * 2**20  # messages and their bytes that are held for that, at most
 SLOP_NS = 20_000_000  # a companion belongs to an image whose stamp is at most this much before its own
-_DEPTH = 10
+_DEPTH, _LATCHED_DEPTH = 10, 100
+_UNREAL_DEPTH = 10_000  # that a recorder says for one it does not know
+SLOW_S = 10.0  # for a listener that has asked for every message and does not take them
 
 
 def left_out(topics: Mapping[str, str], node: str, *, clock: bool) -> dict[str, str]:
@@ -63,15 +66,20 @@ def message_class(msgtype: str) -> Any:
 def publisher_qos(offered: Iterable[Any]) -> QoSProfile:
     """Reliable, which subscribers of both kinds match, and latched where it was so in the recording.
 
+    One publisher stands for all that were recorded. So what each of them kept for those who come later it keeps in sum,
+    as the transforms of many broadcasters on /tf_static.
+
     Args:
         offered: `Qos` of rosbags, of the recorded publishers.
     """
     profiles = list(offered)
-    latched = any(profile.durability.name == 'TRANSIENT_LOCAL' for profile in profiles)
-    depth = max([_DEPTH, *(profile.depth for profile in profiles if profile.depth < 10_000)])
+    latched = [profile for profile in profiles if profile.durability.name == 'TRANSIENT_LOCAL']
+    depths = [profile.depth for profile in profiles if profile.depth < _UNREAL_DEPTH]
+    kept = sum(profile.depth for profile in latched if profile.depth < _UNREAL_DEPTH)
+    whole = any(profile.history.name == 'KEEP_ALL' for profile in profiles)
     return QoSProfile(
-        history=HistoryPolicy.KEEP_LAST,
-        depth=depth,
+        history=HistoryPolicy.KEEP_ALL if whole else HistoryPolicy.KEEP_LAST,
+        depth=max([_DEPTH, *depths, *([kept, _LATCHED_DEPTH] if latched else [])]),
         reliability=ReliabilityPolicy.RELIABLE,
         durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
     )
@@ -141,8 +149,23 @@ class Topics:
             publisher.wait_for_all_acked(Duration(seconds=max(end - time.monotonic(), 0.0)))
 
     def publish(self, message: LiveMessage) -> None:
-        """Publish a message as it lies in the bag."""
-        self._publishers[message.topic].publish(message.data)
+        """Publish a message as it lies in the bag.
+
+        Raises:
+            OutputError: a listener holds up a topic all of whose messages are kept for it.
+        """
+        publisher = self._publishers[message.topic]
+        try:
+            publisher.publish(message.data)
+        except RCLError:
+            publisher.wait_for_all_acked(Duration(seconds=SLOW_S))
+            try:
+                publisher.publish(message.data)
+            except RCLError as error:
+                raise OutputError(
+                    f'{publisher.topic_name}: a listener does not take its messages ({error}); stop it, or --remap '
+                    f'{message.topic} to another topic'
+                ) from error
 
 
 def companions_first(messages: Iterable[LiveMessage], image_topic: str) -> Iterator[LiveMessage]:

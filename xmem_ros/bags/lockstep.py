@@ -293,6 +293,7 @@ def replay(path: Path | str | LiveSource, node: str = '/xmem', **options: Any) -
         BagError: the bag cannot be read, or has no such images.
         ParameterError: an option that is not allowed, or images that the node does not take.
         SeedError: the node refuses a seed, or there is no image for it.
+        OutputError: a listener of another topic does not take what is published.
         NodeMissingError, NodeInactiveError, NodeTimeoutError: at once, or while images are shown.
     """
     return Replay(path, node, **options)
