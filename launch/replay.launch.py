@@ -87,10 +87,11 @@ def make_player(context: LaunchContext, bag: BagTopics) -> ExecuteProcess:
         command = [program, 'replay', path, '--node', node_name(context)]
         command += ['--image-topic', bag.image] if bag.image else []
         command += ['--seed', given(context, 'seed')] if given(context, 'seed') else []
+        command += ['--rate', given(context, 'rate')] if given(context, 'rate') else []
         command += ['--clock'] if switched_on(context, 'use_sim_time') else []
         return ExecuteProcess(cmd=command, name='replay', output='screen', emulate_tty=True)
-    command = ['ros2', 'bag', 'play', path, '--disable-keyboard-controls', '--rate', given(context, 'rate')]
-    command += ['--start-offset', given(context, 'start_offset')]
+    command = ['ros2', 'bag', 'play', path, '--disable-keyboard-controls', '--rate', given(context, 'rate') or '1.0']
+    command += ['--start-offset', given(context, 'start_offset') or '0.0']
     command += ['--clock', '100'] if switched_on(context, 'use_sim_time') else []
     command += ['--loop'] if switched_on(context, 'loop') else []
     topics = played_topics(bag, clock=switched_on(context, 'use_sim_time'))
@@ -135,18 +136,19 @@ def check(context: LaunchContext) -> None:
     if not path.exists():
         raise RuntimeError(f'bag:={path} is not there: give the folder of a bag, or its .mcap or .db3 file')
     lockstep = switched_on(context, 'lockstep')
-    for name, neutral in (('rate', '1.0'), ('start_offset', '0.0'), ('loop', 'false')):
-        if lockstep and given(context, name).lower() != neutral:
-            raise RuntimeError(f'{name} is of ros2 bag play: leave it out with lockstep:=true, or leave out lockstep')
-    if given(context, 'seed') and not lockstep:
-        raise RuntimeError('seed is shown to the node by the lock-step replay: add lockstep:=true')
     for name, least in (('rate', 0.001), ('start_offset', 0.0)):
         try:
-            value = float(given(context, name))
+            value = float(given(context, name) or 1.0)
         except ValueError:
             value = -1.0
         if not least <= value < 1e9:
             raise RuntimeError(f'{name}:={given(context, name)}: give a number from {least:g}')
+    unfit = {'start_offset': float(given(context, 'start_offset') or 0.0) > 0.0, 'loop': switched_on(context, 'loop')}
+    for name, asked in unfit.items():
+        if lockstep and asked:
+            raise RuntimeError(f'{name} is of ros2 bag play: leave it out with lockstep:=true, or leave out lockstep')
+    if given(context, 'seed') and not lockstep:
+        raise RuntimeError('seed is shown to the node by the lock-step replay: add lockstep:=true')
     if lockstep and not given(context, 'record'):
         return
     try:
@@ -223,13 +225,13 @@ def generate_launch_description() -> LaunchDescription:
         ),
         DeclareLaunchArgument(
             'rate',
-            default_value='1.0',
-            description='Speed of the replay; 1: as it was recorded.',
+            default_value='',
+            description='Speed of the replay; 1: as it was recorded. Empty: 1; with lockstep, as fast as the node is.',
         ),
         DeclareLaunchArgument(
             'start_offset',
             default_value='0.0',
-            description='Begin so many seconds into the bag.',
+            description='Begin so many seconds into the bag; not with lockstep.',
         ),
         DeclareLaunchArgument(
             'loop',

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ import pytest
 pytest.importorskip('launch.actions', reason='launch is not installed')
 pytest.importorskip('launch_ros.actions', reason='launch_ros is not installed')
 
+from node_harness import wait_until
 from test_launch import LAUNCHER, START_S
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -177,8 +179,6 @@ def test_bag_begins_when_the_node_is_active_and_all_ends_after_it(launch, bag, t
 
 
 def test_with_loop_it_stays_until_interrupted(launch, bag) -> None:
-    from node_harness import wait_until
-
     run = launch.start(f'bag:={bag}', 'device:=cpu', 'loop:=true', 'use_sim_time:=false', 'on_time_jump:=reset')
     wait_until(lambda: run.told or run.process.poll() is not None, 'the player', START_S)
     assert run.process.poll() is None, run.output
@@ -197,6 +197,8 @@ def test_with_loop_it_stays_until_interrupted(launch, bag) -> None:
         (['bag:={bag}', 'image:=/depth'], 'one of: /camera/image_raw'),
         (['bag:={bag}', 'rate:=fast'], 'rate:=fast: give a number from 0.001'),
         (['bag:={bag}', 'seed:=mask.png'], 'add lockstep:=true'),
+        (['bag:={bag}', 'start_offset:=-1'], 'start_offset:=-1: give a number from 0'),
+        (['bag:={bag}', 'lockstep:=true', 'start_offset:=1'], 'start_offset is of ros2 bag play'),
         (['bag:={bag}', 'lockstep:=true', 'loop:=true'], 'loop is of ros2 bag play'),
         (['bag:={bag}', 'record:={bag}'], 'is there already'),
     ],
@@ -219,10 +221,27 @@ def test_in_lock_step_a_bag_is_replayed_without_ros2_bag(launch, tmp_path) -> No
     bag = bag_files.write_bag(tmp_path / 'real', bag_files.image_items(frames))
     save_mask(tmp_path / 'mask.png', frames[0][1])
     arguments = [f'bag:={bag}', f'seed:={tmp_path / "mask.png"}', 'lockstep:=true', 'namespace:=robot', 'device:=cpu']
+    arguments += ['rate:=1', 'start_offset:=0']
     run = launch.start(*arguments, installed=False)
     assert run.process.wait(START_S) == 0, run.output
     assert f'6 of 6 images tracked on {bag_files.TOPIC}' in run.output
     assert 'the bag has ended' in run.output
+
+
+def test_in_lock_step_a_rate_holds_the_bag_back(launch, tmp_path) -> None:
+    """Six images, 1/30 s apart, at a twentieth of their speed: the last mask comes 5 · 20 / 30 s after the first."""
+    pytest.importorskip('rosbags', reason="rosbags is not installed: pip install 'xmem_ros[bags]'")
+    import bag_files
+    from scene_files import save_mask
+
+    frames = bag_files.scene(6)
+    bag = bag_files.write_bag(tmp_path / 'real', bag_files.image_items(frames))
+    save_mask(tmp_path / 'mask.png', frames[0][1])
+    run = launch.start(f'bag:={bag}', f'seed:={tmp_path / "mask.png"}', 'lockstep:=true', 'device:=cpu', 'rate:=0.05')
+    wait_until(lambda: 'active: waiting for images' in run.output, 'the node', START_S)
+    begun = time.monotonic()
+    wait_until(lambda: '6 of 6 images tracked' in run.output, 'the replay', START_S)
+    assert time.monotonic() - begun > 5 * 20 / 30
 
 
 def test_without_ros2_bag_it_says_what_to_install(launch, bag) -> None:
