@@ -151,13 +151,26 @@ def check(context: LaunchContext) -> None:
         raise RuntimeError('seed is shown to the node by the lock-step replay: add lockstep:=true')
     if lockstep and not given(context, 'record'):
         return
-    try:
-        get_package_prefix('ros2bag')
-    except PackageNotFoundError:
+    if not installed('ros2bag'):
         raise RuntimeError(
             'ros2 bag is not installed: apt install ros-$ROS_DISTRO-ros2bag '
             'ros-$ROS_DISTRO-rosbag2-storage-default-plugins, or use lockstep:=true without record'
-        ) from None
+        )
+    mcap = any(path.glob('*.mcap*')) if path.is_dir() else '.mcap' in path.suffixes
+    if mcap and not lockstep and not installed('rosbag2_storage_mcap'):
+        raise RuntimeError(
+            f'{path} is an MCAP bag, for which ros2 bag lacks a plugin here: apt install '
+            'ros-$ROS_DISTRO-rosbag2-storage-mcap, or use lockstep:=true, which needs none'
+        )
+
+
+def installed(package: str) -> bool:
+    """Whether a ROS package is there."""
+    try:
+        get_package_prefix(package)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def when_active(name: str, actions: list[Action]) -> Callable[[LaunchContext], list[Action]]:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -87,7 +87,7 @@ def bag(tmp_path: Path) -> Path:
 class Launched:
     """The launch file, started with arguments; what it prints, and what `ros2 bag` was told."""
 
-    def __init__(self, folder: Path, arguments: list[str], *, installed: bool = True) -> None:
+    def __init__(self, folder: Path, arguments: list[str], *, installed: Collection[str] = ('ros2bag',)) -> None:
         self._output, self._told = folder / 'launch.log', folder / 'told.jsonl'
         programs, prefix = folder / 'bin', folder / 'prefix'
         programs.mkdir(exist_ok=True)
@@ -96,8 +96,8 @@ class Launched:
         stand_in.chmod(0o755)
         packages = prefix / 'share' / 'ament_index' / 'resource_index' / 'packages'
         packages.mkdir(parents=True, exist_ok=True)
-        if installed:
-            (packages / 'ros2bag').touch()
+        for name in installed:
+            (packages / name).touch()
         environment = {
             'PATH': f'{programs}{os.pathsep}{os.environ["PATH"]}',
             'AMENT_PREFIX_PATH': f'{os.environ["AMENT_PREFIX_PATH"]}{os.pathsep}{prefix}',
@@ -131,7 +131,7 @@ class Launched:
 def launch(tmp_path: Path) -> Iterator[SimpleNamespace]:
     started: list[Launched] = []
 
-    def start(*arguments: str, **options: bool) -> Launched:
+    def start(*arguments: str, **options: Collection[str]) -> Launched:
         started.append(Launched(tmp_path, list(arguments), **options))
         return started[-1]
 
@@ -222,7 +222,7 @@ def test_in_lock_step_a_bag_is_replayed_without_ros2_bag(launch, tmp_path) -> No
     save_mask(tmp_path / 'mask.png', frames[0][1])
     arguments = [f'bag:={bag}', f'seed:={tmp_path / "mask.png"}', 'lockstep:=true', 'namespace:=robot', 'device:=cpu']
     arguments += ['rate:=1', 'start_offset:=0']
-    run = launch.start(*arguments, installed=False)
+    run = launch.start(*arguments, installed=())
     assert run.process.wait(START_S) == 0, run.output
     assert f'6 of 6 images tracked on {bag_files.TOPIC}' in run.output
     assert 'the bag has ended' in run.output
@@ -245,6 +245,24 @@ def test_in_lock_step_a_rate_holds_the_bag_back(launch, tmp_path) -> None:
 
 
 def test_without_ros2_bag_it_says_what_to_install(launch, bag) -> None:
-    run = launch.start(f'bag:={bag}', installed=False)
+    run = launch.start(f'bag:={bag}', installed=())
     assert run.process.wait(START_S) == 1
     assert 'ros2 bag is not installed' in run.output
+
+
+@pytest.mark.parametrize('name', ['drive_0.mcap', 'drive_0.mcap.zstd'])
+def test_without_the_plugin_for_mcap_it_says_what_to_install(launch, bag, name) -> None:
+    (bag / name).touch()
+    for given in (bag, bag / name):
+        run = launch.start(f'bag:={given}')
+        assert run.process.wait(START_S) == 1
+        assert f'{given} is an MCAP bag' in run.output
+        assert 'rosbag2-storage-mcap, or use lockstep:=true' in run.output
+        assert not run.told
+
+
+def test_with_the_plugin_mcap_is_played(launch, bag) -> None:
+    (bag / 'drive_0.mcap').touch()
+    run = launch.start(f'bag:={bag}', 'device:=cpu', 'namespace:=robot', installed=('ros2bag', 'rosbag2_storage_mcap'))
+    assert run.process.wait(START_S) == 0
+    assert run.told[0][:3] == ['bag', 'play', str(bag)]
