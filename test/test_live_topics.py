@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -14,7 +16,7 @@ pytest.importorskip('rosbags', reason="rosbags is not installed: pip install 'xm
 from xmem_ros.bags import live_topics
 from xmem_ros.bags.live_clock import BagTime
 from xmem_ros.bags.live_source import LiveMessage
-from xmem_ros.bags.live_topics import companions_first, left_out
+from xmem_ros.bags.live_topics import companions_first, left_out, message_class
 from xmem_ros.bags.play import BagTopics, recorded_remaps
 from xmem_ros.bags.topics import recorded_outputs
 
@@ -78,6 +80,34 @@ def test_outputs_of_a_node_of_any_name_are_known_by_its_objects():
 def test_all_below_the_nodes_name_and_the_default_name_is_an_output():
     topics = {'/a/xmem/what/ever': '', '/b/node/what': '', '/b/node_2/what': '', '/xmem/x': '', '/xmem_2/x': ''}
     assert set(recorded_outputs(topics, '/b/node')) == {'/a/xmem/what/ever', '/b/node/what', '/xmem/x'}
+
+
+def test_service_events_are_found_where_ros_has_them():
+    from std_srvs.srv import SetBool
+
+    topics = {'/arm/_service_event': 'std_srvs/srv/SetBool_Event', '/leg/_service_event': 'moon_srvs/srv/Hop_Event'}
+    if not hasattr(SetBool, 'Event'):
+        assert set(left_out(topics, '/xmem', clock=False)) == set(topics)
+        return
+    assert message_class(topics['/arm/_service_event']) is SetBool.Event
+    assert left_out(topics, '/xmem', clock=False) == {'/leg/_service_event': 'moon_srvs/srv/Hop_Event is not installed'}
+
+
+def test_messages_of_actions_are_found_where_rosidl_puts_them(monkeypatch):
+    """By a stand-in with the names of rosidl's template: no package on PyPI has an action."""
+    inner = SimpleNamespace(FeedbackMessage='feedback', SendGoalService=SimpleNamespace(Event='goals'))
+    monkeypatch.setitem(sys.modules, 'moon_msgs', ModuleType('moon_msgs'))
+    monkeypatch.setitem(sys.modules, 'moon_msgs.action', ModuleType('moon_msgs.action'))
+    sys.modules['moon_msgs.action'].Hop = SimpleNamespace(Impl=inner)
+    assert message_class('moon_msgs/action/Hop_FeedbackMessage') == 'feedback'
+    assert message_class('moon_msgs/action/Hop_SendGoal_Event') == 'goals'
+    assert message_class('moon_msgs/action/Hop_GetResult_Event') is None
+    assert message_class('moon_msgs/action/Jump_FeedbackMessage') is None
+
+
+@pytest.mark.parametrize('name', ['', '/', 'msg', 'std_msgs', 'std_msgs/msg', 'std_msgs/msg/', 'std_msgs/msg/No', '..'])
+def test_what_is_no_message_type_has_no_class(name):
+    assert message_class(name) is None
 
 
 def read_ahead(messages, handed_out):

@@ -136,6 +136,26 @@ def test_topics_of_types_that_are_not_installed_are_left_out_and_named(robot, tm
     }
 
 
+def test_recorded_service_events_are_published_as_they_lie_in_the_bag(robot, tmp_path):
+    from rclpy.serialization import serialize_message
+    from std_srvs.srv import SetBool
+
+    if not hasattr(SetBool, 'Event'):
+        pytest.skip('this ROS has no service events')
+    event = SetBool.Event()
+    event.info.sequence_number = 77
+    recorded = ('std_srvs/srv/SetBool_Event', serialize_message(event))
+    bag = write_bag(tmp_path / 'bag', [*image_items(FRAMES), ('/arm/_service_event', stamp_of(9), recorded)])
+    heard = robot.listen(SetBool.Event, f'{robot.namespace}/arm/_service_event', QoSProfile(depth=10))
+    remaps = {'/arm/_service_event': f'{robot.namespace}/arm/_service_event'}
+    with replay(bag, robot.prefix, plan=[], remaps=remaps, timeout=PATIENCE_S) as frames:
+        wait_until(lambda: frames.subscribers['/arm/_service_event'], 'the replay to find its listener')
+        list(frames)
+        assert frames.report.left_out == {}
+    wait_until(lambda: heard, 'the event')
+    assert heard[0].info.sequence_number == 77
+
+
 def test_another_camera_of_the_bag_does_not_come_between(robot, tmp_path):
     """The node listens to a topic that the bag has, too, and is to see the images of another one."""
     other = bag_files.scene(6, objects=2, size=(80, 112))

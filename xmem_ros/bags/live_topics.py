@@ -28,6 +28,15 @@ if TYPE_CHECKING:
 LOOK_AHEAD_NS = 500_000_000  # of the bag's time, in which what belongs to an image comes after it
 MOST_AHEAD, MOST_AHEAD_BYTES = 5000, 256 * 2**20  # messages and their bytes that are held for that, at most
 SLOP_NS = 20_000_000  # a companion belongs to an image whose stamp is at most this much before its own
+# Kind of interface → end of a message type's name → where its class lies within that of the interface.
+_INNER: dict[str, dict[str, tuple[str, ...]]] = {
+    'srv': {'_Event': ('Event',)},
+    'action': {
+        '_FeedbackMessage': ('Impl', 'FeedbackMessage'),
+        '_SendGoal_Event': ('Impl', 'SendGoalService', 'Event'),
+        '_GetResult_Event': ('Impl', 'GetResultService', 'Event'),
+    },
+}
 _DEPTH, _LATCHED_DEPTH = 10, 100
 _UNREAL_DEPTH = 10_000  # that a recorder says for one it does not know
 SLOW_S = 10.0  # for a listener that has asked for every message and does not take them
@@ -55,12 +64,25 @@ def left_out(topics: Mapping[str, str], node: str, *, clock: bool) -> dict[str, 
 
 
 def message_class(msgtype: str) -> Any:
-    """The Python class of a message type such as sensor_msgs/msg/Image; None where it is not installed."""
-    package, _, name = msgtype.partition('/msg/')
+    """The Python class of a message type; None where it is not installed.
+
+    Args:
+        msgtype: such as sensor_msgs/msg/Image, nav2_msgs/action/NavigateToPose_FeedbackMessage (of an action's hidden
+            topic of feedback) or std_srvs/srv/SetBool_Event (of a service's events, which Humble does not have).
+    """
+    package, _, rest = msgtype.partition('/')
+    kind, _, name = rest.partition('/')
     try:
-        return getattr(importlib.import_module(f'{package}.msg'), name, None)
-    except ImportError:
+        module = importlib.import_module(f'{package}.{kind}')
+    except (ImportError, TypeError, ValueError):  # the latter of what is no name of a module
         return None
+    for end, path in _INNER.get(kind, {}).items():
+        if name.endswith(end):
+            found = getattr(module, name[: -len(end)], None)
+            for part in path:
+                found = getattr(found, part, None)
+            return found
+    return getattr(module, name, None) if kind == 'msg' else None
 
 
 def publisher_qos(offered: Iterable[Any]) -> QoSProfile:
