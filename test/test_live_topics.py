@@ -13,11 +13,13 @@ pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or
 pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
 pytest.importorskip('rosbags', reason="rosbags is not installed: pip install 'xmem_ros[bags]'")
 
-from xmem_ros.bags import live_topics
+from bag_files import TOPIC, image_items, scene, stamp_of, write_bag
+
+from xmem_ros.bags import live_topics, messages
 from xmem_ros.bags.live_clock import BagTime
 from xmem_ros.bags.live_source import LiveMessage
 from xmem_ros.bags.live_topics import companions_first, left_out, message_class
-from xmem_ros.bags.play import BagTopics, recorded_remaps
+from xmem_ros.bags.play import BagTopics, recorded_remaps, topics_of
 from xmem_ros.bags.topics import recorded_outputs
 
 MS = 1_000_000
@@ -59,6 +61,12 @@ def test_objects_that_were_remapped_among_a_cameras_topics_hide_none_of_these():
     assert recorded_remaps(BagTopics('/camera/image_raw', False, topics), '/xmem')[0] == (
         '/camera/objects:=/recorded/camera/objects'
     )
+
+
+def test_images_beside_remapped_objects_are_those_of_the_bag(tmp_path):
+    objects = messages.objects_message(messages.header(stamp_of(0), ''), [])
+    bag = write_bag(tmp_path / 'bag', [('/camera/objects', stamp_of(0), objects), *image_items(scene(2))])
+    assert topics_of(bag).image == TOPIC
 
 
 def test_where_labels_were_remapped_there_too_the_cameras_own_topics_are_still_published():
