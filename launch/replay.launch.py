@@ -30,7 +30,7 @@ from launch_ros.ros_adapters import get_ros_node
 from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import GetState
 
-from xmem_ros.bags.play import BagTopics, recorded_remaps, topics_of
+from xmem_ros.bags.play import BagTopics, played_topics, recorded_remaps, topics_of
 
 # Arguments that are parameters of the node, with their types. One that is empty leaves the word to params_file.
 OVERRIDES = {'weights': str, 'device': str, 'queue': str, 'on_time_jump': str}
@@ -87,12 +87,15 @@ def make_player(context: LaunchContext, bag: BagTopics) -> ExecuteProcess:
         command = [program, 'replay', path, '--node', node_name(context)]
         command += ['--image-topic', bag.image] if bag.image else []
         command += ['--seed', given(context, 'seed')] if given(context, 'seed') else []
+        command += ['--rate', given(context, 'rate')] if given(context, 'rate') else []
         command += ['--clock'] if switched_on(context, 'use_sim_time') else []
         return ExecuteProcess(cmd=command, name='replay', output='screen', emulate_tty=True)
-    command = ['ros2', 'bag', 'play', path, '--disable-keyboard-controls', '--rate', given(context, 'rate')]
-    command += ['--start-offset', given(context, 'start_offset')]
+    command = ['ros2', 'bag', 'play', path, '--disable-keyboard-controls', '--rate', given(context, 'rate') or '1.0']
+    command += ['--start-offset', given(context, 'start_offset') or '0.0']
     command += ['--clock', '100'] if switched_on(context, 'use_sim_time') else []
     command += ['--loop'] if switched_on(context, 'loop') else []
+    topics = played_topics(bag, clock=switched_on(context, 'use_sim_time'))
+    command += ['--topics', *topics] if topics else []
     command += ['--remap', *recorded_remaps(bag, node_name(context))]
     return ExecuteProcess(cmd=command, name='bag_play', output='screen')
 
@@ -133,27 +136,41 @@ def check(context: LaunchContext) -> None:
     if not path.exists():
         raise RuntimeError(f'bag:={path} is not there: give the folder of a bag, or its .mcap or .db3 file')
     lockstep = switched_on(context, 'lockstep')
-    for name, neutral in (('rate', '1.0'), ('start_offset', '0.0'), ('loop', 'false')):
-        if lockstep and given(context, name).lower() != neutral:
-            raise RuntimeError(f'{name} is of ros2 bag play: leave it out with lockstep:=true, or leave out lockstep')
-    if given(context, 'seed') and not lockstep:
-        raise RuntimeError('seed is shown to the node by the lock-step replay: add lockstep:=true')
     for name, least in (('rate', 0.001), ('start_offset', 0.0)):
         try:
-            value = float(given(context, name))
+            value = float(given(context, name) or 1.0)
         except ValueError:
             value = -1.0
         if not least <= value < 1e9:
             raise RuntimeError(f'{name}:={given(context, name)}: give a number from {least:g}')
+    unfit = {'start_offset': float(given(context, 'start_offset') or 0.0) > 0.0, 'loop': switched_on(context, 'loop')}
+    for name, asked in unfit.items():
+        if lockstep and asked:
+            raise RuntimeError(f'{name} is of ros2 bag play: leave it out with lockstep:=true, or leave out lockstep')
+    if given(context, 'seed') and not lockstep:
+        raise RuntimeError('seed is shown to the node by the lock-step replay: add lockstep:=true')
     if lockstep and not given(context, 'record'):
         return
-    try:
-        get_package_prefix('ros2bag')
-    except PackageNotFoundError:
+    if not installed('ros2bag'):
         raise RuntimeError(
             'ros2 bag is not installed: apt install ros-$ROS_DISTRO-ros2bag '
             'ros-$ROS_DISTRO-rosbag2-storage-default-plugins, or use lockstep:=true without record'
-        ) from None
+        )
+    mcap = any(path.glob('*.mcap*')) if path.is_dir() else '.mcap' in path.suffixes
+    if mcap and not lockstep and not installed('rosbag2_storage_mcap'):
+        raise RuntimeError(
+            f'{path} is an MCAP bag, for which ros2 bag lacks a plugin here: apt install '
+            'ros-$ROS_DISTRO-rosbag2-storage-mcap, or use lockstep:=true, which needs none'
+        )
+
+
+def installed(package: str) -> bool:
+    """Whether a ROS package is there."""
+    try:
+        get_package_prefix(package)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def when_active(name: str, actions: list[Action]) -> Callable[[LaunchContext], list[Action]]:
@@ -221,13 +238,13 @@ def generate_launch_description() -> LaunchDescription:
         ),
         DeclareLaunchArgument(
             'rate',
-            default_value='1.0',
-            description='Speed of the replay; 1: as it was recorded.',
+            default_value='',
+            description='Speed of the replay; 1: as it was recorded. Empty: 1; with lockstep, as fast as the node is.',
         ),
         DeclareLaunchArgument(
             'start_offset',
             default_value='0.0',
-            description='Begin so many seconds into the bag.',
+            description='Begin so many seconds into the bag; not with lockstep.',
         ),
         DeclareLaunchArgument(
             'loop',

@@ -136,6 +136,26 @@ def test_topics_of_types_that_are_not_installed_are_left_out_and_named(robot, tm
     }
 
 
+def test_recorded_service_events_are_published_as_they_lie_in_the_bag(robot, tmp_path):
+    from rclpy.serialization import serialize_message
+    from std_srvs.srv import SetBool
+
+    if not hasattr(SetBool, 'Event'):
+        pytest.skip('this ROS has no service events')
+    event = SetBool.Event()
+    event.info.sequence_number = 77
+    recorded = ('std_srvs/srv/SetBool_Event', serialize_message(event))
+    bag = write_bag(tmp_path / 'bag', [*image_items(FRAMES), ('/arm/_service_event', stamp_of(9), recorded)])
+    heard = robot.listen(SetBool.Event, f'{robot.namespace}/arm/_service_event', QoSProfile(depth=10))
+    remaps = {'/arm/_service_event': f'{robot.namespace}/arm/_service_event'}
+    with replay(bag, robot.prefix, plan=[], remaps=remaps, timeout=PATIENCE_S) as frames:
+        wait_until(lambda: frames.subscribers['/arm/_service_event'], 'the replay to find its listener')
+        list(frames)
+        assert frames.report.left_out == {}
+    wait_until(lambda: heard, 'the event')
+    assert heard[0].info.sequence_number == 77
+
+
 def test_another_camera_of_the_bag_does_not_come_between(robot, tmp_path):
     """The node listens to a topic that the bag has, too, and is to see the images of another one."""
     other = bag_files.scene(6, objects=2, size=(80, 112))
@@ -265,13 +285,17 @@ def test_remaps_are_two_full_names(rule):
 
 def test_clock_and_remapped_topics_are_heard(robot, tmp_path):
     note = messages.make('std_msgs/msg/String', data='go')
-    bag = write_bag(tmp_path / 'bag', [*image_items(FRAMES), ('/note', stamp_of(9), note)])
+    items = [*image_items(FRAMES), ('/note', stamp_of(9), note)]
+    late = 9_000_000  # from an image to its depth image, which goes out before it
+    items += [('/depth', at + late, message) for _, at, message in image_items(FRAMES)]
+    bag = write_bag(tmp_path / 'bag', sorted(items, key=lambda item: item[1]))
     from std_msgs.msg import String
 
     clocks = robot.listen(Clock, '/clock', QoSProfile(depth=100))
     notes = robot.listen(String, f'{robot.namespace}/said', QoSProfile(depth=10))
     remaps = parse_remaps([f'/note:={robot.namespace}/said'])
-    with replay(bag, robot.prefix, plan=[], clock=True, remaps=remaps, timeout=PATIENCE_S) as frames:
+    options = {'image_topic': TOPIC, 'plan': [], 'clock': True, 'remaps': remaps, 'timeout': PATIENCE_S}
+    with replay(bag, robot.prefix, **options) as frames:
         wait_until(lambda: robot.node.count_publishers('/clock'), 'the clock')
         wait_until(lambda: frames.subscribers['/note'], 'the replay to find its listener')
         live = list(frames)

@@ -43,7 +43,8 @@ def bag(tmp_path):
     items = image_items(FRAMES)
     items[3] = (TOPIC, items[3][1], dataclasses.replace(image_message(3, FRAMES[3][0]), encoding='rainbow'))
     tide = ('moon_msgs/msg/Tide', b'\0\1\0\0\3\0\0\0')
-    return write_bag(tmp_path / 'drive', [*items, ('/tide', stamp_of(9), tide)])
+    old = ('/robot/xmem/labels', stamp_of(9), image_message(5, FRAMES[5][0]))
+    return write_bag(tmp_path / 'drive', [*items, ('/tide', stamp_of(9), tide), old])
 
 
 @pytest.fixture
@@ -65,6 +66,7 @@ def test_masks_bag_and_video_are_written_and_what_is_amiss_is_named(robot, bag, 
     assert f'5 of 6 images tracked on {robot.namespace}/image; from image to masks' in done.stdout
     assert 'warning: image 3 was left out: dropped by the node' in done.stderr
     assert 'warning: /tide is not published: moon_msgs/msg/Tide is not installed' in done.stderr
+    assert 'not published: /robot/xmem/labels: a recorded output of the tracker (all below /robot' in done.stdout
     written = {path.name for path in out.iterdir()}
     pictures = {f'{index:06d}.png' for index in (0, 1, 2, 4, 5)}
     assert written == {*pictures, 'frames.csv', 'objects.csv', 'bag', 'overlay.mp4'}
@@ -77,6 +79,16 @@ def test_masks_bag_and_video_are_written_and_what_is_amiss_is_named(robot, bag, 
     assert (last.data.reshape(last.height, last.width) == read_mask(out / '000005.png')).all()
     assert (seeds.stamp_ns, seeds.ids) == (stamp_of(0), (1, 2))
     assert not list(tmp_path.glob('.out*'))
+
+
+def test_where_results_cannot_go_the_node_keeps_its_objects(robot, bag, mask, tmp_path):
+    assert run(robot, bag, '--seed', mask).returncode == 0
+    done = run(robot, bag, '--no-seeds', '--out', tmp_path)
+    assert done.returncode == 2
+    assert 'is there already and not an empty folder' in done.stderr
+    done = run(robot, bag, '--no-seeds', '--keep', '--out', tmp_path / 'out')
+    assert done.returncode == 0, done.stderr
+    assert read_mask(tmp_path / 'out' / '000000.png').any()
 
 
 def test_a_folder_of_frames_with_seeds_in_a_file(robot, tmp_path):

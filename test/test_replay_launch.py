@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+import time
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +20,7 @@ import pytest
 pytest.importorskip('launch.actions', reason='launch is not installed')
 pytest.importorskip('launch_ros.actions', reason='launch_ros is not installed')
 
+from node_harness import wait_until
 from test_launch import LAUNCHER, START_S
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,7 +35,11 @@ TOPICS = {
     '/robot/xmem/labels': 'sensor_msgs/msg/Image',
     '/robot/xmem/object_1/mask': 'sensor_msgs/msg/Image',
     '/diagnostics': 'diagnostic_msgs/msg/DiagnosticArray',
+    '/clock': 'rosgraph_msgs/msg/Clock',
+    '/rosout': 'rcl_interfaces/msg/Log',
+    '/parameter_events': 'rcl_interfaces/msg/ParameterEvent',
 }
+OF_THE_RUN = ('/clock', '/rosout', '/parameter_events')  # stay in the bag
 
 # Writes down what it is told. Playing, it shows one image to whoever listens, and ends once that is tracked; with
 # --loop it stays, as the recorder does.
@@ -81,7 +87,7 @@ def bag(tmp_path: Path) -> Path:
 class Launched:
     """The launch file, started with arguments; what it prints, and what `ros2 bag` was told."""
 
-    def __init__(self, folder: Path, arguments: list[str], *, installed: bool = True) -> None:
+    def __init__(self, folder: Path, arguments: list[str], *, installed: Collection[str] = ('ros2bag',)) -> None:
         self._output, self._told = folder / 'launch.log', folder / 'told.jsonl'
         programs, prefix = folder / 'bin', folder / 'prefix'
         programs.mkdir(exist_ok=True)
@@ -90,8 +96,8 @@ class Launched:
         stand_in.chmod(0o755)
         packages = prefix / 'share' / 'ament_index' / 'resource_index' / 'packages'
         packages.mkdir(parents=True, exist_ok=True)
-        if installed:
-            (packages / 'ros2bag').touch()
+        for name in installed:
+            (packages / name).touch()
         environment = {
             'PATH': f'{programs}{os.pathsep}{os.environ["PATH"]}',
             'AMENT_PREFIX_PATH': f'{os.environ["AMENT_PREFIX_PATH"]}{os.pathsep}{prefix}',
@@ -125,7 +131,7 @@ class Launched:
 def launch(tmp_path: Path) -> Iterator[SimpleNamespace]:
     started: list[Launched] = []
 
-    def start(*arguments: str, **options: bool) -> Launched:
+    def start(*arguments: str, **options: Collection[str]) -> Launched:
         started.append(Launched(tmp_path, list(arguments), **options))
         return started[-1]
 
@@ -154,7 +160,9 @@ def test_bag_begins_when_the_node_is_active_and_all_ends_after_it(launch, bag, t
     recorded, played = sorted(run.told, key=lambda told: told[1] == 'play')
     assert played[:3] == ['bag', 'play', str(bag)]
     assert played[3:] == [
-        *('--disable-keyboard-controls', '--rate', '0.5', '--start-offset', '2', '--clock', '100', '--remap'),
+        *('--disable-keyboard-controls', '--rate', '0.5', '--start-offset', '2', '--clock', '100', '--topics'),
+        *(topic for topic in TOPICS if topic not in OF_THE_RUN),
+        '--remap',
         '/robot/xmem/objects:=/recorded/robot/xmem/objects',
         '/robot/xmem/labels:=/recorded/robot/xmem/labels',
         '/robot/xmem/object_1/mask:=/recorded/robot/xmem/object_1/mask',
@@ -171,13 +179,12 @@ def test_bag_begins_when_the_node_is_active_and_all_ends_after_it(launch, bag, t
 
 
 def test_with_loop_it_stays_until_interrupted(launch, bag) -> None:
-    from node_harness import wait_until
-
     run = launch.start(f'bag:={bag}', 'device:=cpu', 'loop:=true', 'use_sim_time:=false', 'on_time_jump:=reset')
     wait_until(lambda: run.told or run.process.poll() is not None, 'the player', START_S)
     assert run.process.poll() is None, run.output
     assert '--loop' in run.told[0]
     assert '--clock' not in run.told[0]
+    assert '/clock' in run.told[0]  # the recorded one, as there is no other
     os.killpg(run.process.pid, signal.SIGINT)
     assert run.process.wait(30) == 0
     assert 'escalating' not in run.output
@@ -190,6 +197,8 @@ def test_with_loop_it_stays_until_interrupted(launch, bag) -> None:
         (['bag:={bag}', 'image:=/depth'], 'one of: /camera/image_raw'),
         (['bag:={bag}', 'rate:=fast'], 'rate:=fast: give a number from 0.001'),
         (['bag:={bag}', 'seed:=mask.png'], 'add lockstep:=true'),
+        (['bag:={bag}', 'start_offset:=-1'], 'start_offset:=-1: give a number from 0'),
+        (['bag:={bag}', 'lockstep:=true', 'start_offset:=1'], 'start_offset is of ros2 bag play'),
         (['bag:={bag}', 'lockstep:=true', 'loop:=true'], 'loop is of ros2 bag play'),
         (['bag:={bag}', 'record:={bag}'], 'is there already'),
     ],
@@ -212,13 +221,48 @@ def test_in_lock_step_a_bag_is_replayed_without_ros2_bag(launch, tmp_path) -> No
     bag = bag_files.write_bag(tmp_path / 'real', bag_files.image_items(frames))
     save_mask(tmp_path / 'mask.png', frames[0][1])
     arguments = [f'bag:={bag}', f'seed:={tmp_path / "mask.png"}', 'lockstep:=true', 'namespace:=robot', 'device:=cpu']
-    run = launch.start(*arguments, installed=False)
+    arguments += ['rate:=1', 'start_offset:=0']
+    run = launch.start(*arguments, installed=())
     assert run.process.wait(START_S) == 0, run.output
     assert f'6 of 6 images tracked on {bag_files.TOPIC}' in run.output
     assert 'the bag has ended' in run.output
 
 
+def test_in_lock_step_a_rate_holds_the_bag_back(launch, tmp_path) -> None:
+    """Six images, 1/30 s apart, at a twentieth of their speed: the last mask comes 5 · 20 / 30 s after the first."""
+    pytest.importorskip('rosbags', reason="rosbags is not installed: pip install 'xmem_ros[bags]'")
+    import bag_files
+    from scene_files import save_mask
+
+    frames = bag_files.scene(6)
+    bag = bag_files.write_bag(tmp_path / 'real', bag_files.image_items(frames))
+    save_mask(tmp_path / 'mask.png', frames[0][1])
+    run = launch.start(f'bag:={bag}', f'seed:={tmp_path / "mask.png"}', 'lockstep:=true', 'device:=cpu', 'rate:=0.05')
+    wait_until(lambda: 'active: waiting for images' in run.output, 'the node', START_S)
+    begun = time.monotonic()
+    wait_until(lambda: '6 of 6 images tracked' in run.output, 'the replay', START_S)
+    assert time.monotonic() - begun > 5 * 20 / 30
+
+
 def test_without_ros2_bag_it_says_what_to_install(launch, bag) -> None:
-    run = launch.start(f'bag:={bag}', installed=False)
+    run = launch.start(f'bag:={bag}', installed=())
     assert run.process.wait(START_S) == 1
     assert 'ros2 bag is not installed' in run.output
+
+
+@pytest.mark.parametrize('name', ['drive_0.mcap', 'drive_0.mcap.zstd'])
+def test_without_the_plugin_for_mcap_it_says_what_to_install(launch, bag, name) -> None:
+    (bag / name).touch()
+    for given in (bag, bag / name):
+        run = launch.start(f'bag:={given}')
+        assert run.process.wait(START_S) == 1
+        assert f'{given} is an MCAP bag' in run.output
+        assert 'rosbag2-storage-mcap, or use lockstep:=true' in run.output
+        assert not run.told
+
+
+def test_with_the_plugin_mcap_is_played(launch, bag) -> None:
+    (bag / 'drive_0.mcap').touch()
+    run = launch.start(f'bag:={bag}', 'device:=cpu', 'namespace:=robot', installed=('ros2bag', 'rosbag2_storage_mcap'))
+    assert run.process.wait(START_S) == 0
+    assert run.told[0][:3] == ['bag', 'play', str(bag)]

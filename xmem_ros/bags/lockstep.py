@@ -19,6 +19,7 @@ import numpy as np
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 
+from xmem_ros.bags.live_clock import BagTime
 from xmem_ros.bags.live_node import LiveNode
 from xmem_ros.bags.live_seeds import LiveSeeds, Seeded
 from xmem_ros.bags.live_source import LiveMessage, LiveSource
@@ -107,7 +108,7 @@ class Replay(Iterator[LiveFrame]):
 
     def __init__(
         self,
-        path: Path | str,
+        path: Path | str | LiveSource,
         node: str = '/xmem',
         *,
         image_topic: str = '',
@@ -122,9 +123,11 @@ class Replay(Iterator[LiveFrame]):
             if not least <= value < 1e6:
                 raise ParameterError(f'{name} is {value!r}; it must be a number from {least:g}')
         self.report = Report()
-        self._pace, self._begun, self._first_ns = rate, 0.0, 0
+        self._time = BagTime(rate)
         with contextlib.ExitStack() as stack:
-            self._bag = stack.enter_context(LiveSource(path, image_topic))
+            if not isinstance(path, LiveSource):
+                path = stack.enter_context(LiveSource(path, image_topic))
+            self._bag = path
             self.length, self.rate = self._bag.length, self._bag.recording.rate  # images, as far as known; a second
             entries = plan(self._bag.recording) if callable(plan) else plan
             if entries is None:
@@ -192,9 +195,9 @@ class Replay(Iterator[LiveFrame]):
     def _run(self) -> Generator[LiveFrame, None, None]:
         try:
             for message in companions_first(self._bag.messages(set(self.report.left_out)), self._bag.image_topic):
-                self._keep_pace(message.received_ns)
+                now_ns = self._time.reach(message.received_ns)
                 if self._clock is not None:
-                    self._clock.publish(_clock_message(message.received_ns))
+                    self._clock.publish(_clock_message(now_ns))
                 if message.topic != self._bag.image_topic:
                     self._pass_on(message)
                     continue
@@ -251,15 +254,6 @@ class Replay(Iterator[LiveFrame]):
             frame=frame,
         )
 
-    def _keep_pace(self, received_ns: int) -> None:
-        """Wait until it is a message's time, where a rate is given."""
-        if not self._pace:
-            return
-        now = time.monotonic()
-        if not self._begun:
-            self._begun, self._first_ns = now, received_ns
-        time.sleep(max(0.0, self._begun + (received_ns - self._first_ns) / 1e9 / self._pace - now))
-
     def _warn_of_others(self) -> None:
         node, topic = self._node.link.node, self.report.topic
         if others := node.get_publishers_info_by_topic(topic):
@@ -270,7 +264,7 @@ class Replay(Iterator[LiveFrame]):
             )
 
 
-def replay(path: Path | str, node: str = '/xmem', **options: Any) -> Replay:
+def replay(path: Path | str | LiveSource, node: str = '/xmem', **options: Any) -> Replay:
     """Replay a bag into a live node, and yield what it says of each image.
 
     All that the bag holds is published, in its order, as the bytes that lie there: what belongs to an image (camera
@@ -279,10 +273,10 @@ def replay(path: Path | str, node: str = '/xmem', **options: Any) -> Replay:
     what, and which images the node dropped.
 
     Args:
-        path: a bag: its folder, or an .mcap or .db3 file.
+        path: a bag: its folder, or an .mcap or .db3 file; or one that is open, which stays open.
         node: full name of the tracker's node, which is active.
         options:
-            image_topic: of the images in the bag, where there are several.
+            image_topic: of the images in the bag, where there are several and it is not open yet.
             plan: seeds that the node is shown, each once its image was tracked, or what gets the recording and returns
                 them; None: those that the bag recorded.
             remaps: topic of the bag → topic to publish it on. The images go to the topic that the node listens to,
@@ -299,6 +293,7 @@ def replay(path: Path | str, node: str = '/xmem', **options: Any) -> Replay:
         BagError: the bag cannot be read, or has no such images.
         ParameterError: an option that is not allowed, or images that the node does not take.
         SeedError: the node refuses a seed, or there is no image for it.
+        OutputError: a listener of another topic does not take what is published.
         NodeMissingError, NodeInactiveError, NodeTimeoutError: at once, or while images are shown.
     """
     return Replay(path, node, **options)

@@ -8,15 +8,12 @@ from pathlib import Path
 
 import yaml
 
-from xmem_ros.bags.topics import IMAGE_TYPES, node_prefixes
+from xmem_ros.bags.topics import IMAGE_TYPES, OF_THE_RECORDING, OUTPUTS, recorded_outputs
 from xmem_ros.errors import ParameterError
 
 COMPRESSED = 'sensor_msgs/msg/CompressedImage'
+DIAGNOSTICS = '/diagnostics'
 RECORDED = '/recorded'  # below which the tracker's recorded outputs are played
-OUTPUTS = (
-    *('labels', 'labels/compressed', 'objects', 'seeds', 'overlay', 'overlay/compressed'),
-    *('detections', 'detections_3d', 'label_info'),
-)
 
 
 @dataclass(frozen=True)
@@ -44,8 +41,8 @@ def topics_of(bag: Path, image: str = '') -> BagTopics:
             raise ParameterError(f'{bag} has no metadata.yaml that names its topics: give image:=/topic/of/the/images')
         return BagTopics(image, image.endswith('/compressed'))
     found = _read(metadata)
-    ours = tuple(node_prefixes(found, '/xmem'))
-    images = {name: kind for name, kind in found.items() if kind in IMAGE_TYPES and not name.startswith(ours)}
+    ours = recorded_outputs(found, '/xmem')
+    images = {name: kind for name, kind in found.items() if kind in IMAGE_TYPES and name not in ours}
     wanted = [name for name in images if not image or name == _absolute(image)]
     if len(wanted) != 1:
         known = ', '.join(sorted(images)) or 'none'
@@ -57,11 +54,24 @@ def topics_of(bag: Path, image: str = '') -> BagTopics:
 def recorded_remaps(bag: BagTopics, node: str) -> list[str]:
     """Rules FROM:=TO that keep what the tracker said when the bag was recorded apart from what it says now."""
     if bag.all:
-        prefixes = tuple(node_prefixes(bag.all, node))
-        ours = [name for name in bag.all if name.startswith(prefixes)]
+        ours = list(recorded_outputs(bag.all, node))
     else:
         ours = [f'{node}/{name}' for name in OUTPUTS]
-    return [f'{name}:={RECORDED}{name}' for name in [*ours, '/diagnostics']]
+    return [f'{name}:={RECORDED}{name}' for name in [*ours, DIAGNOSTICS]]
+
+
+def played_topics(bag: BagTopics, *, clock: bool) -> list[str]:
+    """The topics to name to `--topics`, so that what is of the recorded run stays in the bag; none: all are played.
+
+    A rule for `--remap` would not do: it is the player's own, whose clock and log it would move, too; and
+    `--exclude-topics` is not in all distributions.
+
+    Args:
+        bag: its topics.
+        clock: whether the player publishes a clock of its own.
+    """
+    stay = {*OF_THE_RECORDING, *(['/clock'] if clock else [])} - {DIAGNOSTICS}
+    return [name for name in bag.all if name not in stay] if stay & set(bag.all) else []
 
 
 def _absolute(topic: str) -> str:

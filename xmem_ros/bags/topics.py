@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,18 +13,49 @@ IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
 COMPANIONS = (*IMAGE_TYPES, 'sensor_msgs/msg/CameraInfo')
 OUR_TYPES = 'xmem_ros/msg/'
 DEFAULT = '/xmem/'
+OUTPUTS = (  # of a node, below its name
+    *('labels', 'labels/compressed', 'objects', 'seeds', 'overlay', 'overlay/compressed'),
+    *('detections', 'detections_3d', 'label_info'),
+)
+UNSURE = ('detections', 'detections_3d', 'label_info', 'transition_event')  # names that other nodes' topics have, too
+OUTPUT = 'a recorded output of the tracker'
+OF_THE_RECORDING = {
+    '/rosout': 'log of the recorded run',
+    '/parameter_events': 'of the recorded run',
+    '/diagnostics': 'of the recorded run',
+    '/events/write_split': 'of the recorder',
+}
 OBJECTS_TYPE = 'xmem_ros/msg/TrackedObjectArray'
+_OF_AN_OBJECT = re.compile(r'object_\d+/(mask|box)')
 
 
-def node_prefixes(topics: Mapping[str, str], node: str) -> list[str]:
-    """Names below which recorded outputs of a tracker lie: of the node, and of those that were recorded.
+def recorded_outputs(topics: Mapping[str, str], node: str) -> dict[str, str]:
+    """Topics of a bag that a tracker published when it was recorded, and how that is known.
 
-    Those are told by their objects, and, where only masks were recorded, by the name that the node has by default.
+    They are all that lies below the node's name, or below the name that a node has by default; what has a type of ours;
+    and, beside recorded objects, what else has the name of an output, if that is more than the name of a detector's.
+    An `objects` topic makes nothing of its namespace: it may have been remapped among the topics of a camera.
 
     Args:
         topics: name → type.
         node: full name.
     """
-    told = [name.rpartition('/')[0] for name, kind in topics.items() if kind == OBJECTS_TYPE]
-    named = [f'{name.partition(DEFAULT)[0]}{DEFAULT}'.rstrip('/') for name in topics if DEFAULT in name]
-    return sorted({f'{name}/' for name in (node, *told, *named) if name})
+    found = {}
+    spaces = {name.rpartition('/')[0] for name, kind in topics.items() if kind == OBJECTS_TYPE}
+    named = {name: space for space in spaces for name in topics if _output(name, space)}
+    sure = {space for name, space in named.items() if _output(name, space) not in ('objects', *UNSURE)}
+    for name, kind in topics.items():
+        before, default, _ = name.partition(DEFAULT)
+        if name.startswith(f'{node}/') or default:
+            found[name] = f'{OUTPUT} (all below {before + default if default else node} is)'
+        elif kind.startswith(OUR_TYPES):
+            found[name] = f'{OUTPUT} (its type is {kind})'
+        elif named.get(name) in sure:
+            found[name] = f'{OUTPUT} (it lies beside {named[name]}/objects)'
+    return found
+
+
+def _output(name: str, space: str) -> str:
+    """Which output of a node of this full name a topic is; '' for none."""
+    below = name[len(space) + 1 :] if name.startswith(f'{space}/') else ''
+    return below if below in (*OUTPUTS, 'transition_event') or _OF_AN_OBJECT.fullmatch(below) else ''

@@ -78,6 +78,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command; returns the exit code."""
     _check(args)
+    from xmem_ros.bags.live_source import LiveSource
     from xmem_ros.bags.live_topics import parse_remaps
     from xmem_ros.bags.lockstep import replay
 
@@ -86,11 +87,13 @@ def run(args: argparse.Namespace) -> int:
 
     remaps = parse_remaps(args.remap)
     with contextlib.ExitStack() as stack:
+        source = stack.enter_context(LiveSource(args.input, args.image_topic))
+        # Before the replay, which resets the node: that is not to happen for a destination that will not do.
+        output = stack.enter_context(_output(args, source.recording.rate)) if args.out is not None else None
         frames = stack.enter_context(
             replay(
-                args.input,
+                source,
                 args.node,
-                image_topic=args.image_topic,
                 plan=plan,
                 remaps=remaps,
                 rate=args.rate,
@@ -99,7 +102,6 @@ def run(args: argparse.Namespace) -> int:
                 timeout=args.timeout,
             )
         )
-        output = stack.enter_context(_output(args, frames)) if args.out is not None else None
         ages = _follow(frames, output)
     _tell(args, frames.report, ages)
     return 0
@@ -121,10 +123,11 @@ def _check(args: argparse.Namespace) -> None:
         raise ParameterError('--no-seeds goes without --seed, --box and --seeds-topic')
 
 
-def _output(args: argparse.Namespace, frames: Replay) -> LiveOutput:
+def _output(args: argparse.Namespace, rate: float) -> LiveOutput:
+    """Where results go; rate: images a second of the recording."""
     from xmem_ros.bags.live_output import LiveOutput
 
-    return LiveOutput(args.out, args.formats or ['png'], f'/{args.node.strip("/")}', frames.rate)
+    return LiveOutput(args.out, args.formats or ['png'], f'/{args.node.strip("/")}', rate)
 
 
 def _follow(frames: Replay, output: LiveOutput | None) -> list[float]:
@@ -145,9 +148,16 @@ def _tell(args: argparse.Namespace, report: Report, ages: list[float]) -> None:
     """What was done goes to stdout, what is amiss to stderr."""
     median = f'; from image to masks {sorted(ages)[len(ages) // 2]:.0f} ms (median)' if ages else ''
     written = f'; {args.out}' if args.out is not None else ''
+    foreign = [f'{topic} is not published: {why}' for topic, why in report.left_out.items() if 'installed' in why]
+    kept: dict[str, list[str]] = {}
+    for topic, why in report.left_out.items():
+        if 'installed' not in why:
+            kept.setdefault(why, []).append(topic)
+    for why, topics in kept.items():
+        more = f' and {len(topics) - MOST_TOLD} more' if len(topics) > MOST_TOLD else ''
+        print(f'not published: {", ".join(topics[:MOST_TOLD])}{more}: {why}')
     print(f'{report.tracked} of {report.images} images tracked on {report.topic}{median}{written}')
     dropped = [f'image {item.index} was left out: {item.reason}' for item in report.dropped]
-    foreign = [f'{topic} is not published: {why}' for topic, why in report.left_out.items() if 'installed' in why]
     for told in ([report.damage] if report.damage else [], dropped, report.missed, foreign):
         for text in told[:MOST_TOLD]:
             print(f'xmem-ros replay: warning: {text}', file=sys.stderr)
