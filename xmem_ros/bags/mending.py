@@ -12,13 +12,20 @@ import sqlite3
 import struct
 import tempfile
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from xmem_ros.errors import BagError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MAGIC = b'\x89MCAP0\r\n'
 _FOOTER = b'\x02' + struct.pack('<QQQI', 20, 0, 0, 0) + MAGIC  # says that there is no summary: all of it is scanned
 _RECORD = struct.Struct('<BQ')  # what it is, and how long the rest of it is
 _CHUNK = struct.Struct('<QQQII')  # times, size and checksum of a chunk, and the length of its compression's name
 _CHUNK_KIND = 0x06
+_MESSAGE = struct.Struct('<HIQQ')  # channel, number, when it was received and when it was published [ns], of a message
+_MESSAGE_KIND = 0x05
 _END_KINDS = (0x00, 0x02, 0x0F)  # never written, footer, end of the data
 _TRIES = 5  # last records that may turn out to be damaged
 _SQLITE = b'SQLite format 3\x00'
@@ -57,14 +64,48 @@ def mcap_reader() -> Any:
                 return
 
         def messages(self, connections: Any, start: Any = None, stop: Any = None) -> Any:
-            # without an index messages come as they lie there, which need not be by time
-            return (
-                self.messages_scan(connections, start, stop)
-                if self.damage
-                else super().messages(connections, start, stop)
-            )
+            if self.chunks and not self.damage:
+                return super().messages(connections, start, stop)
+            # rosbags refuses a file without an index once a message is older than the one before it, which recorders
+            # do write: they note when a message was received, and write some together
+            places = _loose_messages(self.bio, self.data_start, self.data_end)
+            if places is None:  # chunks, whose messages cannot be found one by one: as they lie there
+                return self.messages_scan(connections, start, stop)
+            return self._by_time(places, connections)
+
+        def _by_time(self, places: list[tuple[int, int, int, int]], connections: Any) -> Iterator[Any]:
+            of = {connection.id: connection for connection in connections}
+            for received_ns, place, length, channel in sorted(place for place in places if place[3] in of):
+                self.bio.seek(place)
+                raw = self.bio.read(length)
+                if len(raw) < length:
+                    raise BagError(f'{self.path} ends inside a message')
+                yield of[channel], received_ns, raw
 
     return MendingReader
+
+
+def _loose_messages(file: Any, start: int, end: int) -> list[tuple[int, int, int, int]] | None:
+    """Messages of an MCAP file that are in no chunk; None where some are in chunks.
+
+    Returns:
+        of each, when it was received [ns], where its bytes begin, how many they are, and its channel.
+    """
+    found = []
+    place = start
+    while place < end:
+        file.seek(place)
+        head = file.read(_RECORD.size + _MESSAGE.size)
+        if len(head) < _RECORD.size:
+            break
+        kind, length = _RECORD.unpack_from(head)
+        if kind == _CHUNK_KIND:
+            return None
+        if kind == _MESSAGE_KIND and len(head) == _RECORD.size + _MESSAGE.size and length >= _MESSAGE.size:
+            channel, _, received_ns, _ = _MESSAGE.unpack_from(head, _RECORD.size)
+            found.append((received_ns, place + len(head), length - _MESSAGE.size, channel))
+        place += _RECORD.size + length
+    return found
 
 
 def _whole_records(path: Path) -> list[tuple[int, int]]:
