@@ -85,7 +85,7 @@ def image_items(
 
 
 def write_without_chunks(path: Path, items: list[tuple[str, int, Any]]) -> Path:
-    """Write an .mcap file as `ros2 bag record --storage-preset-profile fastwrite` does: its messages in the order given.
+    """Write an .mcap file as `ros2 bag record --storage-preset-profile fastwrite` does: messages in the order given.
 
     items: as of `write_bag`. The summary says what there is, and points at nothing.
     """

@@ -3,11 +3,16 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 pytest.importorskip('rosbags.rosbag2', reason='rosbags is not installed')
 
-from bag_files import image_items, scene, stamp_of, write_without_chunks
+from bag_files import STEP_NS, image_items, scene, stamp_of, write_bag, write_without_chunks
 
 from xmem_ros.bags.recording import open_recording
 
@@ -49,3 +54,72 @@ def test_a_file_without_chunks_that_was_cut_off_is_read_as_far_as_it_goes(frames
         assert recording.stamps() == [stamp_of(index) for index in range(4)]
         assert 'fast.mcap was cut off' in recording.damage
         assert 'further' not in recording.damage
+
+
+# --- sqlite3 with a journal
+
+# As a recorder with storage_preset_profile resilient, which is killed.
+RECORDER = """
+import sqlite3, sys, time
+database = sqlite3.connect(sys.argv[1], isolation_level=None)
+database.execute(f'PRAGMA journal_mode={sys.argv[2]}')
+database.execute('PRAGMA wal_autocheckpoint=0')
+database.execute('PRAGMA cache_size=1')
+rows = database.execute('SELECT topic_id, timestamp, data FROM messages').fetchall()
+later = rows[-1][1] + int(sys.argv[3]) - rows[0][1]
+database.execute('BEGIN')
+for topic, received, data in rows:
+    database.execute('INSERT INTO messages(topic_id, timestamp, data) VALUES(?, ?, ?)', (topic, received + later, data))
+if sys.argv[4] == 'commit':
+    database.execute('COMMIT')
+print('written', flush=True)
+time.sleep(600)
+"""
+
+
+def record_more_and_be_killed(database: Path, journal: str, end: str) -> None:
+    """Write the messages of a database a second time, as going on after the last one."""
+    arguments = [str(database), journal, str(STEP_NS), end]
+    with subprocess.Popen([sys.executable, '-c', RECORDER, *arguments], stdout=subprocess.PIPE, text=True) as recorder:
+        assert recorder.stdout is not None
+        assert recorder.stdout.readline() == 'written\n'
+        recorder.kill()
+
+
+@pytest.mark.parametrize('alone', [False, True], ids=['folder', 'file'])
+def test_messages_that_only_the_log_of_a_killed_recorder_has_are_read(frames, tmp_path, alone):
+    folder = write_bag(tmp_path / 'bag', image_items(frames), storage='sqlite3')
+    (folder / 'metadata.yaml').unlink()  # it is written at the end
+    record_more_and_be_killed(folder / 'bag.db3', 'WAL', 'commit')
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    assert len(before['bag.db3-wal']) > 8 * frames[0][0].size, 'as many images are in it alone'
+    with open_recording(folder / 'bag.db3' if alone else folder) as recording:
+        assert recording.length == 16
+        found = recording.stamps()
+        assert recording.damage == '' if alone else 'the recording was not ended' in recording.damage
+    assert found == [stamp_of(index) for index in range(8)] * 2
+    assert before == {file.name: file.read_bytes() for file in folder.iterdir()}, 'a recording is only read'
+
+
+def test_what_a_killed_recorder_had_not_committed_is_undone(frames, tmp_path):
+    folder = write_bag(tmp_path / 'bag', image_items(frames), storage='sqlite3')
+    whole = (folder / 'bag.db3').read_bytes()
+    record_more_and_be_killed(folder / 'bag.db3', 'DELETE', 'nothing')
+    assert (folder / 'bag.db3-journal').stat().st_size
+    assert (folder / 'bag.db3').read_bytes() != whole, 'half a transaction is in it'
+    assert stamps(folder) == [stamp_of(index) for index in range(8)]
+
+
+def test_a_damaged_database_with_a_log_is_read_as_far_as_it_goes(frames, tmp_path):
+    folder = write_bag(tmp_path / 'bag', image_items(frames), storage='sqlite3')
+    record_more_and_be_killed(folder / 'bag.db3', 'WAL', 'commit')
+    log = folder / 'bag.db3-wal'
+    log.write_bytes(log.read_bytes()[:-20_000])  # so that its one transaction is not whole
+    assert stamps(folder / 'bag.db3') == [stamp_of(index) for index in range(8)]
+    shutil.copy(folder / 'bag.db3', tmp_path / 'cut.db3')
+    shutil.copy(log, tmp_path / 'cut.db3-wal')
+    whole = (tmp_path / 'cut.db3').read_bytes()
+    (tmp_path / 'cut.db3').write_bytes(whole[: len(whole) // 2])
+    with open_recording(tmp_path / 'cut.db3') as recording:
+        assert 0 < len(recording.stamps()) < 8
+        assert f'{tmp_path / "cut.db3"} was cut off or is damaged' in recording.damage

@@ -1,23 +1,20 @@
 # SPDX-License-Identifier: MIT
-"""Files of bags that are not whole, as rosbags can read them.
+"""MCAP files that are not whole, or have no chunks, as rosbags can read them.
 
-rosbags refuses a file that was cut off. An MCAP file is shown to it as the records that are whole, and an end without
-an index; the rows that can be read of a database are copied to another.
+rosbags refuses a file that was cut off: it is shown the records that are whole, and an end without an index.
 """
 
 from __future__ import annotations
 
 import io
-import sqlite3
 import struct
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from xmem_ros.errors import BagError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 MAGIC = b'\x89MCAP0\r\n'
 _FOOTER = b'\x02' + struct.pack('<QQQI', 20, 0, 0, 0) + MAGIC  # says that there is no summary: all of it is scanned
@@ -28,7 +25,6 @@ _MESSAGE = struct.Struct('<HIQQ')  # channel, number, when it was received and w
 _MESSAGE_KIND = 0x05
 _END_KINDS = (0x00, 0x02, 0x0F)  # never written, footer, end of the data
 _TRIES = 5  # last records that may turn out to be damaged
-_SQLITE = b'SQLite format 3\x00'
 
 
 def mcap_reader() -> Any:
@@ -203,62 +199,3 @@ class _Joined(io.RawIOBase):
                 return bytes(self._file.read(min(most, end - start - place)))
             place -= end - start
         return self._tail[place : place + most]
-
-
-def sqlite_reader() -> Any:
-    """rosbags' reader of databases, which reads the rows that can be read of a damaged one."""
-    from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
-
-    class MendingReader(Sqlite3Reader):
-        """Reads what can be read of a database, out of a copy in the folder for temporary files."""
-
-        damage = ''
-        _folder: Any = None
-
-        def open(self) -> None:
-            try:
-                super().open()
-            except Exception:
-                path: Any = self.path
-                self._folder = tempfile.TemporaryDirectory()
-                copy = Path(self._folder.name) / path.name
-                count = _copy_rows(path, copy)
-                if not count:
-                    self._folder.cleanup()
-                    raise
-                self.path = copy
-                super().open()
-                self.damage = f'{path} was cut off or is damaged: {count} messages of it can be read'
-
-        def close(self) -> None:
-            super().close()
-            if self._folder is not None:
-                self._folder.cleanup()
-
-    return MendingReader
-
-
-def _copy_rows(path: Path, copy: Path) -> int:
-    """Copy what can be read of a database; returns how many messages that is."""
-    with path.open('rb') as file:
-        if file.read(len(_SQLITE)) != _SQLITE:
-            return 0
-    count = 0
-    source = sqlite3.connect(f'{path.resolve().as_uri()}?immutable=1', uri=True)
-    target = sqlite3.connect(copy)
-    try:
-        source.execute('PRAGMA writable_schema=ON')  # else SQLite refuses a file with fewer pages than it says it has
-        tables = source.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
-        # messages last: what comes after the first page that is missing is lost
-        for name, sql in sorted(tables.fetchall(), key=lambda table: table[0] == 'messages'):
-            target.execute(sql)
-            for row in source.execute(f'SELECT * FROM "{name}" NOT INDEXED ORDER BY rowid'):
-                target.execute(f'INSERT INTO "{name}" VALUES({", ".join("?" * len(row))})', row)
-                count += name == 'messages'
-    except sqlite3.Error:
-        pass
-    finally:
-        target.commit()
-        target.close()
-        source.close()
-    return count

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Bags as rosbags reads them, also those whose recording was cut off.
 
-A folder without `metadata.yaml`, as a power cut leaves it, is read file by file; `mending` reads files that are not
-whole.
+A folder without `metadata.yaml`, as a power cut leaves it, is read file by file; `mending` and
+`databases` read files that are not whole.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xmem_ros.bags.mending import mcap_reader, sqlite_reader
+from xmem_ros.bags.databases import sqlite_reader
+from xmem_ros.bags.mending import mcap_reader
 from xmem_ros.bags.messages import require_rosbags
 from xmem_ros.errors import BagError
 
