@@ -71,9 +71,10 @@ def mcap_reader() -> Any:
 
         def _by_time(self, places: list[tuple[int, int, int, int]], connections: Any) -> Iterator[Any]:
             of = {connection.id: connection for connection in connections}
+            file: Any = self.bio
             for received_ns, place, length, channel in sorted(place for place in places if place[3] in of):
-                self.bio.seek(place)
-                raw = self.bio.read(length)
+                file.seek(place)
+                raw = file.read(length)
                 if len(raw) < length:
                     raise BagError(f'{self.path} ends inside a message')
                 yield of[channel], received_ns, raw
