@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +16,10 @@ pytest.importorskip('rosbags.rosbag2', reason='rosbags is not installed')
 
 from bag_files import STEP_NS, image_items, scene, stamp_of, write_bag, write_without_chunks
 
+from xmem_ros.bags.library import ROSBAGS
 from xmem_ros.bags.recording import open_recording
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope='module')
@@ -123,3 +128,26 @@ def test_a_damaged_database_with_a_log_is_read_as_far_as_it_goes(frames, tmp_pat
     with open_recording(tmp_path / 'cut.db3') as recording:
         assert 0 < len(recording.stamps()) < 8
         assert f'{tmp_path / "cut.db3"} was cut off or is damaged' in recording.damage
+
+
+# --- rosbags of another version
+
+
+@pytest.mark.parametrize('version', ['0.10.11', '0.12.0'])
+def test_another_rosbags_is_no_damage_of_the_bag_and_both_versions_are_named(frames, tmp_path, version):
+    path = write_bag(tmp_path / 'bag', image_items(frames))
+    told = tmp_path / 'site' / f'rosbags-{version}.dist-info' / 'METADATA'  # what pip leaves of a version
+    told.parent.mkdir(parents=True)
+    told.write_text(f'Metadata-Version: 2.1\nName: rosbags\nVersion: {version}\n')
+    places = os.pathsep.join([str(tmp_path / 'site'), str(ROOT), os.environ.get('PYTHONPATH', '')])
+    command = [sys.executable, '-m', 'xmem_ros.cli.main', 'track', str(path), '--out', str(tmp_path / 'out')]
+    done = subprocess.run(command, env=os.environ | {'PYTHONPATH': places}, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f'rosbags: version {version} is installed, and rosbags>=0.11.7,<0.12 is needed' in done.stderr
+    assert 'readable' not in done.stderr
+    assert 'Traceback' not in done.stderr
+
+
+def test_the_versions_that_pip_installs_are_those_that_are_accepted():
+    asked = re.findall(r'"(rosbags(?:[<>=!~][^"]*)?)"', (ROOT / 'pyproject.toml').read_text())
+    assert asked == [ROSBAGS] * 3, 'bags, regress, training'

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xmem_ros.bags.databases import sqlite_reader
+from xmem_ros.bags.library import require_rosbags
 from xmem_ros.bags.mending import mcap_reader
-from xmem_ros.bags.messages import require_rosbags
 from xmem_ros.errors import BagError
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class OpenBag:
 
     Raises:
         BagError: not a bag, or nothing of it can be read.
+        ParameterError: rosbags is not installed, or in a version that cannot be used.
     """
 
     def __init__(self, path: Path) -> None:
@@ -135,8 +136,9 @@ class OpenBag:
         return readers
 
     def _open_one(self, path: Path) -> Any:
+        readers = _reader_class()  # what rosbags lacks is no damage
         try:
-            reader = _reader_class()(path)
+            reader = readers(path)
             reader.open()
         except Exception as error:  # rosbags' readers have no common base for damaged files
             raise BagError(
