@@ -130,6 +130,24 @@ def test_a_damaged_database_with_a_log_is_read_as_far_as_it_goes(frames, tmp_pat
         assert f'{tmp_path / "cut.db3"} was cut off or is damaged' in recording.damage
 
 
+# --- names
+
+
+@pytest.mark.parametrize('name', ['run#1', 'a%20b', 'what?mode=rw', 'kürzer & länger'])
+@pytest.mark.parametrize('storage', ['sqlite3', 'mcap'])
+def test_a_bag_may_have_any_name(frames, tmp_path, monkeypatch, storage, name):
+    (tmp_path / 'tmp#').mkdir()
+    monkeypatch.setattr('tempfile.tempdir', str(tmp_path / 'tmp#'))
+    folder = write_bag(tmp_path / 'bag', image_items(frames), storage=storage).rename(tmp_path / name)
+    assert stamps(folder) == [stamp_of(index) for index in range(8)]
+    (file,) = (file for file in folder.iterdir() if file.suffix != '.yaml')
+    assert stamps(file.rename(file.with_stem(name))) == [stamp_of(index) for index in range(8)]
+    if storage == 'sqlite3':
+        record_more_and_be_killed(folder / f'{name}.db3', 'WAL', 'commit')
+        assert stamps(folder / f'{name}.db3') == [stamp_of(index) for index in range(8)] * 2
+    assert list((tmp_path / 'tmp#').iterdir()) == []
+
+
 # --- rosbags of another version
 
 

@@ -15,10 +15,12 @@ from typing import Any
 
 _SQLITE = b'SQLite format 3\x00'
 _JOURNALS = ('-wal', '-journal')  # what SQLite writes beside a database; empty where all of it is in there
+_IN_URIS = str.maketrans({'%': '%25', '?': '%3f', '#': '%23'})  # what has another meaning there
 
 
 def sqlite_reader() -> Any:
     """rosbags' reader of databases, which reads the rows of a journal, too, and those of a damaged one."""
+    import apsw
     from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
 
     class MendingReader(Sqlite3Reader):
@@ -41,16 +43,27 @@ def sqlite_reader() -> Any:
             if any(_journal(given, ending) for ending in _JOURNALS):
                 self.path = _recovered(given, self._copy_of(given))
             try:
-                super().open()
-            except Exception:
+                self._open_named()
+            except Exception as error:
+                if isinstance(error.__cause__, apsw.CantOpenError):  # says nothing of what is in there
+                    raise
                 path: Any = self.path
                 copy = self._copy_of(path)
                 count = _copy_rows(path, copy)
                 if not count:
                     raise
                 self.path = copy
-                super().open()
+                self._open_named()
                 self.damage = f'{given} was cut off or is damaged: {count} messages of it can be read'
+
+        def _open_named(self) -> None:
+            """Open the file of whatever name: rosbags makes a URI of it as it is."""
+            path: Any = self.path
+            self.path = Path(str(path).translate(_IN_URIS))
+            try:
+                super().open()
+            finally:
+                self.path = path
 
         def close(self) -> None:
             super().close()
