@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from bag_files import STEP_NS, image_items, scene, stamp_of, write_bag, write_wi
 
 from xmem_ros.bags.library import ROSBAGS
 from xmem_ros.bags.recording import open_recording
+from xmem_ros.node.compressed import rgb_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -128,6 +130,55 @@ def test_a_damaged_database_with_a_log_is_read_as_far_as_it_goes(frames, tmp_pat
     with open_recording(tmp_path / 'cut.db3') as recording:
         assert 0 < len(recording.stamps()) < 8
         assert f'{tmp_path / "cut.db3"} was cut off or is damaged' in recording.damage
+
+
+# --- compressed
+
+
+@pytest.mark.parametrize('storage', ['sqlite3', 'mcap'])
+@pytest.mark.parametrize('compression', ['file', 'message'])
+def test_a_compressed_bag_needs_no_metadata(frames, tmp_path, storage, compression):
+    folder = write_bag(tmp_path / 'bag', image_items(frames), storage=storage, compression=compression)
+    (file,) = (file for file in folder.iterdir() if file.suffix != '.yaml')
+    assert (file.suffix == '.zstd') == (compression == 'file')
+    assert stamps(file) == [stamp_of(index) for index in range(8)], 'with metadata.yaml beside it'
+    shutil.copy(file, tmp_path)
+    assert stamps(tmp_path / file.name) == [stamp_of(index) for index in range(8)], 'on its own'
+    (folder / 'metadata.yaml').unlink()
+    with open_recording(folder) as recording:
+        assert [rgb_of(frame.message).tolist() for frame in recording.frames()] == [f.tolist() for f, _ in frames]
+
+
+def test_a_file_that_was_left_while_it_was_compressed_counts_once(frames, tmp_path):
+    folder = write_bag(tmp_path / 'bag', image_items(frames), compression='file')
+    (file,) = (file for file in folder.iterdir() if file.suffix != '.yaml')
+    (folder / 'metadata.yaml').unlink()
+    whole = write_bag(tmp_path / 'whole', image_items(frames)) / 'whole.mcap'
+    shutil.copy(whole, folder / file.stem)
+    file.write_bytes(file.read_bytes()[:1000])
+    with open_recording(folder) as recording:
+        assert recording.stamps() == [stamp_of(index) for index in range(8)]
+        assert '.zstd' not in recording.damage
+
+
+def test_a_compressed_file_that_was_cut_off_is_read_as_far_as_it_goes(tmp_path):
+    folder = write_bag(tmp_path / 'bag', image_items(scene(20, size=(240, 320))), compression='file')
+    (file,) = (file for file in folder.iterdir() if file.suffix != '.yaml')
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) * 6 // 10])
+    with open_recording(file) as recording:
+        assert 6 <= len(recording.stamps()) <= 14
+        assert f'{file} was cut off or is damaged: ' in recording.damage
+        assert f'{file} was cut off or lost its index' in recording.damage
+
+
+def test_a_compressed_message_that_is_damaged_is_left_out_and_named(frames, tmp_path):
+    folder = write_bag(tmp_path / 'bag', image_items(frames), storage='sqlite3', compression='message')
+    with sqlite3.connect(folder / 'bag.db3') as database:
+        database.execute('UPDATE messages SET data = substr(data, 1, 100) WHERE id = 3')
+    with open_recording(folder / 'bag.db3') as recording:
+        assert [frame.index for frame in recording.frames()] == [0, 1, 3, 4, 5, 6, 7]
+        assert [fault.index for fault in recording.faults] == [2]
 
 
 # --- names

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xmem_ros.bags import messages
+from xmem_ros.bags.compression import ENDINGS
 from xmem_ros.bags.messages import COMPRESSED_IMAGE, IMAGE
 from xmem_ros.bags.opening import OpenBag, is_bag
 from xmem_ros.errors import BagError, FrameError
@@ -95,7 +96,7 @@ def open_recording(path: Path | str, image_topic: str = '') -> Recording:
     """Open a bag, a video or a folder of frames.
 
     Arguments:
-        path: a bag's folder or its .mcap or .db3 file, a video file, or a folder of images.
+        path: a bag's folder or its .mcap or .db3 file (also .zstd), a video file, or a folder of images.
         image_topic: of a bag; may be left out where there is one.
 
     Raises:
@@ -108,10 +109,12 @@ def open_recording(path: Path | str, image_topic: str = '') -> Recording:
         raise BagError(f'{path}: no such video file, folder of frames or bag')
     if path.suffix == '.bag':
         raise BagError(f'{path}: a bag of ROS 1; make one of ROS 2 of it: rosbags-convert --src {path} --dst FOLDER')
-    if path.suffix in ('.zst', '.zstd'):
-        raise BagError(f'{path}: a compressed file of a bag; give the folder that it lies in, or unpack it (zstd -d)')
     if is_bag(path):
         return BagRecording(path, image_topic)
+    if path.suffix in ENDINGS:
+        raise BagError(
+            f'{path}: compressed, and by its name no file of a bag (.mcap.zstd, .db3.zstd); unpack it (zstd -d)'
+        )
     if image_topic:
         raise BagError(f'{path}: not a bag, so it has no topic {image_topic}; leave the image topic out')
     return ClipRecording(path)
