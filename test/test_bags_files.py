@@ -181,6 +181,23 @@ def test_a_compressed_message_that_is_damaged_is_left_out_and_named(frames, tmp_
         assert [fault.index for fault in recording.faults] == [2]
 
 
+# --- several files without metadata
+
+
+def test_files_without_metadata_are_read_by_the_time_of_what_is_in_them(frames, tmp_path):
+    folder = tmp_path / 'bag'
+    folder.mkdir()
+    items = image_items(frames)
+    # twice the recorder began with 0, and the later folder's name comes first; an empty one is no hindrance
+    for name, part in [('walk_b_0', items[:3]), ('walk_b_1', items[3:5]), ('walk_a_0', items[5:]), ('walk_0_0', [])]:
+        made = write_bag(tmp_path / name, part)
+        shutil.copy(made / f'{name}.mcap', folder)
+    (folder / 'walk_b_2.mcap').write_bytes(b'')
+    with open_recording(folder) as recording:
+        assert recording.stamps() == [stamp_of(index) for index in range(8)]
+        assert 'walk_b_2.mcap: not a readable bag' in recording.damage
+
+
 # --- names
 
 

@@ -145,6 +145,7 @@ class OpenBag:
             raise useless[0]
         for what in useless:
             self._note(str(what))
+        readers.sort(key=lambda reader: reader.start_time)  # names need not tell; where times are equal, they do
         self._note(
             f'{self.path / "metadata.yaml"} is not there: the recording was not ended'
             if not (self.path / 'metadata.yaml').exists()
