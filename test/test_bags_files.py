@@ -132,6 +132,38 @@ def test_a_damaged_database_with_a_log_is_read_as_far_as_it_goes(frames, tmp_pat
         assert f'{tmp_path / "cut.db3"} was cut off or is damaged' in recording.damage
 
 
+def test_the_log_of_a_database_is_found_through_a_link(frames, tmp_path):
+    folder = write_bag(tmp_path / 'bag', image_items(frames), storage='sqlite3')
+    record_more_and_be_killed(folder / 'bag.db3', 'WAL', 'commit')
+    (tmp_path / 'link.db3').symlink_to(folder / 'bag.db3')
+    assert stamps(tmp_path / 'link.db3') == [stamp_of(index) for index in range(8)] * 2
+
+
+SHORT_OF_ROOM = """
+import resource, sys
+from xmem_ros.bags.recording import open_recording
+from xmem_ros.errors import BagError
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    open_recording(sys.argv[1])
+except BagError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize('storage', ['sqlite3', 'mcap'])
+def test_where_there_is_no_room_for_a_copy_that_is_said(frames, tmp_path, storage):
+    folder = write_bag(tmp_path / 'bag', image_items(frames), storage=storage, compression='file' * (storage == 'mcap'))
+    (path,) = (file for file in folder.iterdir() if file.suffix != '.yaml')
+    if storage == 'sqlite3':
+        record_more_and_be_killed(path, 'WAL', 'commit')
+    places = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
+    command = [sys.executable, '-c', SHORT_OF_ROOM, str(path)]
+    done = subprocess.run(command, env=os.environ | {'PYTHONPATH': places}, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith(f'{path}: no room to unpack or copy it in'), done.stderr
+    assert 'TMPDIR' in done.stdout
+
+
 # --- compressed
 
 
@@ -176,9 +208,10 @@ def test_a_compressed_message_that_is_damaged_is_left_out_and_named(frames, tmp_
     folder = write_bag(tmp_path / 'bag', image_items(frames), storage='sqlite3', compression='message')
     with sqlite3.connect(folder / 'bag.db3') as database:
         database.execute('UPDATE messages SET data = substr(data, 1, 100) WHERE id = 3')
-    with open_recording(folder / 'bag.db3') as recording:
-        assert [frame.index for frame in recording.frames()] == [0, 1, 3, 4, 5, 6, 7]
-        assert [fault.index for fault in recording.faults] == [2]
+    for path in (folder, folder / 'bag.db3'):
+        with open_recording(path) as recording:
+            assert [frame.index for frame in recording.frames()] == [0, 1, 3, 4, 5, 6, 7]
+            assert [fault.index for fault in recording.faults] == [2]
 
 
 # --- several files without metadata

@@ -41,7 +41,8 @@ def sqlite_reader() -> Any:
         def _open_mended(self) -> None:
             given: Any = self.path
             if any(_journal(given, ending) for ending in _JOURNALS):
-                self.path = _recovered(given, self._copy_of(given))
+                self.path = self._copy_of(given)
+                self.damage = _recover(given, self.path)
             try:
                 self._open_named()
             except Exception as error:
@@ -54,7 +55,8 @@ def sqlite_reader() -> Any:
                     raise
                 self.path = copy
                 self._open_named()
-                self.damage = f'{given} was cut off or is damaged: {count} messages of it can be read'
+                found = f'{given} was cut off or is damaged: {count} messages of it can be read'
+                self.damage = f'{self.damage}; {found}' if self.damage else found
 
         def _open_named(self) -> None:
             """Open the file of whatever name: rosbags makes a URI of it as it is."""
@@ -84,15 +86,21 @@ def sqlite_reader() -> Any:
 
 
 def _journal(path: Path, ending: str) -> Path | None:
-    """A journal beside a database that has anything in it."""
-    journal = path.with_name(path.name + ending)
-    return journal if journal.is_file() and journal.stat().st_size else None
+    """A journal beside a database, or beside what it is a link to, that has anything in it."""
+    for place in (path, path.resolve()):
+        journal = place.with_name(place.name + ending)
+        if journal.is_file() and journal.stat().st_size:
+            return journal
+    return None
 
 
-def _recovered(path: Path, copy: Path) -> Path:
+def _recover(path: Path, copy: Path) -> str:
     """Copy a database with its journals, and have SQLite bring it up to what was committed last.
 
     In a copy, since a recording is only read; it may lie where nothing can be written.
+
+    Returns:
+        why that could not be, in words; '' where it could.
     """
     shutil.copyfile(path, copy)
     for ending in _JOURNALS:
@@ -102,11 +110,11 @@ def _recovered(path: Path, copy: Path) -> Path:
     try:
         database.execute('PRAGMA journal_mode=DELETE').fetchall()  # reads the journals in, and removes them
         database.execute('SELECT count(*) FROM sqlite_master').fetchall()
-    except sqlite3.Error:  # the database itself is damaged: what can be read of it is looked for next
-        pass
+    except sqlite3.Error as error:  # what can be read without is looked for next
+        return f'{path}: what its journal holds cannot be read ({error})'
     finally:
         database.close()
-    return copy
+    return ''
 
 
 def _copy_rows(path: Path, copy: Path) -> int:

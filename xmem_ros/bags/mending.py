@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from xmem_ros.errors import BagError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator
     from pathlib import Path
 
 MAGIC = b'\x89MCAP0\r\n'
@@ -64,15 +64,15 @@ def mcap_reader() -> Any:
                 return super().messages(connections, start, stop)
             # rosbags refuses a file without an index once a message is older than the one before it, which recorders
             # do write: they note when a message was received, and write some together
-            places = _loose_messages(self.bio, self.data_start, self.data_end)
+            of = {connection.id: connection for connection in connections}
+            places = _loose_messages(self.bio, self.data_start, self.data_end, of)
             if places is None:  # chunks, whose messages cannot be found one by one: as they lie there
                 return self.messages_scan(connections, start, stop)
-            return self._by_time(places, connections)
+            return self._by_time(places, of)
 
-        def _by_time(self, places: list[tuple[int, int, int, int]], connections: Any) -> Iterator[Any]:
-            of = {connection.id: connection for connection in connections}
+        def _by_time(self, places: list[tuple[int, int, int, int]], of: dict[int, Any]) -> Iterator[Any]:
             file: Any = self.bio
-            for received_ns, place, length, channel in sorted(place for place in places if place[3] in of):
+            for received_ns, place, length, channel in sorted(places):
                 file.seek(place)
                 raw = file.read(length)
                 if len(raw) < length:
@@ -82,8 +82,10 @@ def mcap_reader() -> Any:
     return MendingReader
 
 
-def _loose_messages(file: Any, start: int, end: int) -> list[tuple[int, int, int, int]] | None:
-    """Messages of an MCAP file that are in no chunk; None where some are in chunks.
+def _loose_messages(
+    file: Any, start: int, end: int, channels: Container[int]
+) -> list[tuple[int, int, int, int]] | None:
+    """Messages of some channels of an MCAP file that are in no chunk; None where some are in chunks.
 
     Returns:
         of each, when it was received [ns], where its bytes begin, how many they are, and its channel.
@@ -100,7 +102,8 @@ def _loose_messages(file: Any, start: int, end: int) -> list[tuple[int, int, int
             return None
         if kind == _MESSAGE_KIND and len(head) == _RECORD.size + _MESSAGE.size and length >= _MESSAGE.size:
             channel, _, received_ns, _ = _MESSAGE.unpack_from(head, _RECORD.size)
-            found.append((received_ns, place + len(head), length - _MESSAGE.size, channel))
+            if channel in channels:
+                found.append((received_ns, place + len(head), length - _MESSAGE.size, channel))
         place += _RECORD.size + length
     return found
 

@@ -8,6 +8,7 @@ A folder without `metadata.yaml`, as a power cut leaves it, is read file by file
 from __future__ import annotations
 
 import contextlib
+import errno
 import re
 import tempfile
 from pathlib import Path
@@ -22,6 +23,7 @@ from xmem_ros.errors import BagError
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SUFFIXES = ('.mcap', '.db3')
 
 
@@ -162,6 +164,11 @@ class OpenBag:
             reader = readers(file)
             reader.open()
         except Exception as error:  # rosbags' readers have no common base for damaged files
+            if isinstance(error, OSError) and error.errno in _NO_ROOM:
+                raise BagError(
+                    f'{path}: no room to unpack or copy it in {tempfile.gettempdir()}, the folder for temporary files '
+                    f'({error.strerror}): let TMPDIR name one that has room'
+                ) from error
             reason = _plain(error).replace(str(file), str(path))
             raise BagError(
                 f'{path}: not a readable bag ({reason}); a bag is a folder with metadata.yaml, or an .mcap or .db3 '
@@ -195,6 +202,12 @@ def _reader_class() -> Any:
     from rosbags.rosbag2.reader import DirectoryReader
 
     class Folder(DirectoryReader):
+        def open(self) -> None:
+            super().open()
+            # a message that cannot be unpacked is not to end the reading: `OpenBag` unpacks each
+            if self.metadata.compression_mode == 'message':
+                self.metadata = self.metadata._replace(compression_mode=None)
+
         STORAGE_PLUGINS = {**DirectoryReader.STORAGE_PLUGINS, 'mcap': mcap_reader(), 'sqlite3': sqlite_reader()}  # noqa: RUF012
 
     class Any_(Reader):  # noqa: N801
