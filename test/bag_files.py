@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +82,37 @@ def image_items(
         (topic, stamp_of(index) + LATE_NS, image_message(index, frame, compressed=compressed))
         for index, (frame, _) in enumerate(frames)
     ]
+
+
+def write_without_chunks(path: Path, items: list[tuple[str, int, Any]]) -> Path:
+    """Write an .mcap file as `ros2 bag record --storage-preset-profile fastwrite` does: messages in the order given.
+
+    items: as of `write_bag`. The summary says what there is, and points at nothing.
+    """
+
+    def record(kind: int, content: bytes) -> bytes:
+        return struct.pack('<BQ', kind, len(content)) + content
+
+    def text(content: str) -> bytes:
+        return struct.pack('<I', len(content.encode())) + content.encode()
+
+    topics = {topic: message.__msgtype__ for topic, _, message in items}
+    channels = b''.join(
+        record(0x03, struct.pack('<H', number) + text(msgtype) + text('ros2msg') + text(''))
+        + record(0x04, struct.pack('<HH', number, number) + text(topic) + text('cdr') + text(''))
+        for number, (topic, msgtype) in enumerate(topics.items(), 1)
+    )
+    number_of = {topic: number for number, topic in enumerate(topics, 1)}
+    data = b'\x89MCAP0\r\n' + record(0x01, text('ros2') + text('test')) + channels
+    for topic, received_ns, message in items:
+        head = struct.pack('<HIQQ', number_of[topic], 0, received_ns, received_ns)
+        data += record(0x05, head + messages.serialize(message))
+    data += record(0x0F, bytes(4))
+    times = [received_ns for _, received_ns, _ in items]
+    counts = b''.join(
+        struct.pack('<HQ', number, sum(item[0] == topic for item in items)) for topic, number in number_of.items()
+    )
+    told = struct.pack('<QHIIIIQQ', len(items), len(topics), len(topics), 0, 0, 0, min(times), max(times))
+    summary = channels + record(0x0B, told + struct.pack('<I', len(counts)) + counts)
+    path.write_bytes(data + summary + record(0x02, struct.pack('<QQI', len(data), 0, 0)) + data[:8])
+    return path

@@ -284,7 +284,11 @@ def test_a_folder_with_useless_metadata_and_nothing_else_is_no_bag(tmp_path, met
 def test_what_is_absent_or_of_ros_1_or_compressed_is_refused_with_what_to_do(tmp_path):
     with pytest.raises(BagError, match='absent: no such video file, folder of frames or bag'):
         open_recording(tmp_path / 'absent')
-    for name, text in [('old.bag', 'rosbags-convert'), ('bag_0.mcap.zstd', 'zstd -d')]:
+    for name, text in [
+        ('old.bag', 'rosbags-convert'),
+        ('bag.zstd', 'zstd -d'),
+        ('bag.mcap.zstd', 'not a readable'),
+    ]:
         (tmp_path / name).write_bytes(b'1')
         with pytest.raises(BagError, match=text):
             open_recording(tmp_path / name)

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xmem_ros.bags.library import ROSBAGS, rosbags_trouble
 from xmem_ros.errors import XMemError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ OPTIONAL = {
     'vos_benchmark': ('scores of xmem-ros evaluate', 'vos-benchmark'),
     'jinja2': ('the report of xmem-ros evaluate', 'jinja2'),
     'aiohttp': ('xmem-ros web', 'aiohttp'),
-    'rosbags': ('bags: xmem-ros track, and as training data', 'rosbags'),
+    'rosbags': ('bags: xmem-ros track, and as training data', f"'{ROSBAGS}'"),
     'pycocotools': ('xmem-ros track --format coco', 'pycocotools'),
     'tensorboard': ('curves of xmem-ros train', 'tensorboard'),
     'onnxruntime': ('engine onnxruntime (on a GPU onnxruntime-gpu in its place)', 'onnxruntime'),
@@ -252,7 +253,7 @@ def _optional() -> Iterator[Finding]:
         if importlib.util.find_spec(module) is None:
             yield Finding(ABSENT, module, f'not installed; needed for {purpose}', f'pip install {package}')
             continue
-        problem = _problem(module)
+        problem = rosbags_trouble() if module == 'rosbags' else _problem(module)
         state, text = (WRONG, problem) if problem else (OK, f'for {purpose}')
         yield Finding(state, module, text, f'pip install --upgrade --force-reinstall {package}' if problem else '')
 

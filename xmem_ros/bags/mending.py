@@ -1,27 +1,30 @@
 # SPDX-License-Identifier: MIT
-"""Files of bags that are not whole, as rosbags can read them.
+"""MCAP files that are not whole, or have no chunks, as rosbags can read them.
 
-rosbags refuses a file that was cut off. An MCAP file is shown to it as the records that are whole, and an end without
-an index; the rows that can be read of a database are copied to another.
+rosbags refuses a file that was cut off: it is shown the records that are whole, and an end without an index.
 """
 
 from __future__ import annotations
 
 import io
-import sqlite3
 import struct
-import tempfile
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from xmem_ros.errors import BagError
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterator
+    from pathlib import Path
 
 MAGIC = b'\x89MCAP0\r\n'
 _FOOTER = b'\x02' + struct.pack('<QQQI', 20, 0, 0, 0) + MAGIC  # says that there is no summary: all of it is scanned
 _RECORD = struct.Struct('<BQ')  # what it is, and how long the rest of it is
 _CHUNK = struct.Struct('<QQQII')  # times, size and checksum of a chunk, and the length of its compression's name
 _CHUNK_KIND = 0x06
+_MESSAGE = struct.Struct('<HIQQ')  # channel, number, when it was received and when it was published [ns], of a message
+_MESSAGE_KIND = 0x05
 _END_KINDS = (0x00, 0x02, 0x0F)  # never written, footer, end of the data
 _TRIES = 5  # last records that may turn out to be damaged
-_SQLITE = b'SQLite format 3\x00'
 
 
 def mcap_reader() -> Any:
@@ -57,14 +60,52 @@ def mcap_reader() -> Any:
                 return
 
         def messages(self, connections: Any, start: Any = None, stop: Any = None) -> Any:
-            # without an index messages come as they lie there, which need not be by time
-            return (
-                self.messages_scan(connections, start, stop)
-                if self.damage
-                else super().messages(connections, start, stop)
-            )
+            if self.chunks and not self.damage:
+                return super().messages(connections, start, stop)
+            # rosbags refuses a file without an index once a message is older than the one before it, which recorders
+            # do write: they note when a message was received, and write some together
+            of = {connection.id: connection for connection in connections}
+            places = _loose_messages(self.bio, self.data_start, self.data_end, of)
+            if places is None:  # chunks, whose messages cannot be found one by one: as they lie there
+                return self.messages_scan(connections, start, stop)
+            return self._by_time(places, of)
+
+        def _by_time(self, places: list[tuple[int, int, int, int]], of: dict[int, Any]) -> Iterator[Any]:
+            file: Any = self.bio
+            for received_ns, place, length, channel in sorted(places):
+                file.seek(place)
+                raw = file.read(length)
+                if len(raw) < length:
+                    raise BagError(f'{self.path} ends inside a message')
+                yield of[channel], received_ns, raw
 
     return MendingReader
+
+
+def _loose_messages(
+    file: Any, start: int, end: int, channels: Container[int]
+) -> list[tuple[int, int, int, int]] | None:
+    """Messages of some channels of an MCAP file that are in no chunk; None where some are in chunks.
+
+    Returns:
+        of each, when it was received [ns], where its bytes begin, how many they are, and its channel.
+    """
+    found = []
+    place = start
+    while place < end:
+        file.seek(place)
+        head = file.read(_RECORD.size + _MESSAGE.size)
+        if len(head) < _RECORD.size:
+            break
+        kind, length = _RECORD.unpack_from(head)
+        if kind == _CHUNK_KIND:
+            return None
+        if kind == _MESSAGE_KIND and len(head) == _RECORD.size + _MESSAGE.size and length >= _MESSAGE.size:
+            channel, _, received_ns, _ = _MESSAGE.unpack_from(head, _RECORD.size)
+            if channel in channels:
+                found.append((received_ns, place + len(head), length - _MESSAGE.size, channel))
+        place += _RECORD.size + length
+    return found
 
 
 def _whole_records(path: Path) -> list[tuple[int, int]]:
@@ -162,62 +203,3 @@ class _Joined(io.RawIOBase):
                 return bytes(self._file.read(min(most, end - start - place)))
             place -= end - start
         return self._tail[place : place + most]
-
-
-def sqlite_reader() -> Any:
-    """rosbags' reader of databases, which reads the rows that can be read of a damaged one."""
-    from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
-
-    class MendingReader(Sqlite3Reader):
-        """Reads what can be read of a database, out of a copy in the folder for temporary files."""
-
-        damage = ''
-        _folder: Any = None
-
-        def open(self) -> None:
-            try:
-                super().open()
-            except Exception:
-                path: Any = self.path
-                self._folder = tempfile.TemporaryDirectory()
-                copy = Path(self._folder.name) / path.name
-                count = _copy_rows(path, copy)
-                if not count:
-                    self._folder.cleanup()
-                    raise
-                self.path = copy
-                super().open()
-                self.damage = f'{path} was cut off or is damaged: {count} messages of it can be read'
-
-        def close(self) -> None:
-            super().close()
-            if self._folder is not None:
-                self._folder.cleanup()
-
-    return MendingReader
-
-
-def _copy_rows(path: Path, copy: Path) -> int:
-    """Copy what can be read of a database; returns how many messages that is."""
-    with path.open('rb') as file:
-        if file.read(len(_SQLITE)) != _SQLITE:
-            return 0
-    count = 0
-    source = sqlite3.connect(f'{path.resolve().as_uri()}?immutable=1', uri=True)
-    target = sqlite3.connect(copy)
-    try:
-        source.execute('PRAGMA writable_schema=ON')  # else SQLite refuses a file with fewer pages than it says it has
-        tables = source.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
-        # messages last: what comes after the first page that is missing is lost
-        for name, sql in sorted(tables.fetchall(), key=lambda table: table[0] == 'messages'):
-            target.execute(sql)
-            for row in source.execute(f'SELECT * FROM "{name}" NOT INDEXED ORDER BY rowid'):
-                target.execute(f'INSERT INTO "{name}" VALUES({", ".join("?" * len(row))})', row)
-                count += name == 'messages'
-    except sqlite3.Error:
-        pass
-    finally:
-        target.commit()
-        target.close()
-        source.close()
-    return count

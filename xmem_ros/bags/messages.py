@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xmem_ros.errors import ParameterError
+from xmem_ros.bags.library import available
 from xmem_ros.node.compressed import compressed_from_array
 
 if TYPE_CHECKING:
@@ -27,15 +27,6 @@ ACCEPTED_SEEDS = 'xmem_ros/msg/AcceptedSeeds'
 OBJECTS = 'xmem_ros/msg/TrackedObjectArray'
 
 _DEFINITIONS = Path(__file__).parent / 'definitions'
-
-
-def require_rosbags(what: object) -> None:
-    """Raise `ParameterError` where rosbags is not installed; what: that is to be read or written."""
-    if not available():
-        raise ParameterError(
-            f"{what}: bags are read and written by rosbags, which is not installed: pip install 'xmem_ros[bags]', or "
-            'pip install rosbags'
-        )
 
 
 @functools.cache
@@ -52,16 +43,6 @@ def typestore() -> Any:
         types |= get_types_from_msg(file.read_text(encoding='utf-8'), f'xmem_ros/msg/{file.stem}')
     store.register(types)
     return store
-
-
-@functools.cache
-def available() -> bool:
-    """Whether rosbags is installed."""
-    try:
-        import rosbags.rosbag2  # noqa: F401
-    except ImportError:
-        return False
-    return True
 
 
 def make(msgtype: str, **fields: Any) -> Any:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xmem_ros.bags.plan import begins_again, check_removed, resolve
+from xmem_ros.bags.plan import begins_again, check_removed, guesses, resolve
 from xmem_ros.bags.recording import Fault
 from xmem_ros.errors import FrameError, RunError, SeedError, UnknownObjectError, XMemError, told
 from xmem_ros.node.compressed import MOST_PIXELS, rgb_of
@@ -116,7 +116,8 @@ class Offline:
         self._tracking = Tracking(self.tracker, lambda: parameters, History(1), self._seen, self._seen, strict=True)
         self.index = 0  # of the image that is next
         self.dropped: list[Fault] = []  # images that could not be tracked
-        self.notes: list[str] = []  # what the node would have logged of images that were tracked, as stamps that jump
+        # what is unsure of seeds, and what the node would have logged of images that were tracked, as stamps that jump
+        self.notes: list[str] = guesses(self._places)
         self._ids: dict[int, int] = {}  # id of the plan → id of the tracker
         self._used: set[int] = set()  # recorded ids since the node was reset
         self.seeded = False  # whether any seed was applied

@@ -1,42 +1,61 @@
 # SPDX-License-Identifier: MIT
 """Bags as rosbags reads them, also those whose recording was cut off.
 
-A folder without `metadata.yaml`, as a power cut leaves it, is read file by file; `mending` reads files that are not
-whole.
+A folder without `metadata.yaml`, as a power cut leaves it, is read file by file, in the order of their times.
+`mending` and `databases` read files that are not whole.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import re
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xmem_ros.bags.mending import mcap_reader, sqlite_reader
-from xmem_ros.bags.messages import require_rosbags
+from xmem_ros.bags.compression import ENDINGS, unpack, unpacked
+from xmem_ros.bags.databases import sqlite_reader
+from xmem_ros.bags.library import require_rosbags
+from xmem_ros.bags.mending import mcap_reader
 from xmem_ros.errors import BagError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SUFFIXES = ('.mcap', '.db3')
 
 
 def is_bag(path: Path) -> bool:
     """Whether a path is a ROS 2 bag: its folder, or a file of its own."""
-    if path.suffix in SUFFIXES:
+    if _is_storage(path.name):
         return True
     return path.is_dir() and ((path / 'metadata.yaml').is_file() or bool(_storage_files(path)))
 
 
+def _is_storage(name: str) -> bool:
+    return _without_compression(name).endswith(SUFFIXES)
+
+
+def _without_compression(name: str) -> str:
+    return next((name.removesuffix(ending) for ending in ENDINGS if name.endswith(ending)), name)
+
+
 def _storage_files(folder: Path) -> list[Path]:
-    """In the order in which they were recorded: x_2 before x_10."""
-    files = [file for file in folder.iterdir() if file.suffix in SUFFIXES and file.is_file()]
-    return sorted(files, key=lambda file: [int(part) if part.isdecimal() else 0 for part in _parts(file)] + [0])
+    """By name, x_2 before x_10. A file of which there is a compressed one, too, was left while that was made."""
+    files = [file for file in folder.iterdir() if _is_storage(file.name) and file.is_file()]
+    plain = {file.name for file in files}
+    return sorted((file for file in files if not _is_double(file.name, plain)), key=_in_order)
 
 
-def _parts(file: Path) -> list[str]:
-    return re.findall(r'\d+', file.stem)[-1:]
+def _is_double(name: str, names: Collection[str]) -> bool:
+    return _without_compression(name) != name and _without_compression(name) in names
+
+
+def _in_order(file: Path) -> list[tuple[int, str]]:
+    """Of a name, what sorts numbers in it as numbers."""
+    return [(int(part), '') if part.isdecimal() else (-1, part) for part in re.split(r'(\d+)', file.name)]
 
 
 class OpenBag:
@@ -44,6 +63,7 @@ class OpenBag:
 
     Raises:
         BagError: not a bag, or nothing of it can be read.
+        ParameterError: rosbags is not installed, or in a version that cannot be used.
     """
 
     def __init__(self, path: Path) -> None:
@@ -75,7 +95,7 @@ class OpenBag:
                 continue
             by_id = {connection.id: connection for connection in self.connections}
             for connection, received_ns, raw in reader.messages(own):
-                yield by_id[of[connection.id]], received_ns, raw
+                yield by_id[of[connection.id]], received_ns, unpacked(raw)
 
     @property
     def span_ns(self) -> int:
@@ -117,15 +137,17 @@ class OpenBag:
             if not files:
                 raise
             first = error
-        readers = []
+        readers, useless = [], []
         for file in files:
             try:
                 readers.append(self._open_one(file))
             except BagError as error:
-                if not readers:
-                    raise
-                self._note(str(error))
-                break
+                useless.append(error)
+        if not readers:
+            raise useless[0]
+        for what in useless:
+            self._note(str(what))
+        readers.sort(key=lambda reader: reader.start_time)  # names need not tell; where times are equal, they do
         self._note(
             f'{self.path / "metadata.yaml"} is not there: the recording was not ended'
             if not (self.path / 'metadata.yaml').exists()
@@ -134,20 +156,37 @@ class OpenBag:
         return readers
 
     def _open_one(self, path: Path) -> Any:
+        readers = _reader_class()  # what rosbags lacks is no damage
+        file = path
         try:
-            reader = _reader_class()(path)
+            if path.suffix in ENDINGS:
+                file = self._unpacked(path)
+            reader = readers(file)
             reader.open()
         except Exception as error:  # rosbags' readers have no common base for damaged files
+            if isinstance(error, OSError) and error.errno in _NO_ROOM:
+                raise BagError(
+                    f'{path}: no room to unpack or copy it in {tempfile.gettempdir()}, the folder for temporary files '
+                    f'({error.strerror}): let TMPDIR name one that has room'
+                ) from error
+            reason = _plain(error).replace(str(file), str(path))
             raise BagError(
-                f'{path}: not a readable bag ({_plain(error)}); a bag is a folder with metadata.yaml, or an .mcap or '
-                '.db3 file: record or copy it again, or try ros2 bag reindex'
+                f'{path}: not a readable bag ({reason}); a bag is a folder with metadata.yaml, or an .mcap or .db3 '
+                'file, also .zstd: record or copy it again, or try ros2 bag reindex'
             ) from error
         self._stack.callback(reader.close)
         storages = getattr(reader.storage, 'storages', [reader.storage])
         for storage in storages:
             if getattr(storage, 'damage', ''):
-                self._note(storage.damage)
+                self._note(storage.damage.replace(str(file), str(path)))
         return reader
+
+    def _unpacked(self, path: Path) -> Path:
+        """What a compressed file holds, in the folder for temporary files until the bag is closed."""
+        file = Path(self._stack.enter_context(tempfile.TemporaryDirectory())) / _without_compression(path.name)
+        if damage := unpack(path, file):
+            self._note(damage)
+        return file
 
     def _note(self, damage: str) -> None:
         self.damage = f'{self.damage}; {damage}' if self.damage else damage
@@ -163,6 +202,12 @@ def _reader_class() -> Any:
     from rosbags.rosbag2.reader import DirectoryReader
 
     class Folder(DirectoryReader):
+        def open(self) -> None:
+            super().open()
+            # a message that cannot be unpacked is not to end the reading: `OpenBag` unpacks each
+            if self.metadata.compression_mode == 'message':
+                self.metadata = self.metadata._replace(compression_mode=None)
+
         STORAGE_PLUGINS = {**DirectoryReader.STORAGE_PLUGINS, 'mcap': mcap_reader(), 'sqlite3': sqlite_reader()}  # noqa: RUF012
 
     class Any_(Reader):  # noqa: N801

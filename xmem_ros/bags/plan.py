@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import bisect
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from xmem_ros.errors import BagError, SeedError, UnknownObjectError
 from xmem_ros.node.conversions import stamp_ns as ns_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from xmem_ros.bags.recording import BagRecording, Recording
 
@@ -29,6 +30,8 @@ class PlannedSeeds:
     removed: tuple[int, ...] = ()  # objects that are forgotten before
     values: tuple[int, ...] = ()  # pixel values that the objects are to have in mask files, as far as they are free
     source: str = 'seeds'  # where they come from, for what is said of them
+    received_ns: int | None = None  # when they were recorded, where images have no stamps to know them by
+    guessed: bool = False  # whether the image is the newest that was recorded before them
     recorded: bool = False  # accepted by a node once: where they cannot be used now, that is said and nothing ends
 
 
@@ -56,6 +59,8 @@ def check_removed(entry: PlannedSeeds, known: Collection[int]) -> None:
 def resolve(plan: Sequence[PlannedSeeds], recording: Recording) -> tuple[dict[int, list[PlannedSeeds]], list[str]]:
     """Find the images of a plan; reads the whole recording where stamps are asked for.
 
+    Recorded seeds of images without stamps are for the newest one that was recorded before them.
+
     Returns:
         index → its entries in order, and, in words, the recorded ones that have no image.
 
@@ -69,10 +74,13 @@ def resolve(plan: Sequence[PlannedSeeds], recording: Recording) -> tuple[dict[in
     for number, stamp in enumerate(stamps):
         if stamp > 0:
             first.setdefault(stamp, number)
+    plan = _guessed(plan, recording, stamped=bool(first))
     for entry in plan:
         index = entry.index if entry.index is not None else first.get(entry.stamp_ns or 0)
         if index is None:
             text = f'{entry.source}: no image of {_topic(recording)} has the stamp {seconds(entry.stamp_ns or 0)}'
+            if entry.recorded and not (first and entry.stamp_ns):
+                text = f'{entry.source}: no image without a stamp of {_topic(recording)} was recorded before it'
             if not entry.recorded:
                 raise SeedError(f'{text}; {_beside(sorted(first), entry.stamp_ns or 0)}')
             missed.append(text)
@@ -88,6 +96,36 @@ def resolve(plan: Sequence[PlannedSeeds], recording: Recording) -> tuple[dict[in
             f'images that the node tracked (--image-topic), or give seeds of your own; {missed[0]}'
         )
     return places, missed
+
+
+def _guessed(plan: Sequence[PlannedSeeds], recording: Recording, *, stamped: bool) -> list[PlannedSeeds]:
+    """A plan in which recorded seeds of images without stamps have an index, if there is such an image before them.
+
+    stamped: whether any image has a stamp.
+    """
+    found = list(plan)
+    wanted = [place for place, entry in enumerate(found) if _without_stamp(entry, stamped=stamped)]
+    if wanted:
+        images = sorted((frame.received_ns, frame.index) for frame in recording.frames() if frame.stamp_ns <= 0)
+        for place in wanted:
+            before = bisect.bisect(images, found[place].received_ns or 0, key=lambda image: image[0])
+            if before:
+                found[place] = dataclasses.replace(found[place], index=images[before - 1][1], guessed=True)
+    return found
+
+
+def _without_stamp(entry: PlannedSeeds, *, stamped: bool) -> bool:
+    return entry.recorded and entry.index is None and entry.received_ns is not None and not (stamped and entry.stamp_ns)
+
+
+def guesses(places: Mapping[int, Sequence[PlannedSeeds]]) -> list[str]:
+    """In words, which seeds may belong to another image than they are applied on."""
+    return [
+        f'{entry.source}: its image has no stamp; taken for the newest that was recorded before it, image {index}'
+        for index, entries in sorted(places.items())
+        for entry in entries
+        if entry.guessed
+    ]
 
 
 def seeds_connection(recording: BagRecording, topic: str = '') -> Any:
@@ -120,7 +158,7 @@ def recorded_seeds(recording: BagRecording, topic: str = '') -> list[PlannedSeed
     if wanted is None:
         return []
     plan = []
-    for number, (connection, _, raw) in enumerate(recording.raw([wanted])):
+    for number, (connection, received_ns, raw) in enumerate(recording.raw([wanted])):
         source = f'{recording.path}: {connection.topic}, message {number}'
         try:
             message = messages.deserialize(raw, ACCEPTED_SEEDS)
@@ -132,6 +170,7 @@ def recorded_seeds(recording: BagRecording, topic: str = '') -> list[PlannedSeed
                 tuple(int(value) for value in message.ids),
                 stamp_ns=ns_of(message.header.stamp),
                 source=source,
+                received_ns=received_ns,
                 recorded=True,
             )
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from xmem_ros.bags.choice import meant, told
 from xmem_ros.bags.topics import IMAGE_TYPES, OF_THE_RECORDING, OUTPUTS, recorded_outputs
 from xmem_ros.errors import ParameterError
 
@@ -30,7 +31,7 @@ def topics_of(bag: Path, image: str = '') -> BagTopics:
 
     Args:
         bag: its folder, or one of its files; a file may have no metadata beside it, and then nothing is known.
-        image: topic of the images; empty: the only one there is.
+        image: topic of the images; empty: the only one that is meant, see `choice`.
 
     Raises:
         ParameterError: no topic of that name, none of images, or several.
@@ -43,11 +44,16 @@ def topics_of(bag: Path, image: str = '') -> BagTopics:
     found = _read(metadata)
     ours = recorded_outputs(found, '/xmem')
     images = {name: kind for name, kind in found.items() if kind in IMAGE_TYPES and name not in ours}
-    wanted = [name for name in images if not image or name == _absolute(image)]
+    taken, left_out = meant(images)
+    wanted = [name for name in images if name == _absolute(image)] if image else taken
     if len(wanted) != 1:
-        known = ', '.join(sorted(images)) or 'none'
+        known = ', '.join(sorted(images if image else taken)) or 'none'
         what = 'has no such topic of images' if image else 'has not exactly one topic of images'
-        raise ParameterError(f'{bag} {what}{f" as {image}" if image else ""}: give image:=, one of: {known}')
+        others = '' if image else told(left_out, 'image:=')
+        raise ParameterError(
+            f'{bag} {what}{f" as {image}" if image else ""}: give image:=, one of: {known}'
+            f'{f"; {others}" if others else ""}'
+        )
     return BagTopics(wanted[0], images[wanted[0]] == COMPRESSED, found)
 
 

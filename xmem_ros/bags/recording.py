@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xmem_ros.bags import messages
+from xmem_ros.bags.choice import meant, told
+from xmem_ros.bags.compression import ENDINGS
 from xmem_ros.bags.messages import COMPRESSED_IMAGE, IMAGE
 from xmem_ros.bags.opening import OpenBag, is_bag
 from xmem_ros.errors import BagError, FrameError
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CLIP_START_NS = 1_000_000_000  # stamp of a clip's first frame: a stamp of zero means none
-NOT_FRAMES = ('/labels', '/mask', '/overlay')  # how topics end that the node publishes itself
-NOT_COLOUR = ('depth', 'disparity')  # in the name of a topic: not meant, unless named
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def open_recording(path: Path | str, image_topic: str = '') -> Recording:
     """Open a bag, a video or a folder of frames.
 
     Arguments:
-        path: a bag's folder or its .mcap or .db3 file, a video file, or a folder of images.
+        path: a bag's folder or its .mcap or .db3 file (also .zstd), a video file, or a folder of images.
         image_topic: of a bag; may be left out where there is one.
 
     Raises:
@@ -108,10 +108,12 @@ def open_recording(path: Path | str, image_topic: str = '') -> Recording:
         raise BagError(f'{path}: no such video file, folder of frames or bag')
     if path.suffix == '.bag':
         raise BagError(f'{path}: a bag of ROS 1; make one of ROS 2 of it: rosbags-convert --src {path} --dst FOLDER')
-    if path.suffix in ('.zst', '.zstd'):
-        raise BagError(f'{path}: a compressed file of a bag; give the folder that it lies in, or unpack it (zstd -d)')
     if is_bag(path):
         return BagRecording(path, image_topic)
+    if path.suffix in ENDINGS:
+        raise BagError(
+            f'{path}: compressed, and by its name no file of a bag (.mcap.zstd, .db3.zstd); unpack it (zstd -d)'
+        )
     if image_topic:
         raise BagError(f'{path}: not a bag, so it has no topic {image_topic}; leave the image topic out')
     return ClipRecording(path)
@@ -222,18 +224,21 @@ class BagRecording(Recording):
         images = [c for c in self.bag.connections if c.msgtype in (IMAGE, COMPRESSED_IMAGE)]
         if wanted:
             return self._named(wanted, images, listed)
-        filled = [c for c in images if c.msgcount]
-        meant = [c for c in filled if not is_ours(c.topic) and not any(word in c.topic for word in NOT_COLOUR)]
-        if not meant:
+        filled = {c.topic: c for c in images if c.msgcount}
+        taken, left_out = meant(filled)
+        others = told(left_out, '--image-topic ')
+        if not taken:
             raise BagError(
-                f'{self.path}: no images in this bag (sensor_msgs/Image or CompressedImage); it has {listed}'
+                f'{self.path}: no images in this bag (sensor_msgs/Image or CompressedImage)'
+                f'{f" but these, {others}" if others else ""}; it has {listed}'
             )
-        if len(meant) > 1:
+        if len(taken) > 1:
             raise BagError(
-                f'{self.path}: several topics have images: {", ".join(f"{c.topic} ({c.msgcount})" for c in meant)}; '
-                f'name one: --image-topic {meant[0].topic}'
+                f'{self.path}: several topics have images: '
+                f'{", ".join(f"{topic} ({filled[topic].msgcount})" for topic in taken)}; '
+                f'name one: --image-topic {taken[0]}{f"; {others}" if others else ""}'
             )
-        return meant[0]
+        return filled[taken[0]]
 
     def _named(self, wanted: str, images: list[Any], listed: str) -> Any:
         found = [c for c in images if c.topic == wanted]
@@ -248,11 +253,6 @@ class BagRecording(Recording):
         if not found[0].msgcount:
             raise BagError(f'{self.path}: {wanted} has no messages; it has {listed}')
         return found[0]
-
-
-def is_ours(topic: str) -> bool:
-    """Whether a topic of images is one that the node publishes."""
-    return topic.removesuffix('/compressed').endswith(NOT_FRAMES)
 
 
 __all__ = [

@@ -10,6 +10,7 @@ import torch
 
 from xmem_ros.bags import messages
 from xmem_ros.bags.job import Job, Report, identity_of
+from xmem_ros.bags.library import require_rosbags
 from xmem_ros.bags.offline import Offline
 from xmem_ros.bags.recording import Fault, Recording
 from xmem_ros.bags.segments import StoredFrame, Work, lookup_of
@@ -61,7 +62,7 @@ def run(recording: Recording, plan: Sequence[PlannedSeeds], parameters: Paramete
     if 'coco' in job.formats:
         require_pycocotools()
     if 'bag' in job.formats:
-        messages.require_rosbags('--format bag')
+        require_rosbags('--format bag')
     os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # read when CUDA is first used
     offline = Offline(recording, plan, parameters)
     if offline.tracker.device.type == 'cuda':

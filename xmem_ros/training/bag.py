@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xmem_ros.bags.messages import deserialize, require_rosbags
+from xmem_ros.bags.library import require_rosbags
+from xmem_ros.bags.messages import deserialize
 from xmem_ros.bags.opening import OpenBag, is_bag
 from xmem_ros.errors import BagError, FrameError, ParameterError
 from xmem_ros.media import VOID
