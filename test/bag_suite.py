@@ -17,7 +17,7 @@ from xmem_ros.bags import messages
 from xmem_ros.demo.scene import RenderedScene
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 IMAGE_TOPIC, TRUTH_TOPIC, SEEDS_TOPIC = '/camera/image', '/truth/labels', '/xmem/seeds'
 START_NS, FRAME_NS = 1_700_000_000_000_000_000, 33_333_333
@@ -32,6 +32,7 @@ def write_bag(
     seed_shift: int = 0,
     compressed: bool = False,
     image_topics: Sequence[str] = (IMAGE_TOPIC,),
+    stamp_of: Callable[[int], int] = lambda index: START_NS + index * FRAME_NS,
 ) -> Path:
     """Write a bag with images, reference masks of the same stamps, and seeds of the first image; returns the path.
 
@@ -41,6 +42,7 @@ def write_bag(
         names: of the objects.
         seed_shift: px that the seeds are shifted to the right by, to make a tracker worse.
         image_topics: on which each image is written.
+        stamp_of: number of an image → the stamp of its header [ns]; it is received after the one before in any case.
         compressed: images and masks are sensor_msgs/CompressedImage, as PNG.
     """
     from rosbags.rosbag2 import StoragePlugin, Writer
@@ -55,18 +57,18 @@ def write_bag(
             )
         }
         for index, (frame, labels) in enumerate(frames):
-            stamp = START_NS + index * FRAME_NS
-            header = messages.header(stamp, 'camera')
+            received = START_NS + index * FRAME_NS
+            header = messages.header(stamp_of(index), 'camera')
             for topic, encoding in topics.items():
                 pixels = labels if topic == TRUTH_TOPIC else frame
                 made = messages.png(header, pixels) if compressed else messages.image(header, pixels, encoding)
-                writer.write(of[topic], stamp, messages.serialize(made))
+                writer.write(of[topic], received, messages.serialize(made))
             if not index:
                 shifted = np.roll(labels, seed_shift, axis=1)
                 seeds = [messages.seed(MASK, name=name, mask=shifted == k) for k, name in enumerate(names, 1)]
                 ids = list(range(1, len(names) + 1))
                 accepted = messages.accepted_seeds(header, seeds, ids, ids)
-                writer.write(of[SEEDS_TOPIC], stamp + 1, messages.serialize(accepted))
+                writer.write(of[SEEDS_TOPIC], received + 1, messages.serialize(accepted))
     return path
 
 

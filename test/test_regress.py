@@ -52,6 +52,11 @@ def short_case(**keys):
     return {'name': 'scene', 'input': 'scene', 'reference': {'topic': TRUTH_TOPIC}, **keys}
 
 
+def stepping_back_at(index):
+    """Stamps of a camera whose clock is set back by two seconds at an image."""
+    return lambda k: bag_suite.START_NS + k * bag_suite.FRAME_NS - (2_000_000_007 if k >= index else 0)
+
+
 def junit(path):
     """Name of each test → its failure's or error's text, empty where it has none."""
     tests = ET.parse(path).getroot().iter('testcase')
@@ -88,6 +93,21 @@ def test_shifted_seeds_are_caught(scene, capsys):
     assert 'mean_iou is' in junit(worse / 'junit.xml')['scene']
     assert 'in the baseline' in junit(worse / 'junit.xml')['scene']
     assert 'FAILED' in capsys.readouterr().out
+
+
+def test_tracking_that_dies_half_way_is_caught_and_said(tmp_path, capsys):
+    """The camera's clock steps back, which resets the tracker: half of the frames have no object any more."""
+    write_scene(tmp_path / 'scene', frames=20, stamp_of=stepping_back_at(10))
+    expect = {'mean_iou': 0.8, 'lost_objects': 0}
+    case = short_case(parameters={'on_time_jump': 'reset'}, expect=expect)
+    code, results = regress(tmp_path, [case, case | {'name': 'kept', 'parameters': {}}])
+    assert (code, results['scene']['state'], results['kept']['state']) == (1, 'unmet', 'met'), results
+    found = results['scene']
+    assert {len(item['iou']) for item in found['objects'].values()} == {19}  # all but that of the seeds
+    assert found['figures']['mean_iou'] == pytest.approx(9 / 19, abs=0.1)
+    assert found['figures']['lost_objects'] == len(found['objects'])
+    assert "frame 000010: object 1, 'ball', is no longer tracked" in capsys.readouterr().out
+    assert any('stamps jumped back' in text for text in found['notes'])
 
 
 def test_other_weights_are_caught(short):

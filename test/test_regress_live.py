@@ -11,7 +11,7 @@ import node_harness as robots
 import numpy as np
 from bag_suite import IMAGE_TOPIC, TRUTH_TOPIC, write_bag, write_scene
 from scene_files import FOOTAGE, save_frame, save_mask
-from test_regress import regress
+from test_regress import regress, stepping_back_at
 
 from xmem_ros.bags.offline import track
 from xmem_ros.bags.plan import recorded_seeds
@@ -87,6 +87,17 @@ def test_real_footage_gives_the_same_masks_live_as_offline(tmp_path):
     print(results['bedroom']['figures'])
     assert code == 0, results
     assert results['bedroom']['compared'] == FRAMES
+
+
+def test_objects_that_the_node_forgets_count_as_wrong_and_its_warning_is_reported(tmp_path):
+    write_scene(tmp_path / 'scene', frames=FRAMES, stamp_of=stepping_back_at(6))
+    live = {'runner': 'live', 'timeout': TIMEOUT, 'parameters': {'on_time_jump': 'reset'}}
+    code, results = regress(tmp_path, [case('jump', **live, expect={'mean_iou': 0.8})])
+    assert code == 1, results
+    found = results['jump']
+    assert {len(item['iou']) for item in found['objects'].values()} == {FRAMES - 1}
+    assert any('is no longer tracked' in text for text in found['notes'])
+    assert any('the node said: stamps jumped back' in text for text in found['notes'])
 
 
 def test_a_node_that_does_not_come_up_is_an_error_with_its_log(bags):

@@ -129,12 +129,12 @@ class Replay(Iterator[LiveFrame]):
             entries = plan(self._bag.recording) if callable(plan) else plan
             if entries is None:
                 entries = self._bag.recorded_seeds()
-            places, self.report.missed = resolve(entries, self._bag.recording)
+            self.places, self.report.missed = resolve(entries, self._bag.recording)  # index of an image → its seeds
             self._node = LiveNode(node, timeout)
             stack.callback(self._node.close)
             self._node.check_active()
             calls = Calls(self._node.link)
-            self._seeds = LiveSeeds(places, calls)
+            self._seeds = LiveSeeds(self.places, calls)
             self._seeds.missed = self.report.missed
             names = dict(remaps or {})
             recorded = self._bag.image_topic

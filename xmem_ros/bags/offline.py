@@ -107,7 +107,7 @@ class Offline:
         engines: Engines | None = None,
     ) -> None:
         self._recording = recording
-        self._places, self.missed = resolve(plan, recording)
+        self.places, self.missed = resolve(plan, recording)  # places: index of an image → its seeds
         self.tracker = make_tracker(parameters, engines)
         self._seen = _Seen()
         self._tracking = Tracking(self.tracker, lambda: parameters, History(1), self._seen, self._seen)
@@ -121,7 +121,7 @@ class Offline:
     def step(self, frame: RecordedFrame) -> TrackedFrame | None:
         """Track the next image; None where that cannot be, which is noted in `dropped`."""
         self.skip_to(frame.index)
-        entries = self._places.get(frame.index, [])
+        entries = self.places.get(frame.index, [])
         self.index = frame.index + 1
         self._seen.forget()
         work = Frame(frame.message, frame.stamp_ns)
@@ -154,7 +154,7 @@ class Offline:
     def skip_to(self, index: int) -> None:
         """There are no images before `index`, but messages that are none; raises `FrameError` where one has a seed."""
         for skipped in range(self.index, index):
-            for entry in self._places.get(skipped, []):
+            for entry in self.places.get(skipped, []):
                 reason = next((fault.reason for fault in self._recording.faults if fault.index == skipped), 'absent')
                 text = f'{entry.source}: image {skipped} of {self._recording.path} cannot be used: {reason}'
                 if not entry.recorded:
@@ -166,7 +166,7 @@ class Offline:
         """Once all images were tracked: which seeds are of images that did not come, in words."""
         return [
             f'{entry.source}: the recording ends before image {index}'
-            for index, entries in sorted(self._places.items())
+            for index, entries in sorted(self.places.items())
             if index >= self.index
             for entry in entries
         ]

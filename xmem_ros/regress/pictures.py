@@ -38,6 +38,7 @@ class WorstFrames:
     def __init__(self, reference: Reference) -> None:
         self._reference = reference
         self._kept: list[_Kept] = []
+        self._begun = False  # whether anything was tracked
         self._own: dict[int, int] = {}  # reference value → id that it was matched with first
 
     def add(
@@ -54,7 +55,8 @@ class WorstFrames:
             key = seen.match(value)
             if key is not None:
                 self._own.setdefault(value, key)
-        if not any(seen.ages.values()):
+        self._begun = self._begun or any(seen.ages.values())
+        if not self._begun or (seen.ages and not any(seen.ages.values())):
             return  # the frame of the seeds, or before them
         ious = {
             value: seen.iou(value, self._own.get(value))

@@ -34,6 +34,7 @@ class Seen:
     image: Callable[[], np.ndarray]  # gives H×W×3 uint8 RGB, decoded when somebody looks
     labels: np.ndarray  # H×W uint8
     objects: list[TrackedObject]
+    removed: frozenset[int] = frozenset()  # ids that the plan has taken away, and not begun again
     processing_ms: float | None = None
     age_ms: float | None = None
 
