@@ -33,6 +33,7 @@ def write_bag(
     compressed: bool = False,
     image_topics: Sequence[str] = (IMAGE_TOPIC,),
     stamp_of: Callable[[int], int] = lambda index: START_NS + index * FRAME_NS,
+    masks: int = 10**9,
 ) -> Path:
     """Write a bag with images, reference masks of the same stamps, and seeds of the first image; returns the path.
 
@@ -43,6 +44,7 @@ def write_bag(
         seed_shift: px that the seeds are shifted to the right by, to make a tracker worse.
         image_topics: on which each image is written.
         stamp_of: number of an image → the stamp of its header [ns]; it is received after the one before in any case.
+        masks: how many of the images have a reference mask.
         compressed: images and masks are sensor_msgs/CompressedImage, as PNG.
     """
     from rosbags.rosbag2 import StoragePlugin, Writer
@@ -60,6 +62,8 @@ def write_bag(
             received = START_NS + index * FRAME_NS
             header = messages.header(stamp_of(index), 'camera')
             for topic, encoding in topics.items():
+                if topic == TRUTH_TOPIC and index >= masks:
+                    continue
                 pixels = labels if topic == TRUTH_TOPIC else frame
                 made = messages.png(header, pixels) if compressed else messages.image(header, pixels, encoding)
                 writer.write(of[topic], received, messages.serialize(made))

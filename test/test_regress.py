@@ -197,6 +197,83 @@ def test_what_is_expected_has_to_hold_also_while_the_baseline_is_updated(short):
     assert (short / 'baseline.json').exists()
 
 
+def test_a_recording_or_a_reference_that_became_shorter_is_caught(short, capsys):
+    baseline = short / 'baseline.json'
+    assert regress(short, [short_case()], '--baseline', baseline, '--update-baseline')[0] == 0
+    assert regress(short, [short_case()], '--baseline', baseline)[0] == 0
+    write_scene(short / 'fewer_masks', frames=SHORT, masks=6)
+    write_scene(short / 'fewer_images', frames=5)
+    capsys.readouterr()
+    for name, faults in (
+        ('fewer_masks', [f'compared_frames is 6 frames, in the baseline {SHORT} frames; tolerated is 0']),
+        (
+            'fewer_images',
+            [
+                f'{kind}_frames is 5 frames, in the baseline {SHORT} frames; tolerated is 0'
+                for kind in ('tracked', 'compared')
+            ],
+        ),
+    ):
+        code, results = regress(short, [short_case(input=name)], '--baseline', baseline)
+        assert code == 1
+        assert [item['text'] for item in results['scene']['checks'] if not item['met']] == faults
+    code, results = regress(short, [short_case(input='fewer_masks', expect={'compared_frames': SHORT})])
+    assert code == 1
+    assert results['scene']['checks'][0]['text'] == f'compared_frames is 6 frames; expected is at least {SHORT} frames'
+
+
+def test_a_baseline_that_does_not_know_its_frames_is_compared_and_says_so(short, capsys):
+    baseline, case = short / 'baseline.json', short_case(frames=4)
+    assert regress(short, [case], '--baseline', baseline, '--update-baseline')[0] == 0
+    stored = json.loads(baseline.read_text())
+    for name in ('tracked_frames', 'compared_frames'):
+        assert stored['cases']['scene']['figures'].pop(name) == 4
+    baseline.write_text(json.dumps(stored))
+    capsys.readouterr()
+    assert regress(short, [case], '--baseline', baseline)[0] == 0
+    said = capsys.readouterr().out
+    assert 'the baseline does not say tracked_frames and compared_frames' in said
+    assert '--update-baseline adds it' in said
+    assert regress(short, [case], '--baseline', baseline, '--update-baseline')[0] == 0
+    assert regress(short, [short_case(frames=3)], '--baseline', baseline)[0] == 1
+
+
+def cut_off(bag):
+    """Only the first part of a bag's file is left, as of a copy that broke off."""
+    (path,) = bag.glob('*.mcap')
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+
+
+def test_a_recording_that_was_cut_off_fails_unless_the_case_allows_it(tmp_path, capsys):
+    """The seeds of an image in the lost part are named, too."""
+    write_scene(tmp_path / 'scene', frames=60)
+    cut_off(tmp_path / 'scene')
+    baseline = tmp_path / 'baseline.json'
+    save_mask(tmp_path / 'first.png', RenderedScene((120, 216), frames=1)[0][1])
+    (tmp_path / 'seeds.yaml').write_text('[{frame: 0, labels: first.png}, {frame: 59, remove: [1]}]')
+    case = short_case(seeds='seeds.yaml')
+    code, results = regress(tmp_path, [case], '--baseline', baseline, '--update-baseline')
+    assert code == 1, capsys.readouterr().out
+    assert not baseline.exists()
+    (fault,) = (item['text'] for item in results['scene']['checks'] if not item['met'])
+    assert 'was cut off' in fault
+    assert 'allow_damage: true' in fault
+    assert any('entry 2: the recording ends before image 59' in text for text in results['scene']['notes'])
+    code, results = regress(tmp_path, [{**case, 'allow_damage': True}])
+    assert code == 0, results
+    assert any('was cut off' in text for text in results['scene']['notes'])
+
+
+def test_a_reference_bag_that_was_cut_off_fails_unless_the_case_allows_it(short):
+    write_scene(short / 'truth', frames=60)
+    cut_off(short / 'truth')
+    case = short_case(reference={'bag': 'truth', 'topic': TRUTH_TOPIC})
+    code, results = regress(short, [case])
+    assert code == 1
+    assert f'{short / "truth"}' in results['scene']['checks'][0]['text']
+    assert regress(short, [{**case, 'allow_damage': True}])[0] == 0
+
+
 def test_frames_in_a_folder_with_masks_of_their_names(tmp_path):
     scene = RenderedScene((120, 216), frames=SHORT, objects=2)
     for index, (frame, labels) in enumerate(scene):

@@ -117,14 +117,16 @@ class LiveRun:
         return found
 
     def notes(self) -> list[str]:
-        """What was dropped and why, seeds that could not be used, what the node warned of, and damage of the bag."""
+        """What was dropped and why, seeds that could not be used, and what the node warned of."""
         report = self._replay.report
         found = [f'image {item.index} has no result: {item.reason}' for item in report.dropped[:5]]
         found += report.missed[:5]
         found += [f'the node said: {text}' for text in list(self._log.said)[:5]]
-        if report.damage:
-            found.append(report.damage)
         return found
+
+    def damage(self) -> str:
+        """Of the recording, once all are tracked."""
+        return self._replay.report.damage
 
 
 class _Memory:

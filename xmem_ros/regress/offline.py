@@ -72,13 +72,15 @@ class OfflineRun:
         return {'missing_frames': missing, 'memory_mb': self._memory / MB}
 
     def notes(self) -> list[str]:
-        """Images and seeds that could not be used, what the node would have logged, and damage of the recording."""
+        """Images and seeds that could not be used, and what the node would have logged."""
         faults = sorted([*self._recording.faults, *self._offline.dropped], key=lambda fault: fault.index)
         found = [f'image {fault.index} has no result: {fault.reason}' for fault in faults[:5]]
         found += self._offline.missed[:5]
         if self._ended:
             found += self._offline.unreached()[:5]
         found += self._offline.notes[:5]
-        if self._recording.damage:
-            found.append(self._recording.damage)
         return found
+
+    def damage(self) -> str:
+        """Of the recording, once all are tracked."""
+        return self._recording.damage

@@ -24,6 +24,8 @@ _PNG = b'\x89PNG'
 class Masks(Protocol):
     """Reference masks of a recording."""
 
+    damage: str  # why not all of them could be read; '' where they could
+
     def read(self, name: str, index: int, stamp_ns: int) -> np.ndarray | None:
         """The mask of a frame, H×W uint8; None where there is none for it."""
 
@@ -60,6 +62,8 @@ class Binary:
 
 
 class _FolderMasks:
+    damage = ''  # a file that cannot be read is an error
+
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
             raise ParameterError(f'{folder}: no such folder of reference masks')
@@ -95,6 +99,10 @@ class _BagMasks:
                 except FrameError as error:
                     raise FrameError(f'{path}: {topic} at {frame.stamp_ns} ns: {error}') from error
                 self._masks[frame.stamp_ns] = (mask.shape[:2], zlib.compress(mask.tobytes(), 1))
+            self.damage = recording.damage
+            if faults := recording.faults:
+                said = f'{path}: {len(faults)} messages of {topic} cannot be read, the first: {faults[0].reason}'
+                self.damage = f'{self.damage}; {said}' if self.damage else said
 
     def read(self, name: str, index: int, stamp_ns: int) -> np.ndarray | None:  # noqa: ARG002
         if stamp_ns not in self._masks:

@@ -96,6 +96,7 @@ def _run(case: Case, result: Result, worst: WorstFrames | None) -> None:
                 if worst is not None:
                     worst.add(seen.index, found, seen.image, seen.labels, seen.objects, truth)
         measured, notes = run.measured(), run.notes()
+        damages = dict.fromkeys(filter(None, (run.damage(), masks.damage)))  # of one bag it is the same
     if not result.frames:
         raise ParameterError(f'{case.input}: no frame was tracked')
     if not overlaps:
@@ -111,8 +112,13 @@ def _run(case: Case, result: Result, worst: WorstFrames | None) -> None:
             f'seeds and shows an object of {case.reference.min_area} px or more'
         )
     result.figures = figures_of(result.objects) | measured
+    result.figures |= {'tracked_frames': result.frames, 'compared_frames': result.compared}
     result.figures |= {name: float(np.percentile(values, 95)) for name, values in times.items() if values}
     result.notes += vanished.notes[:5] + notes
+    if case.allow_damage:
+        result.notes += damages
+    else:
+        result.damage = '; '.join(damages)
     result.tiles = worst.tiles if worst is not None else []
 
 
