@@ -33,6 +33,7 @@ def write_bag(
     compressed: bool = False,
     image_topics: Sequence[str] = (IMAGE_TOPIC,),
     stamp_of: Callable[[int], int] = lambda index: START_NS + index * FRAME_NS,
+    truth_stamp_of: Callable[[int], int] | None = None,
     masks: int = 10**9,
 ) -> Path:
     """Write a bag with images, reference masks of the same stamps, and seeds of the first image; returns the path.
@@ -44,6 +45,7 @@ def write_bag(
         seed_shift: px that the seeds are shifted to the right by, to make a tracker worse.
         image_topics: on which each image is written.
         stamp_of: number of an image → the stamp of its header [ns]; it is received after the one before in any case.
+        truth_stamp_of: the same of the reference masks; None: those of the images.
         masks: how many of the images have a reference mask.
         compressed: images and masks are sensor_msgs/CompressedImage, as PNG.
     """
@@ -61,11 +63,12 @@ def write_bag(
         for index, (frame, labels) in enumerate(frames):
             received = START_NS + index * FRAME_NS
             header = messages.header(stamp_of(index), 'camera')
+            truth_header = messages.header((truth_stamp_of or stamp_of)(index), 'camera')
             for topic, encoding in topics.items():
                 if topic == TRUTH_TOPIC and index >= masks:
                     continue
-                pixels = labels if topic == TRUTH_TOPIC else frame
-                made = messages.png(header, pixels) if compressed else messages.image(header, pixels, encoding)
+                pixels, of_it = (labels, truth_header) if topic == TRUTH_TOPIC else (frame, header)
+                made = messages.png(of_it, pixels) if compressed else messages.image(of_it, pixels, encoding)
                 writer.write(of[topic], received, messages.serialize(made))
             if not index:
                 shifted = np.roll(labels, seed_shift, axis=1)

@@ -311,6 +311,44 @@ def test_masks_by_stamp_and_by_number_beside_a_bag(short):
     assert figures[:-1] == figures[1:]
 
 
+def test_masks_whose_stamps_do_not_tell_them_apart_are_refused(tmp_path):
+    """Else each frame would be compared with the last mask of its stamp, and nobody would know."""
+
+    def own(index):
+        return bag_suite.START_NS + index * bag_suite.FRAME_NS
+
+    def pairs(index):
+        return own(index // 2)
+
+    write_scene(tmp_path / 'zero', frames=6, truth_stamp_of=lambda index: own(index) if index < 2 else 0)
+    write_scene(tmp_path / 'equal', frames=6, truth_stamp_of=pairs)
+    write_scene(tmp_path / 'images', frames=6, stamp_of=pairs, truth_stamp_of=own)
+    for index, (_, labels) in enumerate(RenderedScene((120, 216), frames=6)):
+        save_mask(tmp_path / 'numbers' / f'{index:05d}.png', labels)
+        save_mask(tmp_path / 'stamps' / f'{own(index)}.png', labels)
+    cases = [short_case(name=name, input=name) for name in ('zero', 'equal', 'images')]
+    cases += [short_case(name=name, input='images', reference={'folder': name}) for name in ('numbers', 'stamps')]
+    code, results = regress(tmp_path, cases)
+    assert code == 1
+    assert '/truth/labels: 4 of its 6 masks have the stamp 0' in results['zero']['error']
+    assert '/truth/labels: 3 stamps are of several of its 6 masks' in results['equal']['error']
+    for name in ('images', 'stamps'):
+        assert f'frames 000000 and 000001 both have the stamp {own(0)} ns' in results[name]['error']
+    for name in ('zero', 'equal', 'images', 'stamps'):
+        assert "named by the frame's number (00000.png)" in results[name]['error']
+    assert results['numbers']['state'] == 'met', results['numbers']
+    assert results['numbers']['compared'] == 6
+
+
+def test_a_file_named_0_is_not_the_mask_of_images_without_stamps(tmp_path):
+    write_scene(tmp_path / 'scene', frames=4, stamp_of=lambda _: 0)
+    first = RenderedScene((120, 216), frames=1)[0][1]
+    save_mask(tmp_path / 'masks' / '0.png', first)
+    code, results = regress(tmp_path, [short_case(seeds='masks/0.png', reference={'folder': 'masks'})])
+    assert code == 1
+    assert 'none of its 4 frames has a reference mask' in results['scene']['error']
+
+
 def test_masks_that_belong_to_no_frame_or_have_another_size_are_named(short):
     save_mask(short / 'others' / 'img_1.png', np.ones((120, 216), np.uint8))
     save_mask(short / 'small' / '00001.png', np.ones((60, 108), np.uint8))

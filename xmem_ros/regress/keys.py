@@ -151,7 +151,12 @@ REFERENCE = {
         "by the frame's number from 0 with five digits or more",
         is_text,
     ),
-    'bag': Key('a path', 'a bag with label images (mono8) of the stamps of the images', is_text, '`input`'),
+    'bag': Key(
+        'a path',
+        'a bag with label images (mono8) of the stamps of the images, each of its own; 0 is none',
+        is_text,
+        '`input`',
+    ),
     'topic': Key('a topic', 'of the label images in the bag', is_text),
     'objects': Key(
         'value: name',
