@@ -17,7 +17,7 @@ from xmem_ros.bags import messages
 from xmem_ros.demo.scene import RenderedScene
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
 IMAGE_TOPIC, TRUTH_TOPIC, SEEDS_TOPIC = '/camera/image', '/truth/labels', '/xmem/seeds'
 START_NS, FRAME_NS = 1_700_000_000_000_000_000, 33_333_333
@@ -35,6 +35,7 @@ def write_bag(
     stamp_of: Callable[[int], int] = lambda index: START_NS + index * FRAME_NS,
     truth_stamp_of: Callable[[int], int] | None = None,
     masks: int = 10**9,
+    broken: Collection[int] = (),
 ) -> Path:
     """Write a bag with images, reference masks of the same stamps, and seeds of the first image; returns the path.
 
@@ -47,6 +48,7 @@ def write_bag(
         stamp_of: number of an image → the stamp of its header [ns]; it is received after the one before in any case.
         truth_stamp_of: the same of the reference masks; None: those of the images.
         masks: how many of the images have a reference mask.
+        broken: images whose messages cannot be read.
         compressed: images and masks are sensor_msgs/CompressedImage, as PNG.
     """
     from rosbags.rosbag2 import StoragePlugin, Writer
@@ -69,7 +71,8 @@ def write_bag(
                     continue
                 pixels, of_it = (labels, truth_header) if topic == TRUTH_TOPIC else (frame, header)
                 made = messages.png(of_it, pixels) if compressed else messages.image(of_it, pixels, encoding)
-                writer.write(of[topic], received, messages.serialize(made))
+                raw = b'' if index in broken and topic != TRUTH_TOPIC else messages.serialize(made)
+                writer.write(of[topic], received, raw)
             if not index:
                 shifted = np.roll(labels, seed_shift, axis=1)
                 seeds = [messages.seed(MASK, name=name, mask=shifted == k) for k, name in enumerate(names, 1)]

@@ -89,6 +89,20 @@ def test_real_footage_gives_the_same_masks_live_as_offline(tmp_path):
     assert results['bedroom']['compared'] == FRAMES
 
 
+def test_no_more_images_are_tracked_than_asked_for_where_the_last_is_dropped(tmp_path):
+    write_scene(tmp_path / 'scene', frames=6, broken=(2, 3))
+    cases = [
+        case(runner, runner=runner, frames=3, expect={'mean_iou': 0.8, 'missing_frames': 1})
+        | ({'timeout': TIMEOUT} if runner == 'live' else {})
+        for runner in ('offline', 'live')
+    ]
+    code, results = regress(tmp_path, cases)
+    assert code == 0, results
+    for found in results.values():
+        assert (found['frames'], found['figures']['missing_frames']) == (2, 1)
+        assert sum('has no result' in text for text in found['notes']) == 1
+
+
 def test_objects_that_the_node_forgets_count_as_wrong_and_its_warning_is_reported(tmp_path):
     write_scene(tmp_path / 'scene', frames=FRAMES, stamp_of=stepping_back_at(6))
     live = {'runner': 'live', 'timeout': TIMEOUT, 'parameters': {'on_time_jump': 'reset'}}

@@ -62,8 +62,8 @@ def live_run(case: Case) -> Iterator[LiveRun]:
         log = _Warnings(link)
         _wait_active(link, child, case.timeout)
         plan = plan_of(case, recording)
-        replay = Replay(case.input, name, image_topic=recording.image_topic, plan=plan, timeout=case.timeout)
-        stack.enter_context(replay)
+        asked: dict[str, Any] = {'plan': plan, 'most': case.frames, 'timeout': case.timeout}
+        replay = stack.enter_context(Replay(case.input, name, image_topic=recording.image_topic, **asked))
         yield LiveRun(case, replay, child, memory, log, recording.length)
 
 
@@ -99,8 +99,6 @@ class LiveRun:
                     processing_ms=live.processing_ms,
                     age_ms=live.age_ms,
                 )
-                if self._case.frames and live.index + 1 >= self._case.frames:
-                    break
         except NodeError as error:
             if self._child is not None and self._child.exit_code is not None:
                 ended = f'it ended with exit code {self._child.exit_code}; the end of its log:'

@@ -18,7 +18,7 @@ from xmem_ros.regress.runners import Seen, parameters_of, plan_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from xmem_ros.bags.recording import Recording
+    from xmem_ros.bags.recording import Fault, Recording
     from xmem_ros.regress.figures import Figures
     from xmem_ros.regress.suite import Case
 
@@ -68,13 +68,11 @@ class OfflineRun:
 
     def measured(self) -> Figures:
         """Frames without a result, and memory."""
-        missing = len(self._offline.dropped) + len(self._recording.faults)
-        return {'missing_frames': missing, 'memory_mb': self._memory / MB}
+        return {'missing_frames': len(self._faults()), 'memory_mb': self._memory / MB}
 
     def notes(self) -> list[str]:
         """Images and seeds that could not be used, and what the node would have logged."""
-        faults = sorted([*self._recording.faults, *self._offline.dropped], key=lambda fault: fault.index)
-        found = [f'image {fault.index} has no result: {fault.reason}' for fault in faults[:5]]
+        found = [f'image {fault.index} has no result: {fault.reason}' for fault in self._faults()[:5]]
         found += self._offline.missed[:5]
         if self._ended:
             found += self._offline.unreached()[:5]
@@ -84,3 +82,8 @@ class OfflineRun:
     def damage(self) -> str:
         """Of the recording, once all are tracked."""
         return self._recording.damage
+
+    def _faults(self) -> list[Fault]:
+        """Images without a result, in order. What lies beyond the most that are tracked was read, and is no fault."""
+        faults = sorted([*self._recording.faults, *self._offline.dropped], key=lambda fault: fault.index)
+        return [fault for fault in faults if not self._case.frames or fault.index < self._case.frames]
