@@ -107,6 +107,7 @@ def test_json_results_serve_as_a_baseline(tmp_path):
         ('{', 'not a baseline'),
         ('[]', 'not a baseline'),
         ('{"version": 1, "cases": {"a": {}}}', 'not a baseline'),
+        ('{"version": 1, "cases": {"a": {"figures": {"beauty": 1}}}}', "unknown figure 'beauty'; known: mean_iou"),
         ('{"version": 1, "cases": {"a": {"figures": {"mean_iou": "x"}}}}', 'not a baseline'),
         ('{"version": 9, "cases": {}}', 'version 9'),
     ],

@@ -62,6 +62,7 @@ class WorstFrames:
             value: seen.iou(value, self._own.get(value))
             for value in sorted(set(self._reference.objects) or {*seen.truth, *self._own})
             if not 0 < seen.truth.get(value, 0) < self._reference.min_area
+            and self._own.get(value) not in seen.removed - seen.ages.keys()
         }
         if not ious:
             return

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xmem_ros.errors import ParameterError, listed
-from xmem_ros.regress.figures import Figures, figure_of, is_worse, written
+from xmem_ros.errors import ParameterError, listed, quoted
+from xmem_ros.regress.figures import FIGURES, Figures, figure_of, is_worse, written
 from xmem_ros.regress.files import write_file
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def read_baseline(path: Path) -> dict[str, Figures]:
                 f'{path}: a baseline of version {data["version"]}, read is {VERSION}; make it anew with '
                 '--update-baseline'
             )
-        return {str(name): _figures_of(case) for name, case in data['cases'].items()}
+        return {str(name): _figures_of(case, path) for name, case in data['cases'].items()}
     except FileNotFoundError:
         raise ParameterError(f'{path}: no such baseline; --update-baseline makes it') from None
     except OSError as error:
@@ -189,10 +189,16 @@ def read_baseline(path: Path) -> dict[str, Figures]:
         ) from error
 
 
-def _figures_of(case: Mapping[str, Any]) -> Figures:
+def _figures_of(case: Mapping[str, Any], path: Path) -> Figures:
     """The figures of a case in a file; JSON results have had the frames beside them from the beginning."""
     found = {name: float(case[key]) for name, key in FRAMES.items() if key in case}
-    return found | {str(key): float(value) for key, value in case['figures'].items()}
+    found |= {str(key): float(value) for key, value in case['figures'].items()}
+    if unknown := [name for name in found if name.partition('.')[0] not in FIGURES]:
+        raise ParameterError(
+            f'{path}: unknown figure {quoted(unknown[0])}; known: {", ".join(FIGURES)}; make the baseline anew with '
+            '--update-baseline, or use the version of xmem_ros that wrote it'
+        )
+    return found
 
 
 def write_baseline(path: Path, results: Sequence[Result], kept: Mapping[str, Figures]) -> list[str]:
