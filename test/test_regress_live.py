@@ -11,7 +11,8 @@ import node_harness as robots
 import numpy as np
 from bag_suite import IMAGE_TOPIC, TRUTH_TOPIC, write_bag, write_scene
 from scene_files import FOOTAGE, save_frame, save_mask
-from test_regress import cut_off, regress, stepping_back_at
+from test_regress import regress, stepping_back_at
+from test_regress_input import cut_off
 
 from xmem_ros.bags.offline import track
 from xmem_ros.bags.plan import recorded_seeds
