@@ -17,7 +17,7 @@ from xmem_ros.bags import messages
 from xmem_ros.demo.scene import RenderedScene
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
 IMAGE_TOPIC, TRUTH_TOPIC, SEEDS_TOPIC = '/camera/image', '/truth/labels', '/xmem/seeds'
 START_NS, FRAME_NS = 1_700_000_000_000_000_000, 33_333_333
@@ -32,6 +32,10 @@ def write_bag(
     seed_shift: int = 0,
     compressed: bool = False,
     image_topics: Sequence[str] = (IMAGE_TOPIC,),
+    stamp_of: Callable[[int], int] = lambda index: START_NS + index * FRAME_NS,
+    truth_stamp_of: Callable[[int], int] | None = None,
+    masks: int = 10**9,
+    broken: Collection[int] = (),
 ) -> Path:
     """Write a bag with images, reference masks of the same stamps, and seeds of the first image; returns the path.
 
@@ -41,6 +45,10 @@ def write_bag(
         names: of the objects.
         seed_shift: px that the seeds are shifted to the right by, to make a tracker worse.
         image_topics: on which each image is written.
+        stamp_of: number of an image → the stamp of its header [ns]; it is received after the one before in any case.
+        truth_stamp_of: the same of the reference masks; None: those of the images.
+        masks: how many of the images have a reference mask.
+        broken: images whose messages cannot be read.
         compressed: images and masks are sensor_msgs/CompressedImage, as PNG.
     """
     from rosbags.rosbag2 import StoragePlugin, Writer
@@ -55,18 +63,22 @@ def write_bag(
             )
         }
         for index, (frame, labels) in enumerate(frames):
-            stamp = START_NS + index * FRAME_NS
-            header = messages.header(stamp, 'camera')
+            received = START_NS + index * FRAME_NS
+            header = messages.header(stamp_of(index), 'camera')
+            truth_header = messages.header((truth_stamp_of or stamp_of)(index), 'camera')
             for topic, encoding in topics.items():
-                pixels = labels if topic == TRUTH_TOPIC else frame
-                made = messages.png(header, pixels) if compressed else messages.image(header, pixels, encoding)
-                writer.write(of[topic], stamp, messages.serialize(made))
+                if topic == TRUTH_TOPIC and index >= masks:
+                    continue
+                pixels, of_it = (labels, truth_header) if topic == TRUTH_TOPIC else (frame, header)
+                made = messages.png(of_it, pixels) if compressed else messages.image(of_it, pixels, encoding)
+                raw = b'' if index in broken and topic != TRUTH_TOPIC else messages.serialize(made)
+                writer.write(of[topic], received, raw)
             if not index:
                 shifted = np.roll(labels, seed_shift, axis=1)
                 seeds = [messages.seed(MASK, name=name, mask=shifted == k) for k, name in enumerate(names, 1)]
                 ids = list(range(1, len(names) + 1))
                 accepted = messages.accepted_seeds(header, seeds, ids, ids)
-                writer.write(of[SEEDS_TOPIC], stamp + 1, messages.serialize(accepted))
+                writer.write(of[SEEDS_TOPIC], received + 1, messages.serialize(accepted))
     return path
 
 

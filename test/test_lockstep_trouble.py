@@ -270,7 +270,13 @@ def test_seeds_of_an_image_that_the_bag_does_not_have_are_refused_at_once(robot,
 
 @pytest.mark.parametrize(
     ('options', 'text'),
-    [({'rate': -1.0}, 'rate is -1.0'), ({'rate': float('nan')}, 'rate is nan'), ({'timeout': 0}, 'timeout is 0')],
+    [
+        ({'rate': -1.0}, 'rate is -1.0'),
+        ({'rate': float('nan')}, 'rate is nan'),
+        ({'timeout': 0}, 'timeout is 0'),
+        ({'most': -1}, 'most is -1'),
+        ({'most': 2.5}, 'most is 2.5'),
+    ],
 )
 def test_options_out_of_range_are_refused(bag, options, text):
     with pytest.raises(ParameterError, match=text):

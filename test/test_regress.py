@@ -14,7 +14,7 @@ pytest.importorskip('rosbags', reason='rosbags is not installed: pip install ros
 
 import bag_suite
 from bag_suite import IMAGE_TOPIC, TRUTH_TOPIC, scene_case, write_bag, write_scene, write_suite
-from scene_files import FOOTAGE, save_frame, save_mask, save_untrained_weights
+from scene_files import FOOTAGE, save_untrained_weights
 
 from xmem_ros.cli.main import main
 from xmem_ros.demo.scene import RenderedScene
@@ -50,6 +50,11 @@ def regress(folder, cases, *options, **suite):
 
 def short_case(**keys):
     return {'name': 'scene', 'input': 'scene', 'reference': {'topic': TRUTH_TOPIC}, **keys}
+
+
+def stepping_back_at(index):
+    """Stamps of a camera whose clock is set back by two seconds at an image."""
+    return lambda k: bag_suite.START_NS + k * bag_suite.FRAME_NS - (2_000_000_007 if k >= index else 0)
 
 
 def junit(path):
@@ -88,6 +93,21 @@ def test_shifted_seeds_are_caught(scene, capsys):
     assert 'mean_iou is' in junit(worse / 'junit.xml')['scene']
     assert 'in the baseline' in junit(worse / 'junit.xml')['scene']
     assert 'FAILED' in capsys.readouterr().out
+
+
+def test_tracking_that_dies_half_way_is_caught_and_said(tmp_path, capsys):
+    """The camera's clock steps back, which resets the tracker: half of the frames have no object any more."""
+    write_scene(tmp_path / 'scene', frames=20, stamp_of=stepping_back_at(10))
+    expect = {'mean_iou': 0.8, 'lost_objects': 0}
+    case = short_case(parameters={'on_time_jump': 'reset'}, expect=expect)
+    code, results = regress(tmp_path, [case, case | {'name': 'kept', 'parameters': {}}])
+    assert (code, results['scene']['state'], results['kept']['state']) == (1, 'unmet', 'met'), results
+    found = results['scene']
+    assert {len(item['iou']) for item in found['objects'].values()} == {19}  # all but that of the seeds
+    assert found['figures']['mean_iou'] == pytest.approx(9 / 19, abs=0.1)
+    assert found['figures']['lost_objects'] == len(found['objects'])
+    assert "frame 000010: object 1, 'ball', is no longer tracked" in capsys.readouterr().out
+    assert any('stamps jumped back' in text for text in found['notes'])
 
 
 def test_other_weights_are_caught(short):
@@ -175,60 +195,6 @@ def test_what_is_expected_has_to_hold_also_while_the_baseline_is_updated(short):
     case = short_case(expect={'mean_iou': 1.0}, frames=4)
     assert regress(short, [case], '--update-baseline', '--baseline', short / 'baseline.json')[0] == 1
     assert (short / 'baseline.json').exists()
-
-
-def test_frames_in_a_folder_with_masks_of_their_names(tmp_path):
-    scene = RenderedScene((120, 216), frames=SHORT, objects=2)
-    for index, (frame, labels) in enumerate(scene):
-        save_frame(tmp_path / 'frames' / f'img_{index}.jpg', frame)
-        if index % 3 == 0:
-            save_mask(tmp_path / 'masks' / f'img_{index}.png', labels)
-    case = {
-        'name': 'frames',
-        'input': 'frames',
-        'seeds': 'masks/img_0.png',
-        'reference': {'folder': 'masks'},
-        'expect': {'mean_iou': 0.8},
-    }
-    code, results = regress(tmp_path, [case])
-    assert code == 0, results
-    assert (results['frames']['frames'], results['frames']['compared']) == (SHORT, 4)
-
-
-def test_masks_by_stamp_and_by_number_beside_a_bag(short):
-    scene = RenderedScene((120, 216), frames=SHORT)
-    names = [
-        lambda index, stamp: f'{index:05d}',
-        lambda index, stamp: str(stamp),
-        lambda index, stamp: f'{stamp // 10**9}.{stamp % 10**9:09d}',
-    ]
-    for number, name in enumerate(names):
-        for index, (_, labels) in enumerate(scene):
-            stamp = bag_suite.START_NS + index * bag_suite.FRAME_NS
-            save_mask(short / f'masks_{number}' / f'{name(index, stamp)}.png', labels)
-    cases = [short_case(name=str(k), reference={'folder': f'masks_{k}'}) for k in range(len(names))]
-    code, results = regress(short, [*cases, short_case(name='topic')])
-    assert code == 0
-    assert all(result['compared'] == SHORT for result in results.values())
-    figures = [{**result['figures']} for result in results.values()]
-    assert figures[:-1] == figures[1:]
-
-
-def test_masks_that_belong_to_no_frame_or_have_another_size_are_named(short):
-    save_mask(short / 'others' / 'img_1.png', np.ones((120, 216), np.uint8))
-    save_mask(short / 'small' / '00001.png', np.ones((60, 108), np.uint8))
-    cases = [short_case(name=name, reference={'folder': name}) for name in ('others', 'small')]
-    code, results = regress(short, cases)
-    assert code == 1
-    assert 'img_1.png' in results['others']['error'] and 'the stamp' in results['others']['error']
-    assert '108×60 px, the frame 216×120' in results['small']['error']
-
-
-def test_a_reference_for_the_seeds_frame_alone_compares_nothing(short):
-    save_mask(short / 'first' / '00000.png', RenderedScene((120, 216), frames=1)[0][1])
-    code, results = regress(short, [short_case(reference={'folder': 'first'})])
-    assert code == 1
-    assert 'no frame can be compared: of 1 with a reference mask' in results['scene']['error']
 
 
 def test_boxes_and_names(short):

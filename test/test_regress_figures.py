@@ -4,10 +4,12 @@
 import numpy as np
 import pytest
 
+from xmem_ros.bags.plan import PlannedSeeds
 from xmem_ros.errors import ParameterError
 from xmem_ros.evaluation.scores import score_masks
 from xmem_ros.objects import ObjectState, TrackedObject
 from xmem_ros.regress.figures import LOST_AFTER
+from xmem_ros.regress.followed import Removals
 from xmem_ros.regress.overlaps import figures_of, overlap, score
 from xmem_ros.regress.references import Binary
 
@@ -131,6 +133,41 @@ def test_frames_before_an_object_is_seeded_do_not_count():
     figures, scored = run(pairs, objects)
     assert figures['mean_iou'] == 1
     assert [len(item.iou) for item in scored] == [5, 2]
+
+
+@pytest.mark.parametrize('removed', [False, True])
+def test_an_object_that_is_forgotten_counts_on_and_one_that_was_removed_does_not(removed):
+    there, empty = patch(1, 10), np.zeros(SIZE, np.uint8)
+    pairs = [(there, there)] * 3 + [(empty, there)] * 6
+    frames = [
+        overlap(
+            f'{index:05d}',
+            labels,
+            tracked(1, age=index) if index < 3 else [],
+            truth,
+            frozenset({1} if removed and index >= 3 else ()),
+        )
+        for index, (labels, truth) in enumerate(pairs)
+    ]
+    scored = score(frames)
+    assert len(scored[0].iou) == (2 if removed else 8)
+    assert figures_of(scored)['mean_iou'] == (1 if removed else 2 / 8)
+
+
+def test_what_has_no_id_counts_also_once_nothing_is_tracked():
+    pairs = [(patch(1, 5), patch(1, 5) + patch(2, 35))] * 6
+    _, scored = run(pairs, lambda index: tracked(1, age=index) if index < 3 else [])
+    assert [len(item.iou) for item in scored] == [5, 5]
+
+
+def test_a_plan_removes_what_it_names_and_at_a_reset_everything():
+    def entry(*ids, removed=(), recorded=True):
+        return PlannedSeeds((), ids, removed=removed, recorded=recorded)
+
+    removals = Removals({0: [entry(1, 2)], 3: [entry(3)], 5: [entry(1)], 8: [entry(4)]})
+    assert [sorted(removals.at(index)) for index in (0, 3, 4, 5, 6, 8)] == [[], [], [], [1, 2, 3], [2, 3], [2, 3]]
+    removals = Removals({0: [entry(1, 2, recorded=False)], 4: [entry(removed=(2,), recorded=False)]})
+    assert [sorted(removals.at(index)) for index in (3, 4, 9)] == [[], [2], [2]]
 
 
 def test_names_say_which_object_a_value_is():

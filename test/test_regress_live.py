@@ -11,7 +11,8 @@ import node_harness as robots
 import numpy as np
 from bag_suite import IMAGE_TOPIC, TRUTH_TOPIC, write_bag, write_scene
 from scene_files import FOOTAGE, save_frame, save_mask
-from test_regress import regress
+from test_regress import regress, stepping_back_at
+from test_regress_input import cut_off
 
 from xmem_ros.bags.offline import track
 from xmem_ros.bags.plan import recorded_seeds
@@ -87,6 +88,67 @@ def test_real_footage_gives_the_same_masks_live_as_offline(tmp_path):
     print(results['bedroom']['figures'])
     assert code == 0, results
     assert results['bedroom']['compared'] == FRAMES
+
+
+def test_no_more_images_are_tracked_than_asked_for_where_the_last_is_dropped(tmp_path):
+    write_scene(tmp_path / 'scene', frames=6, broken=(2, 3))
+    cases = [
+        case(runner, runner=runner, frames=3, expect={'mean_iou': 0.8, 'missing_frames': 1})
+        | ({'timeout': TIMEOUT} if runner == 'live' else {})
+        for runner in ('offline', 'live')
+    ]
+    code, results = regress(tmp_path, cases)
+    assert code == 0, results
+    for found in results.values():
+        assert (found['frames'], found['figures']['missing_frames']) == (2, 1)
+        assert sum('has no result' in text for text in found['notes']) == 1
+
+
+def test_frames_after_the_seeds_removed_an_object_do_not_count_for_it(tmp_path):
+    write_scene(tmp_path / 'scene', frames=10)
+    save_mask(tmp_path / 'first.png', next(iter(RenderedScene((120, 216), frames=1)))[1])
+    entries = '[{frame: 0, labels: first.png, names: {1: ball, 2: mug, 3: box}}, {frame: 5, remove: [ball]}]'
+    (tmp_path / 'seeds.yaml').write_text(entries)
+    cases = [
+        case(runner, runner=runner, seeds='seeds.yaml', expect={'mean_iou': 0.8, 'lost_objects': 0})
+        | ({'timeout': TIMEOUT} if runner == 'live' else {})
+        for runner in ('offline', 'live')
+    ]
+    code, results = regress(tmp_path, cases, '--html', tmp_path / 'page.html')
+    assert code == 0, results
+    for found in results.values():
+        assert {name: len(item['iou']) for name, item in found['objects'].items()} == {'ball': 4, 'mug': 9, 'box': 9}
+        assert not any('no longer tracked' in text for text in found['notes'])
+    assert 'IoU of ball 0 %' not in (tmp_path / 'page.html').read_text()
+
+
+def test_a_recording_that_was_cut_off_fails_live_too(tmp_path):
+    write_scene(tmp_path / 'scene', frames=60)
+    cut_off(tmp_path / 'scene')
+    live = {'runner': 'live', 'timeout': TIMEOUT, 'expect': {'mean_iou': 0.8}}
+    cases = [
+        case('whole', **live),
+        case('first', **live, frames=3),
+        case('allowed', **live, frames=3, allow_damage=True),
+    ]
+    code, results = regress(tmp_path, cases)
+    assert code == 1
+    assert [result['state'] for result in results.values()] == ['unmet', 'unmet', 'met'], results
+    for name in ('whole', 'first'):
+        assert ['was cut off' in item['text'] for item in results[name]['checks'] if not item['met']] == [True]
+    assert 3 < results['whole']['frames'] < 60
+    assert any('was cut off' in text for text in results['allowed']['notes'])
+
+
+def test_objects_that_the_node_forgets_count_as_wrong_and_its_warning_is_reported(tmp_path):
+    write_scene(tmp_path / 'scene', frames=FRAMES, stamp_of=stepping_back_at(6))
+    live = {'runner': 'live', 'timeout': TIMEOUT, 'parameters': {'on_time_jump': 'reset'}}
+    code, results = regress(tmp_path, [case('jump', **live, expect={'mean_iou': 0.8})])
+    assert code == 1, results
+    found = results['jump']
+    assert {len(item['iou']) for item in found['objects'].values()} == {FRAMES - 1}
+    assert any('is no longer tracked' in text for text in found['notes'])
+    assert any('the node said: stamps jumped back' in text for text in found['notes'])
 
 
 def test_a_node_that_does_not_come_up_is_an_error_with_its_log(bags):

@@ -94,8 +94,9 @@ def test_json_results_serve_as_a_baseline(tmp_path):
     path = tmp_path / 'results.json'
     result = checked(case(expect={'mean_iou': 0.99}))
     result.objects = [ObjectScore(1, 'mug', 3, {'00001': 0.95}, recovery=2)]
+    result.frames, result.compared = 20, 15
     write_json(path, Path('suite.yaml'), [result])
-    assert read_baseline(path) == {'table': FIGURES}
+    assert read_baseline(path) == {'table': {**FIGURES, 'tracked_frames': 20, 'compared_frames': 15}}
     written = json.loads(path.read_text())
     assert (written['unmet'], written['cases']['table']['objects']['mug']['iou']) == (1, {'00001': 0.95})
 
@@ -106,6 +107,7 @@ def test_json_results_serve_as_a_baseline(tmp_path):
         ('{', 'not a baseline'),
         ('[]', 'not a baseline'),
         ('{"version": 1, "cases": {"a": {}}}', 'not a baseline'),
+        ('{"version": 1, "cases": {"a": {"figures": {"beauty": 1}}}}', "unknown figure 'beauty'; known: mean_iou"),
         ('{"version": 1, "cases": {"a": {"figures": {"mean_iou": "x"}}}}', 'not a baseline'),
         ('{"version": 9, "cases": {}}', 'version 9'),
     ],

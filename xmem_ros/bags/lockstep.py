@@ -117,12 +117,16 @@ class Replay(Iterator[LiveFrame]):
         rate: float = 0.0,
         clock: bool = False,
         keep: bool = False,
+        most: int = 0,
         timeout: float = TIMEOUT_S,
     ) -> None:
         for name, value, least in (('rate', rate, 0.0), ('timeout', timeout, 0.1)):
             if not least <= value < 1e6:
                 raise ParameterError(f'{name} is {value!r}; it must be a number from {least:g}')
+        if not isinstance(most, int) or isinstance(most, bool) or most < 0:
+            raise ParameterError(f'most is {most!r}; it must be a whole number from 0, which is all')
         self.report = Report()
+        self._most = most
         self._time = BagTime(rate)
         with contextlib.ExitStack() as stack:
             if not isinstance(path, LiveSource):
@@ -132,12 +136,12 @@ class Replay(Iterator[LiveFrame]):
             entries = plan(self._bag.recording) if callable(plan) else plan
             if entries is None:
                 entries = self._bag.recorded_seeds()
-            places, self.report.missed = resolve(entries, self._bag.recording)
+            self.places, self.report.missed = resolve(entries, self._bag.recording)  # index of an image → its seeds
             self._node = LiveNode(node, timeout)
             stack.callback(self._node.close)
             self._node.check_active()
             calls = Calls(self._node.link)
-            self._seeds = LiveSeeds(places, calls)
+            self._seeds = LiveSeeds(self.places, calls)
             self._seeds.missed = self.report.missed
             names = dict(remaps or {})
             recorded = self._bag.image_topic
@@ -204,8 +208,11 @@ class Replay(Iterator[LiveFrame]):
                 frame = self._show(message)
                 if frame is not None:
                     yield frame
+                if self._most and self.report.images >= self._most:
+                    break
+            else:
+                self.report.missed += self._seeds.unreached(self.report.images)
             self.report.damage = self._bag.damage
-            self.report.missed += self._seeds.unreached(self.report.images)
             self._topics.flush(FLUSH_S)
         finally:
             self._end.close()
@@ -283,6 +290,7 @@ def replay(path: Path | str | LiveSource, node: str = '/xmem', **options: Any) -
                 unless this says otherwise.
             rate: at most as fast as this, 1 is as recorded; 0: as fast as the node is.
             clock: publish the times of the bag on /clock.
+            most: images that are replayed, those that are dropped counted; 0: all.
             keep: go on with the objects that the node has; otherwise it is reset first.
             timeout: the longest to wait for the node or for the masks of one image [s].
 

@@ -110,14 +110,14 @@ class Offline:
         engines: Engines | None = None,
     ) -> None:
         self._recording = recording
-        self.places, self.missed = resolve(plan, recording)  # places: index of an image → its entries
+        self.places, self.missed = resolve(plan, recording)  # places: index of an image → its seeds
         self.tracker = make_tracker(parameters, engines)
         self._seen = _Seen()
         self._tracking = Tracking(self.tracker, lambda: parameters, History(1), self._seen, self._seen, strict=True)
         self.index = 0  # of the image that is next
         self.dropped: list[Fault] = []  # images that could not be tracked
         # what is unsure of seeds, and what the node would have logged of images that were tracked, as stamps that jump
-        self.notes: list[str] = guesses(self._places)
+        self.notes: list[str] = guesses(self.places)
         self._ids: dict[int, int] = {}  # id of the plan → id of the tracker
         self._used: set[int] = set()  # recorded ids since the node was reset
         self.seeded = False  # whether any seed was applied

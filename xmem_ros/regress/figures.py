@@ -70,6 +70,12 @@ FIGURES: dict[str, Figure] = {
         tolerance=0.0,
     ),
     'missing_frames': Figure('frames of the recording that no result came for', 'frames', whole=True, tolerance=0.0),
+    'tracked_frames': Figure(
+        'frames of the recording that a result came for', 'frames', more_is_better=True, whole=True, tolerance=0.0
+    ),
+    'compared_frames': Figure(
+        'of these, the frames that have a reference mask', 'frames', more_is_better=True, whole=True, tolerance=0.0
+    ),
     'memory_mb': Figure("the most that the tracker's stores took, as in the diagnostics", 'MB'),
     'processing_ms': Figure(
         '95 of 100 frames were tracked in this time or less, from taking the image to its labels', 'ms', live_only=True
@@ -93,7 +99,7 @@ def written(name: str, value: float) -> str:
     """A value as people read it."""
     figure = figure_of(name)
     if figure.whole:
-        text = f'{value:g}'
+        text = f'{value:.10g}'
     else:
         text = f'{value:.3f}' if figure.high <= 1 else f'{value:.1f}'
     unit = figure.unit.removesuffix('s') if figure.unit == 'frames' and value == 1 else figure.unit

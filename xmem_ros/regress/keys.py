@@ -83,6 +83,13 @@ CASE = {
     'input': Key('a path', 'bag, video or folder of frames', is_text),
     'image_topic': Key('a topic', 'of the images, where a bag has several', is_text, 'the only one'),
     'frames': Key('a whole number', 'most frames that are tracked; 0: all', is_count, '`0`'),
+    'allow_damage': Key(
+        '`true` or `false`',
+        'whether the case may be met although the recording, or the bag of the reference, was cut off or cannot be '
+        'read in part; the damage is a note then',
+        lambda value: isinstance(value, bool),
+        '`false`',
+    ),
     'seeds': Key(
         'a path, `recorded`, or keys',
         'what is followed: a mask or label image for the first frame, a YAML file of seeds (both as for '
@@ -144,7 +151,12 @@ REFERENCE = {
         "by the frame's number from 0 with five digits or more",
         is_text,
     ),
-    'bag': Key('a path', 'a bag with label images (mono8) of the stamps of the images', is_text, '`input`'),
+    'bag': Key(
+        'a path',
+        'a bag with label images (mono8) of the stamps of the images, each of its own; 0 is none',
+        is_text,
+        '`input`',
+    ),
     'topic': Key('a topic', 'of the label images in the bag', is_text),
     'objects': Key(
         'value: name',

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import Log
 from rclpy.qos import QoSProfile
 
 from xmem_ros.bags.lockstep import Replay
@@ -25,6 +26,7 @@ from xmem_ros.demo.processes import Child
 from xmem_ros.errors import NodeError, NodeMissingError, NodeTimeoutError
 from xmem_ros.node.compressed import rgb_of
 from xmem_ros.node.parameters import changed, rules, value_of
+from xmem_ros.regress.followed import Removals
 from xmem_ros.regress.runners import Seen, parameters_of, plan_of
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 MODULE = 'xmem_ros.node.main'
 DIAGNOSTICS_S = 0.2  # period of a node that is started here; what it dropped is known by them, and its memory
 MB = 1e6
+_WARN = 30  # rcl_interfaces/Log; its constants are bytes in some distributions
 
 
 @contextmanager
@@ -56,22 +59,33 @@ def live_run(case: Case) -> Iterator[LiveRun]:
         link = NodeLink(name, timeout=case.timeout)
         stack.callback(link.close)
         memory = _Memory(link)
+        log = _Warnings(link)
         _wait_active(link, child, case.timeout)
         plan = plan_of(case, recording)
-        replay = Replay(case.input, name, image_topic=recording.image_topic, plan=plan, timeout=case.timeout)
-        stack.enter_context(replay)
-        yield LiveRun(case, replay, child, memory, recording.length)
+        asked: dict[str, Any] = {'plan': plan, 'most': case.frames, 'timeout': case.timeout}
+        replay = stack.enter_context(Replay(case.input, name, image_topic=recording.image_topic, **asked))
+        yield LiveRun(case, replay, child, memory, log, recording.length)
 
 
 class LiveRun:
     """A recording on its way through a node."""
 
-    def __init__(self, case: Case, replay: Replay, child: Child | None, memory: _Memory, length: int | None) -> None:
-        self._case, self._replay, self._child, self._memory = case, replay, child, memory
+    def __init__(
+        self,
+        case: Case,
+        replay: Replay,
+        child: Child | None,
+        memory: _Memory,
+        log: _Warnings,
+        length: int | None,
+    ) -> None:
+        self._case, self._replay, self._child, self._memory, self._log = case, replay, child, memory, log
+        self._removals = Removals(replay.places)
         self.length = min(filter(None, (length, case.frames)), default=None)
 
     def frames(self) -> Iterator[Seen]:
         """Replay, frame by frame; raises `XMemError`."""
+        self._log.said.clear()  # of how it started
         try:
             for live in self._replay:
                 yield Seen(
@@ -81,11 +95,10 @@ class LiveRun:
                     image=functools.partial(rgb_of, live.frame.message),
                     labels=live.labels_with_seeds,
                     objects=[replace(item, id=live.plan_ids.get(item.id, item.id)) for item in live.objects],
+                    removed=self._removals.at(live.index),
                     processing_ms=live.processing_ms,
                     age_ms=live.age_ms,
                 )
-                if self._case.frames and live.index + 1 >= self._case.frames:
-                    break
         except NodeError as error:
             if self._child is not None and self._child.exit_code is not None:
                 ended = f'it ended with exit code {self._child.exit_code}; the end of its log:'
@@ -102,13 +115,16 @@ class LiveRun:
         return found
 
     def notes(self) -> list[str]:
-        """What was dropped and why, and damage of the bag."""
+        """What was dropped and why, seeds that could not be used, and what the node warned of."""
         report = self._replay.report
         found = [f'image {item.index} has no result: {item.reason}' for item in report.dropped[:5]]
         found += report.missed[:5]
-        if report.damage:
-            found.append(report.damage)
+        found += [f'the node said: {text}' for text in list(self._log.said)[:5]]
         return found
+
+    def damage(self) -> str:
+        """Of the recording, once all are tracked."""
+        return self._replay.report.damage
 
 
 class _Memory:
@@ -132,6 +148,19 @@ class _Memory:
                 sizes = [float(pair.value) for pair in status.values if pair.key == 'memory (bytes)']
                 self.most = max([self.most, *sizes])
                 self._heard += 1
+
+
+class _Warnings:
+    """What the node logs as a warning or worse, as /rosout has it."""
+
+    def __init__(self, link: NodeLink) -> None:
+        self.said: list[str] = []
+        self._name = link.name.strip('/').replace('/', '.')
+        link.subscribe(Log, '/rosout', self._hear, QoSProfile(depth=100))
+
+    def _hear(self, message: Any) -> None:
+        if message.level >= _WARN and f'{message.name}.'.startswith(f'{self._name}.'):
+            self.said.append(message.msg)
 
 
 def _parameter_file(case: Case, recording: Recording, path: Path) -> Path:

@@ -12,12 +12,13 @@ import numpy as np
 from xmem_ros.bags.offline import Offline
 from xmem_ros.bags.recording import open_recording
 from xmem_ros.node.tracking import release_device
+from xmem_ros.regress.followed import Removals
 from xmem_ros.regress.runners import Seen, parameters_of, plan_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from xmem_ros.bags.recording import Recording
+    from xmem_ros.bags.recording import Fault, Recording
     from xmem_ros.regress.figures import Figures
     from xmem_ros.regress.suite import Case
 
@@ -40,6 +41,8 @@ class OfflineRun:
 
     def __init__(self, case: Case, recording: Recording, offline: Offline) -> None:
         self._case, self._recording, self._offline = case, recording, offline
+        self._removals = Removals(offline.places)
+        self._ended = False  # at the recording's own end
         self._memory = 0  # bytes, the most
         self.length = min(filter(None, (recording.length, case.frames)), default=None)
 
@@ -58,18 +61,29 @@ class OfflineRun:
                     image=functools.partial(np.asarray, tracked.image),
                     labels=tracked.labels,
                     objects=tracked.objects,
+                    removed=self._removals.at(frame.index),
                 )
+        else:
+            self._ended = True
 
     def measured(self) -> Figures:
         """Frames without a result, and memory."""
-        missing = len(self._offline.dropped) + len(self._recording.faults)
-        return {'missing_frames': missing, 'memory_mb': self._memory / MB}
+        return {'missing_frames': len(self._faults()), 'memory_mb': self._memory / MB}
 
     def notes(self) -> list[str]:
-        """Images and seeds that could not be used, and damage of the recording."""
-        faults = sorted([*self._recording.faults, *self._offline.dropped], key=lambda fault: fault.index)
-        found = [f'image {fault.index} has no result: {fault.reason}' for fault in faults[:5]]
+        """Images and seeds that could not be used, and what the node would have logged."""
+        found = [f'image {fault.index} has no result: {fault.reason}' for fault in self._faults()[:5]]
         found += self._offline.missed[:5]
-        if self._recording.damage:
-            found.append(self._recording.damage)
+        if self._ended:
+            found += self._offline.unreached()[:5]
+        found += self._offline.notes[:5]
         return found
+
+    def damage(self) -> str:
+        """Of the recording, once all are tracked."""
+        return self._recording.damage
+
+    def _faults(self) -> list[Fault]:
+        """Images without a result, in order. What lies beyond the most that are tracked was read, and is no fault."""
+        faults = sorted([*self._recording.faults, *self._offline.dropped], key=lambda fault: fault.index)
+        return [fault for fault in faults if not self._case.frames or fault.index < self._case.frames]

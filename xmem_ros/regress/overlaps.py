@@ -33,6 +33,7 @@ class Overlap:
         both: (value, id) → area of the intersection.
         ages: id → frames since the object's first seed.
         names: id → name.
+        removed: ids that are gone because the plan of the seeds removed them.
     """
 
     frame: str
@@ -41,6 +42,7 @@ class Overlap:
     both: dict[tuple[int, int], int]
     ages: dict[int, int]
     names: dict[int, str] = field(default_factory=dict)
+    removed: frozenset[int] = frozenset()
 
     def iou(self, value: int, key: int | None) -> float:
         """Intersection over union of a reference object and an id; 1 where neither has pixels."""
@@ -54,7 +56,13 @@ class Overlap:
         return next((key for key in self.found if self.truth.get(value) and self.iou(value, key) > RIGHT_IOU), None)
 
 
-def overlap(frame: str, labels: np.ndarray, objects: Iterable[TrackedObject], truth: np.ndarray) -> Overlap:
+def overlap(
+    frame: str,
+    labels: np.ndarray,
+    objects: Iterable[TrackedObject],
+    truth: np.ndarray,
+    removed: frozenset[int] = frozenset(),
+) -> Overlap:
     """Compare the labels of a frame with a reference, both H×W uint8; 255 in the reference is void."""
     tracked = list(objects)
     pairs = truth.astype(np.intp) * 256 + labels
@@ -74,6 +82,7 @@ def overlap(frame: str, labels: np.ndarray, objects: Iterable[TrackedObject], tr
         },
         ages={item.id: item.age for item in tracked},
         names={item.id: item.name for item in tracked},
+        removed=removed,
     )
 
 
@@ -109,8 +118,9 @@ def score(frames: Sequence[Overlap], names: Mapping[int, str] | None = None, min
     """Score every object of the reference.
 
     An object's own id is the one of its name, where `names` says that; else the one that it is matched with first.
-    Frames count from the one after its id was seeded on (a seed is given, not found), and for an object that no id is
-    matched with, from the second frame on in which anything is tracked. A frame in which the reference shows fewer
+    Frames count from the one after its id was seeded on (a seed is given, not found), also those in which the id is no
+    longer there, unless the plan removed it; and for an object that no id is matched with, from the second frame on in
+    which anything is tracked. A frame in which the reference shows fewer
     than `min_area` px of the object, but some, does not count for it. An object that no frame counts for is left out.
 
     Arguments:
@@ -189,6 +199,13 @@ def _own_id(frames: Sequence[Overlap], value: int, name: str | None) -> int | No
 
 
 def _counted(frames: Sequence[Overlap], key: int | None) -> list[Overlap]:
-    if key is not None:
-        return [frame for frame in frames if frame.ages.get(key, 0) > 0]
-    return [frame for frame in frames if any(age > 0 for age in frame.ages.values())]
+    """The frames that an id, or what has none, is answerable for. Being forgotten is no excuse; being removed is."""
+    found = []
+    seeded: set[int] = set()
+    for frame in frames:
+        now = {item for item, age in frame.ages.items() if age > 0}
+        due = now | (seeded - frame.ages.keys() - frame.removed)
+        if key in due or (key is None and due):
+            found.append(frame)
+        seeded.update(frame.ages)
+    return found

@@ -38,6 +38,7 @@ class WorstFrames:
     def __init__(self, reference: Reference) -> None:
         self._reference = reference
         self._kept: list[_Kept] = []
+        self._begun = False  # whether anything was tracked
         self._own: dict[int, int] = {}  # reference value → id that it was matched with first
 
     def add(
@@ -54,12 +55,14 @@ class WorstFrames:
             key = seen.match(value)
             if key is not None:
                 self._own.setdefault(value, key)
-        if not any(seen.ages.values()):
+        self._begun = self._begun or any(seen.ages.values())
+        if not self._begun or (seen.ages and not any(seen.ages.values())):
             return  # the frame of the seeds, or before them
         ious = {
             value: seen.iou(value, self._own.get(value))
             for value in sorted(set(self._reference.objects) or {*seen.truth, *self._own})
             if not 0 < seen.truth.get(value, 0) < self._reference.min_area
+            and self._own.get(value) not in seen.removed - seen.ages.keys()
         }
         if not ious:
             return

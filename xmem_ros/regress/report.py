@@ -30,7 +30,11 @@ def write_report(path: Path, suite: str, results: Sequence[Result]) -> None:
     check_report()
     from jinja2 import Environment
 
-    columns = [name for name in FIGURES if name != 'object_iou' and any(name in result.figures for result in results)]
+    columns = [
+        name
+        for name in FIGURES
+        if name not in ('object_iou', 'compared_frames') and any(name in result.figures for result in results)
+    ]
     template = (Path(__file__).parent / 'report.html.j2').read_text()
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template)
     lines = {(result.name, item.name): _line(list(item.iou.values())) for result in results for item in result.objects}

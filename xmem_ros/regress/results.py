@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xmem_ros.errors import ParameterError, listed
-from xmem_ros.regress.figures import Figures, figure_of, is_worse, written
+from xmem_ros.errors import ParameterError, listed, quoted
+from xmem_ros.regress.figures import FIGURES, Figures, figure_of, is_worse, written
 from xmem_ros.regress.files import write_file
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from xmem_ros.regress.suite import Case
 
 VERSION = 1  # of the JSON files
+FRAMES = {'tracked_frames': 'frames', 'compared_frames': 'compared'}  # figure → key of a case in JSON results
 MET, UNMET, ERROR = 'met', 'unmet', 'error'
 
 
@@ -62,6 +63,7 @@ class Result:
     error: str = ''
     notes: list[str] = field(default_factory=list)
     tiles: list[Tile] = field(default_factory=list)
+    damage: str = ''  # of the recording or of the reference, where the case does not allow it
     baseline: Figures | None = None  # what it was compared with
 
     @property
@@ -107,8 +109,16 @@ def check(result: Result, case: Case, baseline: Figures | None) -> None:
     """Fill in the checks of a result: what the suite expects, and what the baseline had."""
     result.baseline = baseline
     result.checks = _expected(result.figures, case)
+    if result.damage:
+        text = f'{result.damage}; copy or record it again, or say allow_damage: true'
+        result.checks.insert(0, Check('damage', False, text))
     if baseline is not None:
         result.checks += _compared(result.figures, case, baseline)
+        if unknown := [name for name in FRAMES if name not in baseline]:
+            result.notes.append(
+                f'the baseline does not say {" and ".join(unknown)}, so that a recording or reference that became '
+                'shorter is not noticed; --update-baseline adds it'
+            )
 
 
 def _expected(figures: Figures, case: Case) -> list[Check]:
@@ -166,10 +176,7 @@ def read_baseline(path: Path) -> dict[str, Figures]:
                 f'{path}: a baseline of version {data["version"]}, read is {VERSION}; make it anew with '
                 '--update-baseline'
             )
-        return {
-            str(name): {str(key): float(value) for key, value in case['figures'].items()}
-            for name, case in data['cases'].items()
-        }
+        return {str(name): _figures_of(case, path) for name, case in data['cases'].items()}
     except FileNotFoundError:
         raise ParameterError(f'{path}: no such baseline; --update-baseline makes it') from None
     except OSError as error:
@@ -182,8 +189,22 @@ def read_baseline(path: Path) -> dict[str, Figures]:
         ) from error
 
 
+def _figures_of(case: Mapping[str, Any], path: Path) -> Figures:
+    """The figures of a case in a file; JSON results have had the frames beside them from the beginning."""
+    found = {name: float(case[key]) for name, key in FRAMES.items() if key in case}
+    found |= {str(key): float(value) for key, value in case['figures'].items()}
+    if unknown := [name for name in found if name.partition('.')[0] not in FIGURES]:
+        raise ParameterError(
+            f'{path}: unknown figure {quoted(unknown[0])}; known: {", ".join(FIGURES)}; make the baseline anew with '
+            '--update-baseline, or use the version of xmem_ros that wrote it'
+        )
+    return found
+
+
 def write_baseline(path: Path, results: Sequence[Result], kept: Mapping[str, Figures]) -> list[str]:
     """Write the figures of the results that have any, beside those of cases that did not run; without any, nothing.
+
+    What was damaged, where that is not allowed, sets no bar for later runs.
 
     Returns:
         The names of the cases whose figures are new.
@@ -191,7 +212,7 @@ def write_baseline(path: Path, results: Sequence[Result], kept: Mapping[str, Fig
     Raises:
         OutputError: the file cannot be written.
     """
-    fresh = {result.name: rounded(result.figures) for result in results if not result.error}
+    fresh = {result.name: rounded(result.figures) for result in results if not result.error and not result.damage}
     if not fresh:
         return []
     cases = {name: {'figures': figures} for name, figures in sorted({**kept, **fresh}.items())}

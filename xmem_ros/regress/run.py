@@ -13,6 +13,7 @@ import numpy as np
 from xmem_ros.errors import FrameError, ParameterError, XMemError
 from xmem_ros.progress import Bar
 from xmem_ros.regress.figures import Figures
+from xmem_ros.regress.followed import Vanished
 from xmem_ros.regress.overlaps import Overlap, figures_of, overlap, score
 from xmem_ros.regress.pictures import WorstFrames
 from xmem_ros.regress.references import Binary, open_reference
@@ -77,6 +78,7 @@ def _run(case: Case, result: Result, worst: WorstFrames | None) -> None:
     masks = open_reference(case.reference)
     overlaps: list[Overlap] = []
     binary = Binary()
+    vanished = Vanished()
     times: dict[str, list[float]] = {'processing_ms': [], 'age_ms': []}
     with open_run(case) as run:
         with Bar(run.frames(), total=run.length, desc=case.name, unit='frame') as bar:
@@ -85,14 +87,16 @@ def _run(case: Case, result: Result, worst: WorstFrames | None) -> None:
                 for name, value in (('processing_ms', seen.processing_ms), ('age_ms', seen.age_ms)):
                     if value is not None:
                         times[name].append(value)
+                vanished.see(seen.name, seen.objects, seen.removed)
                 truth = _truth(masks, binary, seen)
                 if truth is None:
                     continue
-                found = overlap(seen.name, seen.labels, seen.objects, truth)
+                found = overlap(seen.name, seen.labels, seen.objects, truth, seen.removed)
                 overlaps.append(found)
                 if worst is not None:
                     worst.add(seen.index, found, seen.image, seen.labels, seen.objects, truth)
         measured, notes = run.measured(), run.notes()
+        damages = dict.fromkeys(filter(None, (run.damage(), masks.damage)))  # of one bag it is the same
     if not result.frames:
         raise ParameterError(f'{case.input}: no frame was tracked')
     if not overlaps:
@@ -108,8 +112,13 @@ def _run(case: Case, result: Result, worst: WorstFrames | None) -> None:
             f'seeds and shows an object of {case.reference.min_area} px or more'
         )
     result.figures = figures_of(result.objects) | measured
+    result.figures |= {'tracked_frames': result.frames, 'compared_frames': result.compared}
     result.figures |= {name: float(np.percentile(values, 95)) for name, values in times.items() if values}
-    result.notes += notes
+    result.notes += vanished.notes[:5] + notes
+    if case.allow_damage:
+        result.notes += damages
+    else:
+        result.damage = '; '.join(damages)
     result.tiles = worst.tiles if worst is not None else []
 
 

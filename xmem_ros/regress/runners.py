@@ -34,6 +34,7 @@ class Seen:
     image: Callable[[], np.ndarray]  # gives H×W×3 uint8 RGB, decoded when somebody looks
     labels: np.ndarray  # H×W uint8
     objects: list[TrackedObject]
+    removed: frozenset[int] = frozenset()  # ids that the plan has taken away, and not begun again
     processing_ms: float | None = None
     age_ms: float | None = None
 
@@ -50,7 +51,10 @@ class Run(Protocol):
         """Figures that are not of single frames, once all are tracked."""
 
     def notes(self) -> list[str]:
-        """What else a reader should know, such as a recording that was cut off."""
+        """What else a reader should know, such as seeds that could not be used."""
+
+    def damage(self) -> str:
+        """Why not all of the recording could be read, once all are tracked; empty where it could."""
 
 
 def open_run(case: Case) -> AbstractContextManager[Run]:

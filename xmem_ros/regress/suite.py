@@ -76,6 +76,7 @@ class Case:
     seeds: Seeds = Seeds()
     image_topic: str = ''
     frames: int = 0  # most; 0: all
+    allow_damage: bool = False  # of the recording and of the reference
     runner: str = OFFLINE
     node: str = ''  # live: that is there already
     params_file: Path | None = None
@@ -270,7 +271,7 @@ def _case(folder: Path, case: Mapping[str, Any]) -> Case:
         reference['bag'] = folder / reference['bag'] if 'bag' in reference else source
     if 'folder' in reference:
         reference['folder'] = folder / reference['folder']
-    plain = {name: case[name] for name in ('image_topic', 'frames', 'node') if name in case}
+    plain = {name: case[name] for name in ('image_topic', 'frames', 'allow_damage', 'node') if name in case}
     return Case(
         name=case['name'],
         input=source,

@@ -9,7 +9,8 @@ from xmem_ros.regress.figures import FIGURES, written
 from xmem_ros.regress.results import ERROR, MET, UNMET, Result
 
 WORDS = {MET: 'ok', UNMET: 'FAILED', ERROR: 'ERROR'}
-_SHOWN = [name for name in FIGURES if name != 'object_iou']  # those of objects are listed below their case
+# those of objects are listed below their case, and frames have a column of their own
+_SHOWN = [name for name in FIGURES if name not in ('object_iou', 'tracked_frames', 'compared_frames')]
 
 
 def table(results: Sequence[Result]) -> str:
