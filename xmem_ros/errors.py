@@ -69,6 +69,10 @@ class OutputError(XMemError, OSError):
     """A file that cannot be written: no room, no right, no folder."""
 
 
+class RunError(XMemError, RuntimeError):
+    """A run over a recording that broke off, though its input, seeds and arguments can be used."""
+
+
 class NodeError(XMemError, RuntimeError):
     """What a client asked of the node could not be had."""
 

@@ -15,7 +15,16 @@ from xmem_ros.bags.recording import Fault, Recording
 from xmem_ros.bags.segments import StoredFrame, Work, lookup_of
 from xmem_ros.bags.sinks.coco import require_pycocotools
 from xmem_ros.bags.writing import write_results
-from xmem_ros.errors import BagError, ParameterError, SeedError
+from xmem_ros.errors import (
+    BagError,
+    FrameError,
+    OutputError,
+    ParameterError,
+    RunError,
+    SeedError,
+    UnknownObjectError,
+    XMemError,
+)
 from xmem_ros.objects import MOST_OBJECTS
 from xmem_ros.progress import Bar
 
@@ -28,6 +37,9 @@ if TYPE_CHECKING:
     from xmem_ros.node.parameters import Parameters
 
 
+_UNUSABLE = (BagError, FrameError, SeedError, UnknownObjectError)  # input or seeds: going on would end alike
+
+
 def check_out(out: Path) -> None:
     """Raise `ParameterError` where results would cover something."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -37,10 +49,12 @@ def check_out(out: Path) -> None:
 def run(recording: Recording, plan: Sequence[PlannedSeeds], parameters: Parameters, job: Job) -> Report:
     """Track a recording and write what the job asks for.
 
-    A run that was interrupted goes on when the same is asked for again. Where the input turns out to be unusable,
-    nothing is left.
+    A run that broke off, for want of room or by whatever error, goes on when the same is asked for again. Where input
+    or seeds turn out to be unusable, nothing is left.
 
     Raises:
+        OutputError: no room, or no right to write.
+        RunError: something else that is not of the input, as an error of the device or of a library.
         XMemError: of the recording, the seeds, the parameters, the weights, the destination.
     """
     check_out(job.out)
@@ -53,18 +67,29 @@ def run(recording: Recording, plan: Sequence[PlannedSeeds], parameters: Paramete
     if offline.tracker.device.type == 'cuda':
         torch.use_deterministic_algorithms(True, warn_only=True)
     work = Work(job.out, identity_of(recording, plan, parameters, job, offline), restart=job.restart)
+    tracked = False
     try:
         report = _track(recording, plan, offline, work, job)
+        tracked = True
         write_results(recording, work, job, report, parameters)
         work.deliver()
     except BaseException as error:
-        # interrupted, or for want of room: the same command goes on later
-        if not work.segments or not isinstance(error, OSError | KeyboardInterrupt):
+        kept = bool(work.segments) and (tracked or not isinstance(error, _UNUSABLE))
+        if not kept:
             work.discard()
-        raise
+        if isinstance(error, (ParameterError, *_UNUSABLE)) or not isinstance(error, Exception):
+            raise
+        text = _told(error) + ('; what was tracked is kept: the same command goes on there' if kept else '')
+        raise (OutputError if isinstance(error, OSError) else RunError)(text) from error
     finally:
         work.close()
     return report
+
+
+def _told(error: Exception) -> str:
+    """What went wrong, in a line; not every library says where, or anything at all."""
+    first = next(iter(str(error).strip().splitlines()), '')
+    return first if first and isinstance(error, XMemError | OSError) else f'{type(error).__name__}: {first}'.strip(': ')
 
 
 def _track(recording: Recording, plan: Sequence[PlannedSeeds], offline: Offline, work: Work, job: Job) -> Report:

@@ -25,7 +25,7 @@ import numpy as np
 
 from xmem_ros import snapshot
 from xmem_ros.bags.offline import Checkpoint
-from xmem_ros.errors import OutputError, ParameterError, XMemError
+from xmem_ros.errors import MemoryFileError, OutputError, ParameterError, XMemError
 from xmem_ros.objects import ObjectState, TrackedObject
 
 if TYPE_CHECKING:
@@ -175,11 +175,14 @@ class Work:
         """Keep a segment and where the next one begins.
 
         Returns the checkpoint as it was written, to go on from: so a run that was interrupted and one that was not
-        compute the same.
+        compute the same. Raises `OutputError`; the segments before it, and where they end, are as they were.
         """
         number = len(self.segments) + 1
         path = self._memory(number)
-        snapshot.write(checkpoint.snapshot, path)
+        try:
+            snapshot.write(checkpoint.snapshot, path)
+        except MemoryFileError as error:
+            raise OutputError(f'{path}: cannot be written ({error.__cause__})') from error
         writer.finish({'index': checkpoint.index, 'notes': checkpoint.notes, **more})
         self._memory(number - 1).unlink(missing_ok=True)
         return Checkpoint(checkpoint.index, snapshot.read(path, checkpoint.snapshot.weights), checkpoint.notes)

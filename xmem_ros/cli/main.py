@@ -6,11 +6,12 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from xmem_ros.errors import XMemError
+from xmem_ros.errors import RunError, XMemError
 from xmem_ros.host_memory import keep_large_blocks
 from xmem_ros.threads import wait_asleep
 
 COMMANDS = ('track', 'replay', 'web', 'evaluate', 'regress', 'train', 'export', 'weights', 'doctor')
+FAILED = 1
 USAGE_ERROR = 2  # the exit code for whatever the user can put right
 INTERRUPTED = 130
 
@@ -27,7 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
-    0 done, 1 `regress` found something worse, 2 something for the user to put right, 130 interrupted.
+    0 done, 1 `track` broke off or `regress` found something worse, 2 something to put right, 130 interrupted.
     """
     args = make_parser().parse_args(arguments)
     wait_asleep()
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(args.run(args))
     except (XMemError, OSError) as error:
         print(f'xmem-ros {args.command}: error: {error}', file=sys.stderr)
-        return USAGE_ERROR
+        return FAILED if isinstance(error, RunError) else USAGE_ERROR
     except KeyboardInterrupt:
         print(f'xmem-ros {args.command}: interrupted', file=sys.stderr)
         return INTERRUPTED

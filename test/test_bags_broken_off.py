@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: MIT
+"""`xmem-ros track` that breaks off: what was tracked is kept, and the same command goes on there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip('rosbags.rosbag2', reason='rosbags is not installed')
+
+from bag_files import image_items, scene, write_bag
+from scene_files import save_mask
+
+from xmem_ros.bags import run as run_module
+from xmem_ros.bags.offline import Offline
+from xmem_ros.cli.main import main
+
+ROOT = Path(__file__).parents[1]
+COUNT = 10
+GOES_ON = 'what was tracked is kept: the same command goes on there'
+
+
+@pytest.fixture(scope='module')
+def frames():
+    return scene(COUNT)
+
+
+@pytest.fixture
+def bag(frames, tmp_path):
+    """Ten images, and a mask of the first one beside them."""
+    save_mask(tmp_path / 'mask.png', frames[0][1])
+    return write_bag(tmp_path / 'bag', image_items(frames))
+
+
+@pytest.fixture(autouse=True)
+def threads(monkeypatch):
+    """As many in the processes that are started as in this one, since a run says that it depends on them."""
+    import torch
+
+    monkeypatch.setenv('OMP_NUM_THREADS', str(torch.get_num_threads()))
+
+
+def arguments(bag, out, *more):
+    seed = ['--seed', bag.parent / 'mask.png', '--format', 'png']
+    return [*map(str, ['track', bag, '--out', out, '--size', 64, '--device', 'cpu', '--segment', 4, *seed, *more])]
+
+
+def elsewhere(script, *given, wrapped=()):
+    """Run a script in another process, with the command line's arguments."""
+    path = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
+    command = [*wrapped, sys.executable, '-c', script, *given]
+    return subprocess.run(
+        command, env=os.environ | {'PYTHONPATH': path}, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+@pytest.fixture
+def stepped(monkeypatch):
+    """Indexes of the images that are tracked from here on."""
+    found = []
+    step = Offline.step
+    monkeypatch.setattr(Offline, 'step', lambda self, frame: found.append(frame.index) or step(self, frame))
+    return found
+
+
+def left(folder):
+    return sorted(file.name for file in folder.iterdir() if file.name not in ('bag', 'mask.png'))
+
+
+def digests(folder):
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
+
+
+# --- no room, and errors of others
+
+LITTLE_ROOM = """
+import resource, sys
+from xmem_ros import snapshot
+from xmem_ros.bags.segments import Work
+from xmem_ros.cli.main import main
+write = snapshot.write
+def little(saved, path):
+    if path.stem.endswith('000002'):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+    write(saved, path)
+snapshot.write = little
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_where_room_runs_out_for_the_memory_the_segments_before_it_are_kept(bag, tmp_path, stepped):
+    done = elsewhere(LITTLE_ROOM, *arguments(bag, tmp_path / 'out'))
+    assert done.returncode == 2, done.stderr
+    assert 'memory_000002.safetensors: cannot be written' in done.stderr
+    assert GOES_ON in done.stderr
+    assert left(tmp_path) == ['.out.part']
+    assert main(arguments(bag, tmp_path / 'out')) == 0
+    assert stepped == [4, 5, 6, 7, 8, 9], 'one segment of four images was whole'
+    assert main(arguments(bag, tmp_path / 'other')) == 0
+    assert digests(tmp_path / 'out') == digests(tmp_path / 'other')
+
+
+@pytest.mark.parametrize(
+    ('error', 'code', 'text'),
+    [
+        (RuntimeError('cuDNN error: no\nand more'), 1, 'error: RuntimeError: cuDNN error: no; what'),
+        (MemoryError(), 1, 'error: MemoryError; what'),
+        (OSError(28, 'No space left on device'), 2, 'No space left on device; what'),
+    ],
+    ids=['of a library', 'memory', 'room'],
+)
+def test_an_error_while_results_are_written_keeps_all_that_was_tracked(
+    bag, tmp_path, monkeypatch, capsys, stepped, error, code, text
+):
+    def fail(*_):
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run_module, 'write_results', fail)
+        assert main(arguments(bag, tmp_path / 'out')) == code
+    said = capsys.readouterr().err
+    assert text in said
+    assert GOES_ON in said
+    assert 'Traceback' not in said
+    stepped.clear()
+    assert main(arguments(bag, tmp_path / 'out')) == 0
+    assert stepped == []
+    assert left(tmp_path) == ['out']
