@@ -19,6 +19,8 @@ from scene_files import save_mask
 from xmem_ros.bags import run as run_module
 from xmem_ros.bags.offline import Offline
 from xmem_ros.cli.main import main
+from xmem_ros.errors import OutOfMemoryError
+from xmem_ros.tracker import Tracker
 
 ROOT = Path(__file__).parents[1]
 COUNT = 10
@@ -131,3 +133,38 @@ def test_an_error_while_results_are_written_keeps_all_that_was_tracked(
     assert main(arguments(bag, tmp_path / 'out')) == 0
     assert stepped == []
     assert left(tmp_path) == ['out']
+
+
+@pytest.mark.parametrize(
+    ('error', 'text'),
+    [
+        (
+            RuntimeError('CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be'),
+            'access was',
+        ),
+        (OutOfMemoryError('nothing more can be given up'), 'nothing more can be given up'),
+    ],
+    ids=['of the device', 'memory'],
+)
+def test_an_error_of_the_tracker_ends_the_run_and_leaves_no_image_out(
+    bag, tmp_path, monkeypatch, capsys, stepped, error, text
+):
+    step = Tracker.step
+
+    def failing(self, *given, **options):
+        if stepped[-1] >= 6:
+            raise error
+        return step(self, *given, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Tracker, 'step', failing)
+        assert main(arguments(bag, tmp_path / 'out')) == 1
+    said = capsys.readouterr().err
+    assert text in said
+    assert GOES_ON in said
+    assert 'Traceback' not in said
+    assert left(tmp_path) == ['.out.part']
+    stepped.clear()
+    assert main(arguments(bag, tmp_path / 'out')) == 0
+    assert stepped == [4, 5, 6, 7, 8, 9], 'one segment of four images was whole'
+    assert 'left out' not in capsys.readouterr().err

@@ -18,6 +18,14 @@ def listed(given: Sequence[object], most: int = 10) -> str:
     return text if len(given) <= most else f'{text}, … ({len(given)} in all)'
 
 
+def told(error: Exception) -> str:
+    """What went wrong, in a line: an error of a library begins with its type, since not every one says anything."""
+    first = next(iter(str(error).strip().splitlines()), '')
+    if first and isinstance(error, XMemError | OSError):
+        return first
+    return f'{type(error).__name__}: {first}' if first else type(error).__name__
+
+
 class XMemError(Exception):
     """Base of every error that this package raises on purpose."""
 

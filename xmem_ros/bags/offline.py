@@ -16,7 +16,7 @@ import numpy as np
 
 from xmem_ros.bags.plan import begins_again, check_removed, resolve
 from xmem_ros.bags.recording import Fault
-from xmem_ros.errors import FrameError, SeedError, UnknownObjectError, XMemError
+from xmem_ros.errors import FrameError, RunError, SeedError, UnknownObjectError, XMemError, told
 from xmem_ros.node.compressed import MOST_PIXELS, rgb_of
 from xmem_ros.node.history import History
 from xmem_ros.node.seed_messages import ObjectSeed, read_seeds
@@ -75,6 +75,8 @@ def track(
 ) -> Iterator[TrackedFrame]:
     """Track every image of a recording; those that cannot be decoded are left out, as the node drops them.
 
+    Where the node drops an image for another reason, as an error of the device, this ends instead.
+
     Arguments:
         recording: that is open.
         plan: seeds, by index or stamp of their images.
@@ -84,6 +86,7 @@ def track(
 
     Raises:
         SeedError, UnknownObjectError: seeds that are not recorded ones cannot be used, or have no image.
+        OutOfMemoryError, EngineError, RunError: an image could not be tracked, though it can be read.
         WeightsError, DeviceError, ParameterError, BagError, FrameError.
     """
     offline = Offline(recording, plan, parameters, engines=engines)
@@ -110,7 +113,7 @@ class Offline:
         self._places, self.missed = resolve(plan, recording)
         self.tracker = make_tracker(parameters, engines)
         self._seen = _Seen()
-        self._tracking = Tracking(self.tracker, lambda: parameters, History(1), self._seen, self._seen)
+        self._tracking = Tracking(self.tracker, lambda: parameters, History(1), self._seen, self._seen, strict=True)
         self.index = 0  # of the image that is next
         self.dropped: list[Fault] = []  # images that could not be tracked
         self.notes: list[str] = []  # what the node would have logged of images that were tracked, as stamps that jump
@@ -119,7 +122,7 @@ class Offline:
         self.seeded = False  # whether any seed was applied
 
     def step(self, frame: RecordedFrame) -> TrackedFrame | None:
-        """Track the next image; None where that cannot be, which is noted in `dropped`."""
+        """Track the next image; None where it cannot be used, which is noted in `dropped`."""
         self.skip_to(frame.index)
         entries = self._places.get(frame.index, [])
         self.index = frame.index + 1
@@ -137,6 +140,11 @@ class Offline:
             if any(not entry.recorded for entry in entries):
                 raise FrameError(f'{entries[0].source}: image {frame.name} cannot be used: {error}') from error
             self._seen.said.append(str(error))
+        except XMemError:
+            raise
+        except Exception as error:
+            text = f'{self._recording.path}: image {frame.name} cannot be tracked ({told(error)})'
+            raise RunError(text) from error
         seen = self._seen
         if seen.result is None or seen.image is None:
             reason = '; '.join(seen.said).removeprefix('image dropped: ') or 'not tracked'

@@ -23,7 +23,7 @@ from xmem_ros.errors import (
     RunError,
     SeedError,
     UnknownObjectError,
-    XMemError,
+    told,
 )
 from xmem_ros.objects import MOST_OBJECTS
 from xmem_ros.progress import Bar
@@ -79,17 +79,11 @@ def run(recording: Recording, plan: Sequence[PlannedSeeds], parameters: Paramete
             work.discard()
         if isinstance(error, (ParameterError, *_UNUSABLE)) or not isinstance(error, Exception):
             raise
-        text = _told(error) + ('; what was tracked is kept: the same command goes on there' if kept else '')
+        text = told(error) + ('; what was tracked is kept: the same command goes on there' if kept else '')
         raise (OutputError if isinstance(error, OSError) else RunError)(text) from error
     finally:
         work.close()
     return report
-
-
-def _told(error: Exception) -> str:
-    """What went wrong, in a line; not every library says where, or anything at all."""
-    first = next(iter(str(error).strip().splitlines()), '')
-    return first if first and isinstance(error, XMemError | OSError) else f'{type(error).__name__}: {first}'.strip(': ')
 
 
 def _track(recording: Recording, plan: Sequence[PlannedSeeds], offline: Offline, work: Work, job: Job) -> Report:

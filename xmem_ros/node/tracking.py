@@ -112,11 +112,20 @@ class Tracking:
         history: that the frames are kept in.
         outputs: for results.
         log: for what goes wrong with a frame.
+        strict: raise errors that are not of the frame itself; a live stream drops the frame and goes on.
     """
 
     def __init__(
-        self, tracker: Tracker, parameters: Callable[[], Parameters], history: History, outputs: Outputs, log: Log
+        self,
+        tracker: Tracker,
+        parameters: Callable[[], Parameters],
+        history: History,
+        outputs: Outputs,
+        log: Log,
+        *,
+        strict: bool = False,
     ) -> None:
+        self._strict = strict
         self.tracker = tracker
         self._parameters, self._history, self._outputs, self._log = parameters, history, outputs, log
         self._stamp_ns = 0
@@ -134,11 +143,12 @@ class Tracking:
             frame.valid = False
             self._log.warning(f'image dropped: {error}', **_SELDOM)
             return False
-        except XMemError as error:  # no memory, or no engine for images of this size
-            self._log.error(f'image dropped: {error}', **_SELDOM)
-            return False
-        except Exception:
-            self._log.error(f'image dropped: {traceback.format_exc()}', **_SELDOM)
+        except Exception as error:
+            if self._strict:
+                raise
+            # without a traceback: no memory, or no engine for images of this size
+            what = error if isinstance(error, XMemError) else traceback.format_exc()
+            self._log.error(f'image dropped: {what}', **_SELDOM)
             return False
         return True
 
