@@ -168,3 +168,57 @@ def test_an_error_of_the_tracker_ends_the_run_and_leaves_no_image_out(
     assert main(arguments(bag, tmp_path / 'out')) == 0
     assert stepped == [4, 5, 6, 7, 8, 9], 'one segment of four images was whole'
     assert 'left out' not in capsys.readouterr().err
+
+
+# --- going on only with the same input
+
+
+def broken_off(bag, out, monkeypatch, *more):
+    """Leave one whole segment of four images."""
+
+    def interrupted(self, frame):
+        if frame.index == 6:
+            raise KeyboardInterrupt
+        return step(self, frame)
+
+    step = Offline.step
+    with monkeypatch.context() as patched:
+        patched.setattr(Offline, 'step', interrupted)
+        assert main(arguments(bag, out, *more)) == 130
+    assert left(out.parent) == [f'.{out.name}.part']
+
+
+def edited(file, place, *, keep_time):
+    """Change a byte, and the time of change if not told otherwise."""
+    before = file.stat()
+    data = bytearray(file.read_bytes())
+    data[place] ^= 1
+    file.write_bytes(data)
+    changed = before.st_mtime_ns if keep_time else before.st_mtime_ns + 1
+    os.utime(file, ns=(before.st_atime_ns, changed))
+
+
+@pytest.mark.parametrize(('place', 'keep_time'), [(30_000, True), (-100, True), (100_000, False)])
+def test_a_run_does_not_go_on_with_another_input_of_the_same_size(bag, tmp_path, monkeypatch, capsys, place, keep_time):
+    broken_off(bag, tmp_path / 'out', monkeypatch)
+    file = bag / 'bag.mcap'
+    assert file.stat().st_size > 100_000
+    edited(file, place, keep_time=keep_time)
+    assert main(arguments(bag, tmp_path / 'out')) == 2
+    said = capsys.readouterr().err
+    assert 'was begun on an input that has changed since' in said
+    assert '--restart to begin anew' in said
+    assert left(tmp_path) == ['.out.part']
+    edited(file, place, keep_time=True)
+    if not keep_time:
+        status = file.stat()
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns - 1))
+    assert main(arguments(bag, tmp_path / 'out')) == 0, 'the same file is there again'
+
+
+def test_what_else_lies_in_the_folder_does_not_matter(bag, tmp_path, monkeypatch, stepped):
+    broken_off(bag, tmp_path / 'out', monkeypatch)
+    (bag / 'notes.txt').write_text('sunny')
+    stepped.clear()
+    assert main(arguments(bag, tmp_path / 'out')) == 0
+    assert stepped[0] == 4

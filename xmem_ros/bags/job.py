@@ -5,18 +5,21 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from xmem_ros.bags.opening import SUFFIXES, is_bag
 from xmem_ros.bags.plan import seconds
 from xmem_ros.bags.recording import Fault
+from xmem_ros.media import image_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from xmem_ros.bags.offline import Offline
     from xmem_ros.bags.plan import PlannedSeeds
@@ -24,7 +27,9 @@ if TYPE_CHECKING:
     from xmem_ros.node.parameters import Parameters
 
 FORMATS = ('bag', 'png', 'coco', 'ytvos', 'overlay')
-VERSION = 1  # of what a part folder holds
+VERSION = 2  # of what a part folder holds
+CONTENT = 'content of the input'  # of an identity
+_PIECE = 1 << 16  # bytes of head and tail of a file
 SEGMENT = 300  # images between two points at which an interrupted run can go on
 
 
@@ -62,7 +67,7 @@ def identity_of(
     known = {
         'format of the part folder': VERSION,
         'input': recording.path.resolve(),
-        'size of the input': f'{_size(recording.path)} bytes',
+        CONTENT: content_of(recording.path),
         'image topic': recording.image_topic,
         'seeds': _digest(plan),
         'weights': offline.tracker.fingerprint[:16],
@@ -87,9 +92,30 @@ def _flat(values: dict[str, Any], above: str) -> Iterator[tuple[str, Any]]:
             yield f'{above}{name}', value
 
 
-def _size(path: Path) -> int:
-    files = [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files)
+def content_of(path: Path) -> str:
+    """What a recording's files hold, as far as that can be said without reading all of them.
+
+    Name, size, time of change, and a hash of head and tail of each; of a folder, of those files that are read.
+    """
+    files = sorted(_files_of(path)) if path.is_dir() else [path]
+    found = hashlib.sha256()
+    size = 0
+    for file in files:
+        with file.open('rb') as stream:
+            status = os.fstat(stream.fileno())
+            found.update(f'{file.name}\0{status.st_size} {status.st_mtime_ns}\0'.encode())
+            found.update(stream.read(_PIECE))
+            stream.seek(max(stream.tell(), status.st_size - _PIECE))
+            found.update(stream.read(_PIECE))
+        size += status.st_size
+    return f'{len(files)} files, {size} bytes, {found.hexdigest()[:16]}'
+
+
+def _files_of(folder: Path) -> list[Path]:
+    if not is_bag(folder):
+        return image_files(folder)
+    suffixes = (*SUFFIXES, '.zstd', '.yaml')  # files of a bag that are compressed end in .mcap.zstd
+    return [file for file in folder.iterdir() if file.suffix in suffixes and file.is_file()]
 
 
 def _hash(found: Any, value: Any) -> None:

@@ -24,6 +24,7 @@ import cv2
 import numpy as np
 
 from xmem_ros import snapshot
+from xmem_ros.bags.job import CONTENT
 from xmem_ros.bags.offline import Checkpoint
 from xmem_ros.errors import MemoryFileError, OutputError, ParameterError, XMemError
 from xmem_ros.objects import ObjectState, TrackedObject
@@ -240,8 +241,13 @@ class Work:
             except ValueError:
                 before = {}
             changed = sorted(key for key in {*identity, *before} if identity.get(key) != before.get(key))
+            told = '; '.join(f'{key}: {before.get(key)}, now {identity.get(key)}' for key in changed)
+            if changed == [CONTENT]:
+                raise ParameterError(
+                    f'{self.folder}: an interrupted run was begun on an input that has changed since ({told}): put the '
+                    'same files there again to go on, --restart to begin anew, or another --out'
+                )
             if changed:
-                told = '; '.join(f'{key}: {before.get(key)}, now {identity.get(key)}' for key in changed)
                 raise ParameterError(
                     f'{self.folder}: an interrupted run was begun with other arguments ({told}): give the same to go '
                     'on, --restart to begin anew, or another --out'
