@@ -222,3 +222,98 @@ def test_what_else_lies_in_the_folder_does_not_matter(bag, tmp_path, monkeypatch
     stepped.clear()
     assert main(arguments(bag, tmp_path / 'out')) == 0
     assert stepped[0] == 4
+
+
+# --- a destination that will not do is refused before anything is tracked
+
+MOUNTED = ['unshare', '--user', '--map-root-user', '--mount', 'sh', '-c']
+
+
+def mounted(command, *given):
+    """Run the command line after a shell command, in a namespace of its own, where things can be mounted."""
+    if subprocess.run([*MOUNTED, 'mount -t tmpfs none /mnt'], capture_output=True, check=False).returncode:
+        pytest.skip('nothing can be mounted here')
+    script = 'import sys; from xmem_ros.cli.main import main; sys.exit(main(sys.argv[1:]))'
+    return elsewhere(script, *given, wrapped=[*MOUNTED, f'{command} && exec "$0" "$@"'])
+
+
+@pytest.mark.parametrize('kind', ['-t tmpfs none', '--bind {other}'])
+def test_a_mount_point_is_refused_at_once_and_a_folder_in_it_will_do(bag, tmp_path, kind):
+    out, other = tmp_path / 'my out', tmp_path / 'other'
+    out.mkdir()
+    other.mkdir()
+    mount = f'mount {kind.format(other=other)} "{out}"'
+    done = mounted(mount, *arguments(bag, out))
+    assert done.returncode == 2, done.stderr
+    assert f'--out {out / "result"}' in done.stderr
+    assert left(tmp_path) == ['my out', 'other']
+    done = mounted(mount, *arguments(bag, out / 'result'))
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_parent_that_cannot_be_written_to_is_refused_at_once(bag, tmp_path):
+    folder = tmp_path / 'archive'
+    folder.mkdir()
+    done = mounted(f'mount -t tmpfs -o ro none "{folder}"', *arguments(bag, folder / 'walks' / 'out'))
+    assert done.returncode == 2, done.stderr
+    assert f'{folder} cannot be written to' in done.stderr
+
+
+def test_a_destination_below_a_file_is_refused_at_once(bag, tmp_path, capsys, stepped):
+    assert main(arguments(bag, bag / 'bag.mcap' / 'out')) == 2
+    assert 'bag.mcap is a file, not a folder' in capsys.readouterr().err
+    assert stepped == []
+
+
+def test_results_may_lie_in_the_folder_of_the_bag(bag, monkeypatch, stepped):
+    def interrupted(self, frame):
+        if frame.index == 6:
+            raise KeyboardInterrupt
+        return step(self, frame)
+
+    step = Offline.step
+    with monkeypatch.context() as patched:
+        patched.setattr(Offline, 'step', interrupted)
+        assert main(arguments(bag, bag / 'out')) == 130
+    stepped.clear()
+    assert main(arguments(bag, bag / 'out')) == 0
+    assert stepped == [4, 5, 6, 7, 8, 9]
+    assert sorted(file.name for file in bag.iterdir()) == ['bag.mcap', 'metadata.yaml', 'out']
+    assert main(arguments(bag, bag.parent / 'again')) == 0, 'the bag can be read as before'
+
+
+def test_what_another_run_delivered_meanwhile_is_not_covered(bag, tmp_path, monkeypatch, capsys, stepped):
+    assert main(arguments(bag, tmp_path / 'out')) == 0
+    stepped.clear()
+    monkeypatch.setattr(run_module, 'check_out', lambda out: None)  # as it was when this run began
+    monkeypatch.setattr('xmem_ros.bags.destination.check_out', lambda out: None)
+    before = digests(tmp_path / 'out')
+    assert main(arguments(bag, tmp_path / 'out')) == 2
+    assert 'is there already' in capsys.readouterr().err
+    assert stepped == []
+    assert digests(tmp_path / 'out') == before
+    assert left(tmp_path) == ['out']
+
+
+def test_what_somebody_puts_there_while_it_is_tracked_stays_and_results_wait(
+    bag, tmp_path, monkeypatch, capsys, stepped
+):
+    out = tmp_path / 'out'
+    write = run_module.write_results
+
+    def disturbed(*given):
+        write(*given)
+        out.mkdir()
+        (out / 'thesis.tex').write_text('mine')
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run_module, 'write_results', disturbed)
+        assert main(arguments(bag, out)) == 2
+    said = capsys.readouterr().err
+    assert f'{out}: results cannot be put there (Directory not empty)' in said
+    assert GOES_ON in said
+    assert [file.name for file in out.iterdir()] == ['thesis.tex']
+    (out / 'thesis.tex').unlink()
+    stepped.clear()
+    assert main(arguments(bag, out)) == 0
+    assert stepped == []

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from xmem_ros.bags import messages
+from xmem_ros.bags.destination import check_out
 from xmem_ros.bags.job import Job, Report, identity_of
 from xmem_ros.bags.offline import Offline
 from xmem_ros.bags.recording import Fault, Recording
@@ -30,7 +31,6 @@ from xmem_ros.progress import Bar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from xmem_ros.bags.offline import TrackedFrame
     from xmem_ros.bags.plan import PlannedSeeds
@@ -38,12 +38,6 @@ if TYPE_CHECKING:
 
 
 _UNUSABLE = (BagError, FrameError, SeedError, UnknownObjectError)  # input or seeds: going on would end alike
-
-
-def check_out(out: Path) -> None:
-    """Raise `ParameterError` where results would cover something."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ParameterError(f'{out}: is there already and not an empty folder; choose another --out or remove it')
 
 
 def run(recording: Recording, plan: Sequence[PlannedSeeds], parameters: Parameters, job: Job) -> Report:

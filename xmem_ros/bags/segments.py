@@ -24,6 +24,7 @@ import cv2
 import numpy as np
 
 from xmem_ros import snapshot
+from xmem_ros.bags.destination import check_out, part_of
 from xmem_ros.bags.job import CONTENT
 from xmem_ros.bags.offline import Checkpoint
 from xmem_ros.errors import MemoryFileError, OutputError, ParameterError, XMemError
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 RESULTS = 'results'  # folder that becomes the destination
 _FRAMES = 'frames.jsonl'
 _STATE = 'state.json'
+_IDENTITY = 'run.json'
 
 
 @dataclass(frozen=True)
@@ -137,12 +139,15 @@ class Work:
             raise OutputError(f'{self.folder}: cannot be written ({error.strerror}); choose another --out') from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat((self.folder / 'lock').stat(), os.fstat(self._lock.fileno())):
+                raise FileNotFoundError  # the run that had it has removed it
         except OSError:
             self._lock.close()
             raise ParameterError(
                 f'{self.folder}: another run writes there; wait for it, or choose another --out'
             ) from None
         try:
+            self._check_still_free()
             self._begin(dict(identity), restart=restart)
         except BaseException:
             self._lock.close()
@@ -217,9 +222,14 @@ class Work:
 
     def deliver(self) -> None:
         """Rename the results into place, and forget the rest."""
-        if self.out.exists():
-            self.out.rmdir()
-        (self.folder / RESULTS).rename(self.out)
+        try:
+            if self.out.exists():
+                self.out.rmdir()
+            (self.folder / RESULTS).rename(self.out)
+        except OSError as error:
+            raise OutputError(
+                f'{self.out}: results cannot be put there ({error.strerror}); make room for them'
+            ) from error
         self.discard()
 
     def discard(self) -> None:
@@ -233,8 +243,17 @@ class Work:
     def _memory(self, number: int) -> Path:
         return self.folder / f'memory_{number:06d}.safetensors'
 
+    def _check_still_free(self) -> None:
+        """Another run may have delivered since this one began."""
+        try:
+            check_out(self.out)
+        except ParameterError:
+            if not (self.folder / _IDENTITY).exists():
+                self.discard()
+            raise
+
     def _begin(self, identity: dict[str, str], *, restart: bool) -> None:
-        noted = self.folder / 'run.json'
+        noted = self.folder / _IDENTITY
         if not restart and noted.is_file():
             try:
                 before = json.loads(noted.read_text(encoding='utf-8'))
@@ -262,11 +281,6 @@ class Work:
         part = noted.with_suffix('.part')
         part.write_text(json.dumps(identity, indent=1), encoding='utf-8')
         part.replace(noted)
-
-
-def part_of(out: Path) -> Path:
-    """Where the results of a run are made."""
-    return out.with_name(f'.{out.name}.part')
 
 
 def _settle(path: Path) -> None:
