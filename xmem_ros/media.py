@@ -141,6 +141,11 @@ class Clip:
         """Names of the frames, as far as the length is known."""
         return [file.stem for file in self._files] or [f'{index:05d}' for index in range(self._length)]
 
+    @property
+    def file_names(self) -> dict[str, str]:
+        """Of a folder: name of a frame → that of its file; empty of a video."""
+        return {file.stem: file.name for file in self._files}
+
     def __iter__(self) -> Iterator[tuple[str, np.ndarray]]:
         """Yield each frame's name and the frame, H×W×3 uint8 RGB; all have the first one's size."""
         size = None
