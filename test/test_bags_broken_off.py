@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -317,3 +319,51 @@ def test_what_somebody_puts_there_while_it_is_tracked_stays_and_results_wait(
     stepped.clear()
     assert main(arguments(bag, out)) == 0
     assert stepped == []
+
+
+# --- killed when the results were there
+
+KILLED_AT_LAST = """
+import os, signal, sys
+from xmem_ros.bags.segments import Work
+from xmem_ros.cli.main import main
+Work.discard = lambda self: os.kill(os.getpid(), signal.SIGKILL)
+main(sys.argv[1:])
+"""
+
+
+@pytest.fixture
+def delivered(bag, tmp_path):
+    """The destination of a run that was killed between delivering and clearing up."""
+    done = elsewhere(KILLED_AT_LAST, *arguments(bag, tmp_path / 'out'))
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert left(tmp_path) == ['.out.part', 'out']
+    return tmp_path / 'out'
+
+
+def test_what_a_run_left_that_was_killed_at_last_is_removed_by_the_same_command(bag, delivered, capsys, stepped):
+    before = digests(delivered)
+    assert main(arguments(bag, delivered)) == 2
+    assert 'the results are there, whole' in capsys.readouterr().err
+    assert left(delivered.parent) == ['out']
+    assert main(arguments(bag, delivered)) == 2
+    assert 'is there already' in capsys.readouterr().err
+    assert digests(delivered) == before
+    assert stepped == []
+
+
+def test_results_that_are_not_that_run_s_are_told_apart(bag, delivered, capsys):
+    delivered.rename(delivered.with_name('moved'))
+    delivered.mkdir()
+    (delivered / 'thesis.tex').write_text('mine')
+    assert main(arguments(bag, delivered)) == 2
+    assert 'is there already and not an empty folder' in capsys.readouterr().err
+    assert left(delivered.parent) == ['.out.part', 'moved', 'out']
+
+
+def test_what_a_run_left_stays_while_another_is_at_it(bag, delivered, capsys):
+    with (delivered.with_name('.out.part') / 'lock').open('w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert main(arguments(bag, delivered)) == 2
+        assert 'is there already' in capsys.readouterr().err
+        assert left(delivered.parent) == ['.out.part', 'out']

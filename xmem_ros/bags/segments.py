@@ -24,7 +24,8 @@ import cv2
 import numpy as np
 
 from xmem_ros import snapshot
-from xmem_ros.bags.destination import check_out, part_of
+from xmem_ros.bags import destination
+from xmem_ros.bags.destination import LOCK, check_out, part_of
 from xmem_ros.bags.job import CONTENT
 from xmem_ros.bags.offline import Checkpoint
 from xmem_ros.errors import MemoryFileError, OutputError, ParameterError, XMemError
@@ -134,12 +135,12 @@ class Work:
         self.out, self.folder = out, part_of(out)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.folder / 'lock').open('w')
+            self._lock = (self.folder / LOCK).open('w')
         except OSError as error:
             raise OutputError(f'{self.folder}: cannot be written ({error.strerror}); choose another --out') from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not os.path.samestat((self.folder / 'lock').stat(), os.fstat(self._lock.fileno())):
+            if not os.path.samestat((self.folder / LOCK).stat(), os.fstat(self._lock.fileno())):
                 raise FileNotFoundError  # the run that had it has removed it
         except OSError:
             self._lock.close()
@@ -221,20 +222,13 @@ class Work:
         return folder
 
     def deliver(self) -> None:
-        """Rename the results into place, and forget the rest."""
-        try:
-            if self.out.exists():
-                self.out.rmdir()
-            (self.folder / RESULTS).rename(self.out)
-        except OSError as error:
-            raise OutputError(
-                f'{self.out}: results cannot be put there ({error.strerror}); make room for them'
-            ) from error
+        """Rename the results into place, and forget the rest; raises `OutputError`."""
+        destination.deliver(self.folder / RESULTS, self.out)
         self.discard()
 
     def discard(self) -> None:
         """Forget all that was done."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        destination.discard(self.out)
 
     def close(self) -> None:
         """Let others at it."""
@@ -275,7 +269,7 @@ class Work:
                 left.unlink(missing_ok=True)
             return
         for item in self.folder.iterdir():
-            if item.name == 'lock':
+            if item.name == LOCK:
                 continue
             shutil.rmtree(item) if item.is_dir() else item.unlink()
         part = noted.with_suffix('.part')
