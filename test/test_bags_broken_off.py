@@ -11,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 pytest.importorskip('rosbags.rosbag2', reason='rosbags is not installed')
@@ -107,6 +109,43 @@ def test_where_room_runs_out_for_the_memory_the_segments_before_it_are_kept(bag,
     assert stepped == [4, 5, 6, 7, 8, 9], 'one segment of four images was whole'
     assert main(arguments(bag, tmp_path / 'other')) == 0
     assert digests(tmp_path / 'out') == digests(tmp_path / 'other')
+
+
+LITTLE_ROOM_AT_LAST = """
+import resource, sys
+from xmem_ros.bags import run
+from xmem_ros.cli.main import main
+write = run.write_results
+def little(*given):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 14, resource.RLIM_INFINITY))
+    write(*given)
+run.write_results = little
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize('kind', ['overlay', 'bag', 'coco', 'ytvos', 'png'])
+def test_where_room_runs_out_for_results_none_are_delivered_and_the_next_run_writes_them(
+    frames, tmp_path, kind, stepped
+):
+    """Images of noise, so that every kind needs more than 16 KiB for a file; a folder, so nothing else is written."""
+    if kind == 'coco':
+        pytest.importorskip('pycocotools', reason='pycocotools is not installed')
+    noise = np.random.default_rng(0).integers(0, 256, (6, 384, 512, 3), np.uint8)
+    (tmp_path / 'bag').mkdir()
+    for index, image in enumerate(noise):
+        cv2.imwrite(str(tmp_path / 'bag' / f'{index}.png'), image)
+    save_mask(tmp_path / 'mask.png', (noise[0, :, :, 0] >> 7) + 1)  # masks of noise, too
+    given = arguments(tmp_path / 'bag', tmp_path / 'out')
+    given[given.index('png')] = kind
+    done = elsewhere(LITTLE_ROOM_AT_LAST, *given)
+    assert done.returncode == 2, done.stderr
+    assert GOES_ON in done.stderr
+    assert 'Traceback' not in done.stderr
+    assert left(tmp_path) == ['.out.part']
+    assert main(given) == 0
+    assert stepped == []
+    assert left(tmp_path) == ['out']
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from xmem_ros.errors import FrameError, SeedError
+from xmem_ros.errors import FrameError, OutputError, SeedError
 from xmem_ros.overlay import PALETTE
 
 if TYPE_CHECKING:
@@ -184,10 +184,12 @@ class VideoWriter:
 
     Raises:
         FrameError: OpenCV cannot write to the file.
+        OutputError: the file is not whole, as where room ran out.
     """
 
     def __init__(self, path: Path, rate: float) -> None:
         self.path, self.rate = Path(path), rate
+        self._count = 0  # frames
         self._part = self.path.with_name(f'.{self.path.stem}.part.mp4')
         self._video: cv2.VideoWriter | None = None
 
@@ -199,6 +201,7 @@ class VideoWriter:
             if not self._video.isOpened():
                 raise FrameError(f'{self.path}: OpenCV cannot write this video; is the folder there and writable?')
         self._video.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+        self._count += 1
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -207,8 +210,22 @@ class VideoWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._video is not None:
+            exact = self._video.getBackendName() == 'FFMPEG'  # others guess how many frames a file has
             self._video.release()
             if kind is None:
+                self._check(exact=exact)
                 self._part.replace(self.path)
         if kind is not None:
             self._part.unlink(missing_ok=True)
+
+    def _check(self, *, exact: bool) -> None:
+        """OpenCV says nothing where a frame could not be written."""
+        video = cv2.VideoCapture(os.fspath(self._part))
+        opened = video.isOpened()
+        found = int(video.get(cv2.CAP_PROP_FRAME_COUNT)) if opened else 0
+        video.release()
+        if not opened or (exact and found != self._count):
+            self._part.unlink(missing_ok=True)
+            raise OutputError(
+                f'{self.path}: only {found} of {self._count} frames could be written; is there room on the disk?'
+            )

@@ -73,7 +73,8 @@ def run(recording: Recording, plan: Sequence[PlannedSeeds], parameters: Paramete
             work.discard()
         if isinstance(error, (ParameterError, *_UNUSABLE)) or not isinstance(error, Exception):
             raise
-        text = told(error) + ('; what was tracked is kept: the same command goes on there' if kept else '')
+        at = f'{work.folder}: ' if isinstance(error, OSError) and not isinstance(error, OutputError) else ''
+        text = at + told(error) + ('; what was tracked is kept: the same command goes on there' if kept else '')
         raise (OutputError if isinstance(error, OSError) else RunError)(text) from error
     finally:
         work.close()
