@@ -188,7 +188,8 @@ class VideoWriter:
     """
 
     def __init__(self, path: Path, rate: float) -> None:
-        self.path, self.rate = Path(path), rate
+        self.path = Path(path)
+        self.rate = round(rate, 3 if rate < 65 else 2 if rate < 650 else 1)  # MPEG-4 counts in at most 65535 parts
         self._count = 0  # frames
         self._part = self.path.with_name(f'.{self.path.stem}.part.mp4')
         self._video: cv2.VideoWriter | None = None
@@ -210,7 +211,8 @@ class VideoWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._video is not None:
-            exact = self._video.getBackendName() == 'FFMPEG'  # others guess how many frames a file has
+            # others guess how many frames a file has
+            exact = self._video.isOpened() and self._video.getBackendName() == 'FFMPEG'
             self._video.release()
             if kind is None:
                 self._check(exact=exact)
