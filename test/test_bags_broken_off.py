@@ -211,6 +211,31 @@ def test_an_error_of_the_tracker_ends_the_run_and_leaves_no_image_out(
     assert 'left out' not in capsys.readouterr().err
 
 
+def test_an_error_before_anything_is_tracked_is_told_and_leaves_nothing(bag, tmp_path, monkeypatch, capsys):
+    def broken(*_, **__):
+        raise RuntimeError('CUDA error: out of memory')
+
+    monkeypatch.setattr(Tracker, 'from_weights', broken)
+    assert main(arguments(bag, tmp_path / 'out')) == 1
+    assert 'the tracker cannot be made ready on cpu (RuntimeError: CUDA error: out of' in capsys.readouterr().err
+    assert left(tmp_path) == []
+
+
+NO_ROOM = """
+import resource, sys
+from xmem_ros.cli.main import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (64, resource.RLIM_INFINITY))
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_where_there_is_no_room_to_begin_nothing_is_left(bag, tmp_path):
+    done = elsewhere(NO_ROOM, *arguments(bag, tmp_path / 'out'))
+    assert done.returncode == 2, done.stderr
+    assert '.out.part: cannot be written (File too large); choose another --out' in done.stderr
+    assert left(tmp_path) == []
+
+
 # --- going on only with the same input
 
 

@@ -24,6 +24,7 @@ from xmem_ros.errors import (
     RunError,
     SeedError,
     UnknownObjectError,
+    XMemError,
     told,
 )
 from xmem_ros.objects import MOST_OBJECTS
@@ -57,7 +58,7 @@ def run(recording: Recording, plan: Sequence[PlannedSeeds], parameters: Paramete
     if 'bag' in job.formats:
         messages.require_rosbags('--format bag')
     os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # read when CUDA is first used
-    offline = Offline(recording, plan, parameters)
+    offline = _ready(recording, plan, parameters)
     if offline.tracker.device.type == 'cuda':
         torch.use_deterministic_algorithms(True, warn_only=True)
     work = Work(job.out, identity_of(recording, plan, parameters, job, offline), restart=job.restart)
@@ -79,6 +80,15 @@ def run(recording: Recording, plan: Sequence[PlannedSeeds], parameters: Paramete
     finally:
         work.close()
     return report
+
+
+def _ready(recording: Recording, plan: Sequence[PlannedSeeds], parameters: Parameters) -> Offline:
+    try:
+        return Offline(recording, plan, parameters)
+    except (XMemError, OSError):
+        raise
+    except Exception as error:  # of a device that is not free, or broken
+        raise RunError(f'the tracker cannot be made ready on {parameters.device} ({told(error)})') from error
 
 
 def _track(recording: Recording, plan: Sequence[PlannedSeeds], offline: Offline, work: Work, job: Job) -> Report:

@@ -148,10 +148,16 @@ class Work:
                 f'{self.folder}: another run writes there; wait for it, or choose another --out'
             ) from None
         try:
-            self._check_still_free()
+            check_out(out)  # again: another run may have delivered since
             self._begin(dict(identity), restart=restart)
-        except BaseException:
+        except BaseException as error:
+            if not (self.folder / _IDENTITY).exists():
+                self.discard()
             self._lock.close()
+            if isinstance(error, OSError):
+                raise OutputError(
+                    f'{self.folder}: cannot be written ({error.strerror}); choose another --out'
+                ) from error
             raise
 
     @property
@@ -236,15 +242,6 @@ class Work:
 
     def _memory(self, number: int) -> Path:
         return self.folder / f'memory_{number:06d}.safetensors'
-
-    def _check_still_free(self) -> None:
-        """Another run may have delivered since this one began."""
-        try:
-            check_out(self.out)
-        except ParameterError:
-            if not (self.folder / _IDENTITY).exists():
-                self.discard()
-            raise
 
     def _begin(self, identity: dict[str, str], *, restart: bool) -> None:
         noted = self.folder / _IDENTITY
