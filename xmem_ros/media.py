@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from xmem_ros.errors import FrameError, SeedError
+from xmem_ros.errors import FrameError, OutputError, SeedError
 from xmem_ros.overlay import PALETTE
 
 if TYPE_CHECKING:
@@ -141,6 +141,11 @@ class Clip:
         """Names of the frames, as far as the length is known."""
         return [file.stem for file in self._files] or [f'{index:05d}' for index in range(self._length)]
 
+    @property
+    def file_names(self) -> dict[str, str]:
+        """Of a folder: name of a frame → that of its file; empty of a video."""
+        return {file.stem: file.name for file in self._files}
+
     def __iter__(self) -> Iterator[tuple[str, np.ndarray]]:
         """Yield each frame's name and the frame, H×W×3 uint8 RGB; all have the first one's size."""
         size = None
@@ -179,10 +184,13 @@ class VideoWriter:
 
     Raises:
         FrameError: OpenCV cannot write to the file.
+        OutputError: the file is not whole, as where room ran out.
     """
 
     def __init__(self, path: Path, rate: float) -> None:
-        self.path, self.rate = Path(path), rate
+        self.path = Path(path)
+        self.rate = round(rate, 3 if rate < 65 else 2 if rate < 650 else 1)  # MPEG-4 counts in at most 65535 parts
+        self._count = 0  # frames
         self._part = self.path.with_name(f'.{self.path.stem}.part.mp4')
         self._video: cv2.VideoWriter | None = None
 
@@ -194,6 +202,7 @@ class VideoWriter:
             if not self._video.isOpened():
                 raise FrameError(f'{self.path}: OpenCV cannot write this video; is the folder there and writable?')
         self._video.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+        self._count += 1
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -202,8 +211,23 @@ class VideoWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._video is not None:
+            # others guess how many frames a file has
+            exact = self._video.isOpened() and self._video.getBackendName() == 'FFMPEG'
             self._video.release()
             if kind is None:
+                self._check(exact=exact)
                 self._part.replace(self.path)
         if kind is not None:
             self._part.unlink(missing_ok=True)
+
+    def _check(self, *, exact: bool) -> None:
+        """OpenCV says nothing where a frame could not be written."""
+        video = cv2.VideoCapture(os.fspath(self._part))
+        opened = video.isOpened()
+        found = int(video.get(cv2.CAP_PROP_FRAME_COUNT)) if opened else 0
+        video.release()
+        if not opened or (exact and found != self._count):
+            self._part.unlink(missing_ok=True)
+            raise OutputError(
+                f'{self.path}: only {found} of {self._count} frames could be written; is there room on the disk?'
+            )

@@ -67,6 +67,7 @@ class Recording(abc.ABC):
     exact: bool  # whether that can be relied on
     rate: float  # images a second
     damage: str  # '' or why not all of it could be read; known once `frames` has ended
+    file_names: dict[str, str]  # name of a frame → that of its file; empty of a bag or video
     faults: list[Fault]  # messages that are no images, as far as `frames` has come; they have an index and are left out
 
     @abc.abstractmethod
@@ -128,6 +129,7 @@ class ClipRecording(Recording):
         self.length = len(self._clip) or None
         self.exact = path.is_dir()  # what a video says of itself may be wrong
         self.rate = self._clip.rate
+        self.file_names = self._clip.file_names
         self.damage = ''
         self.faults = []
 
@@ -160,6 +162,7 @@ class BagRecording(Recording):
         self.rate = self._rate()
         self.damage = self.bag.damage
         self.exact = not self.damage
+        self.file_names = {}
         self.faults = []
 
     def frames(self, start: int = 0) -> Iterator[RecordedFrame]:

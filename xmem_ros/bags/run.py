@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from xmem_ros.bags import messages
+from xmem_ros.bags.destination import check_out
 from xmem_ros.bags.job import Job, Report, identity_of
 from xmem_ros.bags.library import require_rosbags
 from xmem_ros.bags.offline import Offline
@@ -24,6 +25,7 @@ from xmem_ros.errors import (
     RunError,
     SeedError,
     UnknownObjectError,
+    XMemError,
     told,
 )
 from xmem_ros.objects import MOST_OBJECTS
@@ -31,7 +33,6 @@ from xmem_ros.progress import Bar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from xmem_ros.bags.offline import TrackedFrame
     from xmem_ros.bags.plan import PlannedSeeds
@@ -39,12 +40,6 @@ if TYPE_CHECKING:
 
 
 _UNUSABLE = (BagError, FrameError, SeedError, UnknownObjectError)  # input or seeds: going on would end alike
-
-
-def check_out(out: Path) -> None:
-    """Raise `ParameterError` where results would cover something."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ParameterError(f'{out}: is there already and not an empty folder; choose another --out or remove it')
 
 
 def run(recording: Recording, plan: Sequence[PlannedSeeds], parameters: Parameters, job: Job) -> Report:
@@ -64,7 +59,7 @@ def run(recording: Recording, plan: Sequence[PlannedSeeds], parameters: Paramete
     if 'bag' in job.formats:
         require_rosbags('--format bag')
     os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # read when CUDA is first used
-    offline = Offline(recording, plan, parameters)
+    offline = _ready(recording, plan, parameters)
     if offline.tracker.device.type == 'cuda':
         torch.use_deterministic_algorithms(True, warn_only=True)
     work = Work(job.out, identity_of(recording, parameters, job, offline), restart=job.restart)
@@ -85,11 +80,21 @@ def run(recording: Recording, plan: Sequence[PlannedSeeds], parameters: Paramete
             raise type(error)(text) from error
         if isinstance(error, (ParameterError, *_UNUSABLE)) or not isinstance(error, Exception):
             raise
-        text = told(error) + ('; what was tracked is kept: the same command goes on there' if kept else '')
+        at = f'{work.folder}: ' if isinstance(error, OSError) and not isinstance(error, OutputError) else ''
+        text = at + told(error) + ('; what was tracked is kept: the same command goes on there' if kept else '')
         raise (OutputError if isinstance(error, OSError) else RunError)(text) from error
     finally:
         work.close()
     return report
+
+
+def _ready(recording: Recording, plan: Sequence[PlannedSeeds], parameters: Parameters) -> Offline:
+    try:
+        return Offline(recording, plan, parameters)
+    except (XMemError, OSError):
+        raise
+    except Exception as error:  # of a device that is not free, or broken
+        raise RunError(f'the tracker cannot be made ready on {parameters.device} ({told(error)})') from error
 
 
 def _track(recording: Recording, plan: Sequence[PlannedSeeds], offline: Offline, work: Work, job: Job) -> Report:

@@ -24,6 +24,8 @@ import cv2
 import numpy as np
 
 from xmem_ros import snapshot
+from xmem_ros.bags import destination
+from xmem_ros.bags.destination import LOCK, check_out, part_of
 from xmem_ros.bags.job import CONTENT, SEEDS
 from xmem_ros.bags.offline import Checkpoint
 from xmem_ros.errors import MemoryFileError, OutputError, ParameterError, XMemError
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 RESULTS = 'results'  # folder that becomes the destination
 _FRAMES = 'frames.jsonl'
 _STATE = 'state.json'
+_IDENTITY = 'run.json'
 
 
 @dataclass(frozen=True)
@@ -132,20 +135,29 @@ class Work:
         self.out, self.folder = out, part_of(out)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.folder / 'lock').open('w')
+            self._lock = (self.folder / LOCK).open('w')
         except OSError as error:
             raise OutputError(f'{self.folder}: cannot be written ({error.strerror}); choose another --out') from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat((self.folder / LOCK).stat(), os.fstat(self._lock.fileno())):
+                raise FileNotFoundError  # the run that had it has removed it
         except OSError:
             self._lock.close()
             raise ParameterError(
                 f'{self.folder}: another run writes there; wait for it, or choose another --out'
             ) from None
         try:
+            check_out(out)  # again: another run may have delivered since
             self._begin(dict(identity), restart=restart)
-        except BaseException:
+        except BaseException as error:
+            if not (self.folder / _IDENTITY).exists():
+                self.discard()
             self._lock.close()
+            if isinstance(error, OSError):
+                raise OutputError(
+                    f'{self.folder}: cannot be written ({error.strerror}); choose another --out'
+                ) from error
             raise
 
     @property
@@ -216,15 +228,13 @@ class Work:
         return folder
 
     def deliver(self) -> None:
-        """Rename the results into place, and forget the rest."""
-        if self.out.exists():
-            self.out.rmdir()
-        (self.folder / RESULTS).rename(self.out)
+        """Rename the results into place, and forget the rest; raises `OutputError`."""
+        destination.deliver(self.folder / RESULTS, self.out)
         self.discard()
 
     def discard(self) -> None:
         """Forget all that was done."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        destination.discard(self.out)
 
     def close(self) -> None:
         """Let others at it."""
@@ -234,7 +244,7 @@ class Work:
         return self.folder / f'memory_{number:06d}.safetensors'
 
     def _begin(self, identity: dict[str, str], *, restart: bool) -> None:
-        noted = self.folder / 'run.json'
+        noted = self.folder / _IDENTITY
         if not restart and noted.is_file():
             try:
                 before = json.loads(noted.read_text(encoding='utf-8'))
@@ -265,7 +275,7 @@ class Work:
                 _note(noted, identity)
             return
         for item in self.folder.iterdir():
-            if item.name == 'lock':
+            if item.name == LOCK:
                 continue
             shutil.rmtree(item) if item.is_dir() else item.unlink()
         _note(noted, identity)
@@ -283,11 +293,6 @@ def _note(noted: Path, identity: dict[str, str]) -> None:
     part = noted.with_suffix('.part')
     part.write_text(json.dumps(identity, indent=1), encoding='utf-8')
     part.replace(noted)
-
-
-def part_of(out: Path) -> Path:
-    """Where the results of a run are made."""
-    return out.with_name(f'.{out.name}.part')
 
 
 def _settle(path: Path) -> None:

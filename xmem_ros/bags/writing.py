@@ -18,7 +18,8 @@ from xmem_ros.node.compressed import rgb_of
 from xmem_ros.progress import Bar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     import numpy as np
 
@@ -44,8 +45,8 @@ def write_results(recording: Recording, work: Work, job: Job, report: Report, pa
         if 'ytvos' in job.formats:
             sinks.append(YouTubeVosSink(folder, video))
         if 'coco' in job.formats:
-            exported = f'{YTVOS}/JPEGImages/{video}/' if 'ytvos' in job.formats else ''
-            sinks.append(CocoSink(folder, lambda frame: f'{exported}{frame.name}.jpg'))
+            exported = f'{YTVOS}/JPEGImages/{video}' if 'ytvos' in job.formats else ''
+            sinks.append(CocoSink(folder, _coco_names(folder, recording, exported)))
         if 'bag' in job.formats:
             originals = recording.bag.connections if isinstance(recording, BagRecording) and not job.only_ours else []
             bag = BagSink(folder, job.node, originals, recording.image_topic, compressed=job.compressed_labels)
@@ -63,6 +64,23 @@ def write_results(recording: Recording, work: Work, job: Job, report: Report, pa
     if of_bag:
         summary = _summary(recording, report, parameters)
         (folder / SUMMARY).write_text(json.dumps(summary, indent=1) + '\n', encoding='utf-8')
+
+
+def _coco_names(folder: Path, recording: Recording, exported: str) -> Callable[[StoredFrame], str | None]:
+    """What COCO calls the file of an image; None where images are written, but not this one.
+
+    exported: where in the folder images have been written before COCO hears of them; '' where none are.
+    """
+
+    def name_of(frame: StoredFrame) -> str | None:
+        if frame.name in recording.file_names:
+            return recording.file_names[frame.name]
+        if not exported:
+            return f'{frame.name}.jpg'
+        name = f'{exported}/{frame.name}.jpg'
+        return name if (folder / name).is_file() else None
+
+    return name_of
 
 
 def _rate(work: Work, recording: Recording) -> float:

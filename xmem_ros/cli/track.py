@@ -84,11 +84,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command; returns the exit code."""
+    from xmem_ros.bags.destination import check_out, part_of
     from xmem_ros.bags.job import Job
     from xmem_ros.bags.recording import open_recording
-    from xmem_ros.bags.run import check_out
     from xmem_ros.bags.run import run as run_job
-    from xmem_ros.bags.segments import part_of
 
     out = args.out.resolve()
     check_out(out)

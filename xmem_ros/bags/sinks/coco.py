@@ -39,10 +39,10 @@ class CocoSink(Sink):
 
     Arguments:
         folder: where to.
-        file_name: gives the file of an image.
+        file_name: gives the file of an image; None leaves it out, with all that it shows.
     """
 
-    def __init__(self, folder: Path, file_name: Callable[[StoredFrame], str]) -> None:
+    def __init__(self, folder: Path, file_name: Callable[[StoredFrame], str | None]) -> None:
         self._file = (folder / COCO).open('w', encoding='utf-8')
         self._file_name = file_name
         self._images: list[dict[str, Any]] = []
@@ -52,8 +52,11 @@ class CocoSink(Sink):
 
     def write(self, frame: StoredFrame, image: np.ndarray | None) -> None:  # noqa: ARG002
         """As `Sink.write`."""
+        name = self._file_name(frame)
+        if name is None:
+            return
         height, width = frame.values.shape
-        described = {'id': frame.index, 'file_name': self._file_name(frame), 'height': height, 'width': width}
+        described = {'id': frame.index, 'file_name': name, 'height': height, 'width': width}
         self._images.append({**described, 'stamp_ns': frame.stamp_ns})
         for item in frame.objects:
             mask = frame.values == frame.value_of[item.id]

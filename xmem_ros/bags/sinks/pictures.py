@@ -116,8 +116,10 @@ class YouTubeVosSink(Sink):
             return
         path = self._root / 'JPEGImages' / self._video / f'{frame.name}.jpg'
         options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-        if not cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options):
-            raise OutputError(f'{path}: cannot be written')
+        done, data = cv2.imencode('.jpg', cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
+        if not done:
+            raise OutputError(f'{path}: an image {image.shape} cannot be written as JPEG')
+        path.write_bytes(data.tobytes())  # where cv2.imwrite would not notice that not all of it could be written
         write_labels(self._root / 'Annotations' / self._video / f'{frame.name}.png', frame.values)
         for item in frame.objects:
             value = frame.value_of[item.id]
