@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from rclpy.serialization import serialize_message
 
-from xmem_ros.bags.segments import RESULTS, StoredFrame, part_of
+from xmem_ros.bags.destination import check_out, part_of
+from xmem_ros.bags.segments import RESULTS, StoredFrame
 from xmem_ros.bags.sinks.bag import BagSink
 from xmem_ros.bags.sinks.pictures import OverlaySink, PngSink
 from xmem_ros.errors import OutputError, ParameterError
@@ -47,10 +48,7 @@ class LiveOutput:
 
     def __init__(self, out: Path, formats: Collection[str], node: str, rate: float) -> None:
         self._out = out.resolve()
-        if self._out.exists() and (not self._out.is_dir() or any(self._out.iterdir())):
-            raise ParameterError(
-                f'{self._out}: is there already and not an empty folder; choose another --out or remove it'
-            )
+        check_out(self._out)
         if (tracked := part_of(self._out)).exists():
             raise ParameterError(
                 f'{self._out}: a run of xmem-ros track has this destination, and keeps its work in {tracked}; let it '

@@ -90,4 +90,7 @@ def _read(metadata: Path) -> dict[str, str]:
         topics = [entry['topic_metadata'] for entry in entries if entry.get('message_count', 1)]
         return {str(topic['name']): str(topic['type']) for topic in topics}
     except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
-        raise ParameterError(f'{metadata} is not the metadata of a bag ({error!r:.80}): ros2 bag reindex') from error
+        reason = ' '.join(f'{error}'.split()) if isinstance(error, yaml.YAMLError | OSError) else f'{error!r}'
+        raise ParameterError(
+            f'{metadata} is not the metadata of a bag ({reason}); make it anew: ros2 bag reindex {metadata.parent}'
+        ) from error

@@ -112,6 +112,8 @@ def check(result: Result, case: Case, baseline: Figures | None) -> None:
     if result.damage:
         text = f'{result.damage}; copy or record it again, or say allow_damage: true'
         result.checks.insert(0, Check('damage', False, text))
+    if not case.expect and baseline is None:
+        result.notes.append('nothing is expected of it, so it passes whatever it finds; give expect, or a baseline')
     if baseline is not None:
         result.checks += _compared(result.figures, case, baseline)
         if unknown := [name for name in FRAMES if name not in baseline]:

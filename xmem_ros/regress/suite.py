@@ -110,7 +110,7 @@ def read_suite(path: Path) -> Suite:
     faults = faults_of(SUITE, data, '')
     if 'cases' not in data:
         faults.append('cases is missing: list what is to be run, each with name, input and reference')
-    if faults:
+    if not isinstance(data.get('cases'), list) or not isinstance(data.get('defaults', {}), dict):
         raise _error(path, faults)
     defaults = data.get('defaults', {})
     faults += [f'defaults.{name}: each case has its own' for name in ('name', 'input') if name in defaults]
@@ -200,7 +200,9 @@ def _case_faults(case: Mapping[str, Any], where: str) -> list[str]:
 def _whole_faults(case: Mapping[str, Any], where: str) -> list[str]:
     """What is missing from a case, or does not go together."""
     faults = [
-        f'{where}{name} is missing: {CASE[name].what}' for name in ('name', 'input', 'reference') if name not in case
+        f'{where}{name} is missing: {CASE[name].what.partition(",")[0]}'
+        for name in ('name', 'input', 'reference')
+        if name not in case
     ]
     reference = case.get('reference', {})
     ways = [name for name in ('folder', 'topic') if name in reference]
