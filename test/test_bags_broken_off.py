@@ -16,6 +16,7 @@ from bag_runs import GOES_ON, arguments, digests, elsewhere, left
 from scene_files import save_mask
 
 from xmem_ros.bags import run as run_module
+from xmem_ros.bags.job import content_of
 from xmem_ros.bags.offline import Offline
 from xmem_ros.cli.main import main
 from xmem_ros.errors import OutOfMemoryError
@@ -259,3 +260,25 @@ def test_what_else_lies_in_the_folder_does_not_matter(bag, tmp_path, monkeypatch
     stepped.clear()
     assert main(arguments(bag, tmp_path / 'out')) == 0
     assert stepped[0] == 4
+
+
+@pytest.mark.parametrize('single', [False, True])
+@pytest.mark.parametrize('ending', ['-wal', '-journal'])
+def test_a_journal_beside_a_database_belongs_to_the_input_unless_it_is_empty(frames, tmp_path, single, ending):
+    folder = write_bag(tmp_path / 'bag', image_items(frames), storage='sqlite3')
+    (database,) = folder.glob('*.db3')
+    path = database if single else folder
+    before = content_of(path)
+    journal = database.with_name(f'{database.name}{ending}')
+    journal.touch()
+    assert content_of(path) == before
+    journal.write_bytes(b'messages')
+    assert content_of(path) != before
+
+
+def test_a_compressed_file_belongs_to_the_input(bag, frames, tmp_path):
+    folder = write_bag(tmp_path / 'packed', image_items(frames), compression='file')
+    (file,) = folder.glob('*.zstd')
+    before = content_of(folder)
+    edited(file, 100, keep_time=True)
+    assert content_of(folder) != before

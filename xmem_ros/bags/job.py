@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +20,6 @@ from xmem_ros.media import image_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from xmem_ros.bags.offline import Offline
     from xmem_ros.bags.plan import PlannedSeeds
@@ -30,6 +30,7 @@ FORMATS = ('bag', 'png', 'coco', 'ytvos', 'overlay')
 VERSION = 2  # of what a part folder holds
 CONTENT = 'content of the input'  # of an identity
 SEEDS = 'seeds of image '  # of an identity, before the image's index
+JOURNALS = ('-wal', '-journal')  # how files of SQLite end that lie beside a database
 _PIECE = 1 << 16  # bytes of head and tail of a file
 SEGMENT = 300  # images between two points at which an interrupted run can go on
 
@@ -96,7 +97,7 @@ def content_of(path: Path) -> str:
 
     Name, size, time of change, and a hash of head and tail of each; of a folder, of those files that are read.
     """
-    files = sorted(_files_of(path)) if path.is_dir() else [path]
+    files = sorted(_files_of(path))
     found = hashlib.sha256()
     size = 0
     for file in files:
@@ -110,11 +111,24 @@ def content_of(path: Path) -> str:
     return f'{len(files)} files, {size} bytes, {found.hexdigest()[:16]}'
 
 
-def _files_of(folder: Path) -> list[Path]:
-    if not is_bag(folder):
-        return image_files(folder)
-    suffixes = (*SUFFIXES, '.zstd', '.yaml')  # files of a bag that are compressed end in .mcap.zstd
-    return [file for file in folder.iterdir() if file.suffix in suffixes and file.is_file()]
+def _files_of(path: Path) -> list[Path]:
+    """Those that are read: of a bag also compressed ones, and the journal of a database."""
+    if not path.is_dir():
+        beside = (path.with_name(f'{path.name}{ending}') for ending in JOURNALS)
+        return [path, *(file for file in beside if _holds_something(file))]
+    if not is_bag(path):
+        return image_files(path)
+    return [file for file in path.iterdir() if _is_of_bag(file.name) and _holds_something(file)]
+
+
+def _is_of_bag(name: str) -> bool:
+    stem = next((name.removesuffix(ending) for ending in JOURNALS if name.endswith(ending)), name)
+    return name == 'metadata.yaml' or any(part in SUFFIXES for part in Path(stem).suffixes)
+
+
+def _holds_something(file: Path) -> bool:
+    """Reading a database makes an empty journal beside it."""
+    return file.is_file() and file.stat().st_size > 0
 
 
 def _hash(found: Any, value: Any) -> None:

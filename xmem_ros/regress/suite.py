@@ -110,7 +110,7 @@ def read_suite(path: Path) -> Suite:
     faults = faults_of(SUITE, data, '')
     if 'cases' not in data:
         faults.append('cases is missing: list what is to be run, each with name, input and reference')
-    if not isinstance(data.get('cases'), list) or not isinstance(data.get('defaults', {}), dict):
+    if not SUITE['cases'].fits(data.get('cases')) or not SUITE['defaults'].fits(data.get('defaults', {})):
         raise _error(path, faults)
     defaults = data.get('defaults', {})
     faults += [f'defaults.{name}: each case has its own' for name in ('name', 'input') if name in defaults]
