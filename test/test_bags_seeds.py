@@ -93,7 +93,7 @@ def test_a_file_names_objects_in_all_ways_and_at_any_image(folder):
         (
             '- {frame: 0, objects: [{name: a, box: [1, 2, 3, 4]}, {name: a, box: [1, 2, 3, 4]}]}\n'
             '- {frame: 1, remove: [a]}',
-            "entry 2: remove: several objects are called 'a'.* 1 a, 2 a",
+            "entry 2: remove: several objects are called 'a'.* a \\(id 1\\), a \\(id 2\\)",
         ),
     ],
 )

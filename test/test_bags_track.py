@@ -409,6 +409,14 @@ def test_a_bag_that_was_cut_off_is_tracked_as_far_as_it_goes(frames, tmp_path, c
     assert len([1 for topic, _, _ in read_bag(tmp_path / 'out' / 'bag') if topic == '/xmem/labels']) == count
 
 
+def test_a_bag_of_which_nothing_is_left_is_said_to_be_cut_off(frames, tmp_path, capsys):
+    whole = write_bag(tmp_path / 'bag', image_items(frames)) / 'bag.mcap'
+    (tmp_path / 'tiny.mcap').write_bytes(whole.read_bytes()[:300])
+    assert track(tmp_path / 'tiny.mcap', tmp_path / 'out') == 2
+    assert 'tiny.mcap was cut off' in capsys.readouterr().err
+    assert left(tmp_path) == ['bag', 'tiny.mcap']
+
+
 def test_images_that_cannot_be_used_are_counted_and_named(frames, tmp_path, capsys):
     items = image_items(frames)
     raw = messages.serialize(image_message(3, frames[3][0]))

@@ -48,7 +48,7 @@ def read_image(path: Path) -> np.ndarray:
     except FrameError:
         raise
     except _OPEN_ERRORS as error:
-        raise FrameError(f'{path}: not a readable image ({error}); replace or remove the file') from error
+        raise FrameError(f'{path}: not a readable image ({error}); {_advice(error)}') from error
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -70,7 +70,11 @@ def read_mask(path: Path) -> np.ndarray:
     except SeedError:
         raise
     except _OPEN_ERRORS as error:
-        raise SeedError(f'{path}: not a readable mask ({error}); replace or remove the file') from error
+        raise SeedError(f'{path}: not a readable mask ({error}); {_advice(error)}') from error
+
+
+def _advice(error: Exception) -> str:
+    return 'give yourself the right to read it' if isinstance(error, PermissionError) else 'replace or remove the file'
 
 
 def objects_of(mask: np.ndarray) -> dict[int, np.ndarray]:

@@ -169,6 +169,8 @@ class OpenBag:
                     f'{path}: no room to unpack or copy it in {tempfile.gettempdir()}, the folder for temporary files '
                     f'({error.strerror}): let TMPDIR name one that has room'
                 ) from error
+            if isinstance(error, PermissionError):
+                raise BagError(f'{path}: cannot be read ({error.strerror}): give yourself the right to') from error
             reason = _plain(error).replace(str(file), str(path))
             raise BagError(
                 f'{path}: not a readable bag ({reason}); a bag is a folder with metadata.yaml, or an .mcap or .db3 '

@@ -234,6 +234,7 @@ class BagRecording(Recording):
             raise BagError(
                 f'{self.path}: no images in this bag (sensor_msgs/Image or CompressedImage)'
                 f'{f" but these, {others}" if others else ""}; it has {listed}'
+                f'{f"; {self.bag.damage}" if self.bag.damage else ""}'
             )
         if len(taken) > 1:
             raise BagError(

@@ -68,8 +68,13 @@ class SeedReader:
     _alive: dict[int, str] = field(default_factory=dict)  # id → name
     _used: set[int] = field(default_factory=set)
 
-    def add_masks(self, path: Path, place: Place = Place(), names: dict[int, str] | None = None) -> None:
-        """Objects of a mask file, each of its values one; they keep the values. Raises `SeedError`."""
+    def add_masks(
+        self, path: Path, place: Place = Place(), names: dict[int, str] | None = None, source: str = ''
+    ) -> None:
+        """Objects of a mask file, each of its values one; they keep the values. Raises `SeedError`.
+
+        source: what names the file, where that is not the user.
+        """
         objects = objects_of(read_mask(path))
         if not objects:
             raise SeedError(f'{path}: the mask shows no object; paint at least one')
@@ -79,7 +84,7 @@ class SeedReader:
         called = {value: (names or {}).get(value, str(value)) for value in objects}
         seeds = tuple(messages.seed(MASK, name=called[value], mask=mask) for value, mask in objects.items())
         ids = tuple(self._begin(name) for name in called.values())
-        self._add(place, seeds, ids, source=str(path), values=tuple(objects))
+        self._add(place, seeds, ids, source=f'{source}, {path}' if source else str(path), values=tuple(objects))
 
     def add_box(self, name: str, box: tuple[int, ...], place: Place = Place()) -> None:
         """An object inside a box."""
@@ -128,7 +133,7 @@ class SeedReader:
             if not isinstance(names, dict):
                 raise SeedError('names must be value: name, as in {1: cup}')
             named = {_whole(value, 'a value of names'): _text(name, 'a name') for value, name in names.items()}
-            self.add_masks(folder / _text(entry['labels'], 'labels'), place, named)
+            self.add_masks(folder / _text(entry['labels'], 'labels'), place, named, source)
         seeds, ids = [], []
         for item in _items(entry.get('objects', []), 'objects'):
             seed, object_id = self._object(item, folder)
@@ -191,9 +196,9 @@ class SeedReader:
         by_name = [object_id for object_id in found if self._alive[object_id] == text]
         found = by_name or found
         if len(found) != 1:
-            known = ', '.join(f'{i} {name}'.rstrip() for i, name in self._alive.items()) or 'none'
+            known = ', '.join(f'{name} (id {i})' if name else f'id {i}' for i, name in self._alive.items()) or 'none'
             problem = 'several objects are called' if found else 'no object is called'
-            raise SeedError(f'{what}: {problem} {quoted(text)}; those of the entries before: {known}')
+            raise SeedError(f'{what}: {problem} {quoted(text)}; objects of the entries before: {known}')
         return found[0]
 
     def _add(self, place: Place, seeds: tuple[Any, ...], ids: tuple[int, ...], **more: Any) -> None:
