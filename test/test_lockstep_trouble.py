@@ -63,6 +63,11 @@ def follow(robot, bag, plan=(), timeout=PATIENCE_S, **options):
         return list(frames), frames.report
 
 
+def wait_briefly(frames):
+    """What is waited for from now on will not come."""
+    frames._node.timeout = frames._node.link.timeout = SHORT_S
+
+
 # --- the bag
 
 
@@ -213,9 +218,10 @@ def test_a_node_that_ends_meanwhile_is_noticed(bag):
 def test_a_node_that_hangs_is_told_from_one_that_gets_no_images(bag):
     with (
         robots.running({'device': 'cpu'}) as robot,
-        replay(bag, robot.prefix, plan=[], timeout=SHORT_S) as frames,
+        replay(bag, robot.prefix, plan=[], timeout=PATIENCE_S) as frames,
     ):
         next(frames)
+        wait_briefly(frames)
         robot.process.process.send_signal(signal.SIGSTOP)
         try:
             with pytest.raises(NodeTimeoutError, match='/diagnostics were not heard either'):
@@ -226,8 +232,9 @@ def test_a_node_that_hangs_is_told_from_one_that_gets_no_images(bag):
 
 def test_images_that_do_not_reach_the_node_are_told_with_topic_and_qos(robot, bag):
     text = rf'no image reaches {robot.prefix}: they are published on {robot.namespace}/image by .*RELIABLE'
-    with replay(bag, robot.prefix, plan=[], timeout=SHORT_S) as frames:
+    with replay(bag, robot.prefix, plan=[], timeout=PATIENCE_S) as frames:
         next(frames)
+        wait_briefly(frames)
         frames._topics._publishers[TOPIC] = SimpleNamespace(publish=lambda _: None)  # as if the network lost it
         with pytest.raises(NodeTimeoutError, match=text):
             next(frames)
