@@ -58,7 +58,7 @@ def test_what_a_killed_replay_left_is_forgotten(tmp_path):
     (left / 'old.png').write_bytes(b'old')
     with output(out):
         pass
-    assert [path.name for path in out.iterdir()] == ['frames.csv']
+    assert [path.name for path in out.iterdir()] == ['frames.csv', 'objects.csv']
     assert not left.parent.exists()
 
 
@@ -80,11 +80,11 @@ def test_where_the_destination_was_filled_meanwhile_the_results_are_kept_beside_
         written.__exit__(None)
     kept = next(tmp_path.glob('out.replayed_*'))
     assert str(kept) in str(raised.value)
-    assert [path.name for path in kept.iterdir()] == ['frames.csv']
+    assert [path.name for path in kept.iterdir()] == ['frames.csv', 'objects.csv']
     assert [path.name for path in out.iterdir()] == ['other']
 
 
 def test_a_destination_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / 'file').write_bytes(bytes(np.zeros(3, np.uint8)))
-    with pytest.raises(OutputError, match='cannot be written'), output(tmp_path / 'file' / 'out'):
+    with pytest.raises(ParameterError, match='is a file, not a folder'), output(tmp_path / 'file' / 'out'):
         pass

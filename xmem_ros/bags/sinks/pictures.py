@@ -29,11 +29,11 @@ JPEG_QUALITY = 95
 
 
 class PngSink(Sink):
-    """A palette PNG for each image, named like it, and `objects.csv`, which says whose pixels have which value.
+    """A palette PNG for each image, named like it.
 
     Arguments:
         folder: where to.
-        table: write `frames.csv`, too, which says the stamps.
+        table: write `frames.csv`, too, which says the stamps, and `objects.csv`, which says whose value is which.
     """
 
     def __init__(self, folder: Path, *, table: bool) -> None:
@@ -54,6 +54,8 @@ class PngSink(Sink):
     def finish(self) -> None:
         """As `Sink.finish`."""
         self.abort()
+        if not self._rows:
+            return
         with (self._folder / OBJECTS).open('w', encoding='utf-8', newline='') as file:
             rows = csv.writer(file, lineterminator='\n')
             rows.writerow(['value', 'id', 'name'])
