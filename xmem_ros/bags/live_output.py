@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from rclpy.serialization import serialize_message
 
-from xmem_ros.bags.destination import check_out, part_of
+from xmem_ros.bags.destination import LOCK, check_out, part_of
 from xmem_ros.bags.segments import RESULTS, StoredFrame
 from xmem_ros.bags.sinks.bag import BagSink
 from xmem_ros.bags.sinks.pictures import OverlaySink, PngSink
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from xmem_ros.bags.lockstep import LiveFrame
     from xmem_ros.bags.sinks.base import Sink
-
-_LOCK = 'lock'
 
 
 class LiveOutput:
@@ -85,11 +83,11 @@ class LiveOutput:
         try:
             self._part.mkdir(parents=True, exist_ok=True)
             found = {path.name for path in self._part.iterdir()}
-            if found and (_LOCK not in found or found - {_LOCK, RESULTS}):
+            if found and (LOCK not in found or found - {LOCK, RESULTS}):
                 raise ParameterError(
                     f'{self._part}: is there already and not of a replay; remove it, or choose another --out'
                 )
-            lock = stack.enter_context((self._part / _LOCK).open('w'))
+            lock = stack.enter_context((self._part / LOCK).open('w'))
         except OSError as error:
             raise OutputError(f'{self._part}: cannot be written ({error.strerror}); choose another --out') from error
         try:
