@@ -56,6 +56,7 @@ INTERFACES = {
         'ids': 'sequence<uint32>',
         'labels': 'sequence<uint8>',
         'stamp': 'builtin_interfaces/Time',
+        'image_gone': 'boolean',
     },
     'srv.RemoveObjects_Request': {'ids': 'sequence<uint32>', 'all': 'boolean'},
     'srv.RemoveObjects_Response': {'success': 'boolean', 'message': 'string', 'removed': 'sequence<uint32>'},

@@ -38,6 +38,10 @@ class SeedError(XMemError, ValueError):
     """A seed that cannot be used; no object was added or changed."""
 
 
+class ImageGoneError(SeedError):
+    """A seed for an image that the node does not hold, or not any more; other images can be seeded."""
+
+
 class UnknownObjectError(XMemError, KeyError):
     """An id that names no object; nothing was changed."""
 

@@ -12,11 +12,12 @@ from std_srvs.srv import Trigger
 from xmem_ros.checks import checked_ids
 from xmem_ros.client.link import NodeLink
 from xmem_ros.client.seeds import seed_messages, time_message
-from xmem_ros.errors import MemoryFileError, NodeError, NodeInactiveError, SeedError, UnknownObjectError
+from xmem_ros.errors import ImageGoneError, MemoryFileError, NodeError, NodeInactiveError, SeedError, UnknownObjectError
 from xmem_ros.node import qos
 from xmem_ros.srv import MemoryFile, RemoveObjects, SeedObjects
 
 SEED_S = 60.0  # for the first seed the node may have to build engines
+MOST_TEXT = 4000  # characters of an answer's text
 STATE_S = 2.0  # for the node's state, where something went wrong and the message is to say why
 
 
@@ -53,15 +54,16 @@ class Calls:
 
         Raises:
             SeedError: what was given cannot be used, or the node refuses it; the text says which seed, and why.
-            NodeMissingError, NodeInactiveError, NodeTimeoutError.
+            ImageGoneError: the node does not hold the image of that stamp.
+            NodeMissingError, NodeInactiveError, NodeTimeoutError; NodeError: an answer that makes no sense.
         """
         request = SeedObjects.Request(seeds=seed_messages(shapes))
         request.header.stamp = time_message(stamp)
         if timeout is None:
             timeout = max(self.link.timeout, SEED_S)
         answer = self.link.call(SeedObjects, 'seed', request, timeout, found_within=self.link.timeout)
-        self._check(answer, SeedError)
-        return list(answer.ids)
+        self._check(answer, ImageGoneError if answer.image_gone else SeedError)
+        return _ids_for(len(request.seeds), answer.ids)
 
     def hold(self, stamp: Any) -> None:
         """Have the node keep an image, so that a seed for it is taken also when it comes late; `stamp` as in `seed`.
@@ -112,7 +114,7 @@ class Calls:
     def _memory_file(self, service: str, name: str, timeout: float | None) -> str:
         answer = self.link.call(MemoryFile, service, MemoryFile.Request(name=name), timeout)
         self._check(answer, MemoryFileError)
-        return str(answer.message)
+        return _text(answer.message)
 
     def _remove(self, request: Any, timeout: float | None) -> list[int]:
         answer = self.link.call(RemoveObjects, 'remove', request, timeout)
@@ -127,7 +129,19 @@ class Calls:
             active = self.link.state(STATE_S) == 'active'
         except NodeError:
             active = True
-        raise (kind if active else NodeInactiveError)(answer.message)
+        raise (kind if active else NodeInactiveError)(_text(answer.message))
+
+
+def _ids_for(seeds: int, ids: Any) -> list[int]:
+    """The ids that came of seeds that are one object each."""
+    if len(ids) != seeds:
+        raise NodeError(f'the node answered with {len(ids)} ids for {seeds} seeds: see what it tracks (~/objects)')
+    return list(ids)
+
+
+def _text(message: str) -> str:
+    """What a node says, which is trusted with no length."""
+    return message if len(message) <= MOST_TEXT else f'{message[:MOST_TEXT]}… ({len(message)} characters)'
 
 
 def id_list(ids: int | Iterable[int]) -> list[int]:

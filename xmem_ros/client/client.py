@@ -21,6 +21,7 @@ from xmem_ros.node import qos
 if TYPE_CHECKING:
     from types import TracebackType
 
+_LOG_S = 10.0  # between two warnings about messages
 _ON_ITS_WAY_S = 1.0  # that a message may take which was sent before the answer to a call
 
 
@@ -157,7 +158,8 @@ class XMemClient(Calls):
             try:
                 frame = self._pairs.add(half, message)
             except (FrameError, ValueError) as error:
-                self.link.node.get_logger().warning(f'a message of {half} cannot be read: {error}')
+                logger = self.link.node.get_logger()
+                logger.warning(f'a message of {half} cannot be read: {error}', throttle_duration_sec=_LOG_S)
                 return
             if frame is None or (frame.stamp_ns <= self._old[0] and time.monotonic() < self._old[1]):
                 return

@@ -25,6 +25,7 @@ from xmem_ros.node.graph import trackers
 
 _numbers = itertools.count(1)
 _LOOK_S = 0.01  # between looks whether somebody hears a topic
+_LOG_S = 10.0  # between two reports of faults
 _CLOSED_S = 0.2  # after which a call notices that the link is closed
 
 
@@ -260,7 +261,8 @@ def _spin(executor: SingleThreadedExecutor, node: Any, context: Any) -> None:
             continue
         except Exception:
             if context.ok():
-                node.get_logger().error(traceback.format_exc())
+                # at most now and then: whoever sends what cannot be read must not fill the log
+                node.get_logger().error(traceback.format_exc(), throttle_duration_sec=_LOG_S)
 
 
 def _close(executor: SingleThreadedExecutor, thread: threading.Thread, node: Any, context: Any) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from xmem_ros.errors import UnknownObjectError
+from xmem_ros.errors import FrameError, UnknownObjectError
 from xmem_ros.node.conversions import mask_from_image, stamp_ns
 from xmem_ros.objects import ObjectState, TrackedObject
 
+MOST_OBJECTS = 254  # the labels of xmem_ros/TrackedObject
 _PENDING = 20  # images of which only one half has come
 
 
@@ -93,15 +94,26 @@ class FramePairs:
 
 
 def frame_of(labels_message: Any, objects_message: Any) -> Frame:
-    """A frame, of sensor_msgs/Image and xmem_ros/TrackedObjectArray with the same header."""
+    """A frame, of sensor_msgs/Image and xmem_ros/TrackedObjectArray with the same header.
+
+    Raises:
+        FrameError: an image that cannot be read, or objects that cannot be in it; `ValueError`: a state that is none.
+    """
     labels = mask_from_image(labels_message)
     labels.setflags(write=False)
+    if len(objects_message.objects) > MOST_OBJECTS:
+        raise FrameError(f'{len(objects_message.objects)} objects: there are labels for {MOST_OBJECTS}')
     objects = tuple(_seen(item, labels) for item in objects_message.objects)
     return Frame(labels_message.header, labels, objects, objects_message.processing_ms)
 
 
 def _seen(item: Any, labels: np.ndarray) -> SeenObject:
     box = item.box
+    height, width = labels.shape
+    if box.x_offset + box.width > width or box.y_offset + box.height > height or item.area > labels.size:
+        raise FrameError(f'object {item.id} does not lie in its image of {width}×{height} px')
+    if not item.label:
+        raise FrameError(f'object {item.id} has the label of the background')
     return SeenObject(
         id=item.id,
         label=item.label,

@@ -15,7 +15,7 @@ from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
-from xmem_ros.errors import FrameError, SeedError, UnknownObjectError, XMemError
+from xmem_ros.errors import FrameError, ImageGoneError, SeedError, UnknownObjectError, XMemError
 from xmem_ros.node import diagnostics, qos, standard_messages
 from xmem_ros.node.compressed import rgb_of
 from xmem_ros.node.conversions import stamp_ns
@@ -303,7 +303,11 @@ class XMemNode(ParameterNode):
         return f'the node is inactive: take the transition activate (ros2 lifecycle set {name} activate)'
 
     def _seed(self, request: Any, response: Any, tracking: Tracking, worker: Worker) -> None:
-        frame = self._frame_of(stamp_ns(request.header.stamp))
+        try:
+            frame = self._frame_of(stamp_ns(request.header.stamp))
+        except ImageGoneError:
+            response.image_gone = True
+            raise
         tracker = tracking.tracker
 
         def check(ids: list[int]) -> None:
@@ -342,7 +346,7 @@ class XMemNode(ParameterNode):
                 f'no image has arrived on {self._images.topic} yet: wait for {self.get_fully_qualified_name()}/labels, '
                 'then ask again'
             )
-        raise SeedError(
+        raise ImageGoneError(
             f'no image of stamp {_seconds(stamp)} is held, only some from {_seconds(span[0])} to '
             f'{_seconds(span[1])}: give the stamp of one of them, zero for the newest, or raise '
             'history, history_seconds and history_mb'
