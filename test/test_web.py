@@ -2,15 +2,9 @@
 """The page in a real browser, with the real node: what a person does there is heard on the node's topics."""
 
 import contextlib
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import tempfile
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +19,7 @@ from node_harness import iou, pixels_of, wait_until
 from playwright.sync_api import expect, sync_playwright
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
+from web_process import SLOW_S, WebProcess
 
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.msg import AcceptedSeeds, Seed, TrackedObjectArray
@@ -36,7 +31,6 @@ SCENE = RenderedScene(objects=3)
 HEIGHT, WIDTH = SCENE.size
 MUG = (183, 113, 78, 78)  # x, y, width, height, README.md
 DESKTOP, PHONE = (1280, 800), (390, 844)
-SLOW_S = 120.0  # on a busy machine
 MAGNIFIED = """() => {
     const canvas = document.getElementById('draft');
     return canvas.getContext('2d').getImageData(canvas.width - 64, canvas.height - 64, 1, 1).data[3] === 255;
@@ -45,36 +39,6 @@ FLAGS = ['--headless', '--no-sandbox', '--disable-gpu', '--no-first-run', '--dis
 FLAGS += ['--disable-component-update', '--disable-sync']
 
 expect.set_options(timeout=SLOW_S * 1000)
-
-
-class WebProcess:
-    """`xmem-ros web` in a process of its own."""
-
-    def __init__(self, node, port=0):
-        self._log = Path(tempfile.mkstemp(prefix='xmem_web_', suffix='.log')[1])
-        with self._log.open('w') as log:
-            self.process = subprocess.Popen(
-                [sys.executable, '-m', 'xmem_ros.cli.main', 'web', '--node', node, '--port', str(port)],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, 'PYTHONUNBUFFERED': '1'},
-            )
-        found = wait_until(lambda: re.search(r'http://127\.0\.0\.1:(\d+)/', self.output), 'the address', SLOW_S)
-        self.address, self.port = found[0], int(found[1])
-
-    @property
-    def output(self):
-        return self._log.read_text()
-
-    def close(self):
-        """End it as Ctrl-C does."""
-        self.process.send_signal(signal.SIGINT)
-        try:
-            assert self.process.wait(30) == 0, self.output
-            assert 'Traceback' not in self.output, self.output
-        finally:
-            self.process.kill()
-            self._log.unlink()
 
 
 class Camera:

@@ -74,7 +74,7 @@ def test_every_file_of_the_page_is_served_and_lets_nothing_else_in():
 def test_without_the_cookie_nothing_is_served_but_the_form_for_the_token(path, given):
     async def check():
         async with serving(TOKEN) as address, aiohttp.ClientSession(f'http://{address}') as session:
-            headers = {'Cookie': f'xmem_ros_0={given}'} if given else {}
+            headers = {'Cookie': f'xmem_ros_{address.rpartition(":")[2]}={given}'} if given else {}
             response = await session.get(f'{path}?token={TOKEN}', headers=headers, allow_redirects=False)
             assert response.status == 403
             assert 'xmem-ros web' in await response.text()
@@ -354,7 +354,7 @@ def test_headers_that_are_no_headers_are_refused():
 def test_over_the_wire_such_headers_are_refused_without_a_traceback(token, headers, caplog):
     async def ask():
         async with serving(token) as address:
-            known = f'xmem_ros_0={Access(token).session}'.encode()
+            known = f'xmem_ros_{address.rpartition(":")[2]}={Access(token).session}'.encode()
             lines = [line.replace(b'HERE', address.encode()).replace(b'KNOWN', known) for line in headers]
             reader, writer = await asyncio.open_connection(*address.split(':'))
             writer.write(b'\r\n'.join([b'GET /socket HTTP/1.1', *lines, b'', b'']))

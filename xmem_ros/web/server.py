@@ -54,12 +54,11 @@ class Server:
     Arguments:
         node: name of the tracker's node.
         access: who may use it.
-        port: is part of the cookie's name, since browsers share cookies between ports.
     """
 
-    def __init__(self, node: str, access: Access, port: int) -> None:
+    def __init__(self, node: str, access: Access) -> None:
         self._access = access
-        self._cookie = f'xmem_ros_{port}'
+        self.cookie = 'xmem_ros'  # its name
         self._viewers: set[Viewer] = set()
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()  # something may be to send
@@ -126,7 +125,7 @@ class Server:
         return response if response.prepared else _protected(response, host)
 
     def _signed_in(self, request: web.Request) -> bool:
-        return self._access.signed_in(request.cookies.get(self._cookie))
+        return self._access.signed_in(request.cookies.get(self.cookie))
 
     def _from_page(self, request: web.Request) -> bool:
         """Whether a request that changes something is our own page's."""
@@ -142,7 +141,7 @@ class Server:
             return web.Response(status=403, text='that is not the token\n')
         response = web.Response(status=204)
         response.set_cookie(
-            self._cookie,
+            self.cookie,
             self._access.session,
             max_age=_COOKIE_S,
             path='/',
@@ -232,7 +231,7 @@ async def serve(node: str, access: Access, host: str, port: int, started: Callab
     Raises:
         ParameterError: it cannot be listened on, or no node can have that name.
     """
-    server = Server(node, access, port)
+    server = Server(node, access)
     # No request here has a body worth reading to its end, or unpacking.
     runner = web.AppRunner(server.application(), access_log=None, lingering_time=0.0, auto_decompress=False)
     with quiet():
@@ -248,7 +247,9 @@ async def serve(node: str, access: Access, host: str, port: int, started: Callab
                     f'{host}:{port} cannot be listened on ({error.strerror or error}): choose another --port, 0 for '
                     'any that is free, or another --host'
                 ) from error
-            started(listening.sockets[0].getsockname()[1])
+            port = listening.sockets[0].getsockname()[1]
+            server.cookie = f'xmem_ros_{port}'  # browsers share cookies between the ports of a host
+            started(port)
             await asyncio.Event().wait()
         finally:
             if listening is not None:
