@@ -16,7 +16,7 @@ import numpy as np
 from hostile_node import MARKUP, HostileNode
 from node_harness import wait_until
 from sensor_msgs.msg import Image
-from test_web_access import TOKEN, answer, run, serving
+from test_web_access import TOKEN, answer, page_of, run, serving
 from web_process import SLOW_S, WebProcess
 
 from xmem_ros.client import Box, XMemClient
@@ -84,7 +84,7 @@ def test_objects_that_cannot_be_in_the_image_are_no_frame(wrong):
     labels = image_from_array(np.ones((12, 16), np.uint8), 'mono8', Image)
     assert frame_of(labels, TrackedObjectArray(objects=[item]))[1].box == (0, 0, 2, 2)
     wrong(item)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match='object 1|is not a valid'):
         frame_of(labels, TrackedObjectArray(objects=[item]))
     with pytest.raises(FrameError, match='300 objects'):
         frame_of(labels, TrackedObjectArray(objects=[tracked()] * 300))
@@ -144,19 +144,18 @@ def strict(text):
 
 def test_a_page_gets_a_status_that_it_can_read_whatever_the_node_says(node):
     async def check():
-        async with serving(node=node.name) as address, aiohttp.ClientSession(f'http://{address}') as session:
-            async with session.ws_connect('/socket', headers={'Origin': f'http://{address}'}) as page:
-                items = [tracked(id=index, name=LONG[:100_000], score=float('nan'), state=99) for index in range(300)]
-                while True:
-                    node.say(*items, **{'memory (bytes)': 'x', 'no_image': LONG, 'image_topic': LONG})
-                    message = await page.receive(30)
-                    if message.type != aiohttp.WSMsgType.TEXT:
-                        continue
-                    assert len(message.data) < 100_000
-                    status = strict(message.data)
-                    if status['objects'] and status['no_image']:
-                        return status
-                    time.sleep(0.05)
+        async with serving(node=node.name) as address, page_of(address) as page:
+            items = [tracked(id=index, name=LONG[:100_000], score=float('nan'), state=99) for index in range(300)]
+            while True:
+                node.say(*items, **{'memory (bytes)': 'x', 'no_image': LONG, 'image_topic': LONG})
+                message = await page.receive(30)
+                if message.type != aiohttp.WSMsgType.TEXT:
+                    continue
+                assert len(message.data) < 100_000
+                status = strict(message.data)
+                if status['objects'] and status['no_image']:
+                    return status
+                time.sleep(0.05)
 
     status = run(check())
     assert status['memory'] is None
@@ -169,11 +168,10 @@ def test_that_an_image_is_gone_is_a_field_whatever_the_text_says(node, gone, mes
     node.image_gone, node.message = gone, message
 
     async def ask():
-        async with serving(node=node.name) as address, aiohttp.ClientSession(f'http://{address}') as session:
-            async with session.ws_connect('/socket', headers={'Origin': f'http://{address}'}) as page:
-                box = {'kind': 'box', 'box': [1, 1, 4, 4], 'stamp': {'sec': 1, 'nanosec': 0}}
-                await page.send_json({'type': 'seed', 'request': 1, **box})
-                return await answer(page)
+        async with serving(node=node.name) as address, page_of(address) as page:
+            box = {'kind': 'box', 'box': [1, 1, 4, 4], 'stamp': {'sec': 1, 'nanosec': 0}}
+            await page.send_json({'type': 'seed', 'request': 1, **box})
+            return await answer(page)
 
     refusal = run(ask())
     assert (refusal['ok'], refusal['gone'], refusal['text']) == (False, gone, message)
@@ -275,10 +273,12 @@ def test_another_site_in_the_same_browser_gets_nothing(browser):
                     one.onopen = () => resolve('open');
                     one.onerror = () => resolve('refused');
                 });
-                const read = await fetch(`http://127.0.0.1:${port}/app.js`).then(() => 'read', () => 'refused');
-                const signed = await fetch(`http://127.0.0.1:${port}/signin`, { method: 'POST', body: 'x' }).then(() => 'read', () => 'refused');
+                const there = `http://127.0.0.1:${port}/`;
+                const get = (path, options) => fetch(there + path, options).then(() => 'read', () => 'refused');
+                const read = await get('app.js');
+                const signed = await get('signin', { method: 'POST', body: 'x' });
                 const frame = document.createElement('iframe');
-                frame.src = `http://127.0.0.1:${port}/`;
+                frame.src = there;
                 document.body.append(frame);
                 await new Promise(resolve => { frame.onload = resolve; });
                 let inside = null;

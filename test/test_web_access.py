@@ -49,6 +49,14 @@ async def serving(token='', node='/nowhere/xmem'):
             await work
 
 
+@contextlib.asynccontextmanager
+async def page_of(address):
+    """A page's WebSocket."""
+    async with aiohttp.ClientSession(f'http://{address}') as session:
+        async with session.ws_connect('/socket', headers={'Origin': f'http://{address}'}) as page:
+            yield page
+
+
 # --- who may
 
 

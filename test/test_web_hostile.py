@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import struct
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +19,7 @@ pytest.importorskip('aiohttp', reason='aiohttp is not installed: pip install .[w
 import aiohttp
 import numpy as np
 from sensor_msgs.msg import Image
-from test_web_access import TOKEN, answer, run, serving
+from test_web_access import TOKEN, answer, page_of, run, serving
 from web_process import WebProcess
 
 import xmem_ros.web.gate
@@ -33,6 +34,7 @@ from xmem_ros.web.server import MOST_VIEWERS
 FEW_FILES = 256  # that the server may open
 LITTLE_LOG = 20_000  # characters
 LITTLE_MEMORY = 100_000_000  # bytes
+SIGN_IN = b'POST /signin HTTP/1.1\r\nHost: HERE\r\nOrigin: http://HERE\r\n'
 
 
 @pytest.fixture
@@ -126,11 +128,10 @@ def test_a_visitor_that_does_not_come_to_an_end_is_shut_out(opening, monkeypatch
     [
         b'GET / HTTP/1.1\r\nHost: HERE\r\nContent-Length: x\r\n\r\n',
         b'GET / HTTP/1.1\r\nHost: HERE\r\nContent-Length: -1\r\n\r\n',
-        b'POST /signin HTTP/1.1\r\nHost: HERE\r\nOrigin: http://HERE\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx',
-        b'POST /signin HTTP/1.1\r\nHost: HERE\r\nOrigin: http://HERE\r\nContent-Length: 99999999999999999999\r\n\r\nx',
-        b'POST /signin HTTP/1.1\r\nHost: HERE\r\nOrigin: http://HERE\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n',
-        b'POST /signin HTTP/1.1\r\nHost: HERE\r\nOrigin: http://HERE\r\nContent-Length: 100000\r\n\r\n'
-        + b'x' * 100_000,
+        SIGN_IN + b'Content-Length: 1\r\nContent-Length: 2\r\n\r\nx',
+        SIGN_IN + b'Content-Length: 99999999999999999999\r\n\r\nx',
+        SIGN_IN + b'Transfer-Encoding: chunked\r\n\r\nzz\r\n',
+        SIGN_IN + b'Content-Length: 100000\r\n\r\n' + b'x' * 100_000,
         b'GET / HTTP/1.1\r\nHost: HERE\r\nX: ' + b'x' * 1_000_000 + b'\r\n\r\n',
         b'GET / HTTP/1.1\r\nHost: HERE\r\n' + b'X: x\r\n' * 100_000 + b'\r\n',
         b'GET /' + b'x' * 1_000_000 + b' HTTP/1.1\r\nHost: HERE\r\n\r\n',
@@ -197,17 +198,20 @@ def test_many_requests_in_one_go_are_not_answered_without_end():
 @pytest.mark.parametrize('token', ['', TOKEN])
 def test_every_answer_keeps_other_pages_out(path, method, token):
     async def ask():
-        async with serving(token) as address, aiohttp.ClientSession(f'http://{address}') as session:
-            async with session.request(method, path) as response:
-                policy = response.headers['Content-Security-Policy']
-                for part in ("default-src 'none'", "script-src 'self';", "style-src 'self';", "frame-ancestors 'none'"):
-                    assert part in policy
-                assert 'unsafe' not in policy
-                assert response.headers['X-Content-Type-Options'] == 'nosniff'
-                assert response.headers['Referrer-Policy'] == 'no-referrer'
-                assert response.headers['Cross-Origin-Resource-Policy'] == 'same-origin'
-                assert 'Access-Control-Allow-Origin' not in response.headers
-                assert 'Python' not in response.headers['Server']
+        async with (
+            serving(token) as address,
+            aiohttp.ClientSession(f'http://{address}') as session,
+            session.request(method, path) as response,
+        ):
+            policy = response.headers['Content-Security-Policy']
+            for part in ("default-src 'none'", "script-src 'self';", "style-src 'self';", "frame-ancestors 'none'"):
+                assert part in policy
+            assert 'unsafe' not in policy
+            assert response.headers['X-Content-Type-Options'] == 'nosniff'
+            assert response.headers['Referrer-Policy'] == 'no-referrer'
+            assert response.headers['Cross-Origin-Resource-Policy'] == 'same-origin'
+            assert 'Access-Control-Allow-Origin' not in response.headers
+            assert 'Python' not in response.headers['Server']
 
     run(ask())
 
@@ -215,8 +219,7 @@ def test_every_answer_keeps_other_pages_out(path, method, token):
 def test_the_token_stands_neither_in_the_list_of_processes_nor_in_the_log(token_file):
     process = WebProcess('/nowhere/xmem', arguments=('--token-file', str(token_file)))
     try:
-        with open(f'/proc/{process.process.pid}/cmdline') as command:
-            assert TOKEN not in command.read()
+        assert TOKEN not in Path(f'/proc/{process.process.pid}/cmdline').read_text()
         assert fetched(process.port) == 403
         opened(process.port, TOKEN).close()
         assert TOKEN not in process.output
@@ -235,11 +238,10 @@ def test_what_one_page_asks_for_takes_little_memory():
         hold = json.dumps({'type': 'hold', 'stamp': {'sec': 1, 'nanosec': 0}}).encode()  # waits for the node
         lists = json.dumps({'type': 'seed', 'kind': 'mask', 'runs': [[]] * 250_000}).encode()
         for _ in range(4):
-            with opened(process.port) as page:
-                with contextlib.suppress(ConnectionError, TimeoutError):
-                    page.sendall(framed(hold))
-                    for _ in range(40):
-                        page.sendall(framed(lists))
+            with opened(process.port) as page, contextlib.suppress(ConnectionError, TimeoutError):
+                page.sendall(framed(hold))
+                for _ in range(40):
+                    page.sendall(framed(lists))
         assert fetched(process.port) == 200
         assert process.peak - before < LITTLE_MEMORY
     finally:
@@ -348,13 +350,12 @@ def test_a_field_of_any_type_is_answered_and_the_page_stays(command, caplog):
     assert 'Traceback' not in caplog.text
 
 
-def test_a_mask_has_the_size_of_the_image_and_names_are_short():
+def test_a_mask_of_another_size_than_the_image_is_refused_before_it_is_unpacked():
     async def check():
-        async with serving() as address, aiohttp.ClientSession(f'http://{address}') as session:
-            async with session.ws_connect('/socket', headers={'Origin': f'http://{address}'}) as page:
-                seed = {'type': 'seed', 'request': 1, 'stamp': {'sec': 1, 'nanosec': 0}, 'kind': 'mask'}
-                await page.send_json({**seed, 'width': 8000, 'height': 8000, 'runs': [64_000_000]})
-                assert 'another size than the image' in (await answer(page))['text']
+        async with serving() as address, page_of(address) as page:
+            seed = {'type': 'seed', 'request': 1, 'stamp': {'sec': 1, 'nanosec': 0}, 'kind': 'mask'}
+            await page.send_json({**seed, 'width': 8000, 'height': 8000, 'runs': [64_000_000]})
+            assert 'another size than the image' in (await answer(page))['text']
 
     run(check())
 
