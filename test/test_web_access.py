@@ -52,9 +52,9 @@ async def serving(token='', node='/nowhere/xmem'):
 @contextlib.asynccontextmanager
 async def page_of(address):
     """A page's WebSocket."""
-    async with aiohttp.ClientSession(f'http://{address}') as session:
-        async with session.ws_connect('/socket', headers={'Origin': f'http://{address}'}) as page:
-            yield page
+    origin = f'http://{address}'
+    async with aiohttp.ClientSession(origin) as session, session.ws_connect('/socket', origin=origin) as page:
+        yield page
 
 
 # --- who may
