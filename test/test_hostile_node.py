@@ -20,7 +20,7 @@ from test_web_access import TOKEN, answer, page_of, run, serving
 from web_process import SLOW_S, WebProcess
 
 from xmem_ros.client import Box, XMemClient
-from xmem_ros.client.seen import frame_of
+from xmem_ros.client.seen import FramePairs, frame_of
 from xmem_ros.errors import FrameError, NodeError, SeedError
 from xmem_ros.msg import TrackedObject, TrackedObjectArray
 from xmem_ros.node.conversions import image_from_array
@@ -109,6 +109,24 @@ def test_answers_that_make_no_sense_are_errors_and_long_ones_are_cut(node):
         with pytest.raises(SeedError) as refusal:
             client.seed({'it': Box(1, 1, 4, 4)})
         assert len(str(refusal.value)) < 5000
+
+
+def test_what_a_node_says_cannot_give_orders_to_a_terminal(node):
+    node.message = 'no\x1b]0;title\x07 room\nfor it'
+    with XMemClient(node.name, timeout=60) as client, pytest.raises(SeedError) as refusal:
+        client.seed({'it': Box(1, 1, 4, 4)})
+    assert str(refusal.value) == 'no�]0;title� room\nfor it'
+
+
+def test_label_images_whose_objects_do_not_come_are_kept_within_a_bound():
+    pairs = FramePairs()
+    for second in range(1, 20):
+        labels = image_from_array(np.ones((4096, 8192), np.uint8), 'mono8', Image)
+        labels.header.stamp.sec = second
+        assert pairs.add('labels', labels) is None
+    held = sum(len(halves['labels'].data) for halves in pairs._pending.values())
+    assert 0 < held <= 256 * 2**20
+    assert pairs.add('objects', TrackedObjectArray(header=labels.header)).labels.shape == (4096, 8192)
 
 
 def test_a_client_goes_on_hearing_after_what_cannot_be_read(node, capfd):

@@ -361,4 +361,4 @@ def test_a_mask_of_another_size_than_the_image_is_refused_before_it_is_unpacked(
 
 
 def test_visitors_leave_room_for_every_page():
-    assert MOST_VIEWERS + 2 * MOST_VISITORS < FEW_FILES
+    assert MOST_VIEWERS + MOST_VISITORS + 80 < FEW_FILES  # of ROS, of Python, and of those that are just being closed

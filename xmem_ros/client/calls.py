@@ -140,8 +140,9 @@ def _ids_for(seeds: int, ids: Any) -> list[int]:
 
 
 def _text(message: str) -> str:
-    """What a node says, which is trusted with no length."""
-    return message if len(message) <= MOST_TEXT else f'{message[:MOST_TEXT]}… ({len(message)} characters)'
+    """What a node says, of bounded length and without what a terminal would obey."""
+    text = ''.join(letter if letter.isprintable() or letter == '\n' else '�' for letter in message[:MOST_TEXT])
+    return text if len(message) <= MOST_TEXT else f'{text}… ({len(message)} characters)'
 
 
 def id_list(ids: int | Iterable[int]) -> list[int]:

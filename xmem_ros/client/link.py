@@ -220,7 +220,7 @@ class NodeLink:
     def others(self) -> list[str]:
         """Names of the trackers that can be seen and are configured."""
         with self._while_open():
-            return trackers(self.node)
+            return [name for name in trackers(self.node) if name.isprintable()]
 
     def _missing(self, waited: float) -> str:
         others = self.others()

@@ -14,6 +14,7 @@ from xmem_ros.objects import ObjectState, TrackedObject
 
 MOST_OBJECTS = 254  # the labels of xmem_ros/TrackedObject
 _PENDING = 20  # images of which only one half has come
+_PENDING_BYTES = 256 * 2**20  # of their label images
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,10 @@ class FramePairs:
         if len(halves) == 2:
             del self._pending[key]
             return frame_of(halves['labels'], halves['objects'])
-        while len(self._pending) > _PENDING:
-            del self._pending[next(iter(self._pending))]
+        taken = sum(len(halves['labels'].data) for halves in self._pending.values() if 'labels' in halves)
+        while len(self._pending) > _PENDING or taken > _PENDING_BYTES:
+            oldest = self._pending.pop(next(iter(self._pending)))
+            taken -= len(oldest['labels'].data) if 'labels' in oldest else 0
         return None
 
     def clear(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-MOST_VISITORS = 64  # connections that are no page's
+MOST_VISITORS = 128  # connections that are no page's
 VISIT_S = 10.0  # that one may take to send its request and read the answer
 MOST_SENT = 16 * 1024  # bytes of a request, with its headers
 _TOO_LARGE = b'HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n'

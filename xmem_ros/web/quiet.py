@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from aiohttp.http_exceptions import HttpProcessingError
 
-MOST_RECORDS, PERIOD_S = 5, 10.0
+MOST_RECORDS, PERIOD_S = 5, 60.0
 _LOGGERS = ('asyncio', 'aiohttp.server', 'aiohttp.web', 'aiohttp.websocket', 'xmem_ros.web.gate', 'xmem_ros.web.viewer')
 
 
