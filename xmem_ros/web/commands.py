@@ -188,7 +188,9 @@ def _number(value: Any) -> bool:
 
 def _brief(value: Any) -> str:
     """For a message: the text of what holds others may be endless, and lists in lists deeper than Python can write."""
-    return {list: 'a list', dict: 'an object'}.get(type(value)) or quoted(value)
+    if isinstance(value, list | dict):
+        return 'a list' if isinstance(value, list) else 'an object'
+    return quoted(value)
 
 
 def _refuse(constant: str) -> None:
