@@ -16,9 +16,9 @@ import torch
 from xmem_ros.errors import ParameterError
 from xmem_ros.evaluation.processes import Processes
 from xmem_ros.evaluation.tracking import Trackers, track_sequence
-from xmem_ros.network.checkpoint import find_weights, load_network
 from xmem_ros.progress import Bar
 from xmem_ros.tracker import pick_device
+from xmem_ros.weights.checkpoint import find_weights, load_network
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from xmem_ros.errors import ParameterError, SeedError
-from xmem_ros.node.parameters import Parameters, changed
-from xmem_ros.regress.keys import LIVE
+from xmem_ros.parameters.table import Parameters, changed
+from xmem_ros.regress.suite_schema import LIVE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from xmem_ros.bags.plan import PlannedSeeds
-    from xmem_ros.bags.recording import Recording
     from xmem_ros.objects import TrackedObject
+    from xmem_ros.recordings.recording import Recording
+    from xmem_ros.recordings.seed_plan import PlannedSeeds
     from xmem_ros.regress.figures import Figures
     from xmem_ros.regress.suite import Case
 
@@ -83,7 +83,7 @@ def _check_ros() -> None:
 
 def parameters_of(case: Case) -> Parameters:
     """The node's parameters as a case has them; raises `ParameterError`."""
-    from xmem_ros.node.parameter_reading import read_parameters
+    from xmem_ros.parameters.yaml_file import read_parameters
 
     return changed(read_parameters(case.params_file) if case.params_file else Parameters(), case.parameters)
 
@@ -94,9 +94,9 @@ def plan_of(case: Case, recording: Recording) -> list[PlannedSeeds]:
     Raises:
         SeedError, BagError: a seed that cannot be, or none at all.
     """
-    from xmem_ros.bags.plan import recorded_seeds
-    from xmem_ros.bags.recording import BagRecording
-    from xmem_ros.bags.seed_files import SUFFIXES, SeedReader, read_place
+    from xmem_ros.recordings.recording import BagRecording
+    from xmem_ros.recordings.seed_files import SUFFIXES, SeedReader, read_place
+    from xmem_ros.recordings.seed_plan import recorded_seeds
 
     seeds = case.seeds
     if not seeds.file and not seeds.boxes:
