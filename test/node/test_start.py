@@ -22,8 +22,8 @@ from std_srvs.srv import Trigger
 
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.msg import TrackedObjectArray
-from xmem_ros.node.guard import guard_services
 from xmem_ros.node.node import XMemNode
+from xmem_ros.node.rclpy_workarounds import guard_services
 
 FRAME, TRUTH = RenderedScene(objects=2)[0]
 

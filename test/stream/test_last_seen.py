@@ -8,8 +8,8 @@ import pytest
 
 from xmem_ros.objects import ObjectState, TrackedObject
 from xmem_ros.stream.detection_policy import NOBODY
+from xmem_ros.stream.frame import Frame
 from xmem_ros.stream.last_seen import Sightings
-from xmem_ros.stream.worker import Frame
 
 BOX = (1, 2, 3, 4)
 

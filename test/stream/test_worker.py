@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from xmem_ros.stream.frame import Fate, Frame
 from xmem_ros.stream.history import History
-from xmem_ros.stream.worker import BrokenError, Fate, Frame, StoppedError, Worker
+from xmem_ros.stream.worker import BrokenError, StoppedError, Worker
 
 
 class Slow:

@@ -22,9 +22,9 @@ from xmem_ros.errors import OutputError, WeightsError
 from xmem_ros.network.config import COMPACT
 from xmem_ros.network.model import XMemNetwork
 from xmem_ros.weights import download as downloading
-from xmem_ros.weights.cards import licence_of
 from xmem_ros.weights.checkpoint import bundled_folder, find_weights
 from xmem_ros.weights.fetch import fetch
+from xmem_ros.weights.official import licence_of
 
 
 class Server(http.server.ThreadingHTTPServer):

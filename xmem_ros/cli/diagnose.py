@@ -166,8 +166,8 @@ def _has_nvidia_driver() -> bool:
 def _bundled() -> Iterator[Finding]:
     if _problem('torch') or _problem('safetensors'):
         return
-    from xmem_ros.weights.cards import licence_of
     from xmem_ros.weights.checkpoint import bundled_folder, load_network
+    from xmem_ros.weights.official import licence_of
 
     files = sorted(bundled_folder().glob('*.safetensors'))
     if not files:

@@ -45,10 +45,9 @@ def run_fetch(args: argparse.Namespace) -> int:
 
 def run_list(_: argparse.Namespace) -> int:
     """Run `weights list`; returns the exit code."""
-    from xmem_ros.weights.cards import licence_of
     from xmem_ros.weights.checkpoint import bundled_folder, user_folder
     from xmem_ros.weights.fetch import read_lock
-    from xmem_ros.weights.official import OFFICIAL, RELEASE
+    from xmem_ros.weights.official import OFFICIAL, RELEASE, licence_of
 
     lock = read_lock()
     rows = [

@@ -12,12 +12,12 @@ from vision_msgs.msg import Detection3D, Detection3DArray
 from xmem_ros.conversions.images import depth_from_image, stamp_ns
 from xmem_ros.errors import FrameError
 from xmem_ros.node import qos
-from xmem_ros.node.inputs import subscribe
+from xmem_ros.node.rclpy_workarounds import subscribe
 from xmem_ros.node.standard_messages import hypothesis
 from xmem_ros.stream.depth import Place, camera_of, locate, scaled_labels
+from xmem_ros.stream.frame import Frame
 from xmem_ros.stream.history import History
 from xmem_ros.stream.stamp_matching import StampMatcher
-from xmem_ros.stream.worker import Frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -20,9 +20,8 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import TransitionCallbackReturn
 
 from xmem_ros.errors import ParameterError
-from xmem_ros.node.executor import PatientExecutor
-from xmem_ros.node.log_handler import log_to
 from xmem_ros.node.node import XMemNode
+from xmem_ros.node.rclpy_workarounds import PatientExecutor, log_to
 from xmem_ros.stream.fair_lock import Turns
 from xmem_ros.threads import wait_asleep
 

@@ -21,15 +21,16 @@ from xmem_ros.conversions.seeds import read_seeds
 from xmem_ros.errors import FrameError, SeedError, UnknownObjectError, XMemError
 from xmem_ros.node import diagnostics, qos, standard_messages
 from xmem_ros.node.diagnostics import DiagnosticArray, Figures
-from xmem_ros.node.guard import guard_services
 from xmem_ros.node.image_source import ImageSource
 from xmem_ros.node.parameter_node import ParameterNode
 from xmem_ros.node.publishers import Publishers
+from xmem_ros.node.rclpy_workarounds import guard_services
 from xmem_ros.node.vision_topics import VisionTopics
 from xmem_ros.srv import MemoryFile, RemoveObjects, SeedObjects
+from xmem_ros.stream.frame import Frame
 from xmem_ros.stream.history import History
 from xmem_ros.stream.memory_files import memory_file, memory_folder
-from xmem_ros.stream.worker import Counts, Frame, StoppedError, Worker
+from xmem_ros.stream.worker import Counts, StoppedError, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -22,9 +22,10 @@ from xmem_ros.conversions.images import stamp_ns
 from xmem_ros.conversions.seeds import ObjectSeed
 from xmem_ros.errors import SeedError, XMemError
 from xmem_ros.msg import Seed
-from xmem_ros.node.inputs import subscribe
+from xmem_ros.node.rclpy_workarounds import subscribe
 from xmem_ros.stream.detection_policy import Box, Candidate, candidates_of, choose, recognise
-from xmem_ros.stream.worker import Fate, StoppedError
+from xmem_ros.stream.frame import Fate
+from xmem_ros.stream.worker import StoppedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,8 +34,9 @@ if TYPE_CHECKING:
     from rclpy.node import Node
 
     from xmem_ros.parameters.table import Parameters, SeedDetectionParameters
+    from xmem_ros.stream.frame import Frame
     from xmem_ros.stream.session import Tracking
-    from xmem_ros.stream.worker import Frame, Worker
+    from xmem_ros.stream.worker import Worker
 
     Apply = Callable[[Tracking, Frame, Sequence[Any], Sequence[ObjectSeed]], tuple[list[int], list[int]]]
 

@@ -19,9 +19,9 @@ from xmem_ros.conversions.seeds import ObjectSeed, read_seeds
 from xmem_ros.errors import FrameError, RunError, SeedError, UnknownObjectError, XMemError, told
 from xmem_ros.recordings.recording import Fault
 from xmem_ros.recordings.seed_plan import begins_again, check_removed, guesses, resolve
+from xmem_ros.stream.frame import Frame
 from xmem_ros.stream.history import History
 from xmem_ros.stream.session import Tracking, make_tracker
-from xmem_ros.stream.worker import Frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -18,9 +18,9 @@ from xmem_ros.errors import BagError, FrameError
 from xmem_ros.media import FOLDER_RATE, Clip
 from xmem_ros.progress import Bar
 from xmem_ros.recordings import typestore
-from xmem_ros.recordings.choice import meant, told
 from xmem_ros.recordings.compression import ENDINGS
 from xmem_ros.recordings.rosbag import OpenBag, is_bag
+from xmem_ros.recordings.topics import meant, told
 from xmem_ros.recordings.typestore import COMPRESSED_IMAGE, IMAGE
 
 if TYPE_CHECKING:

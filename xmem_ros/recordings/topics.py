@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Which of a bag's topics are images, and which are what a tracker said when it was recorded. No rclpy, no rosbags."""
+"""Topics of a bag: which are images, which are outputs of a tracker, and which images are meant by default.
+
+Imports neither rclpy nor rosbags.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
 COMPANIONS = (*IMAGE_TYPES, 'sensor_msgs/msg/CameraInfo')
@@ -27,6 +30,9 @@ OF_THE_RECORDING = {
 }
 OBJECTS_TYPE = 'xmem_ros/msg/TrackedObjectArray'
 _OF_AN_OBJECT = re.compile(r'object_\d+/(mask|box)')
+_OURS = re.compile(r'/(labels|mask|overlay)(/compressed)?$')  # how topics end that the node publishes itself
+# whole parts of a name: /camera/aligned_depth_to_color/image_raw, and not /depthai/rgb/image_raw
+_NOT_COLOUR = re.compile(r'(?:^|[/_])(depth|disparity|compressedDepth)\d*(?=[/_]|$)')
 
 
 def recorded_outputs(topics: Mapping[str, str], node: str) -> dict[str, str]:
@@ -59,3 +65,31 @@ def _output(name: str, space: str) -> str:
     """Which output of a node of this full name a topic is; '' for none."""
     below = name[len(space) + 1 :] if name.startswith(f'{space}/') else ''
     return below if below in (*OUTPUTS, 'transition_event') or _OF_AN_OBJECT.fullmatch(below) else ''
+
+
+def meant(topics: Iterable[str]) -> tuple[list[str], dict[str, str]]:
+    """The topics of images that may be tracked, and of the others why they are meant only where they are named.
+
+    topics: names of those that have images.
+    """
+    topics = list(topics)
+    left_out = {topic: reason for topic in topics if (reason := _why_not(topic))}
+    return [topic for topic in topics if topic not in left_out], left_out
+
+
+def told(left_out: dict[str, str], option: str) -> str:
+    """For an error: what was left out, and how to name it; '' where nothing was.
+
+    option: that names a topic, up to the topic.
+    """
+    if not left_out:
+        return ''
+    listed = ', '.join(f'{topic} ({reason})' for topic, reason in left_out.items())
+    return f'not taken unless it is named: {listed}; if it is meant: {option}{next(iter(left_out))}'
+
+
+def _why_not(topic: str) -> str:
+    if _OURS.search(topic):
+        return 'as a tracker publishes'
+    found = _NOT_COLOUR.search(topic)
+    return found.group(1) if found else ''

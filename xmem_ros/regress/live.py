@@ -25,8 +25,8 @@ from xmem_ros.errors import NodeError, NodeMissingError, NodeTimeoutError
 from xmem_ros.parameters.table import changed, rules, value_of
 from xmem_ros.recordings.recording import open_recording
 from xmem_ros.recordings.typestore import COMPRESSED_IMAGE
+from xmem_ros.regress.case_inputs import Seen, parameters_of, plan_of
 from xmem_ros.regress.removals import Removals
-from xmem_ros.regress.runners import Seen, parameters_of, plan_of
 from xmem_ros.replay.lockstep import Replay
 
 if TYPE_CHECKING:

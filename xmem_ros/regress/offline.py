@@ -11,8 +11,8 @@ import numpy as np
 
 from xmem_ros.offline.tracking import Offline
 from xmem_ros.recordings.recording import open_recording
+from xmem_ros.regress.case_inputs import Seen, parameters_of, plan_of
 from xmem_ros.regress.removals import Removals
-from xmem_ros.regress.runners import Seen, parameters_of, plan_of
 from xmem_ros.stream.session import release_device
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ from xmem_ros.regress.runners import open_run
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from xmem_ros.regress.case_inputs import Seen
     from xmem_ros.regress.references import Masks
-    from xmem_ros.regress.runners import Seen
     from xmem_ros.regress.suite import Case
 
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import yaml
 
 from xmem_ros.errors import ParameterError
-from xmem_ros.recordings.choice import meant, told
-from xmem_ros.recordings.topics import IMAGE_TYPES, OF_THE_RECORDING, OUTPUTS, recorded_outputs
+from xmem_ros.recordings.topics import IMAGE_TYPES, OF_THE_RECORDING, OUTPUTS, meant, recorded_outputs, told
 
 COMPRESSED = 'sensor_msgs/msg/CompressedImage'
 DIAGNOSTICS = '/diagnostics'

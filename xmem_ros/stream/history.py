@@ -9,7 +9,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from xmem_ros.stream.worker import Frame
+    from xmem_ros.stream.frame import Frame
 
 
 HOLD_S = 600.0  # that a frame is kept on request

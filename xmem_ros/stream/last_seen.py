@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from xmem_ros.objects import TrackedObject
     from xmem_ros.stream.detection_policy import Box
-    from xmem_ros.stream.worker import Frame
+    from xmem_ros.stream.frame import Frame
 
 
 class Sightings:

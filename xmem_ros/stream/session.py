@@ -18,9 +18,9 @@ from xmem_ros.engines.onnx_runtime import OnnxNetwork
 from xmem_ros.errors import FrameError, SeedError, UnknownObjectError, XMemError
 from xmem_ros.host_memory import give_back
 from xmem_ros.parameters.table import NONE
+from xmem_ros.stream.frame import Fate, Frame
 from xmem_ros.stream.history import History
 from xmem_ros.stream.last_seen import Sightings
-from xmem_ros.stream.worker import Fate, Frame
 from xmem_ros.tracker import ObjectState, SeedMask, Tracker, TrackerConfig
 from xmem_ros.tracker.geometry import outline
 

@@ -12,8 +12,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
+    from xmem_ros.stream.frame import Frame
     from xmem_ros.stream.history import History
-    from xmem_ros.stream.worker import Frame
 
 R = TypeVar('R')
 

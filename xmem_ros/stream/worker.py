@@ -12,17 +12,16 @@ import threading
 import traceback
 from collections import deque
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from enum import Enum
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from xmem_ros.errors import XMemError
+from xmem_ros.stream.frame import Fate, Frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    import numpy as np
 
 T = TypeVar('T')
 
@@ -33,31 +32,6 @@ class StoppedError(XMemError, RuntimeError):
 
 class BrokenError(XMemError, RuntimeError):
     """The worker's thread ended on a fault of its own."""
-
-
-class Fate(Enum):
-    """What became of a frame."""
-
-    WAITING = 'waiting'
-    TRACKED = 'tracked'
-    DROPPED = 'dropped'
-
-
-@dataclass(eq=False)
-class Frame:
-    """An image that arrived, and what the tracker said of it."""
-
-    message: Any  # sensor_msgs/Image or CompressedImage
-    stamp_ns: int
-    fate: Fate = Fate.WAITING
-    labels: np.ndarray | None = None  # H×W uint8; None: not known
-    label_ids: dict[int, int] = field(default_factory=dict)  # label → id, when `labels` was made
-    valid: bool = True  # False: nothing can read it
-
-    @property
-    def nbytes(self) -> int:
-        """That the image takes, with its labels."""
-        return len(self.message.data) + (self.labels.nbytes if self.labels is not None else 0)
 
 
 @dataclass(frozen=True)

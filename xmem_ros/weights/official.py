@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""The checkpoints that XMem's authors released, by the names that we give them."""
+"""Known weights: the checkpoints that XMem's authors released, and the licences of the bundled ones."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 RELEASE = 'https://github.com/hkchengrex/XMem/releases/tag/v1.0'
 DOWNLOADS = 'https://github.com/hkchengrex/XMem/releases/download/v1.0'
@@ -35,3 +37,13 @@ def official_name(name: str) -> str | None:
     """Our name of released weights, by that name or the file's, in any case; None for other names."""
     wanted = name.lower().removesuffix('.pth')
     return wanted if wanted in OFFICIAL else None
+
+
+def licence_of(weights: Path) -> str:
+    """The licence that a weights file's card names, as in 'CC BY-NC 4.0'; 'not stated' where there is no card."""
+    try:
+        card = weights.with_suffix('.md').read_text(encoding='utf-8')
+    except OSError:
+        card = ''
+    found = re.search(r'^- \*\*Licence: (.+?)\.?\*\*', card, re.MULTILINE)
+    return found.group(1) if found else 'not stated'
