@@ -17,7 +17,7 @@ from floor import Work, WorkCounter
 from fullness import Filling, fill
 from parity import generated_network
 
-import xmem_ros.tracker as tracker_module
+import xmem_ros.tracker.tracker as tracker_module
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.engines.deployment import deployed
 from xmem_ros.memory.config import MemoryConfig
