@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The authors' evaluation beside ours on whole sequences of DAVIS 2016: how many pixels of the masks differ.
 
-    make bench RUN=reference_evaluation BENCH='--reference DIR --data DAVIS_VAL --out DIR [--sequences NAME …] [--json F]'
+    make bench RUN=reference_evaluation \\
+        BENCH='--reference DIR --data DAVIS_VAL --out DIR [--sequences NAME …] [--json F]'
 
 DIR is a checkout of hkchengrex/XMem, which stays as it is; what it needs to run without CUDA, hickle and progressbar is
 put in its place from outside. DAVIS_VAL holds JPEGImages/SEQ and Annotations/SEQ at 854×480. Weights are generated, the

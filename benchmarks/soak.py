@@ -2,7 +2,7 @@
 """Run for long, with objects coming and going, and see that nothing grows, slows or is lost.
 
     make bench RUN=soak BENCH='--frames 100000 --json soak.json'            the tracker
-    make bench RUN=soak BENCH='--frames 20000 --node --json soak_node.json the real node, over DDS'
+    make bench RUN=soak BENCH='--frames 20000 --node --json soak_node.json'   the real node, over DDS
 
 All along objects are added, corrected and removed at random (seeded), images change their size and the clock jumps. At
 the end the tracker is stepped in turn with a fresh one that has as many objects and full stores. Exit code 1 where a

@@ -96,7 +96,7 @@ def run_case(case: Case, args: argparse.Namespace, ceilings: dict[torch.dtype, C
                 for stage, value in stages.items():
                     samples[contender.name].stages.setdefault(stage, []).append(value)
         _compare(contenders, samples)
-    rows = [_row(case, c, samples, args, ceilings, scene) for c in ours]
+    rows = [_row(case, c, samples, ceilings, scene) for c in ours]
     for contender in contenders:
         contender.close()
     return rows
@@ -116,7 +116,6 @@ def _row(
     case: Case,
     contender: Contender,
     samples: dict[str, Samples],
-    args: argparse.Namespace,
     ceilings: dict[torch.dtype, Ceiling],
     scene: RenderedScene,
 ) -> dict[str, Any]:
