@@ -16,9 +16,9 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
+from xmem_ros.conversions.images import image_from_array
 from xmem_ros.msg import TrackedObject, TrackedObjectArray
 from xmem_ros.node import qos
-from xmem_ros.node.conversions import image_from_array
 from xmem_ros.srv import RemoveObjects, SeedObjects
 
 MARKUP = '<img src=x onerror="window.harmed=1"><script>window.harmed=1</script>'

@@ -1,0 +1,402 @@
+# SPDX-License-Identifier: MIT
+"""The page in a real browser, with the real node: what a person does there is heard on the node's topics."""
+
+import contextlib
+import re
+import shutil
+import threading
+
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or source ROS 2')
+pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
+pytest.importorskip('aiohttp', reason='aiohttp is not installed: pip install .[web]')
+pytest.importorskip('playwright', reason='playwright is not installed: pip install .[dev]')
+
+import node_harness as robots
+from node_harness import iou, pixels_of, wait_until
+from playwright.sync_api import expect, sync_playwright
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+from web_harness import SLOW_S, WebProcess
+
+from xmem_ros.demo.scene import RenderedScene
+from xmem_ros.msg import AcceptedSeeds, Seed, TrackedObjectArray
+
+CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason='there is no Chromium on this machine: apt install chromium')
+
+SCENE = RenderedScene(objects=3)
+HEIGHT, WIDTH = SCENE.size
+MUG = (183, 113, 78, 78)  # x, y, width, height, README.md
+DESKTOP, PHONE = (1280, 800), (390, 844)
+MAGNIFIED = """() => {
+    const canvas = document.getElementById('draft');
+    return canvas.getContext('2d').getImageData(canvas.width - 64, canvas.height - 64, 1, 1).data[3] === 255;
+}"""
+FLAGS = ['--headless', '--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking']
+FLAGS += ['--disable-component-update', '--disable-sync']
+
+expect.set_options(timeout=SLOW_S * 1000)
+
+
+class Camera:
+    """Shows the first frame of the scene again and again, each time with a new stamp."""
+
+    def __init__(self, robot):
+        self._robot, self._end = robot, threading.Event()
+        self.pause = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self):
+        while not self._end.wait(0.15):
+            if not self.pause.is_set():
+                self._robot.show(SCENE[0][0])
+
+    def close(self):
+        self._end.set()
+        self._thread.join()
+
+
+@pytest.fixture(scope='module')
+def robot():
+    with robots.running({'history': 5, 'diagnostics_period': 0.5, 'no_image_warning_after': 1.0}) as robot:
+        robot.labels = robot.listen(Image, '~/labels')
+        robot.objects = robot.listen(TrackedObjectArray, '~/objects')
+        robot.seeds = robot.listen(AcceptedSeeds, '~/seeds', robots.LATCHED)
+        robot.wait_matched('~/seeds')
+        robot.camera = Camera(robot)
+        try:
+            yield robot
+        finally:
+            robot.camera.close()
+
+
+@pytest.fixture(scope='module')
+def web(robot):
+    process = WebProcess(robot.prefix)
+    yield process
+    process.close()
+
+
+@pytest.fixture(scope='module')
+def browser():
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def open_page(browser, web, robot):
+    """Opens the page at a size; whatever goes wrong in its scripts fails the test."""
+    errors = []
+    with contextlib.ExitStack() as stack:
+
+        def start(size=DESKTOP, touch=False, live=True):
+            context = browser.new_context(
+                viewport={'width': size[0], 'height': size[1]}, has_touch=touch, is_mobile=touch
+            )
+            stack.callback(context.close)
+            context.set_default_timeout(SLOW_S * 1000)
+            page = context.new_page()
+            page.on('pageerror', lambda error: errors.append(str(error)))
+            page.goto(web.address)
+            if live:
+                expect(page.locator('#state')).to_have_text('live')
+            return page
+
+        robot.reset()
+        yield start
+        robot.reset()
+    assert errors == []
+
+
+def spot(page, x, y):
+    """Where a pixel of the image is on the screen."""
+    frame = page.locator('#draft').bounding_box()
+    return frame['x'] + x / WIDTH * frame['width'], frame['y'] + y / HEIGHT * frame['height']
+
+
+def drag(page, *places):
+    page.mouse.move(*spot(page, *places[0]))
+    page.mouse.down()
+    for place in places[1:]:
+        page.mouse.move(*spot(page, *place), steps=3)
+    page.mouse.up()
+
+
+def draw_box(page, x, y, width, height):
+    drag(page, (x, y), (x + width, y + height))
+
+
+def stamp_shown(page):
+    """Of the image on the screen, as text."""
+    return page.locator('#stage').get_attribute('data-stamp')
+
+
+def stamp_text(header):
+    return f'{header.stamp.sec}.{header.stamp.nanosec:09d}'
+
+
+def seed(page, robot, name=''):
+    """Press the button; returns what the node says it accepted."""
+    before = len(robot.seeds)
+    if name:
+        page.fill('#name', name)
+    page.click('#seed')
+    accepted = wait_until(lambda: robot.seeds[before:], 'the accepted seed', SLOW_S)[0]
+    expect(page.locator('#cancel')).to_be_hidden()  # live again
+    return accepted
+
+
+def test_a_box_seeds_the_very_image_that_it_was_drawn_on(open_page, robot):
+    page = open_page()
+    draw_box(page, *MUG)
+    expect(page.locator('#state')).to_have_text('frozen')
+    frozen = stamp_shown(page)
+    later = len(robot.labels) + 10  # twice the history
+    wait_until(lambda: len(robot.labels) > later, 'more images than the node keeps')
+    assert stamp_shown(page) == frozen
+    accepted = seed(page, robot, 'mug')
+    assert stamp_text(accepted.header) == frozen
+    assert [(item.kind, item.name, item.id) for item in accepted.seeds] == [(Seed.BOX, 'mug', 0)]
+    box = accepted.seeds[0].box
+    assert np.abs(np.subtract((box.x_offset, box.y_offset, box.width, box.height), MUG)).max() <= 2
+    expect(page.locator('#objects li')).to_have_count(1)
+    expect(page.locator('#objects li .name')).to_contain_text('mug')
+    expect(page.locator('#objects li')).to_contain_text('tracked')
+    expect(page.locator('#state')).to_have_text('live')
+    assert iou(pixels_of(robot.labels[-1]) == 1, SCENE[0][1] == 2) > 0.8
+    expect(page.locator('#rate')).to_contain_text('Hz')
+    expect(page.locator('#age')).not_to_have_text('–')
+    expect(page.locator('#memory')).to_have_text(re.compile(r'^[1-9]\d* MB$'))
+
+
+def test_an_object_is_corrected_by_painting_and_keeps_its_id(open_page, robot):
+    page = open_page()
+    draw_box(page, *MUG)
+    seed(page, robot, 'mug')
+    page.click('#objects .correct')
+    expect(page.locator('#target')).to_contain_text('Correcting mug')
+    expect(page.locator('#name')).to_have_value('mug')
+    page.click('[data-tool=mask]')
+    drag(page, (195, 125), (235, 125), (235, 180), (195, 180), (195, 150), (230, 150))
+    page.click('[data-brush="0"]')
+    drag(page, (230, 180), (240, 180))
+    frozen = stamp_shown(page)
+    accepted = seed(page, robot, 'cup')
+    assert stamp_text(accepted.header) == frozen
+    assert list(accepted.ids) == [1]
+    (given,) = accepted.seeds
+    assert (given.kind, given.id, given.name) == (Seed.MASK, 1, 'cup')
+    mask = pixels_of(given.mask) > 0
+    assert mask.shape == SCENE.size
+    assert mask[125, 195:235].all() and mask[150, 195:230].all()
+    assert not mask[180, 231:239].any()  # rubbed out
+    assert not mask[100].any() and not mask[:, 160].any()
+    expect(page.locator('#objects li')).to_contain_text('cup')
+    expect(page.locator('#target')).to_be_hidden()
+
+
+def test_fingers_on_a_phone_give_points_and_boxes(open_page, robot):
+    page = open_page(PHONE, touch=True)
+    page.tap('[data-tool=points]')
+    page.touchscreen.tap(*spot(page, 212, 145))
+    page.touchscreen.tap(*spot(page, 60, 60))
+    page.touchscreen.tap(*spot(page, 60, 60))  # takes it away again
+    page.tap('[data-sign="0"]')
+    page.touchscreen.tap(*spot(page, 300, 60))
+    frozen = stamp_shown(page)
+    accepted = seed(page, robot)
+    assert stamp_text(accepted.header) == frozen
+    points = [(point.x, point.y) for point in accepted.seeds[0].points]
+    assert list(accepted.seeds[0].point_labels) == [1, 0]
+    assert np.abs(np.subtract(points, [(212, 145), (300, 60)])).max() <= 2
+    expect(page.locator('#objects li')).to_contain_text('object 1')
+
+    page.tap('[data-tool=box]')
+    finger = page.context.new_cdp_session(page)
+    for kind, place in (('Start', (28, 107)), ('Move', (70, 150)), ('Move', (118, 192)), ('End', None)):
+        x, y = spot(page, *place) if place else (0, 0)
+        points = [{'x': x, 'y': y}] if place else []
+        finger.send('Input.dispatchTouchEvent', {'type': f'touch{kind}', 'touchPoints': points})
+        if kind == 'Move':  # what the finger hides is shown, enlarged, in a corner
+            assert page.evaluate(MAGNIFIED)
+    assert not page.evaluate(MAGNIFIED)
+    accepted = seed(page, robot)
+    assert accepted.seeds[0].kind == Seed.BOX
+    box = accepted.seeds[0].box
+    assert np.abs(np.subtract((box.x_offset, box.y_offset, box.width, box.height), (28, 107, 90, 85))).max() <= 3
+
+
+def test_objects_are_removed_and_all_forgotten_once_that_is_confirmed(open_page, robot):
+    page = open_page()
+    for name, box in (('one', MUG), ('two', (28, 107, 90, 90)), ('three', (320, 105, 82, 82))):
+        draw_box(page, *box)
+        seed(page, robot, name)
+    expect(page.locator('#objects li')).to_have_count(3)
+    page.click('#objects li[data-id="2"] .remove')
+    wait_until(lambda: [item.name for item in robot.objects[-1].objects] == ['one', 'three'], 'the removal')
+    expect(page.locator('#objects li')).to_have_count(2)
+    page.click('#reset')
+    page.click('#confirm-no')
+    page.click('#reset')
+    page.click('#confirm-yes')
+    wait_until(lambda: not robot.objects[-1].objects, 'the reset')
+    expect(page.locator('#no-objects')).to_be_visible()
+    draw_box(page, *MUG)
+    assert list(seed(page, robot).ids) == [1]
+
+
+def test_an_image_that_is_gone_is_said_and_another_one_can_be_drawn_on(open_page, robot):
+    page = open_page()
+    draw_box(page, *MUG)
+    hold = robot.node.create_publisher(Header, f'{robot.prefix}/hold', 10)
+    wait_until(hold.get_subscription_count, 'the node')
+    held = set()
+
+    def others_are_held():  # the page's image is the first to go
+        newest = robot.labels[-1].header
+        if stamp_text(newest) > stamp_shown(page) and stamp_text(newest) not in held:
+            held.add(stamp_text(newest))
+            hold.publish(newest)
+        return len(held) > 12
+
+    wait_until(others_are_held, 'other images to be held')
+    page.click('#seed')
+    expect(page.locator('#refusal')).to_contain_text('This image is gone')
+    expect(page.locator('#refusal')).to_contain_text('try again')
+    assert not robot.objects[-1].objects
+    page.click('#freeze')
+    expect(page.locator('#state')).to_have_text('live')
+    expect(page.locator('#refusal')).to_be_hidden()
+    draw_box(page, *MUG)
+    seed(page, robot)
+    robot.node.destroy_publisher(hold)
+
+
+def test_a_refused_seed_leaves_the_drawing_for_another_try(open_page, robot):
+    page = open_page()
+    draw_box(page, 10, 10, 5, 5)
+    page.click('#seed')
+    expect(page.locator('#refusal')).to_contain_text(re.compile('BOX|nothing stands out'))
+    draw_box(page, *MUG)
+    seed(page, robot)
+    expect(page.locator('#refusal')).to_be_hidden()
+
+
+def test_the_overlay_is_subscribed_to_only_while_somebody_sees_it(open_page, robot):
+    overlay = f'{robot.prefix}/overlay'
+
+    def subscribers(count):
+        wait_until(lambda: robot.node.count_subscribers(overlay) == count, f'{count} subscribers', SLOW_S)
+
+    subscribers(0)
+    page = open_page()
+    subscribers(1)
+    page.click('#freeze')
+    subscribers(0)
+    page.keyboard.press('Escape')
+    subscribers(1)
+    page.close()
+    subscribers(0)
+
+
+def test_a_node_that_is_not_active_is_said_and_comes_back_by_itself(open_page, robot):
+    page = open_page()
+    assert robot.change_state('deactivate')
+    try:
+        expect(page.locator('#notice-title')).to_have_text('The tracker is inactive')
+        expect(page.locator('#notice-text')).to_contain_text(f'ros2 lifecycle set {robot.prefix} activate')
+        expect(page.locator('#no-objects')).to_have_text('Not known: the tracker is inactive.')
+    finally:
+        assert robot.change_state('activate')
+    expect(page.locator('#notice')).to_be_hidden()
+    expect(page.locator('#state')).to_have_text('live')
+
+
+def test_images_that_stay_away_are_said(open_page, robot):
+    robot.camera.pause.set()
+    try:
+        page = open_page(live=False)
+        expect(page.locator('#notice-title')).to_have_text('Waiting for the first image')
+        expect(page.locator('#notice-text')).to_contain_text(f'No image on {robot.namespace}/image for')
+        # the camera is there and silent: who offers what, and what to do
+        expect(page.locator('#notice-text')).to_contain_text('robot offers sensor_msgs/msg/Image')
+        expect(page.locator('#notice-text')).to_contain_text('the camera itself is silent')
+        expect(page.locator('#no-objects')).to_have_text('Not known before the first image has come.')
+        page.set_viewport_size({'width': 320, 'height': 568})
+        inner, outer = (page.locator(item).bounding_box() for item in ('#notice', '#stage'))
+        assert inner['height'] <= outer['height']  # nothing of it is cut off
+        assert page.locator('#notice-text').bounding_box()['y'] >= outer['y']
+        page.set_viewport_size({'width': DESKTOP[0], 'height': DESKTOP[1]})
+        robot.camera.pause.clear()
+        expect(page.locator('#state')).to_have_text('live')
+        robot.camera.pause.set()
+        expect(page.locator('#strip')).to_contain_text(f'No image on {robot.namespace}/image for')
+    finally:
+        robot.camera.pause.clear()
+    expect(page.locator('#strip')).to_be_hidden()
+
+
+def test_a_tracker_without_a_camera_is_said_to_wait_for_its_topic(browser):
+    with robots.running({'no_image_warning_after': 20.0, 'diagnostics_period': 0.5}) as robot:
+        process = WebProcess(robot.prefix)
+        page = browser.new_page()
+        try:
+            page.goto(process.address)
+            notice = page.locator('#notice-text')
+            expect(notice).to_have_text(
+                f'The tracker {robot.prefix} is active: it waits for images on {robot.namespace}/image.'
+            )
+            elsewhere = robot.node.create_publisher(Image, f'{robot.namespace}/camera/image_raw', 1)
+            robot.node.destroy_publisher(robot.images)
+            expect(notice).to_contain_text('nobody publishes it')
+            expect(notice).to_contain_text('Start the camera, or give its topic: image:=/its/topic')
+            expect(notice).to_contain_text(re.compile(f'Topics with images: .*{elsewhere.topic_name}'))
+            assert f'{robot.prefix}/' not in notice.text_content().partition('Topics with images')[2]
+        finally:
+            page.close()
+            process.close()
+
+
+def test_the_page_reconnects_and_says_when_there_is_no_node(open_page, robot, browser):
+    process = WebProcess('/nowhere/xmem')
+    page = browser.new_page()
+    try:
+        page.goto(process.address)
+        expect(page.locator('#notice-title')).to_have_text('The tracker is not there')
+        expect(page.locator('#notice-text')).to_contain_text('No node /nowhere/xmem can be seen')
+        expect(page.locator('#notice-text')).to_contain_text(f'Trackers that are there: {robot.prefix}. Start it')
+        expect(page.locator('#no-objects')).to_have_text('Not known: the tracker is not there.')
+        wait_until(lambda: 'no node /nowhere/xmem was found' in process.output, 'the word in the shell', SLOW_S)
+        assert f'trackers that are there: {robot.prefix}. Start it' in process.output
+        process.close()
+        expect(page.locator('#notice-title')).to_have_text('Connecting')
+        process = WebProcess(robot.prefix, process.port)
+        expect(page.locator('#state')).to_have_text('live')
+    finally:
+        page.close()
+        process.close()
+
+
+@pytest.mark.parametrize('size', [DESKTOP, PHONE, (320, 568), (844, 390), (1920, 1080)])
+def test_everything_fits_beside_one_another(open_page, robot, size):
+    page = open_page(size, touch=size[0] < 900)
+    draw_box(page, *MUG)
+    seed(page, robot, 'a name that is as long as names of things on robots may well become')
+    expect(page.locator('#objects li')).to_contain_text('tracked')
+    page.click('#freeze')
+    for tool in ('box', 'points', 'mask'):
+        page.click(f'[data-tool={tool}]')
+        sizes = page.evaluate('() => [document.documentElement.scrollWidth, window.innerWidth]')
+        assert sizes[0] <= sizes[1], tool
+        stage = page.locator('#draft').bounding_box()
+        assert stage['width'] / stage['height'] == pytest.approx(WIDTH / HEIGHT, rel=0.03)
+        for button in page.locator('button:visible').all():
+            frame = button.bounding_box()
+            assert frame['x'] >= 0 and frame['x'] + frame['width'] <= size[0], button.text_content()
+            assert frame['height'] >= 35  # a finger's width, about
