@@ -91,7 +91,11 @@ class _Connection(asyncio.Protocol):
                     self._transport.write(_TOO_LARGE)
                     self._transport.close()
                 return
-        self._inner.data_received(data)
+        try:
+            self._inner.data_received(data)
+        except Exception as error:  # the parsers of some versions of aiohttp let out what an address is refused for
+            log.warning('what was sent cannot be read (%s)', type(error).__name__)
+            self._transport.abort()
 
     def eof_received(self) -> bool | None:
         return self._inner.eof_received()
