@@ -178,7 +178,7 @@ def test_a_saved_memory_goes_from_one_engine_to_the_other() -> None:
     ours, theirs = trackers()
     ours.seed(scene[0][0], {'it': scene[0][1] == 1})
     ours.step(scene[1][0])
-    assert theirs.restore(ours.snapshot()) == [1]
+    assert theirs.import_state(ours.export_state()) == [1]
     assert compare([ours, theirs], scene[2][0]) <= LARGEST_DIFFERENCE
 
 

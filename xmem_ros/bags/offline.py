@@ -191,11 +191,11 @@ class Offline:
             'missed': self.missed,
             'notes': self.notes,
         }
-        return Checkpoint(self.index, self.tracker.snapshot(), notes)
+        return Checkpoint(self.index, self.tracker.export_state(), notes)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint of the same recording, plan and parameters; raises `MemoryFileError`."""
-        self._tracking.restore(checkpoint.snapshot)
+        self._tracking.import_state(checkpoint.snapshot)
         notes = checkpoint.notes
         self.index = checkpoint.index
         self._ids = {int(plan_id): int(tracker_id) for plan_id, tracker_id in notes['ids']}
