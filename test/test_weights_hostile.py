@@ -140,11 +140,11 @@ def claiming(elements: int) -> bytes:
 
     class Pickler(pickle.Pickler):
         def persistent_id(self, obj):
-            return ('storage', torch.FloatStorage, '0', 'cpu', elements) if obj == 'storage' else None
+            return ('storage', torch.FloatStorage, '0', 'cpu', elements) if obj is Ellipsis else None
 
     out = io.BytesIO()
     rebuild = torch._utils._rebuild_tensor_v2
-    Pickler(out, 2).dump({'a': _Calls(rebuild, 'storage', 0, (elements,), (1,), False, OrderedDict())})
+    Pickler(out, 2).dump({'a': _Calls(rebuild, ..., 0, (elements,), (1,), False, OrderedDict())})
     return out.getvalue()
 
 
