@@ -115,6 +115,11 @@ def _read_box(seed: Any, image: np.ndarray) -> list[_Planned]:
 
 
 def _read_points(seed: Any, image: np.ndarray) -> list[_Planned]:
+    if max(len(seed.points), len(seed.point_labels)) > seeding.MOST_POINTS:  # before millions are turned into numbers
+        raise SeedError(
+            f'{len(seed.points)} points and {len(seed.point_labels)} point labels given: give at most '
+            f'{seeding.MOST_POINTS}, or a mask'
+        )
     points = np.array([(point.x, point.y) for point in seed.points], np.float64).reshape(-1, 2)
     labels = np.asarray(seed.point_labels, np.int64)
     seeding.check_points(points, labels, image.shape[:2])

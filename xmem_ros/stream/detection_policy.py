@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 Box = tuple[int, int, int, int]  # x, y, width, height [px]
 
+MOST_CANDIDATES = 1000  # of a message; every one is compared with every object
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -40,7 +42,7 @@ def candidates_of(message: Any, policy: SeedDetectionParameters) -> list[Candida
         box = _corners(detection.bbox)
         if box is not None and score >= policy.min_score and (not policy.classes or name in policy.classes):
             found.append(Candidate(name, score, box))
-    return sorted(found, key=lambda item: -item.score)
+    return sorted(found, key=lambda item: -item.score)[:MOST_CANDIDATES]
 
 
 @dataclass(frozen=True)
