@@ -11,6 +11,7 @@ from xmem_ros.errors import ParameterError, UnknownObjectError, XMemError, quote
 
 LARGEST_ID = 2**32 - 1  # of the messages
 LARGEST_SIDE = 65_535  # px
+LARGEST_NAME = 255  # characters; every message about an object holds its name
 
 
 def is_whole(given: Any) -> bool:
@@ -83,6 +84,15 @@ def checked_ids(given: Any, least: int = 1) -> list[int]:
             f'ids are {quoted(shown)}: give one id or several; an id is a whole number from {least}'
         )
     return [int(item) for item in ids]
+
+
+def name_fault(name: str) -> str:
+    """What is wrong with an object's name, with what to do; '' where nothing is."""
+    if len(name) > LARGEST_NAME:
+        return f'the name has {len(name)} characters: give one of at most {LARGEST_NAME}'
+    if '\0' in name or (not name.isascii() and any('\ud800' <= letter <= '\udfff' for letter in name)):
+        return f'the name {quoted(name)} is no text that UTF-8 can hold: leave out null characters and lone surrogates'
+    return ''
 
 
 def _range(low: float, high: float | None) -> str:

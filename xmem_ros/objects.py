@@ -6,10 +6,12 @@ import enum
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+
+import msgspec
 
 from xmem_ros.checks import check_whole
 from xmem_ros.errors import ParameterError, SeedError, UnknownObjectError, listed
+from xmem_ros.snapshot_schema import ObjectEntry, ShownState, TableState
 
 MOST_OBJECTS = 254  # a label is a pixel value 1…254; 0 is background and 255 is never used
 
@@ -124,35 +126,22 @@ class ObjectTable:
         self._entries.clear()
         self._next_id = 1
 
-    def saved(self) -> dict[str, Any]:
-        """Everything, as JSON can hold it."""
-        entries = []
-        for entry in self._entries.values():
-            values = dataclasses.asdict(entry)
-            if entry.shown is not None and entry.shown.box is None:
-                values['shown']['centroid'] = None  # NaN is not JSON
-            entries.append(values)
-        return {'next_id': self._next_id, 'entries': entries}
+    def export_state(self) -> TableState:
+        """A copy of everything."""
+        return TableState(self._next_id, [_exported(entry) for entry in self._entries.values()])
 
     @classmethod
-    def restored(cls, saved: dict[str, Any], max_objects: int) -> 'ObjectTable':
-        """From what `saved` gave; raises `ParameterError` where an object's label is beyond `max_objects`."""
+    def import_state(cls, state: TableState, max_objects: int) -> 'ObjectTable':
+        """From what `export_state` gave; raises `ParameterError` where an object's label is beyond `max_objects`."""
         table = cls(max_objects)
-        for values in saved['entries']:
-            entry = _Entry(**values)
-            if not 0 <= entry.row < max_objects:
+        for entry in state.entries:
+            if entry.row >= max_objects:
                 raise ParameterError(
                     f'object {entry.id} has the label {entry.row + 1}, but max_objects is {max_objects}: '
                     f'raise it to {entry.row + 1} or more'
                 )
-            if values['shown'] is not None:
-                shown = dict(values['shown'])
-                shown['state'] = ObjectState(shown['state'])
-                shown['box'] = tuple(shown['box']) if shown['box'] else None
-                shown['centroid'] = tuple(shown['centroid']) if shown['centroid'] else (math.nan, math.nan)
-                entry.shown = TrackedObject(**shown)
-            table._entries[entry.id] = entry
-        table._next_id = int(saved['next_id'])
+            table._entries[entry.id] = _imported(entry)
+        table._next_id = state.next_id
         return table
 
     def seen(self, object_id: int, frame: int) -> None:
@@ -206,3 +195,22 @@ class ObjectTable:
             )
             for entry in self._entries.values()
         ]
+
+
+def _exported(entry: _Entry) -> ObjectEntry:
+    shown = None
+    if entry.shown is not None:
+        values = dataclasses.asdict(entry.shown)
+        if entry.shown.box is None:
+            values['centroid'] = None  # NaN is not JSON
+        shown = ShownState(**{**values, 'state': int(entry.shown.state)})
+    return ObjectEntry(entry.id, entry.row, entry.name, entry.seeded_at, entry.seen_at, entry.seen_time, shown)
+
+
+def _imported(entry: ObjectEntry) -> _Entry:
+    shown = None
+    if entry.shown is not None:
+        values = msgspec.structs.asdict(entry.shown)
+        centroid = entry.shown.centroid or (math.nan, math.nan)
+        shown = TrackedObject(**{**values, 'state': ObjectState(entry.shown.state), 'centroid': centroid})
+    return _Entry(entry.id, entry.row, entry.name, entry.seeded_at, entry.seen_at, entry.seen_time, shown)

@@ -117,7 +117,7 @@ def test_a_link_that_leads_out_is_refused(robot, tmp_path):
     for service in ('~/save_memory', '~/load_memory'):
         answer = call(robot, service, 'link')
         assert not answer.success
-        assert 'leads out of' in answer.message
+        assert 'is a link' in answer.message
     assert (tmp_path / 'secret.safetensors').read_bytes() == b'x'
 
 
@@ -155,3 +155,10 @@ def test_the_folder_is_that_of_the_parameter_or_of_ros(tmp_path, monkeypatch):
         memory_folder('relative')
     with pytest.raises(MemoryFileError):
         memory_file(str(tmp_path), '..')
+    (tmp_path / 'a.safetensors').write_bytes(b'x')
+    (tmp_path / 'b.safetensors').symlink_to('a.safetensors')
+    with pytest.raises(MemoryFileError, match='is a link'):
+        memory_file(str(tmp_path), 'b')
+    for folder in ('/' + 'x' * 5000, '~nobody-of-that-name/x', '/a\0b'):
+        with pytest.raises(ParameterError, match='memory_folder is'):
+            memory_folder(folder)

@@ -127,13 +127,13 @@ def test_a_correction_keeps_the_id_and_moves_the_mask(tracker: Tracker, scene: R
 def test_a_mask_looks_most_like_the_object_that_it_shows(tracker: Tracker, scene: RenderedScene) -> None:
     ids = tracker.seed(scene[0][0], masks_of(scene[0][1], 1, 2, 3))
     tracker.step(scene[1][0])
-    before = (tracker.objects, tracker.memory_elements, tracker.snapshot().clock)
+    before = (tracker.objects, tracker.memory_elements, tracker.export_state().clock)
     frame, truth = scene[6]
     alike = tracker.likeness(frame, [truth == 3, truth == 1], ids)
     assert alike.shape == (2, 3)
     assert alike.argmax(1).tolist() == [2, 0]
     assert min(alike[0, 2], alike[1, 0]) > 0.8
-    assert (tracker.objects, tracker.memory_elements, tracker.snapshot().clock) == before
+    assert (tracker.objects, tracker.memory_elements, tracker.export_state().clock) == before
     assert tracker.likeness(frame, [], ids).shape == (0, 3)
     with pytest.raises(UnknownObjectError, match='no object has the id 7'):
         tracker.likeness(frame, [truth == 1], [7])
@@ -182,11 +182,11 @@ def test_sensory_memory_of_what_is_long_out_of_sight_begins_anew(network, scene:
     empty = np.full_like(frame, 90)
     for _ in range(SENSORY_KEPT):
         tracker.step(empty)
-    held = tracker.snapshot().state.sensory
+    held = tracker.export_state().state.sensory
     assert tracker.objects[0].absent == SENSORY_KEPT
     assert held[0].abs().max() > 0
     tracker.step(empty)
-    held = tracker.snapshot().state.sensory
+    held = tracker.export_state().state.sensory
     assert (held[0].abs().max() == 0) == guard
 
 

@@ -373,9 +373,9 @@ class XMemNode(ParameterNode):
         from xmem_ros.tracker import snapshot
 
         path = memory_file(self.parameters.memory_folder, request.name)
-        saved = worker.submit(tracking.tracker.snapshot).result()
+        saved = worker.submit(tracking.tracker.export_state).result()
         snapshot.write(saved, path)
-        response.message = f'{_objects(len(saved.table["entries"]))} saved to {path}'
+        response.message = f'{_objects(len(saved.table.entries))} saved to {path}'
         self.get_logger().info(response.message)
 
     def _load(self, request: Any, response: Any, tracking: Tracking, worker: Worker) -> None:
@@ -383,7 +383,7 @@ class XMemNode(ParameterNode):
 
         path = memory_file(self.parameters.memory_folder, request.name)
         saved = snapshot.read(path, tracking.tracker.fingerprint)
-        ids = worker.submit(lambda: tracking.restore(saved)).result()
+        ids = worker.submit(lambda: tracking.import_state(saved)).result()
         self._figures.forget_objects()
         response.message = f'{_objects(len(ids))} loaded from {path}: ids {", ".join(map(str, ids)) or "none"}'
         self.get_logger().info(response.message)

@@ -190,11 +190,11 @@ class Offline:
             'dropped': [[fault.index, fault.reason] for fault in self.dropped],
             'notes': self.notes,
         }
-        return Checkpoint(self.index, self.tracker.snapshot(), notes)
+        return Checkpoint(self.index, self.tracker.export_state(), notes)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint of the same recording, plan and parameters; raises `MemoryFileError`."""
-        self._tracking.restore(checkpoint.snapshot)
+        self._tracking.import_state(checkpoint.snapshot)
         notes = checkpoint.notes
         self.index = checkpoint.index
         self._plan.import_state(notes['plan'])

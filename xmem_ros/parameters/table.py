@@ -303,10 +303,10 @@ class Parameters:
         if self.prepare in (KNOWN, NONE):
             return None
         height, _, width = self.prepare.partition('x')
-        if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        if not all(re.fullmatch('0*[1-9][0-9]{0,4}', side) and len(side) < 10 for side in (height, width)):
             raise ParameterError(
-                f'prepare is {self.prepare!r}; allowed: {KNOWN}, {NONE}, or height x width of the images in px, as in '
-                '480x640'
+                f'prepare is {quoted(self.prepare)}; allowed: {KNOWN}, {NONE}, or height x width of the images in px, '
+                'as in 480x640'
             )
         return int(height), int(width)
 
@@ -368,10 +368,10 @@ def _check_cameras(names: tuple[str, ...]) -> None:
     for name in names:
         if not re.fullmatch('[A-Za-z][A-Za-z0-9_]*', name):
             raise ParameterError(
-                f'cameras has {name!r}; allowed are letters, digits and _, a letter first, as of a ROS namespace'
+                f'cameras has {quoted(name)}; allowed are letters, digits and _, a letter first, as of a ROS namespace'
             )
         if names.count(name) > 1:
-            raise ParameterError(f'cameras has {name!r} more than once; give each camera a name of its own')
+            raise ParameterError(f'cameras has {quoted(name)} more than once; give each camera a name of its own')
 
 
 def _exact(value: Any, default: Value) -> Value:
@@ -413,10 +413,10 @@ def _fault(name: str, value: Any, known: Mapping[str, tuple[Value, Rule]]) -> st
     if rule.choices and value not in rule.choices:
         return f'{name} is {quoted(value)}; allowed: {rule.allowed()}. {rule.description}'
     if rule.low is not None and rule.high is not None and not rule.low <= value <= rule.high:
-        return f'{name} is {value}; allowed: {rule.allowed()}{f" {rule.unit}" if rule.unit else ""}'
+        return f'{name} is {quoted(value)}; allowed: {rule.allowed()}{f" {rule.unit}" if rule.unit else ""}'
     return ''
 
 
 def _suggestion(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), 1)
+    close = difflib.get_close_matches(name[:100], list(known), 1)
     return f' (did you mean {close[0]!r}?)' if close else ' (docs/parameters.md lists all)'

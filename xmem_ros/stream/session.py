@@ -216,9 +216,9 @@ class Tracking:
         self._offset_ns = 0
         return count
 
-    def restore(self, saved: Snapshot) -> list[int]:
+    def import_state(self, saved: Snapshot) -> list[int]:
         """Forget everything and go on from a snapshot; returns the ids. Raises `MemoryFileError`, changing nothing."""
-        ids = self.tracker.restore(saved)
+        ids = self.tracker.import_state(saved)
         self._forget()
         self._show(lambda: self._outputs.set_objects(self.tracker.objects))
         return ids

@@ -24,6 +24,7 @@ from xmem_ros.errors import FrameError, MemoryFileError, OutOfMemoryError, Param
 from xmem_ros.network.config import XMEM, NetworkConfig
 from xmem_ros.network.model import EncodedImage
 from xmem_ros.objects import ObjectState, ObjectTable, TrackedObject
+from xmem_ros.snapshot_schema import ClockState
 from xmem_ros.tracker import memory_budget, snapshot
 from xmem_ros.tracker.config import AUTO_SIZE, TrackerConfig, given_config, pick_device, pick_precision, with_size
 from xmem_ros.tracker.engine import Engine, Engines, engine_for, fingerprint_of, load_engine, prepare
@@ -242,14 +243,15 @@ class Tracker:
 
         Raises `MemoryFileError`.
         """
-        snapshot.write(self.snapshot(), checked_path('the memory file', path, MemoryFileError))
+        snapshot.write(self.export_state(), checked_path('the memory file', path, MemoryFileError))
 
     def load(self, path: str | Path) -> list[int]:
         """Forget everything and go on from a file; returns the ids. Raises `MemoryFileError`; nothing has changed then.
 
         The weights have to be those that the file was made with; device, working size and settings may be others.
         """
-        return self.restore(snapshot.read(checked_path('the memory file', path, MemoryFileError), self.fingerprint))
+        path = checked_path('the memory file', path, MemoryFileError)
+        return self.import_state(snapshot.read(path, self.fingerprint))
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -257,25 +259,26 @@ class Tracker:
         return fingerprint_of(self.network)
 
     @torch.inference_mode()
-    def snapshot(self) -> Snapshot:
+    def export_state(self) -> Snapshot:
         """A copy of all that is remembered, in the host's memory."""
-        clock = {'frame': self._frame, 'last_memory_frame': self._last_memory_frame, 'time': self._time}
-        state = self._segmenter.taken_out() if self._table else None
-        return Snapshot(self.fingerprint, self._table.saved(), clock, state)
+        clock = ClockState(self._frame, self._last_memory_frame, self._time)
+        state = self._segmenter.export_state() if self._table else None
+        return Snapshot(self.fingerprint, self._table.export_state(), clock, state)
 
     @torch.inference_mode()
-    def restore(self, saved: Snapshot) -> list[int]:
+    def import_state(self, saved: Snapshot) -> list[int]:
         """Forget everything and go on from a snapshot; returns the ids. Raises `MemoryFileError`, changing nothing."""
         if saved.weights != self.fingerprint:
             raise MemoryFileError('the snapshot was made with other weights; load those, or seed the objects again')
+        snapshot.check_fits(saved, self.network.config)
         try:
-            table = ObjectTable.restored(saved.table, self.config.max_objects)
+            table = ObjectTable.import_state(saved.table, self.config.max_objects)
         except ParameterError as error:
             raise MemoryFileError(f'the saved memory does not fit: {error}') from error
-        self._segmenter.put_in(saved.state)
+        self._segmenter.import_state(saved.state)
         self._table = table
-        self._frame, self._last_memory_frame = int(saved.clock['frame']), int(saved.clock['last_memory_frame'])
-        self._time = float(saved.clock['time'])
+        self._frame, self._last_memory_frame = saved.clock.frame, saved.clock.last_memory_frame
+        self._time = saved.clock.time
         return list(table)
 
     @property
@@ -357,7 +360,7 @@ class Tracker:
         """`step`, once. What can fail comes first; where it does, nothing has changed."""
         timer = StageTimer(self.device)
         geometry = geometry_of(frame, self.config.size)
-        number, time = self._frame + 1, self._time + 1 / 30 if time is None else time
+        number, time = self._frame + 1, self._time + 1 / 30 if time is None else float(time)
         if not self._table and not masks:
             self._frame, self._time = number, time
             return StepResult(np.zeros(output_size, np.uint8), [], [], timer.stop())

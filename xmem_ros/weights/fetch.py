@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ from xmem_ros.weights.official import OFFICIAL, RELEASE, OfficialWeights, offici
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 LOCK = 'weights.lock.json'
 MIRROR = 'XMEM_ROS_WEIGHTS_URL'  # of a folder to fetch from instead of the release page
@@ -45,7 +48,8 @@ def fetch(name: str, *, progress: bool = True) -> Path:
         raise OutputError(f'{folder}: cannot be made ({error.strerror or error}); set XMEM_ROS_WEIGHTS') from error
     part = target.with_name(f'{target.name}.part')
     try:
-        download(source(weights), part, size=lock.get(weights.file, {}).get('bytes'), progress=progress)
+        known_size = lock.get(weights.file, {}).get('bytes')
+        download(source(weights), part, most=weights.most_bytes, size=known_size, progress=progress)
     except WeightsError as error:
         kept = part.is_file() and part.stat().st_size > 0
         raise WeightsError(
@@ -54,6 +58,15 @@ def fetch(name: str, *, progress: bool = True) -> Path:
         ) from error
     check(weights, part, lock, remove=True)
     part.replace(target)
+    if 'sha256' not in lock.get(weights.file, {}):
+        log.warning(
+            '%s: fetched for the first time%s. Its authors publish no checksum, so this one is taken on trust: SHA-256 '
+            '%s. It is pinned in %s, and what is fetched later has to match it',
+            weights.file,
+            ', without encryption' if source(weights).startswith('http://') else '',
+            sha256(target),
+            folder / LOCK,
+        )
     return target
 
 
@@ -88,6 +101,8 @@ def check(
         OutputError: it is not, and the lock file cannot be written.
     """
     pinned = lock.get(weights.file)
+    if path.stat().st_size > weights.most_bytes:
+        raise WeightsError(f'{path}: not {weights.file}, it has {path.stat().st_size} bytes; remove it')
     found: dict[str, Any] = {'bytes': path.stat().st_size, 'sha256': sha256(path)}
     try:
         if pinned and any(pinned.get(key, found[key]) != found[key] for key in found):
@@ -114,11 +129,20 @@ def read_lock() -> dict[str, Any]:
         lock = json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f'{path}: not readable ({error}); remove it') from error
-    if not isinstance(lock, dict) or not all(isinstance(pinned, dict) for pinned in lock.values()):
+    if not isinstance(lock, dict) or not all(map(_is_pin, lock.values())):
         raise WeightsError(f'{path}: not readable (it does not say of each file what it is); remove it')
     return lock
+
+
+def _is_pin(given: Any) -> bool:
+    return (
+        isinstance(given, dict)
+        and isinstance(given.get('bytes', 1), int)
+        and isinstance(given.get('sha256', ''), str)
+        and given.get('bytes', 1) > 0
+    )
 
 
 def sha256(path: Path) -> str:
