@@ -93,7 +93,7 @@ def spoiled_shape(chance: Chance, shape: list[int]) -> list[Any]:
 
 def spoiled_tensor(chance: Chance, tensor: torch.Tensor) -> Any:
     """Another tensor, or something that is none."""
-    kind = chance.whole(0, 11)
+    kind = chance.whole(0, 10)
     if kind == 0:
         return tensor.reshape(-1)
     if kind == 1:
@@ -114,8 +114,6 @@ def spoiled_tensor(chance: Chance, tensor: torch.Tensor) -> Any:
         return torch.zeros(3, device='meta')
     if kind == 9:
         return tensor.as_strided(list(tensor.shape), [0] * tensor.dim())
-    if kind == 10:
-        return torch.quantize_per_tensor(torch.zeros(4), 0.1, 0, torch.qint8)
     return chance.value()
 
 
