@@ -225,7 +225,7 @@ def spoil_message(chance: Chance, raw: bytes) -> bytes:
 
 def _rewritten(chance: Chance, storage: str, compression: str) -> dict[str, bytes]:
     """A sound bag whose messages are not."""
-    from xmem_ros.bags import messages
+    from xmem_ros.recordings import typestore as messages
 
     found = []
     for topic, received_ns, message in items():

@@ -53,7 +53,7 @@ def whole(files: Files) -> dict[str, bytes]:
 @functools.cache
 def tiny_weights() -> bytes:
     """A safetensors file of a network that is as small as one can be, and has learnt nothing."""
-    from xmem_ros.network.checkpoint import save_network
+    from xmem_ros.weights.checkpoint import save_network
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'tiny.safetensors'

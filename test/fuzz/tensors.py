@@ -198,7 +198,7 @@ def _spoil_memory(chance: Chance, files: dict[str, bytes]) -> dict[str, bytes | 
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    from xmem_ros.network.checkpoint import digest
+    from xmem_ros.weights.checkpoint import digest
 
     ((name, data),) = files.items()
     kind = chance.whole(0, 9)

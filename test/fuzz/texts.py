@@ -166,7 +166,7 @@ def _spoil_parameters(chance: Chance, files: dict[str, bytes]) -> dict[str, byte
 
 def _use_parameters(places: Places) -> None:
     """What `xmem-ros track --params` reads a file with."""
-    from xmem_ros.node.parameter_reading import read_parameters
+    from xmem_ros.parameters.yaml_file import read_parameters
 
     for node in ('/xmem', '/front/xmem'):
         read_parameters(places.input / 'p.yaml', node)
@@ -187,7 +187,7 @@ def spoil_json(chance: Chance, data: bytes) -> bytes:
 
 
 def _key() -> Any:
-    from xmem_ros.network.onnx_files import ExportKey
+    from xmem_ros.engines.onnx_files import ExportKey
 
     return ExportKey('0123456789abcdef' * 4, 32, 48, 'float32')
 
@@ -220,7 +220,7 @@ def _spoil_manifest(chance: Chance, files: dict[str, bytes]) -> dict[str, bytes 
 def _use_manifest(places: Places) -> None:
     import os
 
-    from xmem_ros.network import onnx_files
+    from xmem_ros.engines import onnx_files
 
     os.environ['XMEM_ROS_ONNX'] = str(places.input)
     key = _key()

@@ -116,8 +116,8 @@ def _spoil_image(chance: Chance, files: dict[str, bytes]) -> dict[str, bytes | L
 def _use_image(places: Places) -> int:
     """Read it as an image, as a mask and as depth: at least one must be had for it to count as accepted."""
     from xmem_ros.errors import FrameError
-    from xmem_ros.node.compressed import rgb_of
-    from xmem_ros.node.conversions import depth_from_image, mask_from_image
+    from xmem_ros.conversions.compressed_images import rgb_of
+    from xmem_ros.conversions.images import depth_from_image, mask_from_image
 
     message = namespace(json.loads((places.input / 'message.json').read_text()))
     readers: list[Callable[[Any], Any]] = [rgb_of]
@@ -171,11 +171,11 @@ def _spoil_message(chance: Chance, files: dict[str, bytes]) -> dict[str, bytes |
 
 def _use_message(places: Places) -> None:
     """Seeds of a request, boxes of a detector, or depth with its camera."""
-    from xmem_ros.node.conversions import depth_from_image, stamp_ns
-    from xmem_ros.node.depth import camera_of, locate, scaled_labels
-    from xmem_ros.node.parameters import Parameters
-    from xmem_ros.node.seed_messages import read_seeds
-    from xmem_ros.node.seed_policy import candidates_of, choose
+    from xmem_ros.conversions.images import depth_from_image, stamp_ns
+    from xmem_ros.stream.depth import camera_of, locate, scaled_labels
+    from xmem_ros.parameters.table import Parameters
+    from xmem_ros.conversions.seeds import read_seeds
+    from xmem_ros.stream.detection_policy import candidates_of, choose
 
     message = namespace(json.loads((places.input / 'message.json').read_text()))
     if hasattr(message, 'seeds'):
