@@ -242,7 +242,8 @@ def _child(
         modules = set(sys.modules)
         _audit(places, seen, may)
         try:
-            result['code'] = work(places) or 0
+            code = work(places)
+            result['code'] = code if isinstance(code, int) else 0
         except SystemExit as error:
             result['code'] = error.code if isinstance(error.code, int) else 1
         except allowed as error:
