@@ -23,7 +23,7 @@ SQL = [
     'DROP TABLE {table}',
     'DELETE FROM {table}',
     'ALTER TABLE {table} ADD COLUMN x',
-    "UPDATE messages SET data = zeroblob(100000000)",
+    'UPDATE messages SET data = zeroblob(100000000)',
     "UPDATE messages SET data = 'text'",
     'UPDATE messages SET data = NULL',
     'UPDATE messages SET data = 3.5',
@@ -57,7 +57,7 @@ ODD_DEFINITIONS = [
     "string x='{0.__class__}'",
     "uint8 X=__import__('os').mkdir('EXECUTED')",
     "uint8 x=1\\n\\n    __import__('os').mkdir('EXECUTED')",
-    "uint8 __class__\nuint8 self\nuint8 import",
+    'uint8 __class__\nuint8 self\nuint8 import',
     'a/b/c/d e',
     '=' * 80 + '\nMSG: x/Y\nx/Y y',
     'string[<=3]<=4[] x',
@@ -207,7 +207,9 @@ def spoil_db3(chance: Chance, data: bytes) -> bytes:
                     continue
             if chance.often(15):
                 chance.note('schema of its own')
-                odd = chance.pick(['CREATE TABLE messages(x', "CREATE TABLE messages AS SELECT '1'", '', 'DROP TABLE x'])
+                odd = chance.pick(
+                    ['CREATE TABLE messages(x', "CREATE TABLE messages AS SELECT '1'", '', 'DROP TABLE x']
+                )
                 database.execute('PRAGMA writable_schema=ON')
                 database.execute("UPDATE sqlite_master SET sql = ? WHERE name = 'messages'", [odd])
             database.commit()
@@ -259,7 +261,9 @@ def _spoil_folder(chance: Chance, files: dict[str, bytes]) -> dict[str, bytes | 
     elif how == 3:
         found['metadata.yaml'] = spoil_yaml(chance, files['metadata.yaml'])
     elif how < 6:
-        path = chance.pick(['../canary/keep.mcap', '../../canary/keep.txt', '/dev/zero', f'{chance.canary}/keep.mcap', '.'])
+        path = chance.pick(
+            ['../canary/keep.mcap', '../../canary/keep.txt', '/dev/zero', f'{chance.canary}/keep.mcap', '.']
+        )
         path = path if chance.often(70) else chance.text()
         chance.note(f'names the file {path[:60]!r}')
         inside['relative_file_paths'] = [path] * chance.pick([1, 1, 2])

@@ -14,8 +14,30 @@ T = TypeVar('T')
 NUMBERS = [0, 1, -1, 2, 7, 127, 128, 255, 256, 32767, 65535, 65536, 2**24, 2**31 - 1, 2**31, 2**32 - 1, 2**32, -(2**31)]
 NUMBERS += [2**53, 2**62, 2**63 - 1, 2**63, 2**64 - 1, 2**64, -(2**63), 10**18, 10**30, 10**400]
 FLOATS = [0.0, -0.0, 1e-320, 1e308, float('inf'), float('-inf'), float('nan'), 0.1, -1.5]
-NAMES = ['..', '../canary/keep.txt', '../../canary/sub/keep.onnx', '/dev/zero', '/dev/stdin', '/etc/passwd', '.', '/', '']
-NAMES += ['a' * 300, 'a/' * 3000, '\x00', 'x\x1b[31mx', '\u202e', '\ud800', '%n%s%x', '{0.__class__}', '$HOME', '~', '*']
+NAMES = [
+    '..',
+    '../canary/keep.txt',
+    '../../canary/sub/keep.onnx',
+    '/dev/zero',
+    '/dev/stdin',
+    '/etc/passwd',
+    '.',
+    '/',
+    '',
+]
+NAMES += [
+    'a' * 300,
+    'a/' * 3000,
+    '\x00',
+    'x\x1b[31mx',
+    '\u202e',
+    '\ud800',
+    '%n%s%x',
+    '{0.__class__}',
+    '$HOME',
+    '~',
+    '*',
+]
 NAMES += ["x'); import os; os.mkdir('HERE'); ('", "__import__('os').mkdir('HERE')", '"; DROP TABLE topics; --', '\n']
 NAMES += ['@CANARY@/keep.txt', 'http://127.0.0.1:@PORT@/x', 'x' * 100_000, '1e999', '0x10', '-1', '٣', '1_000', 'nan']
 SIZES = ['<B', '<H', '<I', '<Q', '>H', '>I', '>Q']

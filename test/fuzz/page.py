@@ -40,10 +40,39 @@ COMMANDS: list[Any] = [
 ]
 HEADERS = [b'Host', b'Origin', b'Cookie', b'Content-Length', b'Transfer-Encoding', b'Upgrade', b'Expect', b'Range']
 HEADERS += [b'Sec-WebSocket-Key', b'Sec-WebSocket-Version', b'Sec-WebSocket-Extensions', b'Content-Type', b'X']
-VALUES = [b'', b'chunked', b'-1', b'99999999999999999999', b'localhost', b'evil.example', b'[::1', b'127.0.0.1:99999999']
-VALUES += [b'http://evil.example', b'null', b'permessage-deflate; server_max_window_bits=99', b'bytes=0-', b'100-continue']
-VALUES += [b'xmem_ros_0=\xff\xfe', b'xmem_ros_0="abcdefgh', b'a=' + b'x' * 9000, b'13, 13', b'\x00', b'multipart/form-data']
-TARGETS = [b'/../../etc/passwd', b'//etc/passwd', b'/%2e%2e/%2e%2e/etc/passwd', b'/static/', b'http://evil.example/', b'*']
+VALUES = [
+    b'',
+    b'chunked',
+    b'-1',
+    b'99999999999999999999',
+    b'localhost',
+    b'evil.example',
+    b'[::1',
+    b'127.0.0.1:99999999',
+]
+VALUES += [
+    b'http://evil.example',
+    b'null',
+    b'permessage-deflate; server_max_window_bits=99',
+    b'bytes=0-',
+    b'100-continue',
+]
+VALUES += [
+    b'xmem_ros_0=\xff\xfe',
+    b'xmem_ros_0="abcdefgh',
+    b'a=' + b'x' * 9000,
+    b'13, 13',
+    b'\x00',
+    b'multipart/form-data',
+]
+TARGETS = [
+    b'/../../etc/passwd',
+    b'//etc/passwd',
+    b'/%2e%2e/%2e%2e/etc/passwd',
+    b'/static/',
+    b'http://evil.example/',
+    b'*',
+]
 TARGETS += [b'/?token=%ff%fe', b'/?token=' + b'x' * 20_000, b'/app.js%00', b'/\xff', b'/socket?', b'', b'/' * 8000]
 
 
@@ -121,7 +150,9 @@ def _spoil_request(chance: Chance, request: bytes) -> bytes:
         elif kind == 2:
             lines[chance.whole(0, len(lines) - 1)] = line
         elif kind == 3:
-            method = chance.pick([b'GET', b'POST', b'PUT', b'HEAD', b'OPTIONS', b'TRACE', b'CONNECT', b'get', b'', b'X' * 99])
+            method = chance.pick(
+                [b'GET', b'POST', b'PUT', b'HEAD', b'OPTIONS', b'TRACE', b'CONNECT', b'get', b'', b'X' * 99]
+            )
             version = chance.pick([b'HTTP/1.1', b'HTTP/1.0', b'HTTP/0.9', b'HTTP/2.0', b'HTTP/9.9', b''])
             first = b' '.join([method, chance.pick(TARGETS), version])
         elif kind == 4:
@@ -180,21 +211,23 @@ async def _commands(port: int, texts: list[str]) -> int:
     """Send commands; each is answered, and the last one, which is sound, with success."""
     url = f'http://localhost:{port}'
     refused = False
-    async with aiohttp.ClientSession(cookies={'xmem_ros_0': TOKEN}) as session:
-        async with session.ws_connect(f'{url}/socket', origin=url) as socket:
-            for text in texts:
-                await socket.send_str(text.encode('utf-8', 'replace').decode())
-            await socket.send_str(json.dumps({'type': 'reset', 'request': 7777}))
-            while True:
-                message = await asyncio.wait_for(socket.receive(), 8)
-                assert message.type == aiohttp.WSMsgType.TEXT, f'the socket was closed: {message.type.name}'
-                answer = json.loads(message.data)
-                if answer['type'] != 'answer':
-                    continue
-                assert not str(answer['text']).startswith('internal error'), answer['text']
-                refused |= not answer['ok']
-                if answer['request'] == 7777:
-                    return 2 if refused else 0
+    async with (
+        aiohttp.ClientSession(cookies={'xmem_ros_0': TOKEN}) as session,
+        session.ws_connect(f'{url}/socket', origin=url) as socket,
+    ):
+        for text in texts:
+            await socket.send_str(text.encode('utf-8', 'replace').decode())
+        await socket.send_str(json.dumps({'type': 'reset', 'request': 7777}))
+        while True:
+            message = await asyncio.wait_for(socket.receive(), 8)
+            assert message.type == aiohttp.WSMsgType.TEXT, f'the socket was closed: {message.type.name}'
+            answer = json.loads(message.data)
+            if answer['type'] != 'answer':
+                continue
+            assert not str(answer['text']).startswith('internal error'), answer['text']
+            refused |= not answer['ok']
+            if answer['request'] == 7777:
+                return 2 if refused else 0
 
 
 def kinds() -> list[Kind]:

@@ -223,7 +223,7 @@ def read_files(folder: Path) -> dict[str, bytes | Link]:
     """Read an input that `write_files` wrote."""
     paths = [path for path in sorted(folder.rglob('*')) if path.is_symlink() or path.is_file()]
     return {
-        str(path.relative_to(folder)): Link(os.readlink(path)) if path.is_symlink() else path.read_bytes()
+        str(path.relative_to(folder)): Link(str(path.readlink())) if path.is_symlink() else path.read_bytes()
         for path in paths
     }
 
@@ -292,8 +292,8 @@ def _audit(places: Places, seen: list[str], may: frozenset[str]) -> None:
 
     def place_of(path: Any) -> str:
         """Absolute, links followed but for the last part."""
-        text = os.path.abspath(os.fsdecode(path))
-        return os.path.join(os.path.realpath(os.path.dirname(text)), os.path.basename(text))
+        place = Path(os.fsdecode(path)).absolute()
+        return str(place.parent.resolve() / place.name)
 
     def is_mine(path: Any) -> bool:
         if isinstance(path, int) or path is None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from fuzz.trial import MODULES
 
 TEST = Path(__file__).resolve().parent.parent

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 
 import pytest
+
 from fuzz.sandbox import Files, Link, Outcome, Places, Sandbox
 
 ROOM = {'a': b'1'}

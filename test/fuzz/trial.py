@@ -202,9 +202,7 @@ def repeat(place: Path) -> Outcome:
 
 def described(trial: Trial) -> dict[str, Any]:
     """For JSON."""
-    found = [
-        {'symptom': item.symptom, 'count': item.count, 'edits': item.edits} for item in trial.findings.values()
-    ]
+    found = [{'symptom': item.symptom, 'count': item.count, 'edits': item.edits} for item in trial.findings.values()]
     return {**asdict(trial.figures), 'symptoms': found}
 
 

@@ -20,8 +20,28 @@ from fuzz.sandbox import Link, Places
 
 RANGES = {'sec': (-(2**31), 2**31 - 1), 'kind': (0, 255), 'is_bigendian': (0, 255), 'label': (0, 255)}
 LABELS = (-128, 127)
-ENCODINGS = ['rgb8', 'mono8', 'bgra16', '8UC1', '16UC1', '32FC1', 'bayer_rggb8', 'nv12', 'yuyv', 'yuv422', '64FC4', 'rgb99']
-FORMATS = ['jpeg', 'png', 'rgb8; jpeg compressed bgr8', 'bayer_rggb8; jpeg compressed ', 'bayer_x; png', '16UC1; compressedDepth']
+ENCODINGS = [
+    'rgb8',
+    'mono8',
+    'bgra16',
+    '8UC1',
+    '16UC1',
+    '32FC1',
+    'bayer_rggb8',
+    'nv12',
+    'yuyv',
+    'yuv422',
+    '64FC4',
+    'rgb99',
+]
+FORMATS = [
+    'jpeg',
+    'png',
+    'rgb8; jpeg compressed bgr8',
+    'bayer_rggb8; jpeg compressed ',
+    'bayer_x; png',
+    '16UC1; compressedDepth',
+]
 
 
 def header() -> dict[str, Any]:
@@ -89,7 +109,11 @@ def spoil_message(chance: Chance, tree: Any, odd: dict[str, Callable[[Any], Any]
 
 def _make_image() -> list[dict[str, bytes]]:
     frame = frames()[0]
-    found: list[Any] = [image(frame, 'rgb8'), image(frame[..., 0].copy(), 'mono8'), image(frame[..., 0].copy(), 'bayer_rggb8')]
+    found: list[Any] = [
+        image(frame, 'rgb8'),
+        image(frame[..., 0].copy(), 'mono8'),
+        image(frame[..., 0].copy(), 'bayer_rggb8'),
+    ]
     found += [image(frame[..., 0].astype(np.uint16), '16UC1'), image(frame[..., 0].astype(np.float32), '32FC1')]
     found += [image(np.zeros((24, 32, 2), np.uint8), 'yuyv'), image(frame.astype(np.uint16), 'rgb16')]
     found.append({**image(np.zeros((36, 32), np.uint8), 'nv12'), 'height': 24})
@@ -115,9 +139,9 @@ def _spoil_image(chance: Chance, files: dict[str, bytes]) -> dict[str, bytes | L
 
 def _use_image(places: Places) -> int:
     """Read it as an image, as a mask and as depth: at least one must be had for it to count as accepted."""
-    from xmem_ros.errors import FrameError
     from xmem_ros.conversions.compressed_images import rgb_of
     from xmem_ros.conversions.images import depth_from_image, mask_from_image
+    from xmem_ros.errors import FrameError
 
     message = namespace(json.loads((places.input / 'message.json').read_text()))
     readers: list[Callable[[Any], Any]] = [rgb_of]
@@ -140,7 +164,12 @@ def _make_message() -> list[dict[str, bytes]]:
     seeds = [
         {**seed, 'mask': image(mask(), 'mono8')},
         {**seed, 'kind': 1, 'id': 3},
-        {**seed, 'kind': 2, 'points': [{'x': 10.0, 'y': 10.0, 'z': 0.0}, {'x': 1.0, 'y': 1.0, 'z': 0.0}], 'point_labels': [1, 0]},
+        {
+            **seed,
+            'kind': 2,
+            'points': [{'x': 10.0, 'y': 10.0, 'z': 0.0}, {'x': 1.0, 'y': 1.0, 'z': 0.0}],
+            'point_labels': [1, 0],
+        },
         {**seed, 'kind': 3, 'mask': image(mask(), 'mono8')},
     ]
     place = {'position': {'x': 12.0, 'y': 11.0}, 'theta': 0.1}
@@ -172,9 +201,9 @@ def _spoil_message(chance: Chance, files: dict[str, bytes]) -> dict[str, bytes |
 def _use_message(places: Places) -> None:
     """Seeds of a request, boxes of a detector, or depth with its camera."""
     from xmem_ros.conversions.images import depth_from_image, stamp_ns
-    from xmem_ros.stream.depth import camera_of, locate, scaled_labels
-    from xmem_ros.parameters.table import Parameters
     from xmem_ros.conversions.seeds import read_seeds
+    from xmem_ros.parameters.table import Parameters
+    from xmem_ros.stream.depth import camera_of, locate, scaled_labels
     from xmem_ros.stream.detection_policy import candidates_of, choose
 
     message = namespace(json.loads((places.input / 'message.json').read_text()))
