@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import random
+import signal
 import sys
 from pathlib import Path
 
 from fuzz.sandbox import Sandbox
-from fuzz.trial import MODULES, Figures, Trial, described, repeat, repeat_command, save
+from fuzz.trial import MODULES, Figures, Trial, described, repeat
 
 COLUMNS = ('kind', 'inputs', 'accepted', 'findings', 'found', 'longest_s', 'peak_mb', 'harness_mb', 'seconds')
 
@@ -26,6 +28,7 @@ def main() -> int:
     parser.add_argument('--json', type=Path, help='write the figures here')
     parser.add_argument('--repeat', type=Path, metavar='FOLDER', help='run the input of a finding again')
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if args.repeat:
         outcome = repeat(args.repeat)
         print(outcome.detail, *outcome.symptoms or ['nothing was found'], sep='\n')
@@ -37,24 +40,15 @@ def main() -> int:
     rows, results = [], []
     for name in kinds:
         with Sandbox() as sandbox:
-            trial = Trial(name, args.seed, sandbox)
-            try:
+            trial = Trial(name, args.seed, sandbox, args.out)
+            with contextlib.suppress(KeyboardInterrupt):
                 trial.spend(count, seconds, show=True)
-            except KeyboardInterrupt:
-                print('interrupted; what was found so far:', file=sys.stderr)
-            _tell(trial, save(trial, args.out))
             rows.append(trial.figures)
             results.append(described(trial))
     _table(rows)
     if args.json:
         args.json.write_text(json.dumps(results, indent=1) + '\n')
     return int(any(row.findings for row in rows))
-
-
-def _tell(trial: Trial, places: list[Path]) -> None:
-    for place in places:
-        about = json.loads((place / 'finding.json').read_text())
-        print(f'{trial.kind.name}: {about["count"]} × {about["symptom"]}\n    {repeat_command(place)}', flush=True)
 
 
 def _table(rows: list[Figures]) -> None:

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""What is drawn: odd numbers and texts, edits of bytes, edits of nested values. Hypothesis decides each."""
+"""What is drawn: odd numbers and texts, edits of bytes, edits of nested values."""
 
 from __future__ import annotations
 
+import math
+import random
 import struct
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
-
-from hypothesis import strategies as st
 
 T = TypeVar('T')
 
@@ -40,6 +40,7 @@ NAMES += [
 ]
 NAMES += ["x'); import os; os.mkdir('HERE'); ('", "__import__('os').mkdir('HERE')", '"; DROP TABLE topics; --', '\n']
 NAMES += ['@CANARY@/keep.txt', 'http://127.0.0.1:@PORT@/x', 'x' * 100_000, '1e999', '0x10', '-1', '٣', '1_000', 'nan']
+LETTERS = [(32, 126), (0, 31), (0xA0, 0x2FF), (0x2000, 0x206F), (0xD800, 0xDFFF), (0xFFF0, 0xFFFF), (0x1F300, 0x1FAFF)]
 SIZES = ['<B', '<H', '<I', '<Q', '>H', '>I', '>Q']
 
 
@@ -47,12 +48,12 @@ class Chance:
     """Draws for one input.
 
     Arguments:
-        draw: of Hypothesis.
+        seed: that all follows from.
         canary, port: of the sandbox, for names that lead there.
     """
 
-    def __init__(self, draw: Callable[[Any], Any], canary: str = '', port: int = 0) -> None:
-        self._draw, self.canary, self.port = draw, canary, port
+    def __init__(self, seed: str, canary: str = '', port: int = 0) -> None:
+        self._random, self.canary, self.port = random.Random(seed), canary, port
         self.edits: list[str] = []  # what was done, in words
 
     def note(self, text: str) -> None:
@@ -61,7 +62,7 @@ class Chance:
 
     def whole(self, low: int, high: int) -> int:
         """A whole number, both ends included."""
-        return int(self._draw(st.integers(low, max(low, high))))
+        return self._random.randint(low, max(low, high))
 
     def pick(self, items: Sequence[T]) -> T:
         """One of several."""
@@ -82,7 +83,8 @@ class Chance:
             return self.pick(NUMBERS)
         if kind < 7:
             return self.pick(FLOATS)
-        return self._draw(st.integers() if kind < 9 else st.floats())
+        size = self._random.getrandbits(self.pick([8, 32, 64, 200]))
+        return size if kind < 9 else math.ldexp(self._random.uniform(-1, 1), self.whole(-1000, 1000))
 
     def integer(self, low: int, high: int) -> int:
         """One that fits into a field of a message or a file, the ends of the range among them."""
@@ -97,7 +99,16 @@ class Chance:
         """A text that programs stumble over."""
         if self.often(70):
             return self.pick(NAMES).replace('@CANARY@', self.canary).replace('@PORT@', str(self.port))
-        return str(self._draw(st.text(max_size=20)))
+        kinds = [
+            (32, 126),
+            (0, 31),
+            (0xA0, 0x2FF),
+            (0x2000, 0x206F),
+            (0xD800, 0xDFFF),
+            (0xFFF0, 0xFFFF),
+            (0x1F300, 0x1FAFF),
+        ]
+        return ''.join(chr(self.whole(*self.pick(kinds))) for _ in range(self.whole(0, 20)))
 
     def value(self) -> Any:
         """Anything that JSON or YAML can hold."""
@@ -117,7 +128,7 @@ class Chance:
 
     def data(self, most: int = 64) -> bytes:
         """Any bytes."""
-        return bytes(self._draw(st.binary(max_size=most)))
+        return self._random.randbytes(self.whole(0, most))
 
 
 def nested(depth: int) -> Any:

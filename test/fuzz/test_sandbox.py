@@ -54,7 +54,7 @@ DEEDS: dict[str, tuple[Callable[[Places], object], str]] = {
     'an error that is not ours': (lambda _: {}['x'], 'raises KeyError'),
     'an exit code that is not documented': (lambda _: 3, 'exit code 3'),
     'a traceback': (lambda _: print('Traceback (most recent call last):'), 'shows a traceback'),
-    'a control character': (lambda _: print('\x1b[31m'), 'prints the control character'),
+    'a control character': (lambda _: print('\x1b[31m'), 'prints a control character'),
     'a crash': (lambda _: os.kill(os.getpid(), 11), 'killed by SIGSEGV'),
     'an end of its own': (lambda _: os._exit(0), 'ended by itself'),
     'a loop': (_spin, 'takes too long'),

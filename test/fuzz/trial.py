@@ -6,24 +6,22 @@ from __future__ import annotations
 import gc
 import importlib
 import json
+import shutil
+import sys
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import torch
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import seed as seeded
-from hypothesis import strategies as st
 from tqdm import tqdm
 
 from fuzz.chance import Chance
 from fuzz.kind import Kind
-from fuzz.sandbox import Files, Outcome, Places, Sandbox, read_files, write_files
+from fuzz.sandbox import Files, Outcome, Sandbox, read_files, write_files
 from xmem_ros.progress import Bar
 
-ROUND = 250  # inputs of a seed of Hypothesis, which remembers what it has drawn
 MODULES = {
     'weights': 'tensors',
     'memory': 'tensors',
@@ -51,8 +49,7 @@ class Finding:
     symptom: str
     count: int
     edits: list[str]
-    detail: str
-    files: dict[str, Any] = field(repr=False)
+    place: Path  # folder that the input is written to
 
 
 @dataclass
@@ -87,10 +84,11 @@ class Trial:
         name: of the kind.
         seed: that all follows from.
         sandbox: to run inputs in.
+        out: folder for findings.
     """
 
-    def __init__(self, name: str, seed: int, sandbox: Sandbox) -> None:
-        self.kind, self.sandbox = kind_of(name), sandbox
+    def __init__(self, name: str, seed: int, sandbox: Sandbox, out: Path) -> None:
+        self.kind, self.sandbox, self._out = kind_of(name), sandbox, out
         self.figures = Figures(name, seed)
         self.findings: dict[str, Finding] = {}
         self._whole = self.kind.make()
@@ -114,37 +112,15 @@ class Trial:
         """Try so many inputs, or for so long."""
         begun = time.monotonic()
         total = count if seconds == float('inf') else None
-        with Bar(total=total, desc=self.kind.name, unit='input', disable=not show) as bar:
-            for number in range(10**9):
-                before = self.figures.inputs
-                left = count - before
-                if left <= 0 or time.monotonic() - begun >= seconds:
-                    break
-                self._round(number, min(left, ROUND), begun + seconds, bar)
-                if self.figures.inputs == before:
-                    break
-        self.figures.seconds += time.monotonic() - begun
-
-    def _round(self, number: int, count: int, end: float, bar: Any) -> None:
         places = self.sandbox.places
-
-        @seeded(self.figures.seed * 1_000_003 + number)
-        @settings(
-            max_examples=count,
-            phases=[Phase.generate],
-            database=None,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-        )
-        @given(st.data())
-        def one(data: Any) -> None:
-            chance = Chance(data.draw, str(places.canary), places.port)
-            files = self.kind.spoil(chance, dict(chance.pick(self._whole)))
-            if time.monotonic() < end:  # what is drawn may not depend on the time
+        with Bar(total=total, desc=self.kind.name, unit='input', disable=not show) as bar:
+            while self.figures.inputs < count and time.monotonic() - begun < seconds:
+                seed = f'{self.kind.name} {self.figures.seed} {self.figures.inputs}'
+                chance = Chance(seed, str(places.canary), places.port)
+                files = self.kind.spoil(chance, dict(chance.pick(self._whole)))
                 self._note(files, self._run(files), chance.edits)
                 bar.update()
-
-        one()
+        self.figures.seconds += round(time.monotonic() - begun, 1)
 
     def _note(self, files: Files, outcome: Outcome, edits: list[str]) -> None:
         figures = self.figures
@@ -157,32 +133,28 @@ class Trial:
             known = self.findings.get(symptom)
             count = known.count + 1 if known else 1
             if known is None or len(edits) < len(known.edits):
-                self.findings[symptom] = Finding(symptom, count, edits, outcome.detail, dict(files))
+                place = known.place if known else self._out / f'{figures.kind}-{figures.seed}-{figures.findings:03d}'
+                self.findings[symptom] = Finding(symptom, count, edits, place)
+                figures.findings = len(self.findings)
+                self._save(self.findings[symptom], files, outcome)
             else:
                 known.count = count
-        figures.findings = len(self.findings)
 
-
-def save(trial: Trial, folder: Path) -> list[Path]:
-    """Write each finding with its input into a folder of its own; returns the folders."""
-    saved = []
-    for number, finding in enumerate(sorted(trial.findings.values(), key=lambda item: -item.count)):
-        place = folder / f'{trial.kind.name}-{trial.figures.seed}-{number:03d}'
-        write_files(place / 'in', finding.files)
-        places = trial.sandbox.places
+    def _save(self, finding: Finding, files: Files, outcome: Outcome) -> None:
+        places = self.sandbox.places
+        shutil.rmtree(finding.place, ignore_errors=True)
+        write_files(finding.place / 'in', files)
         about = {
-            'kind': trial.kind.name,
+            'kind': self.kind.name,
             'symptom': finding.symptom,
-            'count': finding.count,
             'edits': finding.edits,
-            'detail': finding.detail,
-            'repeat': repeat_command(place),
+            'detail': outcome.detail,
+            'repeat': repeat_command(finding.place),
             'root': str(places.root),
             'port': places.port,
         }
-        (place / 'finding.json').write_text(json.dumps(about, indent=1) + '\n')
-        saved.append(place)
-    return saved
+        (finding.place / 'finding.json').write_text(json.dumps(about, indent=1) + '\n')
+        Bar.write(f'{self.kind.name}: {finding.symptom}\n    {repeat_command(finding.place)}', file=sys.stderr)
 
 
 def repeat_command(place: Path) -> str:
@@ -204,6 +176,3 @@ def described(trial: Trial) -> dict[str, Any]:
     """For JSON."""
     found = [{'symptom': item.symptom, 'count': item.count, 'edits': item.edits} for item in trial.findings.values()]
     return {**asdict(trial.figures), 'symptoms': found}
-
-
-__all__ = ['MODULES', 'Figures', 'Finding', 'Places', 'Trial', 'described', 'kind_of', 'repeat', 'save']
