@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from fuzz.sandbox import Sandbox
-from fuzz.trial import MODULES, Figures, Trial, described, repeat
+from fuzz.trial import MODULES, Figures, Trial, described, kind_of, repeat
 
 COLUMNS = ('kind', 'inputs', 'accepted', 'findings', 'found', 'longest_s', 'peak_mb', 'harness_mb', 'seconds')
 
@@ -39,6 +39,7 @@ def main() -> int:
     print(f'seed {args.seed}', flush=True)
     rows, results = [], []
     for name in kinds:
+        kind_of(name)
         with Sandbox() as sandbox:
             trial = Trial(name, args.seed, sandbox, args.out)
             with contextlib.suppress(KeyboardInterrupt):

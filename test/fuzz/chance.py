@@ -210,7 +210,8 @@ def spoil_tree(chance: Chance, tree: Any, values: Callable[[Any], Any] | None = 
             other = chance.pick(paths)
             parent[key] = _copied(_at(tree, other)) if len(other) >= len(path) else chance.value()
         else:
-            parent[key] = [_copied(parent[key]) for _ in range(chance.pick([2, 50, 3000]))]
+            times = chance.pick([2, 50, 3000])  # not of what has grown already: that would be all of the memory
+            parent[key] = [_copied(parent[key]) for _ in range(times if len(paths) < 1000 else 2)]
     return tree
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
 import zlib
@@ -42,6 +43,12 @@ def png_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
     return found
 
 
+@functools.cache
+def zeros(count: int) -> bytes:
+    """What unpacks to so many."""
+    return zlib.compress(bytes(count), 9)
+
+
 def png_of(chunks: list[tuple[bytes, bytes]]) -> bytes:
     """A PNG of these chunks, whose checksums are right."""
     parts = [
@@ -64,7 +71,7 @@ def spoil_png(chance: Chance, data: bytes) -> bytes:
             head[field] = chance.pick(SIDES) if field < 2 else chance.whole(0, 255)
             chunks[0] = (b'IHDR', struct.pack('>IIBBBBB', *head))
         elif kind == 1:
-            bomb = zlib.compress(bytes(chance.pick([10**5, 10**7, 10**8])), 9)
+            bomb = zeros(chance.pick([10**5, 10**7, 10**8]))
             name = chance.pick([b'zTXt', b'iCCP', b'iTXt'])
             text = b'x\0\0' if name != b'iTXt' else b'x\0\1\0\0\0'
             chunks.insert(min(1, len(chunks)), (name, text + bomb))
@@ -113,14 +120,19 @@ def spoil_image(chance: Chance, data: bytes, suffix: str) -> bytes:
 
 def odd_image(chance: Chance) -> bytes:
     """A sound file of a kind that is not expected there."""
-    stream = io.BytesIO()
     mode = chance.pick(['1', 'L', 'P', 'LA', 'RGBA', 'CMYK', 'I', 'F', 'I;16', 'YCbCr'])
     form = chance.pick(['PNG', 'JPEG', 'TIFF', 'GIF', 'WEBP', 'BMP', 'PPM', 'TGA', 'ICO', 'PCX', 'EPS', 'PDF', 'DDS'])
     chance.note(f'{form} {mode}')
     size = chance.pick([(32, 24), (24, 32), (1, 1), (1, 3000), (9000, 9000)])
+    return _image_file(mode, form, size, chance.whole(0, 9))
+
+
+@functools.cache
+def _image_file(mode: str, form: str, size: tuple[int, int], turned: int) -> bytes:
+    stream = io.BytesIO()
     image = Image.new('RGB', size, (9, 90, 200)).convert(mode) if mode != 'I;16' else Image.new(mode, size, 9)
     exif = Image.Exif()
-    exif[0x0112] = chance.whole(0, 9)
+    exif[0x0112] = turned
     options: dict[str, Any] = {'exif': exif} if form in ('PNG', 'JPEG', 'TIFF', 'WEBP') else {}
     try:
         image.save(stream, form, **options)

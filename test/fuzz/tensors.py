@@ -97,7 +97,8 @@ def spoiled_tensor(chance: Chance, tensor: torch.Tensor) -> Any:
     if kind == 0:
         return tensor.reshape(-1)
     if kind == 1:
-        return torch.full_like(tensor, chance.pick([float('nan'), float('inf'), 0.0, 1e30])) if tensor.numel() else 0
+        odd = chance.pick([float('nan'), float('inf'), 0.0, 6e4])
+        return torch.full_like(tensor, odd) if tensor.is_floating_point() else torch.zeros_like(tensor)
     if kind == 2:
         return tensor.to(chance.pick(KINDS))
     if kind == 3:

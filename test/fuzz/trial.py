@@ -6,8 +6,10 @@ from __future__ import annotations
 import gc
 import importlib
 import json
+import os
 import shutil
 import sys
+import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ from fuzz.kind import Kind
 from fuzz.sandbox import Files, Outcome, Sandbox, read_files, write_files
 from xmem_ros.progress import Bar
 
+SHARED = '/dev/shm'  # memory as a folder: many small files are made and removed
 MODULES = {
     'weights': 'tensors',
     'memory': 'tensors',
@@ -70,6 +73,8 @@ class Figures:
 
 def kind_of(name: str) -> Kind:
     """Load a kind by name."""
+    if os.access(SHARED, os.W_OK):
+        tempfile.tempdir = SHARED
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     tqdm.monitor_interval = 0  # a thread, which a fork would leave behind
