@@ -280,7 +280,7 @@ def _spoil_folder(chance: Chance, files: dict[str, bytes]) -> dict[str, bytes | 
             item['path'] = path
         found['metadata.yaml'] = yaml.safe_dump(about).encode(errors='replace')
     elif how == 6:
-        target = chance.pick(['../canary/keep.mcap', '/dev/zero', storage, '.'])
+        target = chance.pick(['/dev/zero', '/dev/null', storage, '.', 'missing'])
         chance.note(f'{storage} leads to {target}')
         found[storage] = Link(target)
     elif how == 7:
