@@ -5,11 +5,8 @@ One safetensors file. Its header says the version, the fingerprint of the weight
 JSON, what is not a tensor. A file is read and checked as a whole before anything is changed by it.
 """
 
-import contextlib
 import dataclasses
 import json
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from xmem_ros import atomic
 from xmem_ros.errors import MemoryFileError
 from xmem_ros.frames import FrameGeometry
 from xmem_ros.memory.anchors import AnchorFrame
@@ -55,20 +53,11 @@ def write(snapshot: Snapshot, path: Path) -> None:
         'digest': digest(sorted(tensors.items()), state),
         'state': state,
     }
-    partial = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
-        os.close(handle)
-        save_file(tensors, partial, metadata=header)
-        with Path(partial).open('rb') as file:
-            os.fsync(file.fileno())
-        Path(partial).chmod(0o644)
-        Path(partial).replace(path)
+        with atomic.writing(path) as part:
+            save_file(tensors, part, metadata=header)
     except (OSError, SafetensorError) as error:
-        if partial is not None:
-            with contextlib.suppress(OSError):
-                Path(partial).unlink()
         raise MemoryFileError(f'{path}: cannot be written ({error}); a file of that name is as it was') from error
 
 

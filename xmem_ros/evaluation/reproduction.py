@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from xmem_ros.data_files import read_json, read_yaml
 from xmem_ros.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -55,7 +53,7 @@ class Row:
 
 def rows() -> list[Row]:
     """All figures, in order."""
-    sections = yaml.safe_load((Path(__file__).parent / 'reproduction.yaml').read_text(encoding='utf-8'))
+    sections = read_yaml(Path(__file__).parent / 'reproduction.yaml', ParameterError)
     return [_row(section, row) for section in sections for row in section['rows']]
 
 
@@ -153,8 +151,10 @@ def _nearness(row: Row, masks: Mapping[str, Mapping[str, float]]) -> str:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        return dict(json.loads(path.read_text()))
+        return dict(read_json(path, ParameterError))
     except FileNotFoundError:
         return None
+    except ParameterError:
+        raise
     except (OSError, ValueError, TypeError) as error:
         raise ParameterError(f'{path}: not readable as a result ({error})') from error

@@ -10,8 +10,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from xmem_ros import atomic
 from xmem_ros.checks import checked_path
-from xmem_ros.errors import WeightsError
+from xmem_ros.errors import OutputError, WeightsError
 from xmem_ros.network.config import config_from_state_dict
 from xmem_ros.network.model import XMemNetwork
 from xmem_ros.network.official import OFFICIAL, RELEASE, official_name
@@ -148,10 +149,12 @@ def digest(tensors: Iterable[tuple[str, Tensor]], text: str = '') -> str:
 
 
 def save_network(network: XMemNetwork, path: Path, dtype: torch.dtype = torch.float16) -> None:
-    """Write weights as safetensors; statistics of batch norms stay float32."""
+    """Write weights as safetensors; statistics of batch norms stay float32. Raises `OutputError`."""
     state = {}
     for name, tensor in network.state_dict().items():
         small = tensor.is_floating_point() and 'running_' not in name
         state[name] = tensor.detach().to('cpu', dtype if small else tensor.dtype).contiguous()
-    # safetensors' own writing leaves a file that its owner alone can read; the node may run as somebody else
-    path.write_bytes(save(state, metadata={'format': 'pt'}))
+    try:
+        atomic.write_bytes(path, save(state, metadata={'format': 'pt'}))
+    except OSError as error:
+        raise OutputError(f'{path}: weights cannot be written ({error.strerror}); name another file') from error

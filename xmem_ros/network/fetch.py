@@ -12,6 +12,8 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from xmem_ros import atomic
+from xmem_ros.data_files import read_json
 from xmem_ros.download import download
 from xmem_ros.errors import OutputError, WeightsError
 from xmem_ros.network.checkpoint import load_network, user_folder
@@ -111,10 +113,10 @@ def read_lock() -> dict[str, Any]:
     """File → its pinned size and checksum; raises `WeightsError` where the lock file is damaged."""
     path = user_folder() / LOCK
     try:
-        lock = json.loads(path.read_text())
+        lock = read_json(path, WeightsError)
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, WeightsError) as error:
         raise WeightsError(f'{path}: not readable ({error}); remove it') from error
     if not isinstance(lock, dict) or not all(isinstance(pinned, dict) for pinned in lock.values()):
         raise WeightsError(f'{path}: not readable (it does not say of each file what it is); remove it')
@@ -132,9 +134,8 @@ def sha256(path: Path) -> str:
 
 def _pin(weights: OfficialWeights, found: dict[str, Any]) -> None:
     path = user_folder() / LOCK
-    part = path.with_name(f'.{path.name}.part')
     try:
-        part.write_text(json.dumps({**read_lock(), weights.file: {'url': source(weights), **found}}, indent=2) + '\n')
-        part.replace(path)
+        locked = {**read_lock(), weights.file: {'url': source(weights), **found}}
+        atomic.write_text(path, json.dumps(locked, indent=2) + '\n')
     except OSError as error:
         raise OutputError(f'{path}: cannot be written ({error.strerror or error})') from error

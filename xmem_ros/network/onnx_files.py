@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xmem_ros import atomic
+from xmem_ros.data_files import read_json
 from xmem_ros.errors import EngineError
 from xmem_ros.network.checkpoint import user_folder
 
@@ -75,7 +77,7 @@ def find_models(key: ExportKey) -> Path | None:
 def damage(folder: Path, key: ExportKey) -> str:
     """What is wrong with exported models, in words; '' where they are whole: every byte as it was written."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
+        manifest = read_json(folder / MANIFEST, EngineError)
         if {name: manifest[name] for name in key.described()} != key.described():
             return f'{MANIFEST} is of other models'
         if not manifest['objects'] or not all(isinstance(count, int) and count > 0 for count in manifest['objects']):
@@ -83,7 +85,7 @@ def damage(folder: Path, key: ExportKey) -> str:
         models = {what['file']: (what['bytes'], what['sha256']) for what in manifest['models'].values()}
     except FileNotFoundError:
         return f'{MANIFEST} is missing'
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, EngineError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f'{MANIFEST} cannot be read ({type(error).__name__}: {error})'
     for file, (size, sha256) in models.items():
         try:
@@ -105,11 +107,11 @@ def newest_size(weights: str, precision: str, shorter_side: int) -> tuple[int, i
     found = []
     for manifest in models_folder().glob(f'{weights[:16]}-*-{precision}-{FORMAT}/{MANIFEST}'):
         try:
-            described = json.loads(manifest.read_text())
+            described = read_json(manifest, EngineError)
             size = int(described['height']), int(described['width'])
             if not shorter_side or min(size) == -(-shorter_side // 16) * 16:
                 found.append((manifest.stat().st_mtime_ns, size))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, EngineError, ValueError, KeyError, TypeError, OverflowError):
             continue  # said when they are to be used
     return max(found)[1] if found else None
 
@@ -131,10 +133,7 @@ def write_manifest(folder: Path, key: ExportKey, models: dict[str, Any], **furth
         path = folder / what['file']
         what |= {'bytes': path.stat().st_size, 'sha256': _sha256(path)}
         _sync(path)
-    manifest = folder / MANIFEST
-    manifest.write_text(json.dumps({**key.described(), **further, 'models': models}, indent=2) + '\n')
-    _sync(manifest)
-    _sync(folder)
+    atomic.write_text(folder / MANIFEST, json.dumps({**key.described(), **further, 'models': models}, indent=2) + '\n')
 
 
 def put(part: Path, target: Path, key: ExportKey) -> None:
@@ -150,18 +149,14 @@ def put(part: Path, target: Path, key: ExportKey) -> None:
         if not (target / MANIFEST).is_file():
             raise
         old, new = (json.loads((folder / MANIFEST).read_text()) for folder in (target, part))
-        manifest = part / MANIFEST
-        manifest.write_text(json.dumps({**new, 'models': old['models']}, indent=2) + '\n')
-        _sync(manifest)
-        manifest.replace(target / MANIFEST)
-        _sync(target)
-    _sync(target.parent)
+        atomic.write_text(target / MANIFEST, json.dumps({**new, 'models': old['models']}, indent=2) + '\n')
+    atomic.sync_folder(target.parent)
 
 
 def _exported_by(folder: Path) -> str:
     try:
-        return str(json.loads((folder / MANIFEST).read_text()).get('exported_by'))
-    except (OSError, ValueError, AttributeError):
+        return str(read_json(folder / MANIFEST, EngineError).get('exported_by'))
+    except (OSError, EngineError, AttributeError):
         return ''
 
 

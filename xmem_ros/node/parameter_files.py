@@ -7,6 +7,7 @@ import argparse
 import textwrap
 from pathlib import Path
 
+from xmem_ros import atomic
 from xmem_ros.node.parameters import WHEN, Value, rules
 
 YAML = 'config/track.yaml'
@@ -86,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name, text in ((YAML, track_yaml()), (DOCS, parameters_md())):
         path = options.root / name
         if options.write:
-            path.write_text(text, encoding='utf-8')
+            atomic.write_text(path, text)
             print(f'{path} written')
         elif not path.is_file() or path.read_text(encoding='utf-8') != text:
             stale += 1

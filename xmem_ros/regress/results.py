@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xmem_ros.data_files import read_json
 from xmem_ros.errors import ParameterError, listed, quoted
 from xmem_ros.regress.figures import FIGURES, Figures, figure_of, is_worse, written
 from xmem_ros.regress.files import write_file
@@ -172,10 +173,10 @@ def read_baseline(path: Path) -> dict[str, Figures]:
         ParameterError: the file is absent, or something else.
     """
     try:
-        data = json.loads(path.read_text(encoding='utf-8'))
+        data = read_json(path, ParameterError)
         if data['version'] != VERSION:
             raise ParameterError(
-                f'{path}: a baseline of version {data["version"]}, read is {VERSION}; make it anew with '
+                f'{path}: a baseline of version {quoted(data["version"])}, read is {VERSION}; make it anew with '
                 '--update-baseline'
             )
         return {str(name): _figures_of(case, path) for name, case in data['cases'].items()}
@@ -183,7 +184,7 @@ def read_baseline(path: Path) -> dict[str, Figures]:
         raise ParameterError(f'{path}: no such baseline; --update-baseline makes it') from None
     except OSError as error:
         raise ParameterError(f'{path}: cannot be read ({error.strerror})') from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         if isinstance(error, ParameterError):
             raise
         raise ParameterError(

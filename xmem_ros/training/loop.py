@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Subset
 
+from xmem_ros import atomic
 from xmem_ros.errors import ParameterError, WeightsError, XMemError
 from xmem_ros.network.checkpoint import find_weights, load_network
 from xmem_ros.network.config import CONFIGS
@@ -332,12 +333,8 @@ def _single_threaded(_: int) -> None:
 
 def _write(state: dict[str, Any], path: Path) -> None:
     """The file is whole or not there, whenever the process dies."""
-    partial = path.with_suffix('.part')
-    with partial.open('wb') as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    with atomic.writing(path) as part:
+        torch.save(state, part)
 
 
 def _read(path: Path, remedy: str) -> dict[str, Any]:
