@@ -134,6 +134,14 @@ def read_small(path: Path, most: int) -> bytes:
         return file.read(most)
 
 
+def check_target(target: Path) -> None:
+    """Raise `OSError` for a file that could not be written; a folder that is not there is no hindrance."""
+    _mode_of(target)
+    temporary_name(target)
+    if target.parent.is_dir() and not os.access(target.parent, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, f'{target.parent} allows no new files', str(target))
+
+
 def temporary_name(target: Path, suffix: str = PART) -> Path:
     """A name beside the target that nobody can guess; its length does not depend on the target's."""
     if not target.name:

@@ -17,7 +17,7 @@ from xmem_ros.errors import XMemError, quoted
 MOST_BYTES = 4 << 20  # of a YAML file
 MOST_JSON_BYTES = 256 << 20
 DEEPEST = 40  # lists and mappings inside one another
-MOST_VALUES = 200_000  # with what aliases repeat
+MOST_VALUES = 50_000  # with what aliases repeat
 MOST_DIGITS = 19  # of a whole number: those of 64 bits
 
 

@@ -17,6 +17,7 @@ from xmem_ros.work_folder import LOCK
 
 DELIVERED = 'delivered'
 MOST_BYTES = 255  # of a name, on the file systems of Linux
+_AROUND = len('..replay')  # bytes that the name of a work folder has beside the destination's
 
 
 def part_of(out: Path) -> Path:
@@ -73,10 +74,10 @@ def check_name(out: Path) -> None:
     """Raise `ParameterError` for a destination beside which no work folder can lie; out: absolute."""
     if not out.name:
         raise ParameterError(f'{out}: results need a folder of their own; name one in it: --out {out / "result"}')
-    if '\0' in str(out) or len(os.fsencode(part_of(out).name)) > MOST_BYTES:
+    if '\0' in str(out) or len(os.fsencode(out.name)) > MOST_BYTES - _AROUND:
         raise ParameterError(
             f'--out ends in {quoted(out.name)}: a name holds no NUL character and at most '
-            f'{MOST_BYTES - len("..part")} bytes; choose a shorter one'
+            f'{MOST_BYTES - _AROUND} bytes; choose a shorter one'
         )
 
 

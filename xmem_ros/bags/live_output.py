@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from xmem_ros.bags.sinks.base import Sink
 
 
+ENDING = '.replay'  # of the work folder of a replay
+
+
 class LiveOutput:
     """Files of a replay; a context manager. The folder appears once it is whole, and not at all after an error.
 
@@ -51,7 +54,7 @@ class LiveOutput:
                 f'{self._out}: a run of xmem-ros track has this destination, and keeps its work in {tracked}; let it '
                 'end or go on first (the same command again), or choose another --out'
             )
-        self._part = self._out.with_name(f'.{self._out.name}.replay')
+        self._part = self._out.with_name(f'.{self._out.name}{ENDING}')
         self._results = self._part / RESULTS
         self._formats, self._node, self._rate = formats, node, rate
         self._sinks: list[Sink] = []

@@ -3,17 +3,22 @@
 
 import argparse
 import importlib
+import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 from xmem_ros.errors import RunError, XMemError
 from xmem_ros.host_memory import keep_large_blocks
+from xmem_ros.outside_text import for_terminal, say
 from xmem_ros.threads import wait_asleep
 
 COMMANDS = ('track', 'replay', 'web', 'evaluate', 'regress', 'train', 'export', 'weights', 'doctor')
 FAILED = 1
 USAGE_ERROR = 2  # the exit code for whatever the user can put right
 INTERRUPTED = 130
+FAULT = 70  # of the program, as sysexits.h has it
+TRACEBACK = 'XMEM_ROS_TRACEBACK'  # variable: set, a fault of the program shows where it is
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -28,7 +33,8 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
-    0 done, 1 `track` broke off or `regress` found something worse, 2 something to put right, 130 interrupted.
+    0 done, 1 `track` broke off or `regress` found something worse, 2 something to put right, 70 a fault of the program,
+    130 interrupted.
     """
     args = make_parser().parse_args(arguments)
     wait_asleep()
@@ -37,11 +43,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(args.run(args))
     except (XMemError, OSError) as error:
-        print(f'xmem-ros {args.command}: error: {error}', file=sys.stderr)
+        _fail(args.command, error)
         return FAILED if isinstance(error, RunError) else USAGE_ERROR
     except KeyboardInterrupt:
-        print(f'xmem-ros {args.command}: interrupted', file=sys.stderr)
+        say(f'xmem-ros {args.command}: interrupted', file=sys.stderr)
         return INTERRUPTED
+    except Exception as error:  # a fault of ours; a traceback is for those who look for it
+        if os.environ.get(TRACEBACK):
+            raise
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        _fail(
+            args.command,
+            f'{type(error).__name__}: {error} ({where.filename}:{where.lineno}); this is a fault of xmem_ros: please '
+            f'report it with what is printed when {TRACEBACK}=1 is set',
+        )
+        return FAULT
+
+
+def _fail(command: str, error: object) -> None:
+    say(f'xmem-ros {command}: error: {for_terminal(error)}', file=sys.stderr)
 
 
 if __name__ == '__main__':

@@ -11,6 +11,8 @@ import signal
 import socket
 from typing import TYPE_CHECKING
 
+from xmem_ros.outside_text import for_log
+
 if TYPE_CHECKING:
     from xmem_ros.web.access import Access
 
@@ -71,7 +73,7 @@ async def _serve(args: argparse.Namespace, access: Access) -> int:
         ask = f'?token={access.token}' if access.token else ''
         for host in _names(args.host):
             print(f'xmem-ros web: http://{host}:{listening}/{ask}', flush=True)
-        print(f'xmem-ros web: the page of {args.node}; Ctrl-C ends it', flush=True)
+        print(f'xmem-ros web: the page of {for_log(args.node)}; Ctrl-C ends it', flush=True)
 
     work = asyncio.ensure_future(serve(args.node, access, args.host, args.port, started))
     for sign in (signal.SIGINT, signal.SIGTERM):

@@ -17,6 +17,7 @@ from xmem_ros.client.seen import Frame, FramePairs
 from xmem_ros.errors import FrameError, NodeError, NodeInactiveError, NodeTimeoutError, SeedError, quoted
 from xmem_ros.msg import TrackedObjectArray
 from xmem_ros.node import qos
+from xmem_ros.outside_text import for_log
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -157,7 +158,7 @@ class XMemClient(Calls):
             try:
                 frame = self._pairs.add(half, message)
             except (FrameError, ValueError) as error:
-                self.link.node.get_logger().warning(f'a message of {half} cannot be read: {error}')
+                self.link.node.get_logger().warning(f'a message of {half} cannot be read: {for_log(error)}')
                 return
             if frame is None or (frame.stamp_ns <= self._old[0] and time.monotonic() < self._old[1]):
                 return

@@ -18,6 +18,7 @@ from xmem_ros.node.inputs import subscribe
 from xmem_ros.node.stamp_matching import StampMatcher
 from xmem_ros.node.standard_messages import hypothesis
 from xmem_ros.node.worker import Frame
+from xmem_ros.outside_text import for_log
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -121,7 +122,7 @@ class DepthDetections:
             self._publisher.publish(self._message(*what, depth))
             self._published += 1
         except FrameError as error:
-            self._node.get_logger().warning(f'no 3D detections: {error}', **_SELDOM)
+            self._node.get_logger().warning(f'no 3D detections: {for_log(error)}', **_SELDOM)
 
     def _message(self, header: Any, labels: np.ndarray, objects: list[TrackedObject], depth: Image) -> Any:
         info = self._info

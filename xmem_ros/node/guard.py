@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from rcl_interfaces.msg import SetParametersResult
 
+from xmem_ros.outside_text import for_log
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -29,7 +31,7 @@ def _guarded(node: Node, name: str, callback: Callable[[Any, Any], Any]) -> Call
         try:
             return callback(request, response)
         except Exception as error:
-            reason = f'{type(error).__name__}: {error}'
+            reason = for_log(f'{type(error).__name__}: {error}')
             node.get_logger().error(f'a request to {name} failed: {reason}')
             node.get_logger().debug(traceback.format_exc())
             refuse(request, response, reason)

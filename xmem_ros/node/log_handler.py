@@ -6,6 +6,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from xmem_ros.outside_text import for_log
+
 
 class NodeLogHandler(logging.Handler):
     """Hands records on to a logger of rclpy.
@@ -21,7 +23,7 @@ class NodeLogHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Say it, as severe as it is."""
         try:
-            text = self.format(record)
+            text = for_log(self.format(record))
             # a line for each: rclpy refuses another severity from the same place in the code
             if record.levelno >= logging.ERROR:
                 self._logger.error(text)

@@ -24,6 +24,7 @@ from xmem_ros.node.executor import PatientExecutor
 from xmem_ros.node.log_handler import log_to
 from xmem_ros.node.node import XMemNode
 from xmem_ros.node.turns import Turns
+from xmem_ros.outside_text import say
 from xmem_ros.threads import wait_asleep
 
 THREADS = 6  # images, three services, timers, lifecycle and parameters
@@ -59,10 +60,10 @@ def run(arguments: list[str] | None = None) -> int:
         rclpy.init(args=sys.argv if arguments is None else ['xmem_node', *arguments])
         nodes = _make_nodes()
     except ParameterError as error:
-        print(f'xmem_node: parameters refused: {error}', file=sys.stderr)
+        say(f'xmem_node: parameters refused: {error}', file=sys.stderr)
         return 2
     except RuntimeError as error:  # rclpy's own: arguments or a file of parameters that it cannot read
-        print(f'xmem_node: cannot start: {error}', file=sys.stderr)
+        say(f'xmem_node: cannot start: {error}', file=sys.stderr)
         return 2
     log_to(nodes[0].get_logger())
     executor = PatientExecutor(num_threads=THREADS * len(nodes))

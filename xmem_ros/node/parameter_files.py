@@ -9,6 +9,7 @@ from pathlib import Path
 
 from xmem_ros import atomic
 from xmem_ros.node.parameters import WHEN, Value, rules
+from xmem_ros.outside_text import say
 
 YAML = 'config/track.yaml'
 DOCS = 'docs/parameters.md'
@@ -88,8 +89,8 @@ def main(arguments: list[str] | None = None) -> int:
         path = options.root / name
         if options.write:
             atomic.write_text(path, text)
-            print(f'{path} written')
+            say(f'{path} written')
         elif not path.is_file() or path.read_text(encoding='utf-8') != text:
             stale += 1
-            print(f'{path} is out of date: run python -m xmem_ros.node.parameters --write')
+            say(f'{path} is out of date: run python -m xmem_ros.node.parameters --write')
     return 1 if stale else 0

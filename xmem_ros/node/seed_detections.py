@@ -25,6 +25,7 @@ from xmem_ros.node.inputs import subscribe
 from xmem_ros.node.seed_messages import ObjectSeed
 from xmem_ros.node.seed_policy import Box, Candidate, candidates_of, choose, recognise
 from xmem_ros.node.worker import Fate, StoppedError
+from xmem_ros.outside_text import for_log
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -124,7 +125,7 @@ class SeedDetections:
             except StoppedError:
                 return
             except XMemError as error:
-                log.warning(f'{self._topic}: dropped: {error}', **_SELDOM)
+                log.warning(f'{self._topic}: dropped: {for_log(error)}', **_SELDOM)
             except Exception:  # the next message is to be looked at all the same
                 log.error(f'{self._topic}: dropped: {traceback.format_exc()}', **_SELDOM)
             finally:
@@ -201,8 +202,8 @@ class SeedDetections:
             try:
                 masks[candidate] = seeding.mask_from_box(image, box)
             except SeedError as error:
-                what = candidate.name or 'a detection'
-                self._node.get_logger().warning(f'{self._topic}: {what} cannot be seeded: {error}', **_SELDOM)
+                what = for_log(candidate.name or 'a detection')
+                self._node.get_logger().warning(f'{self._topic}: {what} cannot be seeded: {for_log(error)}', **_SELDOM)
         return masks
 
 

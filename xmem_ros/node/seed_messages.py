@@ -93,6 +93,8 @@ def _named(which: str) -> Iterator[None]:
 def _check_name(name: str) -> None:
     if len(name) > LONGEST_NAME:
         raise SeedError(f'the name has {len(name)} characters: give one of at most {LONGEST_NAME}')
+    if '\0' in name or any('\ud800' <= character <= '\udfff' for character in name):
+        raise SeedError(f'the name {quoted(name)} is no text that a message can hold: give it in UTF-8, without NUL')
 
 
 def _ready(name: str, object_id: int, mask: np.ndarray) -> _Planned:

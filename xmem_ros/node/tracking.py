@@ -22,6 +22,7 @@ from xmem_ros.node.history import History
 from xmem_ros.node.parameters import NONE
 from xmem_ros.node.sightings import Sightings
 from xmem_ros.node.worker import Fate, Frame
+from xmem_ros.outside_text import for_log
 from xmem_ros.tracker import ObjectState, SeedMask, Tracker, TrackerConfig
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ class Tracking:
             self._step(frame, [])
         except FrameError as error:
             frame.valid = False
-            self._log.warning(f'image dropped: {error}', **_SELDOM)
+            self._log.warning(f'image dropped: {for_log(error)}', **_SELDOM)
             return False
         except Exception as error:
             if self._strict:

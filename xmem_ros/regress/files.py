@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from xmem_ros import atomic
 from xmem_ros.errors import OutputError
 from xmem_ros.evaluation.output import write_text
 
@@ -15,8 +16,13 @@ def check_writable(paths: Iterable[Path]) -> None:
     """Raise `OutputError` for a file that cannot be written, before there is something to be lost."""
     for path in paths:
         there = next(folder for folder in path.absolute().parents if folder.exists())
-        if path.is_dir() or not there.is_dir() or not os.access(there, os.W_OK):
-            why = 'it is a folder' if path.is_dir() else f'{there} is not a folder that can be written to'
+        why = '' if there.is_dir() and os.access(there, os.W_OK) else f'{there} is not a folder that can be written to'
+        try:
+            if not why:
+                atomic.check_target(path)
+        except OSError as error:
+            why = str(error.strerror)
+        if why:
             raise OutputError(f'{path}: cannot be written ({why}); {REMEDY}')
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -196,6 +197,8 @@ def _figures_of(case: Mapping[str, Any], path: Path) -> Figures:
     """The figures of a case in a file; JSON results have had the frames beside them from the beginning."""
     found = {name: float(case[key]) for name, key in FRAMES.items() if key in case}
     found |= {str(key): float(value) for key, value in case['figures'].items()}
+    if not all(map(math.isfinite, found.values())):
+        raise ParameterError(f'{path}: a figure is not finite; make the baseline anew with --update-baseline')
     if unknown := [name for name in found if name.partition('.')[0] not in FIGURES]:
         raise ParameterError(
             f'{path}: unknown figure {quoted(unknown[0])}; known: {", ".join(FIGURES)}; make the baseline anew with '

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,16 @@ from xmem_ros.network.config import CONFIGS
 
 PRECISIONS = ('bfloat16', 'float16', 'float32')
 SCHEDULES = ('cosine', 'steps')
+MOST = 1_000_000_000  # of any whole number
+# of those that decide how much memory a step takes, and how many processes run
+LARGEST = {
+    'batch': 65_536,
+    'workers': 256,
+    'shorter_side': 8192,
+    'clips.size': 4096,
+    'clips.frames': 1000,
+    'clips.objects': 254,
+}
 
 
 def option(default: Any, what: str) -> Any:
@@ -145,10 +156,14 @@ _items: dict[str, type] = {
 
 def _single(path: Path, name: str, value: Any, kind: type) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        value = float(value)
     if type(value) is not kind:
         hint = '; YAML reads 1e-4 as text, write 1.0e-4' if isinstance(value, str) and kind is float else ''
         raise ParameterError(f'{path}: {name} must be {kind.__name__}, not {quoted(value)}{hint}')
+    if kind is float and not math.isfinite(value):
+        raise ParameterError(f'{path}: {name} is {value}; it must be a finite number')
+    if kind is int and abs(value) > MOST:
+        raise ParameterError(f'{path}: {name} is {quoted(value)}; at most {MOST} is allowed')
     return value
 
 
@@ -184,6 +199,10 @@ def _check_values(path: Path, config: TrainingConfig) -> None:
     for name, count in positive.items():
         if count < 1:
             raise ParameterError(f'{path}: {name} is {count}; it is at least 1')
+    for name, most in LARGEST.items():
+        count = getattr(clips, name.removeprefix('clips.')) if name.startswith('clips.') else getattr(config, name)
+        if count > most:
+            raise ParameterError(f'{path}: {name} is {count}; it is at most {most}')
     for name, found, allowed in (
         ('network', config.network, tuple(CONFIGS)),
         ('precision', config.precision, PRECISIONS),

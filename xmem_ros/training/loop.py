@@ -24,10 +24,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Subset
 
 from xmem_ros import atomic
-from xmem_ros.errors import ParameterError, WeightsError, XMemError
+from xmem_ros.errors import OutputError, ParameterError, WeightsError, XMemError
 from xmem_ros.network.checkpoint import find_weights, load_network
 from xmem_ros.network.config import CONFIGS
 from xmem_ros.network.model import XMemNetwork
+from xmem_ros.outside_text import say
 from xmem_ros.progress import Bar
 from xmem_ros.training.clips import Clips
 from xmem_ros.training.config import TrainingConfig
@@ -99,7 +100,7 @@ class Trainer:
             self._start_from(config.start_from)
         data = read_data(config, root)
         self.held = data.held
-        out.mkdir(parents=True, exist_ok=True)
+        self._check_out()
         self.data = Clips(data.videos, data.stills, config.clips, config.seed, config.iterations * config.batch)
         if self.world > 1 and self.device.type == 'cuda' and self.network.config.train_norm:
             self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
@@ -117,9 +118,25 @@ class Trainer:
         if saved is not None:
             self._load(saved)
 
+    def _check_out(self) -> None:
+        """Make the folder; raises `ParameterError` where a checkpoint in it is not of a run, and would be overwritten."""
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            for name in ('last.pt', 'best.pt'):
+                atomic.check_target(self.out / name)
+        except OSError as error:
+            raise OutputError(f'{self.out}: cannot be written ({error.strerror}); choose another --out') from error
+        best = self.out / 'best.pt'
+        if best.exists() and not self.checkpoint.exists():  # of a run that was killed before its first checkpoint
+            found = _read(best, 'move it away, or choose another --out')
+            if not isinstance(found, dict) or set(found) != {'iteration', 'ema'}:
+                raise ParameterError(f'{best}: not of a training run; move it away, or choose another --out')
+
     def _saved_run(self) -> dict[str, Any] | None:
         """What `last.pt` holds; raises `ParameterError` where it is of a run with other settings."""
         saved = _read(self.checkpoint, 'remove it to begin anew') if self.checkpoint.exists() else None
+        if saved is not None and not isinstance(saved, dict):
+            raise ParameterError(f'{self.checkpoint}: not the checkpoint of a run; choose another --out')
         at = -1 if saved is None else int(saved.get('iteration', -1))
         if self.world > 1:
             everyone: list[Any] = [None] * self.world
@@ -130,7 +147,7 @@ class Trainer:
                 )
         if saved is None:
             return None
-        if 'config' not in saved:
+        if not isinstance(saved.get('config'), dict):
             raise ParameterError(f'{self.checkpoint}: not of this version; choose another --out')
         earlier, now = saved['config'], json.loads(json.dumps(dataclasses.asdict(self.config)))
         changed = [key for key in now if key not in MAY_CHANGE and earlier.get(key) != now[key]]
@@ -190,7 +207,7 @@ class Trainer:
             worker_init_fn=_single_threaded,
         )
         if not rest and self.rank == 0:
-            print(f'{self.checkpoint}: finished already, at iteration {self.iteration}')
+            say(f'{self.checkpoint}: finished already, at iteration {self.iteration}')
         self.network.train()
         started = time.monotonic()
         with (

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from xmem_ros.errors import FrameError, NodeError, NodeMissingError, ParameterError
+from xmem_ros.outside_text import for_log
 from xmem_ros.web.bridge import Bridge, encoded
 from xmem_ros.web.viewer import Viewer
 
@@ -89,7 +90,7 @@ class Server:
         try:
             await self._loop.run_in_executor(None, self._bridge.link.check_there, _NODE_S)
         except NodeMissingError as error:
-            self._bridge.link.node.get_logger().warning(f'{error}. The page waits for it')
+            self._bridge.link.node.get_logger().warning(f'{for_log(error)}. The page waits for it')
         except NodeError:  # it was closed meanwhile
             pass
 
@@ -158,7 +159,7 @@ class Server:
         try:
             data = await self._loop.run_in_executor(None, encoded, message)
         except FrameError as error:
-            self._bridge.link.node.get_logger().warning(f'an overlay cannot be read: {error}')
+            self._bridge.link.node.get_logger().warning(f'an overlay cannot be read: {for_log(error)}')
             return
         for viewer in takers:
             if viewer in self._viewers and viewer.wants_images:
