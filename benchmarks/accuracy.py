@@ -16,6 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from xmem_ros.atomic import write_text
 from xmem_ros.cli.main import main as command_line
 from xmem_ros.threads import wait_asleep
 
@@ -53,7 +54,7 @@ def main() -> int:
     for name, scores in rows.items():
         print(f'{name:10}' + '  '.join(f'{key} {value:.2f}' for key, value in scores.items()))
     if args.json:
-        args.json.write_text(json.dumps({'weights': args.weights, 'rows': rows}, indent=2) + '\n')
+        write_text(args.json, json.dumps({'weights': args.weights, 'rows': rows}, indent=2) + '\n')
     return 0
 
 

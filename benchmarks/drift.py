@@ -13,6 +13,7 @@ from contenders import Contender, make_contenders, masks_for
 from fullness import make_filling
 from tqdm import tqdm
 
+from xmem_ros.atomic import write_text
 from xmem_ros.demo.scene import PERIOD, RenderedScene
 
 COMPARED = 250  # frames of each, ten cycles of memory
@@ -51,7 +52,7 @@ def run_drift(args: argparse.Namespace) -> int:
             f'a fresh tracker {row["fresh_ms"]:.2f} ms: {row["ratio"]:.3f} (at most {DRIFT_BAR}); {row["elements"]}'
         )
     if args.json:
-        args.json.write_text(json.dumps({'rows': rows}, indent=2) + '\n')
+        write_text(args.json, json.dumps({'rows': rows}, indent=2) + '\n')
     return 0 if all(row['ratio'] <= DRIFT_BAR for row in rows) else 1
 
 

@@ -21,6 +21,7 @@ from unittest.mock import patch
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / 'test')]
 
+from xmem_ros.atomic import write_text  # noqa: E402
 from xmem_ros.threads import wait_asleep  # noqa: E402
 
 wait_asleep()
@@ -98,8 +99,9 @@ def main() -> int:
             cells = ''.join(f'{row[name]:24.2f}' for name in MACHINES)
             print(f'{model} {size} px, {objects} obj.'.ljust(22) + f'{row["gflop"]:8.1f}{row["mb"]:8.0f}' + cells)
     if args.json:
-        args.json.write_text(
-            json.dumps({'machines': {n: vars(b) for n, b in MACHINES.items()}, 'rows': rows}, indent=2) + '\n'
+        write_text(
+            args.json,
+            json.dumps({'machines': {n: vars(b) for n, b in MACHINES.items()}, 'rows': rows}, indent=2) + '\n',
         )
     return 0
 

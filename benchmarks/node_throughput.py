@@ -23,6 +23,7 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / 'test'), str(Path(__file__).parent)]
 
+from xmem_ros.atomic import write_text  # noqa: E402
 from xmem_ros.threads import wait_asleep  # noqa: E402
 
 wait_asleep()
@@ -182,7 +183,7 @@ def main() -> int:
             + f'{row["cores"]:7.2f}'
         )
     if args.json:
-        args.json.write_text(json.dumps(rows, indent=2) + '\n')
+        write_text(args.json, json.dumps(rows, indent=2) + '\n')
     return 0
 
 

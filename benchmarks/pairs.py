@@ -15,6 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from xmem_ros.atomic import write_text
 from xmem_ros.threads import wait_asleep
 
 wait_asleep()
@@ -94,7 +95,7 @@ def main() -> int:
     result['switches'] = sum(result['sequences'][name]['switches'] for name in truths)
     print(f'{"all":28}{sum(map(len, truths.values())):8}{result["J&F"]:8.1f}{result["switches"]:10}')
     if args.json:
-        args.json.write_text(json.dumps(result, indent=2) + '\n')
+        write_text(args.json, json.dumps(result, indent=2) + '\n')
     return 0
 
 

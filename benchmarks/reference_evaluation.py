@@ -28,6 +28,7 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / 'test')]
 
+from xmem_ros.atomic import write_text  # noqa: E402
 from xmem_ros.threads import wait_asleep  # noqa: E402
 
 wait_asleep()
@@ -266,7 +267,7 @@ def main() -> int:
             f'by {row["largest_difference"]} at most'
         )
     if args.json:
-        args.json.write_text(json.dumps(figures, indent=2) + '\n')
+        write_text(args.json, json.dumps(figures, indent=2) + '\n')
     return int(any(row['differing_percent'] > PUBLISHED_BAR for row in masks.values()))
 
 

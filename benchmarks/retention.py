@@ -33,6 +33,7 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
+from xmem_ros.atomic import write_text  # noqa: E402
 from xmem_ros.errors import XMemError  # noqa: E402
 from xmem_ros.training.footage import Footage, read_videos  # noqa: E402
 
@@ -248,9 +249,7 @@ def main() -> int:
             policy, name, result = future.result()
             results.setdefault(policy, {})[name] = result
             if args.json:
-                partial = args.json.with_suffix('.part')
-                partial.write_text(json.dumps({'settings': vars(settings), 'results': results}))
-                partial.replace(args.json)
+                write_text(args.json, json.dumps({'settings': vars(settings), 'results': results}))
     print_table(results, args.policies)
     return 0
 

@@ -25,6 +25,7 @@ from typing import Any, Protocol
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / 'test')]
 
+from xmem_ros.atomic import write_text  # noqa: E402
 from xmem_ros.threads import wait_asleep  # noqa: E402
 
 wait_asleep()
@@ -399,7 +400,7 @@ def main() -> int:
         result = report(
             record, compare(old, fresh, world), args.frames, 'node' if args.node else 'tracker', args.elements
         )
-    args.json.write_text(json.dumps(result, indent=1) + '\n')
+    write_text(args.json, json.dumps(result, indent=1) + '\n')
     for name in ('rss_bytes', 'memory_bytes', 'median_ms_by_tenth', 'mean_objects_by_tenth', 'events', 'comparison'):
         print(f'{name}: {json.dumps(result[name])}')
     for line in record.exceptions:

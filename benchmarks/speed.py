@@ -28,6 +28,7 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / 'test')]
 
+from xmem_ros.atomic import write_text  # noqa: E402
 from xmem_ros.host_memory import keep_large_blocks  # noqa: E402
 from xmem_ros.threads import wait_asleep  # noqa: E402
 
@@ -237,7 +238,7 @@ def _write(
     head = {'machine': machine, 'torch': torch.__version__, 'policy': args.policy, 'engine': args.engine}
     head['cuda_graphs'] = args.cuda_graphs
     head['ceilings'] = {str(dtype): vars(ceiling) for dtype, ceiling in ceilings.items()}
-    args.json.write_text(json.dumps(head | {'rows': rows}, indent=2) + '\n')
+    write_text(args.json, json.dumps(head | {'rows': rows}, indent=2) + '\n')
 
 
 if __name__ == '__main__':

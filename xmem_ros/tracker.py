@@ -135,8 +135,8 @@ class Tracker:
             output_size = checked_size('output_size', output_size, FrameError)
             if math.prod(output_size) > MOST_OUTPUT_PIXELS and output_size != np.shape(frame)[:2]:
                 raise FrameError(
-                    f'output_size is {quoted(output_size)}; give at most {MOST_OUTPUT_PIXELS} px in all, or the size of '
-                    'the frame'
+                    f'output_size is {quoted(output_size)}; give at most {MOST_OUTPUT_PIXELS} px in all, or '
+                    'the size of the frame'
                 )
         result = self._shedding.run(
             lambda: self._step(

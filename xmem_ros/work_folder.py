@@ -39,6 +39,25 @@ def make(folder: Path) -> None:
         raise
 
 
+def fresh(folder: Path, what: str) -> None:
+    """Make a folder for results, or empty one that we made; any other with something in it is left as it is.
+
+    what: who makes it, for the error, as in 'a demonstration'.
+
+    Raises:
+        ParameterError: somebody else's things are there.
+        OSError: the folder cannot be written.
+    """
+    if is_ours(folder):
+        empty(folder)
+    elif folder.is_dir() and not any(folder.iterdir()):
+        mark(folder)
+    elif _is_there(folder):
+        raise ParameterError(f'{folder}: is there already and not of {what}; move it away, or choose another --out')
+    else:
+        make(folder)
+
+
 def mark(folder: Path) -> None:
     """Mark a folder that was made just now."""
     atomic.write_bytes(folder / MARK, _TEXT, sync=False)

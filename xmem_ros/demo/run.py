@@ -53,7 +53,7 @@ def demonstrate(args: argparse.Namespace) -> Report:
     """
     source = Source(args.video or SCENE, frames=args.frames, rate=args.rate)
     seeds, truth = _seeds_of(args, source)
-    _claim(args.out)
+    work_folder.fresh(args.out, 'a demonstration')
     stamps = args.out / 'stamps.txt'
     with ExitStack() as stack:
         say('starting the node …')
@@ -88,20 +88,6 @@ def demonstrate(args: argparse.Namespace) -> Report:
     )
     report.draw((frame for _, frame in source), truth, args.out, progress=not args.quiet)
     return report
-
-
-def _claim(out: Path) -> None:
-    """Make the folder of the results, or empty one of an earlier demonstration; any other is left as it is."""
-    if out.is_dir() and not any(out.iterdir()):
-        work_folder.mark(out)
-    elif os.path.lexists(out):
-        if not work_folder.is_ours(out):
-            raise ParameterError(
-                f'{out}: is there already and not of an earlier demonstration; move it away, or choose another --out'
-            )
-        work_folder.empty(out)
-    else:
-        work_folder.make(out)
 
 
 def _seeds_of(args: argparse.Namespace, source: Source) -> tuple[list[DemoSeed], Callable[[int], Truth]]:

@@ -160,8 +160,8 @@ def write_text(path: Path, text: str, remedy: str = KEPT) -> None:
 def _deliver(part: Path, folder: Path) -> None:
     """Rename a sequence's folder into place; where one is there, its masks are replaced and the rest of it stays."""
     if not os.path.lexists(folder):
-        work_folder.unmark(part)
         part.rename(folder)
+        work_folder.unmark(folder)
         return
     for file in part.iterdir():
         if file.name != work_folder.MARK:

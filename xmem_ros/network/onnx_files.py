@@ -3,16 +3,16 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xmem_ros import atomic
+from xmem_ros import atomic, work_folder
 from xmem_ros.data_files import read_json
 from xmem_ros.errors import EngineError
 from xmem_ros.network.checkpoint import user_folder
@@ -133,6 +133,7 @@ def write_manifest(folder: Path, key: ExportKey, models: dict[str, Any], **furth
         path = folder / what['file']
         what |= {'bytes': path.stat().st_size, 'sha256': _sha256(path)}
         _sync(path)
+    work_folder.mark(folder)
     atomic.write_text(folder / MANIFEST, json.dumps({**key.described(), **further, 'models': models}, indent=2) + '\n')
 
 
@@ -141,8 +142,10 @@ def put(part: Path, target: Path, key: ExportKey) -> None:
 
     Those stay, with what TensorRT built of them, and only the numbers of objects become the new ones.
     """
-    if target.exists() and damage(target, key):
-        shutil.rmtree(target, ignore_errors=True)
+    if os.path.lexists(target) and damage(target, key):
+        work_folder.remove(target)
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, f'{target} is there already and not ours: move it away', str(target))
     try:
         part.rename(target)
     except OSError:

@@ -119,7 +119,7 @@ class Trainer:
             self._load(saved)
 
     def _check_out(self) -> None:
-        """Make the folder; raises `ParameterError` where a checkpoint in it is not of a run, and would be overwritten."""
+        """Make the folder; raises `ParameterError` where a checkpoint that is not of a run would be overwritten."""
         try:
             self.out.mkdir(parents=True, exist_ok=True)
             for name in ('last.pt', 'best.pt'):
