@@ -262,7 +262,7 @@ def test_an_entry_of_seeds_that_is_none_is_refused(frames, tmp_path, capsys, ent
 @pytest.mark.parametrize('more', [['--size', '9' * 5000], ['--segment', '9' * 5000], ['--device', 'x' * 5000], ['--device', 'cuda:99999999999999999999'], ['--node', '\x1b[31m'], ['--weights', 'x' * 5000], ['--weights', 'a\x1bb.pth'], ['--params', '/dev/null'], ['--params', '/dev/zero'], ['--params', 'x' * 5000], ['--seed', '/'], ['--seed', 'x' * 5000]])  # fmt: skip  # noqa: E501
 def test_an_option_that_is_odd_is_refused(frames, tmp_path, capsys, more):
     try:
-        code = main(arguments(frames, tmp_path / 'out', *more))
+        code = main(arguments(frames, tmp_path / 'out', *more, seed='' if more[0] == '--seed' else 'mask.png'))
     except SystemExit as end:  # of argparse
         code = end.code
     text = capsys.readouterr().err
@@ -341,12 +341,10 @@ def test_text_from_outside_drives_no_terminal_and_forges_no_line():
     assert for_log(odd) == 'cup\\x1b[31m\\x07\\r\\nxmem: error: forged\\u202e\\udcff\\x9b'
     assert for_terminal('one\ntwo\x1b') == 'one\n  two\\x1b'
     assert for_log('Käfig 猫 ❤') == 'Käfig 猫 ❤'
-    assert len(for_log('x' * 10**6)) < 30_000
+    assert len(for_log('x' * 10**6)) < 3000
 
 
-@pytest.mark.parametrize(
-    'name', ['=HYPERLINK("http://x")', '+1', '-1', '@SUM(A1)', '\t=1', '\r=1', ' =1', '\n=1', '＝1']
-)
+@pytest.mark.parametrize('name', ['=HYPERLINK("http://x")', '+1', '-1', '@SUM(A1)', '\t=1', '\r=1', ' =1', '＝1'])
 def test_a_name_is_no_formula_of_a_spreadsheet(name):
     assert for_csv(name).startswith("'")
     assert for_csv('cup') == 'cup'

@@ -12,6 +12,7 @@ import errno
 import os
 import secrets
 import stat
+import tempfile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -146,7 +147,33 @@ def temporary_name(target: Path, suffix: str = PART) -> Path:
     """A name beside the target that nobody can guess; its length does not depend on the target's."""
     if not target.name:
         raise IsADirectoryError(errno.EISDIR, 'it is a folder', str(target))
-    return target.with_name(f'.{target.name[:_KEPT].lstrip(".")}.{secrets.token_hex(8)}{suffix}')
+    begins = target.name[:_KEPT].encode('utf-8', 'ignore').decode().lstrip('.')
+    return target.with_name(f'.{begins}.{secrets.token_hex(8)}{suffix}')
+
+
+@contextlib.contextmanager
+def utf8_name(path: Path) -> Iterator[Path]:
+    """A name of a file in UTF-8, for libraries that open no other: its own, or a link in a folder of ours."""
+    if _is_utf8(str(path)):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix='xmem_ros_') as folder:
+        if _is_utf8(path.name):
+            link = Path(folder) / 'folder'
+            link.symlink_to(path.parent.absolute(), target_is_directory=True)
+            yield link / path.name
+        else:
+            link = Path(folder) / f'file{path.suffix if _is_utf8(path.suffix) else ""}'
+            link.symlink_to(path.absolute())
+            yield link
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def sync_folder(folder: Path) -> None:

@@ -49,7 +49,7 @@ def read_image(path: Path) -> np.ndarray:
     except FrameError:
         raise
     except _OPEN_ERRORS as error:
-        raise FrameError(f'{path}: not a readable image ({error}); {_advice(error)}') from error
+        raise FrameError(f'{path}: not a readable image ({_said(error)}); {_advice(error)}') from error
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -71,7 +71,11 @@ def read_mask(path: Path) -> np.ndarray:
     except SeedError:
         raise
     except _OPEN_ERRORS as error:
-        raise SeedError(f'{path}: not a readable mask ({error}); {_advice(error)}') from error
+        raise SeedError(f'{path}: not a readable mask ({_said(error)}); {_advice(error)}') from error
+
+
+def _said(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _advice(error: Exception) -> str:
@@ -130,7 +134,8 @@ class Clip:
         video.release()
 
     def _open(self) -> cv2.VideoCapture:
-        video = cv2.VideoCapture(str(self.path))
+        with atomic.utf8_name(self.path) as name:
+            video = cv2.VideoCapture(os.fspath(name))
         if not video.isOpened():
             raise FrameError(
                 f'{self.path}: OpenCV cannot open this video; convert it to H.264 in MP4 or give a folder of frames'
@@ -206,7 +211,8 @@ class VideoWriter:
                 self._file = atomic.Replacement(self.path, suffix='.mp4', sync=False)
             except OSError as error:
                 raise FrameError(f'{self.path}: this video cannot be written ({error.strerror})') from error
-            self._video = cv2.VideoWriter(os.fspath(self._file.path), cv2.VideoWriter.fourcc(*'mp4v'), self.rate, size)
+            with atomic.utf8_name(self._file.path) as name:
+                self._video = cv2.VideoWriter(os.fspath(name), cv2.VideoWriter.fourcc(*'mp4v'), self.rate, size)
             if not self._video.isOpened():
                 raise FrameError(f'{self.path}: OpenCV cannot write this video; is the folder there and writable?')
         self._video.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
@@ -233,7 +239,8 @@ class VideoWriter:
     def _check(self, *, exact: bool) -> None:
         """OpenCV says nothing where a frame could not be written."""
         assert self._file is not None
-        video = cv2.VideoCapture(os.fspath(self._file.path))
+        with atomic.utf8_name(self._file.path) as name:
+            video = cv2.VideoCapture(os.fspath(name))
         opened = video.isOpened()
         found = int(video.get(cv2.CAP_PROP_FRAME_COUNT)) if opened else 0
         video.release()

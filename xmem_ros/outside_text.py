@@ -12,7 +12,7 @@ import re
 import sys
 from typing import IO
 
-MOST_SHOWN = 20_000  # characters of one text
+MOST_SHOWN = 2000  # characters of one line
 _FORMULA = ('=', '+', '-', '@', '\t', '\r', '\uff1d', '\uff0b', '\uff0d', '\uff20')  # the wide ones count in some
 _NOT_XML = re.compile('[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]')  # XML 1.0, production 2
 _SECRETS = (

@@ -55,8 +55,8 @@ def write(snapshot: Snapshot, path: Path) -> None:
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic.writing(path) as part:
-            save_file(tensors, part, metadata=header)
+        with atomic.writing(path) as part, atomic.utf8_name(part) as name:
+            save_file(tensors, name, metadata=header)
     except (OSError, SafetensorError) as error:
         raise MemoryFileError(f'{path}: cannot be written ({error}); a file of that name is as it was') from error
 
@@ -66,10 +66,13 @@ def read(path: Path, weights: str) -> Snapshot:
 
     weights: fingerprint of the network that is to use it. Raises `MemoryFileError` saying what is wrong.
     """
-    if not path.is_file():
-        raise MemoryFileError(f'{path}: no such file; save a memory first')
     try:
-        with safe_open(path, framework='pt') as file:
+        if not path.is_file():
+            raise MemoryFileError(f'{path}: no such file; save a memory first')
+    except OSError as error:  # of a name that is too long
+        raise MemoryFileError(f'{path}: cannot be read ({error.strerror}); give another name') from error
+    try:
+        with atomic.utf8_name(path) as name, safe_open(name, framework='pt') as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, RuntimeError, ValueError) as error:

@@ -48,6 +48,12 @@ def check_out(out: Path) -> None:
     out: absolute. Nothing is changed, but what a run left that was killed when its results had arrived is removed.
     """
     check_name(out)
+    try:
+        out.lstat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise ParameterError(f'{out}: no folder can be there ({error.strerror}); choose another --out') from error
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         if _clear_up(out):
             raise ParameterError(
@@ -68,6 +74,18 @@ def check_out(out: Path) -> None:
             f'{out}: {above} cannot be written to, and what is tracked is made there, beside the destination; choose '
             'an --out in a folder that can be written to, or make this one writable'
         )
+
+
+def resolved(out: Path) -> Path:
+    """The destination without links; raises `ParameterError` for one that leads nowhere."""
+    try:
+        return out.resolve()
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+    ) as error:  # RuntimeError: of a link to itself, before 3.13
+        raise ParameterError(f'{out}: leads nowhere ({error}); choose another --out') from error
 
 
 def check_name(out: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rclpy.serialization import serialize_message
 
 from xmem_ros import work_folder
-from xmem_ros.bags.destination import check_out, part_of
+from xmem_ros.bags.destination import check_out, part_of, resolved
 from xmem_ros.bags.segments import RESULTS, StoredFrame
 from xmem_ros.bags.sinks.bag import BagSink
 from xmem_ros.bags.sinks.pictures import OverlaySink, PngSink
@@ -47,7 +47,7 @@ class LiveOutput:
     """
 
     def __init__(self, out: Path, formats: Collection[str], node: str, rate: float) -> None:
-        self._out = out.resolve()
+        self._out = resolved(out)
         check_out(self._out)
         if work_folder.is_ours(tracked := part_of(self._out)):
             raise ParameterError(

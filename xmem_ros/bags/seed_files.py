@@ -229,7 +229,7 @@ def _text(value: Any, what: str) -> str:
 
 def _whole(value: Any, what: str) -> int:
     if not isinstance(value, str) or not value.isdecimal() or len(value) > 10 or int(value) > HIGHEST_ID:
-        raise SeedError(f'{what} is {quoted(value)}; it must be a whole number, 0…{HIGHEST_ID}')
+        raise SeedError(f'{what} is {quoted(value)}; it must be a whole number from 0 to {HIGHEST_ID}')
     return int(value)
 
 

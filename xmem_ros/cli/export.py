@@ -47,7 +47,7 @@ def add_parser(commands: 'argparse._SubParsersAction[argparse.ArgumentParser]') 
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command; returns the exit code."""
     from xmem_ros.checks import checked_size
-    from xmem_ros.errors import ParameterError
+    from xmem_ros.errors import ParameterError, quoted
     from xmem_ros.frames import FrameGeometry
     from xmem_ros.network.checkpoint import find_weights, fingerprint, load_network
     from xmem_ros.network.onnx_export import export
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     from xmem_ros.tracker_config import TrackerConfig, with_size
 
     if not all(1 <= count <= 254 for count in args.objects):
-        raise ParameterError(f'--objects is {" ".join(map(str, args.objects))}; each must be 1…254')
+        raise ParameterError(f'--objects is {quoted(args.objects)}; each must be 1…254')
     checked_size('--size', args.size, ParameterError)
     network = load_network(find_weights(args.weights))
     config = with_size(TrackerConfig(size=args.shorter_side), network.config)

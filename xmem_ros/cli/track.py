@@ -85,12 +85,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command; returns the exit code."""
-    from xmem_ros.bags.destination import check_out, part_of
+    from xmem_ros.bags.destination import check_out, part_of, resolved
     from xmem_ros.bags.job import Job
     from xmem_ros.bags.recording import open_recording
     from xmem_ros.bags.run import run as run_job
 
-    out = args.out.resolve()
+    out = resolved(args.out)
     check_out(out)
     with open_recording(args.input, args.image_topic) as recording:
         plan = read_plan(args, recording)

@@ -76,8 +76,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read a checkpoint's entries; raises `WeightsError` naming the file and what is wrong with it."""
     try:
         if path.suffix == '.safetensors':
-            with safe_open(path, framework='pt') as file:
-                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            with atomic.utf8_name(path) as name, safe_open(name, framework='pt') as file:
+                state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         else:
             _check_is_checkpoint(path)
             state = torch.load(path, map_location='cpu', weights_only=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xmem_ros.data_files import read_json
-from xmem_ros.errors import ParameterError, listed, quoted
+from xmem_ros.errors import ParameterError, XMemError, listed, quoted
 from xmem_ros.regress.figures import FIGURES, Figures, figure_of, is_worse, written
 from xmem_ros.regress.files import write_file
 
@@ -167,6 +167,10 @@ def rounded(figures: Figures) -> Figures:
     return {name: round(float(value), 6) for name, value in figures.items()}
 
 
+class _NoBaselineError(XMemError, ValueError):
+    """A file that is no JSON."""
+
+
 def read_baseline(path: Path) -> dict[str, Figures]:
     """Case → figures, of a baseline or of the JSON results of an earlier run.
 
@@ -174,7 +178,7 @@ def read_baseline(path: Path) -> dict[str, Figures]:
         ParameterError: the file is absent, or something else.
     """
     try:
-        data = read_json(path, ParameterError)
+        data = read_json(path, _NoBaselineError)
         if data['version'] != VERSION:
             raise ParameterError(
                 f'{path}: a baseline of version {quoted(data["version"])}, read is {VERSION}; make it anew with '
@@ -188,8 +192,9 @@ def read_baseline(path: Path) -> dict[str, Figures]:
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         if isinstance(error, ParameterError):
             raise
+        why = f' ({error})' if isinstance(error, _NoBaselineError) else ''
         raise ParameterError(
-            f'{path}: not a baseline, nor JSON results of this command; make it anew with --update-baseline'
+            f'{path}: not a baseline, nor JSON results of this command{why}; make it anew with --update-baseline'
         ) from error
 
 
