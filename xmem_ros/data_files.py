@@ -102,7 +102,7 @@ class _Bounded(yaml.SafeLoader):
             if any(anchor == event.anchor for anchor, _, _ in self._open):
                 raise _fault(f'the alias *{event.anchor} stands inside what it repeats', mark)
             node = super().compose_node(parent, index)
-            self._count(*self._extent[event.anchor], mark)
+            self._count(*self._extent[str(event.anchor)], mark)
             return node
         anchor = event.anchor
         self._open.append([anchor, 0, 0])
@@ -164,13 +164,13 @@ class _TextLoader(_Bounded):
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  # as PyYAML has it
 
-    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
-        """The text as it stands."""
-        return str(super().construct_scalar(node))
+
+def _as_text(loader: _TextLoader, node: yaml.ScalarNode) -> str:
+    return str(loader.construct_scalar(node))
 
 
 for _tag in ('int', 'float', 'bool', 'null', 'timestamp', 'binary'):
-    _TextLoader.add_constructor(f'tag:yaml.org,2002:{_tag}', _TextLoader.construct_yaml_str)
+    _TextLoader.add_constructor(f'tag:yaml.org,2002:{_tag}', _as_text)
 
 
 def _fault(problem: str, mark: Any) -> yaml.MarkedYAMLError:

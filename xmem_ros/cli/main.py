@@ -3,14 +3,16 @@
 
 import argparse
 import importlib
+import logging
 import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import NoReturn
 
 from xmem_ros.errors import RunError, XMemError
 from xmem_ros.host_memory import keep_large_blocks
-from xmem_ros.outside_text import for_terminal, say
+from xmem_ros.outside_text import for_log, for_terminal, say
 from xmem_ros.threads import wait_asleep
 
 COMMANDS = ('track', 'replay', 'web', 'evaluate', 'regress', 'train', 'export', 'weights', 'doctor')
@@ -21,9 +23,23 @@ FAULT = 70  # of the program, as sysexits.h has it
 TRACEBACK = 'XMEM_ROS_TRACEBACK'  # variable: set, a fault of the program shows where it is
 
 
+class _Parser(argparse.ArgumentParser):
+    """As argparse's, whose errors repeat what was typed as it is."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(for_log(message))
+
+
+class _Lines(logging.Formatter):
+    """What the library logs, on a line for each record."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return for_log(super().format(record))
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Build the parser of all sub-commands; each sets `run`, which takes the arguments and returns the exit code."""
-    parser = argparse.ArgumentParser(prog='xmem-ros', description='Follow objects through video, pixel by pixel.')
+    parser = _Parser(prog='xmem-ros', description='Follow objects through video, pixel by pixel.')
     commands = parser.add_subparsers(title='commands', dest='command', required=True, metavar='COMMAND')
     for name in COMMANDS:
         importlib.import_module(f'xmem_ros.cli.{name}').add_parser(commands)
@@ -37,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     130 interrupted.
     """
     args = make_parser().parse_args(arguments)
+    if logging.lastResort is not None:  # what writes to stderr where nobody has set up logging
+        logging.lastResort.setFormatter(_Lines())
     wait_asleep()
     if args.command in ('track', 'evaluate', 'regress'):
         keep_large_blocks()

@@ -160,9 +160,9 @@ def _single(path: Path, name: str, value: Any, kind: type) -> Any:
     if type(value) is not kind:
         hint = '; YAML reads 1e-4 as text, write 1.0e-4' if isinstance(value, str) and kind is float else ''
         raise ParameterError(f'{path}: {name} must be {kind.__name__}, not {quoted(value)}{hint}')
-    if kind is float and not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise ParameterError(f'{path}: {name} is {value}; it must be a finite number')
-    if kind is int and abs(value) > MOST:
+    if isinstance(value, int) and abs(value) > MOST:
         raise ParameterError(f'{path}: {name} is {quoted(value)}; at most {MOST} is allowed')
     return value
 
