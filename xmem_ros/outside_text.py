@@ -16,7 +16,7 @@ MOST_SHOWN = 2000  # characters of one line
 _FORMULA = ('=', '+', '-', '@', '\t', '\r', '\uff1d', '\uff0b', '\uff0d', '\uff20')  # the wide ones count in some
 _NOT_XML = re.compile('[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]')  # XML 1.0, production 2
 _SECRETS = (
-    (re.compile(r'(?<=://)[^/?#\s@\'"]+@'), '***@'),  # user and password
+    (re.compile(r'(?<=//)[^/?#\s@\'"]+@'), '***@'),  # user and password
     (re.compile(r'(://[^\s?#\'"<>]*\?)[^\s#\'"<>)]+'), r'\1***'),  # what a query says, such as a token or a signature
     (re.compile(r'(?i)\b((?:token|password|secret|api_?key)[=:]\s?)[^\s,;\'"]+'), r'\1***'),
     (re.compile(r'(?i)\b(authorization:?\s+(?:bearer|basic|token)\s+)[^\s,;\'"]+'), r'\1***'),

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from xmem_ros.data_files import read_json, read_yaml
 from xmem_ros.errors import ParameterError
+from xmem_ros.errors import told as said
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from jinja2 import Environment
 
 # what a row's evidence is called in the table
 PASSES = {'plain': 'masks', 'flip': 'mirrored', 'two_scales': 'other and merged sizes'}
@@ -88,11 +91,22 @@ def table(results: Path) -> str:
         ParameterError: the folder is not there, a result cannot be read, or jinja2 is not installed.
     """
     try:
-        from jinja2 import Environment
+        from jinja2 import Environment, TemplateError
     except ImportError as error:
         raise ParameterError('the table needs jinja2: pip install jinja2') from error
     if not results.is_dir():
         raise ParameterError(f'{results}: no such folder; --results names the one with the JSON results')
+    try:
+        return _page(results, Environment)
+    except ParameterError:
+        raise
+    except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, TemplateError) as error:
+        raise ParameterError(
+            f'{results}: holds results that are not as xmem-ros evaluate writes them ({said(error)}); make them anew'
+        ) from error
+
+
+def _page(results: Path, environment: type[Environment]) -> str:
     # the first one is of the published settings
     references = [_read(path) or {} for path in sorted(results.glob('reference_evaluation*.json'))]
     masks = references[0]['masks'] if references else {}
@@ -113,7 +127,7 @@ def table(results: Path) -> str:
             }
         )
     template = (Path(__file__).parent / 'reproduction.md.j2').read_text(encoding='utf-8')
-    page = Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True).from_string(template)
+    page = environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True).from_string(template)
     return page.render(
         sections=list(sections.values()),
         references=references,

@@ -11,13 +11,15 @@ import json
 import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from xmem_ros import atomic
 from xmem_ros.data_files import read_json
 from xmem_ros.download import download
-from xmem_ros.errors import OutputError, WeightsError
+from xmem_ros.errors import OutputError, WeightsError, quoted
 from xmem_ros.network.checkpoint import load_network, user_folder
 from xmem_ros.network.official import OFFICIAL, RELEASE, OfficialWeights, official_name
+from xmem_ros.outside_text import without_secrets
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,7 +72,17 @@ def known(name: str) -> OfficialWeights:
 def source(weights: OfficialWeights) -> str:
     """Where a file is fetched from: the release page, or a mirror that the user names."""
     mirror = os.environ.get(MIRROR)
-    return f'{mirror.rstrip("/")}/{weights.file}' if mirror else weights.url
+    if not mirror:
+        return weights.url
+    try:
+        found = urlsplit(mirror)
+        usable = bool(found.scheme) and mirror.isascii() and mirror.isprintable() and ' ' not in mirror
+        usable = usable and found.port != 0  # reading the port raises an error where it is none
+    except ValueError:
+        usable = False
+    if not usable:
+        raise WeightsError(f'{MIRROR} is {quoted(mirror)}; give the address of a folder, as in https://host/weights')
+    return f'{mirror.rstrip("/")}/{weights.file}'
 
 
 def check(
@@ -135,7 +147,7 @@ def sha256(path: Path) -> str:
 def _pin(weights: OfficialWeights, found: dict[str, Any]) -> None:
     path = user_folder() / LOCK
     try:
-        locked = {**read_lock(), weights.file: {'url': source(weights), **found}}
+        locked = {**read_lock(), weights.file: {'url': without_secrets(source(weights)), **found}}
         atomic.write_text(path, json.dumps(locked, indent=2) + '\n')
     except OSError as error:
         raise OutputError(f'{path}: cannot be written ({error.strerror or error})') from error

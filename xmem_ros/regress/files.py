@@ -15,13 +15,12 @@ REMEDY = 'make room, or name another file'
 def check_writable(paths: Iterable[Path]) -> None:
     """Raise `OutputError` for a file that cannot be written, before there is something to be lost."""
     for path in paths:
-        there = next(folder for folder in path.absolute().parents if folder.exists())
-        why = '' if there.is_dir() and os.access(there, os.W_OK) else f'{there} is not a folder that can be written to'
         try:
-            if not why:
-                atomic.check_target(path)
+            atomic.check_target(path)
+            there = next(folder for folder in path.absolute().parents if folder.exists())
+            why = '' if there.is_dir() and os.access(there, os.W_OK) else f'{there} is no folder that can be written to'
         except OSError as error:
-            why = str(error.strerror)
+            why = error.strerror or str(error)
         if why:
             raise OutputError(f'{path}: cannot be written ({why}); {REMEDY}')
 
