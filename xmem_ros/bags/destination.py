@@ -50,7 +50,7 @@ def check_out(out: Path) -> None:
     check_name(out)
     try:
         out.lstat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # which is told below
         pass
     except OSError as error:
         raise ParameterError(f'{out}: no folder can be there ({error.strerror}); choose another --out') from error
