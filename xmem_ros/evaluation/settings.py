@@ -11,7 +11,7 @@ from xmem_ros.checks import check_whole
 from xmem_ros.errors import ParameterError
 from xmem_ros.evaluation.datasets import DATASETS, Dataset
 from xmem_ros.memory.config import MOST, MemoryConfig
-from xmem_ros.tracker_config import PRECISIONS, TrackerConfig
+from xmem_ros.tracker.config import PRECISIONS, TrackerConfig
 
 if TYPE_CHECKING:
     from xmem_ros.network.config import NetworkConfig
