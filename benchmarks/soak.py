@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from xmem_ros.atomic import write_text
 from xmem_ros.threads import wait_asleep
 
 wait_asleep()
@@ -397,7 +398,7 @@ def main() -> int:
         result = report(
             record, compare(old, fresh, world), args.frames, 'node' if args.node else 'tracker', args.elements
         )
-    args.json.write_text(json.dumps(result, indent=1) + '\n')
+    write_text(args.json, json.dumps(result, indent=1) + '\n')
     for name in ('rss_bytes', 'memory_bytes', 'median_ms_by_tenth', 'mean_objects_by_tenth', 'events', 'comparison'):
         print(f'{name}: {json.dumps(result[name])}')
     for line in record.exceptions:

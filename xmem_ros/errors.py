@@ -1,14 +1,41 @@
 # SPDX-License-Identifier: MIT
 """Errors that a user can cause. Their text says what was given, what is allowed and what to do."""
 
+import reprlib
 from collections.abc import Sequence
 
 MOST_QUOTED = 80  # characters of what was given
 
 
+class _Brief(reprlib.Repr):
+    """As `repr`, but of large containers and numbers only so much as anybody reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 3
+        self.maxlist = self.maxtuple = self.maxset = self.maxfrozenset = self.maxdict = self.maxdeque = 30
+        self.maxstring = self.maxother = 10 * MOST_QUOTED
+
+    def repr_int(self, number: int, level: int) -> str:  # noqa: ARG002  # as reprlib has it
+        """Python refuses to write whole numbers of thousands of digits."""
+        bits = number.bit_length()
+        return repr(number) if bits <= 1000 else f'a whole number of about {round(bits * 0.30103)} digits'
+
+
+_BRIEF = _Brief()
+
+
 def quoted(given: object, most: int = MOST_QUOTED) -> str:
-    """What was given, for an error's text: a message that holds all of a huge input can be read by nobody."""
-    text = repr(given)
+    """What was given, for an error's text: a message that holds all of a huge input can be read by nobody.
+
+    Takes little time and memory whatever is given, and never fails.
+    """
+    if isinstance(given, str | bytes) and len(given) > most:
+        return f'{given[:most]!r}… ({len(given)} {"characters" if isinstance(given, str) else "bytes"})'
+    try:
+        text = _BRIEF.repr(given)
+    except Exception:  # of a class whose own text fails
+        return f'an object of type {type(given).__name__}'
     return text if len(text) <= most else f'{text[:most]}… ({len(text)} characters)'
 
 

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
+from xmem_ros import atomic
 from xmem_ros.errors import FrameError, OutputError, SeedError
 from xmem_ros.overlay import PALETTE
 
@@ -48,7 +49,7 @@ def read_image(path: Path) -> np.ndarray:
     except FrameError:
         raise
     except _OPEN_ERRORS as error:
-        raise FrameError(f'{path}: not a readable image ({error}); {_advice(error)}') from error
+        raise FrameError(f'{path}: not a readable image ({_said(error)}); {_advice(error)}') from error
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -70,7 +71,11 @@ def read_mask(path: Path) -> np.ndarray:
     except SeedError:
         raise
     except _OPEN_ERRORS as error:
-        raise SeedError(f'{path}: not a readable mask ({error}); {_advice(error)}') from error
+        raise SeedError(f'{path}: not a readable mask ({_said(error)}); {_advice(error)}') from error
+
+
+def _said(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _advice(error: Exception) -> str:
@@ -92,9 +97,8 @@ def write_labels(path: Path, labels: np.ndarray) -> None:
     """Write labels H×W uint8 as a palette PNG in the colours of the overlay; the file appears once it is whole."""
     image = Image.fromarray(labels, mode='L')
     image.putpalette(PALETTE.tobytes())
-    part = path.with_name(f'.{path.name}.part')
-    image.save(part, format='PNG')
-    part.replace(path)
+    with atomic.writing(path, sync=False) as part:
+        image.save(part, format='PNG')
 
 
 class Clip:
@@ -130,7 +134,8 @@ class Clip:
         video.release()
 
     def _open(self) -> cv2.VideoCapture:
-        video = cv2.VideoCapture(str(self.path))
+        with atomic.utf8_name(self.path) as name:
+            video = cv2.VideoCapture(os.fspath(name))
         if not video.isOpened():
             raise FrameError(
                 f'{self.path}: OpenCV cannot open this video; convert it to H.264 in MP4 or give a folder of frames'
@@ -195,14 +200,19 @@ class VideoWriter:
         self.path = Path(path)
         self.rate = round(rate, 3 if rate < 65 else 2 if rate < 650 else 1)  # MPEG-4 counts in at most 65535 parts
         self._count = 0  # frames
-        self._part = self.path.with_name(f'.{self.path.stem}.part.mp4')
+        self._file: atomic.Replacement | None = None
         self._video: cv2.VideoWriter | None = None
 
     def write(self, frame: np.ndarray) -> None:
         """Append a frame, H×W×3 uint8 RGB; all have the first one's size."""
         if self._video is None:
             size = (frame.shape[1], frame.shape[0])
-            self._video = cv2.VideoWriter(os.fspath(self._part), cv2.VideoWriter.fourcc(*'mp4v'), self.rate, size)
+            try:
+                self._file = atomic.Replacement(self.path, suffix='.mp4', sync=False)
+            except OSError as error:
+                raise FrameError(f'{self.path}: this video cannot be written ({error.strerror})') from error
+            with atomic.utf8_name(self._file.path) as name:
+                self._video = cv2.VideoWriter(os.fspath(name), cv2.VideoWriter.fourcc(*'mp4v'), self.rate, size)
             if not self._video.isOpened():
                 raise FrameError(f'{self.path}: OpenCV cannot write this video; is the folder there and writable?')
         self._video.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
@@ -214,24 +224,28 @@ class VideoWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._file is None:
+            return
         if self._video is not None:
             # others guess how many frames a file has
             exact = self._video.isOpened() and self._video.getBackendName() == 'FFMPEG'
             self._video.release()
             if kind is None:
                 self._check(exact=exact)
-                self._part.replace(self.path)
+                self._file.commit()
         if kind is not None:
-            self._part.unlink(missing_ok=True)
+            self._file.discard()
 
     def _check(self, *, exact: bool) -> None:
         """OpenCV says nothing where a frame could not be written."""
-        video = cv2.VideoCapture(os.fspath(self._part))
+        assert self._file is not None
+        with atomic.utf8_name(self._file.path) as name:
+            video = cv2.VideoCapture(os.fspath(name))
         opened = video.isOpened()
         found = int(video.get(cv2.CAP_PROP_FRAME_COUNT)) if opened else 0
         video.release()
         if not opened or (exact and found != self._count):
-            self._part.unlink(missing_ok=True)
+            self._file.discard()
             raise OutputError(
                 f'{self.path}: only {found} of {self._count} frames could be written; is there room on the disk?'
             )

@@ -162,7 +162,10 @@ def test_a_name_appears_only_once_the_disk_holds_its_content(cache: Path, monkey
 
     monkeypatch.setattr(os, 'fsync', note)
     exported(cache)
-    assert synced == [('decoder.onnx', False), (MANIFEST, False), ('part', False), ('cache', True)]
+    assert [there for _, there in synced] == [False, False, False, True]
+    model, manifest, *folders = (name for name, _ in synced)
+    assert (model, folders) == ('decoder.onnx', ['part', 'cache'])
+    assert manifest.startswith(f'.{MANIFEST}.')
 
 
 @pytest.mark.parametrize('harm', DAMAGE, ids=lambda harm: harm.__name__)
@@ -206,6 +209,15 @@ def test_what_was_built_of_damaged_models_goes_with_them(cache: Path) -> None:
     exported(cache)
     assert find_models(KEY) == folder
     assert not (folder / 'decoder.engine').exists()
+
+
+def test_a_folder_that_is_not_of_exported_models_is_left_and_the_export_refused(cache: Path) -> None:
+    theirs = cache / KEY.folder
+    theirs.mkdir(parents=True)
+    (theirs / 'thesis.tex').write_text('mine')
+    with pytest.raises(FileExistsError, match='not ours'):
+        exported(cache)
+    assert [path.name for path in theirs.iterdir()] == ['thesis.tex']
 
 
 def test_the_size_that_was_used_last_is_known(cache: Path) -> None:

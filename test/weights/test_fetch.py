@@ -349,7 +349,7 @@ def test_a_cache_that_cannot_be_written_is_named(server, tmp_path, monkeypatch):
 def test_weights_in_a_cache_that_can_only_be_read_serve(server, cache, checkpoint):
     cache.mkdir()
     (cache / 'XMem.pth').write_bytes(checkpoint)
-    (cache / '.weights.lock.json.part').mkdir()  # in the way of the lock file
+    (cache / 'weights.lock.json').symlink_to('absent')  # in the way of the lock file
     assert fetch('xmem', progress=False) == cache / 'XMem.pth'
     assert not (cache / 'weights.lock.json').exists()
 

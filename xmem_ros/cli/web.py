@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xmem_ros.outside_text import for_log
+
 if TYPE_CHECKING:
     from xmem_ros.web.access import Access
 
@@ -92,7 +94,7 @@ async def _serve(args: argparse.Namespace, access: Access, *, printed: bool) -> 
             print(f'xmem-ros web: http://{host}:{listening}/{ask}', flush=True)
         if access.token and not printed:
             print('xmem-ros web: it asks for the token that was given', flush=True)
-        print(f'xmem-ros web: the page of {args.node}; Ctrl-C ends it', flush=True)
+        print(f'xmem-ros web: the page of {for_log(args.node)}; Ctrl-C ends it', flush=True)
 
     work = asyncio.ensure_future(serve(args.node, access, args.host, args.port, started))
     for sign in (signal.SIGINT, signal.SIGTERM):

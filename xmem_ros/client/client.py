@@ -17,6 +17,7 @@ from xmem_ros.client.seen import Frame, FramePairs
 from xmem_ros.errors import FrameError, NodeError, NodeInactiveError, NodeTimeoutError, SeedError, quoted
 from xmem_ros.msg import TrackedObjectArray
 from xmem_ros.node import qos
+from xmem_ros.outside_text import for_log
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -159,7 +160,7 @@ class XMemClient(Calls):
                 frame = self._pairs.add(half, message)
             except (FrameError, ValueError) as error:
                 logger = self.link.node.get_logger()
-                logger.warning(f'a message of {half} cannot be read: {error}', throttle_duration_sec=_LOG_S)
+                logger.warning(f'a message of {half} cannot be read: {for_log(error)}', throttle_duration_sec=_LOG_S)
                 return
             if frame is None or (frame.stamp_ns <= self._old[0] and time.monotonic() < self._old[1]):
                 return

@@ -3,18 +3,20 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
 import mmap
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 
+from xmem_ros import atomic, work_folder
+from xmem_ros.data_files import read_json
 from xmem_ros.errors import EngineError
 from xmem_ros.weights.checkpoint import user_folder
 
@@ -180,10 +182,8 @@ def write_manifest(folder: Path, key: ExportKey, models: dict[str, Any], **furth
         path = folder / what['file']
         what |= {'bytes': path.stat().st_size, 'sha256': sha256_of(path)}
         _sync(path)
-    manifest = folder / MANIFEST
-    manifest.write_text(json.dumps({**key.described(), **further, 'models': models}, indent=2) + '\n')
-    _sync(manifest)
-    _sync(folder)
+    work_folder.mark(folder)
+    atomic.write_text(folder / MANIFEST, json.dumps({**key.described(), **further, 'models': models}, indent=2) + '\n')
 
 
 def put(part: Path, target: Path, key: ExportKey) -> None:
@@ -191,26 +191,24 @@ def put(part: Path, target: Path, key: ExportKey) -> None:
 
     Those stay, with what TensorRT built of them, and only the numbers of objects become the new ones.
     """
-    if target.exists() and damage(target, key):
-        shutil.rmtree(target, ignore_errors=True)
+    if os.path.lexists(target) and damage(target, key):
+        work_folder.remove(target)
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, f'{target} is there already and not ours: move it away', str(target))
     try:
         part.rename(target)
     except OSError:
         if not (target / MANIFEST).is_file():
             raise
         old, new = (json.loads((folder / MANIFEST).read_text()) for folder in (target, part))
-        manifest = part / MANIFEST
-        manifest.write_text(json.dumps({**new, 'models': old['models']}, indent=2) + '\n')
-        _sync(manifest)
-        manifest.replace(target / MANIFEST)
-        _sync(target)
-    _sync(target.parent)
+        atomic.write_text(target / MANIFEST, json.dumps({**new, 'models': old['models']}, indent=2) + '\n')
+    atomic.sync_folder(target.parent)
 
 
 def _exported_by(folder: Path) -> str:
     try:
-        return str(json.loads((folder / MANIFEST).read_text()).get('exported_by'))
-    except (OSError, ValueError, AttributeError, RecursionError):
+        return str(read_json(folder / MANIFEST, EngineError).get('exported_by'))
+    except (OSError, EngineError, AttributeError):
         return ''
 
 

@@ -14,6 +14,7 @@ from xmem_ros.errors import FrameError
 from xmem_ros.node import qos
 from xmem_ros.node.rclpy_workarounds import subscribe
 from xmem_ros.node.standard_messages import hypothesis
+from xmem_ros.outside_text import for_log
 from xmem_ros.stream.depth import Place, camera_of, locate, scaled_labels
 from xmem_ros.stream.frame import Frame
 from xmem_ros.stream.history import History
@@ -121,7 +122,7 @@ class DepthDetections:
             self._publisher.publish(self._message(*what, depth))
             self._published += 1
         except FrameError as error:
-            self._node.get_logger().warning(f'no 3D detections: {error}', **_SELDOM)
+            self._node.get_logger().warning(f'no 3D detections: {for_log(error)}', **_SELDOM)
 
     def _message(self, header: Any, labels: np.ndarray, objects: list[TrackedObject], depth: Image) -> Any:
         info = self._info

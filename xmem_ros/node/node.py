@@ -26,6 +26,7 @@ from xmem_ros.node.parameter_node import ParameterNode
 from xmem_ros.node.publishers import Publishers
 from xmem_ros.node.rclpy_workarounds import guard_services
 from xmem_ros.node.vision_topics import VisionTopics
+from xmem_ros.outside_text import for_log
 from xmem_ros.srv import MemoryFile, RemoveObjects, SeedObjects
 from xmem_ros.stream.frame import Frame
 from xmem_ros.stream.history import History
@@ -288,7 +289,7 @@ class XMemNode(ParameterNode):
                 response.message = f'internal error: {type(error).__name__}: {error}; nothing was changed'
                 self.get_logger().error(traceback.format_exc())
             if not response.success:
-                self.get_logger().warning(f'request refused: {response.message}')
+                self.get_logger().warning(f'request refused: {for_log(response.message)}')
             return response
 
         return answer

@@ -23,6 +23,7 @@ from xmem_ros.conversions.seeds import ObjectSeed
 from xmem_ros.errors import SeedError, XMemError
 from xmem_ros.msg import Seed
 from xmem_ros.node.rclpy_workarounds import subscribe
+from xmem_ros.outside_text import for_log
 from xmem_ros.stream.detection_policy import Box, Candidate, candidates_of, choose, recognise
 from xmem_ros.stream.frame import Fate
 from xmem_ros.stream.worker import StoppedError
@@ -126,7 +127,7 @@ class SeedDetections:
             except StoppedError:
                 return
             except XMemError as error:
-                log.warning(f'{self._topic}: dropped: {error}', **_SELDOM)
+                log.warning(f'{self._topic}: dropped: {for_log(error)}', **_SELDOM)
             except Exception:  # the next message is to be looked at all the same
                 log.error(f'{self._topic}: dropped: {traceback.format_exc()}', **_SELDOM)
             finally:
@@ -203,8 +204,8 @@ class SeedDetections:
             try:
                 masks[candidate] = seeding.mask_from_box(image, box)
             except SeedError as error:
-                what = candidate.name or 'a detection'
-                self._node.get_logger().warning(f'{self._topic}: {what} cannot be seeded: {error}', **_SELDOM)
+                what = for_log(candidate.name or 'a detection')
+                self._node.get_logger().warning(f'{self._topic}: {what} cannot be seeded: {for_log(error)}', **_SELDOM)
         return masks
 
 

@@ -103,7 +103,7 @@ def content_of(path: Path) -> str:
     for file in files:
         with file.open('rb') as stream:
             status = os.fstat(stream.fileno())
-            found.update(f'{file.name}\0{status.st_size} {status.st_mtime_ns}\0'.encode())
+            found.update(os.fsencode(f'{file.name}\0{status.st_size} {status.st_mtime_ns}\0'))
             found.update(stream.read(_PIECE))
             stream.seek(max(stream.tell(), status.st_size - _PIECE))
             found.update(stream.read(_PIECE))

@@ -8,6 +8,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+from xmem_ros import atomic
+from xmem_ros.outside_text import say
 from xmem_ros.parameters.table import WHEN, Value, rules
 
 YAML = 'config/track.yaml'
@@ -87,11 +89,11 @@ def main(arguments: list[str] | None = None) -> int:
     for name, text in ((YAML, track_yaml()), (DOCS, parameters_md())):
         path = options.root / name
         if options.write:
-            path.write_text(text, encoding='utf-8')
-            print(f'{path} written')
+            atomic.write_text(path, text)
+            say(f'{path} written')
         elif not path.is_file() or path.read_text(encoding='utf-8') != text:
             stale += 1
-            print(f'{path} is out of date: run python -m xmem_ros.parameters.docs --write')
+            say(f'{path} is out of date: run python -m xmem_ros.parameters.docs --write')
     return 1 if stale else 0
 
 

@@ -26,6 +26,7 @@ from xmem_ros.errors import (
 )
 from xmem_ros.msg import TrackedObjectArray
 from xmem_ros.node import qos
+from xmem_ros.outside_text import for_log
 from xmem_ros.recordings.topics import IMAGE_TYPES
 
 LOOK_S = 1.0  # after which a wait looks whether the node is still there
@@ -244,7 +245,7 @@ class LiveNode:
             try:
                 frame = self._pairs.add(half, message)
             except (FrameError, ValueError) as error:
-                self.link.node.get_logger().warning(f'a message of {half} cannot be read: {error}')
+                self.link.node.get_logger().warning(f'a message of {half} cannot be read: {for_log(error)}')
                 return
             if frame is not None:
                 self._heard.put(frame)

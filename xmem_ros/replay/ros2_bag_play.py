@@ -6,8 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
+from xmem_ros import errors
+from xmem_ros.data_files import read_yaml
 from xmem_ros.errors import ParameterError
 from xmem_ros.recordings.topics import IMAGE_TYPES, OF_THE_RECORDING, OUTPUTS, meant, recorded_outputs, told
 
@@ -85,11 +85,11 @@ def _absolute(topic: str) -> str:
 
 def _read(metadata: Path) -> dict[str, str]:
     try:
-        entries = yaml.safe_load(metadata.read_text())['rosbag2_bagfile_information']['topics_with_message_count']
+        entries = read_yaml(metadata, ParameterError)['rosbag2_bagfile_information']['topics_with_message_count']
         topics = [entry['topic_metadata'] for entry in entries if entry.get('message_count', 1)]
         return {str(topic['name']): str(topic['type']) for topic in topics}
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
-        reason = ' '.join(f'{error}'.split()) if isinstance(error, yaml.YAMLError | OSError) else f'{error!r}'
+    except (OSError, ParameterError, KeyError, TypeError, AttributeError) as error:
         raise ParameterError(
-            f'{metadata} is not the metadata of a bag ({reason}); make it anew: ros2 bag reindex {metadata.parent}'
+            f'{metadata} is not the metadata of a bag ({errors.told(error)}); make it anew: '
+            f'ros2 bag reindex {metadata.parent}'
         ) from error

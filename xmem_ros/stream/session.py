@@ -17,6 +17,7 @@ from xmem_ros.conversions.compressed_images import rgb_of
 from xmem_ros.engines.onnx_runtime import OnnxNetwork
 from xmem_ros.errors import FrameError, SeedError, UnknownObjectError, XMemError
 from xmem_ros.host_memory import give_back
+from xmem_ros.outside_text import for_log
 from xmem_ros.parameters.table import NONE
 from xmem_ros.stream.frame import Fate, Frame
 from xmem_ros.stream.history import History
@@ -141,7 +142,7 @@ class Tracking:
             self._step(frame, [])
         except FrameError as error:
             frame.valid = False
-            self._log.warning(f'image dropped: {error}', **_SELDOM)
+            self._log.warning(f'image dropped: {for_log(error)}', **_SELDOM)
             return False
         except Exception as error:
             if self._strict:

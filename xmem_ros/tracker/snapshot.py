@@ -6,10 +6,7 @@ and, as JSON, what is not a tensor (`snapshot_schema`). A file may come from any
 are checked before a tracker sees them. The digest finds accidents, not forgery.
 """
 
-import contextlib
 import dataclasses
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from xmem_ros import atomic
 from xmem_ros.errors import FrameError, MemoryFileError, told
 from xmem_ros.memory.anchors import AnchorFrame
 from xmem_ros.memory.gallery import COLOURS, SLOTS
@@ -104,20 +102,11 @@ def write(snapshot: Snapshot, path: Path) -> None:
         'digest': digest(sorted(tensors.items()), state),
         'state': state,
     }
-    partial = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
-        os.close(handle)
-        save_file(tensors, partial, metadata=header)
-        with Path(partial).open('rb') as file:
-            os.fsync(file.fileno())
-        Path(partial).chmod(0o644)
-        Path(partial).replace(path)
+        with atomic.writing(path) as part, atomic.utf8_name(part) as name:
+            save_file(tensors, name, metadata=header)
     except (OSError, SafetensorError) as error:
-        if partial is not None:
-            with contextlib.suppress(OSError):
-                Path(partial).unlink()
         raise MemoryFileError(f'{path}: cannot be written ({error}); a file of that name is as it was') from error
 
 
@@ -188,7 +177,7 @@ def _read_file(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
                 f'{path}: refused, it has {size / 1e9:.1f} GB, and a saved memory has {LARGEST_FILE / 1e9:.1f} GB at '
                 'most'
             )
-        with safe_open(path, framework='pt') as file:
+        with atomic.utf8_name(path) as name, safe_open(name, framework='pt') as file:
             # what is read from the file itself would go with it
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
             return file.metadata() or {}, tensors

@@ -44,6 +44,7 @@ from xmem_ros.tracker.snapshot import Snapshot
 from xmem_ros.tracker.stage_timer import StageTimer
 from xmem_ros.weights.checkpoint import find_weights
 
+MOST_OUTPUT_PIXELS = 1 << 26  # of a result that is larger than its frame: each object takes 4 bytes a pixel
 SENSORY_KEPT = 30  # frames out of sight, after which an object's sensory memory is of other things
 
 
@@ -140,6 +141,11 @@ class Tracker:
             raise FrameError(f'time is {quoted(time)}; give the seconds of the frame, or None to count frames')
         if output_size is not None:
             output_size = checked_size('output_size', output_size, FrameError)
+            if math.prod(output_size) > MOST_OUTPUT_PIXELS and output_size != np.shape(frame)[:2]:
+                raise FrameError(
+                    f'output_size is {quoted(output_size)}; give at most {MOST_OUTPUT_PIXELS} px in all, or '
+                    'the size of the frame'
+                )
         result = self._shedding.run(
             lambda: self._step(
                 frame, masks, time, last=last, probabilities=probabilities, output_size=output_size or frame.shape[:2]

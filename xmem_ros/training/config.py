@@ -4,17 +4,27 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from xmem_ros.errors import ParameterError
+from xmem_ros.data_files import read_yaml
+from xmem_ros.errors import ParameterError, quoted
 from xmem_ros.network.config import CONFIGS
 
 PRECISIONS = ('bfloat16', 'float16', 'float32')
 SCHEDULES = ('cosine', 'steps')
+MOST = 1_000_000_000  # of any whole number
+# of those that decide how much memory a step takes, and how many processes run
+LARGEST = {
+    'batch': 65_536,
+    'workers': 256,
+    'shorter_side': 8192,
+    'clips.size': 4096,
+    'clips.frames': 1000,
+    'clips.objects': 254,
+}
 
 
 def option(default: Any, what: str) -> Any:
@@ -104,19 +114,15 @@ class TrainingConfig:
 def read_config(path: Path, **overrides: Any) -> TrainingConfig:
     """Read a run's YAML; raises `ParameterError` naming an unknown key or a value that cannot be."""
     try:
-        data = yaml.safe_load(path.read_text(encoding='utf-8')) or {}
+        data = read_yaml(path, ParameterError) or {}
     except OSError as error:
         raise ParameterError(f'{path}: cannot be read ({error.strerror})') from error
-    except UnicodeDecodeError as error:
-        raise ParameterError(f'{path}: not a text file in UTF-8 ({error})') from error
-    except yaml.YAMLError as error:
-        raise ParameterError(f'{path}: not YAML: {error}') from error
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         raise ParameterError(f'{path}: expected keys and values, as in config/training/compact_1.yaml')
     data.update({key: value for key, value in overrides.items() if value is not None})
     clips = data.pop('clips', None) or {}
     if not isinstance(clips, dict) or not all(isinstance(key, str) for key in clips):
-        raise ParameterError(f'{path}: clips must be keys and values, not {clips!r}')
+        raise ParameterError(f'{path}: clips must be keys and values, not {quoted(clips)}')
     clip_config = ClipConfig(**_checked(path, ClipConfig, clips, 'clips.'))
     config = TrainingConfig(clips=clip_config, **_checked(path, TrainingConfig, data, ''))
     _check_values(path, config)
@@ -150,21 +156,25 @@ _items: dict[str, type] = {
 
 def _single(path: Path, name: str, value: Any, kind: type) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        value = float(value)
     if type(value) is not kind:
         hint = '; YAML reads 1e-4 as text, write 1.0e-4' if isinstance(value, str) and kind is float else ''
-        raise ParameterError(f'{path}: {name} must be {kind.__name__}, not {value!r}{hint}')
+        raise ParameterError(f'{path}: {name} must be {kind.__name__}, not {quoted(value)}{hint}')
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ParameterError(f'{path}: {name} is {value}; it must be a finite number')
+    if isinstance(value, int) and abs(value) > MOST:
+        raise ParameterError(f'{path}: {name} is {quoted(value)}; at most {MOST} is allowed')
     return value
 
 
 def _list(path: Path, name: str, value: Any, kind: type) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
-        raise ParameterError(f'{path}: {name} must be a list, not {value!r}')
+        raise ParameterError(f'{path}: {name} must be a list, not {quoted(value)}')
     if kind is not tuple:
         return tuple(_single(path, name, item, kind) for item in value)
     for item in value:
         if not isinstance(item, list | tuple) or len(item) != 2:
-            raise ParameterError(f'{path}: {name} must hold pairs [share, frames], not {item!r}')
+            raise ParameterError(f'{path}: {name} must hold pairs [share, frames], not {quoted(item)}')
     return tuple((_single(path, name, item[0], float), _single(path, name, item[1], int)) for item in value)
 
 
@@ -189,13 +199,17 @@ def _check_values(path: Path, config: TrainingConfig) -> None:
     for name, count in positive.items():
         if count < 1:
             raise ParameterError(f'{path}: {name} is {count}; it is at least 1')
+    for name, most in LARGEST.items():
+        count = getattr(clips, name.removeprefix('clips.')) if name.startswith('clips.') else getattr(config, name)
+        if count > most:
+            raise ParameterError(f'{path}: {name} is {count}; it is at most {most}')
     for name, found, allowed in (
         ('network', config.network, tuple(CONFIGS)),
         ('precision', config.precision, PRECISIONS),
         ('schedule', config.schedule, SCHEDULES),
     ):
         if found not in allowed:
-            raise ParameterError(f'{path}: {name} is {found!r}; it is one of {", ".join(allowed)}')
+            raise ParameterError(f'{path}: {name} is {quoted(found)}; it is one of {", ".join(allowed)}')
     if clips.size < 16 or clips.size % 16:
         raise ParameterError(f'{path}: clips.size is {clips.size}; it is a multiple of 16')
     if clips.frames < 2:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from xmem_ros.errors import FrameError, SeedError, XMemError
 from xmem_ros.media import IMAGE_SUFFIXES, VOID, image_files, read_image, read_mask
+from xmem_ros.outside_text import say
 from xmem_ros.progress import Bar
 
 
@@ -256,7 +257,7 @@ def read_videos(
         kind = _kind([labels[stem] for stem in stems])
         chosen.append(Footage(name, *_read_pairs(pairs, shorter_side, budget, kind, verify)))
     if unmasked:
-        print(f'{root}: {unmasked} frames have no mask and are left out')
+        say(f'{root}: {unmasked} frames have no mask and are left out')
     return chosen
 
 

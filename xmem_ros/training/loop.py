@@ -23,10 +23,12 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Subset
 
+from xmem_ros import atomic
 from xmem_ros.checks import check_number, check_whole
-from xmem_ros.errors import ParameterError, WeightsError, XMemError, told
+from xmem_ros.errors import OutputError, ParameterError, WeightsError, XMemError, told
 from xmem_ros.network.config import CONFIGS
 from xmem_ros.network.model import XMemNetwork
+from xmem_ros.outside_text import say
 from xmem_ros.progress import Bar
 from xmem_ros.training.clips import Clips
 from xmem_ros.training.config import TrainingConfig
@@ -100,7 +102,7 @@ class Trainer:
             self._start_from(config.start_from)
         data = read_data(config, root)
         self.held = data.held
-        out.mkdir(parents=True, exist_ok=True)
+        self._check_out()
         self.data = Clips(data.videos, data.stills, config.clips, config.seed, config.iterations * config.batch)
         if self.world > 1 and self.device.type == 'cuda' and self.network.config.train_norm:
             self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
@@ -117,6 +119,20 @@ class Trainer:
         self.skipped = 0  # steps in a row whose gradient was not finite
         if saved is not None:
             self._load(saved)
+
+    def _check_out(self) -> None:
+        """Make the folder; raises `ParameterError` where a checkpoint that is not of a run would be overwritten."""
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            for name in ('last.pt', 'best.pt'):
+                atomic.check_target(self.out / name)
+        except OSError as error:
+            raise OutputError(f'{self.out}: cannot be written ({error.strerror}); choose another --out') from error
+        best = self.out / 'best.pt'
+        if best.exists() and not self.checkpoint.exists():  # of a run that was killed before its first checkpoint
+            found = _read(best, 'move it away, or choose another --out')
+            if not isinstance(found, dict) or set(found) != {'iteration', 'ema'}:
+                raise ParameterError(f'{best}: not of a training run; move it away, or choose another --out')
 
     def _saved_run(self) -> dict[str, Any] | None:
         """What `last.pt` holds; raises `ParameterError` where it is of a run with other settings."""
@@ -191,7 +207,7 @@ class Trainer:
             worker_init_fn=_single_threaded,
         )
         if not rest and self.rank == 0:
-            print(f'{self.checkpoint}: finished already, at iteration {self.iteration}')
+            say(f'{self.checkpoint}: finished already, at iteration {self.iteration}')
         self.network.train()
         started = time.monotonic()
         with (
@@ -349,12 +365,8 @@ def _single_threaded(_: int) -> None:
 
 def _write(state: dict[str, Any], path: Path) -> None:
     """The file is whole or not there, whenever the process dies."""
-    partial = path.with_suffix('.part')
-    with partial.open('wb') as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    with atomic.writing(path) as part:
+        torch.save(state, part)
 
 
 def _read(path: Path, remedy: str) -> dict[str, Any]:

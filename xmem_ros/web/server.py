@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from xmem_ros.errors import FrameError, NodeError, NodeMissingError, ParameterError
+from xmem_ros.outside_text import for_log
 from xmem_ros.web.bridge import Bridge, encoded
 from xmem_ros.web.gate import Gate
 from xmem_ros.web.quiet import quiet
@@ -101,7 +102,7 @@ class Server:
         try:
             await self._loop.run_in_executor(None, self._bridge.link.check_there, _NODE_S)
         except NodeMissingError as error:
-            self._bridge.link.node.get_logger().warning(f'{error}. The page waits for it')
+            self._bridge.link.node.get_logger().warning(f'{for_log(error)}. The page waits for it')
         except NodeError:  # it was closed meanwhile
             pass
 
@@ -203,7 +204,7 @@ class Server:
             data, size = await self._loop.run_in_executor(None, encoded, message)
         except FrameError as error:
             logger = self._bridge.link.node.get_logger()
-            logger.warning(f'an overlay cannot be read: {error}', throttle_duration_sec=_LOG_S)
+            logger.warning(f'an overlay cannot be read: {for_log(error)}', throttle_duration_sec=_LOG_S)
             return
         for viewer in takers:
             if viewer in self._viewers and viewer.wants_images:

@@ -10,8 +10,9 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from xmem_ros import atomic
 from xmem_ros.checks import checked_path
-from xmem_ros.errors import WeightsError, quoted, told
+from xmem_ros.errors import OutputError, WeightsError, quoted, told
 from xmem_ros.network.config import config_from_state_dict
 from xmem_ros.network.model import XMemNetwork
 from xmem_ros.weights import torch_files
@@ -96,11 +97,11 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         torch_files.check_size(path)
         state = {}
-        with safe_open(path, framework='pt') as file:
-            for name in file.keys():  # noqa: SIM118
-                tensor = file.get_tensor(name)
-                torch_files.check_tensor(name, tensor)
-                state[name] = tensor.clone()
+        with atomic.utf8_name(path) as name, safe_open(name, framework='pt') as file:
+            for key in file.keys():  # noqa: SIM118
+                tensor = file.get_tensor(key)
+                torch_files.check_tensor(key, tensor)
+                state[key] = tensor.clone()
     except WeightsError as error:
         raise WeightsError(f'{path}: {error}') from error
     except Exception as error:  # a type that torch does not know raises what it likes
@@ -160,10 +161,12 @@ def digest(tensors: Iterable[tuple[str, Tensor]], text: str = '') -> str:
 
 
 def save_network(network: XMemNetwork, path: Path, dtype: torch.dtype = torch.float16) -> None:
-    """Write weights as safetensors; statistics of batch norms stay float32."""
+    """Write weights as safetensors; statistics of batch norms stay float32. Raises `OutputError`."""
     state = {}
     for name, tensor in network.state_dict().items():
         small = tensor.is_floating_point() and 'running_' not in name
         state[name] = tensor.detach().to('cpu', dtype if small else tensor.dtype).contiguous()
-    # safetensors' own writing leaves a file that its owner alone can read; the node may run as somebody else
-    path.write_bytes(save(state, metadata={'format': 'pt'}))
+    try:
+        atomic.write_bytes(path, save(state, metadata={'format': 'pt'}))
+    except OSError as error:
+        raise OutputError(f'{path}: weights cannot be written ({error.strerror}); name another file') from error

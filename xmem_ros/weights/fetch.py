@@ -12,8 +12,12 @@ import logging
 import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from xmem_ros.errors import OutputError, WeightsError
+from xmem_ros import atomic
+from xmem_ros.data_files import read_json
+from xmem_ros.errors import OutputError, WeightsError, quoted
+from xmem_ros.outside_text import without_secrets
 from xmem_ros.weights.checkpoint import load_network, user_folder
 from xmem_ros.weights.download import download
 from xmem_ros.weights.official import OFFICIAL, RELEASE, OfficialWeights, official_name
@@ -81,7 +85,17 @@ def known(name: str) -> OfficialWeights:
 def source(weights: OfficialWeights) -> str:
     """Where a file is fetched from: the release page, or a mirror that the user names."""
     mirror = os.environ.get(MIRROR)
-    return f'{mirror.rstrip("/")}/{weights.file}' if mirror else weights.url
+    if not mirror:
+        return weights.url
+    try:
+        found = urlsplit(mirror)
+        usable = bool(found.scheme) and mirror.isascii() and mirror.isprintable() and ' ' not in mirror
+        usable = usable and found.port != 0  # reading the port raises an error where it is none
+    except ValueError:
+        usable = False
+    if not usable:
+        raise WeightsError(f'{MIRROR} is {quoted(mirror)}; give the address of a folder, as in https://host/weights')
+    return f'{mirror.rstrip("/")}/{weights.file}'
 
 
 def check(
@@ -126,10 +140,10 @@ def read_lock() -> dict[str, Any]:
     """File → its pinned size and checksum; raises `WeightsError` where the lock file is damaged."""
     path = user_folder() / LOCK
     try:
-        lock = json.loads(path.read_text())
+        lock = read_json(path, WeightsError)
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, WeightsError) as error:
         raise WeightsError(f'{path}: not readable ({error}); remove it') from error
     if not isinstance(lock, dict) or not all(map(_is_pin, lock.values())):
         raise WeightsError(f'{path}: not readable (it does not say of each file what it is); remove it')
@@ -156,9 +170,8 @@ def sha256(path: Path) -> str:
 
 def _pin(weights: OfficialWeights, found: dict[str, Any]) -> None:
     path = user_folder() / LOCK
-    part = path.with_name(f'.{path.name}.part')
     try:
-        part.write_text(json.dumps({**read_lock(), weights.file: {'url': source(weights), **found}}, indent=2) + '\n')
-        part.replace(path)
+        locked = {**read_lock(), weights.file: {'url': without_secrets(source(weights)), **found}}
+        atomic.write_text(path, json.dumps(locked, indent=2) + '\n')
     except OSError as error:
         raise OutputError(f'{path}: cannot be written ({error.strerror or error})') from error
