@@ -25,7 +25,8 @@ from robust_requests import World, Wrong, wrong_request
 from sensor_msgs.msg import CompressedImage, Image
 from tqdm import tqdm
 
-from xmem_ros.srv import MemoryFile, SeedObjects
+from xmem_ros.errors import ErrorCode
+from xmem_ros.srv import SeedObjects
 
 LONGEST_MESSAGE = 4000  # characters, of a refusal that can be read
 BURST = 10  # malformed things between two good frames, at most
@@ -111,7 +112,7 @@ class Fuzz:
                 robots.mask_seed(footage.mask(0, OBJECT), 'first'), robots.mask_seed(footage.mask(0, DECOY), 'second')
             )
             assert answer.success, answer.message
-            saved = eye.robot.call(MemoryFile, '~/save_memory', MemoryFile.Request(name='good'))
+            saved = eye.robot.save_memory('good')
             assert saved.success, saved.message
         self.world = World(footage.mask(0).shape, footage.mask(0, 3), tuple(answer.ids), 1, folder)
 
@@ -189,7 +190,8 @@ class Fuzz:
         request.header.stamp = time_of(self.stamp)
 
         def arrived() -> bool:
-            return 'is held' not in self.wild.robot.call(SeedObjects, '~/seed', request, 60.0).message
+            answer = self.wild.robot.call(SeedObjects, '~/seed', request, 60.0)
+            return answer.error_code != ErrorCode.STAMP_NOT_HELD
 
         robots.wait_until(arrived, 'an odd image to arrive')
 

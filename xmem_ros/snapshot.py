@@ -19,7 +19,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from xmem_ros.errors import MemoryFileError
+from xmem_ros.errors import (
+    MemoryFileError,
+    MemoryFileMismatchError,
+    MemoryFileMissingError,
+    MemoryFileWriteError,
+)
 from xmem_ros.frames import FrameGeometry
 from xmem_ros.memory.anchors import AnchorFrame
 from xmem_ros.memory.gallery import COLOURS, SLOTS
@@ -30,7 +35,7 @@ from xmem_ros.network.checkpoint import digest
 from xmem_ros.segmenter import SegmenterState
 
 FORMAT = 'xmem_ros memory'
-VERSION = 2
+VERSION = 3
 _POSITIONS = tuple(field.name for field in dataclasses.fields(Positions))
 
 
@@ -45,7 +50,7 @@ class Snapshot:
 
 
 def write(snapshot: Snapshot, path: Path) -> None:
-    """Write a file, or none: it takes its name only once it is complete. Raises `MemoryFileError`."""
+    """Write a file, or none: it takes its name only once it is complete. Raises `MemoryFileWriteError`."""
     tensors, described = _pack(snapshot)
     state = json.dumps(described)
     header = {
@@ -69,7 +74,7 @@ def write(snapshot: Snapshot, path: Path) -> None:
         if partial is not None:
             with contextlib.suppress(OSError):
                 Path(partial).unlink()
-        raise MemoryFileError(f'{path}: cannot be written ({error}); a file of that name is as it was') from error
+        raise MemoryFileWriteError(f'{path}: cannot be written ({error}); a file of that name is as it was') from error
 
 
 def read(path: Path, weights: str) -> Snapshot:
@@ -78,7 +83,7 @@ def read(path: Path, weights: str) -> Snapshot:
     weights: fingerprint of the network that is to use it. Raises `MemoryFileError` saying what is wrong.
     """
     if not path.is_file():
-        raise MemoryFileError(f'{path}: no such file; save a memory first')
+        raise MemoryFileMissingError(f'{path}: no such file; save a memory first')
     try:
         with safe_open(path, framework='pt') as file:
             header = file.metadata() or {}
@@ -88,12 +93,12 @@ def read(path: Path, weights: str) -> Snapshot:
     if header.get('format') != FORMAT:
         raise MemoryFileError(f'{path}: not a saved memory, but another safetensors file')
     if header.get('version') != str(VERSION):
-        raise MemoryFileError(
+        raise MemoryFileMismatchError(
             f'{path}: written in version {header.get("version")!r} of the format, but this program reads {VERSION}: '
             'use the program that wrote it, or seed the objects again'
         )
     if header.get('weights') != weights:
-        raise MemoryFileError(
+        raise MemoryFileMismatchError(
             f'{path}: made with other weights (SHA-256 {str(header.get("weights"))[:12]}…, loaded: {weights[:12]}…); '
             'load the weights that it was made with, or seed the objects again'
         )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xmem_ros.bags.library import available
+from xmem_ros.node import object_messages
 from xmem_ros.node.compressed import compressed_from_array
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
 ACCEPTED_SEEDS = 'xmem_ros/msg/AcceptedSeeds'
-OBJECTS = 'xmem_ros/msg/TrackedObjectArray'
+OBJECTS = object_messages.OBJECTS
 
 _DEFINITIONS = Path(__file__).parent / 'definitions'
 
@@ -140,33 +141,9 @@ def accepted_seeds(header: Any, seeds: Sequence[Any], ids: Sequence[int], labels
     )
 
 
-def object_message(item: TrackedObject, header: Any) -> Any:
-    """xmem_ros/TrackedObject."""
-    return make(
-        'xmem_ros/msg/TrackedObject',
-        header=header,
-        id=item.id,
-        label=item.label,
-        name=item.name,
-        state=int(item.state),
-        score=float(item.score),
-        box=box(*(item.box or ())),
-        area=item.area,
-        centroid_x=float(item.centroid[0]),
-        centroid_y=float(item.centroid[1]),
-        age=item.age,
-        absent=item.absent,
-    )
-
-
 def objects_message(header: Any, objects: Sequence[TrackedObject]) -> Any:
-    """xmem_ros/TrackedObjectArray. How long it took is left out: two runs are to write the same."""
-    return make(
-        OBJECTS,
-        header=header,
-        objects=[object_message(item, header) for item in objects],
-        processing_ms=0.0,
-    )
+    """xmem_ros/TrackedObjectArray. Processing time is left out: two runs are to write the same."""
+    return object_messages.objects_message(header, objects, 0.0, make)
 
 
 def serialize(message: Any) -> bytes:

@@ -10,7 +10,8 @@ import numpy as np
 
 from xmem_ros.errors import UnknownObjectError
 from xmem_ros.node.conversions import mask_from_image, stamp_ns
-from xmem_ros.objects import ObjectState, TrackedObject
+from xmem_ros.node.object_messages import object_of, seconds_of
+from xmem_ros.objects import TrackedObject
 
 _PENDING = 20  # images of which only one half has come
 
@@ -42,7 +43,7 @@ class Frame:
     header: Any  # std_msgs/Header of the image
     labels: np.ndarray = field(repr=False)  # H×W uint8, read-only; 0 = background, else an object's label
     objects: tuple[SeenObject, ...]  # in order of id
-    processing_ms: float
+    processing_ms: float  # from taking the image to publishing the objects
 
     @property
     def stamp_ns(self) -> int:
@@ -96,22 +97,5 @@ def frame_of(labels_message: Any, objects_message: Any) -> Frame:
     """A frame, of sensor_msgs/Image and xmem_ros/TrackedObjectArray with the same header."""
     labels = mask_from_image(labels_message)
     labels.setflags(write=False)
-    objects = tuple(_seen(item, labels) for item in objects_message.objects)
-    return Frame(labels_message.header, labels, objects, objects_message.processing_ms)
-
-
-def _seen(item: Any, labels: np.ndarray) -> SeenObject:
-    box = item.box
-    return SeenObject(
-        id=item.id,
-        label=item.label,
-        name=item.name,
-        state=ObjectState(item.state),
-        score=item.score,
-        box=(box.x_offset, box.y_offset, box.width, box.height) if box.width else None,
-        area=item.area,
-        centroid=(item.centroid_x, item.centroid_y),
-        age=item.age,
-        absent=item.absent,
-        labels=labels,
-    )
+    objects = tuple(SeenObject(**vars(object_of(item)), labels=labels) for item in objects_message.objects)
+    return Frame(labels_message.header, labels, objects, seconds_of(objects_message.processing_time) * 1e3)

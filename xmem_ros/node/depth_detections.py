@@ -10,6 +10,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from vision_msgs.msg import Detection3D, Detection3DArray
 
 from xmem_ros.errors import FrameError
+from xmem_ros.node import diagnostic_keys as keys
 from xmem_ros.node import qos
 from xmem_ros.node.conversions import depth_from_image, stamp_ns
 from xmem_ros.node.depth import Place, camera_of, locate, scaled_labels
@@ -79,7 +80,7 @@ class DepthDetections:
 
     def values(self) -> dict[str, str]:
         """For diagnostics."""
-        return {'detections_3d published': str(self._published), 'images without depth': str(self._given_up)}
+        return {keys.DETECTIONS_3D: str(self._published), keys.IMAGES_WITHOUT_DEPTH: str(self._given_up)}
 
     def set_objects(self, objects: Sequence[TrackedObject]) -> None:
         """Nothing to do."""

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from rcl_interfaces.msg import SetParametersResult
 
+from xmem_ros.errors import ErrorCode
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -39,9 +41,11 @@ def _guarded(node: Node, name: str, callback: Callable[[Any, Any], Any]) -> Call
 
 
 def refuse(request: Any, response: Any, reason: str) -> None:
-    """Say in a response that nothing came of its request, as far as it has fields for that."""
+    """Mark a response as failed, as far as it has fields for that."""
     if hasattr(response, 'success'):
         response.success = False
+    if hasattr(response, 'error_code'):
+        response.error_code, response.message = ErrorCode.INTERNAL, reason
     if hasattr(response, 'results') and hasattr(request, 'parameters'):
         response.results = [SetParametersResult(successful=False, reason=reason) for _ in request.parameters]
     elif hasattr(response, 'result') and hasattr(request, 'parameters'):

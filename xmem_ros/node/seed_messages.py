@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xmem_ros import seeding
-from xmem_ros.errors import FrameError, SeedError, quoted
+from xmem_ros.errors import FrameError, RequestError, SeedError, TooManyObjectsError, quoted
 from xmem_ros.node.conversions import mask_from_image
 
 if TYPE_CHECKING:
@@ -56,12 +56,12 @@ def read_seeds(
         One for each object, in the order of the seeds; a label image gives one for each value, smallest first.
 
     Raises:
-        SeedError: says which seed cannot be used, why, and what to do.
+        SeedError: says which seed cannot be used, why, and what to do. RequestError: no seed.
     """
     if not seeds:
-        raise SeedError('the request holds no seed: give at least one')
+        raise RequestError('the request holds no seed: give at least one')
     if len(seeds) > most:  # before any is read: GrabCut for hundreds of boxes takes minutes
-        raise SeedError(
+        raise TooManyObjectsError(
             f'the request holds {len(seeds)} seeds, and there can be {most} objects (max_objects): '
             'give one seed for each object'
         )

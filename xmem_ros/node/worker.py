@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from xmem_ros.errors import XMemError
+from xmem_ros.errors import NodeFaultError, NodeInactiveError, XMemError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 T = TypeVar('T')
 
 
-class StoppedError(XMemError, RuntimeError):
+class StoppedError(NodeInactiveError):
     """The worker stopped before a job could run."""
 
 
-class BrokenError(XMemError, RuntimeError):
+class BrokenError(NodeFaultError):
     """The worker's thread ended on a fault of its own."""
 
 

@@ -18,9 +18,10 @@ from xmem_ros.client.calls import Calls
 from xmem_ros.client.link import NodeLink
 from xmem_ros.errors import NodeError, NodeMissingError, listed
 from xmem_ros.msg import TrackedObjectArray
+from xmem_ros.node import diagnostic_keys as keys
 from xmem_ros.node import qos
 from xmem_ros.node.conversions import rgb_from_image, stamp_ns
-from xmem_ros.objects import ObjectState
+from xmem_ros.node.object_messages import object_of
 from xmem_ros.overlay import colour_of
 
 if TYPE_CHECKING:
@@ -146,13 +147,13 @@ class Bridge(Calls):
             {
                 'id': item.id,
                 'name': item.name,
-                'state': ObjectState(item.state).name,
-                'score': round(float(item.score), 3),
+                'state': item.state.name,
+                'score': round(item.score, 3),
                 'colour': '#{:02x}{:02x}{:02x}'.format(*colour_of(item.label)),
                 'area': item.area,
-                'absent': item.absent,
+                'unseen': round(item.time_since_seen, 1),
             }
-            for item in message.objects
+            for item in map(object_of, message.objects)
         ]
         with self._lock:
             self._heard = time.monotonic()
@@ -162,13 +163,13 @@ class Bridge(Calls):
 
     def _hear_diagnostics(self, message: Any) -> None:
         for status in message.status:
-            if status.name == f'{self.link.name.lstrip("/")}: tracking':
+            if status.name == keys.status_name(self.link.name):
                 values = {pair.key: pair.value for pair in status.values}
                 with self._lock:
                     self._summary = status.message
-                    topic = values.get('image topic', '')
-                    self._waits = values.get('no image', f'it waits for images on {topic}' if topic else '')
-                    self._memory = int(values['memory (bytes)']) if 'memory (bytes)' in values else None
+                    topic = values.get(keys.IMAGE_TOPIC, '')
+                    self._waits = values.get(keys.NO_IMAGE, f'it waits for images on {topic}' if topic else '')
+                    self._memory = int(values[keys.MEMORY_BYTES]) if keys.MEMORY_BYTES in values else None
 
 
 def encoded(message: Any) -> bytes:

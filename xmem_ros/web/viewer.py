@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from xmem_ros.client.calls import Calls
-from xmem_ros.errors import SeedError, XMemError
+from xmem_ros.errors import SeedError, StampNotHeldError, XMemError
 from xmem_ros.web.commands import ids_of, seed_of, stamp_of
 
 if TYPE_CHECKING:
@@ -109,10 +109,9 @@ class Viewer:
             command = await self._commands.get()
             try:
                 text, ids = await asyncio.get_running_loop().run_in_executor(None, self._do, command)
-                if command['type'] != 'hold':
-                    self._answer(command, ok=True, text=text, ids=ids)
+                self._answer(command, ok=True, text=text, ids=ids)
             except XMemError as error:
-                self._answer(command, ok=False, text=str(error), gone=str(error).startswith('no image of stamp'))
+                self._answer(command, ok=False, text=str(error), gone=isinstance(error, StampNotHeldError))
             except Exception as error:  # the page's next command is to be taken all the same
                 log.exception('a command of the page failed')
                 self._answer(command, ok=False, text=f'internal error: {type(error).__name__}: {error}')
