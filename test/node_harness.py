@@ -32,8 +32,8 @@ from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image, RegionOfInterest
 
+from xmem_ros.conversions.images import image_from_array
 from xmem_ros.msg import Seed
-from xmem_ros.node.conversions import image_from_array
 from xmem_ros.srv import HoldImage, LoadMemory, RemoveObjects, ResetTracker, SaveMemory, SeedObjects
 
 if TYPE_CHECKING:

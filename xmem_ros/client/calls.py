@@ -10,8 +10,8 @@ from typing import Any
 from xmem_ros.checks import checked_ids
 from xmem_ros.client.link import NodeLink
 from xmem_ros.client.seeds import seed_messages, time_message
+from xmem_ros.conversions.images import stamp_ns
 from xmem_ros.errors import UnknownObjectError, error_of
-from xmem_ros.node.conversions import stamp_ns
 from xmem_ros.srv import HoldImage, LoadMemory, RemoveObjects, ResetTracker, SaveMemory, SeedObjects
 
 SEED_S = 60.0  # for the first seed the node may have to build engines

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from xmem_ros.conversions.images import mask_from_image, stamp_ns
+from xmem_ros.conversions.objects import object_of, seconds_of
 from xmem_ros.errors import UnknownObjectError
-from xmem_ros.node.conversions import mask_from_image, stamp_ns
-from xmem_ros.node.object_messages import object_of, seconds_of
 from xmem_ros.objects import TrackedObject
 
 _PENDING = 20  # images of which only one half has come

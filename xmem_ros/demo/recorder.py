@@ -20,9 +20,9 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image, RegionOfInterest
 from std_srvs.srv import Trigger
 
-from xmem_ros.demo.processes import DemoError
+from xmem_ros.child_process import DemoError
+from xmem_ros.conversions.objects import object_of
 from xmem_ros.msg import Seed, TrackedObjectArray
-from xmem_ros.node.object_messages import object_of
 from xmem_ros.srv import SeedObjects
 
 if TYPE_CHECKING:

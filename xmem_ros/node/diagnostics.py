@@ -12,7 +12,7 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from xmem_ros.node import diagnostic_keys as keys
-from xmem_ros.node.worker import Counts
+from xmem_ros.stream.worker import Counts
 
 if TYPE_CHECKING:
     from rclpy.clock import Clock

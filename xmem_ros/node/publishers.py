@@ -11,11 +11,11 @@ from builtin_interfaces.msg import Duration
 from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
 
 from xmem_ros import overlay
+from xmem_ros.conversions.compressed_images import compressed_from_array
+from xmem_ros.conversions.images import image_from_array
+from xmem_ros.conversions.objects import BOX, DURATION, OBJECT, OBJECTS, duration_message, objects_message
 from xmem_ros.msg import AcceptedSeeds, TrackedObject, TrackedObjectArray, TrackedObjectStamped
 from xmem_ros.node import qos
-from xmem_ros.node.compressed import compressed_from_array
-from xmem_ros.node.conversions import image_from_array
-from xmem_ros.node.object_messages import BOX, DURATION, OBJECT, OBJECTS, duration_message, objects_message
 
 try:
     from rclpy.event_handler import PublisherEventCallbacks
@@ -28,9 +28,8 @@ if TYPE_CHECKING:
     from rclpy.node import Node
     from rclpy.publisher import Publisher
 
-    from xmem_ros import tracker
     from xmem_ros.node.diagnostics import Figures
-    from xmem_ros.tracker import StepResult
+    from xmem_ros.tracker import StepResult, tracker
 
 _TYPES = {BOX: RegionOfInterest, DURATION: Duration, OBJECT: TrackedObject, OBJECTS: TrackedObjectArray}
 
