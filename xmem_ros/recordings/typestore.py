@@ -46,6 +46,24 @@ def typestore() -> Any:
     return store
 
 
+def is_known_definition(connection: Any) -> bool:
+    """Whether the messages of a connection were recorded with the fields that they have here.
+
+    connection: of rosbags. A recording without definitions is taken to have ours.
+    """
+    from rosbags.interfaces import MessageDefinitionFormat
+    from rosbags.typesys import TypesysError, get_types_from_msg
+
+    if connection.msgdef.format is not MessageDefinitionFormat.MSG or not connection.msgdef.data:
+        return True
+    try:
+        recorded = get_types_from_msg(connection.msgdef.data, connection.msgtype)
+    except TypesysError:
+        return False
+    known = typestore().fielddefs
+    return all(name in known and fields == known[name][1] for name, (_, fields) in recorded.items())
+
+
 def make(msgtype: str, **fields: Any) -> Any:
     """A message; msgtype: as in `std_msgs/msg/Header`. All fields are given: rosbags knows no defaults.
 
