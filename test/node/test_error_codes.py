@@ -105,6 +105,18 @@ def test_seeds_that_cannot_be_used_have_codes_by_their_kind(robot):
     assert list(robot.reset().removed) == [1]
 
 
+def test_a_seed_for_an_image_that_cannot_be_read_says_that_it_is_the_image(robot):
+    sent = robot.show(SCENE[1][0], encoding='rgb8', data=[1, 2, 3])  # three bytes of it
+    answer = wait_until(
+        lambda: (
+            (answer := robot.seed(mask_seed(CUP), stamp=sent.header.stamp)).error_code != ErrorCode.STAMP_NOT_HELD
+            and answer
+        ),
+        'the image to be there',
+    )
+    assert (answer.success, answer.error_code) == (False, ErrorCode.INVALID_IMAGE)
+
+
 def test_removal_tells_a_wrong_id_from_a_wrong_request(robot):
     answers = {
         'unknown': robot.remove(1, 9),
