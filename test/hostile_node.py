@@ -14,12 +14,12 @@ from lifecycle_msgs.srv import GetState
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
-from std_srvs.srv import Trigger
 
 from xmem_ros.conversions.images import image_from_array
+from xmem_ros.errors import ErrorCode
 from xmem_ros.msg import TrackedObject, TrackedObjectArray
 from xmem_ros.node import qos
-from xmem_ros.srv import RemoveObjects, SeedObjects
+from xmem_ros.srv import HoldImage, RemoveObjects, ResetTracker, SeedObjects
 
 MARKUP = '<img src=x onerror="window.harmed=1"><script>window.harmed=1</script>'
 
@@ -27,12 +27,12 @@ MARKUP = '<img src=x onerror="window.harmed=1"><script>window.harmed=1</script>'
 class HostileNode:
     """Answers and says what a test sets.
 
-    `state`: its lifecycle state. `message`, `success`, `ids`, `image_gone`: of its answers.
+    `state`: its lifecycle state. `message`, `success`, `ids`, `code`: of its answers.
     """
 
     def __init__(self, name: str = 'xmem', namespace: str = '/hostile') -> None:
         self.state, self.message, self.success, self.ids = 'active', MARKUP, False, [1]
-        self.image_gone = False
+        self.code = ErrorCode.INVALID_SEED
         self.context = rclpy.Context()
         rclpy.init(context=self.context)
         self.node = rclpy.create_node(name, namespace=namespace, context=self.context)
@@ -42,9 +42,13 @@ class HostileNode:
         self.objects = self.node.create_publisher(TrackedObjectArray, '~/objects', qos.output())
         self.diagnostics = self.node.create_publisher(DiagnosticArray, '/diagnostics', qos.diagnostics())
         self.node.create_service(GetState, '~/get_state', self._state)
-        for kind, service in ((SeedObjects, 'seed'), (RemoveObjects, 'remove'), (Trigger, 'reset')):
+        for kind, service in (
+            (SeedObjects, 'seed'),
+            (RemoveObjects, 'remove'),
+            (ResetTracker, 'reset'),
+            (HoldImage, 'hold'),
+        ):
             self.node.create_service(kind, f'~/{service}', self._answer)
-        self.node.create_subscription(Header, '~/hold', lambda _: None, qos.hold())
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)
         self._stamp = 0
@@ -84,6 +88,7 @@ class HostileNode:
 
     def _answer(self, _: Any, response: Any) -> Any:
         response.success, response.message = self.success, self.message
+        response.error_code = ErrorCode.NONE if self.success else self.code
         if isinstance(response, SeedObjects.Response):
-            response.ids, response.image_gone = self.ids, self.image_gone
+            response.ids = self.ids
         return response

@@ -32,8 +32,10 @@ class ShownState(Struct, frozen=True, forbid_unknown_fields=True):
     box: tuple[Pixel, Pixel, Side, Side] | None
     area: Count
     centroid: tuple[Coordinate, Coordinate] | None
-    age: Count
-    absent: Count
+    frames_since_seed: Count
+    frames_since_seen: Count
+    time_since_seed: Annotated[float, Meta(ge=0, le=1e12)]
+    time_since_seen: Annotated[float, Meta(ge=0, le=1e12)]
 
 
 class ObjectEntry(Struct, frozen=True, forbid_unknown_fields=True):
@@ -44,6 +46,7 @@ class ObjectEntry(Struct, frozen=True, forbid_unknown_fields=True):
     name: Name
     seeded_at: Count
     seen_at: Count
+    seeded_time: float | None
     seen_time: float | None
     shown: ShownState | None
 

@@ -63,8 +63,8 @@ def test_what_is_said_of_an_object_describes_its_mask(tracker: Tracker, scene: R
     ys, xs = np.nonzero(result.labels == found.label)
     assert found.name == 'cup'
     assert found.state is ObjectState.TRACKED
-    assert found.age == 1
-    assert found.absent == 0
+    assert found.frames_since_seed == 1
+    assert found.frames_since_seen == 0
     assert found.area == len(xs)
     assert found.box == (xs.min(), ys.min(), xs.max() - xs.min() + 1, ys.max() - ys.min() + 1)
     assert found.centroid == pytest.approx((xs.mean(), ys.mean()), abs=1e-3)
@@ -166,11 +166,11 @@ def test_an_object_out_of_sight_becomes_occluded_then_lost_and_comes_back(networ
     assert states[-1] is ObjectState.LOST
     assert tracker.objects[0].box is None
     assert math.isnan(tracker.objects[0].centroid[0])
-    assert tracker.objects[0].absent == 8
+    assert tracker.objects[0].frames_since_seen == 8
     found = [tracker.step(frame, time=1.0 + 0.1 * i).objects[0] for i in range(5)]
     assert found[-1].state is ObjectState.TRACKED
     assert found[-1].id == 1
-    assert found[-1].absent == 0
+    assert found[-1].frames_since_seen == 0
 
 
 @pytest.mark.parametrize('guard', [True, False])
@@ -183,7 +183,7 @@ def test_sensory_memory_of_what_is_long_out_of_sight_begins_anew(network, scene:
     for _ in range(SENSORY_KEPT):
         tracker.step(empty)
     held = tracker.export_state().state.sensory
-    assert tracker.objects[0].absent == SENSORY_KEPT
+    assert tracker.objects[0].frames_since_seen == SENSORY_KEPT
     assert held[0].abs().max() > 0
     tracker.step(empty)
     held = tracker.export_state().state.sensory

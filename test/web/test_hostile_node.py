@@ -21,7 +21,7 @@ from web_harness import SLOW_S, TOKEN, WebProcess, answer, page_of, run, serving
 from xmem_ros.client import Box, XMemClient
 from xmem_ros.client.seen import FramePairs, frame_of
 from xmem_ros.conversions.images import image_from_array
-from xmem_ros.errors import FrameError, NodeError, SeedError
+from xmem_ros.errors import ErrorCode, FrameError, NodeError, SeedError
 from xmem_ros.msg import TrackedObject, TrackedObjectArray
 from xmem_ros.web.bridge import encoded
 
@@ -180,9 +180,12 @@ def test_a_page_gets_a_status_that_it_can_read_whatever_the_node_says(node):
     assert {item['score'] for item in status['objects']} == {0.0}
 
 
-@pytest.mark.parametrize(('gone', 'message'), [(False, 'no image of stamp 1 is held'), (True, 'the picture went away')])
-def test_that_an_image_is_gone_is_a_field_whatever_the_text_says(node, gone, message):
-    node.image_gone, node.message = gone, message
+@pytest.mark.parametrize(
+    ('code', 'message'),
+    [(ErrorCode.INVALID_SEED, 'no image of stamp 1 is held'), (ErrorCode.STAMP_NOT_HELD, 'the picture went away')],
+)
+def test_that_an_image_is_gone_is_a_code_whatever_the_text_says(node, code, message):
+    node.code, node.message = code, message
 
     async def ask():
         async with serving(node=node.name) as address, page_of(address) as page:
@@ -191,7 +194,7 @@ def test_that_an_image_is_gone_is_a_field_whatever_the_text_says(node, gone, mes
             return await answer(page)
 
     refusal = run(ask())
-    assert (refusal['ok'], refusal['gone'], refusal['text']) == (False, gone, message)
+    assert (refusal['ok'], refusal['gone'], refusal['text']) == (False, code == ErrorCode.STAMP_NOT_HELD, message)
 
 
 # --- the page

@@ -18,7 +18,6 @@ import node_harness as robots
 from node_harness import iou, pixels_of, wait_until
 from playwright.sync_api import expect, sync_playwright
 from sensor_msgs.msg import Image
-from std_msgs.msg import Header
 from web_harness import SLOW_S, WebProcess
 
 from xmem_ros.demo.scene import RenderedScene
@@ -254,15 +253,13 @@ def test_objects_are_removed_and_all_forgotten_once_that_is_confirmed(open_page,
 def test_an_image_that_is_gone_is_said_and_another_one_can_be_drawn_on(open_page, robot):
     page = open_page()
     draw_box(page, *MUG)
-    hold = robot.node.create_publisher(Header, f'{robot.prefix}/hold', 10)
-    wait_until(hold.get_subscription_count, 'the node')
     held = set()
 
     def others_are_held():  # the page's image is the first to go
         newest = robot.labels[-1].header
         if stamp_text(newest) > stamp_shown(page) and stamp_text(newest) not in held:
             held.add(stamp_text(newest))
-            hold.publish(newest)
+            robot.hold(newest.stamp)
         return len(held) > 12
 
     wait_until(others_are_held, 'other images to be held')
@@ -275,7 +272,6 @@ def test_an_image_that_is_gone_is_said_and_another_one_can_be_drawn_on(open_page
     expect(page.locator('#refusal')).to_be_hidden()
     draw_box(page, *MUG)
     seed(page, robot)
-    robot.node.destroy_publisher(hold)
 
 
 def test_a_refused_seed_leaves_the_drawing_for_another_try(open_page, robot):

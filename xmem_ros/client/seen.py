@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from xmem_ros.conversions.images import mask_from_image, stamp_ns
+from xmem_ros.conversions.objects import object_of, seconds_of
 from xmem_ros.errors import FrameError, UnknownObjectError
-from xmem_ros.objects import ObjectState, TrackedObject
+from xmem_ros.objects import TrackedObject
 
 MOST_OBJECTS = 254  # the labels of xmem_ros/TrackedObject
 _PENDING = 20  # images of which only one half has come
@@ -44,7 +45,7 @@ class Frame:
     header: Any  # std_msgs/Header of the image
     labels: np.ndarray = field(repr=False)  # H×W uint8, read-only; 0 = background, else an object's label
     objects: tuple[SeenObject, ...]  # in order of id
-    processing_ms: float
+    processing_ms: float  # from taking the image to publishing the objects
 
     @property
     def stamp_ns(self) -> int:
@@ -107,7 +108,7 @@ def frame_of(labels_message: Any, objects_message: Any) -> Frame:
     if len(objects_message.objects) > MOST_OBJECTS:
         raise FrameError(f'{len(objects_message.objects)} objects: there are labels for {MOST_OBJECTS}')
     objects = tuple(_seen(item, labels) for item in objects_message.objects)
-    return Frame(labels_message.header, labels, objects, objects_message.processing_ms)
+    return Frame(labels_message.header, labels, objects, seconds_of(objects_message.processing_time) * 1e3)
 
 
 def _seen(item: Any, labels: np.ndarray) -> SeenObject:
@@ -117,16 +118,4 @@ def _seen(item: Any, labels: np.ndarray) -> SeenObject:
         raise FrameError(f'object {item.id} does not lie in its image of {width}×{height} px')
     if not item.label:
         raise FrameError(f'object {item.id} has the label of the background')
-    return SeenObject(
-        id=item.id,
-        label=item.label,
-        name=item.name,
-        state=ObjectState(item.state),
-        score=item.score,
-        box=(box.x_offset, box.y_offset, box.width, box.height) if box.width else None,
-        area=item.area,
-        centroid=(item.centroid_x, item.centroid_y),
-        age=item.age,
-        absent=item.absent,
-        labels=labels,
-    )
+    return SeenObject(**vars(object_of(item)), labels=labels)

@@ -12,7 +12,7 @@ import numpy as np
 from xmem_ros import seeding
 from xmem_ros.checks import name_fault
 from xmem_ros.conversions.images import mask_from_image
-from xmem_ros.errors import FrameError, SeedError, quoted
+from xmem_ros.errors import FrameError, RequestError, SeedError, TooManyObjectsError, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -56,12 +56,12 @@ def read_seeds(
         One for each object, in the order of the seeds; a label image gives one for each value, smallest first.
 
     Raises:
-        SeedError: says which seed cannot be used, why, and what to do.
+        SeedError: says which seed cannot be used, why, and what to do. RequestError: no seed.
     """
     if not seeds:
-        raise SeedError('the request holds no seed: give at least one')
+        raise RequestError('the request holds no seed: give at least one')
     if len(seeds) > most:  # before any is read: GrabCut for hundreds of boxes takes minutes
-        raise SeedError(
+        raise TooManyObjectsError(
             f'the request holds {len(seeds)} seeds, and there can be {most} objects (max_objects): '
             'give one seed for each object'
         )

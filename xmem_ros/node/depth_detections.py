@@ -11,6 +11,7 @@ from vision_msgs.msg import Detection3D, Detection3DArray
 
 from xmem_ros.conversions.images import depth_from_image, stamp_ns
 from xmem_ros.errors import FrameError
+from xmem_ros.node import diagnostic_keys as keys
 from xmem_ros.node import qos
 from xmem_ros.node.rclpy_workarounds import subscribe
 from xmem_ros.node.standard_messages import hypothesis
@@ -80,7 +81,7 @@ class DepthDetections:
 
     def values(self) -> dict[str, str]:
         """For diagnostics."""
-        return {'detections_3d published': str(self._published), 'images without depth': str(self._given_up)}
+        return {keys.DETECTIONS_3D: str(self._published), keys.IMAGES_WITHOUT_DEPTH: str(self._given_up)}
 
     def set_objects(self, objects: Sequence[TrackedObject]) -> None:
         """Nothing to do."""

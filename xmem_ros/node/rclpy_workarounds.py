@@ -15,6 +15,7 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.executors import MultiThreadedExecutor
 
+from xmem_ros.errors import ErrorCode
 from xmem_ros.node import qos
 from xmem_ros.outside_text import for_log
 
@@ -71,9 +72,11 @@ def _guarded(node: Node, name: str, callback: Callable[[Any, Any], Any]) -> Call
 
 
 def refuse(request: Any, response: Any, reason: str) -> None:
-    """Say in a response that nothing came of its request, as far as it has fields for that."""
+    """Mark a response as failed, as far as it has fields for that."""
     if hasattr(response, 'success'):
         response.success = False
+    if hasattr(response, 'error_code'):
+        response.error_code, response.message = ErrorCode.INTERNAL, reason
     if hasattr(response, 'results') and hasattr(request, 'parameters'):
         response.results = [SetParametersResult(successful=False, reason=reason) for _ in request.parameters]
     elif hasattr(response, 'result') and hasattr(request, 'parameters'):

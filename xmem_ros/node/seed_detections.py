@@ -22,6 +22,7 @@ from xmem_ros.conversions.images import stamp_ns
 from xmem_ros.conversions.seeds import ObjectSeed
 from xmem_ros.errors import SeedError, XMemError
 from xmem_ros.msg import Seed
+from xmem_ros.node import diagnostic_keys as keys
 from xmem_ros.node.rclpy_workarounds import subscribe
 from xmem_ros.outside_text import for_log
 from xmem_ros.stream.detection_policy import Box, Candidate, candidates_of, choose, recognise
@@ -91,12 +92,12 @@ class SeedDetections:
     def values(self) -> dict[str, str]:
         """For diagnostics."""
         return {
-            'detection messages': str(self._received),
-            'detection messages dropped': str(self._dropped),
-            'detection boxes tried': str(self._tried),
-            'objects from detections': str(self._seeded),
-            'objects corrected by detections': str(self._again),
-            'detection messages without room': str(self._without_room),
+            keys.DETECTION_MESSAGES: str(self._received),
+            keys.DETECTION_MESSAGES_DROPPED: str(self._dropped),
+            keys.DETECTION_BOXES_TRIED: str(self._tried),
+            keys.OBJECTS_FROM_DETECTIONS: str(self._seeded),
+            keys.OBJECTS_CORRECTED: str(self._again),
+            keys.DETECTION_MESSAGES_WITHOUT_ROOM: str(self._without_room),
         }
 
     @property

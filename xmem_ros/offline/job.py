@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from xmem_ros.recordings.seed_plan import PlannedSeeds
 
 FORMATS = ('bag', 'png', 'coco', 'ytvos', 'overlay')
-VERSION = 2  # of what a part folder holds
+VERSION = 3  # of what a part folder holds
 CONTENT = 'content of the input'  # of an identity
 SEEDS = 'seeds of image '  # of an identity, before the image's index
 JOURNALS = ('-wal', '-journal')  # how files of SQLite end that lie beside a database

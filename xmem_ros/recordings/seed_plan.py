@@ -141,6 +141,11 @@ def recorded_seeds(recording: BagRecording, topic: str = '') -> list[PlannedSeed
     wanted = seeds_connection(recording, topic)
     if wanted is None:
         return []
+    if not typestore.is_known_definition(wanted):
+        raise BagError(
+            f'{recording.path}: {wanted.topic} was recorded by a version in which {ACCEPTED_SEEDS} has other fields; '
+            'give seeds of your own with --seed'
+        )
     plan = []
     for number, (connection, received_ns, raw) in enumerate(recording.raw([wanted])):
         source = f'{recording.path}: {connection.topic}, message {number}'

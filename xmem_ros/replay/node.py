@@ -25,6 +25,7 @@ from xmem_ros.errors import (
     ParameterError,
 )
 from xmem_ros.msg import TrackedObjectArray
+from xmem_ros.node import diagnostic_keys as keys
 from xmem_ros.node import qos
 from xmem_ros.outside_text import for_log
 from xmem_ros.recordings.topics import IMAGE_TYPES
@@ -254,9 +255,11 @@ class LiveNode:
 
     def _diagnosed(self, message: Any) -> None:
         for status in message.status:
-            if status.name != f'{self.name.lstrip("/")}: tracking':
+            if status.name != keys.status_name(self.name):
                 continue
             values = {pair.key: pair.value for pair in status.values}
-            received, dropped, waiting = (int(values.get(name, '0')) for name in ('received', 'dropped', 'waiting'))
+            received, dropped, waiting = (
+                int(values.get(key, '0')) for key in (keys.RECEIVED, keys.DROPPED, keys.WAITING)
+            )
             fault = status.level == status.ERROR
             self._heard.put(NodeCounts(received, dropped, waiting, fault, status.message))

@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from xmem_ros.errors import MemoryFileError, ParameterError, quoted, told
+from xmem_ros.errors import MemoryFileNameError, ParameterError, quoted, told
 
 SUFFIX = '.safetensors'
 _NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]{0,99}')
@@ -31,14 +31,14 @@ def memory_folder(parameter: str) -> Path:
 
 
 def memory_file(parameter: str, name: str) -> Path:
-    """The file of a name, inside the folder; raises `MemoryFileError` for a path and for a link."""
+    """The file of a name, inside the folder; raises `MemoryFileNameError` for a path and for a link."""
     folder = memory_folder(parameter)
     if not _NAME.fullmatch(name):
-        raise MemoryFileError(
+        raise MemoryFileNameError(
             f'the name {quoted(name)} cannot be used: give a plain file name of letters, digits, dots, dashes and '
             f'underscores, which begins with a letter or digit; files lie in {folder}'
         )
     path = folder / (name if name.endswith(SUFFIX) else name + SUFFIX)
     if path.is_symlink():
-        raise MemoryFileError(f'{path} is a link, and memory files are none: remove it, or use another name')
+        raise MemoryFileNameError(f'{path} is a link, and memory files are none: remove it, or use another name')
     return path

@@ -208,21 +208,24 @@ class Tracking:
         self._show(lambda: self._outputs.set_objects(self.tracker.objects))
         return removed
 
-    def reset(self) -> int:
-        """Forget everything; returns how many objects there were."""
-        count = len(self.tracker.objects)
+    def reset(self) -> list[int]:
+        """Forget everything; returns the ids that there were."""
+        ids = self._ids()
         self.tracker.reset()
         self._forget()
         self._show(lambda: self._outputs.set_objects([]))
         self._offset_ns = 0
-        return count
+        return ids
 
-    def import_state(self, saved: Snapshot) -> list[int]:
-        """Forget everything and go on from a snapshot; returns the ids. Raises `MemoryFileError`, changing nothing."""
+    def import_state(self, saved: Snapshot) -> tuple[list[int], list[int]]:
+        """Forget everything and go on from a snapshot; returns ids and labels, in order of id.
+
+        Raises `MemoryFileError`, changing nothing.
+        """
         ids = self.tracker.import_state(saved)
         self._forget()
         self._show(lambda: self._outputs.set_objects(self.tracker.objects))
-        return ids
+        return ids, [item.label for item in self.tracker.objects]
 
     def _forget(self) -> None:
         """What is known of objects that are gone."""
@@ -326,7 +329,7 @@ class Tracking:
     def _jump(self, stamp_ns: int) -> None:
         back = (self._stamp_ns - stamp_ns) / 1e9
         if self._parameters().on_time_jump == 'reset':
-            count = self.reset()
+            count = len(self.reset())
             self._log.warning(
                 f'stamps jumped back by {back:.3f} s: {count} objects forgotten (on_time_jump: reset)', **_SELDOM
             )

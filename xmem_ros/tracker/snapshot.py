@@ -18,7 +18,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from xmem_ros import atomic
-from xmem_ros.errors import FrameError, MemoryFileError, told
+from xmem_ros.errors import (
+    FrameError,
+    MemoryFileError,
+    MemoryFileMismatchError,
+    MemoryFileWriteError,
+    told,
+)
 from xmem_ros.memory.anchors import AnchorFrame
 from xmem_ros.memory.gallery import COLOURS, SLOTS
 from xmem_ros.memory.memory import MemoryState
@@ -38,7 +44,7 @@ from xmem_ros.tracker.segmenter import SegmenterState
 from xmem_ros.weights.checkpoint import digest
 
 FORMAT = 'xmem_ros memory'
-VERSION = 2
+VERSION = 3
 LARGEST_FILE = 2 << 30  # bytes
 LARGEST_HEADER = 8 << 20  # characters of JSON
 _POSITIONS = tuple(field.name for field in dataclasses.fields(Positions))
@@ -86,11 +92,11 @@ _VALUES = {
 
 
 def write(snapshot: Snapshot, path: Path) -> None:
-    """Write a file, or none: it takes its name only once it is complete. Raises `MemoryFileError`."""
+    """Write a file, or none: it takes its name only once it is complete. Raises `MemoryFileWriteError`."""
     tensors, described = _pack(snapshot)
     size = sum(tensor.nbytes for tensor in tensors.values())
     if size > LARGEST_FILE - LARGEST_HEADER:
-        raise MemoryFileError(
+        raise MemoryFileWriteError(
             f'{path}: this memory takes {size / 1e9:.1f} GB, and a file may have {LARGEST_FILE / 1e9:.1f} GB: remove '
             'objects, or lower memory.long_term_elements or memory.max_working_frames'
         )
@@ -107,7 +113,7 @@ def write(snapshot: Snapshot, path: Path) -> None:
         with atomic.writing(path) as part, atomic.utf8_name(part) as name:
             save_file(tensors, name, metadata=header)
     except (OSError, SafetensorError) as error:
-        raise MemoryFileError(f'{path}: cannot be written ({error}); a file of that name is as it was') from error
+        raise MemoryFileWriteError(f'{path}: cannot be written ({error}); a file of that name is as it was') from error
 
 
 def read(path: Path, weights: str) -> Snapshot:
@@ -119,12 +125,12 @@ def read(path: Path, weights: str) -> Snapshot:
     if header.get('format') != FORMAT:
         raise MemoryFileError(f'{path}: not a saved memory, but another safetensors file')
     if header.get('version') != str(VERSION):
-        raise MemoryFileError(
+        raise MemoryFileMismatchError(
             f'{path}: written in version {header.get("version")!r:.20} of the format, but this program reads '
             f'{VERSION}: use the program that wrote it, or seed the objects again'
         )
     if header.get('weights') != weights:
-        raise MemoryFileError(
+        raise MemoryFileMismatchError(
             f'{path}: made with other weights (SHA-256 {str(header.get("weights"))[:12]}…, loaded: {weights[:12]}…); '
             'load the weights that it was made with, or seed the objects again'
         )

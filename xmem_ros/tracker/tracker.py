@@ -20,7 +20,15 @@ import torch
 from torch import Tensor
 
 from xmem_ros.checks import checked_ids, checked_path, checked_size, is_number
-from xmem_ros.errors import FrameError, MemoryFileError, OutOfMemoryError, ParameterError, SeedError, quoted
+from xmem_ros.errors import (
+    FrameError,
+    MemoryFileError,
+    MemoryFileMismatchError,
+    OutOfMemoryError,
+    ParameterError,
+    SeedError,
+    quoted,
+)
 from xmem_ros.network.config import XMEM, NetworkConfig
 from xmem_ros.network.model import EncodedImage
 from xmem_ros.objects import ObjectState, ObjectTable, TrackedObject
@@ -275,12 +283,14 @@ class Tracker:
     def import_state(self, saved: Snapshot) -> list[int]:
         """Forget everything and go on from a snapshot; returns the ids. Raises `MemoryFileError`, changing nothing."""
         if saved.weights != self.fingerprint:
-            raise MemoryFileError('the snapshot was made with other weights; load those, or seed the objects again')
+            raise MemoryFileMismatchError(
+                'the snapshot was made with other weights; load those, or seed the objects again'
+            )
         snapshot.check_fits(saved, self.network.config)
         try:
             table = ObjectTable.import_state(saved.table, self.config.max_objects)
         except ParameterError as error:
-            raise MemoryFileError(f'the saved memory does not fit: {error}') from error
+            raise MemoryFileMismatchError(f'the saved memory does not fit: {error}') from error
         self._segmenter.import_state(saved.state)
         self._table = table
         self._frame, self._last_memory_frame = saved.clock.frame, saved.clock.last_memory_frame
@@ -383,7 +393,7 @@ class Tracker:
         existing, found, written = list(self._table), None, None
         if set(existing) - {seed.id for seed in masks}:
             found = segmenter.predict(image, encoded, self._table.rows, update=update, timer=timer)
-        with self._admitted(masks, geometry, number) as given:
+        with self._admitted(masks, geometry, number, time) as given:
             joint = join_masks(self._table, found.prob if found else None, existing, given)
             sure, visible = judge(self._table, found, existing, given, self.device)
             with timer('value'):
@@ -404,7 +414,7 @@ class Tracker:
             self._last_memory_frame = number
         objects = self._observe(regions, sure)
         if self.config.memory.guard:
-            gone = [item.id for item in objects if item.absent > SENSORY_KEPT]
+            gone = [item.id for item in objects if item.frames_since_seen > SENSORY_KEPT]
             segmenter.forget_sensory([self._table.row(object_id) for object_id in gone])
         if not self.config.report_unsure:
             hidden = [item.label for item in objects if item.state in (ObjectState.OCCLUDED, ObjectState.LOST)]
@@ -429,7 +439,7 @@ class Tracker:
                 prob = torch.stack(
                     [mask_to_tensor(labels == self._table.row(i) + 1, geometry, self.device) for i in existing]
                 )
-        with self._admitted(seeds, geometry, self._frame) as given:
+        with self._admitted(seeds, geometry, self._frame, self._time if self._frame else None) as given:
             joint = join_masks(self._table, prob, existing, given)
             _, visible = judge(self._table, found, existing, given, self.device)
             # time does not advance: the others' sensory state stays
@@ -447,15 +457,18 @@ class Tracker:
         return self.config.memory.guard and bool(set(self._table) - {seed.id for seed in seeds})
 
     @contextlib.contextmanager
-    def _admitted(self, seeds: list[SeedMask], geometry: FrameGeometry, number: int) -> Iterator[dict[int, Tensor]]:
+    def _admitted(
+        self, seeds: list[SeedMask], geometry: FrameGeometry, number: int, time: float | None
+    ) -> Iterator[dict[int, Tensor]]:
         """Give new objects their ids and rows; yields id → H'×W' mask of every seed, in order.
 
+        time: of frame `number` [s]; None: no frame has come yet.
         Where the block raises, the new objects are gone again.
         """
         given, new = {}, []
         try:
             for seed in seeds:
-                object_id = seed.id or self._table.add(seed.name, number)
+                object_id = seed.id or self._table.add(seed.name, number, time)
                 if not seed.id:
                     new.append(object_id)
                 given[object_id] = mask_to_tensor(seed.mask, geometry, self.device)
@@ -468,7 +481,7 @@ class Tracker:
         for seed in seeds:
             if seed.id:
                 self._table.rename(seed.id, seed.name)
-                self._table.seen(seed.id, number)
+                self._table.seen(seed.id, number, time)
 
     def _encode_memory(
         self,

@@ -18,8 +18,10 @@ from sensor_msgs.msg import Image
 from xmem_ros.client.calls import Calls
 from xmem_ros.client.link import NodeLink
 from xmem_ros.conversions.images import rgb_from_image, stamp_ns
+from xmem_ros.conversions.objects import seconds_of
 from xmem_ros.errors import FrameError, NodeError, NodeMissingError
 from xmem_ros.msg import TrackedObjectArray
+from xmem_ros.node import diagnostic_keys as keys
 from xmem_ros.node import qos
 from xmem_ros.objects import ObjectState
 from xmem_ros.overlay import colour_of
@@ -155,12 +157,12 @@ class Bridge(Calls):
 
     def _hear_diagnostics(self, message: Any) -> None:
         for status in message.status:
-            if status.name == f'{self.link.name.lstrip("/")}: tracking':
+            if status.name == keys.status_name(self.link.name):
                 values = {pair.key: pair.value for pair in status.values}
                 with self._lock:
-                    self._topic = values.get('image topic', '')[:MOST_TEXT]
-                    self._no_image = values.get('no image', '')[:MOST_TEXT]
-                    self._memory = _bytes(values.get('memory (bytes)', ''))
+                    self._topic = values.get(keys.IMAGE_TOPIC, '')[:MOST_TEXT]
+                    self._no_image = values.get(keys.NO_IMAGE, '')[:MOST_TEXT]
+                    self._memory = _bytes(values.get(keys.MEMORY_BYTES, ''))
 
 
 def _object(item: Any) -> dict[str, Any]:
@@ -172,7 +174,8 @@ def _object(item: Any) -> dict[str, Any]:
         'state': ObjectState(item.state).name if item.state in known else 'LOST',
         'score': round(float(item.score), 3) if math.isfinite(item.score) else 0.0,
         'colour': '#{:02x}{:02x}{:02x}'.format(*colour_of(item.label)),
-        'absent': item.absent,
+        'area': item.area,
+        'unseen': round(seconds_of(item.time_since_seen), 1),
     }
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from xmem_ros.client.calls import Calls
-from xmem_ros.errors import ImageGoneError, XMemError
+from xmem_ros.errors import StampNotHeldError, XMemError
 from xmem_ros.web.commands import Command, Hold, Removal, Runs, Seeding, command_of, object_of, request_of
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class Viewer:
     def _refuse(self, request: int | None, error: Exception) -> None:
         text = str(error)
         text = text if len(text) <= MOST_TEXT else f'{text[:MOST_TEXT]}…'
-        self._answer(request, ok=False, gone=isinstance(error, ImageGoneError), text=text)
+        self._answer(request, ok=False, gone=isinstance(error, StampNotHeldError), text=text)
 
     # --- from the page
 

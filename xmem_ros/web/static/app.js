@@ -109,9 +109,15 @@ function show(image) {
 function freeze() {
   if (!live || !shown || shown.gone) return;
   live = false;
-  tell({ type: 'hold', stamp: shown.stamp });  // the node keeps this image for as long as it takes to draw
+  hold(shown);
   look();
   render();
+}
+
+// The node keeps an image for as long as it takes to draw; where it is gone already, that is said before anything is drawn.
+async function hold(image) {
+  const answer = await ask({ type: 'hold', stamp: image.stamp });
+  if (answer.gone && !live && shown === image) refuse(answer);
 }
 
 function goLive() {
@@ -410,7 +416,7 @@ function renderObjects(objects) {
     row.score.value = item.score;
     row.score.title = `score ${item.score.toFixed(2)}`;
     row.score.hidden = item.state === 'OCCLUDED' || item.state === 'LOST';
-    row.absent.textContent = item.absent ? `for ${item.absent} frames` : item.score.toFixed(2);
+    row.absent.textContent = item.unseen ? `for ${seconds(item.unseen)}` : item.score.toFixed(2);
   }
 }
 
