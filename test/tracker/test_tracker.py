@@ -167,10 +167,25 @@ def test_an_object_out_of_sight_becomes_occluded_then_lost_and_comes_back(networ
     assert tracker.objects[0].box is None
     assert math.isnan(tracker.objects[0].centroid[0])
     assert tracker.objects[0].frames_since_seen == 8
+    assert tracker.objects[0].time_since_seen == pytest.approx(0.8)
+    assert tracker.objects[0].time_since_seed == pytest.approx(0.8)
     found = [tracker.step(frame, time=1.0 + 0.1 * i).objects[0] for i in range(5)]
     assert found[-1].state is ObjectState.TRACKED
     assert found[-1].id == 1
     assert found[-1].frames_since_seen == 0
+    assert found[-1].time_since_seen == 0
+    assert found[-1].time_since_seed == pytest.approx(1.4)
+
+
+def test_time_since_a_seed_is_from_the_frame_that_was_newest_then_and_never_negative(network, scene) -> None:
+    tracker = Tracker(network, TrackerConfig(size=96, max_objects=2, min_area=1), 'cpu')
+    frame, truth = scene[0]
+    tracker.step(frame, time=100.0)
+    tracker.seed(frame, {'it': truth == 1})
+    assert tracker.step(frame, time=100.5).objects[0].time_since_seed == pytest.approx(0.5)
+    tracker.seed(frame, {1: truth == 1})  # a correction is no new beginning
+    assert tracker.step(frame, time=101.0).objects[0].time_since_seed == pytest.approx(1.0)
+    assert tracker.step(frame, time=50.0).objects[0].time_since_seed == 0.0  # the clock jumped back
 
 
 @pytest.mark.parametrize('guard', [True, False])
