@@ -227,6 +227,27 @@ def test_the_token_stands_neither_in_the_list_of_processes_nor_in_the_log(token_
         process.close()
 
 
+def test_clients_that_break_off_are_not_worth_a_traceback(caplog, capfd):
+    def ask(port, request):
+        with connected(port) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))  # the end is a reset
+            client.sendall(request)
+
+    async def check():
+        async with serving() as address:
+            port = int(address.rpartition(':')[2])
+            key = base64.b64encode(bytes(16)).decode()
+            head = f'GET /socket HTTP/1.1\r\nHost: {address}\r\nOrigin: http://{address}\r\n'
+            upgrade = 'Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n'
+            for request in (f'{head}{upgrade}Sec-WebSocket-Key: {key}\r\n\r\n', f'{head}\r\n', f'{head}X'):
+                for _ in range(30):
+                    await asyncio.to_thread(ask, port, request.encode())
+            assert await asyncio.to_thread(fetched, port) == 200
+
+    run(check())
+    assert 'Traceback' not in caplog.text + ''.join(capfd.readouterr())
+
+
 # --- with it
 
 

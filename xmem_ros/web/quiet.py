@@ -23,6 +23,9 @@ class Throttle(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is logged."""
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, ConnectionError):  # a client went away before its answer
+            return False
         now = time.monotonic()
         if now - self._begun >= PERIOD_S:
             self._begun, self._passed = now, 0
@@ -30,7 +33,6 @@ class Throttle(logging.Filter):
         if self._passed > MOST_RECORDS:
             self._left_out += 1
             return False
-        error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, HttpProcessingError):  # its text holds what was sent, and that may be a cookie
             record.msg, record.args = 'a request that is no HTTP was refused (%s)', (type(error).__name__,)
             record.exc_info, record.levelno, record.levelname = None, logging.WARNING, 'WARNING'

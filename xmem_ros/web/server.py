@@ -162,14 +162,15 @@ class Server:
         socket = web.WebSocketResponse(
             max_msg_size=MOST_BYTES, heartbeat=_HEARTBEAT_S, compress=False, autoping=False, timeout=1.0
         )
-        if not socket.can_prepare(request):
+        transport = request.transport
+        if transport is None or not socket.can_prepare(request):
             return web.Response(status=400, text='this address is for WebSockets\n')
-        viewer = Viewer(socket, request.transport, self._bridge, self._executor, self._changed.set)
+        viewer = Viewer(socket, transport, self._bridge, self._executor, self._changed.set)
         self._viewers.add(viewer)
         try:
             await socket.prepare(request)
             if self.gate is not None:
-                self.gate.keep(request.transport)
+                self.gate.keep(transport)
             self._changed.set()
             await viewer.run()
         finally:
