@@ -25,7 +25,9 @@ def memory_folder(parameter: str) -> Path:
     except FileNotFoundError:
         in_the_way = False  # it is made with the first file
     except (OSError, RuntimeError, ValueError) as error:  # too long, or of a user who is not there
-        raise ParameterError(f'memory_folder is {quoted(parameter)}, which cannot be used ({told(error):.80})') from error
+        raise ParameterError(
+            f'memory_folder is {quoted(parameter)}, which cannot be used ({told(error):.80})'
+        ) from error
     if not folder.is_absolute():
         raise ParameterError(f'memory_folder is {quoted(parameter)}; give an absolute path, or ~/…')
     if in_the_way:
