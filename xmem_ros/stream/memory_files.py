@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from pathlib import Path
 
 from xmem_ros.errors import MemoryFileNameError, ParameterError, quoted, told
@@ -20,9 +21,13 @@ def memory_folder(parameter: str) -> Path:
         return Path(home) / 'xmem_ros'
     try:
         folder = Path(parameter).expanduser()
-        in_the_way = folder.exists() and not folder.is_dir()
+        in_the_way = not stat.S_ISDIR(folder.stat().st_mode)
+    except FileNotFoundError:
+        in_the_way = False  # it is made with the first file
     except (OSError, RuntimeError, ValueError) as error:  # too long, or of a user who is not there
-        raise ParameterError(f'memory_folder is {quoted(parameter)}, which is no path ({told(error):.80})') from error
+        raise ParameterError(
+            f'memory_folder is {quoted(parameter)}, which cannot be used ({told(error):.80})'
+        ) from error
     if not folder.is_absolute():
         raise ParameterError(f'memory_folder is {quoted(parameter)}; give an absolute path, or ~/…')
     if in_the_way:
