@@ -246,7 +246,7 @@ def _child(
             result['code'] = error.code if isinstance(error.code, int) else 1
         except allowed as error:
             result['code'] = 2
-            print(f'{type(error).__name__}: {error}')
+            print(f'{type(error).__name__}: {str(error)!a}')  # who shows an error's text escapes it
         except BaseException as error:
             result['error'] = f'raises {type(error).__name__}{_raised_in(error)}'
             result['trace'] = traceback.format_exc()
