@@ -95,6 +95,7 @@ class Sandbox:
         self._listener = socket.create_server(('127.0.0.1', port))
         self._listener.setblocking(False)
         self.places = Places(root, self._listener.getsockname()[1])
+        self._base = _status('VmRSS')
 
     def __enter__(self) -> Sandbox:
         return self
@@ -122,6 +123,7 @@ class Sandbox:
         """
         self._lay_out(files)
         before = _listing(self.places)
+        grown = max(_status('VmRSS') - self._base, 0)  # by inputs before this one; a child begins with that much
         begun = time.monotonic()
         pid = os.fork()
         if not pid:
@@ -129,7 +131,7 @@ class Sandbox:
         outcome = Outcome()
         usage, status = _wait(pid, outcome)
         outcome.seconds = usage.ru_utime + usage.ru_stime
-        outcome.peak = usage.ru_maxrss << 10
+        outcome.peak = (usage.ru_maxrss << 10) - grown
         self._judge(outcome, status, codes, time.monotonic() - begun)
         self._look_around(outcome, before, killed=os.WIFSIGNALED(status))
         return outcome
@@ -144,6 +146,7 @@ class Sandbox:
                 work(self.places)
         finally:
             os.chdir(here)
+        self._base = _status('VmRSS')
 
     def _lay_out(self, files: Files) -> None:
         places = self.places
