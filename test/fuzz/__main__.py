@@ -16,18 +16,6 @@ from fuzz.sandbox import Sandbox
 from fuzz.trial import MODULES, Figures, Trial, described, kind_of, repeat
 
 COLUMNS = tuple(item.name for item in fields(Figures))
-    'kind',
-    'inputs',
-    'accepted',
-    'findings',
-    'found',
-    'longest_s',
-    'longest_input',
-    'peak_mb',
-    'peak_input',
-    'harness_mb',
-    'seconds',
-)
 
 
 def main() -> int:

@@ -36,6 +36,7 @@ NETWORK = {'socket.connect', 'socket.bind', 'socket.getaddrinfo', 'socket.sendto
 WANT = re.compile(r"can't allocate|bad_alloc|MemoryError|annot allocate memory|Unable to allocate|nsufficient memory")
 CONTROL = re.compile('[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x9b]')
 CANARIES = {'keep.txt': b'canary\n', 'keep.mcap': b'\x89MCAP0\r\n', 'sub/keep.onnx': b'canary\n'}
+CANARIES |= {'keep.ts': b'G' * 188, 'keep.mp4': b'canary\n'}
 
 Files = Mapping[str, 'bytes | Link']
 
