@@ -9,12 +9,13 @@ import json
 import random
 import signal
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 from fuzz.sandbox import Sandbox
 from fuzz.trial import MODULES, Figures, Trial, described, kind_of, repeat
 
-COLUMNS = ('kind', 'inputs', 'accepted', 'findings', 'found', 'longest_s', 'peak_mb', 'harness_mb', 'seconds')
+COLUMNS = tuple(item.name for item in fields(Figures))
 
 
 def main() -> int:
@@ -24,6 +25,7 @@ def main() -> int:
     parser.add_argument('--count', type=int, default=0, help='inputs of each kind (default: 1000, or no limit)')
     parser.add_argument('--seconds', type=float, default=0.0, help='in all, shared by the kinds')
     parser.add_argument('--seed', type=int, default=random.SystemRandom().randrange(10**6))
+    parser.add_argument('--first', type=int, default=0, help='number of the first input: --first 37 --count 1')
     parser.add_argument('--out', type=Path, default=Path('fuzz-findings'), help='folder for findings')
     parser.add_argument('--json', type=Path, help='write the figures here')
     parser.add_argument('--repeat', type=Path, metavar='FOLDER', help='run the input of a finding again')
@@ -43,7 +45,7 @@ def main() -> int:
         with Sandbox() as sandbox:
             trial = Trial(name, args.seed, sandbox, args.out)
             with contextlib.suppress(KeyboardInterrupt):
-                trial.spend(count, seconds, show=True)
+                trial.spend(count, seconds, args.first, show=True)
             rows.append(trial.figures)
             results.append(described(trial))
     _table(rows)

@@ -19,10 +19,14 @@ from fuzz.sandbox import Link, Places
 
 SIDES = [0, 1, 2, 16, 24, 4096, 30_000, 65_535, 65_536, 2**20, 2**31 - 1, 2**32 - 1]
 PLAYLISTS = [
-    '#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:@PORT@/a.ts\n#EXT-X-ENDLIST\n',
-    '#EXTM3U\n#EXTINF:1,\n@CANARY@/keep.txt\n#EXT-X-ENDLIST\n',
-    '#EXTM3U\n#EXT-X-KEY:METHOD=AES-128,URI="http://127.0.0.1:@PORT@/k"\n#EXTINF:1,\n../canary/keep.txt\n',
-    'ffconcat version 1.0\nfile @CANARY@/keep.txt\n',
+    '#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:@PORT@/a.ts\n#EXT-X-ENDLIST\n',
+    '#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n@CANARY@/keep.txt\n#EXT-X-ENDLIST\n',
+    '#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXT-X-KEY:METHOD=AES-128,URI="http://127.0.0.1:@PORT@/k"\n#EXTINF:1,\n../canary/keep.txt\n',
+    '#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n@CANARY@/keep.ts\n#EXT-X-ENDLIST\n',
+    '#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile:@CANARY@/keep.mp4\n#EXT-X-ENDLIST\n',
+    '#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n../canary/keep.ts\n#EXT-X-ENDLIST\n',
+    'ffconcat version 1.0\nfile @CANARY@/keep.mp4\n',
+    'ffconcat version 1.0\nfile ../canary/keep.mp4\n',
     'ffconcat version 1.0\nfile http://127.0.0.1:@PORT@/x\n',
     '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><Period><AdaptationSet><Representation id="1" '
     'bandwidth="1"><BaseURL>http://127.0.0.1:@PORT@/x</BaseURL><SegmentBase/></Representation></AdaptationSet></Period></MPD>',

@@ -5,25 +5,29 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
-from aiohttp import web
+import numpy as np
 
 from fuzz.chance import Chance, spoil_bytes, spoil_tree
 from fuzz.kind import Kind
 from fuzz.sandbox import Link, Places
 from fuzz.texts import spoil_json
+from fuzz.wire import image, namespace
 from xmem_ros.client.calls import Calls
 from xmem_ros.web import server
 from xmem_ros.web.access import Access
 
-TOKEN = 'abcdefgh'
+TOKEN = 'abcdefghijklmnop'
+REFUSED = (1003, 1007, 1008, 1009)  # why a socket may be closed: what was sent was no text, too much or too large
 REQUESTS = [
-    b'GET / HTTP/1.1\r\nHost: localhost\r\nCookie: xmem_ros_0=abcdefgh\r\nConnection: close\r\n\r\n',
-    b'GET /?token=abcdefgh HTTP/1.1\r\nHost: localhost:80\r\nConnection: close\r\n\r\n',
-    b'GET /socket HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\nCookie: xmem_ros_0=abcdefgh\r\n'
+    b'GET / HTTP/1.1\r\nHost: localhost\r\nCookie: @COOKIE@\r\nConnection: close\r\n\r\n',
+    b'POST /signin HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\nContent-Length: 16\r\n\r\n'
+    + TOKEN.encode(),
+    b'GET /socket HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\nCookie: @COOKIE@\r\n'
     b'Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n'
     b'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n\x81\x85\x00\x00\x00\x00hello',
 ]
@@ -58,8 +62,8 @@ VALUES += [
     b'100-continue',
 ]
 VALUES += [
-    b'xmem_ros_0=\xff\xfe',
-    b'xmem_ros_0="abcdefgh',
+    b'@COOKIE@\xff\xfe',
+    b'@COOKIE@"',
     b'a=' + b'x' * 9000,
     b'13, 13',
     b'\x00',
@@ -76,13 +80,15 @@ TARGETS = [
 TARGETS += [b'/?token=%ff%fe', b'/?token=' + b'x' * 20_000, b'/app.js%00', b'/\xff', b'/socket?', b'', b'/' * 8000]
 
 
+def _log(text: str, **_: Any) -> None:
+    print(text)
+
+
 class Link_:
     """What `Calls` and `Server` need of a link; every request is granted."""
 
     name, timeout = '/xmem', 1.0
-    node = SimpleNamespace(
-        get_logger=lambda: SimpleNamespace(warning=print, error=print, info=print), destroy_subscription=lambda _: None
-    )
+    node = SimpleNamespace(get_logger=lambda: SimpleNamespace(warning=_log), destroy_subscription=lambda _: None)
 
     def advertise(self, *_: Any) -> None:
         """Granted."""
@@ -95,7 +101,7 @@ class Link_:
 
     def call(self, *_: Any, **__: Any) -> Any:
         """Granted."""
-        return SimpleNamespace(success=True, message='', ids=[1], removed=[1])
+        return SimpleNamespace(success=True, message='', ids=[1], removed=[1], image_gone=False)
 
     def close(self) -> None:
         """Nothing is open."""
@@ -104,11 +110,14 @@ class Link_:
 class StandIn(Calls):
     """A bridge without a ROS graph."""
 
-    def __init__(self, *_: Any) -> None:
+    def __init__(self, _: str, on_image: Callable[[Any], None]) -> None:
         super().__init__(Link_())  # type: ignore[arg-type]
+        self._on_image = on_image
 
-    def look(self, **_: Any) -> None:
-        """Nothing is subscribed to."""
+    def look(self, *, overlay: bool, **_: bool) -> None:
+        """An image comes as soon as somebody looks."""
+        if overlay:
+            self._on_image(namespace(image(np.zeros((4, 6, 3), np.uint8), 'rgb8')))
 
     def status(self) -> dict[str, Any]:
         """As of a node that does nothing."""
@@ -120,7 +129,9 @@ class StandIn(Calls):
 
 def _make() -> list[dict[str, bytes]]:
     texts = [json.dumps(command) for command in COMMANDS]
-    return [*({'request.bin': request} for request in REQUESTS), {'commands.json': json.dumps(texts).encode()}]
+    few = [texts[:4], texts[4:]]  # as many as may wait for the node
+    commands = [{'commands.json': json.dumps(item).encode()} for item in few]
+    return [*({'request.bin': request} for request in REQUESTS), *commands]
 
 
 def _spoil(chance: Chance, files: dict[str, bytes]) -> dict[str, bytes | Link]:
@@ -168,22 +179,21 @@ def _use(places: Places) -> int:
 
 
 async def _served(places: Places) -> int:
-    app = server.Server('/xmem', Access(TOKEN), 0).application()
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    site = web.TCPSite(runner, '127.0.0.1', 0)
-    await site.start()
-    port = runner.addresses[0][1]
-    try:
-        request = places.input / 'request.bin'
-        if request.exists():
-            code = await _request(port, request.read_bytes())
-        else:
-            code = await _commands(port, json.loads((places.input / 'commands.json').read_text()))
-        again = await _answer(port, REQUESTS[0], 8)
-        assert again.startswith(b'HTTP/1.1 200'), f'afterwards the page is not served: {again[:40]!r}'
-    finally:
-        await runner.cleanup()
+    request = places.input / 'request.bin'
+    access = Access(TOKEN if request.exists() else '')
+    started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    serving = asyncio.ensure_future(server.serve('/xmem', access, '127.0.0.1', 0, started.set_result))
+    port = await started
+    cookie = f'xmem_ros_{port}={access.session}'.encode()
+    if request.exists():
+        code = await _request(port, request.read_bytes().replace(b'@COOKIE@', cookie))
+    else:
+        code = await _commands(port, json.loads((places.input / 'commands.json').read_text()))
+    again = await _answer(port, REQUESTS[0].replace(b'@COOKIE@', cookie), 8)
+    assert again.startswith(b'HTTP/1.1 200'), f'afterwards the page is not served: {again[:40]!r}'
+    assert not serving.done()
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
     return code
 
 
@@ -204,27 +214,28 @@ async def _request(port: int, request: bytes) -> int:
     head = (await _answer(port, request, 0.5)).partition(b'\r\n')[0]
     status = int(head.split()[1]) if head.startswith(b'HTTP/') else 0
     assert status < 500, f'answered with {head!r}'
-    return 0 if status in (101, 200, 303) else 2
+    return 0 if status in (101, 200, 204) else 2
 
 
 async def _commands(port: int, texts: list[str]) -> int:
     """Send commands; each is answered, and the last one, which is sound, with success."""
     url = f'http://localhost:{port}'
     refused = False
-    async with (
-        aiohttp.ClientSession(cookies={'xmem_ros_0': TOKEN}) as session,
-        session.ws_connect(f'{url}/socket', origin=url) as socket,
-    ):
+    async with aiohttp.ClientSession() as session, session.ws_connect(f'{url}/socket', origin=url) as socket:
+        while (await asyncio.wait_for(socket.receive(), 8)).type != aiohttp.WSMsgType.BINARY:
+            pass  # status; masks are of the image that is shown
         for text in texts:
             await socket.send_str(text.encode('utf-8', 'replace').decode())
+        await asyncio.sleep(0.05)  # a few commands may wait, and more are refused
         await socket.send_str(json.dumps({'type': 'reset', 'request': 7777}))
         while True:
             message = await asyncio.wait_for(socket.receive(), 8)
-            assert message.type == aiohttp.WSMsgType.TEXT, f'the socket was closed: {message.type.name}'
-            answer = json.loads(message.data)
-            if answer['type'] != 'answer':
+            if message.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED):
+                assert socket.close_code in REFUSED, f'the socket was closed: {socket.close_code}'
+                return 2
+            if message.type != aiohttp.WSMsgType.TEXT or (answer := json.loads(message.data))['type'] != 'answer':
                 continue
-            assert not str(answer['text']).startswith('internal error'), answer['text']
+            assert not str(answer.get('text')).startswith('internal error'), answer['text']
             refused |= not answer['ok']
             if answer['request'] == 7777:
                 return 2 if refused else 0

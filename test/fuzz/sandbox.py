@@ -36,6 +36,7 @@ NETWORK = {'socket.connect', 'socket.bind', 'socket.getaddrinfo', 'socket.sendto
 WANT = re.compile(r"can't allocate|bad_alloc|MemoryError|annot allocate memory|Unable to allocate|nsufficient memory")
 CONTROL = re.compile('[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x9b]')
 CANARIES = {'keep.txt': b'canary\n', 'keep.mcap': b'\x89MCAP0\r\n', 'sub/keep.onnx': b'canary\n'}
+CANARIES |= {'keep.ts': b'G' * 188, 'keep.mp4': b'canary\n'}
 
 Files = Mapping[str, 'bytes | Link']
 
@@ -95,6 +96,7 @@ class Sandbox:
         self._listener = socket.create_server(('127.0.0.1', port))
         self._listener.setblocking(False)
         self.places = Places(root, self._listener.getsockname()[1])
+        self._base = _status('VmRSS')
 
     def __enter__(self) -> Sandbox:
         return self
@@ -122,6 +124,7 @@ class Sandbox:
         """
         self._lay_out(files)
         before = _listing(self.places)
+        grown = max(_status('VmRSS') - self._base, 0)  # by inputs before this one; a child begins with that much
         begun = time.monotonic()
         pid = os.fork()
         if not pid:
@@ -129,7 +132,7 @@ class Sandbox:
         outcome = Outcome()
         usage, status = _wait(pid, outcome)
         outcome.seconds = usage.ru_utime + usage.ru_stime
-        outcome.peak = usage.ru_maxrss << 10
+        outcome.peak = (usage.ru_maxrss << 10) - grown
         self._judge(outcome, status, codes, time.monotonic() - begun)
         self._look_around(outcome, before, killed=os.WIFSIGNALED(status))
         return outcome
@@ -144,6 +147,7 @@ class Sandbox:
                 work(self.places)
         finally:
             os.chdir(here)
+        self._base = _status('VmRSS')
 
     def _lay_out(self, files: Files) -> None:
         places = self.places
@@ -246,7 +250,7 @@ def _child(
             result['code'] = error.code if isinstance(error.code, int) else 1
         except allowed as error:
             result['code'] = 2
-            print(f'{type(error).__name__}: {error}')
+            print(f'{type(error).__name__}: {str(error)!a}')  # who shows an error's text escapes it
         except BaseException as error:
             result['error'] = f'raises {type(error).__name__}{_raised_in(error)}'
             result['trace'] = traceback.format_exc()

@@ -67,7 +67,9 @@ class Figures:
     found: int = 0  # inputs that had one
     seconds: float = 0.0
     longest_s: float = 0.0  # of processor time
+    longest_input: int = 0  # its number
     peak_mb: int = 0  # resident, with what the harness holds
+    peak_input: int = 0
     harness_mb: int = 0  # that the harness holds
 
 
@@ -113,26 +115,28 @@ class Trial:
         if outcome.symptoms or outcome.code != 0:
             raise AssertionError(f'{self.kind.name}: {sorted(files)} is refused: {outcome}')
 
-    def spend(self, count: int, seconds: float = float('inf'), *, show: bool = False) -> None:
-        """Try so many inputs, or for so long."""
+    def spend(self, count: int, seconds: float = float('inf'), first: int = 0, *, show: bool = False) -> None:
+        """Try so many inputs, or for so long, from a number on."""
         begun = time.monotonic()
         total = count if seconds == float('inf') else None
         places = self.sandbox.places
         with Bar(total=total, desc=self.kind.name, unit='input', disable=not show) as bar:
             while self.figures.inputs < count and time.monotonic() - begun < seconds:
-                seed = f'{self.kind.name} {self.figures.seed} {self.figures.inputs}'
-                chance = Chance(seed, str(places.canary), places.port)
+                number = first + self.figures.inputs
+                chance = Chance(f'{self.kind.name} {self.figures.seed} {number}', str(places.canary), places.port)
                 files = self.kind.spoil(chance, dict(chance.pick(self._whole)))
-                self._note(files, self._run(files), chance.edits)
+                self._note(number, files, self._run(files), chance.edits)
                 bar.update()
-        self.figures.seconds += round(time.monotonic() - begun, 1)
+        self.figures.seconds = round(self.figures.seconds + time.monotonic() - begun, 1)
 
-    def _note(self, files: Files, outcome: Outcome, edits: list[str]) -> None:
+    def _note(self, number: int, files: Files, outcome: Outcome, edits: list[str]) -> None:
         figures = self.figures
         figures.inputs += 1
         figures.accepted += not outcome.symptoms and outcome.code == 0
-        figures.longest_s = max(figures.longest_s, round(outcome.seconds, 3))
-        figures.peak_mb = max(figures.peak_mb, round(outcome.peak / 1e6))
+        if outcome.seconds > figures.longest_s:
+            figures.longest_s, figures.longest_input = round(outcome.seconds, 3), number
+        if outcome.peak > figures.peak_mb * 1e6:
+            figures.peak_mb, figures.peak_input = round(outcome.peak / 1e6), number
         figures.found += bool(outcome.symptoms)
         for symptom in outcome.symptoms:
             known = self.findings.get(symptom)

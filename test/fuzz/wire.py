@@ -153,7 +153,7 @@ def _use_image(places: Places) -> int:
             read(message)
         except FrameError as error:
             refused += 1
-            print(error)
+            print(ascii(str(error)))
     return 2 if refused == len(readers) else 0
 
 
