@@ -106,7 +106,7 @@ async def _serve(args: argparse.Namespace, access: Access, *, printed: bool) -> 
 
 def _names(host: str) -> list[str]:
     """Names that a browser reaches an address by."""
-    if host not in ('0.0.0.0', '::'):
+    if host not in ('0.0.0.0', '::'):  # noqa: S104  # compared, not bound
         return [f'[{host}]' if ':' in host else host]
     names = [socket.gethostname()]
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from xmem_ros.errors import ParameterError
 
-TOKEN_VARIABLE = 'XMEM_ROS_WEB_TOKEN'
+TOKEN_VARIABLE = 'XMEM_ROS_WEB_TOKEN'  # noqa: S105  # a name
 LEAST_TOKEN, MOST_TOKEN = 16, 256  # characters; so many cannot be found by trying
 _TOKEN = re.compile(r'[A-Za-z0-9._~\-]+')
 _HOST = re.compile(r'[A-Za-z0-9.\-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?')
