@@ -167,7 +167,8 @@ class Fuzz:
             return
         answer = self.wild.robot.seed(robots.mask_seed(self.world.mask), stamp=time_of(stamp))
         said = answer.message
-        if answer.error_code != ErrorCode.INVALID_IMAGE or not said or len(said) > LONGEST_MESSAGE:
+        unclear = answer.error_code in (ErrorCode.INTERNAL, ErrorCode.STAMP_NOT_HELD)
+        if answer.success or unclear or not said or len(said) > LONGEST_MESSAGE:
             self.result.not_named.append(f'{what}: {said[:200]}')
 
     def afterwards(self) -> None:
