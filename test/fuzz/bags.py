@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from bag_files import TOPIC, image_message, stamp_of, write_bag, write_without_chunks
+from bag_files import TOPIC, image_message, seeds_message, stamp_of, write_bag, write_without_chunks
 
 from fuzz.chance import Chance, spoil_bytes, spoil_tree
 from fuzz.kind import Kind, encoded, frames, mask, track, tree_of
 from fuzz.sandbox import Link, Places
 from fuzz.texts import spoil_yaml
 
+RECORDED = 'recorded.mcap'  # with seeds
 MAGIC = b'\x89MCAP0\r\n'
 SQL = [
     'DROP TABLE {table}',
@@ -73,6 +74,21 @@ def items() -> tuple[Any, ...]:
 
 
 @functools.cache
+def seeded_items() -> tuple[Any, ...]:
+    """The same with recorded seeds, of every kind."""
+    from xmem_ros.recordings import typestore as messages
+
+    seeds = [
+        messages.seed(0, name='mask', mask=mask()),
+        messages.seed(1, name='box', around=(18, 17, 13, 7)),
+        messages.seed(2, points=[(25, 20), (3, 3)], point_labels=[1, 0]),
+    ]
+    given = [seeds_message(0, seeds[:2], [1, 2]), seeds_message(1, seeds[2:], [3])]
+    recorded = [('/xmem/seeds', stamp_of(place) + 2, message) for place, message in enumerate(given)]
+    return tuple(sorted([*items(), *recorded], key=lambda item: item[1]))
+
+
+@functools.cache
 def bag(storage: str, compression: str = '') -> dict[str, bytes]:
     """The files of a bag's folder."""
     with tempfile.TemporaryDirectory() as folder:
@@ -88,7 +104,13 @@ def _make_mcap() -> list[dict[str, bytes]]:
     with tempfile.TemporaryDirectory() as folder:
         loose = write_without_chunks(Path(folder) / 'walk.mcap', list(items())).read_bytes()
     found = [_single(bag('mcap', compression)) for compression in ('', 'storage', 'file', 'message')]
-    return [*found, {'walk.mcap': loose}]
+    return [*found, {'walk.mcap': loose}, {RECORDED: _recorded()}]
+
+
+@functools.cache
+def _recorded() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        return write_without_chunks(Path(folder) / 'x.mcap', list(seeded_items())).read_bytes()
 
 
 def records(data: bytes) -> list[tuple[int, bytes]]:
@@ -231,14 +253,16 @@ def spoil_message(chance: Chance, raw: bytes) -> bytes:
     return spoil_bytes(chance, raw, 0, 80 if chance.often(80) else None)
 
 
-def _rewritten(chance: Chance, storage: str, compression: str) -> dict[str, bytes]:
+def _rewritten(chance: Chance, storage: str, compression: str, source: tuple[Any, ...]) -> dict[str, bytes]:
     """A sound bag whose messages are not."""
     from xmem_ros.recordings import typestore as messages
 
     found = []
-    for topic, received_ns, message in items():
+    for topic, received_ns, message in source:
         raw = messages.serialize(message)
-        found.append((topic, received_ns, (message.__msgtype__, spoil_message(chance, raw))))
+        if chance.often(80 if topic != TOPIC else 20 if len(source) > len(items()) else 100):
+            raw = spoil_message(chance, raw)
+        found.append((topic, received_ns, (message.__msgtype__, raw)))
     chance.note('messages')
     with tempfile.TemporaryDirectory() as folder:
         return tree_of(write_bag(Path(folder) / 'walk', found, storage=storage, compression=compression))
@@ -246,9 +270,11 @@ def _rewritten(chance: Chance, storage: str, compression: str) -> dict[str, byte
 
 def _spoil_single(chance: Chance, files: dict[str, bytes]) -> dict[str, bytes | Link]:
     ((name, data),) = files.items()
+    if name == RECORDED and chance.often(70):
+        return {RECORDED: next(iter(_single(_rewritten(chance, 'mcap', '', seeded_items())).values()))}
     if chance.often(25):
         compression = chance.pick(['', 'message', 'file']) if name.endswith('.zstd') else ''
-        return dict(_single(_rewritten(chance, 'mcap' if '.mcap' in name else 'sqlite3', compression)))
+        return dict(_single(_rewritten(chance, 'mcap' if '.mcap' in name else 'sqlite3', compression, items())))
     found: dict[str, bytes | Link] = {name: _spoil_file(chance, name, data)}
     if '.db3' in name and chance.often(15):
         found[f'{name}-wal'] = chance.data() * 100
@@ -309,7 +335,8 @@ def _use_folder(places: Places) -> int:
 def _use(places: Places, path: Path) -> int:
     seed = places.work / 'seed.png'
     seed.write_bytes(encoded(mask(), '.png'))
-    return track(places, path, '--seed', str(seed), '--format', 'png', '--format', 'bag')
+    given = () if path.name == RECORDED else ('--seed', str(seed))
+    return track(places, path, *given, '--format', 'png', '--format', 'bag')
 
 
 def kinds() -> list[Kind]:
