@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
+from xmem_ros import pictures
 from xmem_ros.errors import FrameError, OutputError, SeedError
 from xmem_ros.overlay import PALETTE
 
@@ -23,7 +24,8 @@ IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 FOLDER_RATE = 30.0  # frames a second of a folder, which does not say
 VOID = 255
 
-_OPEN_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises for damaged files
+# OpenCV's FFmpeg may open what a playlist names: files, then, and nothing from elsewhere.
+os.environ.setdefault('OPENCV_FFMPEG_CAPTURE_OPTIONS', 'protocol_whitelist;file')
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -36,45 +38,45 @@ def read_image(path: Path) -> np.ndarray:
     """H×W×3 uint8 RGB.
 
     Raises:
-        FrameError: the file is absent, damaged, cut short, or has more than eight bits a channel.
+        FrameError: the file is absent, damaged, cut short, too large, or has more than eight bits a channel.
     """
     try:
-        with Image.open(path) as image:
+        with pictures.opened(path) as image:
             if image.mode.startswith(('I', 'F')):
-                raise FrameError(f'{path}: {image.mode} image; images of eight bits a channel are read')
+                raise FrameError(f'{image.mode} image; images of eight bits a channel are read')
             return np.array(ImageOps.exif_transpose(image).convert('RGB'))
     except FileNotFoundError:
         raise FrameError(f'{path}: no such image') from None
-    except FrameError:
-        raise
-    except _OPEN_ERRORS as error:
-        raise FrameError(f'{path}: not a readable image ({error}); {_advice(error)}') from error
+    except PermissionError as error:
+        raise FrameError(f'{path}: not a readable image ({error}); give yourself the right to read it') from error
+    except pictures.PictureError as error:
+        raise FrameError(f'{path}: not a readable image ({error}); replace or remove the file') from error
+    except FrameError as error:
+        raise FrameError(f'{path}: {error}') from error
 
 
 def read_mask(path: Path) -> np.ndarray:
     """H×W uint8: the values of a palette, grey or one-bit image (one-bit: 0 and 255).
 
     Raises:
-        SeedError: the file is absent, damaged, or of a kind that does not hold values exactly.
+        SeedError: the file is absent, damaged, too large, or of a kind that does not hold values exactly.
     """
     try:
-        with Image.open(path) as image:
-            if image.format in ('JPEG', 'WEBP') or image.mode not in ('P', 'L', '1'):
-                raise SeedError(
-                    f'{path}: {image.format} image of mode {image.mode}; '
+        with pictures.opened(path) as image:
+            if image.format in ('JPEG', 'MPO', 'WEBP') or image.mode not in ('P', 'L', '1'):
+                raise FrameError(
+                    f'{image.format} image of mode {image.mode}; '
                     'a mask is a palette, grey (8-bit) or one-bit PNG whose values are the objects'
                 )
             return np.array(image.convert('L') if image.mode == '1' else image)
     except FileNotFoundError:
         raise SeedError(f'{path}: no such mask') from None
-    except SeedError:
-        raise
-    except _OPEN_ERRORS as error:
-        raise SeedError(f'{path}: not a readable mask ({error}); {_advice(error)}') from error
-
-
-def _advice(error: Exception) -> str:
-    return 'give yourself the right to read it' if isinstance(error, PermissionError) else 'replace or remove the file'
+    except PermissionError as error:
+        raise SeedError(f'{path}: not a readable mask ({error}); give yourself the right to read it') from error
+    except pictures.PictureError as error:
+        raise SeedError(f'{path}: not a readable mask ({error}); replace or remove the file') from error
+    except FrameError as error:
+        raise SeedError(f'{path}: {error}') from error
 
 
 def objects_of(mask: np.ndarray) -> dict[int, np.ndarray]:
@@ -123,10 +125,17 @@ class Clip:
         if not self.path.is_file():
             raise FrameError(f'{self.path}: no such video file or folder of frames')
         video = self._open()
+        try:
+            pictures.check_pixels(int(video.get(cv2.CAP_PROP_FRAME_WIDTH)), int(video.get(cv2.CAP_PROP_FRAME_HEIGHT)))
+        except FrameError as error:
+            video.release()
+            raise FrameError(f'{self.path}: its frames are {error}') from error
         rate = video.get(cv2.CAP_PROP_FPS)
         if 0 < rate < 1000:
             self.rate = rate
-        self._length = max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
+        count = video.get(cv2.CAP_PROP_FRAME_COUNT)
+        # what a header says; a frame takes a byte at least
+        self._length = int(min(count, self.path.stat().st_size)) if count > 0 else 0
         video.release()
 
     def _open(self) -> cv2.VideoCapture:
@@ -151,26 +160,54 @@ class Clip:
         return {file.stem: file.name for file in self._files}
 
     def __iter__(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield each frame's name and the frame, H×W×3 uint8 RGB; all have the first one's size."""
-        size = None
-        for name, frame in self._frames():
-            size = size or frame.shape
-            if frame.shape != size:
-                raise FrameError(
-                    f'{self.path}: frame {name} is {frame.shape[1]}×{frame.shape[0]} px, '
-                    f'those before it {size[1]}×{size[0]}; a clip has one size'
-                )
+        """Yield each frame's name and the frame, H×W×3 uint8 RGB; all have the first one's size.
+
+        Raises:
+            FrameError: one cannot be read, or has another size.
+        """
+        for name, frame in self.frames():
+            if isinstance(frame, FrameError):
+                raise frame
             yield name, frame
 
-    def _frames(self) -> Iterator[tuple[str, np.ndarray]]:
+    def frames(self) -> Iterator[tuple[str, np.ndarray | FrameError]]:
+        """Yield what `__iter__` does, and in the place of a frame that cannot be used, why.
+
+        The size of all is that of the first one that can be read.
+        """
+        size = None
+        for name, frame in self._frames():
+            if isinstance(frame, FrameError):
+                yield name, frame
+                continue
+            size = size or frame.shape
+            if frame.shape == size:
+                yield name, frame
+            else:
+                yield (
+                    name,
+                    FrameError(
+                        f'{self.path}: frame {name} is {frame.shape[1]}×{frame.shape[0]} px, '
+                        f'those before it {size[1]}×{size[0]}; a clip has one size'
+                    ),
+                )
+
+    def _frames(self) -> Iterator[tuple[str, np.ndarray | FrameError]]:
+        for file in self._files:
+            try:
+                yield file.stem, read_image(file)
+            except FrameError as error:
+                yield file.stem, error
         if self._files:
-            yield from ((file.stem, read_image(file)) for file in self._files)
             return
         video = self._open()
         index = 0
         try:
             while True:
-                read, frame = video.read()
+                try:
+                    read, frame = video.read()
+                except cv2.error as error:
+                    raise FrameError(f'{self.path}: frame {index} cannot be decoded ({error.err})') from error
                 if not read:
                     break
                 yield f'{index:05d}', cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)

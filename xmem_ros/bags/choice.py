@@ -6,6 +6,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from xmem_ros.errors import listed
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -31,8 +33,8 @@ def told(left_out: dict[str, str], option: str) -> str:
     """
     if not left_out:
         return ''
-    listed = ', '.join(f'{topic} ({reason})' for topic, reason in left_out.items())
-    return f'not taken unless it is named: {listed}; if it is meant: {option}{next(iter(left_out))}'
+    topics = listed([f'{topic} ({reason})' for topic, reason in left_out.items()], 30)
+    return f'not taken unless it is named: {topics}; if it is meant: {option}{next(iter(left_out))}'
 
 
 def _why_not(topic: str) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 from xmem_ros.bags.plan import begins_again, check_removed, guesses, resolve
 from xmem_ros.bags.recording import Fault
 from xmem_ros.errors import FrameError, RunError, SeedError, UnknownObjectError, XMemError, told
-from xmem_ros.node.compressed import MOST_PIXELS, rgb_of
+from xmem_ros.node.compressed import rgb_of
 from xmem_ros.node.history import History
 from xmem_ros.node.seed_messages import ObjectSeed, read_seeds
 from xmem_ros.node.tracking import Tracking, make_tracker
@@ -132,7 +132,6 @@ class Offline:
         applied: list[Applied] = []
         masks: dict[int, np.ndarray] = {}
         try:
-            _check_size(frame.message)
             if entries:
                 applied, masks = self._seed(frame, work, entries)
             else:
@@ -309,9 +308,3 @@ class _Seen:
 
     error = warning
 
-
-def _check_size(message: Any) -> None:
-    """Refuse what would take more memory than there may be; a camera that sends it would not be heard either."""
-    width, height = int(getattr(message, 'width', 0)), int(getattr(message, 'height', 0))
-    if width * height > MOST_PIXELS:
-        raise FrameError(f'the image is {width}×{height}; at most {MOST_PIXELS} pixels are tracked')

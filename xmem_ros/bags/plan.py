@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from xmem_ros.bags import messages
+from xmem_ros.bags.limits import MOST_POINTS, MOST_SEEDS, MOST_SEEDS_IN_ALL
 from xmem_ros.bags.messages import ACCEPTED_SEEDS
 from xmem_ros.errors import BagError, SeedError, UnknownObjectError
 from xmem_ros.node.conversions import stamp_ns as ns_of
@@ -158,10 +159,17 @@ def recorded_seeds(recording: BagRecording, topic: str = '') -> list[PlannedSeed
     if wanted is None:
         return []
     plan = []
+    size = points = 0
     for number, (connection, received_ns, raw) in enumerate(recording.raw([wanted])):
         source = f'{recording.path}: {connection.topic}, message {number}'
+        size += len(raw)
         try:
+            if len(raw) > MOST_SEEDS or size > MOST_SEEDS_IN_ALL:
+                raise BagError(f'{len(raw)} bytes; at most {MOST_SEEDS} are read of one, {MOST_SEEDS_IN_ALL} of all')
             message = messages.deserialize(raw, ACCEPTED_SEEDS)
+            points += sum(len(seed.points) for seed in message.seeds)
+            if points > MOST_POINTS:
+                raise BagError(f'more than {MOST_POINTS} points')
         except Exception as error:  # of whatever the bytes say
             raise BagError(f'{source} cannot be read ({error}); give seeds of your own with --seed') from error
         plan.append(
