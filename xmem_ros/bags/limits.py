@@ -17,7 +17,7 @@ MOST_DEFINITION = 2**20  # characters of a message definition
 MOST_DEFINITIONS = 64 * 2**20  # of all of a file
 MOST_SEEDS = 64 * 2**20  # bytes of a message of seeds; Python objects take far more than the points they are made of
 MOST_SEEDS_IN_ALL = 512 * 2**20
-MOST_POINTS = 1_000_000  # of all seeds
+MOST_POINTS = 100_000  # of all seeds
 MOST_FAULTS = 100_000  # images that are left out
 MOST_TIME_NS = 2**31 * 1_000_000_000  # the end of builtin_interfaces/Time
 

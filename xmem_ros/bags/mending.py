@@ -132,7 +132,7 @@ class McapFile:
         """Yield connection, time [ns] and bytes in the order of time; raises `BagError` where it cannot go on."""
         wanted = {connection.id: connection for connection in connections}
         if not self._chunks and not self._scanned:
-            self._scan(places_alone=True)
+            self._scan()
         waiting: list[tuple[int, int, _Cursor]] = []  # time of the next message, number, and where it is
         held = 0
         loose = _Cursor(self._read, self._loose, wanted, 0)
@@ -167,7 +167,7 @@ class McapFile:
         self._channels: dict[int, tuple[int, str, str, Any]] = {}  # schema, topic, encoding, QoS
         self._chunks: list[_Chunk] = []
         self._loose = _Places()  # of no chunk
-        self._scanned = False
+        self._scanned = self._counted = False  # counted: by the index
         self._defined = 0  # characters of definitions
         self._counts: dict[int, int] = {}
         self.message_count, self.start_time, self.end_time = 0, 2**63 - 1, 0
@@ -258,11 +258,17 @@ class McapFile:
         if told is None or len(self._channels) < told[2] or (told[5] and not self._chunks):
             return False
         self.message_count, self.start_time, self.end_time = told[0], told[6], told[7] + 1
+        self._counted = True
         return True
 
-    def _scan(self, *, places_alone: bool = False) -> None:
-        """Walk through all records, and through those in chunks. places_alone: the index has told the rest."""
+    def _scan(self) -> None:
+        """Walk through all records, and through those in chunks."""
         self._scanned = True
+        self._walk()
+        if not self._counted:
+            self._count(self._loose)
+
+    def _walk(self) -> None:
         record = self._record(self._start)
         stopped = self._start
         while record is not None and record[0] not in _END_KINDS:
@@ -276,7 +282,8 @@ class McapFile:
                     self._note(f'{self.path}: a chunk cannot be read ({error}); what follows it is left out')
                     return
                 self._chunks.append(_Chunk(min(found.times, default=0), place, length, frozenset(found.channels)))
-                self._count(found)
+                if not self._counted:
+                    self._count(found)
                 for inner, at, size in _records(data):
                     if inner in (_SCHEMA, _CHANNEL):
                         self._define(inner, data[at : at + size])
@@ -289,8 +296,6 @@ class McapFile:
         if record is None or record[0] == 0:
             self._note(f'{self.path} {_CUT}')
             self._scan_rest(stopped)
-        if not places_alone:
-            self._count(self._loose)
 
     def _scan_rest(self, place: int) -> None:
         """Of a chunk at the end that is not whole, and not compressed, the records inside count."""
