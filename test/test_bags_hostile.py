@@ -41,7 +41,9 @@ def frames():
 @pytest.fixture
 def database(frames, tmp_path):
     """The one file of a bag, alone in its folder."""
-    return (write_bag(tmp_path / 'made', image_items(frames), storage='sqlite3') / 'made.db3').rename(tmp_path / 'x.db3')
+    return (write_bag(tmp_path / 'made', image_items(frames), storage='sqlite3') / 'made.db3').rename(
+        tmp_path / 'x.db3'
+    )
 
 
 # --- sqlite3
@@ -51,7 +53,11 @@ def test_sql_that_a_database_holds_is_not_run(database, tmp_path):
     """As text of its schema, which was once run to copy a damaged file."""
     with sqlite3.connect(tmp_path / 'other.db') as other:
         other.execute('CREATE TABLE precious(item)')
-    statements = [f"ATTACH '{tmp_path / 'other.db'}' AS other", 'DROP TABLE other.precious', f"VACUUM INTO '{tmp_path / 'new'}'"]
+    statements = [
+        f"ATTACH '{tmp_path / 'other.db'}' AS other",
+        'DROP TABLE other.precious',
+        f"VACUUM INTO '{tmp_path / 'new'}'",
+    ]
     with sqlite3.connect(database) as prepared:
         prepared.execute('PRAGMA writable_schema=ON')
         for number, text in enumerate(statements):
@@ -85,7 +91,12 @@ def test_a_journal_does_not_delete_the_file_that_it_names(frames, tmp_path):
     precious.write_text('kept')
     name = bytes(precious)
     journal = database.with_name('bag.db3-journal')
-    end = struct.pack('>I', 2**30 // 4096 + 1) + name + struct.pack('>II', len(name), sum(name)) + b'\xd9\xd5\x05\xf9 \xa1c\xd7'
+    end = (
+        struct.pack('>I', 2**30 // 4096 + 1)
+        + name
+        + struct.pack('>II', len(name), sum(name))
+        + b'\xd9\xd5\x05\xf9 \xa1c\xd7'
+    )
     journal.write_bytes(journal.read_bytes() + end)
     with open_recording(database) as recording:
         assert 'names a further file' in recording.damage
@@ -187,9 +198,7 @@ def metadata(folder, text):
     return folder
 
 
-LAUGHS = 'a0: &a0 {k: v}\n' + ''.join(
-    f'a{n}: &a{n} {{<<: [{", ".join([f"*a{n - 1}"] * 9)}]}}\n' for n in range(1, 12)
-)
+LAUGHS = 'a0: &a0 {k: v}\n' + ''.join(f'a{n}: &a{n} {{<<: [{", ".join([f"*a{n - 1}"] * 9)}]}}\n' for n in range(1, 12))
 
 
 @pytest.mark.parametrize(

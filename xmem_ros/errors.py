@@ -26,6 +26,11 @@ def told(error: Exception) -> str:
     return f'{type(error).__name__}: {first}' if first else type(error).__name__
 
 
+def printable(text: str) -> str:
+    """A text for a terminal: what a recording calls things may hold characters that command the terminal."""
+    return ''.join(c if c.isprintable() or c == '\n' else repr(c)[1:-1] for c in text)
+
+
 class XMemError(Exception):
     """Base of every error that this package raises on purpose."""
 

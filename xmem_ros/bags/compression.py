@@ -22,7 +22,7 @@ ENDINGS = ('.zstd', '.zst')  # rosbag2 gives its files the first one
 _MAGIC = b'\x28\xb5\x2f\xfd'  # of zstd; a message that is not compressed begins with 0
 _AT_ONCE = 1 << 20  # bytes
 _FREE_SHARE = 0.1  # of the disk, which a file that is unpacked leaves free
-_LEAST_FREE = 256 * 2**20  # bytes, likewise
+_MOST_FREE = 2 * 2**30  # bytes, the most of that
 _MOST_TIMES = 1000  # a larger file may become this many times as large: even black images rarely shrink further
 _ALWAYS = 1 << 30  # bytes that every file may become
 _MOST_FRAMES = 1000  # parts of zstd that follow each other in one message or chunk
@@ -36,8 +36,7 @@ def unpack(path: Path, target: Path) -> str:
         BagError: it would become implausibly large.
     """
     zstd = _zstd()
-    usage = shutil.disk_usage(target.parent)
-    room = usage.free - max(int(usage.total * _FREE_SHARE), _LEAST_FREE)
+    room = room_in(target.parent)
     packed = path.stat().st_size
     most = max(_ALWAYS, _MOST_TIMES * packed)
     written = 0
@@ -51,11 +50,17 @@ def unpack(path: Path, target: Path) -> str:
                         'it, unpack it yourself (zstd -d)'
                     )
                 if written > room:
-                    raise OSError(errno.ENOSPC, f'only {max(room, 0)} bytes may be used')
+                    raise OSError(errno.ENOSPC, f'only {room} bytes may be used')
                 file.write(data)
         except (EOFError, zstd.ZstdError) as error:
             return f'{path} was cut off or is damaged: {target.stat().st_size} bytes of it can be unpacked ({error})'
     return ''
+
+
+def room_in(folder: Path) -> int:
+    """Bytes that may be written there: some of the disk is left to others."""
+    usage = shutil.disk_usage(folder)
+    return max(usage.free - min(int(usage.total * _FREE_SHARE), _MOST_FREE), 0)
 
 
 def unpacked(raw: bytes) -> bytes:

@@ -8,6 +8,7 @@ sorts or adds up, since the pages of a prepared file can hold the same rows any 
 
 from __future__ import annotations
 
+import errno
 import shutil
 import tempfile
 from array import array
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xmem_ros.bags.compression import room_in
 from xmem_ros.bags.limits import (
     MOST_DEFINITION,
     MOST_DEFINITIONS,
@@ -197,9 +199,7 @@ class DatabaseFile:
             )
             definition = definitions.get(msgtype, MessageDefinition(MessageDefinitionFormat.NONE, ''))
             digest = digest if is_name(digest) else ''
-            found.append(
-                Connection(number, topic, msgtype, definition, digest, count_of.get(number, 0), more, self)
-            )
+            found.append(Connection(number, topic, msgtype, definition, digest, count_of.get(number, 0), more, self))
         if unnamed:
             self._note(f'{self.path}: {unnamed} topics whose name or type is no name are left out')
         return found
@@ -218,6 +218,9 @@ class DatabaseFile:
             return self.path
         self._folder = tempfile.TemporaryDirectory()
         copy = Path(self._folder.name) / self.path.name
+        needed = 2 * (self._size + sum(journal.stat().st_size for journal in journals.values()))
+        if needed > (room := room_in(copy.parent)):
+            raise OSError(errno.ENOSPC, f'{needed} bytes are needed, and {room} may be used')
         shutil.copyfile(self.path, copy)
         for ending, journal in journals.items():
             if _names_another(journal):

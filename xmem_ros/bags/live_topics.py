@@ -21,7 +21,7 @@ from rclpy.serialization import deserialize_message
 
 from xmem_ros.bags import messages
 from xmem_ros.bags.live_clock import JUMP_NS
-from xmem_ros.bags.topics import COMPANIONS, OF_THE_RECORDING, recorded_outputs
+from xmem_ros.bags.topics import COMPANIONS, OF_THE_RECORDING, is_ros_topic, recorded_outputs
 from xmem_ros.errors import OutputError, ParameterError
 
 if TYPE_CHECKING:
@@ -35,8 +35,6 @@ LOOK_AHEAD_NS = 500_000_000  # of the bag's time, in which what belongs to an im
 MOST_AHEAD, MOST_AHEAD_BYTES = 5000, 256 * 2**20  # messages and their bytes that are held for that, at most
 SLOP_NS = 20_000_000  # a companion belongs to an image whose stamp is at most this much before its own
 _TYPE = re.compile(r'([a-z][a-z0-9_]*)/(msg|srv|action)/([A-Za-z][A-Za-z0-9_]*)', re.ASCII)
-_TOPIC = re.compile('(/[A-Za-z_][A-Za-z0-9_]*)+')
-_LONGEST_TOPIC = 247  # characters; the middleware has 255, of which ROS takes some
 # Kind of interface → end of a message type's name → where its class lies within that of the interface.
 _INNER: dict[str, dict[str, tuple[str, ...]]] = {
     'srv': {'_Event': ('Event',)},
@@ -68,7 +66,7 @@ def left_out(topics: Mapping[str, str], node: str, *, clock: bool) -> dict[str, 
             reasons[name] = OF_THE_RECORDING[name]
         elif name == '/clock' and clock:
             reasons[name] = 'the replay has a clock of its own'
-        elif not _TOPIC.fullmatch(name) or len(name) > _LONGEST_TOPIC:
+        elif not is_ros_topic(name):
             reasons[name] = 'ROS allows no topic of that name'
         elif message_class(msgtype) is None:
             reasons[name] = f'{msgtype} is not installed'

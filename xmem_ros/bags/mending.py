@@ -153,7 +153,9 @@ class McapFile:
             if chunk is None:
                 return
             data = self._inflate(chunk.place, chunk.length)
-            cursor = _Cursor(lambda start, length, data=data: data[start : start + length], _inside(data), wanted, len(data))
+            cursor = _Cursor(
+                lambda start, length, data=data: data[start : start + length], _inside(data), wanted, len(data)
+            )
             if cursor.time is not None:
                 held += len(data)
                 if held > MOST_OPEN:

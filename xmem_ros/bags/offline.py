@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xmem_ros.bags.limits import MOST_FAULTS
 from xmem_ros.bags.plan import begins_again, check_removed, guesses, resolve
 from xmem_ros.bags.recording import Fault
-from xmem_ros.errors import FrameError, RunError, SeedError, UnknownObjectError, XMemError, told
+from xmem_ros.errors import BagError, FrameError, RunError, SeedError, UnknownObjectError, XMemError, told
 from xmem_ros.node.compressed import rgb_of
 from xmem_ros.node.history import History
 from xmem_ros.node.seed_messages import ObjectSeed, read_seeds
@@ -148,6 +149,10 @@ class Offline:
         seen = self._seen
         if seen.result is None or seen.image is None:
             reason = '; '.join(seen.said).removeprefix('image dropped: ') or 'not tracked'
+            if len(self.dropped) >= MOST_FAULTS:
+                raise BagError(
+                    f'{self._recording.path}: more than {MOST_FAULTS} images cannot be used; the last: {reason}'
+                )
             self.dropped.append(Fault(frame.index, reason))
             self.missed += [f'{entry.source}: its image {frame.name} cannot be used' for entry in entries]
             return None
@@ -307,4 +312,3 @@ class _Seen:
         self.said.append(text.strip().splitlines()[-1] if 'Traceback' in text else text)
 
     error = warning
-

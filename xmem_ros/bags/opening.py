@@ -153,7 +153,7 @@ class OpenBag:
         if not self.path.is_dir():
             return [self._open_one(self.path)]
         first = ''
-        if (self.path / FILE).exists():
+        if (self.path / FILE).is_file():
             try:
                 return self._open_told()
             except BagError as error:
@@ -204,6 +204,8 @@ class OpenBag:
     def _open_one(self, path: Path) -> Any:
         file = path
         try:
+            if not path.is_file():  # a pipe would be waited for
+                raise BagError('it is no file')
             if path.suffix in ENDINGS:
                 file = self._unpacked(path)
             if file.suffix not in SUFFIXES:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from xmem_ros.bags.choice import meant, told
 from xmem_ros.bags.metadata import read_metadata
-from xmem_ros.bags.topics import IMAGE_TYPES, OF_THE_RECORDING, OUTPUTS, recorded_outputs
+from xmem_ros.bags.topics import IMAGE_TYPES, OF_THE_RECORDING, OUTPUTS, is_ros_topic, recorded_outputs
 from xmem_ros.errors import BagError, ParameterError
 
 COMPRESSED = 'sensor_msgs/msg/CompressedImage'
@@ -85,6 +85,8 @@ def _absolute(topic: str) -> str:
 
 def _read(metadata: Path) -> dict[str, str]:
     try:
-        return {topic.name: topic.msgtype for topic in read_metadata(metadata).topics if topic.count}
+        topics = [topic for topic in read_metadata(metadata).topics if topic.count]
     except BagError as error:
         raise ParameterError(f'{error}; make it anew: ros2 bag reindex {metadata.parent}') from error
+    # the names become arguments of `ros2 bag play`, where := and a leading - mean something else
+    return {topic.name: topic.msgtype for topic in topics if is_ros_topic(topic.name)}

@@ -218,7 +218,9 @@ class BagRecording(Recording):
             stamp = stamp_ns(message.header.stamp)
         except Exception as error:  # of whatever the bytes say
             if len(self.faults) >= MOST_FAULTS:
-                raise BagError(f'{self.path}: more than {MOST_FAULTS} messages of {self.image_topic} are no images') from error
+                raise BagError(
+                    f'{self.path}: more than {MOST_FAULTS} messages of {self.image_topic} are no images'
+                ) from error
             reason = str(error).rstrip('.') or type(error).__name__
             self.faults.append(Fault(index, f'not a {self._connection.msgtype} ({reason})'))
             return None

@@ -98,7 +98,7 @@ class SeedReader:
             entries = yaml.load(path.read_text(encoding='utf-8'), Loader=yaml.BaseLoader)
         except (OSError, UnicodeDecodeError) as error:
             raise SeedError(f'{path}: cannot be read ({error})') from error
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, RecursionError) as error:
             raise SeedError(f'{path}: not YAML ({" ".join(str(error).split())})') from error
         if not isinstance(entries, list) or not entries:
             raise SeedError(f'{path}: must be a list of entries, each with frame or stamp, and objects or labels')

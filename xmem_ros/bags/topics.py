@@ -26,7 +26,14 @@ OF_THE_RECORDING = {
     '/events/write_split': 'of the recorder',
 }
 OBJECTS_TYPE = 'xmem_ros/msg/TrackedObjectArray'
+_TOPIC = re.compile('(/[A-Za-z_][A-Za-z0-9_]*)+')
+_LONGEST = 247  # characters of a topic; the middleware has 255, of which ROS takes some
 _OF_AN_OBJECT = re.compile(r'object_\d+/(mask|box)')
+
+
+def is_ros_topic(name: str) -> bool:
+    """Whether ROS allows a topic of that full name; bags may hold any text."""
+    return len(name) <= _LONGEST and _TOPIC.fullmatch(name) is not None
 
 
 def recorded_outputs(topics: Mapping[str, str], node: str) -> dict[str, str]:

@@ -6,7 +6,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from xmem_ros.errors import RunError, XMemError
+from xmem_ros.errors import RunError, XMemError, printable
 from xmem_ros.host_memory import keep_large_blocks
 from xmem_ros.threads import wait_asleep
 
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(args.run(args))
     except (XMemError, OSError) as error:
-        print(f'xmem-ros {args.command}: error: {error}', file=sys.stderr)
+        print(printable(f'xmem-ros {args.command}: error: {error}'), file=sys.stderr)
         return FAILED if isinstance(error, RunError) else USAGE_ERROR
     except KeyboardInterrupt:
         print(f'xmem-ros {args.command}: interrupted', file=sys.stderr)

@@ -146,6 +146,8 @@ def _follow(frames: Replay, output: LiveOutput | None) -> list[float]:
 
 def _tell(args: argparse.Namespace, report: Report, ages: list[float]) -> None:
     """What was done goes to stdout, what is amiss to stderr."""
+    from xmem_ros.errors import printable
+
     median = f'; from image to masks {sorted(ages)[len(ages) // 2]:.0f} ms (median)' if ages else ''
     written = f'; {args.out}' if args.out is not None else ''
     foreign = [f'{topic} is not published: {why}' for topic, why in report.left_out.items() if 'installed' in why]
@@ -160,6 +162,6 @@ def _tell(args: argparse.Namespace, report: Report, ages: list[float]) -> None:
     dropped = [f'image {item.index} was left out: {item.reason}' for item in report.dropped]
     for told in ([report.damage] if report.damage else [], dropped, report.missed, foreign):
         for text in told[:MOST_TOLD]:
-            print(f'xmem-ros replay: warning: {text}', file=sys.stderr)
+            print(printable(f'xmem-ros replay: warning: {text}'), file=sys.stderr)
         if len(told) > MOST_TOLD:
             print(f'xmem-ros replay: warning: … and {len(told) - MOST_TOLD} more like this', file=sys.stderr)

@@ -165,6 +165,8 @@ def _segment(text: str) -> int:
 
 def _tell(report: Report, out: Path, formats: tuple[str, ...]) -> None:
     """What was written goes to stdout, what is amiss to stderr."""
+    from xmem_ros.errors import printable
+
     places = {'bag': 'bag', 'coco': 'coco.json', 'ytvos': 'ytvos', 'overlay': OVERLAY}
     parts = [str(out / places[name]) for name in formats if name in places]
     if 'png' in formats:
@@ -175,6 +177,6 @@ def _tell(report: Report, out: Path, formats: tuple[str, ...]) -> None:
     undefined = [f'{name} is copied without its definition, which the bag does not hold' for name in report.undefined]
     for told in ([report.damage] if report.damage else [], faults, report.missed, report.notes, undefined):
         for text in told[:MOST_TOLD]:
-            print(f'xmem-ros track: warning: {text}', file=sys.stderr)
+            print(printable(f'xmem-ros track: warning: {text}'), file=sys.stderr)
         if len(told) > MOST_TOLD:
             print(f'xmem-ros track: warning: … and {len(told) - MOST_TOLD} more like this', file=sys.stderr)

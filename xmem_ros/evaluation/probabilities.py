@@ -42,7 +42,7 @@ def write(path: Path, planes: np.ndarray, values: list[int]) -> None:
 def read(path: Path) -> tuple[np.ndarray, list[int]]:
     """What `write` wrote; raises `OutputError` where it is damaged."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=('PNG',)) as image:
             image.load()
             values = json.loads(image.info[VALUES])
             stacked = np.array(image)

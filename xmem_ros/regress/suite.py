@@ -157,7 +157,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise ParameterError(f'{path}: cannot be read ({error.strerror})') from error
     except UnicodeDecodeError as error:
         raise ParameterError(f'{path}: not a text file in UTF-8 ({error})') from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # the latter of dates and of deep nesting
         raise ParameterError(f'{path}: not YAML: {error}') from error
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         raise ParameterError(
