@@ -13,7 +13,7 @@ from PIL import Image
 from xmem_ros.errors import FrameError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
 MOST_PIXELS = 64_000_000  # of an image that is decoded; more than any camera's, and within reach of a robot's memory
 # Pillow tells a format by content, whatever the name says, and for some it starts other programs (EPS: Ghostscript).
@@ -31,7 +31,7 @@ def check_pixels(width: int, height: int) -> None:
 
 
 @contextlib.contextmanager
-def opened(source: Path | bytes | memoryview, formats: Sequence[str] = FORMATS) -> Iterator[Image.Image]:
+def opened(source: Path | bytes | memoryview, formats: tuple[str, ...] = FORMATS) -> Iterator[Image.Image]:
     """Open a picture whose head is sound and not too large; pixels are decoded inside the context.
 
     Raises:

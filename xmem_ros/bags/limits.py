@@ -6,6 +6,8 @@ Numbers in a file say nothing until they are compared with the file's size or wi
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 from xmem_ros.errors import BagError
 
 MOST_MESSAGE = 256 * 2**20  # bytes of a message or chunk: an image of 64 million pixels of four bytes each
@@ -34,6 +36,6 @@ def check_time(time_ns: object) -> None:
         raise BagError(f'a message has the time {time_ns!r}; times are nanoseconds from 1970 to 2038')
 
 
-def is_name(text: object) -> bool:
+def is_name(text: object) -> TypeGuard[str]:
     """Whether a topic or type can be shown and used: text of one line, and not too long."""
     return isinstance(text, str) and 0 < len(text) <= MOST_NAME and text.isprintable()
