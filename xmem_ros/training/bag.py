@@ -77,7 +77,7 @@ def _video(path: Path, reader: Any, labels: Any, pictured: list[Any], shorter_si
             scaled = scaled_labels(np.where(mask == VOID, np.uint8(0), mask), size)
             kept_bytes += scaled.nbytes
             if kept_bytes > budget.left:
-                raise FootageError(f'{path}: more label images than cache_mb has room for; raise it, or cut the bag')
+                raise FootageError(f'{path}: more footage than cache_mb has room for; raise it, or cut the bag')
             found[_key(message)] = scaled
     frames: dict[str, dict[tuple[int, str], np.ndarray]] = {}
     for connection in pictured:
