@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What the node adds to the tracker, from an image's stamp to a subscriber's callback.
 
-    . tools/env.sh && python benchmarks/node_latency.py [--frames 200] [--rate 5] [--json FILE]
+    make bench RUN=node_latency BENCH='[--frames 200] [--rate 5] [--json FILE]'
 
 The node runs as a process of its own, over DDS. A camera in this process stamps an image, publishes it, best effort,
 and hears `~/labels` and `~/objects`. In the node's process the times are noted at which `Tracker.step` begins and ends
@@ -27,8 +27,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / 'test')]
-
 SIZES = ((480, 640), (720, 1280))
 BAR_MS, BAR_SIZE = 5.0, (480, 640)
 FASTDDS = Path(__file__).parents[1] / 'config' / 'fastdds.xml'
@@ -37,8 +35,8 @@ NOTES = 'XMEM_ROS_LATENCY_NOTES'  # variable: file that the node's process write
 
 def as_node() -> int:
     """Run the node, noting times: a line of stamp, begin and end of the step, end of publishing, all ns, a frame."""
+    from xmem_ros.conversions.images import stamp_ns
     from xmem_ros.node import main as node_main
-    from xmem_ros.node.conversions import stamp_ns
     from xmem_ros.node.publishers import Publishers
     from xmem_ros.tracker import Tracker
 
@@ -64,9 +62,9 @@ def measure(size: tuple[int, int], args: argparse.Namespace) -> dict[str, Any]:
     import node_harness as robots
     from sensor_msgs.msg import Image
 
+    from xmem_ros.conversions.images import image_from_array, stamp_ns
     from xmem_ros.demo.scene import RenderedScene
     from xmem_ros.msg import TrackedObjectArray
-    from xmem_ros.node.conversions import image_from_array, stamp_ns
 
     scene = RenderedScene(size, 150, 2, seed=0)
     messages = [image_from_array(scene[number][0], 'rgb8', Image) for number in range(50)]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """How many images of a fast camera the node takes in and tracks.
 
-    . tools/env.sh && python benchmarks/node_throughput.py [--seconds 20] [--json FILE]
+    make bench RUN=node_throughput BENCH='[--seconds 20] [--json FILE]'
 
 Camera (1280×720 at 30 Hz unless told otherwise, best effort), node and consumer are processes of their own, over DDS,
 once with raw images and once with JPEG, in and out. Fast DDS gets config/fastdds.xml. `in` are the images that the node
@@ -21,9 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / 'test'), str(Path(__file__).parent)]
-
-from xmem_ros.threads import wait_asleep  # noqa: E402
+from xmem_ros.threads import wait_asleep
 
 wait_asleep()
 
@@ -45,8 +43,8 @@ def as_camera(transport: str, width: int, height: int, rate: float, log: str) ->
     from node_harness import CAMERA
     from sensor_msgs.msg import CompressedImage, Image
 
-    from xmem_ros.node.compressed import compressed_from_array
-    from xmem_ros.node.conversions import image_from_array
+    from xmem_ros.conversions.compressed_images import compressed_from_array
+    from xmem_ros.conversions.images import image_from_array
 
     scene = clip_of((height, width))
     frames = [scene[number][0] for number in range(IMAGES)]
@@ -75,11 +73,11 @@ def measure(transport: str, args: argparse.Namespace, folder: Path) -> dict[str,
     """Figures of one transport."""
     import node_harness as robots
     import psutil
-    import robust_processes as processes
+    from robustness import processes
     from sensor_msgs.msg import CompressedImage, Image
     from tqdm import tqdm
 
-    from xmem_ros.node.conversions import stamp_ns
+    from xmem_ros.conversions.images import stamp_ns
 
     heard: list[tuple[int, int]] = []
     parameters = {
