@@ -381,7 +381,7 @@ def test_a_table_of_objects_holds_no_formula(tmp_path):
     from xmem_ros.offline.segments import StoredFrame
     from xmem_ros.offline.sinks.pictures import PngSink
 
-    item = TrackedObject(1, 1, '=1+1', ObjectState.TRACKED, 1.0, (0, 0, 1, 1), 1, (0.0, 0.0), 0, 0)
+    item = TrackedObject(1, 1, '=1+1', ObjectState.TRACKED, 1.0, (0, 0, 1, 1), 1, (0.0, 0.0), 0, 0, 0.0, 0.0)
     labels = np.ones((4, 4), np.uint8)
     with PngSink(tmp_path, table=True) as sink:
         sink.write(StoredFrame(0, 1, 1, 'camera', '1', labels, labels, [item], {1: 1}, []), None)

@@ -20,7 +20,7 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from rclpy.serialization import deserialize_message
 
 from xmem_ros.errors import OutputError, ParameterError
-from xmem_ros.recordings import typestore as messages
+from xmem_ros.recordings import typestore
 from xmem_ros.recordings.topics import COMPANIONS, OF_THE_RECORDING, is_ros_topic, recorded_outputs
 from xmem_ros.replay.clock import JUMP_NS
 
@@ -179,7 +179,7 @@ class Topics:
 
         Of types that rosbags knows, every message is looked at; of others the topic's first one.
         """
-        known = message.msgtype in messages.typestore().fielddefs
+        known = message.msgtype in typestore.typestore().fielddefs
         if known and not _is_whole(message):  # before a middleware trusts the lengths that it says
             return False
         if message.topic not in self._fits:
@@ -235,7 +235,7 @@ class Topics:
 
 def _is_whole(message: LiveMessage) -> bool:
     try:
-        messages.deserialize(message.data, message.msgtype)
+        typestore.deserialize(message.data, message.msgtype)
     except Exception:  # of whatever the bytes say
         return False
     return True

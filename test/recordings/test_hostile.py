@@ -14,13 +14,14 @@ import pytest
 pytest.importorskip('rosbags.rosbag2', reason='rosbags is not installed')
 
 from bag_files import TOPIC, image_items, scene, seeds_message, stamp_of, write_bag, write_without_chunks
+from recordings.test_bag_files import record_more_and_be_killed
 from scene_files import save_mask
-from test_bags_files import record_more_and_be_killed
 
 from xmem_ros.cli.main import main
 from xmem_ros.errors import BagError, ParameterError
-from xmem_ros.recordings import compression, typestore
+from xmem_ros.recordings import compression
 from xmem_ros.recordings import mcap_repair as mending
+from xmem_ros.recordings import typestore as messages
 from xmem_ros.recordings.recording import open_recording
 from xmem_ros.recordings.seed_plan import recorded_seeds
 from xmem_ros.replay.ros2_bag_play import topics_of
@@ -169,15 +170,15 @@ def test_a_file_that_becomes_implausibly_large_is_refused(tmp_path, monkeypatch)
 
 def test_a_message_that_becomes_larger_than_any_image_is_left_out_and_named(frames, tmp_path):
     items = image_items(frames)
-    items[1] = (TOPIC, items[1][1], (typestore.IMAGE, zstd.compress(bytes(MOST_MESSAGE + 1))))
+    items[1] = (TOPIC, items[1][1], (messages.IMAGE, zstd.compress(bytes(MOST_MESSAGE + 1))))
     with open_recording(write_bag(tmp_path / 'bag', items)) as recording:
         assert [frame.index for frame in recording.frames()] == [0, 2, 3]
         assert f'becomes more than {MOST_MESSAGE} bytes' in recording.faults[0].reason
 
 
 def test_seeds_of_more_points_than_anybody_gives_are_refused(frames, tmp_path):
-    seed = typestore.seed(2, points=[(1, 1)], point_labels=[1])
-    raw = typestore.serialize(seeds_message(0, [seed], [1]))
+    seed = messages.seed(2, points=[(1, 1)], point_labels=[1])
+    raw = messages.serialize(seeds_message(0, [seed], [1]))
     # the number of points and as many of them again, as the message has them
     point = struct.pack('<fff', 1, 1, 0)
     place = raw.rindex(point)
@@ -185,7 +186,7 @@ def test_seeds_of_more_points_than_anybody_gives_are_refused(frames, tmp_path):
     place -= 4
     assert struct.unpack_from('<I', raw, place) == (1,)
     raw = raw[:place] + struct.pack('<I', count) + point * count + raw[place + 16 :]
-    items = [*image_items(frames), ('/xmem/seeds', stamp_of(0), (typestore.ACCEPTED_SEEDS, raw))]
+    items = [*image_items(frames), ('/xmem/seeds', stamp_of(0), (messages.ACCEPTED_SEEDS, raw))]
     with open_recording(write_bag(tmp_path / 'bag', items)) as recording, pytest.raises(BagError, match='points'):
         recorded_seeds(recording)
 
@@ -242,7 +243,7 @@ def test_a_topic_whose_name_would_write_to_the_terminal_is_left_out(frames, tmp_
 
 def test_a_bag_of_more_topics_than_there_can_be_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(mending, 'MOST_TOPICS', 50, raising=False)
-    empty = typestore.header(1, '')
+    empty = messages.header(1, '')
     path = write_without_chunks(tmp_path / 'many.mcap', [(f'/t{number}', stamp_of(0), empty) for number in range(60)])
     with pytest.raises(BagError, match='more than 50 topics'):
         open_recording(path)
