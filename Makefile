@@ -8,6 +8,7 @@
 #   make test                       every test; make test TESTS='test/test_package.py -x' runs some
 #   make lint                       style, types and manifests
 #   make format                     put the style right where a tool can
+#   make docs                       these pages and the Python reference as a site, in build/docs
 #   make bench                      how fast a step is; BENCH='--quick --reference DIR' for few frames, beside the authors' code
 #   make clean                      remove build/, install/ and log/; make distclean removes .venv too
 #
@@ -23,7 +24,7 @@ demo_options = $(foreach name,VIDEO BOX MASK RATE FRAMES SIZE WEIGHTS DEVICE,$(i
 # Neither other machines nor other ROS graphs on this one are to be part of a test or a demonstration.
 export ROS_AUTOMATIC_DISCOVERY_RANGE ?= LOCALHOST
 
-.PHONY: build demo test lint format bench clean distclean
+.PHONY: build demo test lint format docs bench clean distclean
 
 build:
 	@DISTRO='$(DISTRO)' tools/setup.sh
@@ -43,6 +44,10 @@ lint: build
 format: build
 	@$(run) ruff check --fix .
 	@$(run) ruff format .
+
+docs: build
+	@$(run) python -m sphinx -W --keep-going -q -b html docs build/docs
+	@echo 'build/docs/index.html'
 
 bench: build
 	@$(run) python benchmarks/speed.py $(BENCH)
