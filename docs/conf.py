@@ -7,6 +7,8 @@ import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+from sphinx.ext.autodoc.mock import _MockObject
+
 SOURCE = Path(__file__).resolve().parent
 
 
@@ -48,12 +50,11 @@ autodoc_typehints = 'signature'
 autodoc_default_options = {'show-inheritance': True}
 napoleon_numpy_docstring = False
 _OPTIONAL = [
-    'aiohttp', 'cv2', 'numpy', 'onnxruntime', 'PIL', 'rclpy', 'rosbags', 'safetensors', 'torch', 'torchvision', 'tqdm',
-    'yaml',
+    'aiohttp', 'onnxruntime', 'rclpy', 'rosbags', 'safetensors', 'torch', 'torchvision',
 ]  # fmt: skip
 _MESSAGES = [
-    'builtin_interfaces', 'diagnostic_msgs', 'geometry_msgs', 'lifecycle_msgs', 'rcl_interfaces', 'sensor_msgs',
-    'std_msgs', 'std_srvs', 'xmem_ros.msg', 'xmem_ros.srv',
+    'builtin_interfaces', 'diagnostic_msgs', 'geometry_msgs', 'lifecycle_msgs', 'rcl_interfaces', 'rosgraph_msgs',
+    'sensor_msgs', 'std_msgs', 'std_srvs', 'xmem_ros.msg', 'xmem_ros.srv',
 ]  # fmt: skip
 
 
@@ -64,7 +65,8 @@ def _missing(name: str) -> bool:
         return True
 
 
-# The reference is also built where torch or ROS is not installed.
+# The reference is also built where torch or ROS is not installed. Annotations join mocked types by |.
+_MockObject.__or__ = _MockObject.__ror__ = lambda self, _: self
 autodoc_mock_imports = [name for name in (*_OPTIONAL, *_MESSAGES) if _missing(name)]
 
 html_theme = 'furo'
