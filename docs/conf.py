@@ -7,6 +7,7 @@ import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+from sphinx.application import Sphinx
 from sphinx.ext.autodoc.mock import _MockObject
 
 SOURCE = Path(__file__).resolve().parent
@@ -35,9 +36,9 @@ if importlib.util.find_spec('sphinx_copybutton'):  # not on the build farm of RO
     extensions.append('sphinx_copybutton')
 source_suffix = {'.md': 'markdown', '.rst': 'restructuredtext'}
 exclude_patterns = ['results', 'modules.rst', 'xmem_ros.rst', 'xmem_ros.*.rst']  # rosdoc2 lists all modules; see api.md
-suppress_warnings = ['toc.empty_glob']  # the interfaces, which rosdoc2 adds
-if not (SOURCE.parent / 'CONTRIBUTING.md').is_file():  # rosdoc2 adds these two by itself
-    exclude_patterns += ['contributing.md', 'changelog.rst']
+ROSDOC2 = (SOURCE / 'standards.rst').is_file()
+if ROSDOC2:
+    exclude_patterns += ['contributing.md', 'changelog.rst']  # it has pages of its own for these
 
 # Links to headings as GitHub makes them: page.md#a-heading.
 myst_heading_anchors = 4
@@ -76,3 +77,16 @@ html_show_sphinx = False
 # Else rosdoc2 replaces the list of mocked imports by one without torch.
 rosdoc2_settings = {'enable_autodoc': False, 'enable_intersphinx': False}
 rosdoc2_settings['automatically_extend_intersphinx_mapping'] = False
+
+
+def _list_pages_of_rosdoc2(_: Sphinx, name: str, source: list[str]) -> None:
+    if name == 'index':
+        pages = 'standards', 'interfaces/message_definitions', 'interfaces/service_definitions'
+        source[0] = source[0].replace('   contributing\n   changelog\n', ''.join(f'   {page}\n' for page in pages))
+        source[0] = source[0].replace(':doc:`contributing`', ':doc:`standards`')
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    if ROSDOC2:
+        app.connect('source-read', _list_pages_of_rosdoc2)
