@@ -34,7 +34,7 @@ RUN apt-get update && rosdep init && rosdep update --rosdistro "${ROS_DISTRO}" \
 
 # The system's OpenCV was built with NumPy 1.
 RUN pip3 install --index-url "${WHEELS}" "numpy<2" ${TORCH} onnxruntime-gpu \
-    && pip3 install "numpy<2" safetensors onnx onnxscript
+    && pip3 install "numpy<2" msgspec safetensors onnx onnxscript
 
 COPY . /ws/src/xmem_ros
 RUN . "/opt/ros/${ROS_DISTRO}/setup.bash" && cd /ws && colcon build --packages-select xmem_ros

@@ -35,7 +35,7 @@ RUN apt-get update && rosdep init && rosdep update --rosdistro "${ROS_DISTRO}" \
 # The system's OpenCV was built with NumPy 1.
 RUN pip3 install --index-url "${TORCH_WHEELS}" torch torchvision "numpy<2" \
     && pip3 install --index-url "${ONNX_WHEELS}" onnxruntime-gpu "numpy<2" \
-    && pip3 install "numpy<2" safetensors onnx onnxscript
+    && pip3 install "numpy<2" msgspec safetensors onnx onnxscript
 
 COPY . /ws/src/xmem_ros
 RUN . "/opt/ros/${ROS_DISTRO}/setup.bash" && cd /ws && colcon build --packages-select xmem_ros
