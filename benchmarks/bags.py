@@ -26,21 +26,19 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parents[1])]
-
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
+import cv2
+import numpy as np
 
 try:
     import psutil
 except ImportError:
     sys.exit("psutil is not installed: pip install '.[benchmarks]'")
 
-from xmem_ros.conversions.seeds import MASK  # noqa: E402
-from xmem_ros.demo.scene import RenderedScene  # noqa: E402
-from xmem_ros.media import image_files, objects_of, read_image, read_mask  # noqa: E402
-from xmem_ros.offline.segments import part_of  # noqa: E402
-from xmem_ros.recordings import typestore  # noqa: E402
+from xmem_ros.conversions.seeds import MASK
+from xmem_ros.demo.scene import RenderedScene
+from xmem_ros.media import image_files, objects_of, read_image, read_mask
+from xmem_ros.offline.segments import part_of
+from xmem_ros.recordings import typestore
 
 START_NS = 1_700_000_000_000_000_000
 TOPIC = '/camera/image_raw'

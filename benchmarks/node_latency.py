@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What the node adds to the tracker, from an image's stamp to a subscriber's callback.
 
-    . tools/env.sh && python benchmarks/node_latency.py [--frames 200] [--rate 5] [--json FILE]
+    make bench RUN=node_latency BENCH='[--frames 200] [--rate 5] [--json FILE]'
 
 The node runs as a process of its own, over DDS. A camera in this process stamps an image, publishes it, best effort,
 and hears `~/labels` and `~/objects`. In the node's process the times are noted at which `Tracker.step` begins and ends
@@ -26,8 +26,6 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
-
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / 'test')]
 
 SIZES = ((480, 640), (720, 1280))
 BAR_MS, BAR_SIZE = 5.0, (480, 640)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The authors' evaluation beside ours on whole sequences of DAVIS 2016: how many pixels of the masks differ.
 
-    python benchmarks/reference_evaluation.py --reference DIR --data DAVIS_VAL --out DIR [--sequences NAME …] [--json F]
+    make bench RUN=reference_evaluation \\
+        BENCH='--reference DIR --data DAVIS_VAL --out DIR [--sequences NAME …] [--json F]'
 
 DIR is a checkout of hkchengrex/XMem, which stays as it is; what it needs to run without CUDA, hickle and progressbar is
 put in its place from outside. DAVIS_VAL holds JPEGImages/SEQ and Annotations/SEQ at 854×480. Weights are generated, the
@@ -26,16 +27,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / 'test')]
-
-from xmem_ros.threads import wait_asleep  # noqa: E402
+from xmem_ros.threads import wait_asleep
 
 wait_asleep()
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
+import numpy as np
+import torch
 
-from xmem_ros.media import read_mask  # noqa: E402
+from xmem_ros.media import read_mask
 
 SCALES = (480, 384)  # px
 SEED = 2  # of the generated weights

@@ -23,18 +23,16 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from xmem_ros.threads import wait_asleep
 
 wait_asleep()
 
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
-from tqdm import tqdm  # noqa: E402
+import cv2
+import numpy as np
+from tqdm import tqdm
 
-from xmem_ros.errors import XMemError  # noqa: E402
-from xmem_ros.training.footage import Footage, read_videos  # noqa: E402
+from xmem_ros.errors import XMemError
+from xmem_ros.training.footage import Footage, read_videos
 
 HELD_BACK = ('bmx-bumps', 'dog-agility', 'drift-turn', 'surf')  # from the bundled weights
 POLICIES: dict[str, dict[str, Any]] = {

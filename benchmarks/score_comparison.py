@@ -19,8 +19,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from xmem_ros.evaluation.datasets.options import ReadOptions
 from xmem_ros.evaluation.datasets.registry import read_dataset
 from xmem_ros.evaluation.scores import score_sequence

@@ -58,7 +58,7 @@ def stepped(monkeypatch):
 
 LITTLE_ROOM = """
 import resource, sys
-from xmem_ros import snapshot
+from xmem_ros.tracker import snapshot
 from xmem_ros.offline.segments import Work
 from xmem_ros.cli.main import main
 write = snapshot.write

@@ -17,8 +17,9 @@ import numpy as np
 from xmem_ros.conversions.compressed_images import MOST_PIXELS, rgb_of
 from xmem_ros.conversions.seeds import ObjectSeed, read_seeds
 from xmem_ros.errors import FrameError, RunError, SeedError, UnknownObjectError, XMemError, told
+from xmem_ros.recordings.plan_state import PlanState, check_count
 from xmem_ros.recordings.recording import Fault
-from xmem_ros.recordings.seed_plan import begins_again, check_removed, guesses, resolve
+from xmem_ros.recordings.seed_plan import guesses, resolve
 from xmem_ros.stream.frame import Frame
 from xmem_ros.stream.history import History
 from xmem_ros.stream.session import Tracking, make_tracker
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from xmem_ros.parameters.table import Parameters
     from xmem_ros.recordings.recording import RecordedFrame, Recording
     from xmem_ros.recordings.seed_plan import PlannedSeeds
-    from xmem_ros.tracker import StepResult, TrackedObject
+    from xmem_ros.tracker import StepResult, TrackedObject, Tracker
     from xmem_ros.tracker.engine import Engines
     from xmem_ros.tracker.snapshot import Snapshot
 
@@ -110,7 +111,9 @@ class Offline:
         engines: Engines | None = None,
     ) -> None:
         self._recording = recording
-        self.places, self.missed = resolve(plan, recording)  # places: index of an image → its seeds
+        self.places, missed = resolve(plan, recording)  # places: index of an image → its seeds
+        self._plan = PlanState(self.places, (SeedError,))
+        self._plan.missed = missed
         self.tracker = make_tracker(parameters, engines)
         self._seen = _Seen()
         self._tracking = Tracking(self.tracker, lambda: parameters, History(1), self._seen, self._seen, strict=True)
@@ -118,9 +121,12 @@ class Offline:
         self.dropped: list[Fault] = []  # images that could not be tracked
         # what is unsure of seeds, and what the node would have logged of images that were tracked, as stamps that jump
         self.notes: list[str] = guesses(self.places)
-        self._ids: dict[int, int] = {}  # id of the plan → id of the tracker
-        self._used: set[int] = set()  # recorded ids since the node was reset
         self.seeded = False  # whether any seed was applied
+
+    @property
+    def missed(self) -> list[str]:
+        """Recorded seeds that could not be used, and why."""
+        return self._plan.missed
 
     def step(self, frame: RecordedFrame) -> TrackedFrame | None:
         """Track the next image; None where it cannot be used, which is noted in `dropped`."""
@@ -134,7 +140,7 @@ class Offline:
         try:
             _check_size(frame.message)
             if entries:
-                applied, masks = self._seed(frame, work, entries)
+                applied, masks = self._seed(frame, work)
             else:
                 self._tracking.track(work)
         except FrameError as error:
@@ -150,12 +156,12 @@ class Offline:
         if seen.result is None or seen.image is None:
             reason = '; '.join(seen.said).removeprefix('image dropped: ') or 'not tracked'
             self.dropped.append(Fault(frame.index, reason))
-            self.missed += [f'{entry.source}: its image {frame.name} cannot be used' for entry in entries]
+            self.missed.extend(f'{entry.source}: its image {frame.name} cannot be used' for entry in entries)
             return None
         alive = {item.id for item in seen.result.objects}
-        self._ids = {plan_id: tracker_id for plan_id, tracker_id in self._ids.items() if tracker_id in alive}
+        self._plan.keep(alive)
         self.notes += [f'image {frame.name}: {text}' for text in seen.said]
-        id_of = {tracker_id: plan_id for plan_id, tracker_id in self._ids.items()}
+        id_of = self._plan.plan_ids
         objects = [dataclasses.replace(item, id=id_of[item.id]) for item in seen.result.objects]
         objects.sort(key=lambda item: item.id)
         return TrackedFrame(frame, seen.image, seen.result.labels, objects, seen.result, applied, masks)
@@ -173,22 +179,15 @@ class Offline:
 
     def unreached(self) -> list[str]:
         """Once all images were tracked: which seeds are of images that did not come, in words."""
-        return [
-            f'{entry.source}: the recording ends before image {index}'
-            for index, entries in sorted(self.places.items())
-            if index >= self.index
-            for entry in entries
-        ]
+        return self._plan.unreached(self.index)
 
     def checkpoint(self) -> Checkpoint:
         """What is needed to go on from here."""
         notes = {
-            'ids': sorted(self._ids.items()),
-            'used': sorted(self._used),
+            'plan': self._plan.export_state(),
             'seeded': self.seeded,
             'clock': self._tracking.clock,
             'dropped': [[fault.index, fault.reason] for fault in self.dropped],
-            'missed': self.missed,
             'notes': self.notes,
         }
         return Checkpoint(self.index, self.tracker.snapshot(), notes)
@@ -198,90 +197,63 @@ class Offline:
         self._tracking.restore(checkpoint.snapshot)
         notes = checkpoint.notes
         self.index = checkpoint.index
-        self._ids = {int(plan_id): int(tracker_id) for plan_id, tracker_id in notes['ids']}
-        self._used = set(notes['used'])
+        self._plan.import_state(notes['plan'])
         self.seeded = bool(notes['seeded'])
         self._tracking.clock = (int(notes['clock'][0]), int(notes['clock'][1]))
         self.dropped = [Fault(int(index), str(reason)) for index, reason in notes['dropped']]
-        self.missed = [str(text) for text in notes['missed']]
         self.notes = [str(text) for text in notes['notes']]
 
-    def _seed(
-        self, frame: RecordedFrame, work: Frame, entries: Sequence[PlannedSeeds]
-    ) -> tuple[list[Applied], dict[int, np.ndarray]]:
+    def _seed(self, frame: RecordedFrame, work: Frame) -> tuple[list[Applied], dict[int, np.ndarray]]:
         """Apply the entries of an image and track it."""
-        image = rgb_of(frame.message)
-        wanted: dict[int, ObjectSeed] = {}  # by id of the plan
-        used: list[PlannedSeeds] = []
-        for entry in entries:
-            try:
-                found = self._read(entry, image)
-                if self._prepare(entry):
-                    wanted, used = {}, []
-            except (SeedError, UnknownObjectError) as error:
-                self._refuse(entry, frame, error)
-                continue
-            for object_id in entry.removed:
-                wanted.pop(object_id, None)
-            for object_id, seed in found.items():
-                if seed.id and not entry.recorded and object_id not in {*self._ids, *wanted}:
-                    ids = ', '.join(map(str, self._ids)) or 'none'
-                    text = f'no object has the id {object_id} here, so it cannot be corrected; ids: {ids}'
-                    self._refuse(entry, frame, UnknownObjectError(text))
-                name = seed.name or (wanted[object_id].name if object_id in wanted else '')
-                wanted.pop(object_id, None)
-                wanted[object_id] = dataclasses.replace(seed, name=name, id=self._ids.get(object_id, 0))
-            used.append(entry)
+        host = _TrackerHost(self.tracker, self._tracking, rgb_of(frame.message))
+        wanted, used = self._plan.gather(frame.index, frame.name, host)
         if not wanted:
             self._tracking.track(work)
             return [Applied(entry.seeds, (), ()) for entry in used if entry.seeds], {}
+        ids = self._plan.ids
+        seeds = [dataclasses.replace(seed, id=ids.get(plan_id, 0)) for plan_id, seed in wanted.items()]
         try:
-            given, labels = self._tracking.seed(work, list(wanted.values()))
+            given, labels = self._tracking.seed(work, seeds)
         except (SeedError, UnknownObjectError) as error:
             for entry in used:
-                self._refuse(entry, frame, error)
+                self._plan.refuse(entry, frame.name, error)
             return [], {}
         self.seeded = True
-        # after a reset by on_time_jump the tracker's ids begin again
-        self._ids = {plan_id: tracker_id for plan_id, tracker_id in self._ids.items() if tracker_id not in given}
-        self._ids |= dict(zip(wanted, given, strict=True))
+        self._plan.began(dict(zip(wanted, given, strict=True)), used)
         label_of = dict(zip(wanted, labels, strict=True))
         applied = []
         for entry in used:
-            if entry.recorded:
-                self._used.update(entry.ids)
             known = [object_id for object_id in entry.ids if object_id in label_of]
             if known:
                 applied.append(Applied(entry.seeds, tuple(known), tuple(label_of[object_id] for object_id in known)))
         return applied, {object_id: seed.mask for object_id, seed in wanted.items()}
 
-    def _read(self, entry: PlannedSeeds, image: np.ndarray) -> dict[int, ObjectSeed]:
-        """Id of the plan → seed."""
+
+class _TrackerHost:
+    """The tracker as a plan's host, for one image."""
+
+    def __init__(self, tracker: Tracker, tracking: Tracking, image: np.ndarray) -> None:
+        self._tracker, self._tracking, self._image = tracker, tracking, image
+
+    def read(self, entry: PlannedSeeds) -> dict[int, ObjectSeed]:
+        """As `Host.read`."""
         if not entry.seeds:
             return {}
-        found = read_seeds(entry.seeds, image, self.tracker.config.max_objects)
-        if len(found) != len(entry.ids):
-            raise SeedError(f'its seeds show {len(found)} objects, but it names {len(entry.ids)} ids')
+        found = read_seeds(entry.seeds, self._image, self._tracker.config.max_objects)
+        check_count(entry, len(found))
         return dict(zip(entry.ids, found, strict=True))
 
-    def _prepare(self, entry: PlannedSeeds) -> bool:
-        """Do what comes before the seeds: remove objects, or reset as the node was; returns whether it was a reset."""
-        reset = begins_again(entry, self._used)
-        if reset:
-            self._tracking.reset()
-            self._ids, self._used = {}, set()
-        check_removed(entry, self._ids)
-        if entry.removed:
-            self._tracking.remove([self._ids[object_id] for object_id in entry.removed])
-            for object_id in entry.removed:
-                del self._ids[object_id]
-        return reset
+    def reset(self) -> None:
+        """As `Host.reset`."""
+        self._tracking.reset()
 
-    def _refuse(self, entry: PlannedSeeds, frame: RecordedFrame, error: XMemError) -> None:
-        text = f'{entry.source}: image {frame.name}: {error}'
-        if not entry.recorded:
-            raise type(error)(text) from error
-        self.missed.append(text)
+    def remove(self, ids: list[int]) -> None:
+        """As `Host.remove`."""
+        self._tracking.remove(ids)
+
+    def named(self, seed: ObjectSeed, name: str) -> ObjectSeed:
+        """As `Host.named`."""
+        return dataclasses.replace(seed, name=name)
 
 
 class _Seen:

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from xmem_ros.conversions.images import stamp_ns as ns_of
-from xmem_ros.errors import BagError, SeedError, UnknownObjectError
+from xmem_ros.errors import BagError, SeedError
 from xmem_ros.recordings import typestore
 from xmem_ros.recordings.typestore import ACCEPTED_SEEDS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from xmem_ros.recordings.recording import BagRecording, Recording
 
@@ -38,22 +38,6 @@ class PlannedSeeds:
 def new_objects(plan: Sequence[PlannedSeeds]) -> int:
     """How many objects a plan begins."""
     return len({object_id for entry in plan for object_id in entry.ids})
-
-
-def begins_again(entry: PlannedSeeds, used: Collection[int]) -> bool:
-    """Whether the node was reset before a recorded entry, or started again: only then do ids begin again.
-
-    used: recorded ids since the last time.
-    """
-    corrected = {int(seed.id) for seed in entry.seeds}
-    return entry.recorded and any(object_id in used and object_id not in corrected for object_id in entry.ids)
-
-
-def check_removed(entry: PlannedSeeds, known: Collection[int]) -> None:
-    """Raise `UnknownObjectError` where an entry removes what is not among the known ids of the plan."""
-    unknown = [object_id for object_id in entry.removed if object_id not in known]
-    if unknown:
-        raise UnknownObjectError(f'no object has the id {unknown[0]}, so it cannot be removed')
 
 
 def resolve(plan: Sequence[PlannedSeeds], recording: Recording) -> tuple[dict[int, list[PlannedSeeds]], list[str]]:

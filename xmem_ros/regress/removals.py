@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from xmem_ros.errors import quoted
-from xmem_ros.recordings.seed_plan import begins_again
+from xmem_ros.recordings.plan_state import PlanState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -23,10 +23,9 @@ class Removals:
     """
 
     def __init__(self, places: Mapping[int, Sequence[PlannedSeeds]]) -> None:
-        self._places = places
         self._next = 0
         self._known: set[int] = set()
-        self._used: set[int] = set()  # recorded ids since the node was reset
+        self._plan = PlanState(places)
         self._begun: set[int] = set()  # on the image that `at` came to
         self._removed: set[int] = set()
 
@@ -35,21 +34,21 @@ class Removals:
         for place in range(self._next, index + 1):
             self._removed -= self._begun
             self._begun = set()
-            for entry in self._places.get(place, ()):
+            for entry in self._plan.places.get(place, ()):
                 self._apply(entry)
         self._next = index + 1
         return frozenset(self._removed)
 
     def _apply(self, entry: PlannedSeeds) -> None:
-        if begins_again(entry, self._used):
+        if self._plan.is_reset(entry):
             self._removed |= self._known
-            self._known, self._used, self._begun = set(), set(), set()
+            self._known, self._begun = set(), set()
+            self._plan.forget()
         self._removed.update(entry.removed)
         self._begun.difference_update(entry.removed)
         self._known.update(entry.ids)
         self._begun.update(entry.ids)
-        if entry.recorded:
-            self._used.update(entry.ids)
+        self._plan.began({key: key for key in entry.ids}, [entry])
 
 
 class Vanished:

@@ -141,8 +141,7 @@ class Replay(Iterator[LiveFrame]):
             stack.callback(self._node.close)
             self._node.check_active()
             calls = Calls(self._node.link)
-            self._seeds = LiveSeeds(self.places, calls)
-            self._seeds.missed = self.report.missed
+            self._seeds = LiveSeeds(self.places, calls, self.report.missed)
             names = dict(remaps or {})
             recorded = self._bag.image_topic
             names[recorded] = self.report.topic = self._node.image_topic(

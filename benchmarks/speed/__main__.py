@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
 """How fast a tracker's step is, beside the authors' implementation and beside what the machine could do.
 
-    python benchmarks/speed.py [--reference DIR] [--device cpu|cuda] [--quick | --full] [--json FILE] [--plot FILE]
-    python benchmarks/speed.py --models xmem --sizes 480 --objects 5 --fullness evicting --reference DIR
-    python benchmarks/speed.py --drift 20000 --sizes 240
+    make bench BENCH='[--reference DIR] [--device cpu|cuda] [--quick | --full] [--json FILE] [--plot FILE]'
+    make bench BENCH='--models xmem --sizes 480 --objects 5 --fullness evicting --reference DIR'
 
 DIR is a checkout of hkchengrex/XMem. For every case, ours in float32, ours in reduced precision and the reference take
 each frame in turn, on the same frames, masks and weights, so that a change of the machine's speed meets all of them;
@@ -26,25 +25,22 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / 'test')]
-
-from xmem_ros.host_memory import keep_large_blocks  # noqa: E402
-from xmem_ros.threads import wait_asleep  # noqa: E402
+from xmem_ros.host_memory import keep_large_blocks
+from xmem_ros.threads import wait_asleep
 
 wait_asleep()
 keep_large_blocks()
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from bars import judge  # noqa: E402
-from contenders import Contender, make_contenders, masks_for  # noqa: E402
-from energy import EnergyMeter  # noqa: E402
-from floor import Ceiling, measure_ceiling  # noqa: E402
-from fullness import FULLNESS, make_filling  # noqa: E402
-from speed_report import plot, print_rows  # noqa: E402
-from tqdm import tqdm  # noqa: E402
+import numpy as np
+import torch
+from tqdm import tqdm
 
-from xmem_ros.demo.scene import RenderedScene  # noqa: E402
+from speed.bars import judge
+from speed.contenders import Contender, make_contenders, masks_for
+from speed.floor import Ceiling, measure_ceiling
+from speed.fullness import FULLNESS, make_filling
+from speed.report import plot, print_rows
+from xmem_ros.demo.scene import RenderedScene
 
 WIDTHS = {240: 432, 480: 864, 720: 1280}  # px, of frames of that height
 CYCLE = 25  # frames from one consolidation to the next
@@ -100,7 +96,7 @@ def run_case(case: Case, args: argparse.Namespace, ceilings: dict[torch.dtype, C
                 for stage, value in stages.items():
                     samples[contender.name].stages.setdefault(stage, []).append(value)
         _compare(contenders, samples)
-    rows = [_row(case, c, samples, args, ceilings, scene) for c in ours]
+    rows = [_row(case, c, samples, ceilings, scene) for c in ours]
     for contender in contenders:
         contender.close()
     return rows
@@ -120,7 +116,6 @@ def _row(
     case: Case,
     contender: Contender,
     samples: dict[str, Samples],
-    args: argparse.Namespace,
     ceilings: dict[torch.dtype, Ceiling],
     scene: RenderedScene,
 ) -> dict[str, Any]:
@@ -155,8 +150,6 @@ def _row(
     row['gflop'], row['gbyte'] = counted.flops / 1e9, counted.bytes / 1e9
     row['floor_ms'] = counted.floor_ms(ceilings)
     row['share_of_floor'] = row['floor_ms'] / median
-    if args.meter.source != 'none':
-        row['joules'] = contender.joules(args.meter, [scene[n][0] for n in range(1, args.frames + 1)])
     return row
 
 
@@ -178,7 +171,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument('--warm-up', type=int, default=2, help='frames that do not count (default: %(default)s)')
     parser.add_argument('--quick', action='store_true', help='1 object, full memory, few frames')
     parser.add_argument('--full', action='store_true', help='every combination; hours on a CPU')
-    parser.add_argument('--drift', type=int, metavar='N', help='instead: a step after N frames beside a fresh tracker')
     parser.add_argument('--json', type=Path, help='write the figures to this file')
     parser.add_argument('--plot', type=Path, help='draw them into this file')
     args = parser.parse_args()
@@ -186,7 +178,6 @@ def arguments() -> argparse.Namespace:
         args.objects, args.frames = [1], 11
     if args.full:
         args.sizes, args.objects, args.fullness = sorted(WIDTHS), [1, 3, 10], list(FULLNESS)
-    args.meter = EnergyMeter(args.device)
     return args
 
 
@@ -200,10 +191,6 @@ def machine_name(device: str) -> str:
 def main() -> int:
     """Measure, print, judge."""
     args = arguments()
-    if args.drift:
-        from drift import run_drift
-
-        return run_drift(args)
     machine = machine_name(args.device)
     device = torch.device(args.device)
     reduced = torch.float16 if device.type == 'cuda' else torch.bfloat16
@@ -220,7 +207,7 @@ def main() -> int:
         rows += run_case(case, args, ceilings)
         if args.json:
             _write(args, machine, ceilings, rows)
-    print(f'{machine}, torch {torch.__version__}, energy: {args.meter.source}')
+    print(f'{machine}, torch {torch.__version__}')
     for dtype, ceiling in ceilings.items():
         print(f'ceiling {dtype}: {ceiling.flops / 1e9:.0f} GFLOP/s, {ceiling.bytes / 1e9:.1f} GB/s')
     print_rows(rows)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What a step takes at least on machines that are not here, by counting: nothing is measured.
 
-    python benchmarks/expected.py [--json FILE]
+    python -m speed.expected [--json FILE]
 
 A step's convolutions, matrix products and gathers are counted as they are called, with 16-bit features, weights and
 values, and full memory (see `floor.py`), and set against rates that follow from clocks and numbers of cores: dense
@@ -19,19 +19,17 @@ from itertools import product
 from pathlib import Path
 from unittest.mock import patch
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / 'test')]
-
-from xmem_ros.threads import wait_asleep  # noqa: E402
+from xmem_ros.threads import wait_asleep
 
 wait_asleep()
 
-import torch  # noqa: E402
-from contenders import make_contenders, masks_for  # noqa: E402
-from floor import Ceiling, Work  # noqa: E402
-from fullness import make_filling  # noqa: E402
+import torch
 
-from xmem_ros.demo.scene import RenderedScene  # noqa: E402
-from xmem_ros.tracker.segmenter import Segmenter  # noqa: E402
+from speed.contenders import make_contenders, masks_for
+from speed.floor import Ceiling, Work
+from speed.fullness import make_filling
+from xmem_ros.demo.scene import RenderedScene
+from xmem_ros.tracker.segmenter import Segmenter
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Processes of a robustness trial: started, killed, asked to end, and where they hang when they do not.
 
-Used by `robustness.py`. Everything runs in a namespace of the trial's own.
+Used by `python -m robustness`. Everything runs in a namespace of the trial's own.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from node_harness import NodeProcess, Robot
 
 NAMESPACE = '/trial'
 END_S = 10.0  # that a process may take to end when it is asked to
-HERE = Path(__file__).resolve().parent
 FAULTS = ('Traceback (most recent call last)', 'internal error', 'Fatal Python error', 'Segmentation fault')
 
 
@@ -125,7 +124,7 @@ def camera(clip: Path, log: Path, rate: float) -> TrialProcess:
 
 def consumer(log: Path) -> TrialProcess:
     """A process that hears labels and objects, and writes them to `log`."""
-    return TrialProcess((str(HERE / 'robust_consumer.py'), str(log)))
+    return TrialProcess(('-m', 'robustness.consumer', str(log)))
 
 
 def operator() -> Robot:

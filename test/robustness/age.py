@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A camera that is faster than the tracker: how old results are, and that no image goes uncounted.
 
-Used by `robustness.py age`. Run as a program it is the node, whose `Tracker.step` takes a given time in all.
+Used by `python -m robustness age`. Run as a program it is the node, whose `Tracker.step` takes a given time in all.
 """
 
 from __future__ import annotations
@@ -12,9 +12,6 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
-
-if __name__ == '__main__':
-    sys.path[:0] = [str(Path(__file__).parents[1])]
 
 NOTES = 'XMEM_ROS_STEP_NOTES'  # variable: file that gets the ns of each step, its own and in all
 STEP = 'XMEM_ROS_STEP_NS'  # variable: what a step is to take
@@ -55,16 +52,16 @@ class Slow:
 
     def __init__(self, folder: Path, size: int, step_ms: float, footage: Any, device: str) -> None:
         import node_harness as robots
-        import robust_processes as processes
         from sensor_msgs.msg import Image
 
+        from robustness import processes
         from xmem_ros.conversions.images import stamp_ns
 
         self.notes = folder / f'steps_{size}.txt'
         os.environ[NOTES], os.environ[STEP] = str(self.notes), str(round(step_ms * 1e6))
         parameters = {'device': device, 'size': size, 'max_objects': 1, 'diagnostics_period': 0.2}
         self.size, self.heard = size, []
-        self.node = processes.node(parameters, (str(Path(__file__).resolve()),))
+        self.node = processes.node(parameters, ('-m', 'robustness.age'))
         self.robot = robots.Robot(processes.NAMESPACE)
 
         def take(message: Any) -> None:
@@ -129,8 +126,8 @@ class Slow:
 
 def run(args: Any) -> int:
     """The trial; returns the exit code."""
-    import robust_processes as processes
-    from robust_footage import Footage
+    from robustness import processes
+    from robustness.footage import Footage
 
     with tempfile.TemporaryDirectory(prefix='xmem_age_') as name:
         folder = Path(name)
@@ -159,8 +156,9 @@ def _fitting(folder: Path, footage: Any, args: Any) -> Slow:
 
 def _measure(slow: Slow, footage: Any, folder: Path, args: Any) -> dict[str, Any]:
     import node_harness as robots
-    import robust_processes as processes
     from tqdm import tqdm
+
+    from robustness import processes
 
     before = slow.counts()
     heard_before, steps_before = len(slow.heard), len(slow.steps_ms())
@@ -187,7 +185,7 @@ def _measure(slow: Slow, footage: Any, folder: Path, args: Any) -> dict[str, Any
 
 
 def _report(args: Any, slow: Slow, figures: dict[str, Any], faults: list[str]) -> int:
-    from robust_report import Bar, finish, table
+    from robustness.report import Bar, finish, table
 
     ages, steps = figures.pop('ages_ms'), figures.pop('steps_ms')
     if not ages:

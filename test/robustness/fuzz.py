@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Malformed requests and images, between good frames that are tracked as if nothing were. Used by `robustness.py fuzz`.
+"""Trial `fuzz`: malformed requests and images between good frames, which are tracked all the same.
 
 Two nodes are shown the same good frames; one of them gets everything that is wrong, too.
 """
@@ -16,15 +16,15 @@ from typing import Any
 
 import node_harness as robots
 import numpy as np
-import robust_processes as processes
 from builtin_interfaces.msg import Time
-from robust_footage import DECOY, OBJECT, Footage
-from robust_images import NEGATIVE, good_image, wrong_image
-from robust_report import Bar, finish, table
-from robust_requests import World, Wrong, wrong_request
 from sensor_msgs.msg import CompressedImage, Image
 from tqdm import tqdm
 
+from robustness import processes
+from robustness.footage import DECOY, OBJECT, Footage
+from robustness.images import NEGATIVE, good_image, wrong_image
+from robustness.report import Bar, finish, table
+from robustness.requests import World, Wrong, wrong_request
 from xmem_ros.srv import MemoryFile, SeedObjects
 
 LONGEST_MESSAGE = 4000  # characters, of a refusal that can be read

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Images that no node can read, drawn at random. Used by `robustness.py fuzz`."""
+"""Images that no node can read, drawn at random. Used by `python -m robustness fuzz`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image as PillowImage
-from robust_requests import MOST_32, ODD_TEXTS, spoil_layout
 from sensor_msgs.msg import CompressedImage, Image
 
+from robustness.requests import MOST_32, ODD_TEXTS, spoil_layout
 from xmem_ros.conversions.compressed_images import compressed_from_array, rgb_from_compressed
 from xmem_ros.conversions.images import image_from_array
 from xmem_ros.errors import FrameError

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Camera, consumer and node are killed in turn, and masks have to come again. Used by `robustness.py restarts`."""
+"""Trial `restarts`: camera, consumer and node are killed in turn, and masks have to come again."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from typing import Any
 
 import node_harness as robots
 import numpy as np
-import robust_processes as processes
-from robust_footage import DECOY, OBJECT, RIGHT_IOU, Footage
-from robust_report import Bar, finish, table
 from tqdm import tqdm
 
+from robustness import processes
+from robustness.footage import DECOY, OBJECT, RIGHT_IOU, Footage
+from robustness.report import Bar, finish, table
 from xmem_ros.srv import MemoryFile
 
 RECOVERY_S = 2.0

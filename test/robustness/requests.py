@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Requests that no node can fulfil, drawn at random. Used by `robustness.py fuzz`.
+"""Requests that no node can fulfil, drawn at random. Used by `python -m robustness fuzz`.
 
 What docs/node.md allows is left out: extra bytes after an image, an id twice in a removal, two images of one stamp.
 """

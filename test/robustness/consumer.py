@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
 """A consumer: a process that hears `xmem/labels` and `xmem/objects` and writes what it heard, a JSON list a line.
 
-    python benchmarks/robust_consumer.py FILE [--ros-args …]
+    python -m robustness.consumer FILE [--ros-args …]
 
     ["listening", now]
     ["labels", now, stamp, height, width, pixels]     uint8, zlib, base64
     ["objects", now, stamp, [[id, label, name], …]]
 
-Times in ns of the system's clock. Used by `robustness.py restarts`.
+Times in ns of the system's clock. Used by `python -m robustness restarts`.
 """
 
 from __future__ import annotations
@@ -20,18 +20,16 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parents[1])]
+import rclpy
+from rclpy._rclpy_pybind11 import RCLError
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.utilities import remove_ros_args
+from sensor_msgs.msg import Image
 
-import rclpy  # noqa: E402
-from rclpy._rclpy_pybind11 import RCLError  # noqa: E402
-from rclpy.executors import ExternalShutdownException  # noqa: E402
-from rclpy.node import Node  # noqa: E402
-from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
-from rclpy.utilities import remove_ros_args  # noqa: E402
-from sensor_msgs.msg import Image  # noqa: E402
-
-from xmem_ros.conversions.images import stamp_ns  # noqa: E402
-from xmem_ros.msg import TrackedObjectArray  # noqa: E402
+from xmem_ros.conversions.images import stamp_ns
+from xmem_ros.msg import TrackedObjectArray
 
 QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 

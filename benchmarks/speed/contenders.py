@@ -11,13 +11,12 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from authors import Reference
-from energy import EnergyMeter
-from floor import Work, WorkCounter
-from fullness import Filling, fill
 from parity import generated_network
 
-import xmem_ros.tracker as tracker_module
+import xmem_ros.tracker.tracker as tracker_module
+from speed.authors import Reference
+from speed.floor import Work, WorkCounter
+from speed.fullness import Filling, fill
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.engines.deployment import deployed
 from xmem_ros.memory.config import MemoryConfig
@@ -121,15 +120,6 @@ class Contender:
             for _ in range(5):
                 self.tracker.step(frame)
         return counter.work / 5
-
-    def joules(self, meter: EnergyMeter, frames: list[np.ndarray], least_s: float = 3.0) -> float | None:
-        """Of a frame, over some seconds of nothing else; idle consumption included."""
-        begin, first, steps = time.perf_counter(), meter.joules(), 0
-        while time.perf_counter() - begin < least_s:
-            self.tracker.step(frames[steps % len(frames)])
-            steps += 1
-        last = meter.joules()
-        return (last - first) / steps if first is not None and last is not None and last >= first else None
 
     def close(self) -> None:
         """Free what it holds."""

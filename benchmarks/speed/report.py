@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The table and the plot of `speed.py`."""
+"""The table and the plot of `python -m speed`."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
             f'{row["mean_difference"]:9.1e}'
         )
         stages = ', '.join(f'{s} {row["stages_ms"][s]:.1f}' for s in STAGES if s in row['stages_ms'])
-        extra = f'; {row["joules"]:.2f} J a frame' if row.get('joules') else ''
-        print(f'         {stages}; {row["gflop"]:.0f} GFLOP, {row["gbyte"]:.2f} GB{extra}')
+        print(f'         {stages}; {row["gflop"]:.0f} GFLOP, {row["gbyte"]:.2f} GB')
     print('milliseconds; `value` where it ran, one frame in five; differences to float32: reduced precision, ours')
 
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """What the node stands: processes that die, a tracker that is too slow, requests and images that are wrong.
 
-    . tools/env.sh && python benchmarks/robustness.py restarts --times 200 --json restarts.json
-    . tools/env.sh && python benchmarks/robustness.py age --seconds 60 --json age.json
-    . tools/env.sh && python benchmarks/robustness.py fuzz --times 1000 --json fuzz.json
+    . tools/env.sh && cd test
+    python -m robustness restarts --times 200 --json restarts.json
+    python -m robustness age --seconds 60 --json age.json
+    python -m robustness fuzz --times 1000 --json fuzz.json
 
 Real processes over DDS, in a ROS domain of their own, with config/fastdds.xml. What happens follows from `--seed`. Exit
 code 1 where a bar is missed; docs/robustness.md says what is done and which bars there are.
@@ -17,9 +18,9 @@ import signal
 import sys
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / 'test'), str(Path(__file__).parent)]
+from xmem_ros.threads import wait_asleep
 
-from xmem_ros.threads import wait_asleep  # noqa: E402
+TESTS = Path(__file__).resolve().parents[1]
 
 wait_asleep()
 
@@ -64,14 +65,16 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     if not args.default_dds:
-        profiles = Path(__file__).parents[1] / 'config' / 'fastdds.xml'
+        profiles = TESTS.parent / 'config' / 'fastdds.xml'
         os.environ.setdefault('FASTDDS_DEFAULT_PROFILES_FILE', str(profiles))
+    # the processes of a trial are modules of this package, too
+    os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, (str(TESTS), os.environ.get('PYTHONPATH'))))
     if args.trial == 'restarts':
-        from robust_restarts import run
+        from robustness.restarts import run
     elif args.trial == 'age':
-        from robust_age import run
+        from robustness.age import run
     else:
-        from robust_fuzz import run
+        from robustness.fuzz import run
     return run(args)
 
 

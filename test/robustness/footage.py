@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the camera of a robustness trial plays, and where the object is in it. Used by `robustness.py`."""
+"""What the camera of a robustness trial plays, and where the object is in it. Used by `python -m robustness`."""
 
 from __future__ import annotations
 
