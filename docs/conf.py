@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: MIT
 """Sphinx settings of the documentation: `make docs`, or rosdoc2, which executes this file in a copy of docs/."""
 
+import dataclasses
 import importlib.util
+import inspect
 import os
+import re
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Any
 
 from sphinx.application import Sphinx
 from sphinx.ext.autodoc.mock import _MockObject
@@ -86,7 +90,17 @@ def _list_pages_of_rosdoc2(_: Sphinx, name: str, source: list[str]) -> None:
         source[0] = source[0].replace(':doc:`contributing`', ':doc:`standards`')
 
 
+def _describe_fields(*args: Any) -> None:
+    """Describe fields of a dataclass by the comments behind them."""
+    _, what, _, item, _, lines = args
+    if what == 'class' and dataclasses.is_dataclass(item):
+        for name, comment in re.findall(r'^    (\w+): .*?  # (.+)$', inspect.getsource(item), re.MULTILINE):
+            lines += [''] if not lines or lines[-1][:6] != ':ivar ' else []
+            lines.append(f':ivar {name}: ' + re.sub(r'([*|_])', r'\\\1', comment))
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
+    app.connect('autodoc-process-docstring', _describe_fields)
     if ROSDOC2:
         app.connect('source-read', _list_pages_of_rosdoc2)
