@@ -25,7 +25,7 @@ demo_options = $(foreach name,VIDEO BOX MASK RATE FRAMES SIZE WEIGHTS DEVICE,$(i
 # Neither other machines nor other ROS graphs on this one are to be part of a test or a demonstration.
 export ROS_AUTOMATIC_DISCOVERY_RANGE ?= LOCALHOST
 
-.PHONY: build demo test lint format docs bench clean distclean
+.PHONY: build demo test lint format bench clean distclean
 
 build:
 	@DISTRO='$(DISTRO)' tools/setup.sh
@@ -46,6 +46,7 @@ format: build
 	@$(run) ruff check --fix .
 	@$(run) ruff format .
 
+.PHONY: docs
 docs: build
 	@$(run) python -m sphinx -W --keep-going -q -b html docs build/docs
 	@echo 'build/docs/index.html'
