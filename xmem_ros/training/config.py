@@ -51,7 +51,7 @@ class TrainingConfig:
     """A run. Paths of `videos`, `subsets` and `stills` are relative to `--data`."""
 
     network: str = option('compact', f'shape of the network: {", ".join(CONFIGS)}')
-    start_from: str = option('', 'initial weights: a name, a file, or last.pt of another run; empty: random')
+    start_from: str = option('', "weights to begin with: a name, a file, or another run's last.pt; empty: random")
     videos: tuple[str, ...] = option(
         (), 'folders of videos (JPEGImages/SEQ and Annotations/SEQ, as in DAVIS, YouTube-VOS and MOSE), or bags'
     )
