@@ -44,15 +44,20 @@ def parameters_md() -> str:
     lines = [
         '# Parameters',
         '',
-        'Of the node `xmem`. Written by `python -m xmem_ros.parameters.docs --write` from the table that the node',
-        'itself uses; `config/track.yaml` holds the same as a file to copy. A name that is not listed here, or a value',
-        'that is not allowed, is refused at the start, by name. Beside these there are `use_sim_time` and',
-        '`qos_overrides.<topic>.<publisher|subscription>.<history|depth|reliability>`.',
+        'Parameters of the node `xmem`, with `use_sim_time` and',
+        '`qos_overrides.<topic>.<publisher|subscription>.<history|depth|reliability>` besides. `config/track.yaml`',
+        'has the same as a file to copy. An unknown name or a forbidden value is refused at the start.',
         '',
-        'Changes: *at any time* takes effect with the next frame; *while the node is unconfigured* means',
-        '`ros2 lifecycle set /xmem deactivate`, `… cleanup`, `ros2 param set …`, `… configure`, `… activate`.',
+        '| changes | effect |',
+        '| --- | --- |',
+        '| at any time | with the next image |',
+        '| while the node is unconfigured | `ros2 lifecycle set /xmem deactivate`, `… cleanup`, `ros2 param set …`, '
+        '`… configure`, `… activate` |',
+        '| only at the start of the node | with the next start |',
         '',
-        '| name | type | default | allowed | unit | changes | what it is |',
+        'Written by `python -m xmem_ros.parameters.docs --write` from the table that the node uses.',
+        '',
+        '| name | type | default | allowed | unit | changes | description |',
         '| --- | --- | --- | --- | --- | --- | --- |',
     ]
     for name, (default, rule) in rules().items():

@@ -38,20 +38,20 @@ class ClipConfig:
 
     size: int = option(128, 'width and height of a clip, px; a multiple of 16')
     frames: int = option(3, 'frames of a clip; the first is given with its masks')
-    objects: int = option(2, 'most objects of a clip')
-    max_skip: int = option(12, 'most frames of a video from one frame of a clip to the next')
+    objects: int = option(2, 'maximum number of objects in a clip')
+    max_skip: int = option(12, 'maximum number of video frames from one frame of a clip to the next')
     skips: tuple[tuple[float, int], ...] = option(
-        (), 'a curriculum of `max_skip`: [share of the run, frames] in order; from that share on it holds'
+        (), 'a curriculum of `max_skip`: [share of the run from which it holds, frames], in order'
     )
-    still_share: float = option(1 / 3, 'share of clips that are one picture under synthetic motion')
+    still_share: float = option(1 / 3, 'share of clips made of one picture under synthetic motion')
     paste: float = option(0.5, 'chance that another object moves across the clip')
-    paste_labelled: float = option(0.6, 'chance that it is to be tracked, too; else it is a distractor')
-    frame_share: float = option(0.0, 'of clips of one picture: share that takes a frame of a video')
-    region_share: float = option(0.0, 'of clips of one picture: share whose object is any patch of the picture')
-    patch_share: float = option(0.0, 'of what is pasted: share that is any patch of any picture')
-    bend: float = option(0.0, 'px in 100 px, by which pictures and what is pasted change their shape')
-    absence: float = option(0.0, 'chance that other footage is cut in after the first frame: nothing is to be found')
-    zoom: tuple[float, float] = option((0.45, 1.25), 'from, to: px of the clip for a px of footage of 256 px')
+    paste_labelled: float = option(0.6, 'chance that this object is tracked too; else it is a distractor')
+    frame_share: float = option(0.0, 'share of one-picture clips that use a frame of a video')
+    region_share: float = option(0.0, 'share of one-picture clips whose object is any patch of the picture')
+    patch_share: float = option(0.0, 'share of pasted objects that are any patch of any picture')
+    bend: float = option(0.0, 'deformation of pictures and pasted objects, px in 100 px')
+    absence: float = option(0.0, 'chance that other footage, without the object, is cut in after the first frame')
+    zoom: tuple[float, float] = option((0.45, 1.25), 'from, to: px of the clip for one px of footage of 256 px')
     colour: float = option(0.3, 'strength of the changes of brightness, contrast, gamma, saturation and tint')
     blur: float = option(0.15, 'chance of motion blur')
 
@@ -63,50 +63,47 @@ class TrainingConfig:
     network: str = option('compact', f'shape of the network: {", ".join(CONFIGS)}')
     start_from: str = option('', "weights to begin with: a name, a file, or another run's last.pt; empty: random")
     videos: tuple[str, ...] = option(
-        (), 'folders of videos (JPEGImages/SEQ and Annotations/SEQ, as DAVIS, YouTube-VOS and MOSE have them), or bags'
+        (), 'folders of videos (JPEGImages/SEQ and Annotations/SEQ, as in DAVIS, YouTube-VOS and MOSE), or bags'
     )
     subsets: tuple[str, ...] = option(
-        (), 'for each entry of `videos` a text file with the names of its sequences to take; an empty name: all'
+        (), 'for each entry of `videos` a text file with the names of its sequences; an empty name: all'
     )
-    repeat: tuple[int, ...] = option((), 'how often each entry of `videos` counts; empty: once')
+    repeat: tuple[int, ...] = option((), 'weight of each entry of `videos`; empty: 1')
     strides: tuple[int, ...] = option(
-        (), "for each entry of `videos`: the camera's frames from one mask to the next, by which `max_skip` is divided"
+        (), 'for each entry of `videos`: camera frames from one mask to the next; divides `max_skip`'
     )
-    image_topic: str = option('', 'topic of the images in bags, where several could be meant')
+    image_topic: str = option('', 'image topic of bags with several')
     stills: tuple[str, ...] = option(
-        (), 'folders of pictures: images/ and masks/, or picture.jpg beside picture.png, perhaps in folders of classes'
+        (), 'folders of pictures: images/ and masks/, or picture.jpg beside picture.png, also in folders of classes'
     )
-    still_repeat: tuple[int, ...] = option((), 'how often each entry of `stills` counts; empty: once')
-    leave_out: tuple[str, ...] = option(
-        (), 'videos that are held back: not trained on; scored where `validate_every` is set'
-    )
-    hold_back: float = option(0.0, 'share of each video, at its end, that is held back and scored in the same way')
-    validate_every: int = option(0, 'iterations from one scoring of what is held back to the next; 0: never')
-    shorter_side: int = option(256, 'px, larger footage is scaled down to this')
-    cache_mb: int = option(
-        6000, 'MB of footage that each process keeps in memory; the rest is read from disk when it is needed'
-    )
-    verify: bool = option(True, 'decode what is not kept in memory, too, before the first step')
+    still_repeat: tuple[int, ...] = option((), 'weight of each entry of `stills`; empty: 1')
+    leave_out: tuple[str, ...] = option((), 'held-back videos: not trained on; scored if `validate_every` is set')
+    hold_back: float = option(0.0, 'share of each video, at its end, that is held back and scored likewise')
+    validate_every: int = option(0, 'iterations from one scoring of held-back footage to the next; 0: never')
+    shorter_side: int = option(256, 'maximum shorter side of footage, px; larger footage is scaled down')
+    cache_mb: int = option(6000, 'MB of footage kept in memory by each process; the rest is read from disk on demand')
+    verify: bool = option(True, 'before the first step, also decode footage that is not kept in memory')
     clips: ClipConfig = field(default_factory=ClipConfig, metadata={'what': 'how clips are made, see below'})
     iterations: int = option(6000, 'steps of the optimiser')
-    batch: int = option(8, 'clips of a step, over all processes')
-    workers: int = option(1, 'processes that make clips, for each process that trains; 0: none of their own')
-    learning_rate: float = option(1e-3, 'at its highest')
-    final_learning_rate: float = option(1e-5, 'at the end')
+    batch: int = option(8, 'clips of a step, in all processes together')
+    workers: int = option(1, 'processes that make clips, for each training process; 0: the training process makes them')
+    learning_rate: float = option(1e-3, 'maximum learning rate')
+    final_learning_rate: float = option(1e-5, 'learning rate at the end')
     schedule: str = option('cosine', '`cosine`, or `steps`: the full rate until `steps`')
-    steps: tuple[int, ...] = option((), 'iterations from which the rate is a tenth of what it was before')
+    steps: tuple[int, ...] = option((), 'iterations at which the rate falls to a tenth')
     warmup: int = option(200, 'iterations over which the rate rises from nothing')
     key_rate: float = option(0.05, "the key projection's rate, as a share of the others'")
     weight_decay: float = option(0.01, 'of AdamW; none on biases and norms')
-    gradient_clip: float = option(3.0, 'most length of the gradient; longer ones are scaled down; 0: none is')
+    gradient_clip: float = option(3.0, 'maximum norm of the gradient; 0: no limit')
     bootstrap: tuple[float, float, float] = option(
-        (500, 1500, 0.3), 'from, to (iterations), share: the share of the hardest pixels that count falls from 1'
+        (500, 1500, 0.3),
+        'from, to (iterations), share: between them the share of hardest pixels in the loss falls from 1 to this',
     )
     deep_update: float = option(0.2, 'chance of the deep update of sensory memory, on frames after the first')
-    reference_frames: int = option(0, 'most frames in memory, the first and others at random; 0: every frame')
+    reference_frames: int = option(0, 'maximum number of frames in memory, the first and random others; 0: every frame')
     precision: str = option('bfloat16', f'of the network while training: {", ".join(PRECISIONS)}')
-    ema: float = option(0.998, 'decay of the moving average of the weights, which is what comes out')
-    seed: int = option(0, 'of the clips and of all else that is random')
+    ema: float = option(0.998, 'decay of the moving average of the weights, which is the result')
+    seed: int = option(0, 'seed of clips and of all other random numbers')
     save_every: int = option(250, 'iterations from one checkpoint to the next')
     pictures_every: int = option(500, 'iterations from one picture for TensorBoard to the next; 0: none')
 
