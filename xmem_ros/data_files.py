@@ -14,11 +14,11 @@ import yaml
 
 from xmem_ros.errors import XMemError, quoted
 
-MOST_BYTES = 4 << 20  # of a YAML file
-MOST_JSON_BYTES = 256 << 20
-DEEPEST = 40  # lists and mappings inside one another
-MOST_VALUES = 50_000  # with what aliases repeat
-MOST_DIGITS = 19  # of a whole number: those of 64 bits
+MAX_YAML_BYTES = 4 << 20  # of a YAML file
+MAX_JSON_BYTES = 256 << 20
+MAX_DEPTH = 40  # lists and mappings inside one another
+MAX_VALUES = 50_000  # with what aliases repeat
+MAX_DIGITS = 19  # of a whole number: those of 64 bits
 
 
 def read_yaml(path: Path, error: type[XMemError], *, text_only: bool = False) -> Any:
@@ -34,7 +34,7 @@ def read_yaml(path: Path, error: type[XMemError], *, text_only: bool = False) ->
         XMemError: of the type `error`, naming file and line: not YAML, a key that is there twice, an alias inside what
             it stands for, or more than the bounds of this module.
     """
-    text = _text(path, MOST_BYTES, error)
+    text = _text(path, MAX_YAML_BYTES, error)
     try:
         return (_TextLoader if text_only else _Loader)(text).get_single_data()
     except yaml.MarkedYAMLError as fault:
@@ -49,7 +49,7 @@ def read_yaml(path: Path, error: type[XMemError], *, text_only: bool = False) ->
         raise error(f'{path}: not YAML that can be used ({" ".join(str(fault).split())})') from fault
 
 
-def read_json(path: Path, error: type[XMemError], most: int = MOST_JSON_BYTES) -> Any:
+def read_json(path: Path, error: type[XMemError], most: int = MAX_JSON_BYTES) -> Any:
     """What a JSON file holds.
 
     Raises:
@@ -106,8 +106,8 @@ class _Bounded(yaml.SafeLoader):
             return node
         anchor = event.anchor
         self._open.append([anchor, 0, 0])
-        if len(self._open) > DEEPEST:
-            raise _fault(f'lists and mappings are nested more than {DEEPEST} deep', mark)
+        if len(self._open) > MAX_DEPTH:
+            raise _fault(f'lists and mappings are nested more than {MAX_DEPTH} deep', mark)
         node = super().compose_node(parent, index)
         _, values, depth = self._open.pop()
         if anchor is not None:
@@ -121,10 +121,10 @@ class _Bounded(yaml.SafeLoader):
             return
         self._open[-1][1] += values
         self._open[-1][2] = max(self._open[-1][2], depth)
-        if sum(item[1] for item in self._open) > MOST_VALUES:
-            raise _fault(f'more than {MOST_VALUES} values, counting what aliases repeat', mark)
-        if len(self._open) + depth > DEEPEST:
-            raise _fault(f'lists and mappings are nested more than {DEEPEST} deep', mark)
+        if sum(item[1] for item in self._open) > MAX_VALUES:
+            raise _fault(f'more than {MAX_VALUES} values, counting what aliases repeat', mark)
+        if len(self._open) + depth > MAX_DEPTH:
+            raise _fault(f'lists and mappings are nested more than {MAX_DEPTH} deep', mark)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Refuse a key that is there twice, of which YAML readers silently take the last."""
@@ -145,8 +145,8 @@ class _Bounded(yaml.SafeLoader):
         except Exception as error:
             given = quoted(node.value) if isinstance(node, yaml.ScalarNode) else 'what stands here'
             raise _fault(f'{given} is no {node.tag.rpartition(":")[2]}', node.start_mark) from error
-        if isinstance(value, int) and abs(value) >= 10**MOST_DIGITS:
-            raise _fault(f'a whole number of more than {MOST_DIGITS} digits', node.start_mark)
+        if isinstance(value, int) and abs(value) >= 10**MAX_DIGITS:
+            raise _fault(f'a whole number of more than {MAX_DIGITS} digits', node.start_mark)
         return value
 
 

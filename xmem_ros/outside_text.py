@@ -12,7 +12,7 @@ import re
 import sys
 from typing import IO
 
-MOST_SHOWN = 2000  # characters of one line
+MAX_SHOWN = 2000  # characters of one line
 _FORMULA = ('=', '+', '-', '@', '\t', '\r', '\uff1d', '\uff0b', '\uff0d', '\uff20')  # the wide ones count in some
 _NOT_XML = re.compile('[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]')  # XML 1.0, production 2
 _SECRETS = (
@@ -26,8 +26,8 @@ _SECRETS = (
 def for_log(text: object) -> str:
     """On one line, without what is not printable and without secrets; what is not printable is escaped."""
     shown = without_secrets(str(text))
-    if len(shown) > MOST_SHOWN:
-        shown = f'{shown[:MOST_SHOWN]}… ({len(shown)} characters)'
+    if len(shown) > MAX_SHOWN:
+        shown = f'{shown[:MAX_SHOWN]}… ({len(shown)} characters)'
     return shown if shown.isprintable() else ''.join(c if c.isprintable() else _escaped(c) for c in shown)
 
 

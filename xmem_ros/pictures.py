@@ -15,7 +15,7 @@ from xmem_ros.errors import FrameError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MOST_PIXELS = 64_000_000  # of an image that is decoded; more than any camera's, and within reach of a robot's memory
+MAX_PIXELS = 64_000_000  # of an image that is decoded; more than any camera's, and within reach of a robot's memory
 # Pillow tells a format by content, whatever the name says, and for some it starts other programs (EPS: Ghostscript).
 FORMATS = ('JPEG', 'PNG', 'BMP', 'DIB', 'TIFF', 'WEBP', 'GIF', 'PPM')
 
@@ -26,8 +26,8 @@ class PictureError(FrameError):
 
 def check_pixels(width: int, height: int) -> None:
     """Raise `PictureError` for a picture of more pixels than are decoded."""
-    if width * height > MOST_PIXELS:
-        raise PictureError(f'{width}×{height}; at most {MOST_PIXELS} pixels are decoded')
+    if width * height > MAX_PIXELS:
+        raise PictureError(f'{width}×{height}; at most {MAX_PIXELS} pixels are decoded')
 
 
 @contextlib.contextmanager
@@ -46,6 +46,6 @@ def opened(source: Path | bytes | memoryview, formats: tuple[str, ...] = FORMATS
     except (FileNotFoundError, PermissionError, FrameError):
         raise
     except Image.DecompressionBombError as error:
-        raise PictureError(f'larger than the {MOST_PIXELS} pixels that are decoded') from error
+        raise PictureError(f'larger than the {MAX_PIXELS} pixels that are decoded') from error
     except Exception as error:  # Pillow's decoders have no common base for damaged files
         raise PictureError(f'{error}' or type(error).__name__) from error

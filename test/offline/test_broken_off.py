@@ -19,7 +19,7 @@ from xmem_ros.cli.main import main
 from xmem_ros.errors import OutOfMemoryError
 from xmem_ros.offline import run as run_module
 from xmem_ros.offline.job import content_of
-from xmem_ros.offline.tracking import Offline
+from xmem_ros.offline.tracking import OfflineTracker
 from xmem_ros.tracker import Tracker
 
 COUNT = 10
@@ -49,8 +49,8 @@ def threads(monkeypatch):
 def stepped(monkeypatch):
     """Indexes of the images that are tracked from here on."""
     found = []
-    step = Offline.step
-    monkeypatch.setattr(Offline, 'step', lambda self, frame: found.append(frame.index) or step(self, frame))
+    step = OfflineTracker.step
+    monkeypatch.setattr(OfflineTracker, 'step', lambda self, frame: found.append(frame.index) or step(self, frame))
     return found
 
 
@@ -59,7 +59,7 @@ def stepped(monkeypatch):
 LITTLE_ROOM = """
 import resource, sys
 from xmem_ros.tracker import snapshot
-from xmem_ros.offline.segments import Work
+from xmem_ros.offline.segments import RunFolder
 from xmem_ros.cli.main import main
 write = snapshot.write
 def little(saved, path):
@@ -219,9 +219,9 @@ def broken_off(bag, out, monkeypatch, *more):
             raise KeyboardInterrupt
         return step(self, frame)
 
-    step = Offline.step
+    step = OfflineTracker.step
     with monkeypatch.context() as patched:
-        patched.setattr(Offline, 'step', interrupted)
+        patched.setattr(OfflineTracker, 'step', interrupted)
         assert main(arguments(bag, out, *more)) == 130
     assert left(out.parent) == [f'.{out.name}.part']
 

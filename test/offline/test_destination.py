@@ -17,7 +17,7 @@ from scene_files import save_mask
 
 from xmem_ros.cli.main import main
 from xmem_ros.offline import run as run_module
-from xmem_ros.offline.tracking import Offline
+from xmem_ros.offline.tracking import OfflineTracker
 
 COUNT = 10
 
@@ -46,8 +46,8 @@ def threads(monkeypatch):
 def stepped(monkeypatch):
     """Indexes of the images that are tracked from here on."""
     found = []
-    step = Offline.step
-    monkeypatch.setattr(Offline, 'step', lambda self, frame: found.append(frame.index) or step(self, frame))
+    step = OfflineTracker.step
+    monkeypatch.setattr(OfflineTracker, 'step', lambda self, frame: found.append(frame.index) or step(self, frame))
     return found
 
 
@@ -98,9 +98,9 @@ def test_results_may_lie_in_the_folder_of_the_bag(bag, monkeypatch, stepped):
             raise KeyboardInterrupt
         return step(self, frame)
 
-    step = Offline.step
+    step = OfflineTracker.step
     with monkeypatch.context() as patched:
-        patched.setattr(Offline, 'step', interrupted)
+        patched.setattr(OfflineTracker, 'step', interrupted)
         assert main(arguments(bag, bag / 'out')) == 130
     stepped.clear()
     assert main(arguments(bag, bag / 'out')) == 0
@@ -112,8 +112,8 @@ def test_results_may_lie_in_the_folder_of_the_bag(bag, monkeypatch, stepped):
 def test_what_another_run_delivered_meanwhile_is_not_covered(bag, tmp_path, monkeypatch, capsys, stepped):
     assert main(arguments(bag, tmp_path / 'out')) == 0
     stepped.clear()
-    monkeypatch.setattr(run_module, 'check_out', lambda out: None)  # as it was when this run began
-    monkeypatch.setattr('xmem_ros.offline.destination.check_out', lambda out: None)
+    monkeypatch.setattr(run_module, 'check_destination', lambda out: None)  # as it was when this run began
+    monkeypatch.setattr('xmem_ros.offline.destination.check_destination', lambda out: None)
     before = digests(tmp_path / 'out')
     assert main(arguments(bag, tmp_path / 'out')) == 2
     assert 'is there already' in capsys.readouterr().err
@@ -150,9 +150,9 @@ def test_what_somebody_puts_there_while_it_is_tracked_stays_and_results_wait(
 
 KILLED_AT_LAST = """
 import os, signal, sys
-from xmem_ros.offline.segments import Work
+from xmem_ros.offline.segments import RunFolder
 from xmem_ros.cli.main import main
-Work.discard = lambda self: os.kill(os.getpid(), signal.SIGKILL)
+RunFolder.discard = lambda self: os.kill(os.getpid(), signal.SIGKILL)
 main(sys.argv[1:])
 """
 

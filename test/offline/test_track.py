@@ -29,7 +29,7 @@ from xmem_ros.conversions.seeds import MASK
 from xmem_ros.evaluation.datasets.options import ReadOptions
 from xmem_ros.evaluation.datasets.plain import read_generic
 from xmem_ros.media import Clip
-from xmem_ros.offline.tracking import Offline
+from xmem_ros.offline.tracking import OfflineTracker
 from xmem_ros.recordings import typestore
 from xmem_ros.training.bag import read_bag as read_footage
 
@@ -241,22 +241,22 @@ def test_topics_of_types_that_nobody_knows_are_copied_as_they_are(frames, tmp_pa
 
 KILLED = """
 import os, signal, sys
-from xmem_ros.offline.segments import Work
+from xmem_ros.offline.segments import RunFolder
 from xmem_ros.cli.main import main
-finish = Work.finish_segment
+finish = RunFolder.finish_segment
 def finish_and_die(self, *arguments):
     kept = finish(self, *arguments)
     if len(self.segments) == 2:
         os.kill(os.getpid(), signal.SIGKILL)
     return kept
-Work.finish_segment = finish_and_die
+RunFolder.finish_segment = finish_and_die
 main(sys.argv[1:])
 """
 KILLED_LATE = """
 import os, signal, sys
-from xmem_ros.offline.segments import Work
+from xmem_ros.offline.segments import RunFolder
 from xmem_ros.cli.main import main
-Work.deliver = lambda self: os.kill(os.getpid(), signal.SIGKILL)
+RunFolder.deliver = lambda self: os.kill(os.getpid(), signal.SIGKILL)
 main(sys.argv[1:])
 """
 
@@ -280,8 +280,8 @@ def test_two_runs_and_one_that_was_killed_write_the_same_bytes(bag, tmp_path, mo
     kill_after_two_segments(*options(bag, tmp_path / 'three'))
     assert left(tmp_path) == ['.three.part', 'one', 'two']
     stepped = []
-    step = Offline.step
-    monkeypatch.setattr(Offline, 'step', lambda self, frame: stepped.append(frame.index) or step(self, frame))
+    step = OfflineTracker.step
+    monkeypatch.setattr(OfflineTracker, 'step', lambda self, frame: stepped.append(frame.index) or step(self, frame))
     assert main([*map(str, options(bag, tmp_path / 'three'))]) == 0
     assert stepped == [8, 9], 'two segments of four images were whole'
     assert digests(tmp_path / 'one') == digests(tmp_path / 'two') == digests(tmp_path / 'three')
@@ -292,25 +292,25 @@ def test_a_run_that_was_killed_while_it_wrote_tracks_nothing_again(bag, tmp_path
     assert main([*map(str, options(bag, tmp_path / 'one'))]) == 0
     kill_after_two_segments(*options(bag, tmp_path / 'two'), script=KILLED_LATE)
     assert left(tmp_path) == ['.two.part', 'one']
-    monkeypatch.setattr(Offline, 'step', None)
+    monkeypatch.setattr(OfflineTracker, 'step', None)
     assert main([*map(str, options(bag, tmp_path / 'two'))]) == 0
     assert digests(tmp_path / 'one') == digests(tmp_path / 'two')
 
 
 def test_a_run_that_a_person_interrupts_goes_on_later(bag, tmp_path, monkeypatch, capsys):
-    step = Offline.step
+    step = OfflineTracker.step
 
     def interrupted(self, frame):
         if frame.index == 6:
             raise KeyboardInterrupt
         return step(self, frame)
 
-    monkeypatch.setattr(Offline, 'step', interrupted)
+    monkeypatch.setattr(OfflineTracker, 'step', interrupted)
     assert track(bag, tmp_path / 'out') == 130
     assert 'the same command goes on where this one stopped' in capsys.readouterr().err
     assert left(tmp_path) == ['.out.part']
     stepped = []
-    monkeypatch.setattr(Offline, 'step', lambda self, frame: stepped.append(frame.index) or step(self, frame))
+    monkeypatch.setattr(OfflineTracker, 'step', lambda self, frame: stepped.append(frame.index) or step(self, frame))
     assert track(bag, tmp_path / 'out') == 0
     assert stepped == [4, 5, 6, 7, 8, 9], 'one segment of four images was whole'
 
@@ -354,8 +354,8 @@ def test_a_late_seed_that_cannot_be_used_is_put_right_without_tracking_all_again
     assert 'seeds of image 1' in capsys.readouterr().err
     seeds.write_text(first + late)
     stepped = []
-    step = Offline.step
-    monkeypatch.setattr(Offline, 'step', lambda self, frame: stepped.append(frame.index) or step(self, frame))
+    step = OfflineTracker.step
+    monkeypatch.setattr(OfflineTracker, 'step', lambda self, frame: stepped.append(frame.index) or step(self, frame))
     assert main([*map(str, command)]) == 0
     assert stepped == [4, 5, 6, 7, 8, 9], 'one segment of four images was whole'
     assert main([*map(str, [*options(bag, tmp_path / 'again'), '--seed', seeds])]) == 0
@@ -372,9 +372,9 @@ def test_what_an_interrupted_run_left_is_not_trusted_when_it_is_damaged(bag, tmp
 
 
 def test_two_runs_do_not_write_to_one_place(bag, tmp_path, capsys):
-    from xmem_ros.offline.segments import Work
+    from xmem_ros.offline.segments import RunFolder
 
-    other = Work(tmp_path / 'out', {})
+    other = RunFolder(tmp_path / 'out', {})
     assert track(bag, tmp_path / 'out') == 2
     assert 'another run writes there' in capsys.readouterr().err
     other.close()

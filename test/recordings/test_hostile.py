@@ -20,7 +20,7 @@ from scene_files import save_mask
 from xmem_ros.cli.main import main
 from xmem_ros.errors import BagError, ParameterError
 from xmem_ros.recordings import compression
-from xmem_ros.recordings import mcap_repair as mending
+from xmem_ros.recordings import mcap_reader
 from xmem_ros.recordings import typestore as messages
 from xmem_ros.recordings.recording import open_recording
 from xmem_ros.recordings.seed_plan import recorded_seeds
@@ -32,7 +32,7 @@ else:
     from backports import zstd
 
 COUNT = 4
-MOST_MESSAGE = 256 * 2**20  # bytes, as in xmem_ros.recordings.limits
+MAX_MESSAGE_BYTES = 256 * 2**20  # bytes, as in xmem_ros.recordings.limits
 
 
 @pytest.fixture(scope='module')
@@ -133,7 +133,7 @@ def test_a_chunk_that_becomes_larger_than_any_image_is_not_unpacked(frames, tmp_
     path = write_without_chunks(tmp_path / 'bomb.mcap', image_items(frames))
     whole = path.read_bytes()
     place = whole.index(struct.pack('<BQ', 15, 4))  # the end of the data
-    huge = bytes(MOST_MESSAGE + 2**20)
+    huge = bytes(MAX_MESSAGE_BYTES + 2**20)
     for told in (len(huge), 10):
         path.write_bytes(whole[:place] + chunk(huge, told))
         tracemalloc.start()
@@ -161,7 +161,7 @@ def test_an_index_that_names_a_chunk_many_times_is_not_trusted(tmp_path):
 
 
 def test_a_file_that_becomes_implausibly_large_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(compression, '_ALWAYS', 2**20, raising=False)
+    monkeypatch.setattr(compression, '_ALWAYS_ALLOWED_BYTES', 2**20, raising=False)
     path = tmp_path / 'bomb.mcap.zstd'
     path.write_bytes(zstd.compress(bytes(50 * 2**20)))
     with pytest.raises(BagError, match=f'its {path.stat().st_size} bytes become more than .* if you trust it'):
@@ -170,10 +170,10 @@ def test_a_file_that_becomes_implausibly_large_is_refused(tmp_path, monkeypatch)
 
 def test_a_message_that_becomes_larger_than_any_image_is_left_out_and_named(frames, tmp_path):
     items = image_items(frames)
-    items[1] = (TOPIC, items[1][1], (messages.IMAGE, zstd.compress(bytes(MOST_MESSAGE + 1))))
+    items[1] = (TOPIC, items[1][1], (messages.IMAGE, zstd.compress(bytes(MAX_MESSAGE_BYTES + 1))))
     with open_recording(write_bag(tmp_path / 'bag', items)) as recording:
         assert [frame.index for frame in recording.frames()] == [0, 2, 3]
-        assert f'becomes more than {MOST_MESSAGE} bytes' in recording.faults[0].reason
+        assert f'becomes more than {MAX_MESSAGE_BYTES} bytes' in recording.faults[0].reason
 
 
 def test_seeds_of_more_points_than_anybody_gives_are_refused(frames, tmp_path):
@@ -242,7 +242,7 @@ def test_a_topic_whose_name_would_write_to_the_terminal_is_left_out(frames, tmp_
 
 
 def test_a_bag_of_more_topics_than_there_can_be_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(mending, 'MOST_TOPICS', 50, raising=False)
+    monkeypatch.setattr(mcap_reader, 'MAX_TOPICS', 50, raising=False)
     empty = messages.header(1, '')
     path = write_without_chunks(tmp_path / 'many.mcap', [(f'/t{number}', stamp_of(0), empty) for number in range(60)])
     with pytest.raises(BagError, match='more than 50 topics'):

@@ -15,7 +15,7 @@ from xmem_ros.errors import ParameterError, SeedError
 from xmem_ros.parameters.docs import track_yaml
 from xmem_ros.parameters.table import Parameters
 from xmem_ros.parameters.yaml_file import read_parameters
-from xmem_ros.recordings.seed_files import Place, SeedReader, read_box, read_place
+from xmem_ros.recordings.seed_files import ImageReference, SeedReader, parse_box, parse_image_reference
 
 FILE = """
 - frame: 0
@@ -103,19 +103,19 @@ def test_what_is_wrong_in_a_file_is_named_with_its_entry(folder, text, fault):
 
 
 def test_images_are_named_by_index_or_stamp():
-    assert read_place('12') == Place(12, None)
-    assert read_place('1700000000.25') == Place(None, 1_700_000_000_250_000_000)
+    assert parse_image_reference('12') == ImageReference(12, None)
+    assert parse_image_reference('1700000000.25') == ImageReference(None, 1_700_000_000_250_000_000)
     for text in ('', 'first', '-1', '1e400', 'nan', '0.0'):
         with pytest.raises(SeedError, match='is no image'):
-            read_place(text)
+            parse_image_reference(text)
 
 
 def test_boxes_have_four_numbers_and_perhaps_a_name():
-    assert read_box('cup=1,2,30,40') == ('cup', (1, 2, 30, 40))
-    assert read_box('1,2,30,40') == ('', (1, 2, 30, 40))
+    assert parse_box('cup=1,2,30,40') == ('cup', (1, 2, 30, 40))
+    assert parse_box('1,2,30,40') == ('', (1, 2, 30, 40))
     for text in ('cup', 'cup=1,2,3', '1,2,3,-4', '1,2,3,x'):
         with pytest.raises(SeedError, match='is no box'):
-            read_box(text)
+            parse_box(text)
 
 
 # --- parameters of the node

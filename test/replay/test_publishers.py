@@ -19,8 +19,8 @@ from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, Qo
 from std_msgs.msg import String
 
 from xmem_ros.errors import OutputError
-from xmem_ros.replay import topics as live_topics
-from xmem_ros.replay.source import LiveMessage
+from xmem_ros.replay import topics as replay_topics
+from xmem_ros.replay.source import RecordedMessage
 from xmem_ros.replay.topics import Topics, publisher_qos
 
 TOPIC = f'/late_{os.getpid()}'
@@ -52,7 +52,7 @@ def nodes():
 
 def say(topics, number):
     data = serialize_message(String(data=str(number)))
-    topics.publish(LiveMessage(TOPIC, KIND, number, data))
+    topics.publish(RecordedMessage(TOPIC, KIND, number, data))
 
 
 @pytest.mark.parametrize('recorded', [[offered()] * 120, [offered(0, whole=True)]], ids=['120 publishers', 'keep all'])
@@ -94,7 +94,7 @@ def test_qos_is_that_of_all_recorded_publishers_together(recorded, history, dept
     'fastrtps' not in rclpy.get_rmw_implementation_identifier(), reason='other middlewares have other limits'
 )
 def test_a_listener_that_takes_nothing_of_what_is_kept_for_it_is_told(nodes, monkeypatch):
-    monkeypatch.setattr(live_topics, 'SLOW_S', 0.1)
+    monkeypatch.setattr(replay_topics, 'ACK_TIMEOUT_S', 0.1)
     speaker, listener, _ = nodes
     topics = Topics(speaker, {TOPIC: KIND}, {TOPIC: [offered(0, latched=False, whole=True)]}, {})
     listener.create_subscription(String, TOPIC, print, QoSProfile(history=HistoryPolicy.KEEP_ALL))

@@ -18,25 +18,25 @@ from bag_files import TOPIC, image_items, scene, stamp_of, write_bag
 
 from xmem_ros.recordings import typestore as messages
 from xmem_ros.recordings.topics import recorded_outputs
-from xmem_ros.replay import topics as live_topics
-from xmem_ros.replay.clock import BagTime
+from xmem_ros.replay import topics as replay_topics
+from xmem_ros.replay.clock import ReplayClock
 from xmem_ros.replay.ros2_bag_play import BagTopics, recorded_remaps, topics_of
-from xmem_ros.replay.source import LiveMessage
+from xmem_ros.replay.source import RecordedMessage
 from xmem_ros.replay.topics import companions_first, left_out, message_class, publisher_qos
 
 MS = 1_000_000
 
 
 def image(at_ms, data=b''):
-    return LiveMessage('/image', 'sensor_msgs/msg/Image', at_ms * MS, data, at_ms * MS)
+    return RecordedMessage('/image', 'sensor_msgs/msg/Image', at_ms * MS, data, at_ms * MS)
 
 
 def info(at_ms, stamp_ms):
-    return LiveMessage('/info', 'sensor_msgs/msg/CameraInfo', at_ms * MS, b'', stamp_ms * MS)
+    return RecordedMessage('/info', 'sensor_msgs/msg/CameraInfo', at_ms * MS, b'', stamp_ms * MS)
 
 
 def transform(at_ms):
-    return LiveMessage('/tf', 'tf2_msgs/msg/TFMessage', at_ms * MS, b'')
+    return RecordedMessage('/tf', 'tf2_msgs/msg/TFMessage', at_ms * MS, b'')
 
 
 def test_camera_infos_that_were_recorded_late_come_first_and_time_never_goes_back():
@@ -220,26 +220,26 @@ def test_nothing_is_moved_across_a_new_beginning():
 
 
 def test_what_is_held_has_a_bound_where_time_stands_still(monkeypatch):
-    assert read_ahead([image(0) for _ in range(7000)], 1) <= live_topics.MOST_AHEAD + 1
-    monkeypatch.setattr(live_topics, 'MOST_AHEAD_BYTES', 10_000)
+    assert read_ahead([image(0) for _ in range(7000)], 1) <= replay_topics.MAX_AHEAD + 1
+    monkeypatch.setattr(replay_topics, 'MAX_AHEAD_BYTES', 10_000)
     assert read_ahead([image(0, bytes(1000)) for _ in range(100)], 50) <= 50 + 10 + 1
 
 
 def test_a_message_larger_than_the_bound_goes_out(monkeypatch):
-    monkeypatch.setattr(live_topics, 'MOST_AHEAD_BYTES', 10)
+    monkeypatch.setattr(replay_topics, 'MAX_AHEAD_BYTES', 10)
     messages = [image(0, bytes(1000)), info(1, 0), image(30, bytes(1000))]
     assert len(list(companions_first(messages, '/image'))) == 3
 
 
 def test_the_time_of_a_bag_waits_for_messages_out_of_order_and_follows_a_new_beginning():
-    bag = BagTime()
+    bag = ReplayClock()
     assert [bag.reach(at * MS) // MS for at in (5000, 5040, 5030, 5050)] == [5000, 5040, 5040, 5050]
     assert [bag.reach(at * MS) // MS for at in (1000, 1010)] == [1000, 1010]
 
 
 def test_a_rate_holds_from_each_beginning_on():
     """A bag of 100 ms at a fifth of its speed, twice: each takes half a second."""
-    bag = BagTime(0.2)
+    bag = ReplayClock(0.2)
     begun = time.monotonic()
     for at in (5000, 5050, 5100, 1000, 1050, 1100):
         bag.reach(at * MS)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from xmem_ros.recordings.recording import Recording
     from xmem_ros.recordings.seed_plan import PlannedSeeds
     from xmem_ros.replay.lockstep import Replay, Report
-    from xmem_ros.replay.output import LiveOutput
+    from xmem_ros.replay.output import ReplayOutput
 
 FORMATS = ('bag', 'png', 'overlay')
 TIMEOUT_S = 60.0  # as in xmem_ros.replay.lockstep, which imports rclpy
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the sub-command; returns the exit code."""
     _check(args)
     from xmem_ros.replay.lockstep import replay
-    from xmem_ros.replay.source import LiveSource
+    from xmem_ros.replay.source import ReplaySource
     from xmem_ros.replay.topics import parse_remaps
 
     def plan(recording: Recording) -> list[PlannedSeeds]:
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
 
     remaps = parse_remaps(args.remap)
     with contextlib.ExitStack() as stack:
-        source = stack.enter_context(LiveSource(args.input, args.image_topic))
+        source = stack.enter_context(ReplaySource(args.input, args.image_topic))
         # Before the replay, which resets the node: that is not to happen for a destination that will not do.
         output = stack.enter_context(_output(args, source.recording.rate)) if args.out is not None else None
         frames = stack.enter_context(
@@ -124,14 +124,14 @@ def _check(args: argparse.Namespace) -> None:
         raise ParameterError('--no-seeds goes without --seed, --box and --seeds-topic')
 
 
-def _output(args: argparse.Namespace, rate: float) -> LiveOutput:
+def _output(args: argparse.Namespace, rate: float) -> ReplayOutput:
     """Where results go; rate: images a second of the recording."""
-    from xmem_ros.replay.output import LiveOutput
+    from xmem_ros.replay.output import ReplayOutput
 
-    return LiveOutput(args.out, args.formats or ['png'], f'/{args.node.strip("/")}', rate)
+    return ReplayOutput(args.out, args.formats or ['png'], f'/{args.node.strip("/")}', rate)
 
 
-def _follow(frames: Replay, output: LiveOutput | None) -> list[float]:
+def _follow(frames: Replay, output: ReplayOutput | None) -> list[float]:
     """Go through the replay; returns the age of each mask [ms]."""
     from xmem_ros.progress import Bar
 

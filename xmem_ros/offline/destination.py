@@ -16,11 +16,11 @@ from xmem_ros.errors import OutputError, ParameterError, quoted
 from xmem_ros.work_folder import LOCK
 
 DELIVERED = 'delivered'
-MOST_BYTES = 255  # of a name, on the file systems of Linux
-_AROUND = len('..replay')  # bytes that the name of a work folder has beside the destination's
+MAX_NAME_BYTES = 255  # of a name, on the file systems of Linux
+_WORK_FOLDER_AFFIX_BYTES = len('..replay')  # bytes that the name of a work folder has beside the destination's
 
 
-def part_of(out: Path) -> Path:
+def work_folder_of(out: Path) -> Path:
     """The work folder of a run: `.NAME.part` beside the destination."""
     return out.with_name(f'.{out.name}.part')
 
@@ -31,7 +31,7 @@ def deliver(results: Path, out: Path) -> None:
     A note in the part folder says of which folder it is, so that after a crash it can be told that it has arrived.
     """
     try:
-        atomic.write_text(part_of(out) / DELIVERED, _mark(results))
+        atomic.write_text(work_folder_of(out) / DELIVERED, _mark(results))
         results.rename(out)  # takes the place of an empty folder, and of nothing else
     except OSError as error:
         raise OutputError(f'{out}: results cannot be put there ({error.strerror}); make room for them') from error
@@ -39,10 +39,10 @@ def deliver(results: Path, out: Path) -> None:
 
 def discard(out: Path) -> None:
     """Remove the work folder; the note of what has arrived goes last."""
-    work_folder.remove(part_of(out), last=DELIVERED)
+    work_folder.remove(work_folder_of(out), last=DELIVERED)
 
 
-def check_out(out: Path) -> None:
+def check_destination(out: Path) -> None:
     """Raise `ParameterError` where results would cover something, or could not be renamed to `out` in the end.
 
     out: absolute. Nothing is changed, but what a run left that was killed when its results had arrived is removed.
@@ -92,16 +92,16 @@ def check_name(out: Path) -> None:
     """Raise `ParameterError` for a destination beside which no work folder can lie; out: absolute."""
     if not out.name:
         raise ParameterError(f'{out}: results need a folder of their own; name one in it: --out {out / "result"}')
-    if '\0' in str(out) or len(os.fsencode(out.name)) > MOST_BYTES - _AROUND:
+    if '\0' in str(out) or len(os.fsencode(out.name)) > MAX_NAME_BYTES - _WORK_FOLDER_AFFIX_BYTES:
         raise ParameterError(
             f'--out ends in {quoted(out.name)}: a name holds no NUL character and at most '
-            f'{MOST_BYTES - _AROUND} bytes; choose a shorter one'
+            f'{MAX_NAME_BYTES - _WORK_FOLDER_AFFIX_BYTES} bytes; choose a shorter one'
         )
 
 
 def _clear_up(out: Path) -> bool:
     """Remove the work folder of results that have arrived, unless a run is at it; returns whether that was done."""
-    part = part_of(out)
+    part = work_folder_of(out)
     try:
         if not work_folder.is_ours(part) or (part / DELIVERED).read_text(encoding='utf-8') != _mark(out):
             return False

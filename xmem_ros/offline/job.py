@@ -21,7 +21,7 @@ from xmem_ros.recordings.seed_plan import seconds
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from xmem_ros.offline.tracking import Offline
+    from xmem_ros.offline.tracking import OfflineTracker
     from xmem_ros.parameters.table import Parameters
     from xmem_ros.recordings.recording import Recording
     from xmem_ros.recordings.seed_plan import PlannedSeeds
@@ -62,7 +62,7 @@ class Report:
     undefined: list[str] = field(default_factory=list)  # types that were copied without their definition
 
 
-def identity_of(recording: Recording, parameters: Parameters, job: Job, offline: Offline) -> dict[str, str]:
+def identity_of(recording: Recording, parameters: Parameters, job: Job, offline: OfflineTracker) -> dict[str, str]:
     """What the results depend on, in words that a refusal can show."""
     known = {
         'format of the part folder': VERSION,

@@ -20,11 +20,11 @@ from xmem_ros.errors import (
     told,
 )
 from xmem_ros.objects import MOST_OBJECTS
-from xmem_ros.offline.destination import check_out
+from xmem_ros.offline.destination import check_destination
 from xmem_ros.offline.job import Job, Report, identity_of
-from xmem_ros.offline.segments import StoredFrame, Work, lookup_of
+from xmem_ros.offline.segments import RunFolder, StoredFrame, lookup_of
 from xmem_ros.offline.sinks.coco import require_pycocotools
-from xmem_ros.offline.tracking import Offline
+from xmem_ros.offline.tracking import OfflineTracker
 from xmem_ros.offline.writing import write_results
 from xmem_ros.progress import Bar
 from xmem_ros.recordings import typestore
@@ -53,7 +53,7 @@ def run(recording: Recording, plan: Sequence[PlannedSeeds], parameters: Paramete
         RunError: something else that is not of the input, as an error of the device or of a library.
         XMemError: of the recording, the seeds, the parameters, the weights, the destination.
     """
-    check_out(job.out)
+    check_destination(job.out)
     if 'coco' in job.formats:
         require_pycocotools()
     if 'bag' in job.formats:
@@ -62,7 +62,7 @@ def run(recording: Recording, plan: Sequence[PlannedSeeds], parameters: Paramete
     offline = _ready(recording, plan, parameters)
     if offline.tracker.device.type == 'cuda':
         torch.use_deterministic_algorithms(True, warn_only=True)
-    work = Work(job.out, identity_of(recording, parameters, job, offline), restart=job.restart)
+    work = RunFolder(job.out, identity_of(recording, parameters, job, offline), restart=job.restart)
     tracked = False
     try:
         report = _track(recording, plan, offline, work, job)
@@ -88,19 +88,21 @@ def run(recording: Recording, plan: Sequence[PlannedSeeds], parameters: Paramete
     return report
 
 
-def _ready(recording: Recording, plan: Sequence[PlannedSeeds], parameters: Parameters) -> Offline:
+def _ready(recording: Recording, plan: Sequence[PlannedSeeds], parameters: Parameters) -> OfflineTracker:
     try:
-        return Offline(recording, plan, parameters)
+        return OfflineTracker(recording, plan, parameters)
     except (XMemError, OSError):
         raise
     except Exception as error:  # of a device that is not free, or broken
         raise RunError(f'the tracker cannot be made ready on {parameters.device} ({told(error)})') from error
 
 
-def _track(recording: Recording, plan: Sequence[PlannedSeeds], offline: Offline, work: Work, job: Job) -> Report:
+def _track(
+    recording: Recording, plan: Sequence[PlannedSeeds], offline: OfflineTracker, work: RunFolder, job: Job
+) -> Report:
     """Track what is not tracked yet, segment by segment."""
     wanted = {i: value for entry in plan for i, value in zip(entry.ids, entry.values, strict=False)}
-    values = _Values(wanted)
+    values = _MaskValues(wanted)
     report = Report()
     latest = work.latest(offline.tracker.fingerprint)
     faults: list[Fault] = []
@@ -126,11 +128,11 @@ def _track(recording: Recording, plan: Sequence[PlannedSeeds], offline: Offline,
 
 def _track_rest(
     recording: Recording,
-    offline: Offline,
-    work: Work,
+    offline: OfflineTracker,
+    work: RunFolder,
     job: Job,
     report: Report,
-    values: _Values,
+    values: _MaskValues,
     faults: list[Fault],
 ) -> None:
     start, length = offline.index, job.segment
@@ -168,7 +170,7 @@ def _track_rest(
         raise
 
 
-class _Values:
+class _MaskValues:
     """Pixel values of objects in mask files: those that were asked for, as far as nobody has them."""
 
     def __init__(self, wanted: dict[int, int]) -> None:
@@ -192,7 +194,7 @@ class _Values:
         return next(value for value in range(1, MOST_OBJECTS + 1) if value not in now)
 
 
-def _stored(tracked: TrackedFrame, values: _Values, *, with_seeds: bool) -> StoredFrame:
+def _stored(tracked: TrackedFrame, values: _MaskValues, *, with_seeds: bool) -> StoredFrame:
     value_of = values.of(tracked)
     shown = lookup_of(tracked.objects, value_of)[tracked.labels]
     for object_id, mask in tracked.masks.items():

@@ -25,7 +25,7 @@ from xmem_ros import atomic, work_folder
 from xmem_ros.errors import MemoryFileError, OutputError, ParameterError, XMemError
 from xmem_ros.objects import ObjectState, TrackedObject
 from xmem_ros.offline import destination
-from xmem_ros.offline.destination import check_name, check_out, part_of
+from xmem_ros.offline.destination import check_destination, check_name, work_folder_of
 from xmem_ros.offline.job import CONTENT, SEEDS
 from xmem_ros.offline.tracking import Checkpoint
 from xmem_ros.tracker import snapshot
@@ -116,7 +116,7 @@ def lookup_of(objects: list[TrackedObject], value_of: Mapping[int, int]) -> np.n
     return lookup
 
 
-class Work:
+class RunFolder:
     """The folder in which a run is made: `.NAME.part` beside the destination. Holds a lock while it is open.
 
     Arguments:
@@ -130,11 +130,11 @@ class Work:
     """
 
     def __init__(self, out: Path, identity: Mapping[str, str], *, restart: bool = False) -> None:
-        self.out, self.folder = out, part_of(out)
+        self.out, self.folder = out, work_folder_of(out)
         check_name(out)
         self._lock = work_folder.claim(self.folder, 'another run')
         try:
-            check_out(out)  # again: another run may have delivered since
+            check_destination(out)  # again: another run may have delivered since
             self._begin(dict(identity), restart=restart)
         except BaseException as error:
             if not (self.folder / _IDENTITY).exists():

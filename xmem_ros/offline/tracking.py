@@ -17,10 +17,10 @@ import numpy as np
 from xmem_ros.conversions.compressed_images import rgb_of
 from xmem_ros.conversions.seeds import ObjectSeed, read_seeds
 from xmem_ros.errors import BagError, FrameError, RunError, SeedError, UnknownObjectError, XMemError, told
-from xmem_ros.recordings.limits import MOST_FAULTS
+from xmem_ros.recordings.limits import MAX_FAULTS
 from xmem_ros.recordings.plan_state import PlanState, check_count
 from xmem_ros.recordings.recording import Fault
-from xmem_ros.recordings.seed_plan import guesses, resolve
+from xmem_ros.recordings.seed_plan import describe_guesses, resolve
 from xmem_ros.stream.frame import Frame
 from xmem_ros.stream.history import History
 from xmem_ros.stream.session import Tracking, make_tracker
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Applied:
+class AppliedSeeds:
     """Seeds that were applied on an image."""
 
     seeds: tuple[Any, ...]  # xmem_ros/Seed messages, as they were given
@@ -54,7 +54,7 @@ class TrackedFrame:
     labels: np.ndarray  # H×W uint8: TrackedObject.label, 0 = background
     objects: list[TrackedObject]  # in order of id; ids are those of the plan
     result: StepResult  # as the tracker gave it, with ids of its own
-    applied: list[Applied] = field(default_factory=list)  # seeds of this image
+    applied: list[AppliedSeeds] = field(default_factory=list)  # seeds of this image
     masks: dict[int, np.ndarray] = field(default_factory=dict)  # id → H×W bool, what the seeds show
 
 
@@ -91,7 +91,7 @@ def track(
         OutOfMemoryError, EngineError, RunError: an image could not be tracked, though it can be read.
         WeightsError, DeviceError, ParameterError, BagError, FrameError.
     """
-    offline = Offline(recording, plan, parameters, engines=engines)
+    offline = OfflineTracker(recording, plan, parameters, engines=engines)
     if start is not None:
         offline.restore(start)
     for frame in recording.frames(offline.index):
@@ -100,7 +100,7 @@ def track(
             yield tracked
 
 
-class Offline:
+class OfflineTracker:
     """Tracks images one by one, and can stop and go on between two of them; arguments and errors as of `track`."""
 
     def __init__(
@@ -116,12 +116,12 @@ class Offline:
         self._plan = PlanState(self.places, (SeedError,))
         self._plan.missed = missed
         self.tracker = make_tracker(parameters, engines)
-        self._seen = _Seen()
+        self._seen = _CapturedOutput()
         self._tracking = Tracking(self.tracker, lambda: parameters, History(1), self._seen, self._seen, strict=True)
         self.index = 0  # of the image that is next
         self.dropped: list[Fault] = []  # images that could not be tracked
         # what is unsure of seeds, and what the node would have logged of images that were tracked, as stamps that jump
-        self.notes: list[str] = guesses(self.places)
+        self.notes: list[str] = describe_guesses(self.places)
         self.seeded = False  # whether any seed was applied
 
     @property
@@ -136,7 +136,7 @@ class Offline:
         self.index = frame.index + 1
         self._seen.forget()
         work = Frame(frame.message, frame.stamp_ns)
-        applied: list[Applied] = []
+        applied: list[AppliedSeeds] = []
         masks: dict[int, np.ndarray] = {}
         try:
             if entries:
@@ -155,9 +155,9 @@ class Offline:
         seen = self._seen
         if seen.result is None or seen.image is None:
             reason = '; '.join(seen.said).removeprefix('image dropped: ') or 'not tracked'
-            if len(self.dropped) >= MOST_FAULTS:
+            if len(self.dropped) >= MAX_FAULTS:
                 raise BagError(
-                    f'{self._recording.path}: more than {MOST_FAULTS} images cannot be used; the last: {reason}'
+                    f'{self._recording.path}: more than {MAX_FAULTS} images cannot be used; the last: {reason}'
                 )
             self.dropped.append(Fault(frame.index, reason))
             self.missed.extend(f'{entry.source}: its image {frame.name} cannot be used' for entry in entries)
@@ -207,13 +207,13 @@ class Offline:
         self.dropped = [Fault(int(index), str(reason)) for index, reason in notes['dropped']]
         self.notes = [str(text) for text in notes['notes']]
 
-    def _seed(self, frame: RecordedFrame, work: Frame) -> tuple[list[Applied], dict[int, np.ndarray]]:
+    def _seed(self, frame: RecordedFrame, work: Frame) -> tuple[list[AppliedSeeds], dict[int, np.ndarray]]:
         """Apply the entries of an image and track it."""
         host = _TrackerHost(self.tracker, self._tracking, rgb_of(frame.message))
         wanted, used = self._plan.gather(frame.index, frame.name, host)
         if not wanted:
             self._tracking.track(work)
-            return [Applied(entry.seeds, (), ()) for entry in used if entry.seeds], {}
+            return [AppliedSeeds(entry.seeds, (), ()) for entry in used if entry.seeds], {}
         ids = self._plan.ids
         seeds = [dataclasses.replace(seed, id=ids.get(plan_id, 0)) for plan_id, seed in wanted.items()]
         try:
@@ -223,13 +223,15 @@ class Offline:
                 self._plan.refuse(entry, frame.name, error)
             return [], {}
         self.seeded = True
-        self._plan.began(dict(zip(wanted, given, strict=True)), used)
+        self._plan.record_applied(dict(zip(wanted, given, strict=True)), used)
         label_of = dict(zip(wanted, labels, strict=True))
         applied = []
         for entry in used:
             known = [object_id for object_id in entry.ids if object_id in label_of]
             if known:
-                applied.append(Applied(entry.seeds, tuple(known), tuple(label_of[object_id] for object_id in known)))
+                applied.append(
+                    AppliedSeeds(entry.seeds, tuple(known), tuple(label_of[object_id] for object_id in known))
+                )
         return applied, {object_id: seed.mask for object_id, seed in wanted.items()}
 
 
@@ -240,7 +242,7 @@ class _TrackerHost:
         self._tracker, self._tracking, self._image = tracker, tracking, image
 
     def read(self, entry: PlannedSeeds) -> dict[int, ObjectSeed]:
-        """As `Host.read`."""
+        """As `SeedHost.read`."""
         if not entry.seeds:
             return {}
         found = read_seeds(entry.seeds, self._image, self._tracker.config.max_objects)
@@ -248,19 +250,19 @@ class _TrackerHost:
         return dict(zip(entry.ids, found, strict=True))
 
     def reset(self) -> None:
-        """As `Host.reset`."""
+        """As `SeedHost.reset`."""
         self._tracking.reset()
 
     def remove(self, ids: list[int]) -> None:
-        """As `Host.remove`."""
+        """As `SeedHost.remove`."""
         self._tracking.remove(ids)
 
     def named(self, seed: ObjectSeed, name: str) -> ObjectSeed:
-        """As `Host.named`."""
+        """As `SeedHost.named`."""
         return dataclasses.replace(seed, name=name)
 
 
-class _Seen:
+class _CapturedOutput:
     """What `Tracking` puts out of one image, and what it says."""
 
     def __init__(self) -> None:

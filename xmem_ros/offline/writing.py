@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     import numpy as np
 
     from xmem_ros.offline.job import Job, Report
-    from xmem_ros.offline.segments import StoredFrame, Work
+    from xmem_ros.offline.segments import RunFolder, StoredFrame
     from xmem_ros.offline.sinks.base import Sink
     from xmem_ros.parameters.table import Parameters
 
 SUMMARY = 'track.json'
 
 
-def write_results(recording: Recording, work: Work, job: Job, report: Report, parameters: Parameters) -> None:
+def write_results(recording: Recording, work: RunFolder, job: Job, report: Report, parameters: Parameters) -> None:
     """Write everything that was tracked, in all formats."""
     folder = work.results()
     of_bag = isinstance(recording, BagRecording)
@@ -83,7 +83,7 @@ def _coco_names(folder: Path, recording: Recording, exported: str) -> Callable[[
     return name_of
 
 
-def _rate(work: Work, recording: Recording) -> float:
+def _rate(work: RunFolder, recording: Recording) -> float:
     """Images a second of what was tracked; a bag may have begun long before its images."""
     count, first_ns, last_ns = work.span()
     rate = (count - 1) * 1e9 / (last_ns - first_ns) if last_ns > first_ns else recording.rate

@@ -13,22 +13,22 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from xmem_ros.errors import BagError
-from xmem_ros.recordings.limits import MOST_MESSAGE, check_message
+from xmem_ros.recordings.limits import MAX_MESSAGE_BYTES, check_message
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-ENDINGS = ('.zstd', '.zst')  # rosbag2 gives its files the first one
+COMPRESSED_SUFFIXES = ('.zstd', '.zst')  # rosbag2 gives its files the first one
 _MAGIC = b'\x28\xb5\x2f\xfd'  # of zstd; a message that is not compressed begins with 0
-_AT_ONCE = 1 << 20  # bytes
-_FREE_SHARE = 0.1  # of the disk, which a file that is unpacked leaves free
-_MOST_FREE = 2 * 2**30  # bytes, the most of that
-_MOST_TIMES = 1000  # a larger file may become this many times as large: even black images rarely shrink further
-_ALWAYS = 1 << 30  # bytes that every file may become
-_MOST_FRAMES = 1000  # parts of zstd that follow each other in one message or chunk
+_BLOCK_BYTES = 1 << 20  # bytes
+_RESERVED_SHARE = 0.1  # of the disk, which a file that is unpacked leaves free
+_MAX_RESERVED_BYTES = 2 * 2**30  # bytes, the most of that
+_MAX_RATIO = 1000  # a larger file may become this many times as large: even black images rarely shrink further
+_ALWAYS_ALLOWED_BYTES = 1 << 30  # bytes that every file may become
+_MAX_ZSTD_FRAMES = 1000  # parts of zstd that follow each other in one message or chunk
 
 
-def unpack(path: Path, target: Path) -> str:
+def decompress_file(path: Path, target: Path) -> str:
     """Write what a compressed file holds to another; returns why that is not all, '' where it is.
 
     Raises:
@@ -36,13 +36,13 @@ def unpack(path: Path, target: Path) -> str:
         BagError: it would become implausibly large.
     """
     zstd = _zstd()
-    room = room_in(target.parent)
+    room = writable_bytes(target.parent)
     packed = path.stat().st_size
-    most = max(_ALWAYS, _MOST_TIMES * packed)
+    most = max(_ALWAYS_ALLOWED_BYTES, _MAX_RATIO * packed)
     written = 0
     with zstd.open(path, 'rb') as source, target.open('wb') as file:
         try:
-            while data := source.read1(_AT_ONCE):
+            while data := source.read1(_BLOCK_BYTES):
                 written += len(data)
                 if written > most:
                     raise BagError(
@@ -57,18 +57,18 @@ def unpack(path: Path, target: Path) -> str:
     return ''
 
 
-def room_in(folder: Path) -> int:
+def writable_bytes(folder: Path) -> int:
     """Bytes that may be written there: some of the disk is left to others."""
     usage = shutil.disk_usage(folder)
-    return max(usage.free - min(int(usage.total * _FREE_SHARE), _MOST_FREE), 0)
+    return max(usage.free - min(int(usage.total * _RESERVED_SHARE), _MAX_RESERVED_BYTES), 0)
 
 
-def unpacked(raw: bytes) -> bytes:
+def decompress_message(raw: bytes) -> bytes:
     """A message without its compression, if it has one; one that is damaged stays as it is, and is no message then."""
     if not is_compressed(raw):
         return raw
     try:
-        return inflated(raw, 'zstd', MOST_MESSAGE)
+        return decompress(raw, 'zstd', MAX_MESSAGE_BYTES)
     except BagError:
         return raw
 
@@ -78,7 +78,7 @@ def is_compressed(raw: bytes) -> bool:
     return raw[: len(_MAGIC)] == _MAGIC
 
 
-def inflated(data: Any, kind: str, most: int) -> bytes:
+def decompress(data: Any, kind: str, most: int) -> bytes:
     """Undo the compression '', zstd or lz4 of a message or chunk.
 
     Raises:
@@ -102,7 +102,7 @@ def _from_zstd(data: Any, most: int) -> bytes:
     zstd = _zstd()
     parts: list[bytes] = []
     size = 0
-    for _ in range(_MOST_FRAMES):
+    for _ in range(_MAX_ZSTD_FRAMES):
         one = zstd.ZstdDecompressor()
         parts.append(one.decompress(data, most - size + 1))
         size += len(parts[-1])
@@ -113,7 +113,7 @@ def _from_zstd(data: Any, most: int) -> bytes:
         data = one.unused_data
         if not data:
             return b''.join(parts)
-    raise BagError(f'compressed data has more than {_MOST_FRAMES} parts')
+    raise BagError(f'compressed data has more than {_MAX_ZSTD_FRAMES} parts')
 
 
 def _from_lz4(data: Any, most: int) -> bytes:

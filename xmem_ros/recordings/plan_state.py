@@ -28,7 +28,7 @@ class NamedSeed(Protocol):
 Seed = TypeVar('Seed', bound=NamedSeed)
 
 
-class Host(Protocol[Seed]):
+class SeedHost(Protocol[Seed]):
     """What holds the objects: a tracker in this process, or a live node."""
 
     def read(self, entry: PlannedSeeds) -> dict[int, Seed]:
@@ -77,7 +77,7 @@ class PlanState:
         """Begin again, after a reset."""
         self.ids, self._used = {}, set()
 
-    def gather(self, index: int, image: str, host: Host[Seed]) -> tuple[dict[int, Seed], list[PlannedSeeds]]:
+    def gather(self, index: int, image: str, host: SeedHost[Seed]) -> tuple[dict[int, Seed], list[PlannedSeeds]]:
         """Reset and remove as the plan says before an image; return the seeds to apply on it.
 
         Args:
@@ -116,7 +116,7 @@ class PlanState:
             used.append(entry)
         return wanted, used
 
-    def began(self, given: Mapping[int, int], entries: Sequence[PlannedSeeds]) -> None:
+    def record_applied(self, given: Mapping[int, int], entries: Sequence[PlannedSeeds]) -> None:
         """Note what the host has begun or corrected.
 
         Args:
@@ -157,7 +157,7 @@ class PlanState:
         self._used = {int(plan_id) for plan_id in state['used']}
         self.missed = [str(text) for text in state['missed']]
 
-    def _remove(self, entry: PlannedSeeds, host: Host[Seed]) -> None:
+    def _remove(self, entry: PlannedSeeds, host: SeedHost[Seed]) -> None:
         unknown = [plan_id for plan_id in entry.removed if plan_id not in self.ids]
         if unknown:
             raise UnknownObjectError(f'no object has the id {unknown[0]}, so it cannot be removed')

@@ -18,8 +18,8 @@ from xmem_ros.errors import BagError, FrameError, listed
 from xmem_ros.media import FOLDER_RATE, Clip
 from xmem_ros.progress import Bar
 from xmem_ros.recordings import typestore
-from xmem_ros.recordings.compression import ENDINGS, is_compressed
-from xmem_ros.recordings.limits import MOST_FAULTS, MOST_MESSAGE
+from xmem_ros.recordings.compression import COMPRESSED_SUFFIXES, is_compressed
+from xmem_ros.recordings.limits import MAX_FAULTS, MAX_MESSAGE_BYTES
 from xmem_ros.recordings.rosbag import OpenBag, is_bag
 from xmem_ros.recordings.topics import meant, told
 from xmem_ros.recordings.typestore import COMPRESSED_IMAGE, IMAGE
@@ -112,7 +112,7 @@ def open_recording(path: Path | str, image_topic: str = '') -> Recording:
         raise BagError(f'{path}: a bag of ROS 1; make one of ROS 2 of it: rosbags-convert --src {path} --dst FOLDER')
     if is_bag(path):
         return BagRecording(path, image_topic)
-    if path.suffix in ENDINGS:
+    if path.suffix in COMPRESSED_SUFFIXES:
         raise BagError(
             f'{path}: compressed, and by its name no file of a bag (.mcap.zstd, .db3.zstd); unpack it (zstd -d)'
         )
@@ -213,13 +213,13 @@ class BagRecording(Recording):
         """The image of a message; None where it is none, which is noted in `faults`."""
         try:
             if is_compressed(raw):
-                raise BagError(f'its compressed data is damaged, or becomes more than {MOST_MESSAGE} bytes')
+                raise BagError(f'its compressed data is damaged, or becomes more than {MAX_MESSAGE_BYTES} bytes')
             message = typestore.deserialize(raw, self._connection.msgtype)
             stamp = stamp_ns(message.header.stamp)
         except Exception as error:  # of whatever the bytes say
-            if len(self.faults) >= MOST_FAULTS:
+            if len(self.faults) >= MAX_FAULTS:
                 raise BagError(
-                    f'{self.path}: more than {MOST_FAULTS} messages of {self.image_topic} are no images'
+                    f'{self.path}: more than {MAX_FAULTS} messages of {self.image_topic} are no images'
                 ) from error
             reason = str(error).rstrip('.') or type(error).__name__
             self.faults.append(Fault(index, f'not a {self._connection.msgtype} ({reason})'))

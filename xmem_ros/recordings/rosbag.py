@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xmem_ros.errors import BagError, listed
-from xmem_ros.recordings.compression import ENDINGS, unpack, unpacked
-from xmem_ros.recordings.limits import MOST_TOPICS
-from xmem_ros.recordings.mcap_repair import McapFile
-from xmem_ros.recordings.metadata import FILE, Told, profiles_of, read_metadata
+from xmem_ros.recordings.compression import COMPRESSED_SUFFIXES, decompress_file, decompress_message
+from xmem_ros.recordings.limits import MAX_TOPICS
+from xmem_ros.recordings.mcap_reader import McapReader
+from xmem_ros.recordings.metadata import FILE, BagMetadata, parse_qos_profiles, read_metadata
 from xmem_ros.recordings.rosbags_version import require_rosbags
-from xmem_ros.recordings.sqlite_repair import DatabaseFile
+from xmem_ros.recordings.sqlite_reader import SqliteReader
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -42,7 +42,7 @@ def _is_storage(name: str) -> bool:
 
 
 def _without_compression(name: str) -> str:
-    return next((name.removesuffix(ending) for ending in ENDINGS if name.endswith(ending)), name)
+    return next((name.removesuffix(ending) for ending in COMPRESSED_SUFFIXES if name.endswith(ending)), name)
 
 
 def _storage_files(folder: Path) -> list[Path]:
@@ -74,7 +74,7 @@ class OpenBag:
         self.path = path
         self.damage = ''  # why not all of it can be read; '' where it can
         self._stack = contextlib.ExitStack()
-        self._told = Told()
+        self._told = BagMetadata()
         try:
             self._readers = self._open()
             # rosbags' Connection, one for each topic and type, with all its messages counted
@@ -85,8 +85,8 @@ class OpenBag:
                 {connection.id: self._joined(connection) for connection in reader.connections}
                 for reader in self._readers
             ]
-            if len(self.connections) > MOST_TOPICS:
-                raise BagError(f'{path}: more than {MOST_TOPICS} topics')
+            if len(self.connections) > MAX_TOPICS:
+                raise BagError(f'{path}: more than {MAX_TOPICS} topics')
         except BaseException:
             self._stack.close()
             raise
@@ -104,7 +104,7 @@ class OpenBag:
                 continue
             by_id = {connection.id: connection for connection in self.connections}
             for connection, received_ns, raw in reader.messages(own):
-                yield by_id[of[connection.id]], received_ns, unpacked(raw)
+                yield by_id[of[connection.id]], received_ns, decompress_message(raw)
 
     @property
     def span_ns(self) -> int:
@@ -143,7 +143,7 @@ class OpenBag:
             place = self._places.get((told.name, told.msgtype))
             if place is not None:
                 known = self.connections[place]
-                profiles = known.ext.offered_qos_profiles or profiles_of(told.profiles)
+                profiles = known.ext.offered_qos_profiles or parse_qos_profiles(told.profiles)
                 more = known.ext._replace(offered_qos_profiles=profiles)
                 self.connections[place] = known._replace(digest=known.digest or told.digest, ext=more)
 
@@ -206,11 +206,11 @@ class OpenBag:
         try:
             if not path.is_file():  # a pipe would be waited for
                 raise BagError('it is no file')
-            if path.suffix in ENDINGS:
+            if path.suffix in COMPRESSED_SUFFIXES:
                 file = self._unpacked(path)
             if file.suffix not in SUFFIXES:
                 raise BagError(f'its name does not end in {" or ".join(SUFFIXES)}')
-            reader = McapFile(file) if file.suffix == '.mcap' else DatabaseFile(file)
+            reader = McapReader(file) if file.suffix == '.mcap' else SqliteReader(file)
         except Exception as error:  # of whatever the bytes say
             if isinstance(error, OSError) and error.errno in _NO_ROOM:
                 raise BagError(
@@ -232,7 +232,7 @@ class OpenBag:
     def _unpacked(self, path: Path) -> Path:
         """What a compressed file holds, in the folder for temporary files until the bag is closed."""
         file = Path(self._stack.enter_context(tempfile.TemporaryDirectory())) / _without_compression(path.name)
-        if damage := unpack(path, file):
+        if damage := decompress_file(path, file):
             self._note(damage)
         return file
 

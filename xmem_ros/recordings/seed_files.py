@@ -19,31 +19,31 @@ from xmem_ros.recordings.seed_plan import PlannedSeeds
 
 SUFFIXES = ('.yaml', '.yml')
 HIGHEST_ID = 2**32 - 1
-_MOST_DIGITS = 9  # of an index, or of px
-_MOST_CHARACTERS = 60  # of a stamp
+_MAX_DIGITS = 9  # of an index, or of px
+_MAX_STAMP_LENGTH = 60  # of a stamp
 _ENTRY = ('frame', 'stamp', 'objects', 'labels', 'names', 'remove')
 _OBJECT = ('id', 'name', 'correct', 'mask', 'box', 'points', 'beside')
 
 
 @dataclass(frozen=True)
-class Place:
+class ImageReference:
     """An image, by its index or its stamp."""
 
     index: int | None = 0
     stamp_ns: int | None = None
 
 
-def read_place(text: str) -> Place:
+def parse_image_reference(text: str) -> ImageReference:
     """An index, as in 12, or a stamp in seconds, as in 1700000000.25; raises `SeedError`."""
-    if text.isdecimal() and len(text) <= _MOST_DIGITS:
-        return Place(int(text))
-    return Place(None, read_stamp(text))
+    if text.isdecimal() and len(text) <= _MAX_DIGITS:
+        return ImageReference(int(text))
+    return ImageReference(None, parse_stamp(text))
 
 
-def read_stamp(text: str) -> int:
+def parse_stamp(text: str) -> int:
     """Seconds with up to nine decimals → nanoseconds, exactly; raises `SeedError`."""
     try:
-        value = Decimal(text) if len(text) <= _MOST_CHARACTERS else Decimal('nan')
+        value = Decimal(text) if len(text) <= _MAX_STAMP_LENGTH else Decimal('nan')
         if not value.is_finite() or not 0 < value < 2**63:
             raise InvalidOperation
         value *= 1_000_000_000
@@ -56,11 +56,11 @@ def read_stamp(text: str) -> int:
     return int(value)
 
 
-def read_box(text: str) -> tuple[str, tuple[int, ...]]:
+def parse_box(text: str) -> tuple[str, tuple[int, ...]]:
     """NAME=X,Y,W,H, or X,Y,W,H alone → name and box [px]; raises `SeedError`."""
     name, _, numbers = text.rpartition('=')
     parts = numbers.split(',')
-    if len(parts) != 4 or not all(part.strip().isdecimal() and len(part) <= _MOST_DIGITS for part in parts):
+    if len(parts) != 4 or not all(part.strip().isdecimal() and len(part) <= _MAX_DIGITS for part in parts):
         raise SeedError(f'{quoted(text)} is no box: give it as NAME=X,Y,WIDTH,HEIGHT in px, as in cup=183,113,78,78')
     return name, tuple(int(part) for part in parts)
 
@@ -74,7 +74,11 @@ class SeedReader:
     _used: set[int] = field(default_factory=set)
 
     def add_masks(
-        self, path: Path, place: Place = Place(), names: dict[int, str] | None = None, source: str = ''
+        self,
+        path: Path,
+        place: ImageReference = ImageReference(),
+        names: dict[int, str] | None = None,
+        source: str = '',
     ) -> None:
         """Objects of a mask file, each of its values one; they keep the values. Raises `SeedError`.
 
@@ -91,7 +95,7 @@ class SeedReader:
         ids = tuple(self._begin(name) for name in called.values())
         self._add(place, seeds, ids, source=f'{source}, {path}' if source else str(path), values=tuple(objects))
 
-    def add_box(self, name: str, box: tuple[int, ...], place: Place = Place()) -> None:
+    def add_box(self, name: str, box: tuple[int, ...], place: ImageReference = ImageReference()) -> None:
         """An object inside a box."""
         seed = typestore.seed(BOX, name=name, around=box)
         self._add(place, (seed,), (self._begin(name),), source=f'box {name or ",".join(map(str, box))}')
@@ -116,9 +120,9 @@ class SeedReader:
         if ('frame' in entry) == ('stamp' in entry):
             raise SeedError('give either frame (index, from 0) or stamp (seconds)')
         if 'frame' in entry:
-            place = Place(_whole(entry['frame'], 'frame'))
+            place = ImageReference(_whole(entry['frame'], 'frame'))
         else:
-            place = Place(None, read_stamp(_text(entry['stamp'], 'stamp')))
+            place = ImageReference(None, parse_stamp(_text(entry['stamp'], 'stamp')))
         if not set(entry) & {'objects', 'labels', 'remove'}:
             raise SeedError('it has nothing to do: give objects, labels or remove')
         removed = tuple(self._known(item, 'remove') for item in _items(entry.get('remove', []), 'remove'))
@@ -203,7 +207,7 @@ class SeedReader:
             raise SeedError(f'{what}: {problem} {quoted(text)}; objects of the entries before: {known}')
         return found[0]
 
-    def _add(self, place: Place, seeds: tuple[Any, ...], ids: tuple[int, ...], **more: Any) -> None:
+    def _add(self, place: ImageReference, seeds: tuple[Any, ...], ids: tuple[int, ...], **more: Any) -> None:
         self.plan.append(PlannedSeeds(seeds, ids, place.index, place.stamp_ns, **more))
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from xmem_ros.conversions.images import stamp_ns as ns_of
 from xmem_ros.errors import BagError, SeedError
 from xmem_ros.recordings import typestore
-from xmem_ros.recordings.limits import MOST_POINTS, MOST_SEEDS, MOST_SEEDS_IN_ALL
+from xmem_ros.recordings.limits import MAX_ALL_SEEDS_BYTES, MAX_POINTS, MAX_SEEDS_BYTES
 from xmem_ros.recordings.typestore import ACCEPTED_SEEDS
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def _without_stamp(entry: PlannedSeeds, *, stamped: bool) -> bool:
     return entry.recorded and entry.index is None and entry.received_ns is not None and not (stamped and entry.stamp_ns)
 
 
-def guesses(places: Mapping[int, Sequence[PlannedSeeds]]) -> list[str]:
+def describe_guesses(places: Mapping[int, Sequence[PlannedSeeds]]) -> list[str]:
     """In words, which seeds may belong to another image than they are applied on."""
     return [
         f'{entry.source}: its image has no stamp; taken for the newest that was recorded before it, image {index}'
@@ -153,12 +153,14 @@ def recorded_seeds(recording: BagRecording, topic: str = '') -> list[PlannedSeed
         source = f'{recording.path}: {connection.topic}, message {number}'
         size += len(raw)
         try:
-            if len(raw) > MOST_SEEDS or size > MOST_SEEDS_IN_ALL:
-                raise BagError(f'{len(raw)} bytes; at most {MOST_SEEDS} are read of one, {MOST_SEEDS_IN_ALL} of all')
+            if len(raw) > MAX_SEEDS_BYTES or size > MAX_ALL_SEEDS_BYTES:
+                raise BagError(
+                    f'{len(raw)} bytes; at most {MAX_SEEDS_BYTES} are read of one, {MAX_ALL_SEEDS_BYTES} of all'
+                )
             message = typestore.deserialize(raw, ACCEPTED_SEEDS)
             points += sum(len(seed.points) for seed in message.seeds)
-            if points > MOST_POINTS:
-                raise BagError(f'more than {MOST_POINTS} points')
+            if points > MAX_POINTS:
+                raise BagError(f'more than {MAX_POINTS} points')
         except Exception as error:  # of whatever the bytes say
             raise BagError(f'{source} cannot be read ({error}); give seeds of your own with --seed') from error
         plan.append(

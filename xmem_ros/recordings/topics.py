@@ -15,16 +15,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
-COMPANIONS = (*IMAGE_TYPES, 'sensor_msgs/msg/CameraInfo')
-OUR_TYPES = 'xmem_ros/msg/'
+COMPANION_TYPES = (*IMAGE_TYPES, 'sensor_msgs/msg/CameraInfo')
+PACKAGE_TYPES = 'xmem_ros/msg/'
 DEFAULT = '/xmem/'
 OUTPUTS = (  # of a node, below its name
     *('labels', 'labels/compressed', 'objects', 'seeds', 'overlay', 'overlay/compressed'),
     *('detections', 'detections_3d', 'label_info'),
 )
-UNSURE = ('detections', 'detections_3d', 'label_info', 'transition_event')  # names that other nodes' topics have, too
-OUTPUT = 'a recorded output of the tracker'
-OF_THE_RECORDING = {
+AMBIGUOUS_OUTPUTS = (
+    'detections',
+    'detections_3d',
+    'label_info',
+    'transition_event',
+)  # names that other nodes' topics have, too
+OUTPUT_REASON = 'a recorded output of the tracker'
+RECORDER_TOPICS = {
     '/rosout': 'log of the recorded run',
     '/parameter_events': 'of the recorded run',
     '/diagnostics': 'of the recorded run',
@@ -58,15 +63,15 @@ def recorded_outputs(topics: Mapping[str, str], node: str) -> dict[str, str]:
     found = {}
     spaces = {name.rpartition('/')[0] for name, kind in topics.items() if kind == OBJECTS_TYPE}
     named = {name: space for space in spaces for name in topics if _output(name, space)}
-    sure = {space for name, space in named.items() if _output(name, space) not in ('objects', *UNSURE)}
+    sure = {space for name, space in named.items() if _output(name, space) not in ('objects', *AMBIGUOUS_OUTPUTS)}
     for name, kind in topics.items():
         before, default, _ = name.partition(DEFAULT)
         if name.startswith(f'{node}/') or default:
-            found[name] = f'{OUTPUT} (all below {before + default if default else node} is)'
-        elif kind.startswith(OUR_TYPES):
-            found[name] = f'{OUTPUT} (its type is {kind})'
+            found[name] = f'{OUTPUT_REASON} (all below {before + default if default else node} is)'
+        elif kind.startswith(PACKAGE_TYPES):
+            found[name] = f'{OUTPUT_REASON} (its type is {kind})'
         elif named.get(name) in sure:
-            found[name] = f'{OUTPUT} (it lies beside {named[name]}/objects)'
+            found[name] = f'{OUTPUT_REASON} (it lies beside {named[name]}/objects)'
     return found
 
 

@@ -8,7 +8,7 @@ import time
 JUMP_NS = 500_000_000  # a bag's time that steps back by more is another beginning, not messages out of order
 
 
-class BagTime:
+class ReplayClock:
     """Goes through the times of a bag, never back but where the bag itself begins anew.
 
     Arguments:

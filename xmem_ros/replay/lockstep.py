@@ -23,10 +23,10 @@ from xmem_ros.client.calls import Calls
 from xmem_ros.errors import ParameterError
 from xmem_ros.objects import TrackedObject
 from xmem_ros.recordings.seed_plan import resolve
-from xmem_ros.replay.clock import BagTime
-from xmem_ros.replay.node import LiveNode
-from xmem_ros.replay.seeds import LiveSeeds, Seeded
-from xmem_ros.replay.source import LiveMessage, LiveSource
+from xmem_ros.replay.clock import ReplayClock
+from xmem_ros.replay.node import NodeConnection
+from xmem_ros.replay.seeds import AppliedSeed, NodeSeeder
+from xmem_ros.replay.source import RecordedMessage, ReplaySource
 from xmem_ros.replay.topics import Topics, companions_first, left_out
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ _CLOCK = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10, reliability=Relia
 
 
 @dataclass(frozen=True)
-class LiveFrame:
+class ReplayedFrame:
     """What the node said of one image of the bag, before it was shown the seeds of that image."""
 
     stamp_ns: int
@@ -54,7 +54,7 @@ class LiveFrame:
     objects: tuple[TrackedObject, ...]  # in order of id
     age_ms: float  # from publishing the image to hearing of it
     index: int  # of the image in the bag, those that were dropped counted
-    seeded: tuple[Seeded, ...]  # on this image, after the node said this; it tells of them from the next one on
+    seeded: tuple[AppliedSeed, ...]  # on this image, after the node said this; it tells of them from the next one on
     plan_ids: Mapping[int, int]  # id of the node → id that the plan calls the object
     processing_ms: float  # as the node measured it
     header: Any = field(repr=False)  # std_msgs/Header of the image
@@ -77,7 +77,7 @@ class LiveFrame:
 
 
 @dataclass(frozen=True)
-class Dropped:
+class DroppedImage:
     """An image that the node did not track."""
 
     index: int
@@ -95,12 +95,12 @@ class Report:
     seeded: int = 0
     published: dict[str, int] = field(default_factory=dict)  # topic → messages beside the images
     left_out: dict[str, str] = field(default_factory=dict)  # topic of the bag → why it was not published
-    dropped: list[Dropped] = field(default_factory=list)
+    dropped: list[DroppedImage] = field(default_factory=list)
     missed: list[str] = field(default_factory=list)  # recorded seeds that could not be used, and why
     damage: str = ''  # why not all of the bag could be read
 
 
-class Replay(Iterator[LiveFrame]):
+class Replay(Iterator[ReplayedFrame]):
     """A bag on its way through a node; an iterator over what the node says, and a context manager.
 
     Arguments: see `replay`.
@@ -108,7 +108,7 @@ class Replay(Iterator[LiveFrame]):
 
     def __init__(
         self,
-        path: Path | str | LiveSource,
+        path: Path | str | ReplaySource,
         node: str = '/xmem',
         *,
         image_topic: str = '',
@@ -127,21 +127,21 @@ class Replay(Iterator[LiveFrame]):
             raise ParameterError(f'most is {most!r}; it must be a whole number from 0, which is all')
         self.report = Report()
         self._most = most
-        self._time = BagTime(rate)
+        self._time = ReplayClock(rate)
         with contextlib.ExitStack() as stack:
-            if not isinstance(path, LiveSource):
-                path = stack.enter_context(LiveSource(path, image_topic))
+            if not isinstance(path, ReplaySource):
+                path = stack.enter_context(ReplaySource(path, image_topic))
             self._bag = path
             self.length, self.rate = self._bag.length, self._bag.recording.rate  # images, as far as known; a second
             entries = plan(self._bag.recording) if callable(plan) else plan
             if entries is None:
                 entries = self._bag.recorded_seeds()
             self.places, self.report.missed = resolve(entries, self._bag.recording)  # index of an image → its seeds
-            self._node = LiveNode(node, timeout)
+            self._node = NodeConnection(node, timeout)
             stack.callback(self._node.close)
             self._node.check_active()
             calls = Calls(self._node.link)
-            self._seeds = LiveSeeds(self.places, calls, self.report.missed)
+            self._seeds = NodeSeeder(self.places, calls, self.report.missed)
             names = dict(remaps or {})
             recorded = self._bag.image_topic
             names[recorded] = self.report.topic = self._node.image_topic(
@@ -177,7 +177,7 @@ class Replay(Iterator[LiveFrame]):
     def __iter__(self) -> Replay:
         return self
 
-    def __next__(self) -> LiveFrame:
+    def __next__(self) -> ReplayedFrame:
         return next(self._frames)
 
     def __enter__(self) -> Replay:
@@ -195,7 +195,7 @@ class Replay(Iterator[LiveFrame]):
 
     # --- inside
 
-    def _run(self) -> Generator[LiveFrame, None, None]:
+    def _run(self) -> Generator[ReplayedFrame, None, None]:
         try:
             for message in companions_first(self._bag.messages(set(self.report.left_out)), self._bag.image_topic):
                 now_ns = self._time.reach(message.received_ns)
@@ -216,7 +216,7 @@ class Replay(Iterator[LiveFrame]):
         finally:
             self._end.close()
 
-    def _pass_on(self, message: LiveMessage) -> None:
+    def _pass_on(self, message: RecordedMessage) -> None:
         """Publish what is no image of the replay."""
         if not self._topics.fits(message):
             self.report.left_out[message.topic] = f'its messages are not {message.msgtype} as it is installed here'
@@ -224,13 +224,13 @@ class Replay(Iterator[LiveFrame]):
         self._topics.publish(message)
         self.report.published[message.topic] = self.report.published.get(message.topic, 0) + 1
 
-    def _show(self, message: LiveMessage) -> LiveFrame | None:
+    def _show(self, message: RecordedMessage) -> ReplayedFrame | None:
         index = self.report.images
         self.report.images += 1
         frame = message.frame
         if frame is None:
             reason = 'damaged in the bag, so that it was not published'
-            self.report.dropped.append(Dropped(index, None, reason))
+            self.report.dropped.append(DroppedImage(index, None, reason))
             self._seeds.skip(index, reason)
             return None
         self._seeds.before(index)
@@ -243,11 +243,11 @@ class Replay(Iterator[LiveFrame]):
             self._seeds.saw(said.ids)
         seeded = self._seeds.after(index, None if said is None else frame.message)
         if said is None:
-            self.report.dropped.append(Dropped(index, frame.stamp_ns, 'dropped by the node, whose log says why'))
+            self.report.dropped.append(DroppedImage(index, frame.stamp_ns, 'dropped by the node, whose log says why'))
             return None
         self.report.tracked += 1
         self.report.seeded += len(seeded)
-        return LiveFrame(
+        return ReplayedFrame(
             stamp_ns=frame.stamp_ns,
             labels=said.labels,
             objects=said.objects,
@@ -270,7 +270,7 @@ class Replay(Iterator[LiveFrame]):
             )
 
 
-def replay(path: Path | str | LiveSource, node: str = '/xmem', **options: Any) -> Replay:
+def replay(path: Path | str | ReplaySource, node: str = '/xmem', **options: Any) -> Replay:
     """Replay a bag into a live node, and yield what it says of each image.
 
     All that the bag holds is published, in its order, as the bytes that lie there: what belongs to an image (camera

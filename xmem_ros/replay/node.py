@@ -47,7 +47,7 @@ class NodeCounts:
     summary: str
 
 
-class LiveNode:
+class NodeConnection:
     """The tracker's node, as a replay sees it.
 
     Arguments:

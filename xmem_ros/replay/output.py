@@ -13,7 +13,7 @@ from xmem_ros import work_folder
 from xmem_ros.conversions.compressed_images import rgb_of
 from xmem_ros.errors import OutputError, ParameterError
 from xmem_ros.msg import AcceptedSeeds
-from xmem_ros.offline.destination import check_out, part_of, resolved
+from xmem_ros.offline.destination import check_destination, resolved, work_folder_of
 from xmem_ros.offline.segments import RESULTS, StoredFrame
 from xmem_ros.offline.sinks.bag import BagSink
 from xmem_ros.offline.sinks.pictures import OverlaySink, PngSink
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from xmem_ros.offline.sinks.base import Sink
-    from xmem_ros.replay.lockstep import LiveFrame
+    from xmem_ros.replay.lockstep import ReplayedFrame
 
 
 ENDING = '.replay'  # of the work folder of a replay
 
 
-class LiveOutput:
+class ReplayOutput:
     """Files of a replay; a context manager. The folder appears once it is whole, and not at all after an error.
 
     Until then they lie in `.NAME.replay` beside it, which holds a lock meanwhile.
@@ -48,8 +48,8 @@ class LiveOutput:
 
     def __init__(self, out: Path, formats: Collection[str], node: str, rate: float) -> None:
         self._out = resolved(out)
-        check_out(self._out)
-        if work_folder.is_ours(tracked := part_of(self._out)):
+        check_destination(self._out)
+        if work_folder.is_ours(tracked := work_folder_of(self._out)):
             raise ParameterError(
                 f'{self._out}: a run of xmem-ros track has this destination, and keeps its work in {tracked}; let it '
                 'end or go on first (the same command again), or choose another --out'
@@ -59,7 +59,7 @@ class LiveOutput:
         self._formats, self._node, self._rate = formats, node, rate
         self._sinks: list[Sink] = []
 
-    def __enter__(self) -> LiveOutput:
+    def __enter__(self) -> ReplayOutput:
         with ExitStack() as stack:
             self._begin(stack)
             if 'png' in self._formats:
@@ -101,14 +101,14 @@ class LiveOutput:
                 f'{self._out}: something else has come there meanwhile ({error.strerror}); the results are in {kept}'
             ) from error
 
-    def write(self, frame: LiveFrame) -> None:
+    def write(self, frame: ReplayedFrame) -> None:
         """Add an image."""
         stored = _stored(frame)
         for sink in self._sinks:
             sink.write(stored, rgb_of(frame.frame.message) if sink.needs_image else None)
 
 
-def _stored(frame: LiveFrame) -> StoredFrame:
+def _stored(frame: ReplayedFrame) -> StoredFrame:
     shown = frame.seeded
     accepted = AcceptedSeeds(
         header=frame.header,

@@ -10,8 +10,8 @@ from xmem_ros.errors import BagError, ParameterError
 from xmem_ros.recordings.metadata import read_metadata
 from xmem_ros.recordings.topics import (
     IMAGE_TYPES,
-    OF_THE_RECORDING,
     OUTPUTS,
+    RECORDER_TOPICS,
     is_ros_topic,
     meant,
     recorded_outputs,
@@ -82,7 +82,7 @@ def played_topics(bag: BagTopics, *, clock: bool) -> list[str]:
         bag: its topics.
         clock: whether the player publishes a clock of its own.
     """
-    stay = {*OF_THE_RECORDING, *(['/clock'] if clock else [])} - {DIAGNOSTICS}
+    stay = {*RECORDER_TOPICS, *(['/clock'] if clock else [])} - {DIAGNOSTICS}
     return [name for name in bag.all if name not in stay] if stay & set(bag.all) else []
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Seeded:
+class AppliedSeed:
     """An object that was begun or corrected."""
 
     id: int  # of the node
@@ -38,7 +38,7 @@ class Seeded:
     seed: Any  # xmem_ros/Seed, as the node got it
 
 
-class LiveSeeds:
+class NodeSeeder:
     """Shows a node the seeds of each image once it was tracked; all seeds of an image are one call.
 
     Arguments:
@@ -80,7 +80,7 @@ class LiveSeeds:
         """
         self._wanted, self._entries = self._plan.gather(index, str(index), _NodeHost(self._calls))
 
-    def after(self, index: int, image: Any) -> list[Seeded]:
+    def after(self, index: int, image: Any) -> list[AppliedSeed]:
         """Show the node the seeds of the image that it has just tracked.
 
         Args:
@@ -110,10 +110,10 @@ class LiveSeeds:
             self._refuse_all(entries, index, answer.message)
             return []
         ids = [int(object_id) for object_id in answer.ids]
-        self._plan.began(dict(zip(wanted, ids, strict=True)), entries)
+        self._plan.record_applied(dict(zip(wanted, ids, strict=True)), entries)
         found = read_seeds(request.seeds, rgb_of(image), len(ids))  # as the node does
         return [
-            Seeded(object_id, int(label), one.mask, seed)
+            AppliedSeed(object_id, int(label), one.mask, seed)
             for object_id, label, one, seed in zip(ids, answer.labels, found, request.seeds, strict=True)
         ]
 
@@ -129,7 +129,7 @@ class _NodeHost:
         self._calls = calls
 
     def read(self, entry: PlannedSeeds) -> dict[int, Any]:
-        """As `Host.read`: xmem_ros/Seed of rclpy, one for each object; raises `FrameError` too."""
+        """As `SeedHost.read`: xmem_ros/Seed of rclpy, one for each object; raises `FrameError` too."""
         found: list[Any] = []
         for given in entry.seeds:
             seed = deserialize_message(typestore.serialize(given), Seed)
@@ -138,15 +138,15 @@ class _NodeHost:
         return dict(zip(entry.ids, found, strict=True))
 
     def reset(self) -> None:
-        """As `Host.reset`."""
+        """As `SeedHost.reset`."""
         self._calls.reset()
 
     def remove(self, ids: list[int]) -> None:
-        """As `Host.remove`."""
+        """As `SeedHost.remove`."""
         self._calls.remove(ids)
 
     def named(self, seed: Any, name: str) -> Any:
-        """As `Host.named`."""
+        """As `SeedHost.named`."""
         seed.name = name
         return seed
 

@@ -10,7 +10,7 @@ from xmem_ros.conversions.images import stamp_ns
 from xmem_ros.recordings import typestore
 from xmem_ros.recordings.recording import BagRecording, open_recording
 from xmem_ros.recordings.seed_plan import recorded_seeds
-from xmem_ros.recordings.topics import COMPANIONS
+from xmem_ros.recordings.topics import COMPANION_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Set
@@ -23,7 +23,7 @@ CLIP_TOPIC = '/image'  # of what has no topics
 
 
 @dataclass(frozen=True, eq=False)
-class LiveMessage:
+class RecordedMessage:
     """A message as it lies in the bag."""
 
     topic: str
@@ -34,7 +34,7 @@ class LiveMessage:
     frame: RecordedFrame | None = None  # of the topic of the images, where it can be read
 
 
-class LiveSource:
+class ReplaySource:
     """A recording that is open; a context manager.
 
     Arguments:
@@ -73,7 +73,7 @@ class LiveSource:
         """Why not all of it could be read; '' where it could. Known once `messages` has ended."""
         return self.recording.damage
 
-    def messages(self, left_out: Set[str] = frozenset()) -> Iterator[LiveMessage]:
+    def messages(self, left_out: Set[str] = frozenset()) -> Iterator[RecordedMessage]:
         """Yield the messages of all topics but some, in order. Raises `BagError` where not even one can be read."""
         recording = self.recording
         if not isinstance(recording, BagRecording):
@@ -88,35 +88,35 @@ class LiveSource:
                 found = recording.frame_of(index, received_ns, raw)
                 stamp = None if found is None else found.stamp_ns
                 index += 1
-            elif connection.msgtype in COMPANIONS:
+            elif connection.msgtype in COMPANION_TYPES:
                 stamp = _stamp(raw, connection.msgtype)
-            yield LiveMessage(connection.topic, connection.msgtype, received_ns, bytes(raw), stamp, found)
+            yield RecordedMessage(connection.topic, connection.msgtype, received_ns, bytes(raw), stamp, found)
 
     def close(self) -> None:
         """Close its files."""
         self.recording.close()
 
-    def __enter__(self) -> LiveSource:
+    def __enter__(self) -> ReplaySource:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
 
-def _clip_messages(recording: Any) -> Iterator[LiveMessage]:
+def _clip_messages(recording: Any) -> Iterator[RecordedMessage]:
     """Of a video or folder; frames that cannot be used have a message, too, since what follows keeps its number."""
     index = 0
 
-    def unusable(until: int) -> Iterator[LiveMessage]:
+    def unusable(until: int) -> Iterator[RecordedMessage]:
         nonlocal index
         for number in range(index, until):
-            yield LiveMessage(CLIP_TOPIC, typestore.IMAGE, recording.stamp_of(number), b'')
+            yield RecordedMessage(CLIP_TOPIC, typestore.IMAGE, recording.stamp_of(number), b'')
         index = max(index, until)
 
     for frame in recording.frames():
         yield from unusable(frame.index)
         data = typestore.serialize(frame.message)
-        yield LiveMessage(CLIP_TOPIC, typestore.IMAGE, frame.received_ns, data, frame.stamp_ns, frame)
+        yield RecordedMessage(CLIP_TOPIC, typestore.IMAGE, frame.received_ns, data, frame.stamp_ns, frame)
         index += 1
     yield from unusable(max((fault.index + 1 for fault in recording.faults), default=0))
 

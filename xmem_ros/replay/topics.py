@@ -21,7 +21,7 @@ from rclpy.serialization import deserialize_message
 
 from xmem_ros.errors import OutputError, ParameterError
 from xmem_ros.recordings import typestore
-from xmem_ros.recordings.topics import COMPANIONS, OF_THE_RECORDING, is_ros_topic, recorded_outputs
+from xmem_ros.recordings.topics import COMPANION_TYPES, RECORDER_TOPICS, is_ros_topic, recorded_outputs
 from xmem_ros.replay.clock import JUMP_NS
 
 if TYPE_CHECKING:
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
     from rclpy.node import Node
 
-    from xmem_ros.replay.source import LiveMessage
+    from xmem_ros.replay.source import RecordedMessage
 
 LOOK_AHEAD_NS = 500_000_000  # of the bag's time, in which what belongs to an image comes after it
-MOST_AHEAD, MOST_AHEAD_BYTES = 5000, 256 * 2**20  # messages and their bytes that are held for that, at most
+MAX_AHEAD, MAX_AHEAD_BYTES = 5000, 256 * 2**20  # messages and their bytes that are held for that, at most
 SLOP_NS = 20_000_000  # a companion belongs to an image whose stamp is at most this much before its own
 _TYPE = re.compile(r'([a-z][a-z0-9_]*)/(msg|srv|action)/([A-Za-z][A-Za-z0-9_]*)', re.ASCII)
 # Kind of interface → end of a message type's name → where its class lies within that of the interface.
@@ -45,9 +45,9 @@ _INNER: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 _DEPTH, _LATCHED_DEPTH = 10, 100
-_UNREAL_DEPTH = 10_000  # that a recorder says for one it does not know
-_MOST_DEPTH = 1000  # messages that a publisher keeps, whatever the bag says
-SLOW_S = 10.0  # for a listener that has asked for every message and does not take them
+_UNKNOWN_DEPTH = 10_000  # that a recorder says for one it does not know
+_MAX_DEPTH = 1000  # messages that a publisher keeps, whatever the bag says
+ACK_TIMEOUT_S = 10.0  # for a listener that has asked for every message and does not take them
 
 
 def left_out(topics: Mapping[str, str], node: str, *, clock: bool) -> dict[str, str]:
@@ -62,8 +62,8 @@ def left_out(topics: Mapping[str, str], node: str, *, clock: bool) -> dict[str, 
     for name, msgtype in topics.items():
         if name in reasons:
             continue
-        if name in OF_THE_RECORDING:
-            reasons[name] = OF_THE_RECORDING[name]
+        if name in RECORDER_TOPICS:
+            reasons[name] = RECORDER_TOPICS[name]
         elif name == '/clock' and clock:
             reasons[name] = 'the replay has a clock of its own'
         elif not is_ros_topic(name):
@@ -133,12 +133,12 @@ def publisher_qos(offered: Iterable[Any]) -> QoSProfile:
     """
     profiles = list(offered)
     latched = [profile for profile in profiles if profile.durability.name == 'TRANSIENT_LOCAL']
-    depths = [profile.depth for profile in profiles if profile.depth < _UNREAL_DEPTH]
-    kept = sum(profile.depth for profile in latched if profile.depth < _UNREAL_DEPTH)
+    depths = [profile.depth for profile in profiles if profile.depth < _UNKNOWN_DEPTH]
+    kept = sum(profile.depth for profile in latched if profile.depth < _UNKNOWN_DEPTH)
     whole = any(profile.history.name == 'KEEP_ALL' for profile in profiles)
     return QoSProfile(
         history=HistoryPolicy.KEEP_ALL if whole else HistoryPolicy.KEEP_LAST,
-        depth=min(max([_DEPTH, *depths, *([kept, _LATCHED_DEPTH] if latched else [])]), _MOST_DEPTH),
+        depth=min(max([_DEPTH, *depths, *([kept, _LATCHED_DEPTH] if latched else [])]), _MAX_DEPTH),
         reliability=ReliabilityPolicy.RELIABLE,
         durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
     )
@@ -174,7 +174,7 @@ class Topics:
         }
         self._fits: dict[str, bool] = {}
 
-    def fits(self, message: LiveMessage) -> bool:
+    def fits(self, message: RecordedMessage) -> bool:
         """Whether a message is of its topic's type as it is installed here.
 
         Of types that rosbags knows, every message is looked at; of others the topic's first one.
@@ -213,7 +213,7 @@ class Topics:
         for publisher in self._publishers.values():
             publisher.wait_for_all_acked(Duration(seconds=max(end - time.monotonic(), 0.0)))
 
-    def publish(self, message: LiveMessage) -> None:
+    def publish(self, message: RecordedMessage) -> None:
         """Publish a message as it lies in the bag.
 
         Raises:
@@ -223,7 +223,7 @@ class Topics:
         try:
             publisher.publish(message.data)
         except RCLError:
-            publisher.wait_for_all_acked(Duration(seconds=SLOW_S))
+            publisher.wait_for_all_acked(Duration(seconds=ACK_TIMEOUT_S))
             try:
                 publisher.publish(message.data)
             except RCLError as error:
@@ -233,7 +233,7 @@ class Topics:
                 ) from error
 
 
-def _is_whole(message: LiveMessage) -> bool:
+def _is_whole(message: RecordedMessage) -> bool:
     try:
         typestore.deserialize(message.data, message.msgtype)
     except Exception:  # of whatever the bytes say
@@ -241,7 +241,7 @@ def _is_whole(message: LiveMessage) -> bool:
     return True
 
 
-def companions_first(messages: Iterable[LiveMessage], image_topic: str) -> Iterator[LiveMessage]:
+def companions_first(messages: Iterable[RecordedMessage], image_topic: str) -> Iterator[RecordedMessage]:
     """Reorder a bag: what belongs to an image, as its depth image and camera_info, comes before it.
 
     Recorded, it often lies behind the image; a tracker that gets its images one by one would never find it in time.
@@ -252,7 +252,7 @@ def companions_first(messages: Iterable[LiveMessage], image_topic: str) -> Itera
         messages: in the order of the bag.
         image_topic: of the images.
     """
-    waiting: deque[LiveMessage] = deque()
+    waiting: deque[RecordedMessage] = deque()
     held = 0  # bytes of those
     stream = iter(messages)
     following = next(stream, None)
@@ -274,17 +274,17 @@ def companions_first(messages: Iterable[LiveMessage], image_topic: str) -> Itera
         yield message
 
 
-def _within_reach(message: LiveMessage, waiting: deque[LiveMessage], held: int) -> bool:
+def _within_reach(message: RecordedMessage, waiting: deque[RecordedMessage], held: int) -> bool:
     """Whether a message is still looked at beside those that wait, which are `held` bytes."""
     if not waiting:
         return True
-    if len(waiting) >= MOST_AHEAD or held + len(message.data) > MOST_AHEAD_BYTES:
+    if len(waiting) >= MAX_AHEAD or held + len(message.data) > MAX_AHEAD_BYTES:
         return False
     begun_anew = message.received_ns < waiting[-1].received_ns - JUMP_NS
     return not begun_anew and message.received_ns - waiting[0].received_ns <= LOOK_AHEAD_NS
 
 
-def _belongs(message: LiveMessage, image_topic: str, limit_ns: int) -> bool:
-    if message.topic == image_topic or message.msgtype not in COMPANIONS:
+def _belongs(message: RecordedMessage, image_topic: str, limit_ns: int) -> bool:
+    if message.topic == image_topic or message.msgtype not in COMPANION_TYPES:
         return False
     return message.stamp_ns is not None and message.stamp_ns <= limit_ns

@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xmem_ros.errors import BagError
-from xmem_ros.recordings.compression import inflated
+from xmem_ros.recordings.compression import decompress
 from xmem_ros.recordings.limits import (
-    MOST_DEFINITION,
-    MOST_DEFINITIONS,
-    MOST_INDEX,
-    MOST_OPEN,
-    MOST_TOPICS,
+    MAX_DEFINITION_LENGTH,
+    MAX_DEFINITIONS_LENGTH,
+    MAX_INDEX_BYTES,
+    MAX_OPEN_BYTES,
+    MAX_TOPICS,
     check_message,
     check_time,
     is_name,
 )
-from xmem_ros.recordings.metadata import profiles_of
+from xmem_ros.recordings.metadata import parse_qos_profiles
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -100,7 +100,7 @@ class _Cursor:
         return self._places.channels[at], self._source(start, length)
 
 
-class McapFile:
+class McapReader:
     """An MCAP file that is open, read as far as its records are whole.
 
     Raises:
@@ -158,8 +158,8 @@ class McapFile:
             )
             if cursor.time is not None:
                 held += len(data)
-                if held > MOST_OPEN:
-                    raise BagError(f'the times of its chunks overlap so that more than {MOST_OPEN} bytes are held')
+                if held > MAX_OPEN_BYTES:
+                    raise BagError(f'the times of its chunks overlap so that more than {MAX_OPEN_BYTES} bytes are held')
                 heapq.heappush(waiting, (cursor.time, number, cursor))
 
     # --- what there is
@@ -203,7 +203,7 @@ class McapFile:
                 continue
             kind = formats.get(written_in, MessageDefinitionFormat.NONE)
             definition = MessageDefinition(kind, text if kind != MessageDefinitionFormat.NONE else '')
-            more = ConnectionExtRosbag2(encoding, profiles_of(profiles))
+            more = ConnectionExtRosbag2(encoding, parse_qos_profiles(profiles))
             found.append(Connection(number, topic, msgtype, definition, '', self._counts.get(number, 0), more, self))
         if unnamed:
             self._note(f'{self.path}: {unnamed} topics whose name or type is no name are left out')
@@ -222,7 +222,7 @@ class McapFile:
         if not begin:
             return False  # it has none, which is no damage
         try:
-            if not self._start <= begin <= at or at - begin > MOST_INDEX:
+            if not self._start <= begin <= at or at - begin > MAX_INDEX_BYTES:
                 raise BagError('the index lies nowhere, or is too large')
             known = self._parse_summary(self._read(begin, at - begin), begin)
         except (BagError, ValueError, struct.error):
@@ -332,10 +332,10 @@ class McapFile:
         (number,) = fields.numbers(_U16)
         if kind == _SCHEMA and number not in self._schemas:
             name, written_in, text = fields.text(), fields.text(), bytes(fields.raw())
-            definition = text.decode(errors='replace') if len(text) <= MOST_DEFINITION else ''
+            definition = text.decode(errors='replace') if len(text) <= MAX_DEFINITION_LENGTH else ''
             self._defined += len(definition)
-            if self._defined > MOST_DEFINITIONS:
-                raise BagError(f'more than {MOST_DEFINITIONS} characters of message definitions')
+            if self._defined > MAX_DEFINITIONS_LENGTH:
+                raise BagError(f'more than {MAX_DEFINITIONS_LENGTH} characters of message definitions')
             self._schemas[number] = (name, written_in, definition)
         elif kind == _CHANNEL and number not in self._channels:
             (schema,) = fields.numbers(_U16)
@@ -345,8 +345,8 @@ class McapFile:
                 key, value = more.text(), more.text()
                 profiles = value if key == 'offered_qos_profiles' else []
             self._channels[number] = (schema, topic, encoding, profiles)
-            if len(self._channels) > MOST_TOPICS:
-                raise BagError(f'more than {MOST_TOPICS} topics')
+            if len(self._channels) > MAX_TOPICS:
+                raise BagError(f'more than {MAX_TOPICS} topics')
 
     # --- bytes
 
@@ -365,7 +365,7 @@ class McapFile:
         _, _, size, checksum = fields.numbers(_CHUNK)
         compression = fields.text()
         (packed,) = fields.numbers(_U64)
-        data = inflated(fields.take(packed), compression, size)
+        data = decompress(fields.take(packed), compression, size)
         if len(data) != size:
             raise BagError(f'a chunk has {len(data)} bytes, and should have {size}')
         if checksum and crc32(data) != checksum:

@@ -18,17 +18,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xmem_ros.errors import BagError
-from xmem_ros.recordings.compression import room_in
+from xmem_ros.recordings.compression import writable_bytes
 from xmem_ros.recordings.limits import (
-    MOST_DEFINITION,
-    MOST_DEFINITIONS,
-    MOST_MESSAGE,
-    MOST_TOPICS,
+    MAX_DEFINITION_LENGTH,
+    MAX_DEFINITIONS_LENGTH,
+    MAX_MESSAGE_BYTES,
+    MAX_TOPICS,
     check_message,
     check_time,
     is_name,
 )
-from xmem_ros.recordings.metadata import profiles_of
+from xmem_ros.recordings.metadata import parse_qos_profiles
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -45,7 +45,7 @@ _TABLES = {  # that are read, and their columns; the last ones are not in all ve
 _LEAST_ROW = 8  # bytes that a row takes in a file
 
 
-class DatabaseFile:
+class SqliteReader:
     """A database of messages that is open.
 
     What a journal beside it holds is brought in by SQLite, in a copy in the folder for temporary files.
@@ -178,11 +178,11 @@ class DatabaseFile:
         size = 0
         if len(tables.get('message_definitions', ())) == len(_TABLES['message_definitions']):
             for name, written_in, text in self._rows_of('message_definitions', tables):
-                if isinstance(text, str) and len(text) <= MOST_DEFINITION and written_in in formats:
+                if isinstance(text, str) and len(text) <= MAX_DEFINITION_LENGTH and written_in in formats:
                     size += len(text)
                     definitions.setdefault(name, MessageDefinition(formats[written_in], text))
-                if size > MOST_DEFINITIONS:
-                    raise BagError(f'more than {MOST_DEFINITIONS} characters of message definitions')
+                if size > MAX_DEFINITIONS_LENGTH:
+                    raise BagError(f'more than {MAX_DEFINITIONS_LENGTH} characters of message definitions')
         numbers, counts = np.unique(self._topics, return_counts=True)
         count_of = dict(zip(numbers.tolist(), counts.tolist(), strict=True))
         found = []
@@ -196,7 +196,7 @@ class DatabaseFile:
             digest = told.get('type_description_hash')
             encoding = told.get('serialization_format')
             more = ConnectionExtRosbag2(
-                encoding if is_name(encoding) else 'cdr', profiles_of(told.get('offered_qos_profiles') or [])
+                encoding if is_name(encoding) else 'cdr', parse_qos_profiles(told.get('offered_qos_profiles') or [])
             )
             definition = definitions.get(msgtype, MessageDefinition(MessageDefinitionFormat.NONE, ''))
             digest = digest if is_name(digest) else ''
@@ -210,8 +210,8 @@ class DatabaseFile:
         # table and columns are constants of ours
         query = f'SELECT {columns} FROM {table} NOT INDEXED'  # noqa: S608
         for count, row in enumerate(self._database.execute(query)):
-            if count >= MOST_TOPICS:
-                raise BagError(f'more than {MOST_TOPICS} topics or types')
+            if count >= MAX_TOPICS:
+                raise BagError(f'more than {MAX_TOPICS} topics or types')
             yield row
 
     def _with_journals(self) -> Path:
@@ -222,7 +222,7 @@ class DatabaseFile:
         self._folder = tempfile.TemporaryDirectory()
         copy = Path(self._folder.name) / self.path.name
         needed = 2 * (self._size + sum(journal.stat().st_size for journal in journals.values()))
-        if needed > (room := room_in(copy.parent)):
+        if needed > (room := writable_bytes(copy.parent)):
             raise OSError(errno.ENOSPC, f'{needed} bytes are needed, and {room} may be used')
         shutil.copyfile(self.path, copy)
         for ending, journal in journals.items():
@@ -257,7 +257,7 @@ def _guarded(path: Path, *, recovering: bool = False) -> Any:
     ):
         database.config(option, 0)
     for limit, most in (
-        (apsw.SQLITE_LIMIT_LENGTH, MOST_MESSAGE + 2**20),
+        (apsw.SQLITE_LIMIT_LENGTH, MAX_MESSAGE_BYTES + 2**20),
         (apsw.SQLITE_LIMIT_SQL_LENGTH, 2**16),
         (apsw.SQLITE_LIMIT_ATTACHED, 0),
         (apsw.SQLITE_LIMIT_TRIGGER_DEPTH, 1),
