@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`xmem-ros track` that breaks off: what was tracked is kept, and the same command goes on there."""
+"""Interrupted runs of `xmem-ros track`: the work is kept, and the same command resumes it."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def test_an_error_before_anything_is_tracked_is_told_and_leaves_nothing(bag, tmp
 
     monkeypatch.setattr(Tracker, 'from_weights', broken)
     assert main(arguments(bag, tmp_path / 'out')) == 1
-    assert 'the tracker cannot be made ready on cpu (RuntimeError: CUDA error: out of' in capsys.readouterr().err
+    assert 'the tracker cannot be set up on cpu (RuntimeError: CUDA error: out of' in capsys.readouterr().err
     assert left(tmp_path) == []
 
 
@@ -244,8 +244,8 @@ def test_a_run_does_not_go_on_with_another_input_of_the_same_size(bag, tmp_path,
     edited(file, place, keep_time=keep_time)
     assert main(arguments(bag, tmp_path / 'out')) == 2
     said = capsys.readouterr().err
-    assert 'was begun on an input that has changed since' in said
-    assert '--restart to begin anew' in said
+    assert 'the input of an interrupted run has changed since' in said
+    assert '--restart to start over' in said
     assert left(tmp_path) == ['.out.part']
     edited(file, place, keep_time=True)
     if not keep_time:

@@ -169,7 +169,7 @@ def delivered(bag, tmp_path):
 def test_what_a_run_left_that_was_killed_at_last_is_removed_by_the_same_command(bag, delivered, capsys, stepped):
     before = digests(delivered)
     assert main(arguments(bag, delivered)) == 2
-    assert 'the results are there, whole' in capsys.readouterr().err
+    assert 'the results are complete' in capsys.readouterr().err
     assert left(delivered.parent) == ['out']
     assert main(arguments(bag, delivered)) == 2
     assert 'is there already' in capsys.readouterr().err

@@ -347,7 +347,7 @@ def test_a_late_seed_that_cannot_be_used_is_put_right_without_tracking_all_again
     assert main([*map(str, command)]) == 2
     said = capsys.readouterr().err
     assert 'seeds.yaml, entry 2' in said
-    assert 'what was tracked before is kept' in said
+    assert 'the work so far is kept: correct the seeds' in said
     save_mask(tmp_path / 'late.png', (frames[6][1] == 1).astype(np.uint8))
     seeds.write_text(first.replace('frame: 1', 'frame: 2') + late)
     assert main([*map(str, command)]) == 2, 'what was applied cannot be changed any more'
@@ -463,7 +463,7 @@ def useless(folder, frames):
         (bag, ['--seed', folder / 'small.png'], "small.png: image 000000: seeds[0] '1' (MASK): the mask is 8×8"),
         (bag, ['--at', 3], '--at goes with a mask or a box'),
         (bag, [*seed, '--only-ours', '--format', 'png'], '--only-ours and --labels are of --format bag'),
-        (bag, ['--box', 'cup=1,2,3'], "'cup=1,2,3' is no box"),
+        (bag, ['--box', 'cup=1,2,3'], "'cup=1,2,3' is not a box"),
         (bag, ['--box', 'cup=90,60,40,40'], 'box cup: image 000000: '),
         (bag, [*seed, '--node', '/my node'], "--node '/my node' is no name of a node"),
         (bag, [*seed, '--params', folder / 'none.yaml'], 'none.yaml: no such parameter file'),

@@ -53,7 +53,7 @@ def test_recorded_seeds_are_applied_on_the_newest_image_before_them(tmp_path, st
     assert [[item.id for item in frame.objects] for frame in found] == [[], [], [1], [1], [1, 2], [1, 2]]
     assert offline.missed == []
     assert [text.partition(': its image ')[2] for text in offline.notes] == [
-        f'has no stamp; taken for the newest that was recorded before it, image {index}' for index in (2, 4)
+        f'has no stamp; used the newest image recorded before it, image {index}' for index in (2, 4)
     ]
 
 
@@ -70,6 +70,6 @@ def test_where_no_image_came_before_the_seeds_that_the_images_have_no_stamps_is_
     path = bag_of(tmp_path, (stamp_of(0), seeds(0, 1)))
     with (
         open_recording(path) as recording,
-        pytest.raises(SeedError, match=rf'no image without a stamp of .*{TOPIC} was recorded before it'),
+        pytest.raises(SeedError, match=rf'no unstamped image of .*{TOPIC} was recorded before it'),
     ):
         OfflineTracker(recording, recorded_seeds(recording), PARAMETERS, engines=ENGINES)

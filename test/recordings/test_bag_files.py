@@ -105,7 +105,7 @@ def test_messages_that_only_the_log_of_a_killed_recorder_has_are_read(frames, tm
     with open_recording(folder / 'bag.db3' if alone else folder) as recording:
         assert recording.length == 16
         found = recording.stamps()
-        assert recording.damage == '' if alone else 'the recording was not ended' in recording.damage
+        assert recording.damage == '' if alone else 'the recording was not completed' in recording.damage
     assert found == [stamp_of(index) for index in range(8)] * 2
     assert before == {file.name: file.read_bytes() for file in folder.iterdir()}, 'a recording is only read'
 
@@ -262,7 +262,7 @@ def test_another_rosbags_is_no_damage_of_the_bag_and_both_versions_are_named(fra
     command = [sys.executable, '-m', 'xmem_ros.cli.main', 'track', str(path), '--out', str(tmp_path / 'out')]
     done = subprocess.run(command, env=os.environ | {'PYTHONPATH': places}, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert f'rosbags: version {version} is installed, and rosbags>=0.11.7,<0.12 is needed' in done.stderr
+    assert f'rosbags: version {version} is installed, but rosbags>=0.11.7,<0.12 is required' in done.stderr
     assert 'readable' not in done.stderr
     assert 'Traceback' not in done.stderr
 

@@ -19,8 +19,7 @@ from scene_files import save_mask
 
 from xmem_ros.cli.main import main
 from xmem_ros.errors import BagError, ParameterError
-from xmem_ros.recordings import compression
-from xmem_ros.recordings import mcap_reader
+from xmem_ros.recordings import compression, mcap_reader
 from xmem_ros.recordings import typestore as messages
 from xmem_ros.recordings.recording import open_recording
 from xmem_ros.recordings.seed_plan import recorded_seeds
@@ -101,7 +100,7 @@ def test_a_journal_does_not_delete_the_file_that_it_names(frames, tmp_path):
     )
     journal.write_bytes(journal.read_bytes() + end)
     with open_recording(database) as recording:
-        assert 'names a further file' in recording.damage
+        assert 'names a super-journal' in recording.damage
     assert precious.read_text() == 'kept'
 
 
@@ -207,10 +206,13 @@ LAUGHS = 'a0: &a0 {k: v}\n' + ''.join(f'a{n}: &a{n} {{<<: [{", ".join([f"*a{n - 
     ('text', 'reason'),
     [
         (LAUGHS, 'merge key'),
-        ('[' * 100_000, 'nested deeper|nesting depth'),
+        ('[' * 100_000, 'nested more|nesting depth'),
         ('x' * 3_000_000, 'at most'),
         ('rosbag2_bagfile_information: 2000-99-99', 'not the metadata of a bag'),
-        ('rosbag2_bagfile_information: {relative_file_paths: [".."], topics_with_message_count: []}', 'no name of one'),
+        (
+            'rosbag2_bagfile_information: {relative_file_paths: [".."], topics_with_message_count: []}',
+            'not a valid file name',
+        ),
     ],
     ids=['laughs', 'deep', 'long', 'date', 'above'],
 )
@@ -238,7 +240,7 @@ def test_a_topic_whose_name_would_write_to_the_terminal_is_left_out(frames, tmp_
     path = write_without_chunks(tmp_path / 'odd.mcap', items)
     with open_recording(path) as recording:
         assert [topic.name for topic in recording.topics] == [TOPIC]
-        assert '1 topics whose name or type is no name are left out' in recording.damage
+        assert '1 topics with an invalid name or type are skipped' in recording.damage
 
 
 def test_a_bag_of_more_topics_than_there_can_be_is_refused(tmp_path, monkeypatch):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""MCAP files, also those that are not whole, lost their index, have no chunks, or were made to do harm.
+"""Reader of MCAP files, including truncated, unindexed, unchunked and hostile ones.
 
-What a file says of itself is compared with its size and with `limits` before anything is read or unpacked.
+Sizes and positions in a file are compared with the file's size and with `limits` before use.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import os
 import struct
 from array import array
 from binascii import crc32
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,98 +27,87 @@ from xmem_ros.recordings.limits import (
     check_time,
     is_name,
 )
+from xmem_ros.recordings.mcap_records import (
+    CHANNEL_COUNT,
+    CHUNK,
+    CHUNK_INDEX,
+    END_OPCODES,
+    FOOTER,
+    MAGIC,
+    MESSAGE,
+    OP_CHANNEL,
+    OP_CHUNK,
+    OP_CHUNK_INDEX,
+    OP_FOOTER,
+    OP_HEADER,
+    OP_MESSAGE,
+    OP_SCHEMA,
+    OP_STATISTICS,
+    RECORD,
+    STATISTICS,
+    U16,
+    U32,
+    U64,
+    Chunk,
+    FieldReader,
+    MessageTable,
+    chunk_messages,
+    iter_records,
+)
 from xmem_ros.recordings.metadata import parse_qos_profiles
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
 
-MAGIC = b'\x89MCAP0\r\n'
-_RECORD = struct.Struct('<BQ')  # what it is, and how long the rest of it is
-_FOOTER = struct.Struct('<BQQQI')  # the same, where the summary and its offsets begin, and its checksum
-_CHUNK = struct.Struct('<QQQI')  # times, size and checksum of a chunk
-_CHUNK_INDEX = struct.Struct('<QQQQ')  # times of a chunk, where its record begins, and how long that is
-_MESSAGE = struct.Struct('<HIQQ')  # channel, number, when it was received and when it was published [ns]
-_STATISTICS = struct.Struct('<QHIIIIQQ')  # messages, schemas, channels, …, first and last time
-_U16, _U32, _U64 = struct.Struct('<H'), struct.Struct('<I'), struct.Struct('<Q')
-_COUNT = struct.Struct('<HQ')  # of a channel
-_HEADER, _END, _SCHEMA, _CHANNEL, _OF_MESSAGE, _OF_CHUNK = 0x01, 0x02, 0x03, 0x04, 0x05, 0x06
-_OF_INDEX, _OF_STATISTICS, _DATA_END = 0x08, 0x0B, 0x0F
-_END_KINDS = (0x00, _END, _DATA_END)  # never written, footer, end of the data
-_CUT = 'was cut off or lost its index; it is read as far as it is whole'
+_CUT_OFF = 'was cut off or lost its index; its whole records are read'
 
 
-@dataclass(frozen=True)
-class _Chunk:
-    start: int  # time of its first message [ns], as the file says
-    place: int  # of its content
-    length: int
-    channels: frozenset[int] = frozenset()  # empty: not known
+class _MessageCursor:
+    """Messages of some channels in order of time, in a decompressed chunk or in the file."""
 
-
-@dataclass
-class _Places:
-    """Messages: when they were received [ns], where their bytes begin, how many they are, and their channel."""
-
-    times: array[int] = field(default_factory=lambda: array('Q'))
-    starts: array[int] = field(default_factory=lambda: array('Q'))
-    lengths: array[int] = field(default_factory=lambda: array('Q'))
-    channels: array[int] = field(default_factory=lambda: array('H'))
-
-    def add(self, head: Any, at: int, content: int, length: int) -> None:
-        """Note a message whose first bytes are in `head` at `at`; its record's content lies elsewhere."""
-        channel, _, received_ns, _ = _MESSAGE.unpack_from(head, at)
-        self.times.append(received_ns)
-        self.starts.append(content + _MESSAGE.size)
-        self.lengths.append(length - _MESSAGE.size)
-        self.channels.append(channel)
-
-
-class _Cursor:
-    """Messages of some channels in the order of their times, in a chunk that is held or in the file."""
-
-    def __init__(self, source: Any, places: _Places, wanted: Mapping[int, Any], held: int) -> None:
-        self._source, self._places, self.held = source, places, held
-        channels = np.frombuffer(places.channels, np.uint16) if places.channels else np.zeros(0, np.uint16)
+    def __init__(self, read: Any, table: MessageTable, wanted: Mapping[int, Any], held_bytes: int) -> None:
+        self._read, self._table, self.held_bytes = read, table, held_bytes
+        channels = np.frombuffer(table.channels, np.uint16) if table.channels else np.zeros(0, np.uint16)
         chosen = np.flatnonzero(np.isin(channels, list(wanted)))
-        times = np.frombuffer(places.times, np.uint64) if places.times else np.zeros(0, np.uint64)
+        times = np.frombuffer(table.times, np.uint64) if table.times else np.zeros(0, np.uint64)
         self._order = chosen[np.argsort(times[chosen], kind='stable')]
         self._next = 0
 
     @property
-    def time(self) -> int | None:
-        """Of the next message; None at the end."""
-        return self._places.times[self._order[self._next]] if self._next < len(self._order) else None
+    def time_ns(self) -> int | None:
+        """Time of the next message; None at the end."""
+        return self._table.times[self._order[self._next]] if self._next < len(self._order) else None
 
     def take(self) -> tuple[int, bytes]:
-        """Channel and bytes of the next message."""
-        at = self._order[self._next]
+        """Return channel and bytes of the next message."""
+        row = self._order[self._next]
         self._next += 1
-        start, length = self._places.starts[at], self._places.lengths[at]
+        position, length = self._table.positions[row], self._table.lengths[row]
         check_message(length)
-        return self._places.channels[at], self._source(start, length)
+        return self._table.channels[row], self._read(position, length)
 
 
 class McapReader:
-    """An MCAP file that is open, read as far as its records are whole.
+    """An open MCAP file, read as far as its records are whole.
 
     Raises:
-        BagError: it is none, or more is in it than is read.
+        BagError: not an MCAP file of ROS 2, or beyond the limits.
         OSError: it cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.damage = ''  # why not all of it can be read; '' where it can
+        self.damage = ''  # what cannot be read, and why; '' if all can
         self._file = path.open('rb')
         try:
             self._size = os.fstat(self._file.fileno()).st_size
-            self._start = self._after_header()
-            self._forget()
+            self._start = self._read_header()
+            self._clear()
             if not self._read_summary():
-                self._forget()
+                self._clear()
                 self._scan()
-            self.connections = self._connections()  # rosbags' Connection, ids are channels
+            self.connections = self._connections()  # rosbags' Connection; ids are channels
         except BaseException:
             self._file.close()
             raise
@@ -129,61 +117,68 @@ class McapReader:
         self._file.close()
 
     def messages(self, connections: Collection[Any]) -> Iterator[tuple[Any, int, bytes]]:
-        """Yield connection, time [ns] and bytes in the order of time; raises `BagError` where it cannot go on."""
+        """Yield connection, time [ns] and bytes in order of time.
+
+        Raises:
+            BagError: the file cannot be read further.
+        """
         wanted = {connection.id: connection for connection in connections}
         if not self._chunks and not self._scanned:
             self._scan()
-        waiting: list[tuple[int, int, _Cursor]] = []  # time of the next message, number, and where it is
-        held = 0
-        loose = _Cursor(self._read, self._loose, wanted, 0)
-        if loose.time is not None:
-            waiting.append((loose.time, -1, loose))
-        fitting = [item for item in self._chunks if not item.channels or item.channels & wanted.keys()]
-        for number, chunk in enumerate([*sorted(fitting, key=lambda item: (item.start, item.place)), None]):
-            while waiting and (chunk is None or waiting[0][0] < chunk.start):
+        waiting: list[tuple[int, int, _MessageCursor]] = []  # time of the next message, chunk number, cursor
+        held_bytes = 0
+        loose = _MessageCursor(self._read, self._loose, wanted, 0)
+        if loose.time_ns is not None:
+            waiting.append((loose.time_ns, -1, loose))
+        chunks = [item for item in self._chunks if not item.channels or item.channels & wanted.keys()]
+        for number, chunk in enumerate([*sorted(chunks, key=lambda item: (item.start_ns, item.position)), None]):
+            while waiting and (chunk is None or waiting[0][0] < chunk.start_ns):
                 received_ns, first, cursor = waiting[0]
                 channel, raw = cursor.take()
-                if cursor.time is None:
+                if cursor.time_ns is None:
                     heapq.heappop(waiting)
-                    held -= cursor.held
+                    held_bytes -= cursor.held_bytes
                 else:
-                    heapq.heapreplace(waiting, (cursor.time, first, cursor))
+                    heapq.heapreplace(waiting, (cursor.time_ns, first, cursor))
                 check_time(received_ns)
                 yield wanted[channel], received_ns, raw
             if chunk is None:
                 return
-            data = self._inflate(chunk.place, chunk.length)
-            cursor = _Cursor(
-                lambda start, length, data=data: data[start : start + length], _inside(data), wanted, len(data)
+            data = self._read_chunk(chunk.position, chunk.length)
+            cursor = _MessageCursor(
+                lambda position, length, data=data: data[position : position + length],
+                chunk_messages(data),
+                wanted,
+                len(data),
             )
-            if cursor.time is not None:
-                held += len(data)
-                if held > MAX_OPEN_BYTES:
+            if cursor.time_ns is not None:
+                held_bytes += len(data)
+                if held_bytes > MAX_OPEN_BYTES:
                     raise BagError(f'the times of its chunks overlap so that more than {MAX_OPEN_BYTES} bytes are held')
-                heapq.heappush(waiting, (cursor.time, number, cursor))
+                heapq.heappush(waiting, (cursor.time_ns, number, cursor))
 
-    # --- what there is
+    # --- index
 
-    def _forget(self) -> None:
-        self._schemas: dict[int, tuple[str, str, str]] = {}  # name, encoding, definition
-        self._channels: dict[int, tuple[int, str, str, Any]] = {}  # schema, topic, encoding, QoS
-        self._chunks: list[_Chunk] = []
-        self._loose = _Places()  # of no chunk
-        self._scanned = self._counted = False  # counted: by the index
-        self._defined = 0  # characters of definitions
+    def _clear(self) -> None:
+        self._schemas: dict[int, tuple[str, str, str]] = {}  # id → name, encoding, definition
+        self._channels: dict[int, tuple[int, str, str, Any]] = {}  # id → schema, topic, encoding, QoS
+        self._chunks: list[Chunk] = []
+        self._loose = MessageTable()  # outside chunks
+        self._scanned = self._counted = False  # counted: the index has the counts
+        self._defined = 0  # characters of all definitions
         self._counts: dict[int, int] = {}
         self.message_count, self.start_time, self.end_time = 0, 2**63 - 1, 0
 
-    def _after_header(self) -> int:
-        """Where the first record after the header begins."""
+    def _read_header(self) -> int:
+        """Check the header; return the position of the first record after it."""
         if self._file.read(len(MAGIC)) != MAGIC:
-            raise BagError('the file is empty' if not self._size else 'it does not begin as an MCAP file does')
+            raise BagError('the file is empty' if not self._size else 'it does not begin like an MCAP file')
         record = self._record(len(MAGIC))
-        if record is None or record[0] != _HEADER:
+        if record is None or record[0] != OP_HEADER:
             raise BagError('it has no header')
         check_message(record[2])
-        if _Fields(self._read(*record[1:])).text() != 'ros2':
-            raise BagError('it is no recording of ROS 2: its profile is not ros2')
+        if FieldReader(self._read(*record[1:])).text() != 'ros2':
+            raise BagError('not a recording of ROS 2: its profile is not ros2')
         return record[1] + record[2]
 
     def _connections(self) -> list[Any]:
@@ -206,142 +201,142 @@ class McapReader:
             more = ConnectionExtRosbag2(encoding, parse_qos_profiles(profiles))
             found.append(Connection(number, topic, msgtype, definition, '', self._counts.get(number, 0), more, self))
         if unnamed:
-            self._note(f'{self.path}: {unnamed} topics whose name or type is no name are left out')
+            self._note(f'{self.path}: {unnamed} topics with an invalid name or type are skipped')
         return found
 
     def _read_summary(self) -> bool:
-        """Take the index at the file's end; returns whether it is there and fits the file."""
-        if self._size < self._start + _FOOTER.size + len(MAGIC):
-            self._note(f'{self.path} {_CUT}')
+        """Read the index at the file's end; return whether it is there and consistent."""
+        if self._size < self._start + FOOTER.size + len(MAGIC):
+            self._note(f'{self.path} {_CUT_OFF}')
             return False
-        at = self._size - _FOOTER.size - len(MAGIC)
-        kind, length, begin, _, _ = _FOOTER.unpack(self._read(at, _FOOTER.size))
-        if kind != _END or length != _FOOTER.size - _RECORD.size or self._read(at + _FOOTER.size, 8) != MAGIC:
-            self._note(f'{self.path} {_CUT}')
+        at = self._size - FOOTER.size - len(MAGIC)
+        opcode, length, begin, _, _ = FOOTER.unpack(self._read(at, FOOTER.size))
+        if opcode != OP_FOOTER or length != FOOTER.size - RECORD.size or self._read(at + FOOTER.size, 8) != MAGIC:
+            self._note(f'{self.path} {_CUT_OFF}')
             return False
         if not begin:
-            return False  # it has none, which is no damage
+            return False  # an index is optional
         try:
             if not self._start <= begin <= at or at - begin > MAX_INDEX_BYTES:
-                raise BagError('the index lies nowhere, or is too large')
+                raise BagError('the index lies outside the file, or is too large')
             known = self._parse_summary(self._read(begin, at - begin), begin)
         except (BagError, ValueError, struct.error):
-            self._note(f'{self.path} {_CUT}')
+            self._note(f'{self.path} {_CUT_OFF}')
             return False
         return known
 
     def _parse_summary(self, data: bytes, begin: int) -> bool:
-        """Read the index; returns whether it says all that is needed."""
-        told = None
-        sets: dict[bytes, frozenset[int]] = {}
-        for kind, place, length in _records(data):
-            if kind in (_SCHEMA, _CHANNEL):
-                self._define(kind, data[place : place + length])
-            elif kind == _OF_INDEX:
-                fields = _Fields(data[place : place + length])
-                first, _, at, size = fields.numbers(_CHUNK_INDEX)
+        """Parse the index; return whether it is complete."""
+        statistics = None
+        channel_sets: dict[bytes, frozenset[int]] = {}
+        for opcode, position, length in iter_records(data):
+            if opcode in (OP_SCHEMA, OP_CHANNEL):
+                self._define(opcode, data[position : position + length])
+            elif opcode == OP_CHUNK_INDEX:
+                fields = FieldReader(data[position : position + length])
+                first, _, at, size = fields.numbers(CHUNK_INDEX)
                 offsets = fields.raw()
                 channels = bytes(b''.join(offsets[i : i + 2] for i in range(0, len(offsets) - 9, 10)))
-                if channels not in sets:
-                    sets[channels] = frozenset(array('H', channels)) if channels else frozenset()
-                if size < _RECORD.size:
+                if channels not in channel_sets:
+                    channel_sets[channels] = frozenset(array('H', channels)) if channels else frozenset()
+                if size < RECORD.size:
                     raise BagError('a chunk without content')
-                chunk = _Chunk(first, at + _RECORD.size, size - _RECORD.size, sets[channels])
+                chunk = Chunk(first, at + RECORD.size, size - RECORD.size, channel_sets[channels])
                 self._chunks.append(chunk)
-            elif kind == _OF_STATISTICS:
-                fields = _Fields(data[place : place + length])
-                told = fields.numbers(_STATISTICS)
-                self._counts = {channel: count for channel, count in _COUNT.iter_unpack(fields.raw())}  # noqa: C416
+            elif opcode == OP_STATISTICS:
+                fields = FieldReader(data[position : position + length])
+                statistics = fields.numbers(STATISTICS)
+                self._counts = {channel: count for channel, count in CHANNEL_COUNT.iter_unpack(fields.raw())}  # noqa: C416
         after = self._start
-        for chunk in sorted(self._chunks, key=lambda item: item.place):
-            if chunk.place - _RECORD.size < after or chunk.place + chunk.length > begin:
-                raise BagError('chunks that overlap or lie nowhere')
-            after = chunk.place + chunk.length
-        if told is None or len(self._channels) < told[2] or (told[5] and not self._chunks):
+        for chunk in sorted(self._chunks, key=lambda item: item.position):
+            if chunk.position - RECORD.size < after or chunk.position + chunk.length > begin:
+                raise BagError('chunks overlap, or lie outside the file')
+            after = chunk.position + chunk.length
+        if statistics is None or len(self._channels) < statistics[2] or (statistics[5] and not self._chunks):
             return False
-        self.message_count, self.start_time, self.end_time = told[0], told[6], told[7] + 1
+        self.message_count, self.start_time, self.end_time = statistics[0], statistics[6], statistics[7] + 1
         self._counted = True
         return True
 
     def _scan(self) -> None:
-        """Walk through all records, and through those in chunks."""
+        """Read all records, including those in chunks."""
         self._scanned = True
-        self._walk()
+        self._scan_records()
         if not self._counted:
             self._count(self._loose)
 
-    def _walk(self) -> None:
+    def _scan_records(self) -> None:
         record = self._record(self._start)
         stopped = self._start
-        while record is not None and record[0] not in _END_KINDS:
-            kind, place, length = record
-            stopped = place + length
-            if kind == _OF_CHUNK:
+        while record is not None and record[0] not in END_OPCODES:
+            opcode, position, length = record
+            stopped = position + length
+            if opcode == OP_CHUNK:
                 try:
-                    data = self._inflate(place, length)
-                    found = _inside(data)
+                    data = self._read_chunk(position, length)
+                    found = chunk_messages(data)
                 except BagError as error:
-                    self._note(f'{self.path}: a chunk cannot be read ({error}); what follows it is left out')
+                    self._note(f'{self.path}: a chunk cannot be read ({error}); the rest of the file is skipped')
                     return
-                self._chunks.append(_Chunk(min(found.times, default=0), place, length, frozenset(found.channels)))
+                self._chunks.append(Chunk(min(found.times, default=0), position, length, frozenset(found.channels)))
                 if not self._counted:
                     self._count(found)
-                for inner, at, size in _records(data):
-                    if inner in (_SCHEMA, _CHANNEL):
+                for inner, at, size in iter_records(data):
+                    if inner in (OP_SCHEMA, OP_CHANNEL):
                         self._define(inner, data[at : at + size])
-            elif kind == _OF_MESSAGE and length >= _MESSAGE.size:
-                self._loose.add(self._read(place, _MESSAGE.size), 0, place, length)
-            elif kind in (_SCHEMA, _CHANNEL):
+            elif opcode == OP_MESSAGE and length >= MESSAGE.size:
+                self._loose.add(self._read(position, MESSAGE.size), 0, position, length)
+            elif opcode in (OP_SCHEMA, OP_CHANNEL):
                 check_message(length)
-                self._define(kind, self._read(place, length))
+                self._define(opcode, self._read(position, length))
             record = self._record(stopped)
         if record is None or record[0] == 0:
-            self._note(f'{self.path} {_CUT}')
+            self._note(f'{self.path} {_CUT_OFF}')
             self._scan_rest(stopped)
 
-    def _scan_rest(self, place: int) -> None:
-        """Of a chunk at the end that is not whole, and not compressed, the records inside count."""
-        head = self._read(place, _RECORD.size + _CHUNK.size + _U32.size + _U64.size, short=True)
-        if len(head) < _RECORD.size + _CHUNK.size + _U32.size + _U64.size or head[0] != _OF_CHUNK:
+    def _scan_rest(self, position: int) -> None:
+        """Read the whole records of a truncated, uncompressed chunk at the end of the file."""
+        head = self._read(position, RECORD.size + CHUNK.size + U32.size + U64.size, short=True)
+        if len(head) < RECORD.size + CHUNK.size + U32.size + U64.size or head[0] != OP_CHUNK:
             return
-        if _U32.unpack_from(head, _RECORD.size + _CHUNK.size) != (0,):
+        if U32.unpack_from(head, RECORD.size + CHUNK.size) != (0,):
             return
-        record = self._record(place + len(head))
-        while record is not None and record[0] not in _END_KINDS:
-            kind, at, length = record
-            if kind == _OF_MESSAGE and length >= _MESSAGE.size:
-                self._loose.add(self._read(at, _MESSAGE.size), 0, at, length)
-            elif kind in (_SCHEMA, _CHANNEL):
+        record = self._record(position + len(head))
+        while record is not None and record[0] not in END_OPCODES:
+            opcode, at, length = record
+            if opcode == OP_MESSAGE and length >= MESSAGE.size:
+                self._loose.add(self._read(at, MESSAGE.size), 0, at, length)
+            elif opcode in (OP_SCHEMA, OP_CHANNEL):
                 check_message(length)
-                self._define(kind, self._read(at, length))
+                self._define(opcode, self._read(at, length))
             record = self._record(at + length)
 
-    def _count(self, found: _Places) -> None:
-        if not found.times:
+    def _count(self, messages: MessageTable) -> None:
+        if not messages.times:
             return
-        self.message_count += len(found.times)
-        self.start_time = min(self.start_time, min(found.times))
-        self.end_time = max(self.end_time, max(found.times) + 1)
-        channels, counts = np.unique(np.frombuffer(found.channels, np.uint16), return_counts=True)
+        self.message_count += len(messages.times)
+        self.start_time = min(self.start_time, min(messages.times))
+        self.end_time = max(self.end_time, max(messages.times) + 1)
+        channels, counts = np.unique(np.frombuffer(messages.channels, np.uint16), return_counts=True)
         for channel, count in zip(channels.tolist(), counts.tolist(), strict=True):
             self._counts[channel] = self._counts.get(channel, 0) + count
 
-    def _define(self, kind: int, content: bytes) -> None:
-        """Note a schema or a channel; the first of a number counts."""
-        fields = _Fields(content)
-        (number,) = fields.numbers(_U16)
-        if kind == _SCHEMA and number not in self._schemas:
+    def _define(self, opcode: int, content: bytes) -> None:
+        """Store a schema or channel; the first one of an id is kept."""
+        fields = FieldReader(content)
+        (number,) = fields.numbers(U16)
+        if opcode == OP_SCHEMA and number not in self._schemas:
             name, written_in, text = fields.text(), fields.text(), bytes(fields.raw())
             definition = text.decode(errors='replace') if len(text) <= MAX_DEFINITION_LENGTH else ''
             self._defined += len(definition)
             if self._defined > MAX_DEFINITIONS_LENGTH:
                 raise BagError(f'more than {MAX_DEFINITIONS_LENGTH} characters of message definitions')
             self._schemas[number] = (name, written_in, definition)
-        elif kind == _CHANNEL and number not in self._channels:
-            (schema,) = fields.numbers(_U16)
-            topic, encoding, more = fields.text(), fields.text(), _Fields(fields.raw())
+        elif opcode == OP_CHANNEL and number not in self._channels:
+            (schema,) = fields.numbers(U16)
+            topic, encoding, more = fields.text(), fields.text(), FieldReader(fields.raw())
             profiles: Any = []
-            while not profiles and not more.ended:
+            while not profiles and not more.at_end:
                 key, value = more.text(), more.text()
                 profiles = value if key == 'offered_qos_profiles' else []
             self._channels[number] = (schema, topic, encoding, profiles)
@@ -350,33 +345,33 @@ class McapReader:
 
     # --- bytes
 
-    def _record(self, place: int) -> tuple[int, int, int] | None:
-        """What a record is, where its content begins and how long that is; None where it is not whole."""
-        head = self._read(place, _RECORD.size, short=True)
-        if len(head) < _RECORD.size:
+    def _record(self, position: int) -> tuple[int, int, int] | None:
+        """Return opcode, content position and length of a record; None if it is truncated."""
+        head = self._read(position, RECORD.size, short=True)
+        if len(head) < RECORD.size:
             return None
-        kind, length = _RECORD.unpack(head)
-        return (kind, place + _RECORD.size, length) if place + _RECORD.size + length <= self._size else None
+        opcode, length = RECORD.unpack(head)
+        return (opcode, position + RECORD.size, length) if position + RECORD.size + length <= self._size else None
 
-    def _inflate(self, place: int, length: int) -> bytes:
-        """The records of a chunk."""
+    def _read_chunk(self, position: int, length: int) -> bytes:
+        """Return the decompressed records of a chunk."""
         check_message(length)
-        fields = _Fields(self._read(place, length))
-        _, _, size, checksum = fields.numbers(_CHUNK)
+        fields = FieldReader(self._read(position, length))
+        _, _, size, checksum = fields.numbers(CHUNK)
         compression = fields.text()
-        (packed,) = fields.numbers(_U64)
+        (packed,) = fields.numbers(U64)
         data = decompress(fields.take(packed), compression, size)
         if len(data) != size:
-            raise BagError(f'a chunk has {len(data)} bytes, and should have {size}')
+            raise BagError(f'a chunk has {len(data)} bytes instead of {size}')
         if checksum and crc32(data) != checksum:
-            raise BagError('the checksum of a chunk is another')
+            raise BagError('the checksum of a chunk does not match')
         return data
 
-    def _read(self, place: int, length: int, *, short: bool = False) -> bytes:
-        if place + length > self._size and not short:
+    def _read(self, position: int, length: int, *, short: bool = False) -> bytes:
+        if position + length > self._size and not short:
             raise BagError('it ends inside a record')
-        self._file.seek(min(place, self._size))
-        data = self._file.read(max(0, min(length, self._size - place)))
+        self._file.seek(min(position, self._size))
+        data = self._file.read(max(0, min(length, self._size - position)))
         if len(data) < length and not short:
             raise BagError('it ends inside a record')
         return data
@@ -384,59 +379,3 @@ class McapReader:
     def _note(self, damage: str) -> None:
         if damage not in self.damage:
             self.damage = f'{self.damage}; {damage}' if self.damage else damage
-
-
-class _Fields:
-    """Fields of a record, one after the other; raises `BagError` where it is too short."""
-
-    def __init__(self, content: Any) -> None:
-        self._content, self._place = memoryview(content), 0
-
-    @property
-    def ended(self) -> bool:
-        return self._place >= len(self._content)
-
-    def take(self, length: int) -> memoryview:
-        if length > len(self._content) - self._place:
-            raise BagError('a record is shorter than what it holds')
-        self._place += length
-        return self._content[self._place - length : self._place]
-
-    def numbers(self, layout: struct.Struct) -> tuple[int, ...]:
-        return layout.unpack(self.take(layout.size))
-
-    def raw(self) -> memoryview:
-        return self.take(self.numbers(_U32)[0])
-
-    def text(self) -> str:
-        try:
-            return bytes(self.raw()).decode()
-        except UnicodeDecodeError as error:
-            raise BagError('a name is not UTF-8') from error
-
-
-def _records(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """What each record in a chunk or index is, where its content begins, and how long that is."""
-    place = 0
-    while place < len(data):
-        if place + _RECORD.size > len(data):
-            raise BagError('a chunk or index ends inside a record')
-        kind, length = _RECORD.unpack_from(data, place)
-        place += _RECORD.size
-        if length > len(data) - place:
-            raise BagError('a chunk or index ends inside a record')
-        yield kind, place, length
-        place += length
-
-
-def _inside(data: bytes) -> _Places:
-    """The messages of a chunk."""
-    found = _Places()
-    for kind, place, length in _records(data):
-        if kind == _OF_MESSAGE:
-            if length < _MESSAGE.size:
-                raise BagError('a message is shorter than its header')
-            found.add(data, place, place, length)
-        elif kind == _OF_CHUNK:
-            raise BagError('a chunk lies in a chunk')
-    return found

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What `ros2 bag play` has to be told, read off a bag's metadata.yaml. Needs neither rosbag2 nor rosbags."""
+"""What `ros2 bag play` has to be describe_excluded, read off a bag's metadata.yaml. Needs neither rosbag2 nor rosbags."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from xmem_ros.recordings.topics import (
     OUTPUTS,
     RECORDER_TOPICS,
     is_ros_topic,
-    meant,
+    default_image_topics,
     recorded_outputs,
-    told,
+    describe_excluded,
 )
 
 COMPRESSED = 'sensor_msgs/msg/CompressedImage'
@@ -37,7 +37,7 @@ def topics_of(bag: Path, image: str = '') -> BagTopics:
 
     Args:
         bag: its folder, or one of its files; a file may have no metadata beside it, and then nothing is known.
-        image: topic of the images; empty: the only one that is meant, see `choice`.
+        image: topic of the images; empty: the only one that is default_image_topics, see `choice`.
 
     Raises:
         ParameterError: no topic of that name, none of images, or several.
@@ -50,12 +50,12 @@ def topics_of(bag: Path, image: str = '') -> BagTopics:
     found = _read(metadata)
     ours = recorded_outputs(found, '/xmem')
     images = {name: kind for name, kind in found.items() if kind in IMAGE_TYPES and name not in ours}
-    taken, left_out = meant(images)
+    taken, left_out = default_image_topics(images)
     wanted = [name for name in images if name == _absolute(image)] if image else taken
     if len(wanted) != 1:
         known = ', '.join(sorted(images if image else taken)) or 'none'
         what = 'has no such topic of images' if image else 'has not exactly one topic of images'
-        others = '' if image else told(left_out, 'image:=')
+        others = '' if image else describe_excluded(left_out, 'image:=')
         raise ParameterError(
             f'{bag} {what}{f" as {image}" if image else ""}: give image:=, one of: {known}'
             f'{f"; {others}" if others else ""}'
