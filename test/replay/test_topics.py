@@ -22,7 +22,7 @@ from xmem_ros.replay import topics as replay_topics
 from xmem_ros.replay.clock import ReplayClock
 from xmem_ros.replay.ros2_bag_play import BagTopics, recorded_remaps, topics_of
 from xmem_ros.replay.source import RecordedMessage
-from xmem_ros.replay.topics import companions_first, left_out, message_class, publisher_qos
+from xmem_ros.replay.topics import companions_first, excluded_topics, message_class, publisher_qos
 
 MS = 1_000_000
 
@@ -59,7 +59,9 @@ OBJECTS = 'xmem_ros/msg/TrackedObjectArray'
 def test_objects_that_were_remapped_among_a_cameras_topics_hide_none_of_these():
     topics = {**CAMERA, '/camera/objects': OBJECTS}
     assert list(recorded_outputs(topics, '/xmem')) == ['/camera/objects']
-    assert set(left_out(topics, '/xmem', clock=False)) & set(CAMERA) <= {'/camera/detections'}  # vision_msgs may lack
+    assert set(excluded_topics(topics, '/xmem', clock=False)) & set(CAMERA) <= {
+        '/camera/detections'
+    }  # vision_msgs may lack
     assert recorded_remaps(BagTopics('/camera/image_raw', False, topics), '/xmem')[0] == (
         '/camera/objects:=/recorded/camera/objects'
     )
@@ -97,10 +99,12 @@ def test_service_events_are_found_where_ros_has_them():
 
     topics = {'/arm/_service_event': 'std_srvs/srv/SetBool_Event', '/leg/_service_event': 'moon_srvs/srv/Hop_Event'}
     if not hasattr(SetBool, 'Event'):
-        assert set(left_out(topics, '/xmem', clock=False)) == set(topics)
+        assert set(excluded_topics(topics, '/xmem', clock=False)) == set(topics)
         return
     assert message_class(topics['/arm/_service_event']) is SetBool.Event
-    assert left_out(topics, '/xmem', clock=False) == {'/leg/_service_event': 'moon_srvs/srv/Hop_Event is not installed'}
+    assert excluded_topics(topics, '/xmem', clock=False) == {
+        '/leg/_service_event': 'moon_srvs/srv/Hop_Event is not installed'
+    }
 
 
 INTERFACES = """
@@ -157,7 +161,7 @@ def test_code_that_is_no_installed_interface_is_not_run_by_the_name_of_a_type(pl
     place_package('moon_evil', listed=False, code=f'open({str(tmp_path / "ran")!r}, "w")')
     for msgtype in ('moon_evil/msg/X', 'moon_evil/action/X_FeedbackMessage', 'venv/__main__/X', 'antigravity/msg/X'):
         assert message_class(msgtype) is None
-        assert left_out({'/a': msgtype}, '/xmem', clock=False) == {'/a': f'{msgtype} is not installed'}
+        assert excluded_topics({'/a': msgtype}, '/xmem', clock=False) == {'/a': f'{msgtype} is not installed'}
     assert not (tmp_path / 'ran').exists()
     assert 'moon_evil' not in sys.modules
 
@@ -171,7 +175,7 @@ def test_a_folder_with_the_name_of_an_installed_package_does_not_take_its_place(
 
 def test_a_name_that_ros_does_not_allow_is_not_published():
     topics = {'/a b': 'std_msgs/msg/Empty', '/a\0b': 'std_msgs/msg/Empty', f'/{"a" * 300}': 'std_msgs/msg/Empty'}
-    assert set(left_out(topics, '/xmem', clock=False).values()) == {'ROS allows no topic of that name'}
+    assert set(excluded_topics(topics, '/xmem', clock=False).values()) == {'its name is not a valid ROS topic'}
 
 
 def test_the_depth_that_a_bag_asks_for_has_a_bound():
@@ -233,8 +237,8 @@ def test_a_message_larger_than_the_bound_goes_out(monkeypatch):
 
 def test_the_time_of_a_bag_waits_for_messages_out_of_order_and_follows_a_new_beginning():
     bag = ReplayClock()
-    assert [bag.reach(at * MS) // MS for at in (5000, 5040, 5030, 5050)] == [5000, 5040, 5040, 5050]
-    assert [bag.reach(at * MS) // MS for at in (1000, 1010)] == [1000, 1010]
+    assert [bag.wait_until(at * MS) // MS for at in (5000, 5040, 5030, 5050)] == [5000, 5040, 5040, 5050]
+    assert [bag.wait_until(at * MS) // MS for at in (1000, 1010)] == [1000, 1010]
 
 
 def test_a_rate_holds_from_each_beginning_on():
@@ -242,5 +246,5 @@ def test_a_rate_holds_from_each_beginning_on():
     bag = ReplayClock(0.2)
     begun = time.monotonic()
     for at in (5000, 5050, 5100, 1000, 1050, 1100):
-        bag.reach(at * MS)
+        bag.wait_until(at * MS)
     assert time.monotonic() - begun >= 2 * 0.1 / 0.2

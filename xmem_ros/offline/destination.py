@@ -97,8 +97,8 @@ def check_name(out: Path) -> None:
         raise ParameterError(f'{out}: results need their own folder; name one in it: --out {out / "result"}')
     if '\0' in str(out) or len(os.fsencode(out.name)) > MAX_NAME_BYTES - _WORK_FOLDER_AFFIX_BYTES:
         raise ParameterError(
-            f'--out ends in {quoted(out.name)}: a name has at most {MAX_NAME_BYTES - _WORK_FOLDER_AFFIX_BYTES} bytes and '
-            'no NUL character; choose another one'
+            f'--out ends in {quoted(out.name)}: a name has at most {MAX_NAME_BYTES - _WORK_FOLDER_AFFIX_BYTES} bytes '
+            'and no NUL character; choose another one'
         )
 
 

@@ -256,8 +256,8 @@ class RunFolder:
                 )
             if changed:
                 raise ParameterError(
-                    f'{self.folder}: an interrupted run was begun with other arguments ({changes}); give the same ones to '
-                    'resume, or --restart to start over, or another --out'
+                    f'{self.folder}: an interrupted run was begun with other arguments ({changes}); give the same ones '
+                    'to resume, or --restart to start over, or another --out'
                 )
             for part in self.folder.glob(f'*{atomic.PART}'):
                 part.unlink(missing_ok=True)
