@@ -32,14 +32,14 @@ def frames():
 
 @pytest.fixture
 def bag(frames, tmp_path):
-    """Ten images, and a mask of the first one beside them."""
+    """Write ten images, and a mask of the first one beside them."""
     save_mask(tmp_path / 'mask.png', frames[0][1])
     return write_bag(tmp_path / 'bag', image_items(frames))
 
 
 @pytest.fixture(autouse=True)
 def threads(monkeypatch):
-    """As many in the processes that are started as in this one, since a run says that it depends on them."""
+    """Use as many threads in child processes as here: the identity of a run has them."""
     import torch
 
     monkeypatch.setenv('OMP_NUM_THREADS', str(torch.get_num_threads()))
@@ -47,7 +47,7 @@ def threads(monkeypatch):
 
 @pytest.fixture
 def stepped(monkeypatch):
-    """Indexes of the images that are tracked from here on."""
+    """Return a list that gets the indices of tracked images from now on."""
     found = []
     step = OfflineTracker.step
     monkeypatch.setattr(OfflineTracker, 'step', lambda self, frame: found.append(frame.index) or step(self, frame))
@@ -100,7 +100,7 @@ sys.exit(main(sys.argv[1:]))
 def test_where_room_runs_out_for_results_none_are_delivered_and_the_next_run_writes_them(
     frames, tmp_path, kind, stepped
 ):
-    """Images of noise, so that every kind needs more than 16 KiB for a file; a folder, so nothing else is written."""
+    """Write noise, so that every format needs more than 16 KiB per file."""
     if kind == 'coco':
         pytest.importorskip('pycocotools', reason='pycocotools is not installed')
     noise = np.random.default_rng(0).integers(0, 256, (6, 384, 512, 3), np.uint8)
@@ -212,7 +212,7 @@ def test_where_there_is_no_room_to_begin_nothing_is_left(bag, tmp_path):
 
 
 def broken_off(bag, out, monkeypatch, *more):
-    """Leave one whole segment of four images."""
+    """Interrupt a run after one segment of four images."""
 
     def interrupted(self, frame):
         if frame.index == 6:
@@ -227,7 +227,7 @@ def broken_off(bag, out, monkeypatch, *more):
 
 
 def edited(file, place, *, keep_time):
-    """Change a byte, and the time of change if not told otherwise."""
+    """Change a byte and, by default, the modification time."""
     before = file.stat()
     data = bytearray(file.read_bytes())
     data[place] ^= 1

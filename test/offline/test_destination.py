@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Where `xmem-ros track` delivers: what will not do is refused at once, nothing is covered, nothing stays beside it."""
+"""Destination of `xmem-ros track`: early refusals, nothing overwritten, nothing left behind."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def frames():
 
 @pytest.fixture
 def bag(frames, tmp_path):
-    """Ten images, and a mask of the first one beside them."""
+    """Write ten images, and a mask of the first one beside them."""
     save_mask(tmp_path / 'mask.png', frames[0][1])
     return write_bag(tmp_path / 'bag', image_items(frames))
 
 
 @pytest.fixture(autouse=True)
 def threads(monkeypatch):
-    """As many in the processes that are started as in this one, since a run says that it depends on them."""
+    """Use as many threads in child processes as here: the identity of a run has them."""
     import torch
 
     monkeypatch.setenv('OMP_NUM_THREADS', str(torch.get_num_threads()))
@@ -44,7 +44,7 @@ def threads(monkeypatch):
 
 @pytest.fixture
 def stepped(monkeypatch):
-    """Indexes of the images that are tracked from here on."""
+    """Return a list that gets the indices of tracked images from now on."""
     found = []
     step = OfflineTracker.step
     monkeypatch.setattr(OfflineTracker, 'step', lambda self, frame: found.append(frame.index) or step(self, frame))
@@ -57,7 +57,7 @@ MOUNTED = ['unshare', '--user', '--map-root-user', '--mount', 'sh', '-c']
 
 
 def mounted(command, *given):
-    """Run the command line after a shell command, in a namespace of its own, where things can be mounted."""
+    """Run the command line after a shell command, in its own mount namespace."""
     if subprocess.run([*MOUNTED, 'mount -t tmpfs none /mnt'], capture_output=True, check=False).returncode:
         pytest.skip('nothing can be mounted here')
     script = 'import sys; from xmem_ros.cli.main import main; sys.exit(main(sys.argv[1:]))'
@@ -159,7 +159,7 @@ main(sys.argv[1:])
 
 @pytest.fixture
 def delivered(bag, tmp_path):
-    """The destination of a run that was killed between delivering and clearing up."""
+    """Return the destination of a run killed between delivery and cleanup."""
     done = elsewhere(KILLED_AT_LAST, *arguments(bag, tmp_path / 'out'))
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert left(tmp_path) == ['.out.part', 'out']

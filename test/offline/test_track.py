@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`xmem-ros track` on bags: what it writes, that it writes it again, and what it says where something is wrong."""
+"""`xmem-ros track` on bags: outputs, repeatability and errors."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def frames():
 
 @pytest.fixture(scope='module')
 def bag(frames, tmp_path_factory):
-    """Images, seeds of image 2 that came later, and a topic of another kind."""
+    """Write images, late seeds of image 2, and a topic of another type."""
     seeds = [typestore.seed(MASK, name=name, mask=frames[2][1] == value) for value, name in [(1, 'mug'), (2, 'duck')]]
     items = image_items(frames)
     items.append(('/xmem/seeds', stamp_of(4) + LATE_NS + 1, seeds_message(2, seeds, [3, 4])))
@@ -69,7 +69,7 @@ def digests(folder):
 
 
 def read_bag(path, *, but=()):
-    """(topic, time, message) of all messages, as rosbags alone reads them, but for some topics."""
+    """Return (topic, time, message) by rosbags alone, without some topics."""
     with AnyReader([path]) as reader:
         wanted = [connection for connection in reader.connections if connection.topic not in but]
         return [(c.topic, time, reader.deserialize(raw, c.msgtype)) for c, time, raw in reader.messages(wanted)]
@@ -262,7 +262,7 @@ main(sys.argv[1:])
 
 
 def kill_after_two_segments(*arguments, script=KILLED):
-    """Run the command line in a process that is gone once two segments are whole, or when the script says."""
+    """Run the command line in a process that is killed after two segments, or by the script."""
     path = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
     command = [sys.executable, '-c', script, *map(str, arguments)]
     done = subprocess.run(command, env=os.environ | {'PYTHONPATH': path}, capture_output=True, timeout=300, check=False)
@@ -317,7 +317,7 @@ def test_a_run_that_a_person_interrupts_goes_on_later(bag, tmp_path, monkeypatch
 
 @pytest.fixture
 def threads(monkeypatch):
-    """As many in the processes that are started as in this one, since a run says that it depends on them."""
+    """Use as many threads in child processes as here: the identity of a run has them."""
     import torch
 
     monkeypatch.setenv('OMP_NUM_THREADS', str(torch.get_num_threads()))
@@ -439,7 +439,7 @@ def test_images_that_cannot_be_used_are_counted_and_named(frames, tmp_path, caps
 
 
 def useless(folder, frames):
-    """Name, input, options, what is said."""
+    """Return name, input, options and expected error."""
     (folder / 'empty.mcap').write_bytes(b'')
     (folder / 'text.db3').write_text('no bag')
     save_mask(folder / 'mask.png', frames[0][1])

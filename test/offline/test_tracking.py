@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Recordings tracked without a node: which image a seed is applied on, what objects are called, what is left out."""
+"""Offline tracking: images of seeds, ids of objects, skipped images."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def tracked(path, plan=None, topic=''):
 
 
 def seeded_bag(folder, frames, *seeds, name='bag'):
-    """A bag with images, and seeds: index of the image that a message comes after, and the message."""
+    """Write a bag of images and seeds, given as index of the image before, and message."""
     items = image_items(frames)
     for after, message in seeds:
         items.append(('/xmem/seeds', stamp_of(after) + LATE_NS + 1, message))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Images without stamps, as some drivers send them: which of them recorded seeds are applied on."""
+"""Images without stamps, as some drivers send: image of recorded seeds."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ NOWHEN = typestore.header(0, 'camera')
 
 
 def seeds(index: int, value: int, header=NOWHEN):
-    """Of an object of an image, as the node accepted them."""
+    """Return accepted seeds of an object of an image."""
     return typestore.accepted_seeds(header, [typestore.seed(MASK, mask=FRAMES[index][1] == value)], [value], [value])
 
 
 def bag_of(folder, *seeds, stamped: int = 0):
-    """Six images, of which the first have stamps, and seeds: when they were recorded [ns], and the message."""
+    """Write six images, the first ones with stamps, and seeds by recording time [ns]."""
     items = [
         (TOPIC, stamp_of(index) + LATE_NS, typestore.image(header, pixels, 'rgb8'))
         for index, (pixels, _) in enumerate(FRAMES)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Recordings that were made to do harm: at worst they are refused."""
+"""Hostile recordings: refused at worst."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def frames():
 
 @pytest.fixture
 def database(frames, tmp_path):
-    """The one file of a bag, alone in its folder."""
+    """Return the storage file of a bag without metadata."""
     return (write_bag(tmp_path / 'made', image_items(frames), storage='sqlite3') / 'made.db3').rename(
         tmp_path / 'x.db3'
     )
@@ -51,7 +51,7 @@ def database(frames, tmp_path):
 
 
 def test_sql_that_a_database_holds_is_not_run(database, tmp_path):
-    """As text of its schema, which was once run to copy a damaged file."""
+    """SQL in the schema, which a copy of a damaged file would run."""
     with sqlite3.connect(tmp_path / 'other.db') as other:
         other.execute('CREATE TABLE precious(item)')
     statements = [
@@ -73,7 +73,7 @@ def test_sql_that_a_database_holds_is_not_run(database, tmp_path):
 
 
 def test_rows_that_a_database_computes_are_refused(database):
-    """A view would go on for ever, a generated column give a gigabyte for each row."""
+    """A view could run forever, a generated column return a gigabyte per row."""
     endless = 'CREATE VIEW messages AS WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n) SELECT id, id AS topic_id, id AS timestamp, id AS data FROM n'  # noqa: E501
     generous = 'CREATE TABLE messages(id INTEGER PRIMARY KEY, topic_id, timestamp, data AS (zeroblob(1000000000)))'
     for sql in (endless, generous):
@@ -85,7 +85,7 @@ def test_rows_that_a_database_computes_are_refused(database):
 
 
 def test_a_journal_does_not_delete_the_file_that_it_names(frames, tmp_path):
-    """SQLite deletes the journal of a transaction over several databases once none of them needs it."""
+    """SQLite deletes a super-journal once no database needs it."""
     database = write_bag(tmp_path / 'bag', image_items(frames), storage='sqlite3') / 'bag.db3'
     record_more_and_be_killed(database, 'DELETE', 'break off')
     precious = tmp_path / 'precious'
@@ -121,7 +121,7 @@ def test_a_row_without_a_time_or_with_one_beyond_all_ends_the_reading(database):
 
 
 def chunk(data: bytes, size: int | None = None) -> bytes:
-    """A chunk of an MCAP file, compressed."""
+    """Return a compressed MCAP chunk."""
     packed = zstd.compress(data)
     head = struct.pack('<QQQI', 0, 0, len(data) if size is None else size, 0) + struct.pack('<I', 4) + b'zstd'
     content = head + struct.pack('<Q', len(packed)) + packed
@@ -145,7 +145,7 @@ def test_a_chunk_that_becomes_larger_than_any_image_is_not_unpacked(frames, tmp_
 
 
 def test_an_index_that_names_a_chunk_many_times_is_not_trusted(tmp_path):
-    """So a few kilobytes were held hundreds of times at once."""
+    """Otherwise a few kilobytes expand to hundreds of open chunks."""
     path = write_bag(tmp_path / 'bag', image_items(scene(2)), compression='storage') / 'bag.mcap'
     whole = path.read_bytes()
     begin, _, _ = struct.unpack('<QQI', whole[-28:-8])
@@ -255,7 +255,7 @@ def test_a_bag_of_more_topics_than_there_can_be_is_refused(tmp_path, monkeypatch
 
 
 def test_frames_that_cannot_be_used_do_not_cost_the_others(frames, tmp_path, capsys):
-    """The last one is cut short, and one before it has another size."""
+    """The last frame is truncated, an earlier one has another size."""
     import cv2
 
     folder = tmp_path / 'walk'

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Recordings: what is read of whole, compressed, cut-off and useless bags, of videos and of folders."""
+"""Recordings: complete, compressed, truncated and unusable bags, videos and folders."""
 
 from __future__ import annotations
 
@@ -342,7 +342,7 @@ def test_a_clip_has_no_topic(frames, tmp_path):
 
 
 def write_with(path, topic, msgtype, definition, raw, frames):
-    """A bag of images, and of one message whose definition is given."""
+    """Write a bag of images and one message with the given definition."""
     from rosbags.rosbag2 import StoragePlugin, Writer
 
     with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:

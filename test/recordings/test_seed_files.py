@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a user may say of seeds on the command line and in a file, and what is said where it is wrong."""
+"""Seeds on the command line and in files, and their errors."""
 
 from __future__ import annotations
 

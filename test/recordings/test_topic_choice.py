@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which topic of images is meant where none is named: `track` and `replay`, and replay.launch.py, choose the same."""
+"""Default image topic: the same in `track`, `replay` and replay.launch.py."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def bag_of(path, *topics: str):
 
 
 def chosen(bag) -> set[str]:
-    """What the commands take of a bag."""
+    """Return the topic that the commands choose."""
     with open_recording(bag) as recording:
         return {recording.image_topic, topics_of(bag).image}
 

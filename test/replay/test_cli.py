@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`xmem-ros replay`, as a process beside the real node."""
+"""`xmem-ros replay` as a process, with the real node."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_what_cannot_work_is_refused_in_a_line(bag, capsys, arguments, text):
 
 
 def test_messages_of_the_robot_are_the_only_ones_that_need_ros() -> None:
-    """The command line itself, and its help, are there without ROS."""
+    """The command line and its help work without ROS."""
     code = (
         'import sys; sys.modules["rclpy"] = None\n'
         'from xmem_ros.cli.main import make_parser\n'

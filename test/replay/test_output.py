@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Where `xmem-ros replay --out` puts its files: whose folders it leaves alone."""
+"""Destination of `xmem-ros replay --out`, and folders that it must not touch."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How the topics of a bag are published, over real DDS: what those hear who come later, or do not listen."""
+"""Publishing of recorded topics over real DDS: late and blocking subscribers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KIND = 'std_msgs/msg/String'
 
 
 def offered(depth=1, *, latched=True, whole=False):
-    """Of a recorded publisher."""
+    """Return the QoS of a recorded publisher."""
     history = QosHistory.KEEP_ALL if whole else QosHistory.KEEP_LAST
     durability = QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE
     never = QosTime(0, 0)
@@ -57,7 +57,7 @@ def say(topics, number):
 
 @pytest.mark.parametrize('recorded', [[offered()] * 120, [offered(0, whole=True)]], ids=['120 publishers', 'keep all'])
 def test_who_comes_later_hears_all_that_the_recorded_publishers_kept(nodes, recorded):
-    """As the static transforms of 120 broadcasters, each of which keeps one."""
+    """Static transforms of 120 broadcasters, each with depth 1."""
     speaker, listener, executor = nodes
     topics = Topics(speaker, {TOPIC: KIND}, {TOPIC: recorded}, {})
     for number in range(120):

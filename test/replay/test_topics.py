@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What of a bag goes back into the graph, and when: order, times and QoS, without a node."""
+"""Selection, order, times and QoS of replayed topics, without a node."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ not_a_message = Support
 
 @pytest.fixture
 def place_package(tmp_path, monkeypatch):
-    """Write a package of interfaces to a folder that Python looks into, and to the ament index or not."""
+    """Write an interface package to sys.path and, optionally, the ament index."""
 
     def place(name: str, *, listed: bool, code: str = INTERFACES) -> None:
         prefix = tmp_path / 'prefix'
@@ -146,7 +146,7 @@ def place_package(tmp_path, monkeypatch):
 
 
 def test_messages_of_actions_are_found_where_rosidl_puts_them(place_package):
-    """By a stand-in with the names of rosidl's template: no package on PyPI has an action."""
+    """A stand-in has the names of rosidl's template: no package on PyPI has an action."""
     place_package('moon_msgs', listed=True)
     assert message_class('moon_msgs/action/Hop_FeedbackMessage').__name__ == 'Message'
     assert message_class('moon_msgs/action/Hop_SendGoal_Event').__name__ == 'Message'
@@ -157,7 +157,7 @@ def test_messages_of_actions_are_found_where_rosidl_puts_them(place_package):
 
 
 def test_code_that_is_no_installed_interface_is_not_run_by_the_name_of_a_type(place_package, tmp_path):
-    """The type is text of a bag, and the working directory may hold whatever came with it."""
+    """The type is text of a bag, and the working directory is not trusted."""
     place_package('moon_evil', listed=False, code=f'open({str(tmp_path / "ran")!r}, "w")')
     for msgtype in ('moon_evil/msg/X', 'moon_evil/action/X_FeedbackMessage', 'venv/__main__/X', 'antigravity/msg/X'):
         assert message_class(msgtype) is None
@@ -191,7 +191,7 @@ def test_what_is_no_message_type_has_no_class(name):
 
 
 def read_ahead(messages, handed_out):
-    """How many messages are read for the first ones to be handed out."""
+    """Return how many messages are read before the first ones are yielded."""
     read = []
 
     def stream():
@@ -206,14 +206,14 @@ def read_ahead(messages, handed_out):
 
 
 def test_where_time_begins_anew_the_rest_of_the_bag_is_not_read_ahead():
-    """100 images at 30 a second, and 3000 whose clock was an hour behind; half a second is 15 images."""
+    """100 images at 30 Hz, and 3000 with a clock one hour behind; 0.5 s is 15 images."""
     messages = [image(4_000_000 + at) for at in range(0, 3300, 33)] + [image(at) for at in range(0, 99_000, 33)]
     assert read_ahead(messages, 90) <= 90 + 20
     assert read_ahead(messages, 110) <= 110 + 20
 
 
 def test_nothing_is_moved_across_a_new_beginning():
-    """The camera info has a stamp before the image's, but is of the second round."""
+    """The camera info's stamp precedes the image's, but it is of the second round."""
     messages = [image(9000), info(9010, 9000), info(1010, 1000), image(1000)]
     assert [(item.topic, item.stamp_ns // MS) for item in companions_first(messages, '/image')] == [
         ('/info', 9000),
