@@ -75,7 +75,7 @@ def parse_yaml(
             loader.dispose()
     except yaml.MarkedYAMLError as fault:
         mark = fault.problem_mark or fault.context_mark
-        if fault.context_mark and mark.line > text.rstrip().count('\n'):
+        if mark and fault.context_mark and mark.line > text.rstrip().count('\n'):
             mark = fault.context_mark  # start of what is not closed at the end of the text
         place = f'line {mark.line + 1}, column {mark.column + 1}: ' if mark else ''
         problem = fault.problem or fault.context or 'it cannot be read'
@@ -173,7 +173,7 @@ def _check_bounds(text: str, bounds: YamlBounds) -> None:
             add(values + 1, depth + 1, mark)
 
 
-class _StrictLoader(_C_OR_PYTHON_LOADER):  # type: ignore[misc]
+class _StrictLoader(_C_OR_PYTHON_LOADER):
     """Safe loader that refuses duplicate keys and reports every bad value as a YAML error."""
 
     max_digits = DEFAULT_BOUNDS.max_digits

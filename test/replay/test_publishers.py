@@ -21,7 +21,7 @@ from std_msgs.msg import String
 from xmem_ros.errors import OutputError
 from xmem_ros.replay import topics as replay_topics
 from xmem_ros.replay.source import RecordedMessage
-from xmem_ros.replay.topics import Topics, publisher_qos
+from xmem_ros.replay.topics import ReplayPublishers, publisher_qos
 
 TOPIC = f'/late_{os.getpid()}'
 KIND = 'std_msgs/msg/String'
@@ -59,7 +59,7 @@ def say(topics, number):
 def test_who_comes_later_hears_all_that_the_recorded_publishers_kept(nodes, recorded):
     """Static transforms of 120 broadcasters, each with depth 1."""
     speaker, listener, executor = nodes
-    topics = Topics(speaker, {TOPIC: KIND}, {TOPIC: recorded}, {})
+    topics = ReplayPublishers(speaker, {TOPIC: KIND}, {TOPIC: recorded}, {})
     for number in range(120):
         say(topics, number)
     heard = []
@@ -96,7 +96,7 @@ def test_qos_is_that_of_all_recorded_publishers_together(recorded, history, dept
 def test_a_listener_that_takes_nothing_of_what_is_kept_for_it_is_told(nodes, monkeypatch):
     monkeypatch.setattr(replay_topics, 'ACK_TIMEOUT_S', 0.1)
     speaker, listener, _ = nodes
-    topics = Topics(speaker, {TOPIC: KIND}, {TOPIC: [offered(0, latched=False, whole=True)]}, {})
+    topics = ReplayPublishers(speaker, {TOPIC: KIND}, {TOPIC: [offered(0, latched=False, whole=True)]}, {})
     listener.create_subscription(String, TOPIC, print, QoSProfile(history=HistoryPolicy.KEEP_ALL))
     wait_until(lambda: topics.subscribers[TOPIC], 'the listener')
 

@@ -43,13 +43,17 @@ def read_metadata(path: Path) -> BagMetadata:
         BagError: it cannot be read, or is not the metadata of a bag.
     """
     try:
-        info = read_yaml(path, BagError, bounds=_METADATA_BOUNDS)['rosbag2_bagfile_information']
+        content = read_yaml(path, BagError, bounds=_METADATA_BOUNDS)
+    except OSError as error:
+        raise BagError(f'{path}: cannot be read ({error.strerror})') from error
+    try:
+        info = content['rosbag2_bagfile_information']
         names = [PurePosixPath(str(item)).name for item in info['relative_file_paths']]
         topics = [_topic(item) for item in info['topics_with_message_count']]
-    except (BagError, OSError, KeyError, TypeError, AttributeError, ValueError) as error:
+    except (BagError, KeyError, TypeError, AttributeError, ValueError) as error:
         # the text of a KeyError is the key alone
         reason = f'{error!r}' if isinstance(error, KeyError) else ' '.join(f'{error}'.split())
-        raise BagError(f'{path} is not the metadata of a bag ({reason.removeprefix(f"{path}: ")})') from error
+        raise BagError(f'{path} is not the metadata of a bag ({reason})') from error
     if len(topics) > MAX_TOPICS:
         raise BagError(f'{path} names {len(topics)} topics; at most {MAX_TOPICS} are read')
     if invalid := [name for name in names if name in ('', '.', '..') or not is_name(name)]:

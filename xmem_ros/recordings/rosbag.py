@@ -175,8 +175,8 @@ class OpenBag:
                 errors.append(error)
         if not readers:
             raise errors[0]
-        for error in errors:
-            self._note(str(error))
+        for skipped in errors:
+            self._note(str(skipped))
         readers.sort(key=lambda reader: reader.start_time)  # stable: equal times keep the order of names
         self._note(
             f'its files were read one by one ({metadata_error})'
