@@ -99,9 +99,12 @@ class Link_:
     def check_there(self, *_: Any) -> None:
         """It is there."""
 
-    def call(self, *_: Any, **__: Any) -> Any:
+    def call(self, kind: Any, _: str, request: Any, *__: Any, **___: Any) -> Any:
         """Granted."""
-        return SimpleNamespace(success=True, message='', ids=[1], removed=[1], image_gone=False)
+        answer = kind.Response(success=True)
+        if hasattr(answer, 'ids'):
+            answer.ids = list(range(1, len(request.seeds) + 1))
+        return answer
 
     def close(self) -> None:
         """Nothing is open."""
