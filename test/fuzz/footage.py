@@ -197,10 +197,13 @@ def _make_mask() -> list[dict[str, bytes]]:
 
 
 def _make_video() -> list[dict[str, bytes]]:
-    return [
-        {name: saved(lambda path, code=code: _write_video(path, code), name)}
-        for name, code in (('v.mp4', 'mp4v'), ('v.avi', 'MJPG'), ('v.mkv', 'mp4v'))
-    ]
+    codes = {'v.mp4': 'mp4v', 'v.avi': 'MJPG', 'v.mkv': 'mp4v'}
+    found = []
+    for name, code in codes.items():
+        # a Matroska file holds numbers that are drawn for it: zero where another one has others
+        one, other = (saved(lambda path, code=code: _write_video(path, code), name) for _ in range(2))
+        found.append({name: bytes(a if a == b else 0 for a, b in zip(one, other, strict=True))})
+    return found
 
 
 def _write_video(path: Path, code: str) -> None:
