@@ -16,7 +16,7 @@ from bag_files import TOPIC, image_message, seeds_message, stamp_of, write_bag, 
 from fuzz.chance import Chance, spoil_bytes, spoil_tree
 from fuzz.kind import Kind, encoded, frames, mask, track, tree_of
 from fuzz.sandbox import Link, Places
-from fuzz.texts import spoil_yaml
+from fuzz.texts import dumped, spoil_yaml
 
 RECORDED = 'recorded.mcap'  # with seeds
 MAGIC = b'\x89MCAP0\r\n'
@@ -289,7 +289,7 @@ def _spoil_folder(chance: Chance, files: dict[str, bytes]) -> dict[str, bytes | 
     about = yaml.safe_load(files['metadata.yaml'])
     inside = about['rosbag2_bagfile_information']
     if how < 3:
-        found['metadata.yaml'] = yaml.safe_dump(spoil_tree(chance, about)).encode(errors='replace')
+        found['metadata.yaml'] = dumped(spoil_tree(chance, about))
     elif how == 3:
         found['metadata.yaml'] = spoil_yaml(chance, files['metadata.yaml'])
     elif how < 6:
@@ -304,7 +304,7 @@ def _spoil_folder(chance: Chance, files: dict[str, bytes]) -> dict[str, bytes | 
         inside['storage_identifier'] = chance.pick(['mcap', 'sqlite3', '../x'])
         for item in inside.get('files', []):
             item['path'] = path
-        found['metadata.yaml'] = yaml.safe_dump(about).encode(errors='replace')
+        found['metadata.yaml'] = dumped(about)
     elif how == 6:
         target = chance.pick(['/dev/zero', '/dev/null', storage, '.', 'missing'])
         chance.note(f'{storage} leads to {target}')

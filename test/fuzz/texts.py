@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 from typing import Any
 
@@ -60,14 +62,27 @@ def laughs(width: int = 9, depth: int = 9) -> str:
     return '{' + ', '.join(lines) + '}'
 
 
+@functools.cache
+def _parsed(data: bytes) -> Any:
+    return yaml.safe_load(data)
+
+
+def dumped(tree: Any, unicode: bool = False) -> bytes:
+    """YAML of a tree, by C where that can be."""
+    for dumper in (getattr(yaml, 'CSafeDumper', yaml.SafeDumper), yaml.SafeDumper):
+        with contextlib.suppress(UnicodeError):
+            text = yaml.dump(tree, Dumper=dumper, sort_keys=False, allow_unicode=unicode)
+            return str(text).encode(errors='replace')
+    raise AssertionError
+
+
 def spoil_yaml(chance: Chance, data: bytes, leaves: Any = None) -> bytes:
     """Edit YAML as values, as text, or as bytes; with what only YAML has."""
     kind = chance.whole(0, 9)
     chance.note(f'YAML: {kind}')
     if kind < 5:
-        tree = spoil_tree(chance, yaml.safe_load(data), leaves if chance.often(30) else None)
-        text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=chance.often(50))
-        return text.encode(errors='replace')
+        tree = spoil_tree(chance, _parsed(data), leaves if chance.often(30) else None)
+        return dumped(tree, chance.often(50))
     if kind < 8:
         lines = data.decode().splitlines()
         place = chance.whole(0, len(lines) - 1)
