@@ -8,6 +8,7 @@
 #   make test                       every test; make test TESTS='test/package/test_package.py -x' runs some
 #   make lint                       style, types and manifests
 #   make format                     put the style right where a tool can
+#   make docs                       the documentation and the Python reference as a site, in build/docs
 #   make bench                      how fast a step is; BENCH='--quick --reference DIR' for few frames, beside the authors' code;
 #                                   RUN=soak BENCH='--frames 1000' runs another benchmark
 #   make fuzz                       mutated files and messages at every entry point; KIND=weights COUNT=10000, or
@@ -47,6 +48,11 @@ lint: build
 format: build
 	@$(run) ruff check --fix .
 	@$(run) ruff format .
+
+.PHONY: docs
+docs: build
+	@$(run) python -m sphinx -W --keep-going -q -b html docs build/docs
+	@echo 'build/docs/index.html'
 
 bench: build
 	@$(run) PYTHONPATH="test:benchmarks:$$PYTHONPATH" python -m $(or $(RUN),speed) $(BENCH)

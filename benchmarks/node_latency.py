@@ -27,6 +27,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from xmem_ros.atomic import write_text
+
 SIZES = ((480, 640), (720, 1280))
 BAR_MS, BAR_SIZE = 5.0, (480, 640)
 FASTDDS = Path(__file__).parents[1] / 'config' / 'fastdds.xml'
@@ -160,7 +162,7 @@ def main() -> int:
             + cells
         )
     if args.json:
-        args.json.write_text(json.dumps({'rate': args.rate, 'rows': rows}, indent=2) + '\n')
+        write_text(args.json, json.dumps({'rate': args.rate, 'rows': rows}, indent=2) + '\n')
     judged = next(row for row in rows if (row['height'], row['width']) == BAR_SIZE)
     good = judged['added']['median'] <= BAR_MS
     verdict = 'met' if good else 'MISSED'

@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from xmem_ros.atomic import write_text
 from xmem_ros.threads import wait_asleep
 
 wait_asleep()
@@ -180,7 +181,7 @@ def main() -> int:
             + f'{row["cores"]:7.2f}'
         )
     if args.json:
-        args.json.write_text(json.dumps(rows, indent=2) + '\n')
+        write_text(args.json, json.dumps(rows, indent=2) + '\n')
     return 0
 
 

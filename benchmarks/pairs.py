@@ -13,6 +13,7 @@ import sys
 from itertools import combinations
 from pathlib import Path
 
+from xmem_ros.atomic import write_text
 from xmem_ros.threads import wait_asleep
 
 wait_asleep()
@@ -92,7 +93,7 @@ def main() -> int:
     result['switches'] = sum(result['sequences'][name]['switches'] for name in truths)
     print(f'{"all":28}{sum(map(len, truths.values())):8}{result["J&F"]:8.1f}{result["switches"]:10}')
     if args.json:
-        args.json.write_text(json.dumps(result, indent=2) + '\n')
+        write_text(args.json, json.dumps(result, indent=2) + '\n')
     return 0
 
 

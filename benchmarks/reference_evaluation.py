@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The authors' evaluation beside ours on whole sequences of DAVIS 2016: how many pixels of the masks differ.
+r"""The authors' evaluation beside ours on whole sequences of DAVIS 2016: how many pixels of the masks differ.
 
-    make bench RUN=reference_evaluation \\
+    make bench RUN=reference_evaluation \
         BENCH='--reference DIR --data DAVIS_VAL --out DIR [--sequences NAME …] [--json F]'
 
 DIR is a checkout of hkchengrex/XMem, which stays as it is; what it needs to run without CUDA, hickle and progressbar is
@@ -27,6 +27,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from xmem_ros.atomic import write_text
 from xmem_ros.threads import wait_asleep
 
 wait_asleep()
@@ -265,7 +266,7 @@ def main() -> int:
             f'by {row["largest_difference"]} at most'
         )
     if args.json:
-        args.json.write_text(json.dumps(figures, indent=2) + '\n')
+        write_text(args.json, json.dumps(figures, indent=2) + '\n')
     return int(any(row['differing_percent'] > PUBLISHED_BAR for row in masks.values()))
 
 

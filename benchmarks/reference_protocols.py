@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from xmem_ros.atomic import write_text
 from xmem_ros.threads import wait_asleep
 
 wait_asleep()
@@ -104,7 +105,7 @@ def main() -> int:
         figures[name] = compare(mine / masks, other / masks)
         print(f'{name}: {figures[name]}', flush=True)
     if args.json:
-        args.json.write_text(json.dumps(figures, indent=2) + '\n')
+        write_text(args.json, json.dumps(figures, indent=2) + '\n')
     return int(any(row['differing_percent'] > PUBLISHED_BAR for row in figures.values()))
 
 

@@ -23,6 +23,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from xmem_ros.atomic import write_text
 from xmem_ros.threads import wait_asleep
 
 wait_asleep()
@@ -246,9 +247,7 @@ def main() -> int:
             policy, name, result = future.result()
             results.setdefault(policy, {})[name] = result
             if args.json:
-                partial = args.json.with_suffix('.part')
-                partial.write_text(json.dumps({'settings': vars(settings), 'results': results}))
-                partial.replace(args.json)
+                write_text(args.json, json.dumps({'settings': vars(settings), 'results': results}))
     print_table(results, args.policies)
     return 0
 

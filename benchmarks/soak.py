@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from xmem_ros.atomic import write_text
 from xmem_ros.threads import wait_asleep
 
 wait_asleep()
@@ -113,12 +114,14 @@ class BehindNode:
     def step(self, frame: np.ndarray, time: float) -> tuple[list[int], float]:
         from node_harness import wait_until
 
+        from xmem_ros.node.object_messages import seconds_of
+
         stamp = 1_000_000_000 + round(time * 1e9)
         sent = self.robot.show(frame, stamp_ns=stamp)
         wait_until(lambda: self.heard and self.heard[-1].header == sent.header, 'objects of an image', 60)
         found = self.heard[-1]
         del self.heard[:-1]
-        return [item.id for item in found.objects], found.processing_ms
+        return [item.id for item in found.objects], seconds_of(found.processing_time) * 1e3
 
     def seed(self, frame: np.ndarray, masks: dict[str | int, np.ndarray]) -> list[int]:
         from node_harness import mask_seed
@@ -397,7 +400,7 @@ def main() -> int:
         result = report(
             record, compare(old, fresh, world), args.frames, 'node' if args.node else 'tracker', args.elements
         )
-    args.json.write_text(json.dumps(result, indent=1) + '\n')
+    write_text(args.json, json.dumps(result, indent=1) + '\n')
     for name in ('rss_bytes', 'memory_bytes', 'median_ms_by_tenth', 'mean_objects_by_tenth', 'events', 'comparison'):
         print(f'{name}: {json.dumps(result[name])}')
     for line in record.exceptions:

@@ -25,6 +25,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from xmem_ros.atomic import write_text
 from xmem_ros.host_memory import keep_large_blocks
 from xmem_ros.threads import wait_asleep
 
@@ -224,7 +225,7 @@ def _write(
     head = {'machine': machine, 'torch': torch.__version__, 'policy': args.policy, 'engine': args.engine}
     head['cuda_graphs'] = args.cuda_graphs
     head['ceilings'] = {str(dtype): vars(ceiling) for dtype, ceiling in ceilings.items()}
-    args.json.write_text(json.dumps(head | {'rows': rows}, indent=2) + '\n')
+    write_text(args.json, json.dumps(head | {'rows': rows}, indent=2) + '\n')
 
 
 if __name__ == '__main__':

@@ -19,6 +19,7 @@ from itertools import product
 from pathlib import Path
 from unittest.mock import patch
 
+from xmem_ros.atomic import write_text
 from xmem_ros.threads import wait_asleep
 
 wait_asleep()
@@ -96,8 +97,9 @@ def main() -> int:
             cells = ''.join(f'{row[name]:24.2f}' for name in MACHINES)
             print(f'{model} {size} px, {objects} obj.'.ljust(22) + f'{row["gflop"]:8.1f}{row["mb"]:8.0f}' + cells)
     if args.json:
-        args.json.write_text(
-            json.dumps({'machines': {n: vars(b) for n, b in MACHINES.items()}, 'rows': rows}, indent=2) + '\n'
+        write_text(
+            args.json,
+            json.dumps({'machines': {n: vars(b) for n, b in MACHINES.items()}, 'rows': rows}, indent=2) + '\n',
         )
     return 0
 

@@ -25,7 +25,8 @@ from robustness.footage import DECOY, OBJECT, Footage
 from robustness.images import NEGATIVE, good_image, wrong_image
 from robustness.report import Bar, finish, table
 from robustness.requests import World, Wrong, wrong_request
-from xmem_ros.srv import MemoryFile, SeedObjects
+from xmem_ros.errors import ErrorCode
+from xmem_ros.srv import SeedObjects
 
 LONGEST_MESSAGE = 4000  # characters, of a refusal that can be read
 BURST = 10  # malformed things between two good frames, at most
@@ -111,7 +112,7 @@ class Fuzz:
                 robots.mask_seed(footage.mask(0, OBJECT), 'first'), robots.mask_seed(footage.mask(0, DECOY), 'second')
             )
             assert answer.success, answer.message
-            saved = eye.robot.call(MemoryFile, '~/save_memory', MemoryFile.Request(name='good'))
+            saved = eye.robot.save_memory('good')
             assert saved.success, saved.message
         self.world = World(footage.mask(0).shape, footage.mask(0, 3), tuple(answer.ids), 1, folder)
 
@@ -142,7 +143,7 @@ class Fuzz:
             success, message = answer.success, getattr(answer, 'message', 'a transition has none')
         if success:
             self.result.not_refused.append(f'{wrong.what}: {message[:200]}')
-        elif not message or 'internal error' in message or len(message) > LONGEST_MESSAGE:
+        elif not message or _internal(answer) or len(message) > LONGEST_MESSAGE:
             self.result.unclear.append(f'{wrong.what}: {len(message)} characters: {message[:200]}')
         if spent > SLOW_S:
             self.result.slow.append(f'{wrong.what}: {spent:.1f} s')
@@ -166,8 +167,8 @@ class Fuzz:
             return
         answer = self.wild.robot.seed(robots.mask_seed(self.world.mask), stamp=time_of(stamp))
         said = answer.message
-        unclear = not said or 'internal error' in said or 'is held' in said or len(said) > LONGEST_MESSAGE
-        if answer.success or unclear:
+        unclear = answer.error_code in (ErrorCode.INTERNAL, ErrorCode.STAMP_NOT_HELD)
+        if answer.success or unclear or not said or len(said) > LONGEST_MESSAGE:
             self.result.not_named.append(f'{what}: {said[:200]}')
 
     def afterwards(self) -> None:
@@ -189,9 +190,15 @@ class Fuzz:
         request.header.stamp = time_of(self.stamp)
 
         def arrived() -> bool:
-            return 'is held' not in self.wild.robot.call(SeedObjects, '~/seed', request, 60.0).message
+            answer = self.wild.robot.call(SeedObjects, '~/seed', request, 60.0)
+            return answer.error_code != ErrorCode.STAMP_NOT_HELD
 
         robots.wait_until(arrived, 'an odd image to arrive')
+
+
+def _internal(answer: Any) -> bool:
+    """Whether the node stumbled over a request instead of refusing it; services that are not ours have no code."""
+    return bool(getattr(answer, 'error_code', ErrorCode.NONE) == ErrorCode.INTERNAL)
 
 
 def time_of(stamp: int) -> Time:

@@ -7,6 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from xmem_ros.atomic import write_text
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -45,7 +47,7 @@ def finish(result: dict[str, Any], bars: Sequence[Bar], path: Path | None) -> in
     for bar in bars:
         print(bar)
     if path:
-        path.write_text(json.dumps(result, indent=1) + '\n')
+        write_text(path, json.dumps(result, indent=1) + '\n')
     return 0 if all(bar.met for bar in bars) else 1
 
 

@@ -21,7 +21,7 @@ from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 
 from xmem_ros.msg import Seed
-from xmem_ros.srv import MemoryFile, RemoveObjects, SeedObjects
+from xmem_ros.srv import LoadMemory, RemoveObjects, SaveMemory, SeedObjects
 
 MOST_32 = 2**32 - 1
 ODD_TEXTS = (
@@ -321,9 +321,10 @@ def _memory(chance: random.Random, world: World) -> Wrong:
         'good\u200b',
     )
     if chance.random() < 0.5:
-        name, service = chance.choice(bad), chance.choice(('~/save_memory', '~/load_memory'))
-        return Wrong(f'{service[2:6]}: a name that is none', MemoryFile, service, MemoryFile.Request(name=name))
-    return Wrong('load: a damaged file', MemoryFile, '~/load_memory', MemoryFile.Request(name=_damaged(chance, world)))
+        name, what = chance.choice(bad), chance.choice(('save', 'load'))
+        kind = SaveMemory if what == 'save' else LoadMemory
+        return Wrong(f'{what}: a name that is none', kind, f'~/{what}_memory', kind.Request(name=name))
+    return Wrong('load: a damaged file', LoadMemory, '~/load_memory', LoadMemory.Request(name=_damaged(chance, world)))
 
 
 def _damaged(chance: random.Random, world: World) -> str:

@@ -22,7 +22,6 @@ from tqdm import tqdm
 from robustness import processes
 from robustness.footage import DECOY, OBJECT, RIGHT_IOU, Footage
 from robustness.report import Bar, finish, table
-from xmem_ros.srv import MemoryFile
 
 RECOVERY_S = 2.0
 PATIENCE_S = 30.0  # after which an object counts as not found
@@ -196,7 +195,7 @@ class Stage:
     def memory(self, service: str) -> None:
         """Call ~/save_memory or ~/load_memory."""
         assert self.robot is not None
-        answer = self.robot.call(MemoryFile, f'~/{service}', MemoryFile.Request(name=SAVED))
+        answer = getattr(self.robot, service)(SAVED)
         if not answer.success:
             raise RuntimeError(f'{service}: {answer.message}')
 

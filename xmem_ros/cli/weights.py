@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import argparse
 
+from xmem_ros.outside_text import say
+
 OFFICIAL_LICENCE = 'as its authors say'
 
 
@@ -39,7 +41,7 @@ def run_fetch(args: argparse.Namespace) -> int:
     for name in names:
         known(name)  # before any is fetched
     for name in names:
-        print(fetch(name))
+        say(fetch(name))
     return 0
 
 
@@ -68,7 +70,7 @@ def run_list(_: argparse.Namespace) -> int:
             rows.append((name, f'{weights.megabytes} MB', OFFICIAL_LICENCE, 'not fetched', weights.url))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for row in rows:
-        print(f'{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:<{widths[2]}}  {row[3]:<{widths[3]}}  {row[4]}')
-    print('licences: CC BY-NC is not for commercial use; the cards lie beside the bundled files')
-    print(f'official weights: {RELEASE}, which says under what terms; they lie in {user_folder()}')
+        say(f'{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:<{widths[2]}}  {row[3]:<{widths[3]}}  {row[4]}')
+    say('licences: CC BY-NC is not for commercial use; the cards lie beside the bundled files')
+    say(f'official weights: {RELEASE}, which says under what terms; they lie in {user_folder()}')
     return 0
