@@ -222,9 +222,9 @@ def _use_message(places: Places) -> None:
 
 def kinds() -> list[Kind]:
     """The kinds of this module."""
-    from xmem_ros.errors import FrameError, SeedError
+    from xmem_ros.errors import FrameError, RequestError, SeedError
 
     return [
         Kind('image', _make_image, _spoil_image, _use_image),
-        Kind('message', _make_message, _spoil_message, _use_message, (FrameError, SeedError)),
+        Kind('message', _make_message, _spoil_message, _use_message, (FrameError, RequestError, SeedError)),
     ]
