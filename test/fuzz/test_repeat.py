@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Inputs and findings can be had again."""
+"""Reproducibility of inputs and findings."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.chance import Chance
-from fuzz.kind import Kind
+from fuzz.campaign import Campaign, kind_of, repeat
+from fuzz.kinds import Kind
+from fuzz.mutation import Source
 from fuzz.sandbox import Files, Places, Sandbox, read_files
-from fuzz.trial import Trial, kind_of, repeat
 
 
 def _made(name: str, numbers: list[int]) -> list[Files]:
     kind = kind_of(name)
-    whole = kind.make()
-    chances = [Chance(f'{name} {number}', '/canary', 9) for number in numbers]
-    return [kind.spoil(chance, dict(chance.pick(whole))) for chance in chances]
+    corpus = kind.make()
+    sources = [Source(f'{name} {number}', '/canary', 9) for number in numbers]
+    return [kind.mutate(source, dict(source.pick(corpus))) for source in sources]
 
 
 def _stumble(places: Places) -> int:
@@ -27,14 +27,14 @@ def _stumble(places: Places) -> int:
 
 
 def _found(out: Path) -> tuple[list[tuple[str, int]], list[list[str]]]:
-    """Symptoms with their counts, and what each finding's input does once more."""
+    """Symptoms with their counts, and the symptoms of each finding when repeated."""
     kind_of('parameters')
     with Sandbox() as sandbox:
-        trial = Trial('parameters', 1, sandbox, out)
-        trial.kind = Kind('parameters', trial.kind.make, trial.kind.spoil, _stumble)
-        trial.spend(60)
-        found = [(finding.symptom, finding.count) for finding in trial.findings.values()]
-        places = [finding.place for finding in trial.findings.values()]
+        campaign = Campaign('parameters', 1, sandbox, out)
+        campaign.kind = Kind('parameters', campaign.kind.make, campaign.kind.mutate, _stumble)
+        campaign.spend(60)
+        found = [(finding.symptom, finding.count) for finding in campaign.findings.values()]
+        places = [finding.place for finding in campaign.findings.values()]
         assert all(b'9' in read_files(place / 'in')['p.yaml'] for place in places)  # type: ignore[operator]
     return found, [repeat(place).symptoms for place in places]
 
