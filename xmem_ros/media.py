@@ -24,8 +24,10 @@ IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 FOLDER_RATE = 30.0  # frames per second of a folder
 VOID = 255
 
-# OpenCV's FFmpeg opens what a playlist names; this allows files only, no network.
-os.environ.setdefault('OPENCV_FFMPEG_CAPTURE_OPTIONS', 'protocol_whitelist;file')
+# OpenCV's FFmpeg also reads playlists and opens the files and URLs in them; this allows only
+# video containers.
+_CONTAINERS = 'mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpegts,mpeg,mpegvideo,flv,ogg,asf,h264,hevc,mjpeg,m4v,mxf'
+os.environ.setdefault('OPENCV_FFMPEG_CAPTURE_OPTIONS', f'protocol_whitelist;file|format_whitelist;{_CONTAINERS}')
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -138,8 +140,10 @@ class Clip:
         video.release()
 
     def _open(self) -> cv2.VideoCapture:
+        # other backends treat a name as a pattern, or print untrusted bytes of the file
+        backend = cv2.CAP_FFMPEG if cv2.CAP_FFMPEG in cv2.videoio_registry.getBackends() else cv2.CAP_ANY
         with atomic.utf8_name(self.path) as name:
-            video = cv2.VideoCapture(os.fspath(name))
+            video = cv2.VideoCapture(os.fspath(name), backend)
         if not video.isOpened():
             raise FrameError(
                 f'{self.path}: OpenCV cannot open this video; convert it to H.264 in MP4 or give a folder of frames'

@@ -50,7 +50,7 @@ def read_metadata(path: Path) -> BagMetadata:
         info = content['rosbag2_bagfile_information']
         names = [PurePosixPath(str(item)).name for item in info['relative_file_paths']]
         topics = [_topic(item) for item in info['topics_with_message_count']]
-    except (BagError, KeyError, TypeError, AttributeError, ValueError) as error:
+    except (BagError, KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         # the text of a KeyError is the key alone
         reason = f'{error!r}' if isinstance(error, KeyError) else ' '.join(f'{error}'.split())
         raise BagError(f'{path} is not the metadata of a bag ({reason})') from error
