@@ -123,9 +123,9 @@ def test_where_room_runs_out_for_results_none_are_delivered_and_the_next_run_wri
 @pytest.mark.parametrize(
     ('error', 'code', 'text'),
     [
-        (RuntimeError('cuDNN error: no\nand more'), 1, 'error: RuntimeError: cuDNN error: no; what'),
-        (MemoryError(), 1, 'error: MemoryError; what'),
-        (OSError(28, 'No space left on device'), 2, 'No space left on device; what'),
+        (RuntimeError('cuDNN error: no\nand more'), 1, 'error: RuntimeError: cuDNN error: no; the work'),
+        (MemoryError(), 1, 'error: MemoryError; the work'),
+        (OSError(28, 'No space left on device'), 2, 'No space left on device; the work'),
     ],
     ids=['of a library', 'memory', 'room'],
 )
