@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The image subscription's QoS: what the parameters and the user's overrides make of it."""
+"""QoS of the image subscription, from parameters and the user's overrides."""
 
 from __future__ import annotations
 

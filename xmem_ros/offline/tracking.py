@@ -23,7 +23,7 @@ from xmem_ros.recordings.recording import Fault
 from xmem_ros.recordings.seed_plan import guesses, resolve
 from xmem_ros.stream.frame import Frame
 from xmem_ros.stream.history import History
-from xmem_ros.stream.session import Tracking, make_tracker
+from xmem_ros.stream.session import TrackingSession, make_tracker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -117,7 +117,9 @@ class Offline:
         self._plan.missed = missed
         self.tracker = make_tracker(parameters, engines)
         self._seen = _Seen()
-        self._tracking = Tracking(self.tracker, lambda: parameters, History(1), self._seen, self._seen, strict=True)
+        self._tracking = TrackingSession(
+            self.tracker, lambda: parameters, History(1), self._seen, self._seen, strict=True
+        )
         self.index = 0  # of the image that is next
         self.dropped: list[Fault] = []  # images that could not be tracked
         # what is unsure of seeds, and what the node would have logged of images that were tracked, as stamps that jump
@@ -236,7 +238,7 @@ class Offline:
 class _TrackerHost:
     """The tracker as a plan's host, for one image."""
 
-    def __init__(self, tracker: Tracker, tracking: Tracking, image: np.ndarray) -> None:
+    def __init__(self, tracker: Tracker, tracking: TrackingSession, image: np.ndarray) -> None:
         self._tracker, self._tracking, self._image = tracker, tracking, image
 
     def read(self, entry: PlannedSeeds) -> dict[int, ObjectSeed]:
@@ -261,7 +263,7 @@ class _TrackerHost:
 
 
 class _Seen:
-    """What `Tracking` puts out of one image, and what it says."""
+    """What `TrackingSession` puts out of one image, and what it says."""
 
     def __init__(self) -> None:
         self.forget()
