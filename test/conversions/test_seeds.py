@@ -77,7 +77,7 @@ def test_good_seeds_come_out_in_their_order_with_one_question(grab_cut):
 
 
 def test_a_name_without_a_mask_is_refused_with_the_way_to_rename():
-    with pytest.raises(SeedError, match=r"'mug' \(MASK\): there is no mask: .* the message of object_3/mask with the stamp"):
+    with pytest.raises(SeedError, match=r"'mug' \(MASK\): there is no mask: .* the message of object_3/mask with"):
         read_seeds([Seed(id=3, name='mug')], FRAME, 8)
 
 

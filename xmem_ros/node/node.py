@@ -64,7 +64,7 @@ class XMemNode(ParameterNode):
         self._statistics = StreamStatistics(self.get_clock())
         self._reported = Counts()  # counts of the last diagnostics
         self._images = ImageSource(self, lambda: self.parameters, self._take_image)
-        self._services = Services(
+        self._node_services = Services(  # `_services` is an attribute of rclpy's node
             self,
             pipeline=lambda: self._pipeline,
             inactive_reason=self._inactive_reason,
@@ -150,7 +150,9 @@ class XMemNode(ParameterNode):
             least=parameters.queue_depth if parameters.queue == 'all' else 1,  # the queue holds them anyway
             held=parameters.held,
         )
-        vision = VisionTopics(self, lambda: self.parameters, self._services.frame_of, self._services.apply_seeds)
+        vision = VisionTopics(
+            self, lambda: self.parameters, self._node_services.frame_of, self._node_services.apply_seeds
+        )
         publishers = Publishers(
             self,
             self._statistics,

@@ -113,7 +113,7 @@ def warm_up(tracker: Tracker) -> None:
 def release_device() -> None:
     """Release the device and host memory of deleted trackers."""
     gc.collect()  # a tracker and its parts form reference cycles
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call] # of torch
         torch.cuda.empty_cache()
     give_back()
 
