@@ -267,7 +267,7 @@ def test_without_vision_msgs_the_node_says_so_once_and_tracks(tmp_path, monkeypa
         robot.wait_matched('~/labels')
         robot.process.says('vision_msgs 4 or later is not installed: ~/detections', ANSWER_S)
         assert 'apt install ros-iron-vision-msgs,' in robot.process.output
-        robot.process.says('without vision_msgs, depth.enabled and seed_detections.enabled can do nothing')
+        robot.process.says('without vision_msgs, depth.enabled and seed_detections.enabled cannot work')
         robot.show_and_wait(FRAME, labels)
         assert robot.seed(mask_seed(TRUTH == 1)).success
         robot.show_and_wait(SCENE[1][0], labels)

@@ -43,7 +43,7 @@ class VisionTopics:
             groups = [group for group in ('depth', 'seed_detections') if getattr(current, group).enabled]
             if groups:
                 names = ' and '.join(f'{group}.enabled' for group in groups)
-                node.get_logger().warning(f'without vision_msgs, {names} has no effect: install it or switch that off')
+                node.get_logger().warning(f'without vision_msgs, {names} cannot work: install it or switch that off')
             return
         self.outputs.append(standard_messages.StandardMessages(node, lambda: parameters().min_score))
         # The modules of these two import vision_msgs.
