@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Objects as messages of ROS and of bags, and back again."""
+"""Conversion of tracked objects, for messages of ROS and of bags."""
 
 import dataclasses
 import math

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The launch file, loaded and started for real. Launch is not on PyPI, so this runs only where ROS 2 is installed."""
+"""The launch file, loaded and started. Needs a ROS 2 installation: launch is not on PyPI."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def log(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def launched(tmp_path: Path, log: Path) -> Iterator[subprocess.Popen[str]]:
-    """The launch file with the node in it, watching the scene camera's topic."""
+    """The running launch file, with the node on the scene camera's topic."""
     process = subprocess.Popen(
         [sys.executable, '-c', LAUNCHER, str(LAUNCH_FILE), 'image:=/scene/image', 'namespace:=robot', 'device:=cpu'],
         stdout=log.open('w'),
@@ -121,7 +121,7 @@ def test_launched_node_follows_the_remapped_camera_and_ends_on_interrupt(
         rclpy.shutdown()
         camera.terminate()
         camera.wait(10)
-    os.killpg(launched.pid, signal.SIGINT)  # as a terminal does: launch relies on its children having had it, too
+    os.killpg(launched.pid, signal.SIGINT)  # to the group, as a terminal does: launch relies on that
     assert launched.wait(20) == 0
     assert 'process has finished cleanly' in log.read_text()
     assert 'escalating' not in log.read_text()

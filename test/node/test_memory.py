@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The node's memory: what it takes is said before the first image, and it survives a restart."""
+"""The node's memory: its size is logged at configuration, and memory files survive a restart."""
 
 import numpy as np
 import pytest
@@ -76,7 +76,7 @@ def robot(running):
 
 
 def followed(robot):
-    """Whether the one object is still there."""
+    """Tell whether the one object is still there."""
     shown = pixels_of(robot.show_and_wait(SCENE[1][0], robot.labels))
     return set(np.unique(shown)) == {0, 1} and iou(shown == 1, SCENE[1][1] == 1) > 0.6
 

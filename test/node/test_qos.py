@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The image subscription's QoS: what the parameters and the user's overrides make of it."""
+"""QoS of the image subscription, from parameters and the user's overrides."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def test_overrides_of_the_user_hold(make_node) -> None:
     ('policy', 'value', 'text'),
     [
         ('reliability', 'relible', "is 'relible'; allowed: .*best_effort"),
-        ('depth', 'abc', 'must be a whole number'),
-        ('durabilty', 'volatile', "no policy 'durabilty'"),
+        ('depth', 'abc', 'allowed: a whole number'),
+        ('durabilty', 'volatile', "unknown policy 'durabilty'"),
     ],
 )
 def test_an_override_that_makes_no_sense_is_named(make_node, policy: str, value: str, text: str) -> None:

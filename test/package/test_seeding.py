@@ -138,7 +138,7 @@ def test_a_box_that_cannot_be_used_is_refused(scene, box, says):
         ([], [], 'no point on the object'),
         ([(5, 5)], [0], 'no point on the object'),
         ([(5, 5)], [1, 0], 'give one label for each point'),
-        ([(5, 5), (9, 9)], [1, 2], '1 is on the object'),
+        ([(5, 5), (9, 9)], [1, 2], 'allowed: 1 .on the object'),
         ([(500, 5)], [1], 'not inside the image of 432×240'),
         ([(5, -1)], [1], 'not inside the image'),
         ([(float('nan'), 5)], [1], 'not inside the image'),

@@ -23,7 +23,7 @@ from xmem_ros.recordings.recording import Fault
 from xmem_ros.recordings.seed_plan import describe_guesses, resolve
 from xmem_ros.stream.frame import Frame
 from xmem_ros.stream.history import History
-from xmem_ros.stream.session import Tracking, make_tracker
+from xmem_ros.stream.session import TrackingSession, make_tracker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -117,7 +117,7 @@ class OfflineTracker:
         self._plan.missed = missed
         self.tracker = make_tracker(parameters, engines)
         self._captured = _CapturedOutput()
-        self._tracking = Tracking(
+        self._tracking = TrackingSession(
             self.tracker, lambda: parameters, History(1), self._captured, self._captured, strict=True
         )
         self.index = 0  # of the next image
@@ -244,7 +244,7 @@ class OfflineTracker:
 class _TrackerHost:
     """The tracker as host of a plan's objects, for one image."""
 
-    def __init__(self, tracker: Tracker, tracking: Tracking, image: np.ndarray) -> None:
+    def __init__(self, tracker: Tracker, tracking: TrackingSession, image: np.ndarray) -> None:
         self._tracker, self._tracking, self._image = tracker, tracking, image
 
     def read(self, entry: PlannedSeeds) -> dict[int, ObjectSeed]:
@@ -269,7 +269,7 @@ class _TrackerHost:
 
 
 class _CapturedOutput:
-    """Output and logger of `Tracking` that keep the results and warnings of one image."""
+    """Output and logger of `TrackingSession` that keep the results and warnings of one image."""
 
     def __init__(self) -> None:
         self.clear()
