@@ -17,7 +17,7 @@ from fuzz.kind import Kind
 from fuzz.sandbox import Link, Places
 from fuzz.texts import spoil_json
 from fuzz.wire import image, namespace
-from xmem_ros.client.calls import Calls
+from xmem_ros.client.calls import ServiceCalls
 from xmem_ros.web import server
 from xmem_ros.web.access import Access
 
@@ -85,7 +85,7 @@ def _log(text: str, **_: Any) -> None:
 
 
 class Link_:
-    """What `Calls` and `Server` need of a link; every request is granted."""
+    """What `ServiceCalls` and `Server` need of a link; every request is granted."""
 
     name, timeout = '/xmem', 1.0
     node = SimpleNamespace(get_logger=lambda: SimpleNamespace(warning=_log), destroy_subscription=lambda _: None)
@@ -107,7 +107,7 @@ class Link_:
         """Nothing is open."""
 
 
-class StandIn(Calls):
+class StandIn(ServiceCalls):
     """A bridge without a ROS graph."""
 
     def __init__(self, _: str, on_image: Callable[[Any], None]) -> None:
