@@ -113,13 +113,13 @@ def client(speaker):
 @pytest.fixture
 def slow(monkeypatch):
     """A client that is behind with what it hears."""
-    hear = XMemClient._hear
+    hear = XMemClient._receive
 
     def late(*given):
         time.sleep(SLOW_S)
         hear(*given)
 
-    monkeypatch.setattr(XMemClient, '_hear', late)
+    monkeypatch.setattr(XMemClient, '_receive', late)
 
 
 def newest(client, speaker):

@@ -104,27 +104,27 @@ class Link_:
         return SimpleNamespace(success=True, message='', ids=[1], removed=[1], image_gone=False)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing."""
 
 
 class StandIn(ServiceCalls):
-    """A bridge without a ROS graph."""
+    """Bridge without a ROS graph."""
 
     def __init__(self, _: str, on_image: Callable[[Any], None]) -> None:
         super().__init__(Link_())  # type: ignore[arg-type]
         self._on_image = on_image
 
-    def look(self, *, overlay: bool, **_: bool) -> None:
-        """An image comes as soon as somebody looks."""
+    def subscribe_to(self, *, overlay: bool, **_: bool) -> None:
+        """Send an image as soon as overlays are wanted."""
         if overlay:
             self._on_image(namespace(image(np.zeros((4, 6, 3), np.uint8), 'rgb8')))
 
     def status(self) -> dict[str, Any]:
-        """As of a node that does nothing."""
+        """Return the status of an idle node."""
         return {'type': 'status', 'objects': []}
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing."""
 
 
 def _make() -> list[dict[str, bytes]]:
