@@ -113,7 +113,7 @@ def test_a_truncated_checkpoint_is_named(tmp_path, weights, capsys):
 
     save_sequence(tmp_path)
     torch.save({'weight': torch.zeros(1000)}, tmp_path / 'cut.pth')
-    for name, text in (('cut.pth', 'not readable as weights'), ('cut.safetensors', 'not readable as weights')):
+    for name, text in (('cut.pth', 'cannot be read as weights'), ('cut.safetensors', 'cannot be read as weights')):
         path = tmp_path / name
         data = weights.read_bytes() if name.endswith('tensors') else path.read_bytes()
         path.write_bytes(data[: len(data) // 2])

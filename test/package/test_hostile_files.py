@@ -395,8 +395,8 @@ def test_a_table_of_objects_holds_no_formula(tmp_path):
 @pytest.mark.parametrize(
     'text',
     [
-        'https://robot:s3cret@mirror/x.pth: the server answers 404',
-        'http://mirror/x.pth?token=s3cret&size=1: cannot be fetched',
+        'https://robot:s3cret@mirror/x.pth: the server responded 404',
+        'http://mirror/x.pth?token=s3cret&size=1: download failed',
         "http://mirror/x?X-Amz-Signature=s3cret'",
         'password=s3cret',
         'Authorization: Bearer s3cret',

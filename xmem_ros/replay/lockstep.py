@@ -19,7 +19,7 @@ import numpy as np
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 
-from xmem_ros.client.calls import Calls
+from xmem_ros.client.calls import ServiceCalls
 from xmem_ros.errors import ParameterError
 from xmem_ros.objects import TrackedObject
 from xmem_ros.recordings.seed_plan import resolve
@@ -143,7 +143,7 @@ class Replay(Iterator[ReplayedFrame]):
             self._node = NodeConnection(node, timeout)
             stack.callback(self._node.close)
             self._node.check_active()
-            calls = Calls(self._node.link)
+            calls = ServiceCalls(self._node.link)
             self._seeds = NodeSeeder(self.places, calls, self.report.missed)
             names = dict(remaps or {})
             recorded = self._bag.image_topic

@@ -15,7 +15,7 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
 from xmem_ros.client.link import NodeLink
-from xmem_ros.client.seen import Frame, FramePairs
+from xmem_ros.client.frames import Frame, FramePairs
 from xmem_ros.errors import (
     FrameError,
     NodeError,

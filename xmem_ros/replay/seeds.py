@@ -12,7 +12,7 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import Image
 
 from xmem_ros import seeding
-from xmem_ros.client.calls import Calls
+from xmem_ros.client.calls import ServiceCalls
 from xmem_ros.conversions.compressed_images import rgb_of
 from xmem_ros.conversions.images import image_from_array, mask_from_image
 from xmem_ros.conversions.seeds import LABELS, MASK, read_seeds
@@ -47,7 +47,7 @@ class NodeSeeder:
         missed: list to append unusable recorded seeds to, with reasons.
     """
 
-    def __init__(self, places: Mapping[int, Sequence[PlannedSeeds]], calls: Calls, missed: list[str]) -> None:
+    def __init__(self, places: Mapping[int, Sequence[PlannedSeeds]], calls: ServiceCalls, missed: list[str]) -> None:
         self._calls = calls
         self._plan = PlanState(places, (SeedError, FrameError))
         self._plan.missed = missed
@@ -125,7 +125,7 @@ class NodeSeeder:
 class _NodeHost:
     """The node as host of a plan's objects."""
 
-    def __init__(self, calls: Calls) -> None:
+    def __init__(self, calls: ServiceCalls) -> None:
         self._calls = calls
 
     def read(self, entry: PlannedSeeds) -> dict[int, Any]:
