@@ -17,7 +17,7 @@ from xmem_ros.errors import (
     SeedError,
     UnknownObjectError,
     XMemError,
-    told,
+    summary_of,
 )
 from xmem_ros.objects import MOST_OBJECTS
 from xmem_ros.offline.destination import check_out
@@ -81,7 +81,7 @@ def run(recording: Recording, plan: Sequence[PlannedSeeds], parameters: Paramete
         if isinstance(error, (ParameterError, *_UNUSABLE)) or not isinstance(error, Exception):
             raise
         at = f'{work.folder}: ' if isinstance(error, OSError) and not isinstance(error, OutputError) else ''
-        text = at + told(error) + ('; what was tracked is kept: the same command goes on there' if kept else '')
+        text = at + summary_of(error) + ('; what was tracked is kept: the same command goes on there' if kept else '')
         raise (OutputError if isinstance(error, OSError) else RunError)(text) from error
     finally:
         work.close()
@@ -94,7 +94,7 @@ def _ready(recording: Recording, plan: Sequence[PlannedSeeds], parameters: Param
     except (XMemError, OSError):
         raise
     except Exception as error:  # of a device that is not free, or broken
-        raise RunError(f'the tracker cannot be made ready on {parameters.device} ({told(error)})') from error
+        raise RunError(f'the tracker cannot be made ready on {parameters.device} ({summary_of(error)})') from error
 
 
 def _track(recording: Recording, plan: Sequence[PlannedSeeds], offline: Offline, work: Work, job: Job) -> Report:

@@ -16,7 +16,7 @@ import numpy as np
 
 from xmem_ros.conversions.compressed_images import rgb_of
 from xmem_ros.conversions.seeds import ObjectSeed, read_seeds
-from xmem_ros.errors import BagError, FrameError, RunError, SeedError, UnknownObjectError, XMemError, told
+from xmem_ros.errors import BagError, FrameError, RunError, SeedError, UnknownObjectError, XMemError, summary_of
 from xmem_ros.recordings.limits import MOST_FAULTS
 from xmem_ros.recordings.plan_state import PlanState, check_count
 from xmem_ros.recordings.recording import Fault
@@ -150,7 +150,7 @@ class Offline:
         except XMemError:
             raise
         except Exception as error:
-            text = f'{self._recording.path}: image {frame.name} cannot be tracked ({told(error)})'
+            text = f'{self._recording.path}: image {frame.name} cannot be tracked ({summary_of(error)})'
             raise RunError(text) from error
         seen = self._seen
         if seen.result is None or seen.image is None:

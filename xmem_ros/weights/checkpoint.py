@@ -12,7 +12,7 @@ from torch import Tensor
 
 from xmem_ros import atomic
 from xmem_ros.checks import checked_path
-from xmem_ros.errors import OutputError, WeightsError, quoted, told
+from xmem_ros.errors import OutputError, WeightsError, quoted, summary_of
 from xmem_ros.network.config import config_from_state_dict
 from xmem_ros.network.model import XMemNetwork
 from xmem_ros.weights import torch_files
@@ -43,7 +43,7 @@ def find_weights(name: str | Path) -> Path:
         there = path.is_file()
     except (OSError, RuntimeError, ValueError) as error:  # too long, or of a user who is not there
         raise WeightsError(
-            f'{quoted(str(name))} is no path of weights ({told(error):.80}); give a name or a path'
+            f'{quoted(str(name))} is no path of weights ({summary_of(error):.80}); give a name or a path'
         ) from error
     if path.suffix or len(path.parts) > 1:
         if not there:
@@ -106,7 +106,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f'{path}: {error}') from error
     except Exception as error:  # a type that torch does not know raises what it likes
         raise WeightsError(
-            f'{path}: not readable as weights; it may be cut off: fetch it again ({told(error)})'
+            f'{path}: not readable as weights; it may be cut off: fetch it again ({summary_of(error)})'
         ) from error
     return state
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xmem_ros.errors import WeightsError, told
+from xmem_ros.errors import WeightsError, summary_of
 
 LARGEST_FILE = 2 << 30  # bytes; weights of four times the size of XMem's, with all that training keeps of them
 LARGEST_PICKLE = 2 << 20  # bytes: it holds names, shapes and settings, not the tensors
@@ -45,7 +45,7 @@ def load(path: Path) -> Any:
         raise WeightsError(f'{path}: {error}') from error
     except (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile) as error:
         raise WeightsError(
-            f'{path}: not readable as weights; it may be cut off: fetch it again ({told(error)})'
+            f'{path}: not readable as weights; it may be cut off: fetch it again ({summary_of(error)})'
         ) from error
     except Exception as error:  # pickle errors have no common base
         raise WeightsError(f'{path}: {_refused(type(error).__name__)}') from error
