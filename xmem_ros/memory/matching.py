@@ -55,7 +55,7 @@ def _topk(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
     whole = n // GROUP
     if similarity.device.type != 'cpu' or whole < 4 * k:
         return similarity.topk(k, dim=1, sorted=False)
-    grouped = similarity[:, : whole * GROUP].unflatten(1, (whole, GROUP))
+    grouped = similarity[:, : whole * GROUP].view(q, whole, GROUP)
     groups = grouped.amax(2).topk(k, dim=1, sorted=False).indices
     candidates = grouped.gather(1, groups[:, :, None].expand(-1, -1, GROUP)).flatten(1)
     candidates = torch.cat([candidates, similarity[:, whole * GROUP :]], 1)

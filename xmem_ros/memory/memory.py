@@ -322,7 +322,7 @@ class Memory:
             if kept.numel() == arena.size:
                 continue
             if arena is self.ring:
-                parts = has_values.split(self.ring_frames)
+                parts = torch.split_with_sizes(has_values, self.ring_frames)
                 self.ring_frames = [count for part in parts if (count := int(part.sum()))]
             self.store.keep(arena, kept, self.rows)
 

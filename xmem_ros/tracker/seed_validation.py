@@ -93,7 +93,8 @@ def check_mask(mask: object, frame_size: tuple[int, int], subject: str) -> np.nd
         raise SeedError(f'{subject}: its mask holds NaN; give 0 for pixels outside the object')
     if array.shape != frame_size:
         raise SeedError(f'{subject}: its mask is {array.shape}, but the frame is {frame_size} (H, W); make them equal')
-    return array != 0
+    nonzero: np.ndarray = array != 0
+    return nonzero
 
 
 def _array(given: object) -> np.ndarray | None:

@@ -292,7 +292,7 @@ def _unpack(weights: str, tensors: dict[str, Tensor], schema: SnapshotHeader) ->
         )
         if not n and group != 'long_term':
             raise ValueError(f'{group} has no positions')
-        if not set(frame.owner.unique().tolist()) <= {BACKGROUND, *rows}:
+        if not set(frame.owner.tolist()) <= {BACKGROUND, *rows}:
             raise ValueError(f'{group} has owners that are no objects')
         return frame
 
