@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from parity import generated_network
 
-import xmem_ros.tracker.tracker as tracker_module
 from speed.authors import Reference
 from speed.floor import Work, WorkCounter
 from speed.fullness import Filling, fill
@@ -21,7 +20,7 @@ from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.engines.deployment import deployed
 from xmem_ros.memory.config import MemoryConfig
 from xmem_ros.network.model import XMemNetwork
-from xmem_ros.tracker import Tracker, TrackerConfig
+from xmem_ros.tracker import Tracker, TrackerConfig, frame_processor
 from xmem_ros.weights.checkpoint import find_weights, load_network
 
 
@@ -101,13 +100,13 @@ class Contender:
             self.probabilities = self._accounted(lambda: reference.step(frame)).float()
             return (time.perf_counter() - begin) * 1e3, {}
         kept: list[torch.Tensor] = []
-        observe = tracker_module.observe_labels
+        observe = frame_processor.observe_labels
 
         def observed(joint: torch.Tensor, *others: Any) -> Any:
             kept.append(joint)  # on the device, without a copy
             return observe(joint, *others)
 
-        with patch.object(tracker_module, 'observe_labels', observed):
+        with patch.object(frame_processor, 'observe_labels', observed):
             begin = time.perf_counter()
             result = self._accounted(lambda: self.tracker.step(frame))
             ms = (time.perf_counter() - begin) * 1e3

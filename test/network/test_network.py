@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The network: official names and shapes, variants of checkpoints, and what files are refused."""
+"""The network: official names and shapes, variants of checkpoints, refused files."""
 
 import copy
 import json

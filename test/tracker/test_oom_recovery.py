@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""When memory runs out: less is used, the frame is tracked all the same, no object is lost.
+"""Out-of-memory recovery: the frame is tracked with less memory, and no object is lost.
 
-On a CPU the fault is injected, at every place in turn; test_cuda.py provokes it with the allocator's limit.
+On a CPU the fault is injected, at every place in turn; test_cuda.py provokes it with the
+allocator's limit.
 """
 
 import numpy as np
@@ -36,7 +37,7 @@ def tracker(network, scene: RenderedScene) -> Tracker:
 
 
 class Failing:
-    """Wraps a method so that chosen calls fail as an allocation does."""
+    """Wrapper of a method whose chosen calls fail like an allocation."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, owner: type, name: str, times: int, after: int = 0):
         self.left, self.after, self.calls = times, after, 0
@@ -110,7 +111,7 @@ def test_when_nothing_is_left_to_give_up_the_frame_is_refused_and_the_objects_st
 
 
 def test_stores_that_cannot_be_made_again_lose_nothing(monkeypatch, scene, tracker: Tracker) -> None:
-    """A larger image makes new stores; where that fails, what is remembered waits outside."""
+    """A larger image needs new stores; if they fail, the state waits in host memory."""
     with monkeypatch.context() as patched:
         Failing(patched, Store, '__init__', times=2)
         large = np.repeat(scene[20][0], 2, 0)[:200]
@@ -129,7 +130,7 @@ def test_a_seed_that_fails_takes_no_id(monkeypatch, scene, tracker: Tracker) -> 
 
 
 def test_a_seed_that_fails_before_it_has_begun_is_made_again(monkeypatch, scene, tracker: Tracker) -> None:
-    from xmem_ros.tracker import tracker as module
+    from xmem_ros.tracker import frame_processor as module
 
     original, failed = module.mask_to_tensor, []
 

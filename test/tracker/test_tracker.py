@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The tracker as a library: seeds in, masks out, objects that come and go, and what is refused."""
+"""The tracker as a library: seeds, masks, objects that join and leave, refused arguments."""
 
 import math
 
@@ -10,8 +10,9 @@ import torch
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.errors import DeviceError, FrameError, ParameterError, SeedError, UnknownObjectError
 from xmem_ros.memory.config import MemoryConfig
+from xmem_ros.tracker import ObjectState, SeedMask, Tracker, TrackerConfig
+from xmem_ros.tracker.frame_processor import SENSORY_KEPT
 from xmem_ros.tracker.geometry import FrameGeometry
-from xmem_ros.tracker.tracker import SENSORY_KEPT, ObjectState, SeedMask, Tracker, TrackerConfig
 
 
 @pytest.fixture(scope='module')
@@ -56,7 +57,7 @@ def test_objects_are_followed_through_the_scene(tracker: Tracker, scene: Rendere
     assert all(np.mean(values) > 0.7 for values in scores.values()), {i: np.mean(v) for i, v in scores.items()}
 
 
-def test_what_is_said_of_an_object_describes_its_mask(tracker: Tracker, scene: RenderedScene) -> None:
+def test_an_observation_describes_the_mask_of_its_object(tracker: Tracker, scene: RenderedScene) -> None:
     tracker.seed(scene[0][0], {'cup': scene[0][1] == 1})
     result = tracker.step(scene[1][0])
     (found,) = result.objects

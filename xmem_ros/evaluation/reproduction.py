@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xmem_ros.data_files import read_json, read_yaml
-from xmem_ros.errors import ParameterError
-from xmem_ros.errors import told as said
+from xmem_ros.errors import ParameterError, summary_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -102,7 +101,8 @@ def table(results: Path) -> str:
         raise
     except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, TemplateError) as error:
         raise ParameterError(
-            f'{results}: holds results that are not as xmem-ros evaluate writes them ({said(error)}); make them anew'
+            f'{results}: holds results that are not as xmem-ros evaluate writes them ({summary_of(error)}); '
+            'make them anew'
         ) from error
 
 

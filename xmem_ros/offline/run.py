@@ -17,7 +17,7 @@ from xmem_ros.errors import (
     SeedError,
     UnknownObjectError,
     XMemError,
-    told,
+    summary_of,
 )
 from xmem_ros.objects import MOST_OBJECTS
 from xmem_ros.offline.destination import check_destination
@@ -83,7 +83,9 @@ def run(recording: Recording, plan: Sequence[PlannedSeeds], parameters: Paramete
             raise
         prefix = f'{work.folder}: ' if isinstance(error, OSError) and not isinstance(error, OutputError) else ''
         text = (
-            prefix + told(error) + ('; the work so far is kept: run the same command again to resume' if kept else '')
+            prefix
+            + summary_of(error)
+            + ('; the work so far is kept: run the same command again to resume' if kept else '')
         )
         raise (OutputError if isinstance(error, OSError) else RunError)(text) from error
     finally:
@@ -98,7 +100,7 @@ def _prepare_tracker(recording: Recording, plan: Sequence[PlannedSeeds], paramet
         raise
     except Exception as error:  # the device is busy or broken
         raise RunError(
-            f'the tracker cannot be set up on {parameters.device} ({told(error)}); check the device'
+            f'the tracker cannot be set up on {parameters.device} ({summary_of(error)}); check the device'
         ) from error
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from xmem_ros.conversions.compressed_images import rgb_of
 from xmem_ros.conversions.seeds import ObjectSeed, read_seeds
-from xmem_ros.errors import BagError, FrameError, RunError, SeedError, UnknownObjectError, XMemError, told
+from xmem_ros.errors import BagError, FrameError, RunError, SeedError, UnknownObjectError, XMemError, summary_of
 from xmem_ros.recordings.limits import MAX_FAULTS
 from xmem_ros.recordings.plan_state import PlanState, check_count
 from xmem_ros.recordings.recording import Fault
@@ -152,7 +152,7 @@ class OfflineTracker:
         except XMemError:
             raise
         except Exception as error:
-            text = f'{self._recording.path}: image {frame.name} cannot be tracked ({told(error)})'
+            text = f'{self._recording.path}: image {frame.name} cannot be tracked ({summary_of(error)})'
             raise RunError(text) from error
         captured = self._captured
         if captured.result is None or captured.image is None:

@@ -8,7 +8,7 @@ import re
 import stat
 from pathlib import Path
 
-from xmem_ros.errors import MemoryFileNameError, ParameterError, quoted, told
+from xmem_ros.errors import MemoryFileNameError, ParameterError, quoted, summary_of
 
 SUFFIX = '.safetensors'
 _NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]{0,99}')
@@ -30,7 +30,7 @@ def memory_folder(parameter: str) -> Path:
         is_no_folder = False  # created with the first file
     except (OSError, RuntimeError, ValueError) as error:  # too long, or with ~ of an unknown user
         raise ParameterError(
-            f'memory_folder is {quoted(parameter)}, which cannot be used ({told(error):.80}); '
+            f'memory_folder is {quoted(parameter)}, which cannot be used ({summary_of(error):.80}); '
             'give an absolute path, or ~/…'
         ) from error
     if not folder.is_absolute():

@@ -16,7 +16,7 @@ import torch
 from xmem_ros.conversions.compressed_images import rgb_of
 from xmem_ros.engines.onnx_runtime import OnnxNetwork
 from xmem_ros.errors import FrameError, SeedError, UnknownObjectError, XMemError
-from xmem_ros.host_memory import give_back
+from xmem_ros.host_memory import release_freed_memory
 from xmem_ros.outside_text import for_log
 from xmem_ros.parameters.table import NONE
 from xmem_ros.stream.frame import Fate, Frame
@@ -115,7 +115,7 @@ def release_device() -> None:
     gc.collect()  # a tracker and its parts form reference cycles
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call] # of torch
         torch.cuda.empty_cache()
-    give_back()
+    release_freed_memory()
 
 
 class TrackingSession:

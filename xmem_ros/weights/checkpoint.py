@@ -12,7 +12,7 @@ from torch import Tensor
 
 from xmem_ros import atomic
 from xmem_ros.checks import checked_path
-from xmem_ros.errors import OutputError, WeightsError, quoted, told
+from xmem_ros.errors import OutputError, WeightsError, quoted, summary_of
 from xmem_ros.network.config import config_from_state_dict
 from xmem_ros.network.model import XMemNetwork
 from xmem_ros.weights import torch_files
@@ -43,7 +43,7 @@ def find_weights(name: str | Path) -> Path:
         there = path.is_file()
     except (OSError, RuntimeError, ValueError) as error:  # too long, or the home of an unknown user
         raise WeightsError(
-            f'{quoted(str(name))} is not a valid path ({told(error):.80}); give a name or a path of weights'
+            f'{quoted(str(name))} is not a valid path ({summary_of(error):.80}); give a name or a path of weights'
         ) from error
     if path.suffix or len(path.parts) > 1:
         if not there:
@@ -106,7 +106,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f'{path}: {error}') from error
     except Exception as error:  # unknown types raise various errors
         raise WeightsError(
-            f'{path}: cannot be read as weights ({told(error)}); it may be truncated: download it again'
+            f'{path}: cannot be read as weights ({summary_of(error)}); it may be truncated: download it again'
         ) from error
     return state
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xmem_ros.errors import WeightsError, told
+from xmem_ros.errors import WeightsError, summary_of
 
 LARGEST_FILE = 2 << 30  # bytes; a training checkpoint of a network four times as large as XMem's
 LARGEST_PICKLE = 2 << 20  # bytes; names, shapes and settings, without the tensors
@@ -45,7 +45,7 @@ def load(path: Path) -> Any:
         raise WeightsError(f'{path}: {error}') from error
     except (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile) as error:
         raise WeightsError(
-            f'{path}: cannot be read as weights ({told(error)}); it may be truncated: download it again'
+            f'{path}: cannot be read as weights ({summary_of(error)}); it may be truncated: download it again'
         ) from error
     except Exception as error:  # pickle errors have no common base class
         raise WeightsError(f'{path}: {_refused(type(error).__name__)}') from error
