@@ -5,9 +5,11 @@ Layers below the node raise these types and know no codes. The table at the end 
 responses, and the client turns codes into the same types again.
 """
 
+from __future__ import annotations
+
 import enum
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 MOST_QUOTED = 80  # characters of what was given
 
@@ -60,6 +62,29 @@ def told(error: Exception) -> str:
 
 class XMemError(Exception):
     """Base of every error that this package raises on purpose."""
+
+    setting: Setting | None = None
+
+
+class Setting(enum.Enum):
+    """Input that would correct an error. Each front end has its own name for it."""
+
+    IMAGE_TOPIC = enum.auto()
+    SEEDS_TOPIC = enum.auto()
+    SEEDS = enum.auto()
+    TIMEOUT = enum.auto()
+
+
+def naming(setting: Setting, error: XMemError) -> XMemError:
+    """Attach to an error the setting that would correct it; returns the error."""
+    error.setting = setting
+    return error
+
+
+def with_setting(error: Exception, names: Mapping[Setting, str]) -> str:
+    """Return the text of an error, with a front end's name for its setting."""
+    setting = getattr(error, 'setting', None)
+    return f'{error} ({names[setting]})' if setting in names else str(error)
 
 
 class FrameError(XMemError, ValueError):
