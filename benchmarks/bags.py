@@ -38,7 +38,7 @@ from xmem_ros.atomic import write_text
 from xmem_ros.conversions.seeds import MASK
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.media import image_files, objects_of, read_image, read_mask
-from xmem_ros.offline.segments import part_of
+from xmem_ros.offline.segments import work_folder_of
 from xmem_ros.recordings import typestore
 
 START_NS = 1_700_000_000_000_000_000
@@ -69,9 +69,9 @@ def main() -> int:
     made = time.perf_counter() - begun
     plain, killed = options.out / 'plain', options.out / 'killed'
     whole = -(-count // options.segment)
-    first = watch(command(bag, plain, options), part_of(plain))
-    cut = watch(command(bag, killed, options), part_of(killed), kill_after=max(whole // 2, 1))
-    again = watch(command(bag, killed, options), part_of(killed))
+    first = watch(command(bag, plain, options), work_folder_of(plain))
+    cut = watch(command(bag, killed, options), work_folder_of(killed), kill_after=max(whole // 2, 1))
+    again = watch(command(bag, killed, options), work_folder_of(killed))
     figures = report(options, count, made, first, cut, again, plain, killed)
     print(json.dumps(figures, indent=1))
     if options.json:

@@ -15,7 +15,7 @@ from scene_files import SIZE, save_frame, save_mask, save_sequence, save_untrain
 from xmem_ros.cli.main import main
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.media import Clip, VideoWriter
-from xmem_ros.offline.tracking import Offline
+from xmem_ros.offline.tracking import OfflineTracker
 
 
 @pytest.fixture(scope='module')
@@ -136,7 +136,7 @@ def test_nothing_is_left_behind_when_it_is_interrupted(clip, weights, tmp_path, 
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Offline, 'step', interrupted)
+    monkeypatch.setattr(OfflineTracker, 'step', interrupted)
     assert track(clip, weights, tmp_path / 'out') == 130
     assert 'interrupted' in capsys.readouterr().err
     assert sorted(file.name for file in tmp_path.iterdir()) == ['Annotations', 'JPEGImages']

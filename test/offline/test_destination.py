@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Where `xmem-ros track` delivers: what will not do is refused at once, nothing is covered, nothing stays beside it."""
+"""Destination of `xmem-ros track`: early refusals, nothing overwritten, nothing left behind."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scene_files import save_mask
 
 from xmem_ros.cli.main import main
 from xmem_ros.offline import run as run_module
-from xmem_ros.offline.tracking import Offline
+from xmem_ros.offline.tracking import OfflineTracker
 
 COUNT = 10
 
@@ -29,14 +29,14 @@ def frames():
 
 @pytest.fixture
 def bag(frames, tmp_path):
-    """Ten images, and a mask of the first one beside them."""
+    """Write ten images, and a mask of the first one beside them."""
     save_mask(tmp_path / 'mask.png', frames[0][1])
     return write_bag(tmp_path / 'bag', image_items(frames))
 
 
 @pytest.fixture(autouse=True)
 def threads(monkeypatch):
-    """As many in the processes that are started as in this one, since a run says that it depends on them."""
+    """Use as many threads in child processes as here: the identity of a run has them."""
     import torch
 
     monkeypatch.setenv('OMP_NUM_THREADS', str(torch.get_num_threads()))
@@ -44,10 +44,10 @@ def threads(monkeypatch):
 
 @pytest.fixture
 def stepped(monkeypatch):
-    """Indexes of the images that are tracked from here on."""
+    """Return a list that gets the indices of tracked images from now on."""
     found = []
-    step = Offline.step
-    monkeypatch.setattr(Offline, 'step', lambda self, frame: found.append(frame.index) or step(self, frame))
+    step = OfflineTracker.step
+    monkeypatch.setattr(OfflineTracker, 'step', lambda self, frame: found.append(frame.index) or step(self, frame))
     return found
 
 
@@ -57,7 +57,7 @@ MOUNTED = ['unshare', '--user', '--map-root-user', '--mount', 'sh', '-c']
 
 
 def mounted(command, *given):
-    """Run the command line after a shell command, in a namespace of its own, where things can be mounted."""
+    """Run the command line after a shell command, in its own mount namespace."""
     if subprocess.run([*MOUNTED, 'mount -t tmpfs none /mnt'], capture_output=True, check=False).returncode:
         pytest.skip('nothing can be mounted here')
     script = 'import sys; from xmem_ros.cli.main import main; sys.exit(main(sys.argv[1:]))'
@@ -98,9 +98,9 @@ def test_results_may_lie_in_the_folder_of_the_bag(bag, monkeypatch, stepped):
             raise KeyboardInterrupt
         return step(self, frame)
 
-    step = Offline.step
+    step = OfflineTracker.step
     with monkeypatch.context() as patched:
-        patched.setattr(Offline, 'step', interrupted)
+        patched.setattr(OfflineTracker, 'step', interrupted)
         assert main(arguments(bag, bag / 'out')) == 130
     stepped.clear()
     assert main(arguments(bag, bag / 'out')) == 0
@@ -112,8 +112,8 @@ def test_results_may_lie_in_the_folder_of_the_bag(bag, monkeypatch, stepped):
 def test_what_another_run_delivered_meanwhile_is_not_covered(bag, tmp_path, monkeypatch, capsys, stepped):
     assert main(arguments(bag, tmp_path / 'out')) == 0
     stepped.clear()
-    monkeypatch.setattr(run_module, 'check_out', lambda out: None)  # as it was when this run began
-    monkeypatch.setattr('xmem_ros.offline.destination.check_out', lambda out: None)
+    monkeypatch.setattr(run_module, 'check_destination', lambda out: None)  # as it was when this run began
+    monkeypatch.setattr('xmem_ros.offline.destination.check_destination', lambda out: None)
     before = digests(tmp_path / 'out')
     assert main(arguments(bag, tmp_path / 'out')) == 2
     assert 'is there already' in capsys.readouterr().err
@@ -150,16 +150,16 @@ def test_what_somebody_puts_there_while_it_is_tracked_stays_and_results_wait(
 
 KILLED_AT_LAST = """
 import os, signal, sys
-from xmem_ros.offline.segments import Work
+from xmem_ros.offline.segments import RunFolder
 from xmem_ros.cli.main import main
-Work.discard = lambda self: os.kill(os.getpid(), signal.SIGKILL)
+RunFolder.discard = lambda self: os.kill(os.getpid(), signal.SIGKILL)
 main(sys.argv[1:])
 """
 
 
 @pytest.fixture
 def delivered(bag, tmp_path):
-    """The destination of a run that was killed between delivering and clearing up."""
+    """Return the destination of a run killed between delivery and cleanup."""
     done = elsewhere(KILLED_AT_LAST, *arguments(bag, tmp_path / 'out'))
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert left(tmp_path) == ['.out.part', 'out']
@@ -169,7 +169,7 @@ def delivered(bag, tmp_path):
 def test_what_a_run_left_that_was_killed_at_last_is_removed_by_the_same_command(bag, delivered, capsys, stepped):
     before = digests(delivered)
     assert main(arguments(bag, delivered)) == 2
-    assert 'the results are there, whole' in capsys.readouterr().err
+    assert 'the results are complete' in capsys.readouterr().err
     assert left(delivered.parent) == ['out']
     assert main(arguments(bag, delivered)) == 2
     assert 'is there already' in capsys.readouterr().err

@@ -167,7 +167,7 @@ HOSTILE_YAML = {
 @pytest.mark.parametrize('text', HOSTILE_YAML.values(), ids=HOSTILE_YAML)
 def test_hostile_yaml_is_refused_with_file_and_line_by_every_command(frames, tmp_path, capsys, text):
     suite = write_suite(tmp_path, text)
-    refused(capsys, ['regress', suite, '--dry-run'], 'suite.yaml: not YAML that can be used: line ')
+    refused(capsys, ['regress', suite, '--dry-run'], 'suite.yaml: not usable YAML: line ')
     (tmp_path / 'seeds.yaml').write_text(text)
     commands = [
         arguments(frames, tmp_path / 'out', '--params', suite),

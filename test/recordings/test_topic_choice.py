@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which topic of images is meant where none is named: `track` and `replay`, and replay.launch.py, choose the same."""
+"""Default image topic: the same in `track`, `replay` and replay.launch.py."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def bag_of(path, *topics: str):
 
 
 def chosen(bag) -> set[str]:
-    """What the commands take of a bag."""
+    """Return the topic that the commands choose."""
     with open_recording(bag) as recording:
         return {recording.image_topic, topics_of(bag).image}
 
@@ -48,7 +48,7 @@ def test_a_topic_is_told_by_whole_parts_of_its_name(tmp_path, topic, other):
 
 def test_where_nothing_is_meant_what_was_left_out_is_named_with_the_option(tmp_path):
     bag = bag_of(tmp_path, '/camera/depth/image_raw', '/xmem/labels')
-    expected = r'/camera/depth/image_raw \(depth\).*; if it is meant: '
+    expected = r'/camera/depth/image_raw \(depth\).*; to use it: '
     with pytest.raises(BagError, match=expected + '--image-topic /camera/depth/image_raw'):
         open_recording(bag)
     with pytest.raises(ParameterError, match=expected + 'image:=/camera/depth/image_raw'):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from xmem_ros.recordings.recording import Recording
     from xmem_ros.recordings.seed_plan import PlannedSeeds
     from xmem_ros.replay.lockstep import Replay, Report
-    from xmem_ros.replay.output import LiveOutput
+    from xmem_ros.replay.output import ReplayOutput
 
 FORMATS = ('bag', 'png', 'overlay')
 TIMEOUT_S = 60.0  # as in xmem_ros.replay.lockstep, which imports rclpy
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the sub-command; returns the exit code."""
     _check(args)
     from xmem_ros.replay.lockstep import replay
-    from xmem_ros.replay.source import LiveSource
+    from xmem_ros.replay.source import ReplaySource
     from xmem_ros.replay.topics import parse_remaps
 
     def plan(recording: Recording) -> list[PlannedSeeds]:
@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
 
     remaps = parse_remaps(args.remap)
     with contextlib.ExitStack() as stack:
-        source = stack.enter_context(LiveSource(args.input, args.image_topic))
+        source = stack.enter_context(ReplaySource(args.input, args.image_topic))
         # Before the replay, which resets the node: a bad destination must not cost its objects.
         output = stack.enter_context(_output(args, source.recording.rate)) if args.out is not None else None
         frames = stack.enter_context(
@@ -128,14 +128,14 @@ def _check(args: argparse.Namespace) -> None:
         raise ParameterError('--no-seeds excludes --seed, --box and --seeds-topic')
 
 
-def _output(args: argparse.Namespace, rate: float) -> LiveOutput:
+def _output(args: argparse.Namespace, rate: float) -> ReplayOutput:
     """Open the results; `rate`: images/s of the recording."""
-    from xmem_ros.replay.output import LiveOutput
+    from xmem_ros.replay.output import ReplayOutput
 
-    return LiveOutput(args.out, args.formats or ['png'], f'/{args.node.strip("/")}', rate)
+    return ReplayOutput(args.out, args.formats or ['png'], f'/{args.node.strip("/")}', rate)
 
 
-def _write_frames(frames: Replay, output: LiveOutput | None) -> list[float]:
+def _write_frames(frames: Replay, output: ReplayOutput | None) -> list[float]:
     """Run the replay and write its results; returns the age of each mask, ms."""
     from xmem_ros.progress import Bar
 

@@ -46,7 +46,7 @@ def read_plan(args: argparse.Namespace, recording: Recording) -> list[PlannedSee
     """
     from xmem_ros.errors import ParameterError, SeedError
     from xmem_ros.recordings.recording import BagRecording
-    from xmem_ros.recordings.seed_files import SUFFIXES, SeedReader, read_box, read_place
+    from xmem_ros.recordings.seed_files import SUFFIXES, SeedReader, parse_box, parse_image_reference
     from xmem_ros.recordings.seed_plan import recorded_seeds
 
     if args.seeds_topic and (args.seed or args.box):
@@ -54,13 +54,13 @@ def read_plan(args: argparse.Namespace, recording: Recording) -> list[PlannedSee
     is_yaml = args.seed is not None and args.seed.suffix.lower() in SUFFIXES
     if args.at is not None and not args.box and (args.seed is None or is_yaml):
         raise ParameterError('--at requires a mask or a box; a YAML file of seeds names its images itself')
-    reader, place = SeedReader(), read_place('0' if args.at is None else args.at)
+    reader, place = SeedReader(), parse_image_reference('0' if args.at is None else args.at)
     if is_yaml:
         reader.add_file(args.seed)
     elif args.seed is not None:
         reader.add_masks(args.seed, place)
     for text in args.box:
-        name, box = read_box(text)
+        name, box = parse_box(text)
         reader.add_box(name, box, place)
     if reader.plan:
         return reader.plan

@@ -102,13 +102,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command; returns the exit code."""
-    from xmem_ros.offline.destination import check_out, part_of, resolved
+    from xmem_ros.offline.destination import check_destination, resolved, work_folder_of
     from xmem_ros.offline.job import Job
     from xmem_ros.offline.run import run as run_job
     from xmem_ros.recordings.recording import open_recording
 
     out = resolved(args.out)
-    check_out(out)
+    check_destination(out)
     with open_recording(args.input, args.image_topic) as recording:
         plan = read_plan(args, recording)
         default = 'bag' if recording.image_topic else 'png'
@@ -121,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             report = run_job(recording, plan, parameters, job)
         except KeyboardInterrupt:
-            if part_of(out).exists():
+            if work_folder_of(out).exists():
                 say(f'{out}: not finished; give the same command again to continue', file=sys.stderr)
             raise
     _print_report(report, out, formats)

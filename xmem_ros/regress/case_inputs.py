@@ -68,7 +68,7 @@ def plan_of(case: Case, recording: Recording) -> list[PlannedSeeds]:
         SeedError, BagError: a seed cannot be used, or there is none.
     """
     from xmem_ros.recordings.recording import BagRecording
-    from xmem_ros.recordings.seed_files import SUFFIXES, SeedReader, read_place
+    from xmem_ros.recordings.seed_files import SUFFIXES, SeedReader, parse_image_reference
     from xmem_ros.recordings.seed_plan import recorded_seeds
 
     seeds = case.seeds
@@ -78,7 +78,7 @@ def plan_of(case: Case, recording: Recording) -> list[PlannedSeeds]:
             raise SeedError(f'{recording.path}: no recorded seeds; add seeds to the case: a mask, boxes or a YAML file')
         return plan
     reader = SeedReader()
-    place = read_place(seeds.at)
+    place = parse_image_reference(seeds.at)
     if seeds.file is not None and seeds.file.suffix in SUFFIXES:
         reader.add_file(seeds.file)
     elif seeds.file is not None:

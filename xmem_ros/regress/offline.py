@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xmem_ros.offline.tracking import Offline
+from xmem_ros.offline.tracking import OfflineTracker
 from xmem_ros.recordings.recording import open_recording
 from xmem_ros.regress.case_inputs import FrameResult, parameters_of, plan_of
 from xmem_ros.regress.removals import Removals
@@ -30,7 +30,7 @@ def offline_run(case: Case) -> Iterator[OfflineRun]:
     """Open the recording of a case; raises `XMemError`."""
     with open_recording(case.input, case.image_topic) as recording:
         try:
-            offline = Offline(recording, plan_of(case, recording), parameters_of(case))
+            offline = OfflineTracker(recording, plan_of(case, recording), parameters_of(case))
             yield OfflineRun(case, recording, offline)
         finally:
             release_device()  # memory of earlier cases
@@ -39,7 +39,7 @@ def offline_run(case: Case) -> Iterator[OfflineRun]:
 class OfflineRun:
     """Recording that is tracked image by image."""
 
-    def __init__(self, case: Case, recording: Recording, offline: Offline) -> None:
+    def __init__(self, case: Case, recording: Recording, offline: OfflineTracker) -> None:
         self._case, self._recording, self._offline = case, recording, offline
         self._removals = Removals(offline.places)
         self._ended = False  # at the end of the recording

@@ -48,7 +48,7 @@ class Removals:
         self._begun.difference_update(entry.removed)
         self._known.update(entry.ids)
         self._begun.update(entry.ids)
-        self._plan.began({key: key for key in entry.ids}, [entry])
+        self._plan.record_applied({key: key for key in entry.ids}, [entry])
 
 
 class UnexpectedRemovals:
