@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Bags with reference masks, suites of them, and runs of suites.
+"""Makes bags with reference masks, and suites of them: of the rendered scene, and of folders of frames with masks.
 
 python test/bag_suite.py FOLDER        # the rendered scene and its suite.yaml, to try `xmem-ros regress` on
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 IMAGE_TOPIC, TRUTH_TOPIC, SEEDS_TOPIC = '/camera/image', '/truth/labels', '/xmem/seeds'
 START_NS, FRAME_NS = 1_700_000_000_000_000_000, 33_333_333
 MASK = 0  # kind of a seed
-SHORT = 12  # frames of a bag in which no object leaves
 
 
 def write_bag(
@@ -105,33 +103,6 @@ def scene_case(**keys: Any) -> dict[str, Any]:
         'expect': {'mean_iou': 0.8, 'id_switches': 0, 'lost_objects': 0, 'recovery_frames': 5, 'missing_frames': 0},
         **keys,
     }
-
-
-def short_case(**keys: Any) -> dict[str, Any]:
-    """A case of the bag `scene` without limits."""
-    return {'name': 'scene', 'input': 'scene', 'reference': {'topic': TRUTH_TOPIC}, **keys}
-
-
-def regress(folder: Path, cases: list[dict[str, Any]], *options: object, **suite: Any) -> tuple[int, dict[str, Any]]:
-    """Run cases beside a folder's bags; returns the exit code and the JSON results, empty if no case was run."""
-    from xmem_ros.cli.main import main as xmem_ros
-
-    path = write_suite(folder / 'suite.yaml', cases, **suite)
-    results = folder / 'results.json'
-    results.unlink(missing_ok=True)
-    code = xmem_ros(['regress', str(path), '--json', str(results), *map(str, options)])
-    return code, json.loads(results.read_text())['cases'] if results.exists() else {}
-
-
-def stepping_back_at(index: int) -> Callable[[int], int]:
-    """Stamps of a camera whose clock is set back by two seconds at an image."""
-    return lambda k: START_NS + k * FRAME_NS - (2_000_000_007 if k >= index else 0)
-
-
-def cut_off(bag: Path) -> None:
-    """Keep only the first part of a bag's file, as after an interrupted copy."""
-    (path,) = bag.glob('*.mcap')
-    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
 
 
 def main() -> int:

@@ -9,7 +9,8 @@ import pytest
 pytest.importorskip('rosbags', reason='rosbags is not installed: pip install rosbags')
 
 import bag_suite
-from bag_suite import SHORT, TRUTH_TOPIC, cut_off, regress, short_case, write_scene
+from bag_suite import TRUTH_TOPIC, write_scene
+from regress_runs import SHORT, cut_off, regress, short_case
 from scene_files import save_frame, save_mask
 
 from xmem_ros.demo.scene import RenderedScene

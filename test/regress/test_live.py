@@ -9,7 +9,8 @@ pytest.importorskip('rosbags', reason='rosbags is not installed: pip install ros
 
 import node_harness as robots
 import numpy as np
-from bag_suite import IMAGE_TOPIC, TRUTH_TOPIC, cut_off, regress, stepping_back_at, write_bag, write_scene
+from bag_suite import IMAGE_TOPIC, TRUTH_TOPIC, write_bag, write_scene
+from regress_runs import cut_off, regress, stepping_back_at
 from scene_files import FOOTAGE, save_frame, save_mask
 
 from xmem_ros.demo.scene import RenderedScene

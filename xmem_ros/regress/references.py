@@ -169,7 +169,5 @@ def _mask_of(message: Any) -> np.ndarray:
     if not hasattr(message, 'format'):
         return mask_from_image(message)
     if not bytes(message.data[:8]).startswith(_PNG):
-        raise FrameError(
-            f'compressed image of the format {message.format!r}; masks must be lossless: use PNG'
-        )
+        raise FrameError(f'compressed image of the format {message.format!r}; masks must be lossless: use PNG')
     return rgb_from_compressed(message)[..., 0]
