@@ -83,8 +83,8 @@ def naming(setting: Setting, error: XMemError) -> XMemError:
 
 def with_setting(error: Exception, names: Mapping[Setting, str]) -> str:
     """Return the text of an error, with a front end's name for its setting."""
-    setting = getattr(error, 'setting', None)
-    return f'{error} ({names[setting]})' if setting in names else str(error)
+    setting = error.setting if isinstance(error, XMemError) else None
+    return f'{error} ({names[setting]})' if setting is not None and setting in names else str(error)
 
 
 class FrameError(XMemError, ValueError):

@@ -143,8 +143,8 @@ def test_cases_of_one_name_and_suites_that_are_none_are_refused(tmp_path):
         read_suite(written(tmp_path, SOUND, defaults={'name': 'x'}))
     for text, said in (
         ('- a', 'not a suite; a suite is a mapping'),
-        ('a: [', 'not YAML'),
-        ('\x80', 'not a text file|not YAML'),
+        ('a: [', 'not usable YAML'),
+        ('\x80', 'not a text file|not usable YAML'),
     ):
         path.write_bytes(text.encode('latin-1'))
         with pytest.raises(ParameterError, match=said):
