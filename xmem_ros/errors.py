@@ -6,9 +6,11 @@ raise these types without codes. The table at the end maps types to codes; the c
 back.
 """
 
+from __future__ import annotations
+
 import enum
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 MOST_QUOTED = 80  # characters of a value in an error's text
 
@@ -61,6 +63,29 @@ def summary_of(error: Exception) -> str:
 
 class XMemError(Exception):
     """Base of the errors that this package raises on purpose."""
+
+    setting: Setting | None = None
+
+
+class Setting(enum.Enum):
+    """Input that would correct an error. Each front end has its own name for it."""
+
+    IMAGE_TOPIC = enum.auto()
+    SEEDS_TOPIC = enum.auto()
+    SEEDS = enum.auto()
+    TIMEOUT = enum.auto()
+
+
+def naming(setting: Setting, error: XMemError) -> XMemError:
+    """Attach to an error the setting that would correct it; returns the error."""
+    error.setting = setting
+    return error
+
+
+def with_setting(error: Exception, names: Mapping[Setting, str]) -> str:
+    """Return the text of an error, with a front end's name for its setting."""
+    setting = error.setting if isinstance(error, XMemError) else None
+    return f'{error} ({names[setting]})' if setting is not None and setting in names else str(error)
 
 
 class FrameError(XMemError, ValueError):

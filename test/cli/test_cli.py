@@ -122,11 +122,13 @@ def test_an_empty_folder_serves_as_output_and_a_full_one_is_left_alone(clip, wei
     assert digests(out) == before
 
 
-def test_nothing_is_left_behind_where_a_frame_is_damaged(clip, weights, tmp_path, capsys):
+def test_a_damaged_frame_is_left_out_with_a_warning(clip, weights, tmp_path, capsys):
     (clip / '00004.jpg').write_bytes((clip / '00004.jpg').read_bytes()[:-300])
-    assert track(clip, weights, tmp_path / 'out') == 2
-    assert '00004.jpg: not a readable image' in capsys.readouterr().err
-    assert not (tmp_path / 'out').exists()
+    assert track(clip, weights, tmp_path / 'out') == 0
+    err = capsys.readouterr().err
+    assert 'warning: image 4 was left out' in err
+    assert '00004.jpg: not a readable image' in err
+    assert not (tmp_path / 'out' / '00004.png').exists()
     assert not [file for file in tmp_path.iterdir() if 'part' in file.name]
 
 

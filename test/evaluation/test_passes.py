@@ -146,7 +146,7 @@ def test_passes_whose_seeds_show_different_objects_are_refused_before_anything_i
     large = masks / 'Full-Resolution' / 'a' / '00000.png'
     labels = read_mask(large)
     save_mask(large, labels * (labels == 1))
-    with pytest.raises(SeedError, match=r'Full-Resolution/a/00000\.png: shows no object 2, .*480p/a/00000\.png shows'):
+    with pytest.raises(SeedError, match=r'Full-Resolution/a/00000\.png: shows no object 2, .*480p/a/00000\.png does'):
         run(tmp_path, weights, tmp_path / 'out', scales=scales)
     assert not (tmp_path / 'out').exists()
 

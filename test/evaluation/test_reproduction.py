@@ -125,7 +125,7 @@ def test_results_and_what_a_server_said_fill_their_rows(tmp_path):
     page = table(tmp_path)
     assert '| 91.5 | **91.5** (J 90.4, F 92.7) | masks: 0.0005 % of pixels differ |' in page
     assert '| 57.6 | **57.6** |' in page
-    assert '| 85.7 | masks made; its server has not said yet |' in page
+    assert '| 85.7 | masks are ready; not scored by the server yet |' in page
     assert '| 29.6 | **29.6** (Tesla V100) |' in page
     assert 'on all 89 frames of a and b, a memory frame every 5.' in page
 

@@ -136,7 +136,7 @@ def test_objects_that_no_seed_shows_are_scored_and_named(tmp_path, weights, caps
     save_mask(seed, labels * (labels == 1))
     assert evaluate(tmp_path, weights, tmp_path / 'out') == 0
     said = capsys.readouterr()
-    assert 'toys: scored, but no seed shows them: 2' in said.err
+    assert 'toys: objects with ground truth but without a seed: 2' in said.err
     assert '  object 2' in said.out
 
 
@@ -193,4 +193,4 @@ def test_other_sizes_are_refused(text, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(['evaluate', '--dataset', 'generic', '--root', '.', '--output', 'out', '--size', text])
     assert stopped.value.code == 2
-    assert 'nor full, -1 or auto' in capsys.readouterr().err
+    assert 'full, -1 or auto' in capsys.readouterr().err

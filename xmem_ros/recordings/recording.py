@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xmem_ros.conversions.images import stamp_ns
-from xmem_ros.errors import BagError, FrameError, listed
+from xmem_ros.errors import BagError, FrameError, Setting, listed, naming
 from xmem_ros.media import FOLDER_RATE, Clip
 from xmem_ros.progress import Bar
 from xmem_ros.recordings import typestore
@@ -247,18 +247,22 @@ class BagRecording(Recording):
             return self._named(wanted, images, known)
         filled = {c.topic: c for c in images if c.msgcount}
         eligible, excluded = default_image_topics(filled)
-        others = describe_excluded(excluded, '--image-topic ')
+        others = describe_excluded(excluded, 'name ')
         if not eligible:
-            raise BagError(
+            error = BagError(
                 f'{self.path}: no images in this bag (sensor_msgs/Image or CompressedImage)'
                 f'{f"; {others}" if others else ""}; it has {known}'
                 f'{f"; {self.bag.damage}" if self.bag.damage else ""}'
             )
+            raise naming(Setting.IMAGE_TOPIC, error) if others else error
         if len(eligible) > 1:
-            raise BagError(
-                f'{self.path}: several topics have images: '
-                f'{listed([f"{topic} ({filled[topic].msgcount})" for topic in eligible], 30)}; '
-                f'name one: --image-topic {eligible[0]}{f"; {others}" if others else ""}'
+            raise naming(
+                Setting.IMAGE_TOPIC,
+                BagError(
+                    f'{self.path}: several topics have images: '
+                    f'{listed([f"{topic} ({filled[topic].msgcount})" for topic in eligible], 30)}; '
+                    f'{f"{others}; " if others else ""}name one image topic, such as {eligible[0]}'
+                ),
             )
         return filled[eligible[0]]
 

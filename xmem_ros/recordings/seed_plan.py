@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from xmem_ros.conversions.images import stamp_ns as ns_of
-from xmem_ros.errors import BagError, SeedError
+from xmem_ros.errors import BagError, SeedError, Setting, naming
 from xmem_ros.recordings import typestore
 from xmem_ros.recordings.limits import MAX_ALL_SEEDS_BYTES, MAX_POINTS, MAX_SEEDS_BYTES
 from xmem_ros.recordings.typestore import ACCEPTED_SEEDS
@@ -76,9 +76,12 @@ def resolve(plan: Sequence[PlannedSeeds], recording: Recording) -> tuple[dict[in
         else:
             places.setdefault(index, []).append(entry)
     if plan and not places:
-        raise SeedError(
-            f'none of the {len(plan)} recorded seeds belongs to an image of {_topic(recording)}: name the topic of the '
-            f'images that the node tracked (--image-topic), or give seeds of your own; {missed[0]}'
+        raise naming(
+            Setting.IMAGE_TOPIC,
+            SeedError(
+                f'none of the {len(plan)} recorded seeds belongs to an image of {_topic(recording)}; {missed[0]}; give '
+                'seeds of your own, or name the image topic that the node tracked'
+            ),
         )
     return places, missed
 
@@ -130,9 +133,12 @@ def seeds_connection(recording: BagRecording, topic: str = '') -> Any:
         if not connections:
             raise BagError(f'{recording.path}: no topic {topic} of {ACCEPTED_SEEDS}; topics of seeds: {names}')
     if len(connections) > 1:
-        raise BagError(
-            f'{recording.path}: several topics have seeds: {names}; name that of the node that tracked '
-            f'{recording.image_topic}: --seeds-topic {connections[0].topic}'
+        raise naming(
+            Setting.SEEDS_TOPIC,
+            BagError(
+                f'{recording.path}: several topics have seeds: {names}; name that of the node that tracked '
+                f'{recording.image_topic}, such as {connections[0].topic}'
+            ),
         )
     return connections[0] if connections else None
 
@@ -143,9 +149,12 @@ def recorded_seeds(recording: BagRecording, topic: str = '') -> list[PlannedSeed
     if wanted is None:
         return []
     if not typestore.is_known_definition(wanted):
-        raise BagError(
-            f'{recording.path}: {wanted.topic} was recorded by a version in which {ACCEPTED_SEEDS} has other fields; '
-            'give seeds of your own with --seed'
+        raise naming(
+            Setting.SEEDS,
+            BagError(
+                f'{recording.path}: {wanted.topic} was recorded by a version in which {ACCEPTED_SEEDS} has other '
+                'fields; give seeds of your own'
+            ),
         )
     plan = []
     size = points = 0
@@ -162,7 +171,8 @@ def recorded_seeds(recording: BagRecording, topic: str = '') -> list[PlannedSeed
             if points > MAX_POINTS:
                 raise BagError(f'more than {MAX_POINTS} points')
         except Exception as error:  # depends on the bytes
-            raise BagError(f'{source} cannot be read ({error}); give seeds of your own with --seed') from error
+            text = f'{source} cannot be read ({error}); give seeds of your own'
+            raise naming(Setting.SEEDS, BagError(text)) from error
         plan.append(
             PlannedSeeds(
                 tuple(message.seeds),

@@ -23,6 +23,9 @@ from xmem_ros.errors import (
     NodeMissingError,
     NodeTimeoutError,
     ParameterError,
+    Setting,
+    XMemError,
+    naming,
 )
 from xmem_ros.msg import TrackedObjectArray
 from xmem_ros.node import diagnostic_keys as keys
@@ -189,7 +192,7 @@ class NodeConnection:
                     return None
             if event is None and not self.link.is_there():
                 raise NodeMissingError(f'{self.name} disappeared during the replay; see its log, and start it again')
-        raise NodeTimeoutError(self._timeout_text(before, topic))
+        raise self._timeout_error(before, topic)
 
     def _next(self, seconds: float) -> Frame | NodeCounts | None:
         try:
@@ -227,16 +230,18 @@ class NodeConnection:
     def _infos(self, topic: str, side: str) -> list[Any]:
         return list(getattr(self.link.node, f'get_{side}_info_by_topic')(topic))
 
-    def _timeout_text(self, before: NodeCounts | None, topic: str) -> str:
+    def _timeout_error(self, before: NodeCounts | None, topic: str) -> XMemError:
         text = f'{self.name} published no results of the image within {self.timeout:g} s'
         now = self._counts
         if before is None or now is None or now is before:
-            return f'{text}, and no /diagnostics either; if it is busy, allow more time with --timeout'
+            error = NodeTimeoutError(f'{text}, and no /diagnostics either; if it is busy, allow more time')
+            return naming(Setting.TIMEOUT, error)
         if self._expected is not None and now.received < self._expected:
-            return f'{text}: {self._no_connection_text(topic)}'
+            return NodeTimeoutError(f'{text}: {self._no_connection_text(topic)}')
         if now.waiting:
-            return f'{text}: the image waits, as the node is busy; allow more time with --timeout'
-        return (
+            error = NodeTimeoutError(f'{text}: the image waits, as the node is busy; allow more time')
+            return naming(Setting.TIMEOUT, error)
+        return NodeTimeoutError(
             f'{text}, although it received the image ({now.received} received, {now.dropped} dropped): check '
             f'{self.link.topic("labels")}, {self.link.topic("objects")} and its log'
         )
