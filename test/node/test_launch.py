@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from needs import require
 
 # Not launch itself: from the checkout's root, its folder of that name is importable as a namespace.
-pytest.importorskip('launch.actions', reason='launch is not installed')
-pytest.importorskip('launch_ros.actions', reason='launch_ros is not installed')
+require('launch.actions', 'launch_ros.actions')
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH_FILE = ROOT / 'launch' / 'track.launch.py'

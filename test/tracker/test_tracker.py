@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from masks import iou
 
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.errors import DeviceError, FrameError, ParameterError, SeedError, UnknownObjectError
@@ -26,10 +27,6 @@ def tracker(network) -> Tracker:
 
 def masks_of(labels: np.ndarray, *values: int) -> dict[str, np.ndarray]:
     return {f'object {value}': labels == value for value in values}
-
-
-def iou(a: np.ndarray, b: np.ndarray) -> float:
-    return float((a & b).sum() / max((a | b).sum(), 1))
 
 
 def test_three_lines_give_masks(scene: RenderedScene) -> None:
