@@ -18,8 +18,6 @@ from xmem_ros.cli.main import main
 from xmem_ros.offline import run as run_module
 from xmem_ros.offline.tracking import Offline
 
-COUNT = 10
-
 
 # --- a destination that will not do is refused before anything is tracked
 

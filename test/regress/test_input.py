@@ -4,24 +4,16 @@
 import json
 
 import numpy as np
-import pytest
 from needs import require
 
 require('rosbags.rosbag2')
 
 import bag_suite
 from bag_suite import TRUTH_TOPIC, write_scene
+from regress_runs import SHORT, cut_off, regress, short_case
 from scene_files import save_frame, save_mask
-from test_regress import SHORT, regress, short_case
 
 from xmem_ros.demo.scene import RenderedScene
-
-
-@pytest.fixture
-def short(tmp_path):
-    """A folder with a bag `scene` of few frames, in which nothing leaves."""
-    write_scene(tmp_path / 'scene', frames=SHORT)
-    return tmp_path
 
 
 def test_a_recording_or_a_reference_that_became_shorter_is_caught(short, capsys):
@@ -63,12 +55,6 @@ def test_a_baseline_that_does_not_know_its_frames_is_compared_and_says_so(short,
     assert '--update-baseline adds it' in said
     assert regress(short, [case], '--baseline', baseline, '--update-baseline')[0] == 0
     assert regress(short, [short_case(frames=3)], '--baseline', baseline)[0] == 1
-
-
-def cut_off(bag):
-    """Only the first part of a bag's file is left, as of a copy that broke off."""
-    (path,) = bag.glob('*.mcap')
-    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
 
 
 def test_a_recording_that_was_cut_off_fails_unless_the_case_allows_it(tmp_path, capsys):

@@ -9,9 +9,8 @@ require('rclpy', 'xmem_ros.msg', 'rosbags.rosbag2')
 import node_harness as robots
 import numpy as np
 from bag_suite import IMAGE_TOPIC, TRUTH_TOPIC, write_bag, write_scene
+from regress_runs import cut_off, regress, stepping_back_at
 from scene_files import FOOTAGE, save_frame, save_mask
-from test_regress import regress, stepping_back_at
-from test_regress_input import cut_off
 
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.media import image_files, read_image

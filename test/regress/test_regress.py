@@ -13,16 +13,14 @@ from needs import require
 
 require('rosbags.rosbag2')
 
-import bag_suite
 from bag_suite import IMAGE_TOPIC, TRUTH_TOPIC, scene_case, write_bag, write_scene, write_suite
+from regress_runs import SHORT, regress, short_case, stepping_back_at
 from scene_files import FOOTAGE, save_untrained_weights
 
-from xmem_ros.cli.main import main
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.media import image_files, read_image, read_mask
 
 FRAMES = 120  # an object is away from frame 65 to 105
-SHORT = 12
 
 
 @pytest.fixture(scope='module')
@@ -31,31 +29,6 @@ def scene(tmp_path_factory):
     folder = tmp_path_factory.mktemp('bags')
     write_scene(folder / 'scene', frames=FRAMES)
     return folder
-
-
-@pytest.fixture
-def short(tmp_path):
-    """A folder with a bag `scene` of few frames, in which nothing leaves."""
-    write_scene(tmp_path / 'scene', frames=SHORT)
-    return tmp_path
-
-
-def regress(folder, cases, *options, **suite):
-    """Run cases beside a folder's bags; returns the exit code and the JSON results, none where nothing was run."""
-    path = write_suite(folder / 'suite.yaml', cases, **suite)
-    results = folder / 'results.json'
-    results.unlink(missing_ok=True)
-    code = main(['regress', str(path), '--json', str(results), *map(str, options)])
-    return code, json.loads(results.read_text())['cases'] if results.exists() else {}
-
-
-def short_case(**keys):
-    return {'name': 'scene', 'input': 'scene', 'reference': {'topic': TRUTH_TOPIC}, **keys}
-
-
-def stepping_back_at(index):
-    """Stamps of a camera whose clock is set back by two seconds at an image."""
-    return lambda k: bag_suite.START_NS + k * bag_suite.FRAME_NS - (2_000_000_007 if k >= index else 0)
 
 
 def junit(path):

@@ -20,8 +20,8 @@ from needs import require
 # Not launch itself: from the checkout's root, its folder of that name is importable as a namespace.
 require('launch.actions', 'launch_ros.actions')
 
+from launch_runs import LAUNCHER, START_S
 from node_harness import wait_until
-from test_launch import LAUNCHER, START_S
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH_FILE = ROOT / 'launch' / 'replay.launch.py'
