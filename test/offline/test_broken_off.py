@@ -23,7 +23,6 @@ from xmem_ros.offline.job import content_of
 from xmem_ros.offline.tracking import Offline
 from xmem_ros.tracker import Tracker
 
-
 # --- no room, and errors of others
 
 LITTLE_ROOM = """

@@ -18,7 +18,6 @@ from xmem_ros.cli.main import main
 from xmem_ros.offline import run as run_module
 from xmem_ros.offline.tracking import Offline
 
-
 # --- a destination that will not do is refused before anything is tracked
 
 MOUNTED = ['unshare', '--user', '--map-root-user', '--mount', 'sh', '-c']
