@@ -9,6 +9,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
+from needs import require
 from PIL import Image
 from scene_files import SIZE, save_frame, save_mask, save_sequence, save_untrained_weights
 
@@ -207,7 +208,7 @@ def test_unknown_weights_and_devices_are_refused(clip, weights, tmp_path, capsys
 
 
 def test_evaluate_prints_a_table_and_writes_the_same_figures_as_json(clip, weights, tmp_path, capsys):
-    pytest.importorskip('vos_benchmark', reason='vos-benchmark is not installed')
+    require('vos_benchmark')
     options = ['--root', tmp_path, '--weights', weights, '--size', 64, '--output', tmp_path / 'out']
     options += ['--json', tmp_path / 'scores' / 'toys.json', '--device', 'cpu']
     assert main(['evaluate', '--dataset', 'generic', *map(str, options)]) == 0

@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from needs import require
 from scene_files import BUNDLED, FOOTAGE, save_mask, save_sequence, save_untrained_weights
 
 from xmem_ros import child_process
@@ -261,7 +262,7 @@ def listener():
 
 
 def camera(tmp_path, *options):
-    pytest.importorskip('rclpy', reason='ROS 2 is not on the path')
+    require('rclpy')
     arguments = ['--topic', '/film', '--frame-id', 'lens', '--wait-for-subscriber', '--log', str(tmp_path / 'stamps')]
     return Child('xmem_ros.demo.camera', [*arguments, *options], tmp_path / 'camera.log')
 
@@ -346,12 +347,9 @@ def weights(tmp_path_factory):
 
 
 def start_demo(*options):
-    pytest.importorskip('rclpy', reason='ROS 2 is not on the path')
+    require('rclpy')
     command = [sys.executable, '-m', 'xmem_ros.demo.run', '--quiet', *map(str, options)]
-    # A graph of its own, also beside that of the test process.
-    environment = {name: value for name, value in os.environ.items() if name != 'ROS_DOMAIN_ID'}
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=ROOT, env=environment)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
 
 
 def demonstrate(*options, seconds=400):

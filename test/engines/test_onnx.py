@@ -10,6 +10,7 @@ from unittest.mock import MagicMock
 import numpy as np
 import pytest
 import torch
+from needs import require
 
 from xmem_ros.cli.main import main
 from xmem_ros.demo.scene import RenderedScene
@@ -35,8 +36,7 @@ from xmem_ros.tracker import Tracker, TrackerConfig
 from xmem_ros.tracker.oom_recovery import is_out_of_memory
 from xmem_ros.weights.checkpoint import find_weights, fingerprint, load_network
 
-pytest.importorskip('onnxruntime')
-pytest.importorskip('onnxscript')
+require('onnxruntime', 'onnxscript')
 
 SIZE = (96, 160)
 LARGEST_DIFFERENCE = 1e-3  # of probabilities, of the two engines

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from needs import require
 from PIL import Image
 from scene_files import BUNDLED, FOOTAGE, SIZE, save_frame, save_mask, save_sequence, save_untrained_weights
 
@@ -14,7 +15,7 @@ from xmem_ros.evaluation.datasets.options import ReadOptions
 from xmem_ros.evaluation.datasets.plain import read_generic
 from xmem_ros.evaluation.runner import evaluate
 
-pytest.importorskip('vos_benchmark', reason='vos-benchmark is not installed')
+require('vos_benchmark')
 
 
 def square(left, top=10, side=10, value=1):

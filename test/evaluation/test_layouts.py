@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from needs import require
 from published_layouts import LATE, LENGTH, SIZE, clip, davis, five, long_video, lvos, mose, youtube
 from scene_files import save_mask, save_sequence, save_untrained_weights
 
@@ -24,7 +25,7 @@ from xmem_ros.network.config import COMPACT, XMEM
 from xmem_ros.tracker import Tracker, TrackerConfig
 from xmem_ros.weights.checkpoint import load_network
 
-pytest.importorskip('vos_benchmark', reason='vos-benchmark is not installed')
+require('vos_benchmark')
 
 
 @pytest.fixture(scope='module')

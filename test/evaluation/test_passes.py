@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from needs import require
 from PIL import Image
 from published_layouts import LENGTH, SIZE, clip, davis, five
 from scene_files import save_mask, save_sequence, save_untrained_weights
@@ -32,7 +33,7 @@ from xmem_ros.tracker import Tracker, TrackerConfig
 from xmem_ros.tracker.geometry import FrameGeometry, image_to_tensor
 from xmem_ros.weights.checkpoint import load_network
 
-pytest.importorskip('vos_benchmark', reason='vos-benchmark is not installed')
+require('vos_benchmark')
 
 
 @pytest.fixture(scope='module')

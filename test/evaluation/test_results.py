@@ -12,13 +12,14 @@ import sys
 import cv2
 import numpy as np
 import pytest
+from needs import require
 from published_layouts import davis
 from scene_files import save_frame, save_mask, save_sequence, save_untrained_weights
 
 from xmem_ros.cli.main import main
 from xmem_ros.evaluation.report import worst
 
-pytest.importorskip('vos_benchmark', reason='vos-benchmark is not installed')
+require('vos_benchmark')
 
 
 @pytest.fixture(scope='module')

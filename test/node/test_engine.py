@@ -5,10 +5,9 @@ import json
 from pathlib import Path
 
 import pytest
+from needs import require
 
-pytest.importorskip('rclpy')
-pytest.importorskip('onnxruntime')
-pytest.importorskip('onnxscript')
+require('rclpy', 'onnxruntime', 'onnxscript')
 
 from node_harness import START_S, NodeProcess
 

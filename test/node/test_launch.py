@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from launch_runs import LAUNCHER, START_S
+from needs import require
 
 # Not launch itself: from the checkout's root, its folder of that name is importable as a namespace.
-pytest.importorskip('launch.actions', reason='launch is not installed')
-pytest.importorskip('launch_ros.actions', reason='launch_ros is not installed')
+require('launch.actions', 'launch_ros.actions')
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH_FILE = ROOT / 'launch' / 'track.launch.py'
@@ -37,22 +38,6 @@ ARGUMENTS = [
     'web_token_file',
     'log_level',
 ]
-START_S = 120.0  # importing torch on a busy machine takes long
-
-# ros2cli may be missing where launch is there.
-LAUNCHER = """
-import sys
-from launch import LaunchService
-from launch.actions import IncludeLaunchDescription
-from launch import LaunchDescription
-from launch.launch_description_sources import PythonLaunchDescriptionSource
-path, *arguments = sys.argv[1:]
-pairs = [tuple(argument.split(':=', 1)) for argument in arguments]
-service = LaunchService()
-source = PythonLaunchDescriptionSource(path)
-service.include_launch_description(LaunchDescription([IncludeLaunchDescription(source, launch_arguments=pairs)]))
-sys.exit(service.run())
-"""
 
 
 def test_every_argument_is_declared_with_a_description_and_a_default() -> None:

@@ -9,11 +9,11 @@ import pytest
 
 rclpy = pytest.importorskip('rclpy', reason='rclpy is not installed: source a ROS 2 or run make build')
 
-from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
-from rclpy.parameter import Parameter  # noqa: E402
-from rclpy.qos import ReliabilityPolicy  # noqa: E402
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.qos import ReliabilityPolicy
 
-from xmem_ros.node.node import XMemNode  # noqa: E402
+from xmem_ros.node.node import XMemNode
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 

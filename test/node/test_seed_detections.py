@@ -3,10 +3,9 @@
 
 import numpy as np
 import pytest
+from needs import require
 
-pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or source ROS 2')
-pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
-pytest.importorskip('vision_msgs.msg', reason='vision_msgs is not installed')
+require('rclpy', 'xmem_ros.msg', 'vision_msgs.msg')
 
 import functools
 

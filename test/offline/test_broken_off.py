@@ -8,10 +8,11 @@ import os
 import cv2
 import numpy as np
 import pytest
+from needs import require
 
-pytest.importorskip('rosbags.rosbag2', reason='rosbags is not installed')
+require('rosbags.rosbag2')
 
-from bag_files import image_items, scene, write_bag
+from bag_files import image_items, write_bag
 from bag_runs import GOES_ON, arguments, digests, elsewhere, left
 from scene_files import save_mask
 
@@ -21,38 +22,6 @@ from xmem_ros.offline import run as run_module
 from xmem_ros.offline.job import content_of
 from xmem_ros.offline.tracking import OfflineTracker
 from xmem_ros.tracker import Tracker
-
-COUNT = 10
-
-
-@pytest.fixture(scope='module')
-def frames():
-    return scene(COUNT)
-
-
-@pytest.fixture
-def bag(frames, tmp_path):
-    """Write ten images, and a mask of the first one beside them."""
-    save_mask(tmp_path / 'mask.png', frames[0][1])
-    return write_bag(tmp_path / 'bag', image_items(frames))
-
-
-@pytest.fixture(autouse=True)
-def threads(monkeypatch):
-    """Use as many threads in child processes as here: the identity of a run has them."""
-    import torch
-
-    monkeypatch.setenv('OMP_NUM_THREADS', str(torch.get_num_threads()))
-
-
-@pytest.fixture
-def stepped(monkeypatch):
-    """Return a list that gets the indices of tracked images from now on."""
-    found = []
-    step = OfflineTracker.step
-    monkeypatch.setattr(OfflineTracker, 'step', lambda self, frame: found.append(frame.index) or step(self, frame))
-    return found
-
 
 # --- no room, and errors of others
 
@@ -102,7 +71,7 @@ def test_where_room_runs_out_for_results_none_are_delivered_and_the_next_run_wri
 ):
     """Write noise, so that every format needs more than 16 KiB per file."""
     if kind == 'coco':
-        pytest.importorskip('pycocotools', reason='pycocotools is not installed')
+        require('pycocotools')
     noise = np.random.default_rng(0).integers(0, 256, (6, 384, 512, 3), np.uint8)
     (tmp_path / 'bag').mkdir()
     for index, image in enumerate(noise):

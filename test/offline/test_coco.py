@@ -7,8 +7,9 @@ import json
 
 import cv2
 import pytest
+from needs import require
 
-pytest.importorskip('pycocotools', reason='pycocotools is not installed')
+require('pycocotools')
 
 from bag_files import image_items, scene, write_bag
 from scene_files import save_mask

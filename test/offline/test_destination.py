@@ -8,48 +8,15 @@ import signal
 import subprocess
 
 import pytest
+from needs import require
 
-pytest.importorskip('rosbags.rosbag2', reason='rosbags is not installed')
+require('rosbags.rosbag2')
 
-from bag_files import image_items, scene, write_bag
 from bag_runs import GOES_ON, arguments, digests, elsewhere, left
-from scene_files import save_mask
 
 from xmem_ros.cli.main import main
 from xmem_ros.offline import run as run_module
 from xmem_ros.offline.tracking import OfflineTracker
-
-COUNT = 10
-
-
-@pytest.fixture(scope='module')
-def frames():
-    return scene(COUNT)
-
-
-@pytest.fixture
-def bag(frames, tmp_path):
-    """Write ten images, and a mask of the first one beside them."""
-    save_mask(tmp_path / 'mask.png', frames[0][1])
-    return write_bag(tmp_path / 'bag', image_items(frames))
-
-
-@pytest.fixture(autouse=True)
-def threads(monkeypatch):
-    """Use as many threads in child processes as here: the identity of a run has them."""
-    import torch
-
-    monkeypatch.setenv('OMP_NUM_THREADS', str(torch.get_num_threads()))
-
-
-@pytest.fixture
-def stepped(monkeypatch):
-    """Return a list that gets the indices of tracked images from now on."""
-    found = []
-    step = OfflineTracker.step
-    monkeypatch.setattr(OfflineTracker, 'step', lambda self, frame: found.append(frame.index) or step(self, frame))
-    return found
-
 
 # --- a destination that will not do is refused before anything is tracked
 

@@ -15,8 +15,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from needs import require
 
-pytest.importorskip('rosbags.rosbag2', reason='rosbags is not installed')
+require('rosbags.rosbag2')
 
 from bag_files import LATE_NS, SIZE, TOPIC, image_items, image_message, scene, seeds_message, stamp_of, write_bag
 from PIL import Image
@@ -35,11 +36,6 @@ from xmem_ros.training.bag import read_bag as read_footage
 
 ROOT = Path(__file__).parents[2]
 COUNT = 10
-
-
-@pytest.fixture(scope='module')
-def frames():
-    return scene(COUNT)
 
 
 @pytest.fixture(scope='module')
@@ -137,7 +133,7 @@ def test_a_tracked_bag_can_be_tracked_again_to_the_same(bag, tmp_path):
 
 
 def test_every_format_at_once(bag, frames, tmp_path):
-    pytest.importorskip('pycocotools', reason='pycocotools is not installed')
+    require('pycocotools')
     from pycocotools.coco import COCO
 
     formats = [f'--format={name}' for name in ('bag', 'png', 'coco', 'ytvos', 'overlay')]
@@ -315,15 +311,7 @@ def test_a_run_that_a_person_interrupts_goes_on_later(bag, tmp_path, monkeypatch
     assert stepped == [4, 5, 6, 7, 8, 9], 'one segment of four images was whole'
 
 
-@pytest.fixture
-def threads(monkeypatch):
-    """Use as many threads in child processes as here: the identity of a run has them."""
-    import torch
-
-    monkeypatch.setenv('OMP_NUM_THREADS', str(torch.get_num_threads()))
-
-
-def test_a_run_goes_on_with_the_same_arguments_only(bag, tmp_path, capsys, threads):
+def test_a_run_goes_on_with_the_same_arguments_only(bag, tmp_path, capsys):
     kill_after_two_segments(*options(bag, tmp_path / 'out'))
     assert main([*map(str, options(bag, tmp_path / 'out')), '--only-ours']) == 2
     said = capsys.readouterr().err
@@ -362,7 +350,7 @@ def test_a_late_seed_that_cannot_be_used_is_put_right_without_tracking_all_again
     assert digests(tmp_path / 'out') == digests(tmp_path / 'again')
 
 
-def test_what_an_interrupted_run_left_is_not_trusted_when_it_is_damaged(bag, tmp_path, capsys, threads):
+def test_what_an_interrupted_run_left_is_not_trusted_when_it_is_damaged(bag, tmp_path, capsys):
     kill_after_two_segments(*options(bag, tmp_path / 'out'))
     (memory,) = (tmp_path / '.out.part').glob('memory_*')
     memory.write_bytes(memory.read_bytes()[:-100])

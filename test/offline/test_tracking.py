@@ -8,10 +8,11 @@ import json
 
 import numpy as np
 import pytest
+from needs import require
 
-pytest.importorskip('rosbags.rosbag2', reason='rosbags is not installed')
+require('rosbags.rosbag2')
 
-from bag_files import LATE_NS, SIZE, TOPIC, image_items, scene, seeds_message, stamp_of, write_bag
+from bag_files import LATE_NS, SIZE, TOPIC, image_items, seeds_message, stamp_of, write_bag
 
 from xmem_ros.conversions.seeds import LABELS, MASK
 from xmem_ros.errors import BagError, FrameError, SeedError, UnknownObjectError
@@ -25,11 +26,6 @@ from xmem_ros.tracker.engine import Engines
 
 PARAMETERS = dataclasses.replace(Parameters(), device='cpu', size=64, max_objects=4)
 ENGINES = Engines()
-
-
-@pytest.fixture(scope='module')
-def frames():
-    return scene(10)
 
 
 def mask_seed(frames, index, value, *, object_id=0, name=''):

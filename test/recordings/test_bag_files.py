@@ -12,8 +12,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from needs import require
 
-pytest.importorskip('rosbags.rosbag2', reason='rosbags is not installed')
+require('rosbags.rosbag2')
 
 from bag_files import STEP_NS, image_items, scene, stamp_of, write_bag, write_without_chunks
 

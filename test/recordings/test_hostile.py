@@ -10,8 +10,9 @@ import tracemalloc
 import zlib
 
 import pytest
+from needs import require
 
-pytest.importorskip('rosbags.rosbag2', reason='rosbags is not installed')
+require('rosbags.rosbag2')
 
 from bag_files import TOPIC, image_items, scene, seeds_message, stamp_of, write_bag, write_without_chunks
 from recordings.test_bag_files import record_more_and_be_killed

@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from needs import require
 
-pytest.importorskip('rosbags.rosbag2', reason='rosbags is not installed')
+require('rosbags.rosbag2')
 
 from bag_files import LATE_NS, TOPIC, image_items, image_message, scene, stamp_of, write_bag
 from scene_files import save_frame

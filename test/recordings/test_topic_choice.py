@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import pytest
+from needs import require
 
-pytest.importorskip('rosbags.rosbag2', reason='rosbags is not installed')
+require('rosbags.rosbag2')
 
 from bag_files import TOPIC, image_items, scene, write_bag
 

@@ -3,6 +3,7 @@
 
 import numpy as np
 import pytest
+from needs import require
 
 from xmem_ros.errors import ParameterError
 from xmem_ros.evaluation.scores import score_masks
@@ -48,7 +49,7 @@ def test_iou_of_a_mask_that_is_shifted_by_a_quarter():
 
 
 def test_the_mean_is_the_j_of_vos_benchmark():
-    pytest.importorskip('vos_benchmark')
+    require('vos_benchmark')
     random = np.random.default_rng(0)
     seed = np.where(random.random(SIZE) < 0.5, 1, 2).astype(np.uint8)
     pairs = [(seed, seed)]

@@ -4,9 +4,9 @@
 import json
 
 import numpy as np
-import pytest
+from needs import require
 
-pytest.importorskip('rosbags', reason='rosbags is not installed: pip install rosbags')
+require('rosbags.rosbag2')
 
 import bag_suite
 from bag_suite import TRUTH_TOPIC, write_scene

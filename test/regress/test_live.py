@@ -2,10 +2,9 @@
 """`xmem-ros regress` through the real node over DDS: started for the case, or already running."""
 
 import pytest
+from needs import require
 
-pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or source ROS 2')
-pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
-pytest.importorskip('rosbags', reason='rosbags is not installed: pip install rosbags')
+require('rclpy', 'xmem_ros.msg', 'rosbags.rosbag2')
 
 import node_harness as robots
 import numpy as np

@@ -9,8 +9,9 @@ import xml.etree.ElementTree as ET
 import cv2
 import numpy as np
 import pytest
+from needs import require
 
-pytest.importorskip('rosbags', reason='rosbags is not installed: pip install rosbags')
+require('rosbags.rosbag2')
 
 from bag_suite import IMAGE_TOPIC, TRUTH_TOPIC, scene_case, write_bag, write_scene, write_suite
 from regress_runs import SHORT, regress, short_case, stepping_back_at

@@ -15,13 +15,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from needs import require
 
 # Not launch itself: from the checkout's root, its folder of that name is importable as a namespace.
-pytest.importorskip('launch.actions', reason='launch is not installed')
-pytest.importorskip('launch_ros.actions', reason='launch_ros is not installed')
+require('launch.actions', 'launch_ros.actions')
 
+from launch_runs import LAUNCHER, START_S
 from node_harness import wait_until
-from test_launch import LAUNCHER, START_S
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH_FILE = ROOT / 'launch' / 'replay.launch.py'
@@ -212,8 +212,8 @@ def test_what_cannot_work_is_refused_before_anything_starts(launch, bag, argumen
 
 
 def test_in_lock_step_a_bag_is_replayed_without_ros2_bag(launch, tmp_path) -> None:
-    """End to end: the node, and `xmem-ros replay` of a bag with six images and a mask."""
-    pytest.importorskip('rosbags', reason="rosbags is not installed: pip install 'xmem_ros[bags]'")
+    """The whole of it: the node, and `xmem-ros replay` of a bag with six images and a mask."""
+    require('rosbags.rosbag2')
     import bag_files
     from scene_files import save_mask
 
@@ -229,8 +229,8 @@ def test_in_lock_step_a_bag_is_replayed_without_ros2_bag(launch, tmp_path) -> No
 
 
 def test_in_lock_step_a_rate_holds_the_bag_back(launch, tmp_path) -> None:
-    """Six images, 1/30 s apart, at 1/20 speed: the last mask is 5 · 20 / 30 s after the first."""
-    pytest.importorskip('rosbags', reason="rosbags is not installed: pip install 'xmem_ros[bags]'")
+    """Six images, 1/30 s apart, at a twentieth of their speed: the last mask comes 5 · 20 / 30 s after the first."""
+    require('rosbags.rosbag2')
     import bag_files
     from scene_files import save_mask
 

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from needs import require
 
-pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or source ROS 2')
-pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
+require('rclpy', 'xmem_ros.msg')
 
 BENCHMARK = Path(__file__).parents[2] / 'benchmarks' / 'robustness.py'
 

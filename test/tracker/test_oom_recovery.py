@@ -25,14 +25,26 @@ def scene() -> RenderedScene:
     return RenderedScene((128, 208), 40, 3, seed=0)
 
 
-@pytest.fixture
-def tracker(network, scene: RenderedScene) -> Tracker:
-    config = TrackerConfig(size=128, max_objects=4, memory_every=2, memory=SMALL)
-    tracker = Tracker(network, config, 'cpu')
+CONFIG = TrackerConfig(size=128, max_objects=4, memory_every=2, memory=SMALL)
+
+
+@pytest.fixture(scope='module')
+def tracked(network, scene: RenderedScene) -> Tracker:
+    """Has followed two objects up to frame 18."""
+    tracker = Tracker(network, CONFIG, 'cpu')
     frame, truth = scene[0]
     tracker.seed(frame, {'a': truth == 1, 'b': truth == 2})
-    for number in range(1, 20):
+    for number in range(1, 19):
         tracker.step(scene[number][0])
+    return tracker
+
+
+@pytest.fixture
+def tracker(network, scene: RenderedScene, tracked: Tracker) -> Tracker:
+    """One of its own that goes on from there with frame 19, and so has stores."""
+    tracker = Tracker(network, CONFIG, 'cpu')
+    tracker.import_state(tracked.export_state())
+    tracker.step(scene[19][0])
     return tracker
 
 

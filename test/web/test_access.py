@@ -12,10 +12,9 @@ import sys
 
 import numpy as np
 import pytest
+from needs import require
 
-pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or source ROS 2')
-pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
-pytest.importorskip('aiohttp', reason='aiohttp is not installed: pip install .[web]')
+require('rclpy', 'xmem_ros.msg', 'aiohttp')
 
 import aiohttp
 from node_harness import wait_until

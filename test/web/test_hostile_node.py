@@ -6,10 +6,9 @@ import shutil
 import time
 
 import pytest
+from needs import require
 
-pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or source ROS 2')
-pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
-pytest.importorskip('aiohttp', reason='aiohttp is not installed: pip install .[web]')
+require('rclpy', 'xmem_ros.msg', 'aiohttp')
 
 import aiohttp
 import numpy as np

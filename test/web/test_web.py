@@ -8,11 +8,9 @@ import threading
 
 import numpy as np
 import pytest
+from needs import require
 
-pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or source ROS 2')
-pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
-pytest.importorskip('aiohttp', reason='aiohttp is not installed: pip install .[web]')
-pytest.importorskip('playwright', reason='playwright is not installed: pip install .[dev]')
+require('rclpy', 'xmem_ros.msg', 'aiohttp', 'playwright')
 
 import node_harness as robots
 from node_harness import iou, pixels_of, wait_until
