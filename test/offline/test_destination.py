@@ -50,7 +50,7 @@ def test_a_parent_that_cannot_be_written_to_is_refused_at_once(bag, tmp_path):
     folder.mkdir()
     done = mounted(f'mount -t tmpfs -o ro none "{folder}"', *arguments(bag, folder / 'walks' / 'out'))
     assert done.returncode == 2, done.stderr
-    assert f'{folder} cannot be written to' in done.stderr
+    assert f'{folder} is not writable' in done.stderr
 
 
 def test_a_destination_below_a_file_is_refused_at_once(bag, tmp_path, capsys, stepped):
@@ -104,7 +104,7 @@ def test_what_somebody_puts_there_while_it_is_tracked_stays_and_results_wait(
         patched.setattr(run_module, 'write_results', disturbed)
         assert main(arguments(bag, out)) == 2
     said = capsys.readouterr().err
-    assert f'{out}: results cannot be put there (Directory not empty)' in said
+    assert f'{out}: results cannot be moved there (Directory not empty)' in said
     assert GOES_ON in said
     assert [file.name for file in out.iterdir()] == ['thesis.tex']
     (out / 'thesis.tex').unlink()

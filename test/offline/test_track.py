@@ -447,7 +447,7 @@ def useless(folder, frames):
         (bag, ['--seeds-topic', '/y', *seed], 'give either --seeds-topic'),
         (bag, [*seed, '--at', 99], 'mask.png: there is no image 99'),
         (bag, [*seed, '--at', '1.5'], 'mask.png: no image of'),
-        (bag, [*seed, '--at', 'noon'], "'noon' is no image"),
+        (bag, [*seed, '--at', 'noon'], "'noon' is not an image"),
         (bag, ['--seed', folder / 'small.png'], "small.png: image 000000: seeds[0] '1' (MASK): the mask is 8×8"),
         (bag, ['--at', 3], '--at goes with a mask or a box'),
         (bag, [*seed, '--only-ours', '--format', 'png'], '--only-ours and --labels are of --format bag'),
