@@ -227,7 +227,11 @@ def test_a_negative_stamp_is_dropped_and_counted_and_refused_in_a_seed(robot):
         ('memory_every', 'often', "memory_every is 'often'; it must be a whole number"),
         ('memory_every', True, 'it must be a whole number'),
         ('on_time_jump', 'panic', "on_time_jump is 'panic'; allowed: keep, reset"),
-        ('max_objects', 5, 'max_objects is read when the node is configured: take the transitions deactivate and cleanup'),
+        (
+            'max_objects',
+            5,
+            'max_objects is read when the node is configured: take the transitions deactivate and cleanup',
+        ),
         ('autostart', False, 'autostart is read only at the start'),
         ('memry_every', 5, "unknown parameter 'memry_every' (did you mean 'memory_every'?)"),
     ],
