@@ -243,9 +243,9 @@ def test_camera_info_of_another_camera_is_refused_in_the_log(robot):
         for index in range(1, 400):
             labels = robot.show_and_wait(SCENE[index % 20][0], robot.labels)
             robot.depth.show(np.ones((HEIGHT, WIDTH), np.float32), labels.header)
-            if "is of the frame 'infrared'" in robot.process.output:
+            if "has the frame_id 'infrared'" in robot.process.output:
                 break
-        robot.process.says("is of the frame 'infrared'", 1)
+        robot.process.says("has the frame_id 'infrared'", 1)
         assert len(robot.places) == heard
     finally:
         robot.depth.tell()
