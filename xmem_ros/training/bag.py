@@ -33,7 +33,7 @@ OURS = ('labels', 'mask', 'overlay')  # endings of the node's topics
 
 
 def read_bag(path: Path, shorter_side: int, budget: Budget | None = None, image_topic: str = '') -> list[Footage]:
-    """Read the images that share stamp and frame_id with a label image (mono8, topic ends in `labels`).
+    """Read images with stamp and frame_id of a label image (mono8, topic ending in `labels`).
 
     Returns one video per topic of labels, from its first non-empty label image.
 

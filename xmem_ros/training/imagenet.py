@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Starting weights of the paper's `xmem`: ResNet-50 for keys and ResNet-18 for values, from ImageNet.
+"""Starting weights of `xmem`: ImageNet's ResNet-50 for keys and ResNet-18 for values.
 
     python -m xmem_ros.training.imagenet imagenet.safetensors
 

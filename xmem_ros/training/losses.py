@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def hardest_share(iteration: int, start: float, end: float, final: float) -> float:
-    """Return the share of pixels in the loss, falling linearly from 1 at `start` to `final` at `end`."""
+    """Return the share of pixels in the loss: linear from 1 at `start` to `final` at `end`."""
     progress = min(max((iteration - start) / max(end - start, 1), 0.0), 1.0)
     return 1 - progress * (1 - final)
 
