@@ -14,8 +14,8 @@ from rclpy.parameter import parameter_value_to_python
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
-from xmem_ros.client.link import NodeLink
 from xmem_ros.client.frames import Frame, FramePairs
+from xmem_ros.client.link import NodeLink
 from xmem_ros.errors import (
     FrameError,
     NodeError,
