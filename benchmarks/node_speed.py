@@ -89,11 +89,8 @@ def seed_first(robot: Any, scene: Any) -> None:
 def distribution(values: list[float]) -> dict[str, float]:
     """Median, 95th percentile and maximum."""
     ordered = sorted(values)
-    return {
-        'median': statistics.median(ordered),
-        'p95': ordered[int(0.95 * (len(ordered) - 1))],
-        'longest': ordered[-1],
-    }
+    p95 = ordered[int(0.95 * (len(ordered) - 1))]
+    return {'median': statistics.median(ordered), 'p95': p95, 'longest': ordered[-1]}
 
 
 # --- latency
@@ -158,8 +155,7 @@ def measure_latency(size: tuple[int, int], args: argparse.Namespace) -> dict[str
             stamps = [stamp for _, stamp in zip(range(args.warm_up + args.frames), images, strict=False)]
             time.sleep(1.0)
         lines = {int(line.split()[0]): [*map(int, line.split()[1:])] for line in notes.read().splitlines()}
-    counted = stamps[args.warm_up :]
-    rows = []
+    counted, rows = stamps[args.warm_up :], []
     for stamp in counted:
         if stamp in lines and stamp in received['labels'] and stamp in received['objects']:
             begun, ended, published = lines[stamp]

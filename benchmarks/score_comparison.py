@@ -4,9 +4,9 @@
     python benchmarks/score_comparison.py --davis2017-evaluation DIR --data DAVIS_VAL --out DIR
 
 DIR is a checkout of davisvideochallenge/davis2017-evaluation. DAVIS_VAL holds JPEGImages/SEQ and
-Annotations/SEQ. Pairs of its sequences side by side are the ground truth, with objects 1 and 2. Masks
-are the truth, shifted, eroded, partly swapped, or without one or all objects. All ids are in the first
-frame; elsewhere the two tools differ on purpose.
+Annotations/SEQ. Pairs of its sequences side by side are the ground truth, with objects 1 and 2.
+Masks are the truth, shifted, eroded, partly swapped, or without one or all objects. All ids are in
+the first frame; elsewhere the two tools differ on purpose.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ def load_network(path: Path) -> XMemNetwork:
     stem = state.get(STEM)
     if stem is not None and stem.ndim == 4 and stem.shape[1] == 4:
         state[STEM] = torch.cat([stem, torch.zeros_like(stem[:, :1])], 1)
-    with torch.device('meta'):  # shapes only, so that memory is allocated for the file's content alone
+    with torch.device('meta'):  # shapes alone: memory is taken for what the file really holds
         network = XMemNetwork(config)
     expected = network.state_dict()
     missing, extra = sorted(set(expected) - set(state)), sorted(set(state) - set(expected))

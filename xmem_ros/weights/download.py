@@ -177,7 +177,7 @@ def _discard(part: Path, etag_file: Path) -> None:
 
 
 def _length(path: Path) -> int:
-    """Return the size of this user's file [bytes], 0 without one; raises `OutputError` otherwise."""
+    """Return the size [bytes] of this user's file, 0 without one; raises `OutputError`."""
     try:
         status = path.lstat()
     except OSError:
