@@ -183,7 +183,7 @@ def _read_file(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     """Return header and tensors of a file; the tensors are copies."""
     try:
         if not path.is_file():
-            raise MemoryFileError(f'{path}: no such file; save a memory first')
+            raise MemoryFileMissingError(f'{path}: no such file; save a memory first')
         if (size := path.stat().st_size) > LARGEST_FILE:
             raise MemoryFileError(
                 f'{path}: refused, it has {size / 1e9:.1f} GB; a saved memory has {LARGEST_FILE / 1e9:.1f} GB at most'
