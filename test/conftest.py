@@ -26,6 +26,7 @@ SLOW = (
     'demo/test_demo.py',
     'regress/test_live.py',
     'regress/test_regress.py',
+    'regress/test_input.py',
     'offline',
     'evaluation/test_passes.py',
     'evaluation/test_layouts.py',

@@ -19,6 +19,7 @@ def test_rendered_frames_agree_with_the_reference() -> None:
 
 @pytest.mark.skipif(not BESIDE.is_dir(), reason='the cases on real frames are not beside the checkout')
 @pytest.mark.parametrize('case', ['working_only', 'consolidation', 'eviction', 'defaults'])
+@pytest.mark.slow
 def test_real_frames_agree_with_the_reference(case: str) -> None:
     result = parity.compare(BESIDE / f'{case}.npz')
     assert result.sizes_agree
