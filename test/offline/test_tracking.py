@@ -256,7 +256,8 @@ def test_objects_are_removed_and_unknown_ones_refused(frames, tmp_path):
     with pytest.raises(UnknownObjectError, match='image 000005: no object has the id 3'):
         tracked(path, [begin, PlannedSeeds((), (), index=5, removed=(3,))])
     wrong = PlannedSeeds((mask_seed(frames, 5, 1, object_id=8),), (8,), index=5)
-    with pytest.raises(UnknownObjectError, match='no object has the id 8 here, so it cannot be corrected; known ids: 1, 2'):
+    unknown = 'no object has the id 8 here, so it cannot be corrected; known ids: 1, 2'
+    with pytest.raises(UnknownObjectError, match=unknown):
         tracked(path, [begin, wrong])
 
 

@@ -23,6 +23,7 @@ from xmem_ros.errors import (
     FrameError,
     MemoryFileError,
     MemoryFileMismatchError,
+    MemoryFileMissingError,
     MemoryFileWriteError,
     summary_of,
 )
