@@ -11,14 +11,15 @@ from needs import require
 
 require('rclpy', 'xmem_ros.msg')
 
-BENCHMARK = Path(__file__).parents[2] / 'benchmarks' / 'robustness.py'
+TESTS = Path(__file__).parents[1]
 
 
 def trial(folder, *arguments):
     """Run a trial; returns its results and output."""
     report = folder / 'report.json'
     done = subprocess.run(
-        [sys.executable, str(BENCHMARK), *arguments, '--device', 'cpu', '--json', str(report)],
+        [sys.executable, '-m', 'robustness', *arguments, '--device', 'cpu', '--json', str(report)],
+        cwd=TESTS,
         capture_output=True,
         text=True,
         timeout=600,

@@ -488,7 +488,10 @@ def test_checkpoints_of_a_run_serve_as_weights(data: Path, tmp_path: Path) -> No
 
 
 def test_fine_tuning_prints_before_and_after(data: Path, tmp_path: Path) -> None:
-    config = Path(__file__).parents[2] / 'config' / 'training' / 'finetune.yaml'
+    preset, config = CONFIGS_FOLDER / 'finetune.yaml', tmp_path / 'smaller.yaml'
+    smaller = preset.read_text().replace('size: 192', 'size: 64').replace('batch: 4', 'batch: 2')
+    assert smaller.count('size: 64') == smaller.count('batch: 2') == 1
+    config.write_text(smaller)
     options = ['--config', str(config), '--videos', str(data / 'video'), '--out', str(tmp_path / 'run')]
     options += ['--iterations', '2', '--device', 'cpu', '--export', str(tmp_path / 'mine.safetensors')]
     done = subprocess.run(

@@ -22,7 +22,7 @@ from xmem_ros.client.frames import FramePairs, frame_of
 from xmem_ros.conversions.images import image_from_array
 from xmem_ros.errors import ErrorCode, FrameError, NodeError, SeedError
 from xmem_ros.msg import TrackedObject, TrackedObjectArray
-from xmem_ros.web.bridge import encoded
+from xmem_ros.web.bridge import encode_overlay
 
 CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
 FLAGS = ['--headless', '--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking']
@@ -146,7 +146,7 @@ def test_a_client_goes_on_hearing_after_what_cannot_be_read(node, capfd):
 @pytest.mark.parametrize('size', [(1, 100_000), (100_000, 1), (1, 1), (40_000, 3)])
 def test_an_overlay_of_any_shape_is_sent_small_or_refused(size):
     try:
-        data, full = encoded(image_from_array(np.zeros((*size, 3), np.uint8), 'rgb8', Image))
+        data, full = encode_overlay(image_from_array(np.zeros((*size, 3), np.uint8), 'rgb8', Image))
     except FrameError:
         return
     assert full == size[::-1]
