@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Widths and depths of the network; everything can be read off a state dict."""
+"""Widths and depths of the network, and how to infer them from a state dict."""
 
 import re
 from collections.abc import Mapping
@@ -8,16 +8,16 @@ from typing import Any
 
 from xmem_ros.errors import WeightsError
 
-WIDEST = 8192  # channels; a ResNet's widest have 2048
-DEEPEST = 100  # blocks of a stage; those of a ResNet-152 are 36
+WIDEST = 8192  # channels; a ResNet has at most 2048
+DEEPEST = 100  # blocks of a stage; a ResNet-152 has at most 36
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
     """Shape of an XMem network.
 
-    `*_widths` are the planes of a trunk's stem and three stages (a bottleneck stage puts out four times its planes);
-    `*_depths` count the blocks of each stage.
+    `*_widths` are the planes of a trunk's stem and three stages; the output of a bottleneck stage
+    has four times its planes. `*_depths` are the blocks of each stage.
     """
 
     key_bottleneck: bool = True
@@ -27,11 +27,11 @@ class NetworkConfig:
     value_depths: tuple[int, int, int] = (2, 2, 2)
     key_dim: int = 64
     value_dim: int = 512
-    sensory_dim: int = 64  # 0: a model without sensory memory
+    sensory_dim: int = 64  # 0: no sensory memory
     sensory_mid: int = 256
     decoder_widths: tuple[int, int, int] = (512, 256, 256)  # at strides 16, 8 and 4
     gate_reduction: int = 16
-    train_norm: bool = False  # XMem's batch norms stay as they came from ImageNet
+    train_norm: bool = False  # XMem keeps the batch norms of ImageNet
 
     @property
     def feature_widths(self) -> tuple[int, int, int]:
@@ -42,7 +42,7 @@ class NetworkConfig:
 
     @property
     def shorter_side(self) -> int:
-        """Frame size, px, at which such a network is at its best: as published, or as small ones are trained."""
+        """Shorter side of frames in px at which the network was trained or published."""
         return 480 if self.key_bottleneck else 240
 
 
@@ -65,10 +65,10 @@ CONFIGS = {'xmem': XMEM, 'compact': COMPACT}
 
 
 def config_from_state_dict(state: Mapping[str, Any]) -> NetworkConfig:
-    """Read every width and depth off the entries' names and shapes.
+    """Infer widths and depths from the entries' names and shapes.
 
-    `state` maps names to anything with a `shape`. Raises `WeightsError` where an entry is missing that every XMem
-    network has.
+    state: name → tensor, or anything with a `shape`. Raises `WeightsError` if an entry of every
+    XMem network is missing or sizes contradict each other.
     """
 
     def width(name: str, dim: int = 0) -> int:
@@ -77,8 +77,8 @@ def config_from_state_dict(state: Mapping[str, Any]) -> NetworkConfig:
         shape = tuple(state[name].shape)
         if dim >= len(shape) or not 1 <= shape[dim] <= WIDEST:
             raise WeightsError(
-                f'these are not the weights of an XMem network: the entry {name!r} has the shape {shape}; allowed: '
-                f'1…{WIDEST} channels'
+                f'these are not the weights of an XMem network: the entry {name!r} has the shape {shape}; 1…{WIDEST} '
+                'channels are allowed'
             )
         return int(shape[dim])
 
@@ -89,8 +89,8 @@ def config_from_state_dict(state: Mapping[str, Any]) -> NetworkConfig:
             raise WeightsError(f'these are not the weights of an XMem network: no entry begins with {prefix!r}')
         if found != set(range(len(found))) or len(found) > DEEPEST:
             raise WeightsError(
-                f'these are not the weights of an XMem network: the blocks of {prefix!r} are not numbered from 0 on, '
-                f'without gaps, or are more than {DEEPEST}'
+                f'these are not the weights of an XMem network: the blocks of {prefix!r} must be numbered from 0 '
+                f'without gaps and be at most {DEEPEST}'
             )
         return len(found)
 
@@ -104,7 +104,7 @@ def config_from_state_dict(state: Mapping[str, Any]) -> NetworkConfig:
     reduced = width('value_encoder.fuser.attention.ChannelGate.mlp.1.weight')
     sensory_dim = width('decoder.hidden_update.transform.weight') // 3 if sensory else 0
     if reduced > value_dim or (sensory and not sensory_dim):
-        raise WeightsError('these are not the weights of an XMem network: its channels do not go together')
+        raise WeightsError('these are not the weights of an XMem network: numbers of channels contradict each other')
     return NetworkConfig(
         key_bottleneck='key_encoder.res2.0.conv3.weight' in state,
         key_widths=widths('key_encoder', key_stages),
