@@ -227,10 +227,14 @@ async def _commands(port: int, texts: list[str]) -> int:
     async with aiohttp.ClientSession() as session, session.ws_connect(f'{url}/socket', origin=url) as socket:
         while (await asyncio.wait_for(socket.receive(), 8)).type != aiohttp.WSMsgType.BINARY:
             pass  # masks refer to the image that was sent
-        for text in texts:
-            await socket.send_str(text.encode('utf-8', 'replace').decode())
-        await asyncio.sleep(0.05)  # let the queue of commands drain
-        await socket.send_str(json.dumps({'type': 'reset', 'request': 7777}))
+        try:
+            for text in texts:
+                await socket.send_str(text.encode('utf-8', 'replace').decode())
+            await asyncio.sleep(0.05)  # let the queue of commands drain
+            await socket.send_str(json.dumps({'type': 'reset', 'request': 7777}))
+        except ConnectionError:  # too large a message ends the connection before it has been sent
+            assert max(map(len, texts)) > server.MOST_BYTES, 'the connection was lost'
+            return 2
         while True:
             message = await asyncio.wait_for(socket.receive(), 8)
             if message.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED):
