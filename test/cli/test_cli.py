@@ -191,10 +191,12 @@ def test_a_clip_that_cannot_be_read_is_named(clip, weights, tmp_path, capsys):
         assert text in error
 
 
-def test_frames_of_different_sizes_are_refused(clip, weights, tmp_path, capsys):
+def test_a_frame_of_another_size_is_left_out_and_named(clip, weights, tmp_path, capsys):
     save_frame(clip / '00003.jpg', np.zeros((80, 96, 3), np.uint8))
-    assert track(clip, weights, tmp_path / 'out') == 2
-    assert 'frame 00003 is 96×80 px, those before it 96×64' in capsys.readouterr().err
+    assert track(clip, weights, tmp_path / 'out') == 0
+    assert '96×80' in capsys.readouterr().err
+    assert not list((tmp_path / 'out').rglob('00003.png'))
+    assert list((tmp_path / 'out').rglob('00002.png'))
 
 
 def test_unknown_weights_and_devices_are_refused(clip, weights, tmp_path, capsys):
@@ -222,7 +224,7 @@ def test_evaluate_prints_a_table_and_writes_the_same_figures_as_json(clip, weigh
 
 def test_evaluate_names_a_wrong_root(tmp_path, capsys):
     assert main(['evaluate', '--dataset', 'generic', '--root', str(tmp_path), '--output', str(tmp_path / 'out')]) == 2
-    assert f'{tmp_path / "JPEGImages"}: not there' in capsys.readouterr().err
+    assert f'{tmp_path / "JPEGImages"}: not found' in capsys.readouterr().err
 
 
 # --- usage

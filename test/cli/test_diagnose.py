@@ -47,11 +47,11 @@ import torch
 for module in sys.argv[1:]:
     if not os.fork():  # each without one package, and nothing of ours is imported yet
         sys.modules[module] = None
-        from xmem_ros import doctor
+        from xmem_ros.cli import diagnose
         from xmem_ros.cli.main import make_parser
         make_parser()  # the command line itself needs none of them
-        doctor._run_python = lambda program: 'not looked at'
-        print(json.dumps([module, [[found.subject, found.state] for found in doctor.examine()]]), flush=True)
+        diagnose._run_python = lambda program: 'not looked at'
+        print(json.dumps([module, [[found.subject, found.state] for found in diagnose.examine()]]), flush=True)
         os._exit(0)
     os.wait()
 """
@@ -113,7 +113,7 @@ def test_a_driver_that_torch_makes_no_use_of_is_wrong_and_no_driver_is_not(monke
     monkeypatch.setattr(diagnose, '_has_nvidia_driver', lambda: True)
     (finding,) = diagnose._cuda()
     assert finding.state == WRONG
-    assert 'sees no GPU' in finding.text or 'without CUDA' in finding.text
+    assert 'finds no GPU' in finding.text or 'without CUDA' in finding.text
     monkeypatch.setattr(torch.version, 'cuda', None)
     (finding,) = diagnose._cuda()
     assert 'without CUDA' in finding.text
@@ -128,7 +128,7 @@ def test_weights_are_absent_half_fetched_or_damaged(cache):
     assert (found['xmem'].state, found['xmem-s2'].state, found['xmem-s012'].state) == (WRONG, WRONG, ABSENT)
     assert str(cache / 'XMem.pth') in found['xmem'].text
     assert 'xmem-ros weights fetch xmem' in found['xmem'].remedy
-    assert 'goes on' in found['xmem-s2'].remedy
+    assert 'completes it' in found['xmem-s2'].remedy
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_what_an_optional_package_is_for_is_said_where_it_is_absent(monkeypatch)
     ('offered', 'state', 'text'),
     [
         (['TensorrtExecutionProvider', 'CUDAExecutionProvider', 'CPUExecutionProvider'], OK, 'on Tensorrt and CUDA'),
-        (['AzureExecutionProvider', 'CPUExecutionProvider'], ABSENT, 'on the CPU only, though there is a GPU'),
+        (['AzureExecutionProvider', 'CPUExecutionProvider'], ABSENT, 'supports only the CPU, although a GPU '),
     ],
 )
 def test_an_onnxruntime_that_makes_no_use_of_the_gpu_is_said(monkeypatch, offered, state, text):

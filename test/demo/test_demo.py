@@ -323,8 +323,8 @@ def test_the_camera_plays_a_folder_in_a_loop_until_it_is_ended(tmp_path, listene
     ('options', 'text'),
     [
         (['--clip', 'no/such/clip'], 'no/such/clip: no such video file or folder'),
-        (['--objects', '9'], 'a rendered scene has 1 to 6'),
-        (['--rate', '-1'], 'at a rate of -1'),
+        (['--objects', '9'], 'it must be 1 to 6'),
+        (['--rate', '-1'], 'rate -1.0'),
     ],
 )
 def test_a_camera_that_cannot_play_says_why(tmp_path, options, text):
@@ -417,9 +417,9 @@ def test_a_demonstration_that_is_interrupted_leaves_no_process_behind(tmp_path, 
     [
         (['--video', 'no/such.mp4', '--box', '0,0,9,9'], 'no/such.mp4: no such video file or folder of frames'),
         (['--video', 'CLIP'], 'BOX=x,y,width,height'),
-        (['--video', 'CLIP', '--box', '0,0,9,9', '--mask', 'MASK'], 'one of them'),
+        (['--video', 'CLIP', '--box', '0,0,9,9', '--mask', 'MASK'], 'either a box'),
         (['--video', 'CLIP', '--box', '0,0,97,9'], 'not inside the frame of 96×64 px'),
-        (['--box', '0,0,9,9'], 'give a box or a mask with a video'),
+        (['--box', '0,0,9,9'], 'give a box or a mask only with a video'),
         (['--video', 'CLIP', '--mask', 'LARGE'], 'large.png: the mask is 99×64 px, the first frame 96×64'),
         (['--weights', 'nonsense', '--frames', '3'], 'nonsense'),
     ],

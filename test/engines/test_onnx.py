@@ -14,7 +14,7 @@ from needs import require
 
 from xmem_ros.cli.main import main
 from xmem_ros.demo.scene import RenderedScene
-from xmem_ros.engines import onnx_export
+from xmem_ros.engines import onnx_export, onnx_files
 from xmem_ros.engines.built_engines import note_built
 from xmem_ros.engines.onnx_export import export
 from xmem_ros.engines.onnx_files import ExportKey, find_models
@@ -247,7 +247,7 @@ def test_a_torch_that_is_too_old_to_export_is_named(
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / 'file').touch()
     assert main(['export', '--onnx', str(tmp_path / 'file'), '--size', '64', '96', '--shorter-side', '64']) == 2
-    assert 'exported models cannot be written there' in capsys.readouterr().err
+    assert 'exported models cannot be written (' in capsys.readouterr().err
 
 
 def test_a_model_that_was_cut_off_is_exported_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog) -> None:
@@ -279,7 +279,7 @@ def test_what_is_prepared_need_not_be_loaded_later(models: Path, monkeypatch: py
         tracker.prepare(size)
         assert 'loaded ONNX models for images of 96×160 px and 1, 2, 4 objects in' in caplog.text
         with monkeypatch.context() as patch:
-            patch.setattr('xmem_ros.engines.onnx_runtime._Model._load', fail)
+            patch.setattr('xmem_ros.engines.onnx_runtime._Model._new_session', fail)
             for number in range(3):
                 frame, labels = scene[number]
                 tracker.step(frame, {str(number): labels == number + 1})
@@ -309,7 +309,7 @@ def test_what_tensorrt_builds_is_said_with_its_place(tmp_path: Path, monkeypatch
     monkeypatch.setattr('xmem_ros.engines.onnx_runtime._runtime', lambda: Runtime)
 
     def load() -> None:
-        _Model(tmp_path / 'decoder.onnx', torch.device('cuda', 0), 'float16', SIZE)._load(2, '3 of 7')
+        _Model(tmp_path / 'decoder.onnx', torch.device('cuda', 0), 'float16', SIZE)._new_session(2, '3 of 7')
 
     load()
     assert 'TensorRT builds decoder at 96×160 px, 2 objects (3 of 7); this takes minutes' in caplog.text
@@ -330,7 +330,7 @@ def test_engines_that_cannot_be_kept_are_said(tmp_path: Path) -> None:
 def test_a_file_that_this_onnxruntime_cannot_load_is_named(tmp_path: Path) -> None:
     (tmp_path / 'decoder.onnx').write_bytes(b'not a model')
     with pytest.raises(EngineError, match='cannot load .*decoder.onnx.*install a newer one, or remove'):
-        _Model(tmp_path / 'decoder.onnx', torch.device('cpu'), 'float32', SIZE)._load(1, '')
+        _Model(tmp_path / 'decoder.onnx', torch.device('cpu'), 'float32', SIZE)._new_session(1, '')
 
 
 def test_a_network_made_for_something_else_than_the_tracker_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,7 +348,7 @@ def test_a_network_made_for_something_else_than_the_tracker_is_refused(monkeypat
     with monkeypatch.context() as patch:
         patch.setattr('xmem_ros.engines.onnx_runtime.pick_providers', lambda *_: [CUDA, CPU])
         elsewhere = made_for('cuda:1', 'float16')
-    with pytest.raises(DeviceError, match="run on cpu, but .* made for cuda:1: give the tracker device='cuda:1'"):
+    with pytest.raises(DeviceError, match="device is cpu, but .* made for cuda:1: set device='cuda:1'"):
         Tracker(elsewhere, fitting, 'cpu')
 
 
@@ -363,7 +363,7 @@ def test_models_stay_loaded_for_as_many_sizes_as_there_are_cameras(monkeypatch, 
             made.append(given[-1])
 
     folder = tmp_path
-    (folder / onnx_engine.MANIFEST).write_text('{"models": {"decoder": {"file": "decoder.onnx"}}, "objects": [1]}')
+    (folder / onnx_files.MANIFEST).write_text('{"models": {"decoder": {"file": "decoder.onnx"}}, "objects": [1]}')
     monkeypatch.setattr(onnx_engine, '_Model', Loaded)
     monkeypatch.setattr(onnx_engine, 'find_models', lambda key: folder)
     monkeypatch.setattr(onnx_engine, 'note_use', lambda folder: None)

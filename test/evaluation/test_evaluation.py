@@ -189,7 +189,7 @@ def run(root, weights, output, size=64, **options):
         (empty_seed, SeedError, 'Annotations/toys/00000.png: .*shows no object'),
         (coloured_mask, SeedError, 'Annotations/toys/00000.png: PNG image of mode RGB'),
         (stray_mask, SeedError, 'Annotations/toys/99999.png: no image'),
-        (two_frames_of_one_name, ParameterError, 'JPEGImages/toys/00001.png: .*same name'),
+        (two_frames_of_one_name, ParameterError, 'JPEGImages/toys/00001.png: 00001.jpg differs only in the suffix'),
         (no_frames, ParameterError, 'JPEGImages/toys: no images'),
     ],
 )
@@ -220,7 +220,7 @@ def test_a_wrong_root_is_named(tmp_path, weights):
     ('options', 'kind', 'text'),
     [
         ({'weights': 'nonsense'}, WeightsError, 'nonsense'),
-        ({'size': 3}, ParameterError, 'size 3'),
+        ({'size': 3}, ParameterError, 'size is 3'),
         ({'dataset': 'davis-1999'}, ParameterError, 'davis-1999.*generic'),
     ],
 )

@@ -199,13 +199,13 @@ def test_passes_of_the_published_multi_scale_example(tmp_path):
 @pytest.mark.parametrize(
     ('options', 'text'),
     [
-        ({'scales': (480, 480)}, 'given twice'),
-        ({'scales': (480,), 'size': 480}, 'both given'),
-        ({'split': 'test'}, 'no split .test.; there is val, test-dev'),
+        ({'scales': (480, 480)}, 'a size is repeated'),
+        ({'scales': (480,), 'size': 480}, 'exclude each other'),
+        ({'split': 'test'}, 'no split .test.; known: val, test-dev'),
         ({'sparse': True}, 'no sparse version'),
         ({'precision': 'float8'}, 'precision is .float8.'),
         ({'memory_every': 0}, 'memory_every is 0'),
-        ({'size': 'large'}, 'size large'),
+        ({'size': 'large'}, "size is 'large'"),
         ({'memory': 'none'}, 'published or default'),
     ],
 )

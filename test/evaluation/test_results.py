@@ -62,7 +62,7 @@ def test_without_ground_truth_there_are_no_figures_but_masks_and_a_rate(tmp_path
     assert result['fps'] > 0
     assert (tmp_path / 'scores.csv').read_text().splitlines()[2].startswith('a,,,,,0,')
     out = capsys.readouterr().out
-    assert 'davis2017-test-dev.zip: for the server' in out
+    assert 'davis2017-test-dev.zip: upload this file' in out
     assert 'all objects' not in out
     assert 'scored by its server' in (tmp_path / 'report.html').read_text()
 
@@ -175,7 +175,7 @@ def test_the_rate_alone_is_printed_with_machine_and_precision_and_writes_no_mask
     assert main(['evaluate', *map(str, options)]) == 0
     result = json.loads((tmp_path / 'fps.json').read_text())
     out = capsys.readouterr().out
-    assert f'float32: {result["fps"]:.2f} frames a second' in out
+    assert f'float32: {result["fps"]:.2f} frames/s' in out
     assert result['speed'][0]['device_name'] in out
     assert sorted(path.name for path in tmp_path.iterdir()) == ['Annotations', 'JPEGImages', 'fps.json']
 

@@ -136,7 +136,7 @@ def test_files_that_are_not_our_weights_are_refused(tmp_path: Path, capsys: pyte
     save_file(state, tmp_path / 'whole.safetensors')
     data = (tmp_path / 'whole.safetensors').read_bytes()
     (tmp_path / 'cut.safetensors').write_bytes(data[: len(data) // 2])
-    refused(tmp_path / 'cut.safetensors', 'cut off')
+    refused(tmp_path / 'cut.safetensors', 'truncated')
 
     (tmp_path / 'code.pth').write_bytes(pickle.dumps(_Surprise()))
     refused(tmp_path / 'code.pth', 'refused, it contains more than tensors')

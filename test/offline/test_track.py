@@ -212,7 +212,7 @@ def test_seeds_of_a_mask_a_box_and_a_file(bag, frames, tmp_path):
 def test_parameters_of_the_node_are_heeded_and_the_command_line_wins(bag, tmp_path, capsys):
     (tmp_path / 'p.yaml').write_text('xmem: {ros__parameters: {min_score: 1.0, size: 128, max_objects: 1}}')
     assert track(bag, tmp_path / 'out', '--params', tmp_path / 'p.yaml') == 2
-    assert 'there can be 1 objects (max_objects)' in capsys.readouterr().err
+    assert 'at most 1 objects are allowed (max_objects)' in capsys.readouterr().err
     (tmp_path / 'p.yaml').write_text('xmem: {ros__parameters: {min_score: 1.0, size: 128}}')
     assert track(bag, tmp_path / 'out', '--params', tmp_path / 'p.yaml') == 0
     objects = [message for topic, _, message in read_bag(tmp_path / 'out' / 'bag') if topic == '/xmem/objects']
@@ -303,7 +303,7 @@ def test_a_run_that_a_person_interrupts_goes_on_later(bag, tmp_path, monkeypatch
 
     monkeypatch.setattr(OfflineTracker, 'step', interrupted)
     assert track(bag, tmp_path / 'out') == 130
-    assert 'the same command goes on where this one stopped' in capsys.readouterr().err
+    assert 'give the same command again to continue' in capsys.readouterr().err
     assert left(tmp_path) == ['.out.part']
     stepped = []
     monkeypatch.setattr(OfflineTracker, 'step', lambda self, frame: stepped.append(frame.index) or step(self, frame))
@@ -441,7 +441,7 @@ def useless(folder, frames):
         (folder / 'text.db3', seed, 'text.db3: not a readable bag'),
         (folder / 'absent', seed, 'absent: no such video file, folder of frames or bag'),
         (none, seed, 'none cannot be used: not a sensor_msgs/msg/Image'),
-        (bag, [], 'bag: no seeds were recorded in it; show the objects: --seed MASK'),
+        (bag, [], 'bag: the bag has no recorded seeds; give --seed MASK'),
         (bag, [*seed, '--image-topic', '/x'], 'no topic /x; topics with images: /camera/image_raw'),
         (bag, ['--seeds-topic', '/y'], 'no topic /y'),
         (bag, ['--seeds-topic', '/y', *seed], 'give either --seeds-topic'),

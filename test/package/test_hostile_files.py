@@ -109,7 +109,7 @@ def test_a_run_of_training_overwrites_nothing_that_no_run_wrote(tmp_path):
     log = tmp_path / 'log.jsonl'
     for text in ('2026-01-01 my diary\n', '{"iteration": "1"}\n', '[]\n', '[' * 9999 + '\n'):
         log.write_text(text)
-        with pytest.raises(ParameterError, match='not of a training run'):
+        with pytest.raises(ParameterError, match='does not belong to a training run'):
             Curves(tmp_path, 0)
         assert log.read_text() == text
     log.unlink()
@@ -275,7 +275,7 @@ def test_a_deep_lock_file_of_weights_is_refused(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv('XMEM_ROS_WEIGHTS', str(tmp_path))
     for text in ('[' * 100_000, '{"XMem.pth": {"bytes": ' + '9' * 6000 + '}}', '{"a": NaN}'):
         (tmp_path / 'weights.lock.json').write_text(text)
-        refused(capsys, ['weights', 'list'], 'weights.lock.json: not readable')
+        refused(capsys, ['weights', 'list'], 'weights.lock.json')
 
 
 def test_a_tracker_takes_no_time_size_or_name_that_cannot_be(tmp_path):

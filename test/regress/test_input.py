@@ -143,7 +143,7 @@ def test_masks_whose_stamps_do_not_tell_them_apart_are_refused(tmp_path):
     cases += [short_case(name=name, input='images', reference={'folder': name}) for name in ('numbers', 'stamps')]
     code, results = regress(tmp_path, cases)
     assert code == 1
-    assert '/truth/labels: 4 of its 6 masks have the stamp 0' in results['zero']['error']
+    assert '/truth/labels: 4 of 6 masks have the stamp 0' in results['zero']['error']
     assert '/truth/labels: 3 stamps are of several of its 6 masks' in results['equal']['error']
     for name in ('images', 'stamps'):
         assert f'frames 000000 and 000001 both have the stamp {own(0)} ns' in results[name]['error']
@@ -159,7 +159,7 @@ def test_a_file_named_0_is_not_the_mask_of_images_without_stamps(tmp_path):
     save_mask(tmp_path / 'masks' / '0.png', first)
     code, results = regress(tmp_path, [short_case(seeds='masks/0.png', reference={'folder': 'masks'})])
     assert code == 1
-    assert 'none of its 4 frames has a reference mask' in results['scene']['error']
+    assert 'none of 4 frames has a reference mask' in results['scene']['error']
 
 
 def test_masks_that_belong_to_no_frame_or_have_another_size_are_named(short):
@@ -176,4 +176,4 @@ def test_a_reference_for_the_seeds_frame_alone_compares_nothing(short):
     save_mask(short / 'first' / '00000.png', RenderedScene((120, 216), frames=1)[0][1])
     code, results = regress(short, [short_case(reference={'folder': 'first'})])
     assert code == 1
-    assert 'no frame can be compared: of 1 with a reference mask' in results['scene']['error']
+    assert 'no frame can be compared; none of 1 frames with a reference mask' in results['scene']['error']

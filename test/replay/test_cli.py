@@ -116,12 +116,12 @@ def test_after_an_error_nothing_is_written(robot, bag, tmp_path):
 @pytest.mark.parametrize(
     ('arguments', 'text'),
     [
-        (['{bag}'], 'no seeds were recorded in it'),
-        (['{bag}', '--no-seeds', '--box', 'a=1,2,3,4'], '--no-seeds goes without'),
-        (['{bag}', '--no-seeds', '--format', 'png'], '--out is not given'),
+        (['{bag}'], 'the bag has no recorded seeds'),
+        (['{bag}', '--no-seeds', '--box', 'a=1,2,3,4'], '--no-seeds excludes --seed'),
+        (['{bag}', '--no-seeds', '--format', 'png'], '--format requires --out'),
         (['{bag}', '--no-seeds', '--remap', 'image:=/x'], 'give FROM:=TO'),
         (['{bag}', '--no-seeds', '--image-topic', '/other'], 'no topic /other'),
-        (['{bag}', '--no-seeds', '--node', 'a b'], 'not the name of a node'),
+        (['{bag}', '--no-seeds', '--node', 'a b'], 'is not a valid node name'),
         (['{bag}', '--no-seeds', '--node', '/nobody', '--timeout', '1'], 'no node /nobody was found within 1 s'),
         (['{bag}/nowhere', '--no-seeds'], 'no such'),
     ],

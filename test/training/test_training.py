@@ -546,7 +546,7 @@ def test_unusual_values_are_refused_by_name(tmp_path: Path) -> None:
         ('videos: [a]\nlearning_rate: -1.0\n', r'learning_rate is -1\.0'),
         ('videos: [a]\nhold_back: 1.0\n', 'hold_back is'),
         ('5: a\n', 'expected keys and values'),
-        ('videos: [a\n', 'not YAML'),
+        ('videos: [a\n', 'not usable YAML'),
         ('- a\n', 'expected keys and values'),
     ):
         file.write_text(text)

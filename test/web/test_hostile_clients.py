@@ -221,7 +221,7 @@ def test_the_token_stands_neither_in_the_list_of_processes_nor_in_the_log(token_
         assert fetched(process.port) == 403
         opened(process.port, TOKEN).close()
         assert TOKEN not in process.output
-        assert 'it asks for the token that was given' in process.output
+        assert 'the page requires your token' in process.output
     finally:
         process.close()
 
