@@ -363,7 +363,10 @@ def test_models_stay_loaded_for_as_many_sizes_as_there_are_cameras(monkeypatch, 
             made.append(given[-1])
 
     folder = tmp_path
-    (folder / onnx_files.MANIFEST).write_text('{"models": {"decoder": {"file": "decoder.onnx"}}, "objects": [1]}')
+    model = {'file': 'decoder.onnx', 'bytes': 1, 'sha256': '0' * 64}
+    size = {'format': 1, 'height': 240, 'width': 320, 'precision': 'float32'}
+    manifest = {**size, 'weights': '0' * 64, 'objects': [1], 'models': {'decoder': model}}
+    (folder / onnx_files.MANIFEST).write_text(json.dumps(manifest))
     monkeypatch.setattr(onnx_engine, '_Model', Loaded)
     monkeypatch.setattr(onnx_engine, 'find_models', lambda key: folder)
     monkeypatch.setattr(onnx_engine, 'note_use', lambda folder: None)

@@ -26,7 +26,7 @@ def test_engines_are_ready_before_the_first_image_and_damaged_ones_are_refused(
         process.close()
     steps = [
         said.index('exporting ONNX models for images of 64×96 px'),
-        said.index('ONNX models for images of 64×96 px and 1 objects are loaded'),
+        said.index('loaded ONNX models for images of 64×96 px and 1 objects'),
         said.index('configured in'),
     ]
     assert steps == sorted(steps), said
@@ -39,7 +39,7 @@ def test_engines_are_ready_before_the_first_image_and_damaged_ones_are_refused(
     try:
         assert process.exit_code() == 1
         assert 'decoder.onnx has 1000 bytes' in process.output
-        assert 'give that command again' in process.output
+        assert 'that command, copy the folder again' in process.output
         assert 'Traceback' not in process.output
     finally:
         process.close()

@@ -273,7 +273,7 @@ def test_images_of_the_other_transport_are_pointed_out():
     with robots.running(parameters) as robot:
         assert robot.change_state('configure')
         assert robot.change_state('activate')
-        robot.process.says('/image is there: set image_transport to raw', 30)
+        robot.process.says('/image is published: set image_transport to raw', 30)
 
 
 def test_a_best_effort_camera_that_starts_after_the_node_is_heard():

@@ -144,11 +144,11 @@ def test_masks_whose_stamps_do_not_tell_them_apart_are_refused(tmp_path):
     code, results = regress(tmp_path, cases)
     assert code == 1
     assert '/truth/labels: 4 of 6 masks have the stamp 0' in results['zero']['error']
-    assert '/truth/labels: 3 stamps are of several of its 6 masks' in results['equal']['error']
+    assert '/truth/labels: several of 6 masks' in results['equal']['error']
     for name in ('images', 'stamps'):
         assert f'frames 000000 and 000001 both have the stamp {own(0)} ns' in results[name]['error']
     for name in ('zero', 'equal', 'images', 'stamps'):
-        assert "named by the frame's number (00000.png)" in results[name]['error']
+        assert 'named by frame number (00000.png)' in results[name]['error']
     assert results['numbers']['state'] == 'met', results['numbers']
     assert results['numbers']['compared'] == 6
 

@@ -146,7 +146,7 @@ def test_objects_that_the_node_forgets_count_as_wrong_and_its_warning_is_reporte
     found = results['jump']
     assert {len(item['iou']) for item in found['objects'].values()} == {FRAMES - 1}
     assert any('is no longer tracked' in text for text in found['notes'])
-    assert any('the node said: stamps jumped back' in text for text in found['notes'])
+    assert any('log of the node: stamps jumped back' in text for text in found['notes'])
 
 
 def test_a_node_that_does_not_come_up_is_an_error_with_its_log(bags):

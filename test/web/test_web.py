@@ -320,7 +320,7 @@ def test_images_that_stay_away_are_said(open_page, robot):
         expect(page.locator('#notice-text')).to_contain_text(f'No image on {robot.namespace}/image for')
         # the camera is there and silent: who offers what, and what to do
         expect(page.locator('#notice-text')).to_contain_text('robot offers sensor_msgs/msg/Image')
-        expect(page.locator('#notice-text')).to_contain_text('the camera itself is silent')
+        expect(page.locator('#notice-text')).to_contain_text('the camera sends nothing')
         expect(page.locator('#no-objects')).to_have_text('Unknown until the first image arrives.')
         page.set_viewport_size({'width': 320, 'height': 568})
         inner, outer = (page.locator(item).bounding_box() for item in ('#notice', '#stage'))

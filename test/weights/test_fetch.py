@@ -371,7 +371,7 @@ def test_the_list_tells_bundled_fetched_and_half_fetched_weights_apart(server, c
     assert 'MIT' in lines['compact-permissive']
     assert 'see release page' in lines['xmem']
     assert hashlib.sha256(checkpoint).hexdigest()[:12] in lines['xmem']
-    assert 'not checked yet' in lines['xmem-s012']
+    assert 'not verified' in lines['xmem-s012']
     assert '1.5 MB fetched' in lines['xmem-s2']
     assert 'not fetched' in lines['xmem-no-sensory']
     assert '/releases/download/v1.0/XMem-no-sensory.pth' in lines['xmem-no-sensory']
