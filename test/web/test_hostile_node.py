@@ -274,7 +274,7 @@ def test_a_browser_signs_in_by_the_address_or_by_hand_and_the_token_leaves_the_a
             assert [cookie['sameSite'] for cookie in context.cookies()] == ['Strict']
             context.close()
         assert not any(TOKEN in url for url in asked if '#' not in url)
-        assert 'others can read' in process.output
+        assert 'other users can read' in process.output
     finally:
         process.close()
 
