@@ -3,23 +3,28 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from xmem_ros.errors import WeightsError
+
+RESNET, EFFICIENTNET_LITE = 'resnet', 'efficientnet_lite'
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
     """Shape of an XMem network.
 
-    `*_widths` are the planes of a trunk's stem and three stages (a bottleneck stage puts out four times its planes);
-    `*_depths` count the blocks of each stage.
+    `*_widths` are the planes of a ResNet trunk's stem and three stages (a bottleneck stage puts out four times its
+    planes); `*_depths` count the blocks of each stage. With `key_trunk` efficientnet_lite, `key_widths` and
+    `key_depths` are those of its five stages, and `key_laterals` the channels of f16, f8 and f4.
     """
 
+    key_trunk: str = RESNET
     key_bottleneck: bool = True
-    key_widths: tuple[int, int, int, int] = (64, 64, 128, 256)
-    key_depths: tuple[int, int, int] = (3, 4, 6)
+    key_widths: tuple[int, ...] = (64, 64, 128, 256)
+    key_depths: tuple[int, ...] = (3, 4, 6)
+    key_laterals: tuple[int, ...] = ()
     value_widths: tuple[int, int, int, int] = (64, 64, 128, 256)
     value_depths: tuple[int, int, int] = (2, 2, 2)
     key_dim: int = 64
@@ -33,6 +38,9 @@ class NetworkConfig:
     @property
     def feature_widths(self) -> tuple[int, int, int]:
         """Channels of f16, f8 and f4."""
+        if self.key_trunk == EFFICIENTNET_LITE:
+            f16, f8, f4 = self.key_laterals
+            return f16, f8, f4
         expansion = 4 if self.key_bottleneck else 1
         _, w4, w8, w16 = self.key_widths
         return w16 * expansion, w8 * expansion, w4 * expansion
@@ -58,7 +66,14 @@ COMPACT = NetworkConfig(
     gate_reduction=8,
     train_norm=True,
 )
-CONFIGS = {'xmem': XMEM, 'compact': COMPACT}
+COMPACT_LITE = replace(
+    COMPACT,
+    key_trunk=EFFICIENTNET_LITE,
+    key_widths=(16, 24, 40, 80, 112),  # EfficientNet-Lite0
+    key_depths=(1, 2, 2, 3, 3),
+    key_laterals=(128, 64, 32),  # as COMPACT's features, so that its value encoder and decoder fit
+)
+CONFIGS = {'xmem': XMEM, 'compact': COMPACT, 'compact_lite': COMPACT_LITE}
 
 
 def config_from_state_dict(state: Mapping[str, Any]) -> NetworkConfig:
@@ -83,13 +98,28 @@ def config_from_state_dict(state: Mapping[str, Any]) -> NetworkConfig:
         first, second, third = (width(f'{prefix}.{stage}.0.conv1.weight') for stage in stages)
         return width(f'{prefix}.conv1.weight'), first, second, third
 
-    key_stages, value_stages = ('res2', 'layer2', 'layer3'), ('layer1', 'layer2', 'layer3')
+    def key_trunk() -> dict[str, Any]:
+        if 'key_encoder.stem.conv.weight' in state:
+            stages = [f'key_encoder.stages.{i}' for i in range(5)]
+            return {
+                'key_trunk': EFFICIENTNET_LITE,
+                'key_bottleneck': False,
+                'key_widths': tuple(width(f'{stage}.0.project.conv.weight') for stage in stages),
+                'key_depths': tuple(depth(stage) for stage in stages),
+                'key_laterals': tuple(width(f'key_encoder.laterals.{i}.0.weight') for i in range(3)),
+            }
+        return {
+            'key_bottleneck': bottleneck,
+            'key_widths': widths('key_encoder', ('res2', 'layer2', 'layer3')),
+            'key_depths': tuple(depth(f'key_encoder.{stage}') for stage in ('res2', 'layer2', 'layer3')),
+        }
+
+    bottleneck = 'key_encoder.res2.0.conv3.weight' in state
+    value_stages = ('layer1', 'layer2', 'layer3')
     sensory = 'decoder.hidden_update.transform.weight' in state
     value_dim = width('value_encoder.fuser.block2.conv2.weight')
     return NetworkConfig(
-        key_bottleneck='key_encoder.res2.0.conv3.weight' in state,
-        key_widths=widths('key_encoder', key_stages),
-        key_depths=(depth('key_encoder.res2'), depth('key_encoder.layer2'), depth('key_encoder.layer3')),
+        **key_trunk(),
         value_widths=widths('value_encoder', value_stages),
         value_depths=(depth('value_encoder.layer1'), depth('value_encoder.layer2'), depth('value_encoder.layer3')),
         key_dim=width('key_proj.key_proj.weight'),
@@ -102,5 +132,5 @@ def config_from_state_dict(state: Mapping[str, Any]) -> NetworkConfig:
             width('decoder.up_8_4.out_conv.conv2.weight'),
         ),
         gate_reduction=value_dim // width('value_encoder.fuser.attention.ChannelGate.mlp.1.weight'),
-        train_norm='key_encoder.res2.0.conv3.weight' not in state,
+        train_norm=not bottleneck,
     )

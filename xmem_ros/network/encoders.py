@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from xmem_ros.network.blocks import Fuser, conv3x3
-from xmem_ros.network.config import NetworkConfig
+from xmem_ros.network.config import EFFICIENTNET_LITE, NetworkConfig
+from xmem_ros.network.efficientnet_lite import EfficientNetLite
 from xmem_ros.network.sensory import DeepUpdate
 
 
@@ -44,6 +45,13 @@ class KeyEncoder(nn.Module):
         f4 = self.res2(self.maxpool(self.relu(self.bn1(self.conv1(image)))))
         f8 = self.layer2(f4)
         return self.layer3(f8), f8, f4
+
+
+def key_encoder(config: NetworkConfig) -> KeyEncoder | EfficientNetLite:
+    """The trunk that the configuration names."""
+    if config.key_trunk == EFFICIENTNET_LITE:
+        return EfficientNetLite(config.key_widths, config.key_depths, config.feature_widths)
+    return KeyEncoder(config)
 
 
 class KeyProjection(nn.Module):
