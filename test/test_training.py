@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Training: losses against hand-computed values, clips, bad folders, and a run that goes on where it was."""
 
+import copy
 import dataclasses
 import json
 import os
@@ -23,7 +24,7 @@ from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.errors import ParameterError, WeightsError
 from xmem_ros.network.checkpoint import load_network
 from xmem_ros.network.config import COMPACT
-from xmem_ros.network.model import XMemNetwork
+from xmem_ros.network.model import IMAGE_MEAN, IMAGE_STD, XMemNetwork
 from xmem_ros.training import config as training_config
 from xmem_ros.training.bag import read_bag
 from xmem_ros.training.clips import Clips
@@ -186,7 +187,7 @@ def test_pictures_beside_their_masks(data: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ('values', 'expected'),
-    [((0, 255), (0, 1)), ((0, 100, 200), (0, 0, 1)), ((0, 1, 2, 255), (0, 1, 1, 0)), ((0, 3, 99, 255), (0, 0, 0, 1))],
+    [((0, 255), (0, 1)), ((0, 100, 200), (0, 0, 1)), ((0, 1, 2, 255), (0, 1, 2, 0)), ((0, 3, 99, 255), (0, 0, 0, 1))],
 )
 def test_masks_of_stills(values: tuple[int, ...], expected: tuple[int, ...]) -> None:
     assert still_labels(np.array([values], np.uint8)).tolist() == [list(expected)]
@@ -474,6 +475,36 @@ def test_what_comes_from_imagenet_is_where_it_belongs() -> None:
         assert torch.allclose(network.encode_image(image).features[0], trunk(key), atol=1e-4)
         masks = torch.rand(1, 2, 64, 64)
         assert torch.allclose(network.value_encoder.trunk(torch.cat([image, masks], 1)), trunk(value), atol=1e-4)
+
+
+def test_frozen_parts_stay_as_they_are(data: Path, tmp_path: Path) -> None:
+    trainer = Trainer(small(frozen=('key_encoder', 'decoder.pred')), data, tmp_path / 'run')
+    before = copy.deepcopy(trainer.network.state_dict())
+    trainer.run()
+    moved = {name for name, tensor in trainer.network.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert not [name for name in moved if name.startswith(('key_encoder', 'decoder.pred'))]
+    assert [name for name in moved if name.startswith('value_encoder')]
+    with pytest.raises(ParameterError, match='no part nothing'):
+        Trainer(small(frozen=('nothing',)), data, tmp_path / 'other')
+
+
+def test_objects_can_grow_within_a_clip(data: Path) -> None:
+    config = ClipConfig(size=64, still_share=1.0, paste=0.0, growth=1.0, growth_factor=4.0, zoom=(1.0, 1.0))
+    stills = read_stills(data / 'stills', 256)
+    areas = [(clip[1] == 1).sum((1, 2)) for clip in Clips([], stills, config, 0, 12)]
+    assert max(int(area.max()) / max(int(area.min()), 1) for area in areas) > 4
+
+
+def test_what_lies_beyond_a_picture_is_black_or_another_picture(data: Path) -> None:
+    stills = read_stills(data / 'stills', 256)
+    config = ClipConfig(size=64, still_share=1.0, paste=0.0, growth=1.0, growth_factor=9.0, perspective=0.3)
+    black = -torch.tensor(IMAGE_MEAN).view(1, 3, 1, 1) / torch.tensor(IMAGE_STD).view(1, 3, 1, 1)
+
+    def share(backdrop: bool) -> float:
+        clips = Clips([], stills, dataclasses.replace(config, backdrop=backdrop), 0, 8)
+        return float(np.mean([((clip[0] - black).abs().amax(1) < 1e-3).float().mean() for clip in clips]))
+
+    assert share(False) > 0.05 > share(True)
 
 
 def test_the_documentation_has_every_key() -> None:

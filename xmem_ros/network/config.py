@@ -8,7 +8,7 @@ from typing import Any
 
 from xmem_ros.errors import WeightsError
 
-RESNET, EFFICIENTNET_LITE = 'resnet', 'efficientnet_lite'
+RESNET_STEM, LITE_STEM = 'key_encoder.conv1.weight', 'key_encoder.lite.stem.conv.weight'
 
 
 @dataclass(frozen=True)
@@ -16,15 +16,17 @@ class NetworkConfig:
     """Shape of an XMem network.
 
     `*_widths` are the planes of a ResNet trunk's stem and three stages (a bottleneck stage puts out four times its
-    planes); `*_depths` count the blocks of each stage. With `key_trunk` efficientnet_lite, `key_widths` and
-    `key_depths` are those of its five stages, and `key_laterals` the channels of f16, f8 and f4.
+    planes); `*_depths` count the blocks of each stage. `lite_widths` and `lite_depths` are those of the five stages of
+    an EfficientNet-Lite, `lite_laterals` the channels of the f16, f8 and f4 made of them. The key encoder is a ResNet,
+    an EfficientNet-Lite, or both with their features added. A trunk that is not there has empty widths.
     """
 
-    key_trunk: str = RESNET
     key_bottleneck: bool = True
     key_widths: tuple[int, ...] = (64, 64, 128, 256)
     key_depths: tuple[int, ...] = (3, 4, 6)
-    key_laterals: tuple[int, ...] = ()
+    lite_widths: tuple[int, ...] = ()
+    lite_depths: tuple[int, ...] = ()
+    lite_laterals: tuple[int, ...] = ()
     value_widths: tuple[int, int, int, int] = (64, 64, 128, 256)
     value_depths: tuple[int, int, int] = (2, 2, 2)
     key_dim: int = 64
@@ -38,8 +40,8 @@ class NetworkConfig:
     @property
     def feature_widths(self) -> tuple[int, int, int]:
         """Channels of f16, f8 and f4."""
-        if self.key_trunk == EFFICIENTNET_LITE:
-            f16, f8, f4 = self.key_laterals
+        if not self.key_widths:
+            f16, f8, f4 = self.lite_laterals
             return f16, f8, f4
         expansion = 4 if self.key_bottleneck else 1
         _, w4, w8, w16 = self.key_widths
@@ -66,14 +68,14 @@ COMPACT = NetworkConfig(
     gate_reduction=8,
     train_norm=True,
 )
-COMPACT_LITE = replace(
-    COMPACT,
-    key_trunk=EFFICIENTNET_LITE,
-    key_widths=(16, 24, 40, 80, 112),  # EfficientNet-Lite0
-    key_depths=(1, 2, 2, 3, 3),
-    key_laterals=(128, 64, 32),  # as COMPACT's features, so that its value encoder and decoder fit
-)
-CONFIGS = {'xmem': XMEM, 'compact': COMPACT, 'compact_lite': COMPACT_LITE}
+LITE0 = {
+    'lite_widths': (16, 24, 40, 80, 112),
+    'lite_depths': (1, 2, 2, 3, 3),
+    'lite_laterals': (128, 64, 32),  # as COMPACT's features, so that its value encoder and decoder fit
+}
+COMPACT_LITE = replace(COMPACT, key_widths=(), key_depths=(), **LITE0)
+COMPACT_JOINED = replace(COMPACT, **LITE0)
+CONFIGS = {'xmem': XMEM, 'compact': COMPACT, 'compact_lite': COMPACT_LITE, 'compact_joined': COMPACT_JOINED}
 
 
 def config_from_state_dict(state: Mapping[str, Any]) -> NetworkConfig:
@@ -98,28 +100,24 @@ def config_from_state_dict(state: Mapping[str, Any]) -> NetworkConfig:
         first, second, third = (width(f'{prefix}.{stage}.0.conv1.weight') for stage in stages)
         return width(f'{prefix}.conv1.weight'), first, second, third
 
-    def key_trunk() -> dict[str, Any]:
-        if 'key_encoder.stem.conv.weight' in state:
-            stages = [f'key_encoder.stages.{i}' for i in range(5)]
-            return {
-                'key_trunk': EFFICIENTNET_LITE,
-                'key_bottleneck': False,
-                'key_widths': tuple(width(f'{stage}.0.project.conv.weight') for stage in stages),
-                'key_depths': tuple(depth(stage) for stage in stages),
-                'key_laterals': tuple(width(f'key_encoder.laterals.{i}.0.weight') for i in range(3)),
-            }
-        return {
-            'key_bottleneck': bottleneck,
-            'key_widths': widths('key_encoder', ('res2', 'layer2', 'layer3')),
-            'key_depths': tuple(depth(f'key_encoder.{stage}') for stage in ('res2', 'layer2', 'layer3')),
-        }
+    def key_trunks() -> dict[str, Any]:
+        found: dict[str, Any] = {'key_bottleneck': bottleneck, 'key_widths': (), 'key_depths': ()}
+        if LITE_STEM not in state or RESNET_STEM in state:
+            found['key_widths'] = widths('key_encoder', ('res2', 'layer2', 'layer3'))
+            found['key_depths'] = tuple(depth(f'key_encoder.{stage}') for stage in ('res2', 'layer2', 'layer3'))
+        if LITE_STEM in state:
+            stages = [f'key_encoder.lite.stages.{i}' for i in range(5)]
+            found['lite_widths'] = tuple(width(f'{stage}.0.project.conv.weight') for stage in stages)
+            found['lite_depths'] = tuple(depth(stage) for stage in stages)
+            found['lite_laterals'] = tuple(width(f'key_encoder.lite.laterals.{i}.weight') for i in range(3))
+        return found
 
     bottleneck = 'key_encoder.res2.0.conv3.weight' in state
     value_stages = ('layer1', 'layer2', 'layer3')
     sensory = 'decoder.hidden_update.transform.weight' in state
     value_dim = width('value_encoder.fuser.block2.conv2.weight')
     return NetworkConfig(
-        **key_trunk(),
+        **key_trunks(),
         value_widths=widths('value_encoder', value_stages),
         value_depths=(depth('value_encoder.layer1'), depth('value_encoder.layer2'), depth('value_encoder.layer3')),
         key_dim=width('key_proj.key_proj.weight'),

@@ -19,8 +19,8 @@ def deployed(
     """Make a network, in place, what only inference needs; it is not to be trained any more.
 
     Batch norms are folded into their convolutions, those that are shared among objects fall into their two parts, and
-    weights are kept as `dtype`, in which autocast would otherwise copy them in every step. For a CPU, ReLU6 becomes part
-    of the convolution before it, and in float32 large convolutions become Winograd's.
+    weights are kept as `dtype`, in which autocast would otherwise copy them in every step. For a CPU, ReLU6 becomes
+    part of the convolution before it, and in float32 large convolutions become Winograd's.
     """
     _fold_norms(network.eval())
     _split_shared(network)

@@ -27,16 +27,12 @@ class Stage:
 
 STAGES = (Stage(3, 1, 1), Stage(3, 2, 6), Stage(5, 2, 6), Stage(3, 2, 6), Stage(5, 1, 6))
 TAPS = (4, 2, 1)  # stages whose outputs are f16, f8 and f4
-LITE0_WIDTHS = (16, 24, 40, 80, 112)
-LITE0_DEPTHS = (1, 2, 2, 3, 3)
 
 
 class ConvNormAct(nn.Module):
     """A convolution without bias, a batch norm, and ReLU6 where it is asked for."""
 
-    def __init__(
-        self, channels: int, out: int, kernel: int, stride: int = 1, groups: int = 1, activation: bool = True
-    ):
+    def __init__(self, channels: int, out: int, kernel: int, stride: int = 1, groups: int = 1, activation: bool = True):
         super().__init__()
         self.conv = nn.Conv2d(channels, out, kernel, stride, kernel // 2, groups=groups, bias=False)
         self.norm = nn.BatchNorm2d(out, eps=EPSILON)
@@ -72,7 +68,7 @@ class EfficientNetLite(nn.Module):
         laterals: channels of f16, f8 and f4.
     """
 
-    def __init__(self, widths: tuple[int, ...], depths: tuple[int, ...], laterals: tuple[int, int, int]):
+    def __init__(self, widths: tuple[int, ...], depths: tuple[int, ...], laterals: tuple[int, ...]):
         super().__init__()
         self.stem = ConvNormAct(3, STEM, 3, 2)
         stages, channels = [], STEM
@@ -82,10 +78,7 @@ class EfficientNetLite(nn.Module):
             stages.append(nn.Sequential(*blocks))
             channels = width
         self.stages = nn.ModuleList(stages)
-        self.laterals = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(widths[tap], out, 1), nn.ReLU(inplace=True))
-            for tap, out in zip(TAPS, laterals, strict=True)
-        )
+        self.laterals = nn.ModuleList(nn.Conv2d(widths[tap], out, 1) for tap, out in zip(TAPS, laterals, strict=True))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """image: B×3×H×W, normalised; H and W multiples of 16 → f16, f8, f4, each B×C×(H/s)×(W/s)."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from xmem_ros.network.config import NetworkConfig
 from xmem_ros.network.decoder import Decoder
-from xmem_ros.network.encoders import KeyProjection, ValueEncoder, key_encoder
+from xmem_ros.network.encoders import KeyEncoder, KeyProjection, ValueEncoder
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)  # ImageNet's, RGB
 IMAGE_STD = (0.229, 0.224, 0.225)
@@ -40,7 +40,7 @@ class XMemNetwork(nn.Module):
     def __init__(self, config: NetworkConfig):
         super().__init__()
         self.config = config
-        self.key_encoder = key_encoder(config)
+        self.key_encoder = KeyEncoder(config)
         self.key_proj = KeyProjection(config.feature_widths[0], config.key_dim)
         self.value_encoder = ValueEncoder(config)
         self.decoder = Decoder(config)
