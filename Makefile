@@ -5,7 +5,7 @@
 #   make demo                       follow objects in a rendered clip through the real node; results in demo/out
 #   make demo VIDEO=clip.mp4 BOX=x,y,w,h        … in your own film, or folder of frames; or MASK=mask.png
 #   make demo RATE=5                … at 5 frames a second; FRAMES= SIZE= WEIGHTS= DEVICE= too
-#   make test                       every test; make test TESTS='test/test_package.py -x' runs some
+#   make test                       every test; make test TESTS='test/package/test_package.py -x' runs some
 #   make lint                       style, types and manifests
 #   make format                     put the style right where a tool can
 #   make bench                      how fast a step is; BENCH='--quick --reference DIR' for few frames, beside the authors' code

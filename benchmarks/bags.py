@@ -36,11 +36,11 @@ try:
 except ImportError:
     sys.exit("psutil is not installed: pip install '.[benchmarks]'")
 
-from xmem_ros.bags import messages  # noqa: E402
-from xmem_ros.bags.segments import part_of  # noqa: E402
+from xmem_ros.conversions.seeds import MASK  # noqa: E402
 from xmem_ros.demo.scene import RenderedScene  # noqa: E402
 from xmem_ros.media import image_files, objects_of, read_image, read_mask  # noqa: E402
-from xmem_ros.node.seed_messages import MASK  # noqa: E402
+from xmem_ros.offline.segments import part_of  # noqa: E402
+from xmem_ros.recordings import typestore  # noqa: E402
 
 START_NS = 1_700_000_000_000_000_000
 TOPIC = '/camera/image_raw'
@@ -108,18 +108,20 @@ def make_bag(path: Path, options: argparse.Namespace, count: int) -> None:
     from rosbags.rosbag2 import StoragePlugin, Writer
 
     size = tuple(int(part) for part in options.size.split('x'))
-    kind = messages.COMPRESSED_IMAGE if options.compressed else messages.IMAGE
+    kind = typestore.COMPRESSED_IMAGE if options.compressed else typestore.IMAGE
     with Writer(path, version=8, storage_plugin=StoragePlugin.MCAP) as writer:
-        images = writer.add_connection(TOPIC, kind, typestore=messages.typestore())
-        seeds = writer.add_connection('/xmem/seeds', messages.ACCEPTED_SEEDS, typestore=messages.typestore())
+        images = writer.add_connection(TOPIC, kind, typestore=typestore.typestore())
+        seeds = writer.add_connection('/xmem/seeds', typestore.ACCEPTED_SEEDS, typestore=typestore.typestore())
         for index, (frame, objects) in enumerate(islice(footage(options, size), count)):
             stamp = START_NS + round(index * 1e9 / options.rate)
-            header = messages.header(stamp, 'camera')
-            writer.write(images, stamp, messages.serialize(image_message(header, frame, compressed=options.compressed)))
+            header = typestore.header(stamp, 'camera')
+            writer.write(
+                images, stamp, typestore.serialize(image_message(header, frame, compressed=options.compressed))
+            )
             if not index:
-                given = [messages.seed(MASK, name=str(value), mask=mask) for value, mask in objects.items()]
-                accepted = messages.accepted_seeds(header, given, range(1, len(given) + 1), range(1, len(given) + 1))
-                writer.write(seeds, stamp + 1, messages.serialize(accepted))
+                given = [typestore.seed(MASK, name=str(value), mask=mask) for value, mask in objects.items()]
+                accepted = typestore.accepted_seeds(header, given, range(1, len(given) + 1), range(1, len(given) + 1))
+                writer.write(seeds, stamp + 1, typestore.serialize(accepted))
 
 
 def footage(options: argparse.Namespace, size: tuple[int, ...]) -> Iterator[tuple[np.ndarray, dict[int, np.ndarray]]]:
@@ -138,10 +140,10 @@ def footage(options: argparse.Namespace, size: tuple[int, ...]) -> Iterator[tupl
 def image_message(header: Any, frame: np.ndarray, *, compressed: bool) -> Any:
     """sensor_msgs/Image, or a JPEG."""
     if not compressed:
-        return messages.image(header, frame, 'rgb8')
+        return typestore.image(header, frame, 'rgb8')
     _, data = cv2.imencode('.jpg', cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-    return messages.make(
-        messages.COMPRESSED_IMAGE, header=header, format='rgb8; jpeg compressed bgr8', data=data.ravel()
+    return typestore.make(
+        typestore.COMPRESSED_IMAGE, header=header, format='rgb8; jpeg compressed bgr8', data=data.ravel()
     )
 
 

@@ -17,13 +17,13 @@ from floor import Work, WorkCounter
 from fullness import Filling, fill
 from parity import generated_network
 
-import xmem_ros.tracker as tracker_module
+import xmem_ros.tracker.tracker as tracker_module
 from xmem_ros.demo.scene import RenderedScene
+from xmem_ros.engines.deployment import deployed
 from xmem_ros.memory.config import MemoryConfig
-from xmem_ros.network.checkpoint import find_weights, load_network
-from xmem_ros.network.deployment import deployed
 from xmem_ros.network.model import XMemNetwork
 from xmem_ros.tracker import Tracker, TrackerConfig
+from xmem_ros.weights.checkpoint import find_weights, load_network
 
 
 def masks_for(scene: RenderedScene, objects: int) -> tuple[np.ndarray, np.ndarray]:
@@ -197,7 +197,7 @@ def _network(model: str, weights: str | None) -> XMemNetwork:
 
 
 def _tracker(network: XMemNetwork, config: TrackerConfig, args: argparse.Namespace) -> Tracker:
-    from xmem_ros.tracker_config import pick_precision
+    from xmem_ros.tracker.config import pick_precision
 
     if config.engine == 'onnxruntime':
         return Tracker(network, config, args.device)

@@ -31,7 +31,7 @@ from floor import Ceiling, Work  # noqa: E402
 from fullness import make_filling  # noqa: E402
 
 from xmem_ros.demo.scene import RenderedScene  # noqa: E402
-from xmem_ros.segmenter import Segmenter  # noqa: E402
+from xmem_ros.tracker.segmenter import Segmenter  # noqa: E402
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,8 @@ NOTES = 'XMEM_ROS_LATENCY_NOTES'  # variable: file that the node's process write
 
 def as_node() -> int:
     """Run the node, noting times: a line of stamp, begin and end of the step, end of publishing, all ns, a frame."""
+    from xmem_ros.conversions.images import stamp_ns
     from xmem_ros.node import main as node_main
-    from xmem_ros.node.conversions import stamp_ns
     from xmem_ros.node.publishers import Publishers
     from xmem_ros.tracker import Tracker
 
@@ -64,9 +64,9 @@ def measure(size: tuple[int, int], args: argparse.Namespace) -> dict[str, Any]:
     import node_harness as robots
     from sensor_msgs.msg import Image
 
+    from xmem_ros.conversions.images import image_from_array, stamp_ns
     from xmem_ros.demo.scene import RenderedScene
     from xmem_ros.msg import TrackedObjectArray
-    from xmem_ros.node.conversions import image_from_array, stamp_ns
 
     scene = RenderedScene(size, 150, 2, seed=0)
     messages = [image_from_array(scene[number][0], 'rgb8', Image) for number in range(50)]

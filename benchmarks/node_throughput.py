@@ -45,8 +45,8 @@ def as_camera(transport: str, width: int, height: int, rate: float, log: str) ->
     from node_harness import CAMERA
     from sensor_msgs.msg import CompressedImage, Image
 
-    from xmem_ros.node.compressed import compressed_from_array
-    from xmem_ros.node.conversions import image_from_array
+    from xmem_ros.conversions.compressed_images import compressed_from_array
+    from xmem_ros.conversions.images import image_from_array
 
     scene = clip_of((height, width))
     frames = [scene[number][0] for number in range(IMAGES)]
@@ -79,7 +79,7 @@ def measure(transport: str, args: argparse.Namespace, folder: Path) -> dict[str,
     from sensor_msgs.msg import CompressedImage, Image
     from tqdm import tqdm
 
-    from xmem_ros.node.conversions import stamp_ns
+    from xmem_ros.conversions.images import stamp_ns
 
     heard: list[tuple[int, int]] = []
     parameters = {

@@ -3,7 +3,7 @@
 
     python benchmarks/reference_protocols.py --reference DIR --out DIR [--json FILE]
 
-DIR is a checkout of hkchengrex/XMem, which stays as it is. The data sets are those of test/test_evaluation_layouts.py,
+DIR is a checkout of hkchengrex/XMem, which stays as it is. The data sets are those of test/evaluation/test_layouts.py,
 larger, as the reference needs 30 memory positions: two objects, for YouTube-VOS the second one later. They are short,
 so that nothing is consolidated yet, which the reference does wrongly for later objects. Weights are generated, at full
 size.

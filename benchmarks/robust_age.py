@@ -58,7 +58,7 @@ class Slow:
         import robust_processes as processes
         from sensor_msgs.msg import Image
 
-        from xmem_ros.node.conversions import stamp_ns
+        from xmem_ros.conversions.images import stamp_ns
 
         self.notes = folder / f'steps_{size}.txt'
         os.environ[NOTES], os.environ[STEP] = str(self.notes), str(round(step_ms * 1e6))

@@ -30,8 +30,8 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
 from rclpy.utilities import remove_ros_args  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 
+from xmem_ros.conversions.images import stamp_ns  # noqa: E402
 from xmem_ros.msg import TrackedObjectArray  # noqa: E402
-from xmem_ros.node.conversions import stamp_ns  # noqa: E402
 
 QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 

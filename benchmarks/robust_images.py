@@ -14,9 +14,9 @@ from PIL import Image as PillowImage
 from robust_requests import MOST_32, ODD_TEXTS, spoil_layout
 from sensor_msgs.msg import CompressedImage, Image
 
+from xmem_ros.conversions.compressed_images import compressed_from_array, rgb_from_compressed
+from xmem_ros.conversions.images import image_from_array
 from xmem_ros.errors import FrameError
-from xmem_ros.node.compressed import compressed_from_array, rgb_from_compressed
-from xmem_ros.node.conversions import image_from_array
 
 if TYPE_CHECKING:
     import random

@@ -19,7 +19,7 @@ from rclpy.qos import qos_profile_sensor_data
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import Image, PointCloud2
 
-from xmem_ros.node.conversions import mask_from_image, stamp_ns
+from xmem_ros.conversions.images import mask_from_image, stamp_ns
 
 KEPT = 30  # clouds and masks whose other half has not come yet
 

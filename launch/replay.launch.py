@@ -30,7 +30,7 @@ from launch_ros.ros_adapters import get_ros_node
 from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import GetState
 
-from xmem_ros.bags.play import BagTopics, played_topics, recorded_remaps, topics_of
+from xmem_ros.replay.ros2_bag_play import BagTopics, played_topics, recorded_remaps, topics_of
 
 # Arguments that are parameters of the node, with their types. One that is empty leaves the word to params_file.
 OVERRIDES = {'weights': str, 'device': str, 'queue': str, 'on_time_jump': str}

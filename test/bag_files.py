@@ -10,8 +10,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from xmem_ros.bags import messages
 from xmem_ros.demo.scene import RenderedScene
+from xmem_ros.recordings import typestore
 
 SIZE = (64, 96)  # height, width of the images, px
 TOPIC = '/camera/image_raw'
@@ -32,17 +32,17 @@ def scene(frames: int = 8, objects: int = 2, size: tuple[int, int] = SIZE) -> li
 
 def image_message(index: int, frame: np.ndarray, *, compressed: bool = False) -> Any:
     """sensor_msgs/Image, or a JPEG."""
-    header = messages.header(stamp_of(index), 'camera')
+    header = typestore.header(stamp_of(index), 'camera')
     if not compressed:
-        return messages.image(header, frame, 'rgb8')
+        return typestore.image(header, frame, 'rgb8')
     done, data = cv2.imencode('.jpg', cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 95])
     assert done
-    return messages.make(messages.COMPRESSED_IMAGE, header=header, format='jpeg', data=data.reshape(-1))
+    return typestore.make(typestore.COMPRESSED_IMAGE, header=header, format='jpeg', data=data.reshape(-1))
 
 
 def seeds_message(index: int, seeds: list[Any], ids: list[int]) -> Any:
     """xmem_ros/AcceptedSeeds."""
-    return messages.accepted_seeds(messages.header(stamp_of(index), 'camera'), seeds, ids, ids)
+    return typestore.accepted_seeds(typestore.header(stamp_of(index), 'camera'), seeds, ids, ids)
 
 
 def write_bag(
@@ -65,10 +65,12 @@ def write_bag(
     connections: dict[str, Any] = {}
     with writer:
         for topic, received_ns, message in items:
-            msgtype, raw = message if isinstance(message, tuple) else (message.__msgtype__, messages.serialize(message))
+            msgtype, raw = (
+                message if isinstance(message, tuple) else (message.__msgtype__, typestore.serialize(message))
+            )
             if topic not in connections:
-                known = msgtype in messages.typestore().fielddefs
-                source = {'typestore': messages.typestore()} if known else {'msgdef': '', 'rihs01': 'RIHS01_0'}
+                known = msgtype in typestore.typestore().fielddefs
+                source = {'typestore': typestore.typestore()} if known else {'msgdef': '', 'rihs01': 'RIHS01_0'}
                 connections[topic] = writer.add_connection(topic, msgtype, **source)
             writer.write(connections[topic], received_ns, raw)
     return path
@@ -106,7 +108,7 @@ def write_without_chunks(path: Path, items: list[tuple[str, int, Any]]) -> Path:
     data = b'\x89MCAP0\r\n' + record(0x01, text('ros2') + text('test')) + channels
     for topic, received_ns, message in items:
         head = struct.pack('<HIQQ', number_of[topic], 0, received_ns, received_ns)
-        data += record(0x05, head + messages.serialize(message))
+        data += record(0x05, head + typestore.serialize(message))
     data += record(0x0F, bytes(4))
     times = [received_ns for _, received_ns, _ in items]
     counts = b''.join(

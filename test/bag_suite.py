@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from xmem_ros.bags import messages
 from xmem_ros.demo.scene import RenderedScene
+from xmem_ros.recordings import typestore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -56,29 +56,29 @@ def write_bag(
     with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
         topics = {**dict.fromkeys(image_topics, 'rgb8'), TRUTH_TOPIC: 'mono8'}
         of = {
-            topic: writer.add_connection(topic, kind, typestore=messages.typestore())
+            topic: writer.add_connection(topic, kind, typestore=typestore.typestore())
             for topic, kind in (
-                *((topic, messages.COMPRESSED_IMAGE if compressed else messages.IMAGE) for topic in topics),
-                (SEEDS_TOPIC, messages.ACCEPTED_SEEDS),
+                *((topic, typestore.COMPRESSED_IMAGE if compressed else typestore.IMAGE) for topic in topics),
+                (SEEDS_TOPIC, typestore.ACCEPTED_SEEDS),
             )
         }
         for index, (frame, labels) in enumerate(frames):
             received = START_NS + index * FRAME_NS
-            header = messages.header(stamp_of(index), 'camera')
-            truth_header = messages.header((truth_stamp_of or stamp_of)(index), 'camera')
+            header = typestore.header(stamp_of(index), 'camera')
+            truth_header = typestore.header((truth_stamp_of or stamp_of)(index), 'camera')
             for topic, encoding in topics.items():
                 if topic == TRUTH_TOPIC and index >= masks:
                     continue
                 pixels, of_it = (labels, truth_header) if topic == TRUTH_TOPIC else (frame, header)
-                made = messages.png(of_it, pixels) if compressed else messages.image(of_it, pixels, encoding)
-                raw = b'' if index in broken and topic != TRUTH_TOPIC else messages.serialize(made)
+                made = typestore.png(of_it, pixels) if compressed else typestore.image(of_it, pixels, encoding)
+                raw = b'' if index in broken and topic != TRUTH_TOPIC else typestore.serialize(made)
                 writer.write(of[topic], received, raw)
             if not index:
                 shifted = np.roll(labels, seed_shift, axis=1)
-                seeds = [messages.seed(MASK, name=name, mask=shifted == k) for k, name in enumerate(names, 1)]
+                seeds = [typestore.seed(MASK, name=name, mask=shifted == k) for k, name in enumerate(names, 1)]
                 ids = list(range(1, len(names) + 1))
-                accepted = messages.accepted_seeds(header, seeds, ids, ids)
-                writer.write(of[SEEDS_TOPIC], received + 1, messages.serialize(accepted))
+                accepted = typestore.accepted_seeds(header, seeds, ids, ids)
+                writer.write(of[SEEDS_TOPIC], received + 1, typestore.serialize(accepted))
     return path
 
 

@@ -20,6 +20,6 @@ os.environ['ROS_DOMAIN_ID'] = str(random.SystemRandom().randint(1, 101))
 @pytest.fixture(scope='session')
 def network():
     """The bundled network, on the CPU. Tests do not change it."""
-    from xmem_ros.network.checkpoint import find_weights, load_network
+    from xmem_ros.weights.checkpoint import find_weights, load_network
 
     return load_network(find_weights('compact'))

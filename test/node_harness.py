@@ -33,8 +33,8 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image, RegionOfInterest
 from std_srvs.srv import Trigger
 
+from xmem_ros.conversions.images import image_from_array
 from xmem_ros.msg import Seed
-from xmem_ros.node.conversions import image_from_array
 from xmem_ros.srv import RemoveObjects, SeedObjects
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from xmem_ros.engines.deployment import deployed
 from xmem_ros.memory.config import MemoryConfig
 from xmem_ros.network.config import XMEM
-from xmem_ros.network.deployment import deployed
 from xmem_ros.network.model import XMemNetwork
 from xmem_ros.tracker import Tracker, TrackerConfig
 

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from xmem_ros.demo.scene import RenderedScene
-from xmem_ros.network.checkpoint import bundled_folder
+from xmem_ros.weights.checkpoint import bundled_folder
 
 SIZE = (64, 96)  # height, width of the frames, px
 BUNDLED = bundled_folder() / 'compact.safetensors'
@@ -51,9 +51,9 @@ def save_untrained_weights(path: Path) -> Path:
     """Write a `compact` network that has learnt nothing, the same each time; returns the path."""
     import torch
 
-    from xmem_ros.network.checkpoint import save_network
     from xmem_ros.network.config import COMPACT
     from xmem_ros.network.model import XMemNetwork
+    from xmem_ros.weights.checkpoint import save_network
 
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from xmem_ros.tracker import TrackedObject
+    from xmem_ros.objects import TrackedObject
 
 _GOLDEN = 0.6180339887498949
 _TONES = ((0.95, 1.0), (0.6, 1.0), (0.9, 0.75))

@@ -21,7 +21,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(_: argparse.Namespace) -> int:
     """Run the sub-command; returns the exit code."""
-    from xmem_ros.doctor import WRONG, examine
+    from xmem_ros.cli.diagnose import WRONG, examine
 
     wrong = 0
     for finding in examine():

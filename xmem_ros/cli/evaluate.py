@@ -166,7 +166,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     settings = make_settings(args)
     if args.dry_run:
-        from xmem_ros.network.checkpoint import check_name
+        from xmem_ros.weights.checkpoint import check_name
 
         check_name(args.weights)
         print(f'well-formed: {settings.about.title} {settings.split} with {args.weights}')

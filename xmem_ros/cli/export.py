@@ -44,12 +44,12 @@ def add_parser(commands: 'argparse._SubParsersAction[argparse.ArgumentParser]') 
 
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command; returns the exit code."""
+    from xmem_ros.engines.onnx_export import export
+    from xmem_ros.engines.onnx_files import COMMAND, ExportKey
     from xmem_ros.errors import ParameterError
-    from xmem_ros.frames import FrameGeometry
-    from xmem_ros.network.checkpoint import find_weights, fingerprint, load_network
-    from xmem_ros.network.onnx_export import export
-    from xmem_ros.network.onnx_files import COMMAND, ExportKey
-    from xmem_ros.tracker_config import TrackerConfig, with_size
+    from xmem_ros.tracker.config import TrackerConfig, with_size
+    from xmem_ros.tracker.geometry import FrameGeometry
+    from xmem_ros.weights.checkpoint import find_weights, fingerprint, load_network
 
     if not all(1 <= count <= 254 for count in args.objects):
         raise ParameterError(f'--objects is {" ".join(map(str, args.objects))}; each must be 1…254')

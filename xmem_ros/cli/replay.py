@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 from xmem_ros.cli.seed_arguments import add_seed_arguments, read_plan
 
 if TYPE_CHECKING:
-    from xmem_ros.bags.live_output import LiveOutput
-    from xmem_ros.bags.lockstep import Replay, Report
-    from xmem_ros.bags.plan import PlannedSeeds
-    from xmem_ros.bags.recording import Recording
+    from xmem_ros.recordings.recording import Recording
+    from xmem_ros.recordings.seed_plan import PlannedSeeds
+    from xmem_ros.replay.lockstep import Replay, Report
+    from xmem_ros.replay.output import LiveOutput
 
 FORMATS = ('bag', 'png', 'overlay')
-TIMEOUT_S = 60.0  # as in xmem_ros.bags.lockstep, which imports rclpy
+TIMEOUT_S = 60.0  # as in xmem_ros.replay.lockstep, which imports rclpy
 MOST_TOLD = 5  # of many warnings of a kind
 
 
@@ -78,9 +78,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command; returns the exit code."""
     _check(args)
-    from xmem_ros.bags.live_source import LiveSource
-    from xmem_ros.bags.live_topics import parse_remaps
-    from xmem_ros.bags.lockstep import replay
+    from xmem_ros.replay.lockstep import replay
+    from xmem_ros.replay.source import LiveSource
+    from xmem_ros.replay.topics import parse_remaps
 
     def plan(recording: Recording) -> list[PlannedSeeds]:
         return [] if args.no_seeds else read_plan(args, recording)
@@ -125,7 +125,7 @@ def _check(args: argparse.Namespace) -> None:
 
 def _output(args: argparse.Namespace, rate: float) -> LiveOutput:
     """Where results go; rate: images a second of the recording."""
-    from xmem_ros.bags.live_output import LiveOutput
+    from xmem_ros.replay.output import LiveOutput
 
     return LiveOutput(args.out, args.formats or ['png'], f'/{args.node.strip("/")}', rate)
 

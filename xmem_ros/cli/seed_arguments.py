@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from xmem_ros.bags.plan import PlannedSeeds
-    from xmem_ros.bags.recording import Recording
+    from xmem_ros.recordings.recording import Recording
+    from xmem_ros.recordings.seed_plan import PlannedSeeds
 
 
 def add_seed_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,10 +42,10 @@ def read_plan(args: argparse.Namespace, recording: Recording) -> list[PlannedSee
     Raises:
         SeedError: some that cannot be used, or none at all. ParameterError, BagError.
     """
-    from xmem_ros.bags.plan import recorded_seeds
-    from xmem_ros.bags.recording import BagRecording
-    from xmem_ros.bags.seed_files import SUFFIXES, SeedReader, read_box, read_place
     from xmem_ros.errors import ParameterError, SeedError
+    from xmem_ros.recordings.recording import BagRecording
+    from xmem_ros.recordings.seed_files import SUFFIXES, SeedReader, read_box, read_place
+    from xmem_ros.recordings.seed_plan import recorded_seeds
 
     if args.seeds_topic and (args.seed or args.box):
         raise ParameterError('give either --seeds-topic, for recorded seeds, or --seed and --box')

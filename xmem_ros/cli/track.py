@@ -13,12 +13,12 @@ from xmem_ros.cli.arguments import add_tracker_arguments
 from xmem_ros.cli.seed_arguments import add_seed_arguments, read_plan
 
 if TYPE_CHECKING:
-    from xmem_ros.bags.job import Report
-    from xmem_ros.bags.plan import PlannedSeeds
-    from xmem_ros.bags.recording import Recording
-    from xmem_ros.node.parameters import Parameters
+    from xmem_ros.offline.job import Report
+    from xmem_ros.parameters.table import Parameters
+    from xmem_ros.recordings.recording import Recording
+    from xmem_ros.recordings.seed_plan import PlannedSeeds
 
-FORMATS = ('bag', 'png', 'coco', 'ytvos', 'overlay')  # as in xmem_ros.bags.job, which imports torch
+FORMATS = ('bag', 'png', 'coco', 'ytvos', 'overlay')  # as in xmem_ros.offline.job, which imports torch
 OVERLAY = 'overlay.mp4'
 MOST_TOLD = 5  # of many warnings of a kind
 
@@ -84,10 +84,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command; returns the exit code."""
-    from xmem_ros.bags.destination import check_out, part_of
-    from xmem_ros.bags.job import Job
-    from xmem_ros.bags.recording import open_recording
-    from xmem_ros.bags.run import run as run_job
+    from xmem_ros.offline.destination import check_out, part_of
+    from xmem_ros.offline.job import Job
+    from xmem_ros.offline.run import run as run_job
+    from xmem_ros.recordings.recording import open_recording
 
     out = args.out.resolve()
     check_out(out)
@@ -118,11 +118,11 @@ def _check_bag_options(args: argparse.Namespace, formats: tuple[str, ...]) -> No
 
 
 def _parameters(args: argparse.Namespace, recording: Recording, plan: list[PlannedSeeds], node: str) -> Parameters:
-    from xmem_ros.bags.plan import new_objects
     from xmem_ros.errors import SeedError
-    from xmem_ros.node.parameter_reading import read_parameters
-    from xmem_ros.node.parameters import Parameters, changed
     from xmem_ros.objects import MOST_OBJECTS
+    from xmem_ros.parameters.table import Parameters, changed
+    from xmem_ros.parameters.yaml_file import read_parameters
+    from xmem_ros.recordings.seed_plan import new_objects
 
     given: dict[str, Any] = {}
     if args.params is not None:
@@ -141,9 +141,9 @@ def _parameters(args: argparse.Namespace, recording: Recording, plan: list[Plann
 
 
 def _node(args: argparse.Namespace, recording: Recording, plan: list[PlannedSeeds]) -> str:
-    from xmem_ros.bags.plan import seeds_connection
-    from xmem_ros.bags.recording import BagRecording
     from xmem_ros.errors import ParameterError
+    from xmem_ros.recordings.recording import BagRecording
+    from xmem_ros.recordings.seed_plan import seeds_connection
 
     name = args.node
     if not name and isinstance(recording, BagRecording) and plan and plan[0].recorded:

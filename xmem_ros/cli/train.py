@@ -38,11 +38,11 @@ def add_parser(commands: 'argparse._SubParsersAction[argparse.ArgumentParser]') 
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command; returns the exit code."""
     from xmem_ros.errors import ParameterError
-    from xmem_ros.network.checkpoint import save_network
     from xmem_ros.tracker import pick_device
     from xmem_ros.training.config import read_config
     from xmem_ros.training.loop import Trainer
     from xmem_ros.training.validation import before_after, mean
+    from xmem_ros.weights.checkpoint import save_network
 
     if args.export and args.export.suffix != '.safetensors':
         raise ParameterError(f'--export {args.export}: the name must end in .safetensors')

@@ -32,8 +32,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run_fetch(args: argparse.Namespace) -> int:
     """Run `weights fetch`; returns the exit code."""
-    from xmem_ros.network.fetch import fetch, known
-    from xmem_ros.network.official import OFFICIAL
+    from xmem_ros.weights.fetch import fetch, known
+    from xmem_ros.weights.official import OFFICIAL
 
     names = list(OFFICIAL) if 'all' in args.names else args.names
     for name in names:
@@ -45,10 +45,9 @@ def run_fetch(args: argparse.Namespace) -> int:
 
 def run_list(_: argparse.Namespace) -> int:
     """Run `weights list`; returns the exit code."""
-    from xmem_ros.network.cards import licence_of
-    from xmem_ros.network.checkpoint import bundled_folder, user_folder
-    from xmem_ros.network.fetch import read_lock
-    from xmem_ros.network.official import OFFICIAL, RELEASE
+    from xmem_ros.weights.checkpoint import bundled_folder, user_folder
+    from xmem_ros.weights.fetch import read_lock
+    from xmem_ros.weights.official import OFFICIAL, RELEASE, licence_of
 
     lock = read_lock()
     rows = [

@@ -14,9 +14,9 @@ from geometry_msgs.msg import Point32
 from sensor_msgs.msg import Image, RegionOfInterest
 
 from xmem_ros.client.seen import Frame
+from xmem_ros.conversions.images import image_from_array
 from xmem_ros.errors import SeedError
 from xmem_ros.msg import Seed
-from xmem_ros.node.conversions import image_from_array
 
 _MOST = 2**32 - 1  # of the messages' whole numbers
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from xmem_ros.conversions.images import mask_from_image, stamp_ns
 from xmem_ros.errors import UnknownObjectError
-from xmem_ros.node.conversions import mask_from_image, stamp_ns
 from xmem_ros.objects import ObjectState, TrackedObject
 
 _PENDING = 20  # images of which only one half has come

@@ -20,7 +20,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image, RegionOfInterest
 from std_srvs.srv import Trigger
 
-from xmem_ros.demo.processes import DemoError
+from xmem_ros.child_process import DemoError
 from xmem_ros.msg import Seed, TrackedObjectArray
 from xmem_ros.objects import ObjectState, TrackedObject
 from xmem_ros.srv import SeedObjects

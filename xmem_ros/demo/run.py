@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import rclpy
 
-from xmem_ros.demo.processes import Child, DemoError
+from xmem_ros.child_process import Child, DemoError
 from xmem_ros.demo.recorder import Recorder
 from xmem_ros.demo.report import Report, TrackedFrame
 from xmem_ros.demo.source import SCENE, Source

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 
 from xmem_ros.errors import ParameterError, SeedError
 from xmem_ros.evaluation import probabilities as kept
+from xmem_ros.evaluation.clock import Clock, machine, rate
 from xmem_ros.evaluation.datasets import read_dataset
 from xmem_ros.evaluation.datasets.options import ReadOptions
 from xmem_ros.evaluation.output import PROBABILITIES, Output, named_errors, write_mask
 from xmem_ros.evaluation.processes import Processes
 from xmem_ros.evaluation.scores import check_scorer, overall, score_sequence
 from xmem_ros.evaluation.settings import Run, Settings
-from xmem_ros.evaluation.speed import Clock, machine, rate
 from xmem_ros.evaluation.tracking import Trackers, track_sequence
-from xmem_ros.network.checkpoint import find_weights, fingerprint, load_network
 from xmem_ros.progress import Bar
+from xmem_ros.weights.checkpoint import find_weights, fingerprint, load_network
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from xmem_ros.errors import ParameterError
 from xmem_ros.evaluation.datasets import DATASETS, Dataset
 from xmem_ros.memory.config import MemoryConfig
-from xmem_ros.tracker_config import PRECISIONS, TrackerConfig
+from xmem_ros.tracker.config import PRECISIONS, TrackerConfig
 
 if TYPE_CHECKING:
     from xmem_ros.network.config import NetworkConfig

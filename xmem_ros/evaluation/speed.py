@@ -7,57 +7,24 @@ decoding, scaling the image and writing are outside it, and the first frames of 
 
 from __future__ import annotations
 
-import platform
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from xmem_ros.errors import ParameterError
+from xmem_ros.evaluation.clock import Clock, machine, rate
 from xmem_ros.evaluation.processes import Processes
+from xmem_ros.evaluation.runner import sequences_of
 from xmem_ros.evaluation.tracking import Trackers, track_sequence
-from xmem_ros.network.checkpoint import find_weights, load_network
 from xmem_ros.progress import Bar
 from xmem_ros.tracker import pick_device
+from xmem_ros.weights.checkpoint import find_weights, load_network
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from typing import Any
 
     from xmem_ros.evaluation.settings import Settings
-
-
-@dataclass
-class Clock:
-    """Adds up frames and their time, s."""
-
-    frames: int = 0
-    seconds: float = 0.0
-    step_seconds: float = 0.0
-
-    def add(self, seconds: float, step_seconds: float) -> None:
-        """One frame: its forward time, and that of its whole step."""
-        self.frames += 1
-        self.seconds += seconds
-        self.step_seconds += step_seconds
-
-    def facts(self) -> dict[str, float]:
-        """As a dictionary."""
-        return {'frames': self.frames, 'seconds': self.seconds, 'step_seconds': self.step_seconds}
-
-
-def rate(*facts: Mapping[str, Any], of: str = 'seconds') -> float | None:
-    """Frames a second over what clocks noted; None where nothing was timed."""
-    frames = sum(item.get('frames', 0) for item in facts if item.get(of))
-    seconds = sum(item.get(of, 0.0) for item in facts)
-    return frames / seconds if seconds else None
-
-
-def machine(device: torch.device, precision: str) -> dict[str, Any]:
-    """What a rate was measured on."""
-    name = torch.cuda.get_device_name(device) if device.type == 'cuda' else f'{_processor()}'
-    threads = {} if device.type == 'cuda' else {'threads': torch.get_num_threads()}
-    return {'device': device.type, 'device_name': name, 'precision': precision, 'torch': torch.__version__, **threads}
 
 
 def measure(settings: Settings, *, progress: bool = True) -> dict[str, Any]:
@@ -70,8 +37,6 @@ def measure(settings: Settings, *, progress: bool = True) -> dict[str, Any]:
     Raises:
         XMemError: as `evaluate`.
     """
-    from xmem_ros.evaluation.runner import sequences_of
-
     if Processes.started() > 1:
         raise ParameterError(
             f'{Processes.started()} processes would be timed while they slow each other down; measure frames a second '
@@ -121,14 +86,3 @@ def _precisions(settings: Settings, device: torch.device) -> tuple[str, ...]:
     if settings.precision != 'auto':
         return (settings.precision,)
     return ('float32', 'float16' if device.type == 'cuda' else 'bfloat16')
-
-
-def _processor() -> str:
-    try:
-        with open('/proc/cpuinfo') as lines:  # noqa: PTH123
-            for line in lines:
-                if line.startswith('model name'):
-                    return line.split(':', 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

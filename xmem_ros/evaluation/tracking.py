@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from xmem_ros.engines.deployment import deployed
 from xmem_ros.errors import XMemError
 from xmem_ros.evaluation.follow import follow
-from xmem_ros.network.deployment import deployed
 from xmem_ros.tracker import Tracker, pick_device
-from xmem_ros.tracker_config import PRECISIONS
+from xmem_ros.tracker.config import PRECISIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

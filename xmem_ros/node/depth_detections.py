@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 from sensor_msgs.msg import CameraInfo, Image
 from vision_msgs.msg import Detection3D, Detection3DArray
 
+from xmem_ros.conversions.images import depth_from_image, stamp_ns
 from xmem_ros.errors import FrameError
 from xmem_ros.node import qos
-from xmem_ros.node.conversions import depth_from_image, stamp_ns
-from xmem_ros.node.depth import Place, camera_of, locate, scaled_labels
-from xmem_ros.node.history import History
-from xmem_ros.node.inputs import subscribe
-from xmem_ros.node.stamp_matching import StampMatcher
+from xmem_ros.node.rclpy_workarounds import subscribe
 from xmem_ros.node.standard_messages import hypothesis
-from xmem_ros.node.worker import Frame
+from xmem_ros.stream.depth import Place, camera_of, locate, scaled_labels
+from xmem_ros.stream.frame import Frame
+from xmem_ros.stream.history import History
+from xmem_ros.stream.stamp_matching import StampMatcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     from rclpy.node import Node
 
-    from xmem_ros.node.parameters import Parameters
+    from xmem_ros.parameters.table import Parameters
     from xmem_ros.tracker import StepResult, TrackedObject
 
 _SELDOM: dict[str, Any] = {'throttle_duration_sec': 5.0}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-from xmem_ros.node.worker import Counts
+from xmem_ros.stream.worker import Counts
 
 if TYPE_CHECKING:
     from rclpy.clock import Clock

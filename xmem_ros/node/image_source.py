@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rclpy.node import Node
     from rclpy.subscription import Subscription
 
-    from xmem_ros.node.parameters import Parameters
+    from xmem_ros.parameters.table import Parameters
 
 WARNING_INTERVAL_S = 10.0
 

@@ -20,10 +20,9 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import TransitionCallbackReturn
 
 from xmem_ros.errors import ParameterError
-from xmem_ros.node.executor import PatientExecutor
-from xmem_ros.node.log_handler import log_to
 from xmem_ros.node.node import XMemNode
-from xmem_ros.node.turns import Turns
+from xmem_ros.node.rclpy_workarounds import PatientExecutor, log_to
+from xmem_ros.stream.fair_lock import Turns
 from xmem_ros.threads import wait_asleep
 
 THREADS = 6  # images, three services, timers, lifecycle and parameters
@@ -84,7 +83,7 @@ def _make_nodes() -> list[XMemNode]:
     cameras = node.parameters.cameras
     if not cameras:
         return [node]
-    from xmem_ros.engines import Engines  # imports torch, which takes seconds
+    from xmem_ros.tracker.engine import Engines  # imports torch, which takes seconds
 
     namespace = node.get_namespace().rstrip('/')
     node.destroy_node()

@@ -15,32 +15,33 @@ from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
+from xmem_ros.conversions.compressed_images import rgb_of
+from xmem_ros.conversions.images import stamp_ns
+from xmem_ros.conversions.seeds import read_seeds
 from xmem_ros.errors import FrameError, SeedError, UnknownObjectError, XMemError
 from xmem_ros.node import diagnostics, qos, standard_messages
-from xmem_ros.node.compressed import rgb_of
-from xmem_ros.node.conversions import stamp_ns
 from xmem_ros.node.diagnostics import DiagnosticArray, Figures
-from xmem_ros.node.guard import guard_services
-from xmem_ros.node.history import History
 from xmem_ros.node.image_source import ImageSource
-from xmem_ros.node.memory_files import memory_file, memory_folder
 from xmem_ros.node.parameter_node import ParameterNode
 from xmem_ros.node.publishers import Publishers
-from xmem_ros.node.seed_messages import read_seeds
+from xmem_ros.node.rclpy_workarounds import guard_services
 from xmem_ros.node.vision_topics import VisionTopics
-from xmem_ros.node.worker import Counts, Frame, StoppedError, Worker
 from xmem_ros.srv import MemoryFile, RemoveObjects, SeedObjects
+from xmem_ros.stream.frame import Frame
+from xmem_ros.stream.history import History
+from xmem_ros.stream.memory_files import memory_file, memory_folder
+from xmem_ros.stream.worker import Counts, StoppedError, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from sensor_msgs.msg import Image
 
-    from xmem_ros.engines import Engines
-    from xmem_ros.node.seed_messages import ObjectSeed
-    from xmem_ros.node.tracking import Tracking
-    from xmem_ros.node.turns import Turns
+    from xmem_ros.conversions.seeds import ObjectSeed
+    from xmem_ros.stream.fair_lock import Turns
+    from xmem_ros.stream.session import Tracking
     from xmem_ros.tracker import Tracker
+    from xmem_ros.tracker.engine import Engines
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 SELDOM: dict[str, Any] = {'throttle_duration_sec': 5.0}
@@ -171,7 +172,7 @@ class XMemNode(ParameterNode):
 
     def _configure(self) -> None:
         # it imports torch, which takes seconds
-        from xmem_ros.node.tracking import Tracking, make_tracker, prepare, warm_up
+        from xmem_ros.stream.session import Tracking, make_tracker, prepare, warm_up
 
         begun = time.monotonic()
         memory_folder(self.parameters.memory_folder)
@@ -235,7 +236,7 @@ class XMemNode(ParameterNode):
     @staticmethod
     def _release_device() -> None:
         if 'torch' in sys.modules:
-            from xmem_ros.node.tracking import release_device
+            from xmem_ros.stream.session import release_device
 
             release_device()
 
@@ -365,7 +366,7 @@ class XMemNode(ParameterNode):
         self.get_logger().info(f'reset: {response.message}')
 
     def _save(self, request: Any, response: Any, tracking: Tracking, worker: Worker) -> None:
-        from xmem_ros import snapshot
+        from xmem_ros.tracker import snapshot
 
         path = memory_file(self.parameters.memory_folder, request.name)
         saved = worker.submit(tracking.tracker.snapshot).result()
@@ -374,7 +375,7 @@ class XMemNode(ParameterNode):
         self.get_logger().info(response.message)
 
     def _load(self, request: Any, response: Any, tracking: Tracking, worker: Worker) -> None:
-        from xmem_ros import snapshot
+        from xmem_ros.tracker import snapshot
 
         path = memory_file(self.parameters.memory_folder, request.name)
         saved = snapshot.read(path, tracking.tracker.fingerprint)

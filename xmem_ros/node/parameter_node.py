@@ -10,7 +10,7 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.parameter import Parameter
 
 from xmem_ros.errors import ParameterError
-from xmem_ros.node.parameters import CONFIGURE, START, Parameters, Rule, Value, changed, rules, value_of
+from xmem_ros.parameters.table import CONFIGURE, START, Parameters, Rule, Value, changed, rules, value_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,10 +10,10 @@ import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 
 from xmem_ros import overlay
+from xmem_ros.conversions.compressed_images import compressed_from_array
+from xmem_ros.conversions.images import image_from_array
 from xmem_ros.msg import AcceptedSeeds, TrackedObject, TrackedObjectArray
 from xmem_ros.node import qos
-from xmem_ros.node.compressed import compressed_from_array
-from xmem_ros.node.conversions import image_from_array
 
 try:
     from rclpy.event_handler import PublisherEventCallbacks
@@ -26,9 +26,8 @@ if TYPE_CHECKING:
     from rclpy.node import Node
     from rclpy.publisher import Publisher
 
-    from xmem_ros import tracker
     from xmem_ros.node.diagnostics import Figures
-    from xmem_ros.tracker import StepResult
+    from xmem_ros.tracker import StepResult, tracker
 
 
 class Extra(Protocol):

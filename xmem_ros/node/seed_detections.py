@@ -17,14 +17,15 @@ from sensor_msgs.msg import RegionOfInterest
 from vision_msgs.msg import Detection2DArray
 
 from xmem_ros import seeding
+from xmem_ros.conversions.compressed_images import rgb_of
+from xmem_ros.conversions.images import stamp_ns
+from xmem_ros.conversions.seeds import ObjectSeed
 from xmem_ros.errors import SeedError, XMemError
 from xmem_ros.msg import Seed
-from xmem_ros.node.compressed import rgb_of
-from xmem_ros.node.conversions import stamp_ns
-from xmem_ros.node.inputs import subscribe
-from xmem_ros.node.seed_messages import ObjectSeed
-from xmem_ros.node.seed_policy import Box, Candidate, candidates_of, choose, recognise
-from xmem_ros.node.worker import Fate, StoppedError
+from xmem_ros.node.rclpy_workarounds import subscribe
+from xmem_ros.stream.detection_policy import Box, Candidate, candidates_of, choose, recognise
+from xmem_ros.stream.frame import Fate
+from xmem_ros.stream.worker import StoppedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,9 +33,10 @@ if TYPE_CHECKING:
     import numpy as np
     from rclpy.node import Node
 
-    from xmem_ros.node.parameters import Parameters, SeedDetectionParameters
-    from xmem_ros.node.tracking import Tracking
-    from xmem_ros.node.worker import Frame, Worker
+    from xmem_ros.parameters.table import Parameters, SeedDetectionParameters
+    from xmem_ros.stream.frame import Frame
+    from xmem_ros.stream.session import Tracking
+    from xmem_ros.stream.worker import Worker
 
     Apply = Callable[[Tracking, Frame, Sequence[Any], Sequence[ObjectSeed]], tuple[list[int], list[int]]]
 

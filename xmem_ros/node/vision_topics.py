@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from rclpy.node import Node
 
     from xmem_ros.node.depth_detections import DepthDetections
-    from xmem_ros.node.parameters import Parameters
     from xmem_ros.node.publishers import Extra
     from xmem_ros.node.seed_detections import Apply, SeedDetections
-    from xmem_ros.node.tracking import Tracking
-    from xmem_ros.node.worker import Frame, Worker
+    from xmem_ros.parameters.table import Parameters
+    from xmem_ros.stream.frame import Frame
+    from xmem_ros.stream.session import Tracking
+    from xmem_ros.stream.worker import Worker
 
 
 class VisionTopics:

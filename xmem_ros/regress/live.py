@@ -18,21 +18,21 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import Log
 from rclpy.qos import QoSProfile
 
-from xmem_ros.bags.lockstep import Replay
-from xmem_ros.bags.messages import COMPRESSED_IMAGE
-from xmem_ros.bags.recording import open_recording
+from xmem_ros.child_process import Child
 from xmem_ros.client.link import NodeLink
-from xmem_ros.demo.processes import Child
+from xmem_ros.conversions.compressed_images import rgb_of
 from xmem_ros.errors import NodeError, NodeMissingError, NodeTimeoutError
-from xmem_ros.node.compressed import rgb_of
-from xmem_ros.node.parameters import changed, rules, value_of
-from xmem_ros.regress.followed import Removals
-from xmem_ros.regress.runners import Seen, parameters_of, plan_of
+from xmem_ros.parameters.table import changed, rules, value_of
+from xmem_ros.recordings.recording import open_recording
+from xmem_ros.recordings.typestore import COMPRESSED_IMAGE
+from xmem_ros.regress.case_inputs import Seen, parameters_of, plan_of
+from xmem_ros.regress.removals import Removals
+from xmem_ros.replay.lockstep import Replay
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from xmem_ros.bags.recording import Recording
+    from xmem_ros.recordings.recording import Recording
     from xmem_ros.regress.figures import Figures
     from xmem_ros.regress.suite import Case
 

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xmem_ros.bags.offline import Offline
-from xmem_ros.bags.recording import open_recording
-from xmem_ros.node.tracking import release_device
-from xmem_ros.regress.followed import Removals
-from xmem_ros.regress.runners import Seen, parameters_of, plan_of
+from xmem_ros.offline.tracking import Offline
+from xmem_ros.recordings.recording import open_recording
+from xmem_ros.regress.case_inputs import Seen, parameters_of, plan_of
+from xmem_ros.regress.removals import Removals
+from xmem_ros.stream.session import release_device
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from xmem_ros.bags.recording import Fault, Recording
+    from xmem_ros.recordings.recording import Fault, Recording
     from xmem_ros.regress.figures import Figures
     from xmem_ros.regress.suite import Case
 

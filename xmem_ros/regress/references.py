@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from xmem_ros.conversions.compressed_images import rgb_from_compressed
+from xmem_ros.conversions.images import mask_from_image
 from xmem_ros.errors import FrameError, ParameterError, listed
 from xmem_ros.media import VOID, image_files, read_mask
-from xmem_ros.node.compressed import rgb_from_compressed
-from xmem_ros.node.conversions import mask_from_image
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -119,7 +119,7 @@ class _BagMasks:
     """All label images of a topic, compressed, so that they may come in any order; a long bag's take a few MB."""
 
     def __init__(self, path: Path, topic: str) -> None:
-        from xmem_ros.bags.recording import open_recording
+        from xmem_ros.recordings.recording import open_recording
 
         self._path, self._topic = path, topic
         self._masks: dict[int, tuple[tuple[int, int], bytes]] = {}

@@ -13,18 +13,18 @@ import numpy as np
 from xmem_ros.errors import FrameError, ParameterError, XMemError
 from xmem_ros.progress import Bar
 from xmem_ros.regress.figures import Figures
-from xmem_ros.regress.followed import Vanished
 from xmem_ros.regress.overlaps import Overlap, figures_of, overlap, score
 from xmem_ros.regress.pictures import WorstFrames
 from xmem_ros.regress.references import Binary, open_reference
+from xmem_ros.regress.removals import Vanished
 from xmem_ros.regress.results import Result, check
 from xmem_ros.regress.runners import open_run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from xmem_ros.regress.case_inputs import Seen
     from xmem_ros.regress.references import Masks
-    from xmem_ros.regress.runners import Seen
     from xmem_ros.regress.suite import Case
 
 

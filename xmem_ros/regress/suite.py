@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 
 from xmem_ros.errors import ParameterError, listed, quoted
-from xmem_ros.node.parameters import Parameters, changed
+from xmem_ros.parameters.table import Parameters, changed
 from xmem_ros.regress.figures import FIGURES, Figures, figure_of, flat
-from xmem_ros.regress.keys import (
+from xmem_ros.regress.suite_schema import (
     CASE,
     LIVE,
     OFFLINE,

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xmem_ros.bags.library import require_rosbags
-from xmem_ros.bags.messages import deserialize
-from xmem_ros.bags.opening import OpenBag, is_bag
 from xmem_ros.errors import BagError, FrameError, ParameterError
 from xmem_ros.media import VOID
 from xmem_ros.progress import Bar
+from xmem_ros.recordings.rosbag import OpenBag, is_bag
+from xmem_ros.recordings.rosbags_version import require_rosbags
+from xmem_ros.recordings.typestore import deserialize
 from xmem_ros.training.footage import (
     Budget,
     Footage,
@@ -66,7 +66,7 @@ def read_bag(path: Path, shorter_side: int, budget: Budget | None = None, image_
 
 
 def _video(path: Path, reader: Any, labels: Any, pictured: list[Any], shorter_side: int, budget: Budget) -> Footage:
-    from xmem_ros.node.conversions import mask_from_image, rgb_from_image
+    from xmem_ros.conversions.images import mask_from_image, rgb_from_image
 
     found: dict[tuple[int, str], np.ndarray] = {}
     for message in Bar(_messages(reader, labels), desc=f'reading {labels.topic}', unit='label'):

@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 from torchvision.models import ResNet, ResNet18_Weights, ResNet50_Weights, resnet18, resnet50
 
-from xmem_ros.network.checkpoint import save_network
 from xmem_ros.network.config import XMEM
 from xmem_ros.network.model import XMemNetwork
+from xmem_ros.weights.checkpoint import save_network
 
 KEY_STAGES = {'conv1': 'conv1', 'bn1': 'bn1', 'layer1': 'res2', 'layer2': 'layer2', 'layer3': 'layer3'}
 VALUE_STAGES = {'conv1': 'conv1', 'bn1': 'bn1', 'layer1': 'layer1', 'layer2': 'layer2', 'layer3': 'layer3'}

@@ -23,11 +23,11 @@ from torch import Tensor
 
 from xmem_ros.errors import WeightsError
 from xmem_ros.media import image_files, read_image
-from xmem_ros.network.checkpoint import find_weights, load_network, save_network
 from xmem_ros.network.config import COMPACT_JOINED, COMPACT_LITE
 from xmem_ros.network.efficientnet_lite import TAPS, EfficientNetLite
 from xmem_ros.network.model import IMAGE_MEAN, IMAGE_STD, XMemNetwork, image_statistics
 from xmem_ros.progress import Bar
+from xmem_ros.weights.checkpoint import find_weights, load_network, save_network
 
 # of the pixel values 0…1 that the published weights were trained with
 LITE_MEAN, LITE_STD = 127 / 255, 128 / 255

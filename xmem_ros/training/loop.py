@@ -24,7 +24,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Subset
 
 from xmem_ros.errors import ParameterError, WeightsError, XMemError
-from xmem_ros.network.checkpoint import find_weights, load_network
 from xmem_ros.network.config import CONFIGS
 from xmem_ros.network.model import XMemNetwork
 from xmem_ros.progress import Bar
@@ -35,6 +34,7 @@ from xmem_ros.training.data import read_data
 from xmem_ros.training.forward import track_clip
 from xmem_ros.training.losses import bootstrapped_cross_entropy, dice_loss, hardest_share
 from xmem_ros.training.validation import mean, validate
+from xmem_ros.weights.checkpoint import find_weights, load_network
 
 # what may be another when a run goes on
 MAY_CHANGE = {'start_from', 'cache_mb', 'verify', 'workers', 'save_every', 'pictures_every', 'validate_every'}

@@ -16,10 +16,10 @@ from sensor_msgs.msg import Image
 
 from xmem_ros.client.calls import Calls
 from xmem_ros.client.link import NodeLink
+from xmem_ros.conversions.images import rgb_from_image, stamp_ns
 from xmem_ros.errors import NodeError, NodeMissingError, listed
 from xmem_ros.msg import TrackedObjectArray
 from xmem_ros.node import qos
-from xmem_ros.node.conversions import rgb_from_image, stamp_ns
 from xmem_ros.objects import ObjectState
 from xmem_ros.overlay import colour_of
 

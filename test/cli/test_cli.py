@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: MIT
+"""The command line: what it writes, and what it says where something is wrong."""
+
+import hashlib
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from scene_files import SIZE, save_frame, save_mask, save_sequence, save_untrained_weights
+
+from xmem_ros.cli.main import main
+from xmem_ros.demo.scene import RenderedScene
+from xmem_ros.media import Clip, VideoWriter
+from xmem_ros.offline.tracking import Offline
+
+
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory):
+    return save_untrained_weights(tmp_path_factory.mktemp('weights') / 'untrained.safetensors')
+
+
+@pytest.fixture
+def clip(tmp_path):
+    """A folder of six frames with two objects; its first mask lies at tmp_path/Annotations/toys/00000.png."""
+    save_sequence(tmp_path, frames=6)
+    return tmp_path / 'JPEGImages' / 'toys'
+
+
+def track(clip, weights, out, *more, seed=None):
+    seed = seed or clip.parents[1] / 'Annotations' / 'toys' / '00000.png'
+    options = ['--seed', seed, '--out', out, '--weights', weights, '--size', 64, '--device', 'cpu', *more]
+    return main([str(part) for part in ['track', clip, *options]])
+
+
+def digests(folder):
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()}
+
+
+def values(path):
+    with Image.open(path) as image:
+        return np.array(image)
+
+
+# --- track
+
+
+def test_track_writes_one_palette_mask_for_each_frame(clip, weights, tmp_path):
+    assert track(clip, weights, tmp_path / 'out') == 0
+    files = sorted((tmp_path / 'out').iterdir())
+    assert [file.name for file in files] == [f'{index:05d}.png' for index in range(6)]
+    for file in files:
+        with Image.open(file) as image:
+            assert (image.mode, image.size) == ('P', SIZE[::-1])
+    np.testing.assert_array_equal(values(files[0]), values(tmp_path / 'Annotations' / 'toys' / '00000.png'))
+
+
+def test_track_writes_the_same_bytes_each_time(clip, weights, tmp_path):
+    for name in ('one', 'two'):
+        assert track(clip, weights, tmp_path / name, '--overlay') == 0
+    assert digests(tmp_path / 'one') == digests(tmp_path / 'two')
+
+
+def test_track_keeps_the_values_of_the_seed_mask(clip, weights, tmp_path):
+    labels = values(tmp_path / 'Annotations' / 'toys' / '00000.png')
+    seed = np.array([0, 7, 90], np.uint8)[labels]
+    seed[:2] = 255  # void beside other values
+    save_mask(tmp_path / 'seed.png', seed)
+    assert track(clip, weights, tmp_path / 'out', seed=tmp_path / 'seed.png') == 0
+    assert set(np.unique(values(tmp_path / 'out' / '00000.png'))) == {0, 7, 90}
+    for file in (tmp_path / 'out').iterdir():
+        assert set(np.unique(values(file))) <= {0, 7, 90}
+
+
+@pytest.mark.parametrize(('given', 'written'), [(255, 1), (1, 1), (38, 38)])
+def test_a_mask_of_one_value_is_one_object(clip, weights, tmp_path, given, written):
+    labels = values(tmp_path / 'Annotations' / 'toys' / '00000.png')
+    save_mask(tmp_path / 'seed.png', np.where(labels == 1, given, 0).astype(np.uint8))
+    assert track(clip, weights, tmp_path / 'out', seed=tmp_path / 'seed.png') == 0
+    assert set(np.unique(values(tmp_path / 'out' / '00000.png'))) == {0, written}
+
+
+def test_track_says_where_masks_and_overlay_are_and_does_not_fill_logs(clip, weights, tmp_path, capsys):
+    assert track(clip, weights, tmp_path / 'out', '--overlay') == 0
+    said = capsys.readouterr()
+    overlay = tmp_path / 'out' / 'overlay.mp4'
+    assert said.out == f'{tmp_path / "out"}: 6 masks, and {overlay}\n'
+    assert overlay.is_file()
+    assert said.err == '', 'stderr is no terminal here'
+    assert track(clip, weights, tmp_path / 'masks') == 0
+    assert capsys.readouterr().out == f'{tmp_path / "masks"}: 6 masks\n'
+
+
+def test_track_reads_a_video(clip, weights, tmp_path):
+    video = tmp_path / 'toys.mp4'
+    with VideoWriter(video, 12.5) as writer:
+        for frame, _ in RenderedScene(SIZE, frames=6, objects=2):
+            writer.write(frame)
+    seed = clip.parents[1] / 'Annotations' / 'toys' / '00000.png'
+    assert track(video, weights, tmp_path / 'out', '--overlay', seed=seed) == 0
+    names = [f'{index:05d}.png' for index in range(6)]
+    assert sorted(file.name for file in (tmp_path / 'out').iterdir()) == [*names, 'overlay.mp4']
+    overlay = Clip(tmp_path / 'out' / 'overlay.mp4')
+    assert overlay.rate == pytest.approx(12.5)
+    frames = [frame for _, frame in overlay]
+    assert len(frames) == 6
+    plain = next(iter(RenderedScene(SIZE, frames=1, objects=2)))[0]
+    shown = values(tmp_path / 'out' / '00000.png') > 0
+    assert np.abs(frames[0].astype(int) - plain)[shown].mean() > 20
+
+
+def test_an_empty_folder_serves_as_output_and_a_full_one_is_left_alone(clip, weights, tmp_path, capsys):
+    out = tmp_path / 'out'
+    out.mkdir()
+    assert track(clip, weights, out) == 0
+    before = digests(out)
+    assert track(clip, weights, out) == 2
+    assert f'{out}: is there already' in capsys.readouterr().err
+    assert digests(out) == before
+
+
+def test_nothing_is_left_behind_where_a_frame_is_damaged(clip, weights, tmp_path, capsys):
+    (clip / '00004.jpg').write_bytes((clip / '00004.jpg').read_bytes()[:-300])
+    assert track(clip, weights, tmp_path / 'out') == 2
+    assert '00004.jpg: not a readable image' in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
+    assert not [file for file in tmp_path.iterdir() if 'part' in file.name]
+
+
+def test_nothing_is_left_behind_when_it_is_interrupted(clip, weights, tmp_path, capsys, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Offline, 'step', interrupted)
+    assert track(clip, weights, tmp_path / 'out') == 130
+    assert 'interrupted' in capsys.readouterr().err
+    assert sorted(file.name for file in tmp_path.iterdir()) == ['Annotations', 'JPEGImages']
+
+
+def jpeg_mask(folder):
+    save_frame(folder / 'seed.jpg', np.full((*SIZE, 3), 255, np.uint8))
+    return folder / 'seed.jpg'
+
+
+def large_mask(folder):
+    save_mask(folder / 'seed.png', np.ones((65, 96), np.uint8))
+    return folder / 'seed.png'
+
+
+def empty_mask(folder):
+    save_mask(folder / 'seed.png', np.zeros(SIZE, np.uint8))
+    return folder / 'seed.png'
+
+
+def absent_mask(folder):
+    return folder / 'seed.png'
+
+
+@pytest.mark.parametrize(
+    ('make', 'text'),
+    [
+        (jpeg_mask, 'seed.jpg: JPEG image'),
+        (large_mask, 'the mask is 96×65 and the image is 96×64'),
+        (empty_mask, 'seed.png: the mask shows no object'),
+        (absent_mask, 'seed.png: no such mask'),
+    ],
+)
+def test_a_seed_mask_that_cannot_be_used_is_named(clip, weights, tmp_path, capsys, make, text):
+    assert track(clip, weights, tmp_path / 'out', seed=make(tmp_path)) == 2
+    assert text in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
+
+
+def test_a_clip_that_cannot_be_read_is_named(clip, weights, tmp_path, capsys):
+    seed = tmp_path / 'Annotations' / 'toys' / '00000.png'
+    (tmp_path / 'empty').mkdir()
+    (tmp_path / 'text.mp4').write_text('not a video')
+    for name, text in [
+        ('absent', 'no such video file'),
+        ('empty', 'no images'),
+        ('text.mp4', 'cannot open this video'),
+    ]:
+        assert track(tmp_path / name, weights, tmp_path / 'out', seed=seed) == 2
+        assert f'{tmp_path / name}: ' in (error := capsys.readouterr().err)
+        assert text in error
+
+
+def test_frames_of_different_sizes_are_refused(clip, weights, tmp_path, capsys):
+    save_frame(clip / '00003.jpg', np.zeros((80, 96, 3), np.uint8))
+    assert track(clip, weights, tmp_path / 'out') == 2
+    assert 'frame 00003 is 96×80 px, those before it 96×64' in capsys.readouterr().err
+
+
+def test_unknown_weights_and_devices_are_refused(clip, weights, tmp_path, capsys):
+    assert track(clip, 'nonsense', tmp_path / 'out') == 2
+    assert 'nonsense' in capsys.readouterr().err
+    assert track(clip, weights, tmp_path / 'out', '--device', 'abacus') == 2
+    assert 'abacus' in capsys.readouterr().err
+
+
+# --- evaluate
+
+
+def test_evaluate_prints_a_table_and_writes_the_same_figures_as_json(clip, weights, tmp_path, capsys):
+    pytest.importorskip('vos_benchmark', reason='vos-benchmark is not installed')
+    options = ['--root', tmp_path, '--weights', weights, '--size', 64, '--output', tmp_path / 'out']
+    options += ['--json', tmp_path / 'scores' / 'toys.json', '--device', 'cpu']
+    assert main(['evaluate', '--dataset', 'generic', *map(str, options)]) == 0
+    written = json.loads((tmp_path / 'scores' / 'toys.json').read_text())
+    assert {'J', 'F', 'J&F', 'fps', 'sequences'} <= set(written)
+    assert {'J', 'F', 'J&F', 'fps', 'objects'} <= set(written['sequences']['toys'])
+    assert {'J', 'F', 'J&F'} <= set(written['sequences']['toys']['objects']['1'])
+    (row,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith('all objects'))
+    assert row.split()[-3:] == [f'{written[key]:.1f}' for key in ('J&F', 'J', 'F')]
+
+
+def test_evaluate_names_a_wrong_root(tmp_path, capsys):
+    assert main(['evaluate', '--dataset', 'generic', '--root', str(tmp_path), '--output', str(tmp_path / 'out')]) == 2
+    assert f'{tmp_path / "JPEGImages"}: not there' in capsys.readouterr().err
+
+
+# --- usage
+
+
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        [],
+        ['nonsense'],
+        ['track'],
+        ['track', 'clip', '--seed', 'mask.png'],
+        ['track', 'clip', '--seed', 'mask.png', '--out', 'out', '--size', 'huge'],
+        ['evaluate', '--dataset', 'nonsense', '--root', '.', '--output', 'out'],
+    ],
+)
+def test_usage_errors_exit_with_2_and_the_usage(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert 'usage: xmem-ros' in capsys.readouterr().err
+
+
+def test_the_module_runs_as_a_program_and_shows_no_traceback(tmp_path):
+    command = [
+        sys.executable,
+        '-m',
+        'xmem_ros.cli.main',
+        'track',
+        str(tmp_path / 'no'),
+        '--seed',
+        'no.png',
+        '--out',
+        'no',
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == f'xmem-ros track: error: {tmp_path / "no"}: no such video file, folder of frames or bag\n'
+
+
+@pytest.mark.parametrize('command', ['track', 'evaluate'])
+def test_help_names_every_option(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, '--help'])
+    assert stopped.value.code == 0
+    shown = capsys.readouterr().out
+    for option in ('--weights', '--size', '--device'):
+        assert option in shown
+
+
+# --- files of frames
+
+
+def test_a_clip_yields_names_and_rgb_frames_in_order(tmp_path):
+    for name, value in [('10', 200), ('9', 100), ('a', 50)]:
+        frame = np.zeros((16, 16, 3), np.uint8)
+        frame[..., 0] = value
+        cv2.imwrite(str(tmp_path / f'{name}.png'), frame[..., ::-1])
+    (tmp_path / '.hidden.png').write_bytes(b'')
+    (tmp_path / 'notes.txt').write_text('no image')
+    clip = Clip(tmp_path)
+    assert len(clip) == 3
+    assert [(name, frame[0, 0].tolist()) for name, frame in clip] == [
+        ('10', [200, 0, 0]),
+        ('9', [100, 0, 0]),
+        ('a', [50, 0, 0]),
+    ]

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: MIT
+"""What `xmem-ros doctor` finds, and what it says to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from xmem_ros.cli import diagnose
+from xmem_ros.cli.diagnose import ABSENT, OK, WRONG
+from xmem_ros.cli.main import main
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv('XMEM_ROS_WEIGHTS', str(tmp_path))
+    return tmp_path
+
+
+def states(findings):
+    return {finding.subject: finding.state for finding in findings}
+
+
+def test_this_installation_has_what_a_tracker_needs():
+    found = [*diagnose._python(), *diagnose._packages(), *diagnose._torch(), *diagnose._bundled()]
+    assert set(states(found).values()) == {OK}
+    assert {'compact', 'compact-permissive'} <= set(states(found))
+
+
+def test_a_package_that_is_broken_is_named_with_what_to_do(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'yaml', None)
+    (finding,) = diagnose._packages()
+    assert (finding.state, finding.subject) == (WRONG, 'PyYAML')
+    assert finding.remedy == 'pip install --upgrade PyYAML'
+
+
+WITHOUT = """
+import json, os, sys
+import torch
+for module in sys.argv[1:]:
+    if not os.fork():  # each without one package, and nothing of ours is imported yet
+        sys.modules[module] = None
+        from xmem_ros import doctor
+        from xmem_ros.cli.main import make_parser
+        make_parser()  # the command line itself needs none of them
+        doctor._run_python = lambda program: 'not looked at'
+        print(json.dumps([module, [[found.subject, found.state] for found in doctor.examine()]]), flush=True)
+        os._exit(0)
+    os.wait()
+"""
+
+
+@pytest.fixture(scope='module')
+def without():
+    """Module that cannot be imported → what the examination says."""
+    path = [str(Path(__file__).parents[2]), os.environ.get('PYTHONPATH', '')]
+    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(path), 'OMP_NUM_THREADS': '1'}
+    done = subprocess.run(
+        [sys.executable, '-c', WITHOUT, *diagnose.REQUIRED],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = (line for line in done.stdout.splitlines() if line.startswith('['))  # packages print, too
+    return {module: dict(found) for module, found in map(json.loads, lines)}
+
+
+@pytest.mark.parametrize('module', diagnose.REQUIRED)
+def test_without_a_package_the_examination_names_it_and_goes_on_to_its_end(without, module):
+    found = without[module]
+    assert found[diagnose.REQUIRED[module]] == WRONG
+    assert 'tensorboard' in found  # the last thing that is looked at
+
+
+def test_what_cannot_be_looked_at_is_wrong(monkeypatch):
+    def broken():
+        raise ImportError('libcudart.so: no such file')
+        yield
+
+    monkeypatch.setattr(diagnose, '_bundled', broken)
+    monkeypatch.setattr(diagnose, '_run_python', lambda _: None)
+    found = {finding.subject: finding for finding in diagnose.examine()}
+    assert found['bundled weights'].state == WRONG
+    assert 'libcudart.so' in found['bundled weights'].text
+
+
+def test_weights_in_a_folder_that_can_only_be_read_are_not_wrong(cache, monkeypatch):
+    monkeypatch.setattr('xmem_ros.weights.fetch.load_network', lambda _: None)
+    (cache / 'XMem.pth').write_bytes(b'')
+    assert states(diagnose._official())['xmem'] == OK
+    assert [path.name for path in cache.iterdir()] == ['XMem.pth']  # nothing is written by looking
+
+
+def test_without_torch_the_rest_is_still_looked_at(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, 'torch', None)
+    found = [*diagnose._torch(), *diagnose._cuda(), *diagnose._bundled(), *diagnose._official(), *diagnose._optional()]
+    assert states(found)['torch'] == WRONG
+    assert 'vos_benchmark' in states(found)
+
+
+def test_a_driver_that_torch_makes_no_use_of_is_wrong_and_no_driver_is_not(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    monkeypatch.setattr(diagnose, '_has_nvidia_driver', lambda: False)
+    assert states(diagnose._cuda()) == {'CUDA': ABSENT}
+    monkeypatch.setattr(diagnose, '_has_nvidia_driver', lambda: True)
+    (finding,) = diagnose._cuda()
+    assert finding.state == WRONG
+    assert 'sees no GPU' in finding.text or 'without CUDA' in finding.text
+    monkeypatch.setattr(torch.version, 'cuda', None)
+    (finding,) = diagnose._cuda()
+    assert 'without CUDA' in finding.text
+    assert 'Jetson' in finding.remedy
+
+
+def test_weights_are_absent_half_fetched_or_damaged(cache):
+    assert set(states(diagnose._official()).values()) == {ABSENT}
+    (cache / 'XMem.pth').write_bytes(b'PK\x03\x04')
+    (cache / 'XMem-s2.pth.part').write_bytes(b'PK')
+    found = {finding.subject: finding for finding in diagnose._official()}
+    assert (found['xmem'].state, found['xmem-s2'].state, found['xmem-s012'].state) == (WRONG, WRONG, ABSENT)
+    assert str(cache / 'XMem.pth') in found['xmem'].text
+    assert 'xmem-ros weights fetch xmem' in found['xmem'].remedy
+    assert 'goes on' in found['xmem-s2'].remedy
+
+
+@pytest.mark.parametrize(
+    ('rclpy', 'messages', 'state'),
+    [('No module named rclpy', None, ABSENT), (None, 'No module named xmem_ros.msg', WRONG), (None, None, OK)],
+)
+def test_ros_is_absent_without_our_messages_or_ready(monkeypatch, rclpy, messages, state):
+    def answer(program):
+        if 'rclpy' in program:
+            return rclpy
+        return messages if 'TrackedObject' in program else 'kilted'
+
+    monkeypatch.setattr(diagnose, '_run_python', answer)
+    (finding,) = diagnose._ros()
+    assert finding.state == state
+    if state == WRONG:
+        assert 'colcon build' in finding.remedy
+        assert 'xmem_ros.msg' in finding.text
+    if state == OK:
+        assert 'kilted' in finding.text
+
+
+def test_what_an_optional_package_is_for_is_said_where_it_is_absent(monkeypatch):
+    import importlib.util
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None if name == 'vos_benchmark' else find(name))
+    found = {finding.subject: finding for finding in diagnose._optional()}
+    assert found['vos_benchmark'].state == ABSENT
+    assert found['vos_benchmark'].remedy == 'pip install vos-benchmark'
+    # ours is not on PyPI, where anybody could take its name
+    assert not [package for _, package in diagnose.OPTIONAL.values() if 'xmem' in package]
+
+
+@pytest.mark.parametrize(
+    ('offered', 'state', 'text'),
+    [
+        (['TensorrtExecutionProvider', 'CUDAExecutionProvider', 'CPUExecutionProvider'], OK, 'on Tensorrt and CUDA'),
+        (['AzureExecutionProvider', 'CPUExecutionProvider'], ABSENT, 'on the CPU only, though there is a GPU'),
+    ],
+)
+def test_an_onnxruntime_that_makes_no_use_of_the_gpu_is_said(monkeypatch, offered, state, text):
+    onnxruntime = pytest.importorskip('onnxruntime')
+    monkeypatch.setattr(onnxruntime, 'get_available_providers', lambda: offered)
+    monkeypatch.setattr('torch.cuda.is_available', lambda: True)
+    found = {finding.subject: finding for finding in diagnose._onnx()}['engine onnxruntime']
+    assert (found.state, found.text[: len(text)]) == (state, text)
+    assert ('onnxruntime-gpu' in found.remedy) == (state == ABSENT)
+
+
+def test_a_torch_that_cannot_export_is_said(monkeypatch):
+    pytest.importorskip('onnxscript')
+    monkeypatch.setattr('torch.__version__', '2.4.1')
+    found = {finding.subject: finding for finding in diagnose._onnx()}['xmem-ros export']
+    assert found.state == ABSENT
+    assert 'needs torch 2.5 or newer' in found.text
+
+
+def test_the_command_exits_with_2_where_something_is_wrong_and_0_where_something_is_only_absent(monkeypatch, capsys):
+    absent = diagnose.Finding(ABSENT, 'CUDA', 'no GPU')
+    monkeypatch.setattr(diagnose, 'examine', lambda: iter([absent]))
+    assert main(['doctor']) == 0
+    assert 'nothing is wrong' in capsys.readouterr().out
+    monkeypatch.setattr(
+        diagnose, 'examine', lambda: iter([absent, diagnose.Finding(WRONG, 'torch', 'gone', 'pip install it')])
+    )
+    assert main(['doctor']) == 2
+    out = capsys.readouterr().out
+    assert 'WRONG  torch: gone' in out
+    assert '→ pip install it' in out
+
+
+def test_the_whole_examination_ends_on_this_machine():
+    subjects = [finding.subject for finding in diagnose.examine()]
+    assert subjects[:2] == ['Python', 'torch']
+    assert {'ROS 2', 'xmem', 'compact', 'vos_benchmark'} <= set(subjects)

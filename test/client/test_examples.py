@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: MIT
+"""Every example, run as a user runs it, beside the real node."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or source ROS 2')
+pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
+
+import node_harness as robots
+from geometry_msgs.msg import Twist
+from node_harness import bounding_box, iou, mask_seed, wait_until
+from sensor_msgs.msg import Image, PointCloud2, PointField
+from std_srvs.srv import Trigger
+
+from xmem_ros.demo.scene import RenderedScene
+from xmem_ros.msg import Seed, TrackedObjectArray
+
+EXAMPLES = Path(__file__).resolve().parents[2] / 'examples'
+SCENE = RenderedScene(objects=3)
+MUG = ['183', '113', '78', '78']  # README.md
+SLOW_S = 120.0  # starting Python and matching topics on a busy machine
+
+
+@contextlib.contextmanager
+def example(name, *arguments):
+    """The example as a process; `output` is where it prints to."""
+    process = subprocess.Popen(
+        [sys.executable, str(EXAMPLES / name), *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, 'PYTHONUNBUFFERED': '1'},
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        print(process.communicate()[0])
+
+
+@contextlib.contextmanager
+def scene_camera(robot):
+    """The camera of README.md, which holds the first frame."""
+    topic, remaps = f'{robot.namespace}/image', ['--ros-args', '-r', f'__ns:={robot.namespace}']
+    camera = subprocess.Popen(
+        [sys.executable, '-m', 'xmem_ros.demo.camera', '--hold', '--topic', topic, *remaps],
+    )
+    try:
+        wait_until(lambda: robot.objects, 'an image of the camera', SLOW_S)
+        yield camera
+    finally:
+        camera.terminate()
+        camera.wait(20)
+
+
+@pytest.fixture(scope='module')
+def running():
+    with robots.running() as robot:
+        robot.labels = robot.listen(Image, '~/labels')
+        robot.objects = robot.listen(TrackedObjectArray, '~/objects')
+        robot.wait_matched('~/objects')
+        yield robot
+
+
+@pytest.fixture
+def robot(running):
+    """The node without objects, which has just heard nothing."""
+    assert running.reset().success
+    running.objects.clear()
+    return running
+
+
+def test_follow_turns_to_the_object_approaches_it_and_stops_at_the_end(robot):
+    heard = robot.listen(Twist, f'{robot.namespace}/cmd_vel')
+    remap = ['--ros-args', '-r', f'cmd_vel:={robot.namespace}/cmd_vel']
+    with scene_camera(robot), example('follow.py', '--node', robot.prefix, '--box', *MUG, *remap) as process:
+        wait_until(lambda: any(twist.linear.x > 0 for twist in heard), 'a velocity', SLOW_S)
+        # In the first frame the mug's middle is at 222 of 432 px, right of the image's at 216: turn right, a little.
+        assert -0.8 * 0.15 < heard[-1].angular.z < 0
+        assert 0 < heard[-1].linear.x < 0.3
+        moving = len(heard)
+        robot.call(Trigger, f'{robot.namespace}/scene_camera/start', Trigger.Request())
+        wait_until(lambda: len(heard) > moving + 10, 'more of them', SLOW_S)
+        assert len({round(twist.angular.z, 3) for twist in heard[moving:]}) > 2  # it follows what moves
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+        wait_until(lambda: heard[-1] == Twist(), 'the stop at the end')
+        assert robot.objects[-1].objects[0].name == 'target'
+
+
+def test_follow_stands_still_without_the_object(robot):
+    heard = robot.listen(Twist, f'{robot.namespace}/cmd_vel')
+    heard.clear()
+    remap = ['--ros-args', '-r', f'cmd_vel:={robot.namespace}/cmd_vel']
+    with example('follow.py', '--node', robot.prefix, '--id', '7', *remap):
+        wait_until(lambda: heard, 'a velocity', SLOW_S)  # although no image comes
+        robot.show_and_wait(SCENE[0][0], robot.labels)
+        wait_until(lambda: len(heard) > 3, 'more of them')
+    assert all(twist == Twist() for twist in heard)
+
+
+def test_crop_cloud_cuts_out_what_the_mask_shows(robot):
+    robot.show_and_wait(SCENE[0][0], robot.labels)
+    assert robot.seed(mask_seed(SCENE[0][1], kind=Seed.LABELS)).success
+    cut = robot.listen(PointCloud2, f'{robot.namespace}/object_points')
+    clouds = robot.node.create_publisher(PointCloud2, f'{robot.namespace}/points', 10)
+    remaps = ['-r', f'points:={robot.namespace}/points', '-r', f'object_points:={robot.namespace}/object_points']
+    with example('crop_cloud.py', '--node', robot.prefix, '--id', '2', '--ros-args', *remaps):
+        wait_until(lambda: robot.node.count_publishers(f'{robot.namespace}/object_points'), 'the example', SLOW_S)
+        wait_until(clouds.get_subscription_count, 'its subscription')
+        wait_until(lambda: robot.node.count_subscribers(f'{robot.prefix}/object_2/mask'), 'its subscription')
+
+        def answered():
+            sent = robot.show_and_wait(SCENE[1][0], robot.labels)
+            cloud = cloud_of(sent.header)
+            clouds.publish(cloud)
+            return cut and cut
+
+        wait_until(answered, 'a cut cloud')
+        message = cut[-1]
+        assert message.header.frame_id == 'camera_optical'
+        assert message.header.stamp in [labels.header.stamp for labels in robot.labels]
+        points = np.frombuffer(message.data, np.float32).reshape(-1, 4)
+        shown = np.zeros(SCENE.size, bool)
+        shown[points[:, 1].astype(int), points[:, 0].astype(int)] = True
+        assert shown.sum() == message.width == len(points)
+        assert iou(shown, SCENE[1][1] == 2) > 0.8
+
+
+def cloud_of(header):
+    """An organised cloud in which x and y are the pixel; rows are padded, as some cameras have them."""
+    height, width = SCENE.size
+    points = np.zeros((height, width + 3, 4), np.float32)
+    points[:, :width, 1], points[:, :width, 0] = np.mgrid[:height, :width]
+    cloud = PointCloud2(header=header, height=height, width=width, point_step=16, row_step=(width + 3) * 16)
+    cloud.fields = [
+        PointField(name=name, offset=4 * index, datatype=PointField.FLOAT32, count=1)
+        for index, name in enumerate(('x', 'y', 'z', 'intensity'))
+    ]
+    cloud.data.frombytes(points.tobytes())
+    return cloud
+
+
+@pytest.mark.parametrize('with_masks', [False, True])
+def test_seed_detections_seeds_what_is_sure_and_new(robot, tmp_path, with_masks):
+    truth = SCENE[0][1]
+    boxes = []
+    for value in (1, 2, 3):
+        x, y, width, height = bounding_box(truth == value, 2)
+        boxes.append((x, y, x + width, y + height))
+    found = {'boxes': np.array(boxes), 'scores': np.array([0.9, 0.3, 0.8]), 'names': np.array(['a', 'b', 'c'])}
+    if with_masks:
+        found['masks'] = np.stack([truth == value for value in (1, 2, 3)])
+    np.savez(tmp_path / 'found.npz', **found)
+    with scene_camera(robot):
+        for expected in ('2 of 3 detections seeded: ids [1, 2]', '0 of 3 detections seeded'):
+            with example('seed_detections.py', tmp_path / 'found.npz', '--node', robot.prefix) as process:
+                output, _ = process.communicate(timeout=SLOW_S)
+            assert process.returncode == 0, output
+            assert expected in output
+        assert {item.name for item in robot.objects[-1].objects} == {'a', 'c'}
+
+
+@pytest.mark.parametrize('arguments', [('follow.py', '--box', *MUG), ('seed_detections.py', 'found.npz')])
+def test_an_example_says_what_is_missing(robot, tmp_path, arguments):
+    np.savez(tmp_path / 'found.npz', boxes=np.zeros((0, 4)))
+    name, *rest = (str(tmp_path / part) if part == 'found.npz' else part for part in arguments)
+    with example(name, *rest, '--node', '/elsewhere/xmem') as process:
+        output, _ = process.communicate(timeout=SLOW_S)
+    assert process.returncode == 2
+    assert 'no node /elsewhere/xmem was found' in output
+    assert 'Traceback' not in output

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: MIT
+"""What the client takes for old, of a node of a few lines that says what a test wants, when it wants; over real DDS."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or source ROS 2')
+pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
+
+import rclpy
+from lifecycle_msgs.srv import GetState
+from node_harness import wait_until
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from sensor_msgs.msg import Image
+from std_srvs.srv import Trigger
+
+from xmem_ros.client import Box, XMemClient
+from xmem_ros.conversions.images import image_from_array
+from xmem_ros.errors import NodeError, NodeTimeoutError, SeedError
+from xmem_ros.msg import TrackedObject, TrackedObjectArray
+from xmem_ros.node import qos
+from xmem_ros.srv import MemoryFile, SeedObjects
+
+ANSWER_S = 60.0  # on a busy machine
+BEFORE = 8  # images said of just before an answer; fewer than the depth of the topics, so none is lost
+SLOW_S = 0.03  # that a slow client takes for half of an image
+
+
+class Speaker:
+    """Services that say something of some images before they answer."""
+
+    def __init__(self) -> None:
+        self.before = 0
+        self.refuses = False
+        self.stamp = 0
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context)
+        self.node = rclpy.create_node('xmem', namespace='/speaker', context=self.context)
+        self.labels = self.node.create_publisher(Image, '~/labels', qos.output())
+        self.objects = self.node.create_publisher(TrackedObjectArray, '~/objects', qos.output())
+        for kind, name in ((Trigger, 'reset'), (SeedObjects, 'seed'), (MemoryFile, 'load_memory')):
+            self.node.create_service(kind, f'~/{name}', self.answer)
+        self.node.create_service(GetState, '~/get_state', self.state)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.thread = threading.Thread(target=self.spin, daemon=True)
+        self.thread.start()
+
+    def spin(self):
+        try:
+            while self.context.ok():
+                self.executor.spin_once()
+        except ExternalShutdownException:
+            pass
+
+    def close(self):
+        self.context.try_shutdown()
+        self.thread.join(ANSWER_S)
+        self.executor.shutdown()
+        self.node.destroy_node()
+
+    def say(self):
+        """Object 1 is visible in the next image; returns its stamp [ns]."""
+        self.stamp += 1
+        labels = image_from_array(np.ones((8, 8), np.uint8), 'mono8', Image)
+        labels.header.stamp.sec = self.stamp
+        item = TrackedObject(id=1, label=1, name='it', state=TrackedObject.TRACKED, area=64)
+        item.box.width = item.box.height = 8
+        self.labels.publish(labels)
+        self.objects.publish(TrackedObjectArray(header=labels.header, objects=[item]))
+        return self.stamp * 1_000_000_000
+
+    def answer(self, _, response):
+        for _ in range(self.before):
+            self.say()
+        response.success = not self.refuses
+        if isinstance(response, SeedObjects.Response):
+            response.ids = [1]
+        return response
+
+    def state(self, _, response):
+        response.current_state.label = 'active'
+        return response
+
+
+@pytest.fixture(scope='module')
+def speaker():
+    speaker = Speaker()
+    yield speaker
+    speaker.close()
+
+
+@pytest.fixture
+def client(speaker):
+    speaker.before, speaker.refuses = 0, False
+    with XMemClient('/speaker/xmem', timeout=ANSWER_S) as client:
+
+        def heard():
+            stamp = speaker.say()
+            end = time.monotonic() + 0.2
+            while not (frame := client.latest()) and time.monotonic() < end:
+                time.sleep(0.01)
+            return frame and frame.stamp_ns == stamp
+
+        wait_until(heard, 'the client to hear the node', ANSWER_S)
+        client.wait()
+        yield client
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """A client that is behind with what it hears."""
+    hear = XMemClient._hear
+
+    def late(*given):
+        time.sleep(SLOW_S)
+        hear(*given)
+
+    monkeypatch.setattr(XMemClient, '_hear', late)
+
+
+def newest(client, speaker):
+    """Say something new and wait until it is heard; returns its stamp [ns]."""
+    stamp = speaker.say()
+    wait_until(lambda: client.latest() and client.latest().stamp_ns == stamp, 'the newest image', ANSWER_S)
+    return stamp
+
+
+@pytest.mark.parametrize('call', [lambda client: client.reset(), lambda client: client.load_memory('kitchen')])
+def test_what_came_before_the_answer_is_not_said_after_it_however_late_it_is_read(speaker, client, slow, call):
+    speaker.before = BEFORE
+    call(client)
+    assert client.latest() is None
+    stamp = speaker.say()
+    assert client.wait_tracked(1).stamp_ns == stamp
+
+
+def test_halves_of_images_from_before_a_reset_make_no_image_after_it(speaker, client):
+    speaker.stamp += 1
+    labels = image_from_array(np.ones((8, 8), np.uint8), 'mono8', Image)
+    labels.header.stamp.sec = speaker.stamp
+    speaker.labels.publish(labels)
+    wait_until(lambda: client._pairs._pending, 'the half')
+    client.reset()
+    count = client._count
+    speaker.objects.publish(TrackedObjectArray(header=labels.header))
+    newest(client, speaker)  # was sent after that half
+    assert client._count == count + 1
+
+
+def test_wait_tracked_returns_no_image_from_before_the_answer_to_a_seed(speaker, client, slow):
+    speaker.before = BEFORE
+    client.seed({1: Box(0, 0, 8, 8)})
+    with pytest.raises(NodeTimeoutError, match='object 1 is TRACKED; .* said nothing of any new image'):
+        client.wait_tracked(1, timeout=2 * SLOW_S)
+    stamp = speaker.say()
+    assert client.wait_tracked(1).stamp_ns == stamp
+
+
+def test_wait_returns_an_image_from_before_a_seed_that_nobody_has_got_yet(speaker, client):
+    stamp = newest(client, speaker)
+    client.seed({'it': Box(0, 0, 8, 8)})
+    assert client.wait(timeout=0).stamp_ns == stamp
+
+
+def test_a_refused_seed_makes_no_image_old(speaker, client):
+    stamp = newest(client, speaker)
+    speaker.refuses = True
+    with pytest.raises(SeedError):
+        client.seed({'it': Box(0, 0, 8, 8)})
+    assert client.wait_tracked(1, timeout=0).stamp_ns == stamp
+
+
+def test_a_loop_of_wait_tracked_hears_that_the_camera_is_gone(speaker, client):
+    stamp = newest(client, speaker)
+    assert client.wait_tracked(1).stamp_ns == stamp
+    with pytest.raises(NodeTimeoutError):
+        client.wait_tracked(1, timeout=0.05)
+
+
+# --- closing
+
+
+@pytest.mark.parametrize('whole', [True, False], ids=['after closing', 'while it closes'])
+def test_a_call_during_which_the_client_is_closed_says_so(whole):
+    client = XMemClient('/nowhere/xmem', timeout=ANSWER_S)
+    link = client.link
+    service = link._client(Trigger, 'reset')
+    ready, rest = service.service_is_ready, []
+
+    def closing():
+        if whole:
+            link.close()
+        elif not rest:  # as far as closing has come when its context ends
+            rest.append(link._end.detach())
+            link._context.try_shutdown()
+        return ready()
+
+    service.service_is_ready = closing
+    with pytest.raises(NodeError, match='closed: make another one'):
+        client.reset()
+    for ask in (client.latest, lambda: client.hold(5), link.others, link.is_there):
+        with pytest.raises(NodeError, match='closed: make another one'):
+            ask()
+    for _, close, arguments, _ in rest:
+        close(*arguments)

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: MIT
+"""Images of every encoding to pixels and back, without ROS."""
+
+import array
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from xmem_ros.conversions.images import ENCODINGS, image_from_array, mask_from_image, rgb_from_image
+from xmem_ros.errors import FrameError
+
+HEIGHT, WIDTH = 12, 16
+RED, GREEN, BLUE, OCHRE = (210, 40, 60), (30, 190, 80), (50, 60, 220), (200, 200, 90)
+BYTES = dict.fromkeys(('rgb8', 'bgr8', '8UC3'), 3) | dict.fromkeys(('rgba8', 'bgra8', '8UC4'), 4)
+BYTES |= dict.fromkeys(('rgb16', 'bgr16'), 6) | dict.fromkeys(('rgba16', 'bgra16'), 8)
+BYTES |= dict.fromkeys(('yuv422', 'uyvy', 'yuv422_yuy2', 'yuyv', 'mono16', '16UC1'), 2)
+BYTES |= {name: 2 for name in ENCODINGS if name.startswith('bayer') and name.endswith('16')}
+
+
+def message(data, encoding, *, height=HEIGHT, width=WIDTH, step=None, is_bigendian=0):
+    """A sensor_msgs/Image as far as it is read."""
+    data = array.array('B', data if isinstance(data, bytes) else np.ascontiguousarray(data).tobytes())
+    step = width * BYTES.get(encoding, 1) if step is None else step
+    return SimpleNamespace(
+        height=height, width=width, encoding=encoding, step=step, is_bigendian=is_bigendian, data=data
+    )
+
+
+def colours():
+    """H×W×3 uint8: four flat quarters, so that subsampled chroma and Bayer patterns lose nothing inside them."""
+    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    image[:6, :8], image[:6, 8:], image[6:, :8], image[6:, 8:] = RED, GREEN, BLUE, OCHRE
+    return image
+
+
+def inside(image):
+    """The pixels away from where quarters meet and from the border, where a neighbourhood is all one colour."""
+    return np.concatenate([image[y : y + 2, x : x + 4].reshape(-1, 3) for y in (2, 8) for x in (2, 10)]).astype(int)
+
+
+def bayer(image, pattern):
+    """The mosaic of a sensor whose first two rows begin with these colours, as REP and sensor_msgs name it."""
+    channel = {'r': 0, 'g': 1, 'b': 2}
+    mosaic = np.zeros(image.shape[:2], np.uint8)
+    for i, colour in enumerate(pattern):
+        mosaic[i // 2 :: 2, i % 2 :: 2] = image[i // 2 :: 2, i % 2 :: 2, channel[colour]]
+    return mosaic
+
+
+def yuv_planes(image):
+    """Full-resolution Y, U, V of BT.601 in studio range, after its formula."""
+    red, green, blue = (image[..., i].astype(float) for i in range(3))
+    luma = 16 + 0.257 * red + 0.504 * green + 0.098 * blue
+    blueness = 128 - 0.148 * red - 0.291 * green + 0.439 * blue
+    redness = 128 + 0.439 * red - 0.368 * green - 0.071 * blue
+    return [np.round(plane).astype(np.uint8) for plane in (luma, blueness, redness)]
+
+
+def encode(image, encoding):
+    """Pixels as a driver would send them, written down from the definition of each encoding."""
+    name = {'8UC3': 'bgr8', '8UC4': 'bgra8'}.get(encoding, encoding)
+    if name.endswith('16') and not name.startswith('mono'):
+        return encode(image, f'{name[:-2]}8').astype('<u2') * 257
+    if name.startswith('bayer'):
+        return bayer(image, name[6:10])
+    if name in ('rgb8', 'bgr8', 'rgba8', 'bgra8'):
+        colour = image if name.startswith('rgb') else image[..., ::-1]
+        alpha = np.full((HEIGHT, WIDTH, 1), 99, np.uint8)
+        return np.concatenate([colour, alpha], 2) if 'a' in name else colour
+    luma, blueness, redness = yuv_planes(image)
+    if name in ('nv12', 'nv21'):
+        pair = (blueness, redness) if name == 'nv12' else (redness, blueness)
+        chroma = np.stack([plane[::2, ::2] for plane in pair], -1).reshape(HEIGHT // 2, WIDTH)
+        return np.concatenate([luma, chroma])
+    chroma = np.empty((HEIGHT, WIDTH), np.uint8)
+    chroma[:, ::2], chroma[:, 1::2] = blueness[:, ::2], redness[:, ::2]
+    first = name in ('yuv422', 'uyvy')
+    return np.stack([chroma, luma] if first else [luma, chroma], -1)
+
+
+COLOUR = [name for name in ENCODINGS if not name.startswith('mono') and not name.endswith('UC1')]
+
+
+@pytest.mark.parametrize('encoding', COLOUR)
+def test_every_colour_encoding_gives_the_colours_that_were_sent(encoding):
+    pixels = rgb_from_image(message(encode(colours(), encoding), encoding))
+    assert pixels.shape == (HEIGHT, WIDTH, 3)
+    assert pixels.dtype == np.uint8
+    worst = np.abs(inside(pixels) - inside(colours())).max()
+    yuv = 'yu' in encoding or encoding in ('nv12', 'nv21', 'uyvy')
+    assert worst <= (5 if yuv else 0)  # 8-bit YUV rounds three values each way
+
+
+@pytest.mark.parametrize('encoding', ['mono8', '8UC1', 'mono16', '16UC1'])
+def test_grey_images_become_grey_rgb(encoding):
+    grey = np.arange(HEIGHT * WIDTH, dtype=np.uint8).reshape(HEIGHT, WIDTH)
+    sent = grey.astype('<u2') * 257 if encoding in ('mono16', '16UC1') else grey
+    assert (rgb_from_image(message(sent, encoding)) == grey[..., None]).all()
+
+
+def test_big_endian_is_honoured():
+    grey = np.arange(HEIGHT * WIDTH, dtype=np.uint8).reshape(HEIGHT, WIDTH)
+    sent = (grey.astype('>u2') << 8) + 1  # read the wrong way round, all would be 1
+    pixels = rgb_from_image(message(sent.astype('>u2'), 'mono16', is_bigendian=1))
+    assert np.abs(pixels.astype(int) - grey[..., None]).max() <= 1
+
+
+@pytest.mark.parametrize('encoding', ['rgb8', 'bgr8', 'mono8', 'nv12', 'yuv422', 'bayer_rggb8', 'rgb16'])
+def test_rows_may_be_padded(encoding):
+    tight = np.ascontiguousarray(encode(colours(), encoding) if encoding != 'mono8' else colours()[..., 0])
+    rows = tight.view(np.uint8).reshape(tight.shape[0], -1)
+    padded = np.pad(rows, ((0, 0), (0, 10)), constant_values=255)
+    expected = rgb_from_image(message(tight, encoding))
+    assert (rgb_from_image(message(padded, encoding, step=padded.shape[1])) == expected).all()
+
+
+def test_rgb8_is_not_copied_even_when_rows_are_padded():
+    for padding in (0, 10):
+        sent = message(np.pad(colours().reshape(HEIGHT, -1), ((0, 0), (0, padding))), 'rgb8', step=WIDTH * 3 + padding)
+        assert np.shares_memory(rgb_from_image(sent), np.frombuffer(sent.data, np.uint8))
+
+
+@pytest.mark.parametrize(
+    'encoding', ['rgb8', 'bgr8', 'rgba8', 'bgra8', 'mono8', 'bayer_rggb8', 'bayer_gbrg8', 'yuv422', 'yuv422_yuy2']
+)
+def test_pixels_agree_with_those_of_rosbags_image(encoding):
+    rosbags_image = pytest.importorskip('rosbags.image', reason='rosbags-image is not installed')
+    shape = (HEIGHT, WIDTH * BYTES.get(encoding, 1))
+    sent = message(np.random.default_rng(1).integers(0, 256, shape, np.uint8), encoding)
+    assert (rgb_from_image(sent) == rosbags_image.image_to_cvimage(sent, 'rgb8')).all()
+
+
+@pytest.mark.parametrize(
+    ('changes', 'says'),
+    [
+        ({'encoding': 'jpeg'}, "the encoding 'jpeg' cannot be read; convert it"),
+        ({'encoding': ''}, "the encoding '' cannot be read"),
+        ({'encoding': '32FC1'}, 'cannot be read'),
+        ({'height': 0}, '16×0: it has no pixels'),
+        ({'width': 0}, '0×12: it has no pixels'),
+        ({'step': 0}, 'step is 0: a row of 16 px in rgb8 takes 48 bytes'),
+        ({'step': 47}, 'a row of 16 px in rgb8 takes 48 bytes'),
+        ({'height': 13}, 'takes 624 bytes and data has 576; send all of it'),
+        ({'step': 49}, 'takes 588 bytes and data has 576'),
+        ({'data': array.array('B')}, 'data has 0'),
+        ({'encoding': 'nv12', 'step': 48, 'height': 12}, 'takes 864 bytes'),
+        ({'encoding': 'nv12', 'height': 11}, 'its height must be a multiple of 2'),
+        ({'encoding': 'yuv422', 'width': 15}, 'its width one of 2'),
+    ],
+)
+def test_an_image_that_cannot_hold_what_it_says_is_refused(changes, says):
+    sent = message(colours(), 'rgb8')
+    for name, value in changes.items():
+        setattr(sent, name, value)
+    with pytest.raises(FrameError) as raised:
+        rgb_from_image(sent)
+    assert says in str(raised.value)
+
+
+def test_a_mask_is_read_from_mono8_only():
+    grey = np.eye(HEIGHT, WIDTH, dtype=np.uint8)
+    assert (mask_from_image(message(grey, 'mono8')) == grey).all()
+    with pytest.raises(FrameError, match='send masks and label images as mono8'):
+        mask_from_image(message(colours(), 'rgb8'))
+
+
+@pytest.mark.parametrize('shape', [(HEIGHT, WIDTH), (HEIGHT, WIDTH, 3)])
+def test_pixels_become_a_message_and_come_back(shape):
+    pixels = np.random.default_rng(2).integers(0, 256, shape, np.uint8)
+    encoding = 'mono8' if len(shape) == 2 else 'rgb8'
+    sent = image_from_array(pixels, encoding, SimpleNamespace)
+    assert isinstance(sent.data, array.array)
+    assert (sent.height, sent.width, sent.step) == (HEIGHT, WIDTH, pixels[0].size)
+    back = mask_from_image(sent) if encoding == 'mono8' else rgb_from_image(sent)
+    assert (back == pixels).all()
+
+
+def test_a_view_of_other_memory_becomes_a_message_too():
+    wide = np.random.default_rng(3).integers(0, 256, (HEIGHT, 2 * WIDTH), np.uint8)
+    sent = image_from_array(wide[:, ::2], 'mono8', SimpleNamespace)
+    assert (mask_from_image(sent) == wide[:, ::2]).all()
+
+
+def test_the_bayer_patterns_of_this_test_are_those_of_opencv():
+    # OpenCV names a pattern by the second and third pixel of its second row.
+    mosaic = bayer(colours(), 'rggb')
+    assert (inside(cv2.cvtColor(mosaic, cv2.COLOR_BayerBG2RGB)) == inside(colours())).all()

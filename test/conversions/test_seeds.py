@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: MIT
+"""Seed messages to masks: what can be refused at once is refused before GrabCut begins."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or source ROS 2')
+pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
+
+from node_harness import bounding_box, box_seed, iou, mask_seed, points_seed
+
+from xmem_ros import seeding
+from xmem_ros.conversions.seeds import read_seeds
+from xmem_ros.demo.scene import RenderedScene
+from xmem_ros.errors import SeedError, UnknownObjectError
+from xmem_ros.msg import Seed
+
+FRAME, TRUTH = RenderedScene(objects=3)[0]
+BOX = bounding_box(TRUTH == 1, 4)
+
+
+@pytest.fixture
+def grab_cut(monkeypatch):
+    """Calls of it, which it answers as it would."""
+    calls, real = [], seeding._grab_cut
+    monkeypatch.setattr(seeding, '_grab_cut', lambda *given: calls.append(given) or real(*given))
+    return calls
+
+
+@pytest.mark.parametrize(
+    ('last', 'says'),
+    [
+        (box_seed(0, 0, 3, 3, 'tiny'), r"^seeds\[1\] 'tiny' \(BOX\): the box .* is too small"),
+        (box_seed(400, 0, 900, 30), r'^seeds\[1\] \(BOX\): the box .* is not inside the image'),
+        (points_seed([(5, 5)], [0]), r'^seeds\[1\] \(POINTS\): no point on the object'),
+        (points_seed([(5, 5), (-1, 0)], [1, 1]), r'^seeds\[1\] \(POINTS\): the point \(-1, 0\) is not inside'),
+        (mask_seed(np.zeros((9, 9), bool)), r'^seeds\[1\] \(MASK\): the mask is 9×9'),
+        (
+            mask_seed(np.zeros(TRUTH.shape, np.uint8), kind=Seed.LABELS),
+            r'^seeds\[1\] \(LABELS\): the label image is empty',
+        ),
+        (Seed(kind=9), r'^seeds\[1\] \(9\): kind is 9'),
+        (box_seed(*BOX, 'n' * 256), r'^seeds\[1\] .*the name has 256 characters'),
+    ],
+)
+def test_a_faulty_seed_behind_a_good_box_is_refused_before_grab_cut(grab_cut, last, says):
+    with pytest.raises(SeedError, match=says):
+        read_seeds([box_seed(*BOX), last], FRAME, 8)
+    assert not grab_cut
+
+
+def test_ids_and_room_are_asked_for_before_grab_cut(grab_cut):
+    correction = box_seed(*BOX)
+    correction.id = 7
+    asked = []
+
+    def check(ids):
+        asked.append(ids)
+        raise UnknownObjectError('no object has the id 7')
+
+    seeds = [mask_seed(TRUTH.astype(np.uint8), kind=Seed.LABELS), correction, points_seed([(212, 145)], [1])]
+    with pytest.raises(UnknownObjectError, match='no object has the id 7'):
+        read_seeds(seeds, FRAME, 8, check)
+    assert asked == [[0, 0, 0, 7, 0]]  # the label image shows three objects
+    assert not grab_cut
+
+
+def test_good_seeds_come_out_in_their_order_with_one_question(grab_cut):
+    asked = []
+    seeds = [box_seed(*BOX, 'box'), mask_seed(TRUTH.astype(np.uint8), 'all', kind=Seed.LABELS), mask_seed(TRUTH == 2)]
+    found = read_seeds(seeds, FRAME, 8, asked.append)
+    assert [seed.name for seed in found] == ['box', 'all_1', 'all_2', 'all_3', '']
+    for seed, value in zip(found, (1, 1, 2, 3, 2), strict=True):
+        assert iou(seed.mask, value == TRUTH) > 0.8
+    assert asked == [[0] * 5]
+    assert len(grab_cut) == 1
+
+
+def test_a_name_without_a_mask_is_refused_with_the_way_to_rename():
+    with pytest.raises(SeedError, match=r"'mug' \(MASK\): there is no mask: .* what object_3/mask says of an image"):
+        read_seeds([Seed(id=3, name='mug')], FRAME, 8)
+
+
+def test_masks_need_no_question_beforehand():
+    """The tracker refuses them as fast when they are applied."""
+
+    def check(_):
+        raise AssertionError
+
+    assert read_seeds([mask_seed(TRUTH == 1)], FRAME, 8, check)[0].mask.sum() == (TRUTH == 1).sum()

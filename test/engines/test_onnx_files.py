@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: MIT
+"""Exported models on disk: whole or not used. No network is run here."""
+
+import json
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from xmem_ros.engines.onnx_files import (
+    COMMAND,
+    MANIFEST,
+    TRACKER,
+    ExportKey,
+    damage,
+    find_models,
+    newest_size,
+    note_use,
+    put,
+    write_manifest,
+)
+from xmem_ros.errors import EngineError
+
+KEY = ExportKey('ab' * 32, 96, 160, 'float32')
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stands for the user's cache."""
+    monkeypatch.setenv('XMEM_ROS_ONNX', str(tmp_path / 'cache'))
+    return tmp_path / 'cache'
+
+
+def exported(cache: Path, key: ExportKey = KEY, by: str = TRACKER, content: bytes = b'model', objects=(1, 2)) -> Path:
+    part = cache / 'part'
+    part.mkdir(parents=True)
+    (part / 'decoder.onnx').write_bytes(content)
+    write_manifest(part, key, {'decoder': {'file': 'decoder.onnx'}}, objects=list(objects), exported_by=by)
+    put(part, cache / key.folder, key)
+    if part.exists():
+        for path in part.iterdir():
+            path.unlink()
+        part.rmdir()
+    return cache / key.folder
+
+
+def cut(folder: Path) -> None:
+    (folder / 'decoder.onnx').write_bytes(b'mod')
+
+
+def flip(folder: Path) -> None:
+    (folder / 'decoder.onnx').write_bytes(b'modem')
+
+
+def remove(folder: Path) -> None:
+    (folder / 'decoder.onnx').unlink()
+
+
+def cut_manifest(folder: Path) -> None:
+    (folder / MANIFEST).write_text((folder / MANIFEST).read_text()[:40])
+
+
+def remove_manifest(folder: Path) -> None:
+    (folder / MANIFEST).unlink()
+
+
+def change_manifest(folder: Path) -> None:
+    manifest = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(json.dumps({**manifest, 'width': 192}))
+
+
+DAMAGE = {
+    cut: 'decoder.onnx has 3 bytes, and was written with 5',
+    flip: 'its SHA-256 is another',
+    remove: 'decoder.onnx cannot be read',
+    cut_manifest: 'manifest.json cannot be read',
+    remove_manifest: 'manifest.json is missing',
+    change_manifest: 'manifest.json is of other models',
+}
+
+
+def test_whole_models_are_found(cache: Path) -> None:
+    assert find_models(KEY) is None
+    folder = exported(cache)
+    assert find_models(KEY) == folder
+    assert damage(folder, KEY) == ''
+
+
+def test_a_name_appears_only_once_the_disk_holds_its_content(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced, sync = [], os.fsync
+
+    def note(descriptor: int) -> None:
+        path = Path(f'/proc/self/fd/{descriptor}').resolve()
+        synced.append((path.name, (cache / KEY.folder).exists()))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, 'fsync', note)
+    exported(cache)
+    assert synced == [('decoder.onnx', False), (MANIFEST, False), ('part', False), ('cache', True)]
+
+
+@pytest.mark.parametrize('harm', DAMAGE, ids=lambda harm: harm.__name__)
+def test_damaged_models_are_not_used_and_the_log_says_why(cache: Path, harm, caplog) -> None:
+    folder = exported(cache)
+    harm(folder)
+    with caplog.at_level(logging.WARNING):
+        assert find_models(KEY) is None
+    assert DAMAGE[harm] in caplog.text
+    assert 'exported again' in caplog.text
+    exported(cache, content=b'another')
+    assert find_models(KEY) == folder
+    assert (folder / 'decoder.onnx').read_bytes() == b'another'
+
+
+@pytest.mark.parametrize('harm', [cut, flip, remove])
+def test_damaged_models_that_the_user_exported_are_refused(cache: Path, harm) -> None:
+    folder = exported(cache, by=COMMAND)
+    harm(folder)
+    with pytest.raises(EngineError, match='give that command again') as raised:
+        find_models(KEY)
+    assert DAMAGE[harm] in str(raised.value)
+    assert str(folder) in str(raised.value)
+    exported(cache, by=COMMAND)  # as the user is told to do
+    assert find_models(KEY) == folder
+
+
+def test_a_second_export_keeps_whole_models_and_what_was_built_of_them(cache: Path) -> None:
+    folder = exported(cache, objects=[1])
+    (folder / 'decoder.engine').touch()
+    exported(cache, content=b'other bytes of the same model', objects=[1, 2])
+    assert json.loads((folder / MANIFEST).read_text())['objects'] == [1, 2]
+    assert (folder / 'decoder.engine').exists()
+    assert find_models(KEY) == folder
+
+
+def test_what_was_built_of_damaged_models_goes_with_them(cache: Path) -> None:
+    folder = exported(cache)
+    (folder / 'decoder.engine').touch()
+    flip(folder)
+    exported(cache)
+    assert find_models(KEY) == folder
+    assert not (folder / 'decoder.engine').exists()
+
+
+def test_the_size_that_was_used_last_is_known(cache: Path) -> None:
+    assert newest_size(KEY.weights, 'float32', 96) is None
+    other = ExportKey(KEY.weights, 96, 128, 'float32')
+    folders = [exported(cache, key) for key in (KEY, other)]
+    exported(cache, ExportKey('cd' * 32, 96, 176, 'float32'))  # of other weights
+    for folder, second in zip(folders, (1, 2), strict=True):
+        os.utime(folder / MANIFEST, (second, second))
+    assert newest_size(KEY.weights, 'float32', 96) == (96, 128)
+    note_use(folders[0])
+    assert newest_size(KEY.weights, 'float32', 96) == (96, 160)
+    assert newest_size(KEY.weights, 'float32', 90) == (96, 160), '90 px are padded to 96'
+    assert newest_size(KEY.weights, 'float32', 0) == (96, 160)
+    assert newest_size(KEY.weights, 'float32', 240) is None
+    assert newest_size(KEY.weights, 'float16', 96) is None

@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: MIT
+"""Several cameras in one process: a tracker each, one set of weights, the device by turns."""
+
+import gc
+import threading
+import time
+
+import pytest
+
+pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or source ROS 2')
+pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
+
+import cv2
+import node_harness as robots
+import numpy as np
+import torch
+from node_harness import NodeProcess, Robot, bounding_box, iou, mask_seed, pixels_of, wait_until
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+
+from xmem_ros.demo.scene import RenderedScene
+from xmem_ros.msg import AcceptedSeeds
+from xmem_ros.node.standard_messages import AVAILABLE
+from xmem_ros.stream.fair_lock import Turns
+from xmem_ros.tracker import Tracker
+from xmem_ros.tracker.engine import Engines
+
+if AVAILABLE:
+    from vision_msgs.msg import Detection2DArray
+
+SCENE = RenderedScene(objects=3)
+
+
+@pytest.fixture(scope='module')
+def pair():
+    """Front and rear, of one process."""
+    parameters = {'cameras': ['front', 'rear'], 'diagnostics_period': 0.2, 'history': 5, 'held': 1}
+    detections = {'seed_detections.enabled': True, 'seed_detections.period': 0.1} if AVAILABLE else {}
+    process = NodeProcess(parameters | detections, ['-r', '__ns:=/duo'])
+    cameras = []
+    try:
+        for name in ('front', 'rear'):
+            process.says(f'active: waiting for images on /duo/{name}/image', robots.START_S)
+            camera = Robot(f'/duo/{name}', robots.CAMERA)
+            cameras.append(camera)
+            camera.process = process
+            camera.wait_camera()
+            camera.labels = camera.listen(Image, '~/labels')
+            camera.wait_matched('~/labels')
+        yield cameras
+    finally:
+        for camera in cameras:
+            camera.close()
+        process.close()
+
+
+@pytest.fixture
+def both(pair):
+    """The same, with nothing tracked and the first frame shown."""
+    for camera in pair:
+        assert camera.reset().success
+        show(camera, 0)
+    return pair
+
+
+def show(camera, index):
+    """Until it is tracked: best effort may lose an image."""
+    for _ in range(5):
+        try:
+            return pixels_of(camera.show_and_wait(SCENE[index][0], camera.labels))
+        except AssertionError:
+            continue
+    raise AssertionError('no image came through')
+
+
+def test_the_graph_holds_the_nodes_of_the_cameras_and_no_other(pair):
+    front, _ = pair
+
+    def trackers():
+        names = front.node.get_node_names_and_namespaces()
+        return sorted(space for name, space in names if name == 'xmem' and space.startswith('/duo'))
+
+    robots.wait_until(lambda: trackers() == ['/duo/front', '/duo/rear'], 'two nodes')
+
+
+def test_each_camera_has_objects_of_its_own(both):
+    front, rear = both
+    assert front.seed(mask_seed(SCENE[0][1] == 1)).success
+    assert list(rear.seed(mask_seed(SCENE[0][1] == 3), mask_seed(SCENE[0][1] == 2)).ids) == [1, 2]
+    for index in range(1, 6):
+        seen_in_front, seen_behind = show(front, index), show(rear, index)
+        assert iou(seen_in_front == 1, SCENE[index][1] == 1) > 0.8
+        assert iou(seen_behind == 1, SCENE[index][1] == 3) > 0.8
+        assert iou(seen_behind == 2, SCENE[index][1] == 2) > 0.8
+    assert rear.remove(1, 2).success
+    assert iou(show(front, 6) == 1, SCENE[6][1] == 1) > 0.8
+
+
+def test_a_fast_camera_leaves_a_slow_one_its_turns(both):
+    front, rear = both
+    for camera in both:
+        assert camera.seed(mask_seed(SCENE[0][1] == 1)).success
+    stop = threading.Event()
+
+    def flood():
+        while not stop.is_set():
+            front.show(SCENE[0][0])
+            time.sleep(0.005)
+
+    sender = threading.Thread(target=flood)
+    sender.start()
+    try:
+        heard = len(front.labels)
+        for index in range(1, 11):
+            show(rear, index)
+        assert len(front.labels) > heard
+    finally:
+        stop.set()
+        sender.join()
+    assert iou(pixels_of(rear.labels[-1]) == 1, SCENE[10][1] == 1) > 0.8
+
+
+def test_a_camera_that_fails_leaves_the_other_alone(both):
+    front, rear = both
+    assert rear.seed(mask_seed(SCENE[0][1] == 1)).success
+    front.show(SCENE[0][0], step=3)
+    front.process.says('a row of')
+    assert front.change_state('deactivate')
+    assert front.change_state('cleanup')
+    assert front.set_parameter('weights', 'gigantic').successful
+    assert not front.change_state('configure')
+    assert iou(show(rear, 1) == 1, SCENE[1][1] == 1) > 0.8
+    assert front.set_parameter('weights', 'compact').successful
+    assert front.change_state('configure')
+    assert front.change_state('activate')
+    front.wait_camera()
+    show(front, 1)
+    assert iou(show(rear, 2) == 1, SCENE[2][1] == 1) > 0.8
+
+
+def test_an_image_is_held_for_the_camera_that_it_is_of(both):
+    front, rear = both
+    holders = [camera.node.create_publisher(Header, f'{camera.prefix}/hold', 10) for camera in both]
+    wait_until(lambda: all(holder.get_subscription_count() for holder in holders), 'both nodes')
+    first = [camera.labels[-1].header for camera in both]
+    holders[0].publish(first[0])
+    for index in range(1, 10):  # twice the history
+        show(front, index)
+        show(rear, index)
+    assert front.seed(mask_seed(SCENE[0][1] == 1), stamp=first[0].stamp).success
+    refused = rear.seed(mask_seed(SCENE[0][1] == 1), stamp=first[1].stamp)
+    assert 'is held, only some from' in refused.message
+    assert iou(show(front, 10) == 1, SCENE[10][1] == 1) > 0.8
+    for camera, holder in zip(both, holders, strict=True):
+        camera.node.destroy_publisher(holder)
+
+
+def test_compressed_labels_are_those_of_their_camera(both):
+    for camera, value in zip(both, (1, 3), strict=True):
+        camera.packed = camera.listen(CompressedImage, '~/labels/compressed')
+        camera.wait_matched('~/labels/compressed')
+        assert camera.seed(mask_seed(SCENE[0][1] == value)).success
+
+    def packed(camera):  # an image right after the subscription may go without
+        labels = show(camera, 1)
+        header = camera.labels[-1].header
+        found = [message for message in camera.packed if message.header == header]
+        return (labels, cv2.imdecode(np.asarray(found[0].data), cv2.IMREAD_UNCHANGED)) if found else None
+
+    for camera, value in zip(both, (1, 3), strict=True):
+        labels, unpacked = wait_until(lambda camera=camera: packed(camera), 'compressed labels')
+        assert np.array_equal(labels, unpacked)
+        assert iou(unpacked == 1, SCENE[1][1] == value) > 0.8
+
+
+@pytest.mark.skipif(not AVAILABLE, reason='vision_msgs is not installed')
+def test_detections_come_from_and_go_to_their_camera(both):
+    from detections import box_of, detections
+
+    for camera in both:
+        camera.found = camera.listen(Detection2DArray, '~/detections')
+        camera.seeds = camera.listen(AcceptedSeeds, '~/seeds', robots.LATCHED)
+        camera.wait_matched('~/detections')
+        camera.wait_matched('~/seeds')
+        camera.detector = camera.node.create_publisher(
+            Detection2DArray, f'{camera.prefix}/seed_detections', robots.RELIABLE
+        )
+        wait_until(camera.detector.get_subscription_count, 'a subscriber of the detections')
+    things = list(zip(both, (1, 3), ('cup', 'plate'), strict=True))
+    for camera, value, name in things:
+        show(camera, 0)
+        header = camera.labels[-1].header
+
+        def seeded(camera=camera, header=header, box=(value, name)):  # best effort may lose a message
+            camera.detector.publish(detections(header, box_of(SCENE, *box)))
+            return [message for message in camera.seeds if message.header == header]
+
+        accepted = wait_until(seeded, f'the seed of the {name}')[0]
+        assert [seed.name for seed in accepted.seeds] == [name]
+    for camera, value, name in things:
+
+        def told(camera=camera):
+            show(camera, 1)
+            return [message for message in camera.found if message.header == camera.labels[-1].header]
+
+        (item,) = wait_until(told, 'detections')[0].detections
+        assert (item.id, item.results[0].hypothesis.class_id) == ('1', name)
+        x, y, width, height = bounding_box(SCENE[1][1] == value)
+        assert abs(item.bbox.center.position.x - (x + width / 2)) < 8
+        assert abs(item.bbox.center.position.y - (y + height / 2)) < 8
+        assert int(camera.diagnostics(lambda values: True, 'anything')['objects from detections']) == 1
+
+
+def test_trackers_share_weights_and_let_them_go():
+    engines = Engines()
+    one, other = (Tracker.from_weights('compact', device='cpu', engines=engines) for _ in range(2))
+    assert one.network is other.network
+    assert one.fingerprint == other.fingerprint == Tracker.from_weights('compact', device='cpu').fingerprint
+    weight = next(one.network.parameters())
+    held = torch.utils.weak.WeakTensorKeyDictionary()
+    held[weight] = True
+    del one, other, weight
+    gc.collect()
+    assert not len(engines._kept)
+    assert not len(held)
+
+
+def test_turns_are_given_in_the_order_in_which_they_are_asked_for():
+    turns, order, waiting = Turns(), [], []
+
+    def take(number):
+        with turns:
+            order.append(number)
+
+    with turns:
+        for number in range(5):
+            thread = threading.Thread(target=take, args=(number,))
+            thread.start()
+            waiting.append(thread)
+            robots.wait_until(lambda n=number: turns._next == n + 2, 'the thread to wait')
+    for thread in waiting:
+        thread.join()
+    assert order == [0, 1, 2, 3, 4]
+    with pytest.raises(ZeroDivisionError), turns:
+        1 / 0  # noqa: B018
+    with turns:
+        order.append(5)
+    assert order[-1] == 5
+
+
+def test_who_is_interrupted_while_waiting_does_not_hold_up_the_others():
+    turns, order = Turns(), []
+
+    class Interrupted(threading.Condition):
+        def wait_for(self, *_):
+            raise KeyboardInterrupt
+
+    def take():
+        with turns:
+            order.append('next')
+
+    with turns:
+        real, turns._changed = turns._changed, Interrupted()
+        with pytest.raises(KeyboardInterrupt), turns:
+            pass
+        turns._changed = real
+        thread = threading.Thread(target=take)
+        thread.start()
+        robots.wait_until(lambda: turns._next == 3, 'the thread to wait')
+        assert not order
+    thread.join(10)
+    assert order == ['next']

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: MIT
+"""The launch file, loaded and started for real. Launch is not on PyPI, so this runs only where ROS 2 is installed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Not launch itself: from the checkout's root, its folder of that name is importable as a namespace.
+pytest.importorskip('launch.actions', reason='launch is not installed')
+pytest.importorskip('launch_ros.actions', reason='launch_ros is not installed')
+
+ROOT = Path(__file__).resolve().parents[2]
+LAUNCH_FILE = ROOT / 'launch' / 'track.launch.py'
+ARGUMENTS = [
+    'image',
+    'image_transport',
+    'depth_image',
+    'camera_info',
+    'seed_detections',
+    'namespace',
+    'params_file',
+    'weights',
+    'device',
+    'use_sim_time',
+    'autostart',
+    'web',
+    'web_host',
+    'web_port',
+    'log_level',
+]
+START_S = 120.0  # importing torch on a busy machine takes long
+
+# ros2cli may be missing where launch is there.
+LAUNCHER = """
+import sys
+from launch import LaunchService
+from launch.actions import IncludeLaunchDescription
+from launch import LaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+path, *arguments = sys.argv[1:]
+pairs = [tuple(argument.split(':=', 1)) for argument in arguments]
+service = LaunchService()
+source = PythonLaunchDescriptionSource(path)
+service.include_launch_description(LaunchDescription([IncludeLaunchDescription(source, launch_arguments=pairs)]))
+sys.exit(service.run())
+"""
+
+
+def test_every_argument_is_declared_with_a_description_and_a_default() -> None:
+    from launch.launch_description_sources import get_launch_description_from_python_launch_file
+
+    declared = get_launch_description_from_python_launch_file(str(LAUNCH_FILE)).get_launch_arguments()
+    assert [argument.name for argument in declared] == ARGUMENTS
+    for argument in declared:
+        assert argument.default_value is not None
+        assert argument.description
+        assert argument.description != 'no description given'
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / 'launch.log'
+
+
+@pytest.fixture
+def launched(tmp_path: Path, log: Path) -> Iterator[subprocess.Popen[str]]:
+    """The launch file with the node in it, watching the scene camera's topic."""
+    process = subprocess.Popen(
+        [sys.executable, '-c', LAUNCHER, str(LAUNCH_FILE), 'image:=/scene/image', 'namespace:=robot', 'device:=cpu'],
+        stdout=log.open('w'),
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {'ROS_LOG_DIR': str(tmp_path)},
+        start_new_session=True,
+    )
+    yield process
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    print(log.read_text())
+
+
+def test_launched_node_follows_the_remapped_camera_and_ends_on_interrupt(
+    launched: subprocess.Popen[str], log: Path
+) -> None:
+    import rclpy
+    from rclpy.qos import QoSProfile, ReliabilityPolicy
+    from rclpy.utilities import get_rmw_implementation_identifier
+
+    from xmem_ros.msg import TrackedObjectArray
+
+    camera = subprocess.Popen(
+        [sys.executable, '-m', 'xmem_ros.demo.camera', '--topic', '/scene/image', '--loop'],
+        stdout=subprocess.DEVNULL,
+    )
+    rclpy.init()
+    try:
+        node = rclpy.create_node('listener')
+        received: list[TrackedObjectArray] = []
+        qos = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+        node.create_subscription(TrackedObjectArray, '/robot/xmem/objects', received.append, qos)
+        deadline = time.monotonic() + START_S
+        while not received and time.monotonic() < deadline and launched.poll() is None and camera.poll() is None:
+            rclpy.spin_once(node, timeout_sec=0.2)
+        assert camera.poll() is None, 'the camera died'
+        assert launched.poll() is None, 'launch ended'
+        assert received, f'nothing came within {START_S:.0f} s ({get_rmw_implementation_identifier()})'
+        assert received[0].header.stamp.sec > 0
+        assert received[0].objects == []
+        node.destroy_node()
+    finally:
+        rclpy.shutdown()
+        camera.terminate()
+        camera.wait(10)
+    os.killpg(launched.pid, signal.SIGINT)  # as a terminal does: launch relies on its children having had it, too
+    assert launched.wait(20) == 0
+    assert 'process has finished cleanly' in log.read_text()
+    assert 'escalating' not in log.read_text()

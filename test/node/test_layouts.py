@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: MIT
+"""The layouts for RViz and Foxglove show what the node really publishes. Neither program is run."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or source ROS 2')
+pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
+
+import node_harness as robots
+from node_harness import mask_seed, wait_until
+from sensor_msgs.msg import Image
+
+CONFIG = Path(__file__).resolve().parents[2] / 'config'
+
+
+@pytest.fixture(scope='module')
+def topics():
+    """Topic → type, with one object, as the node at /xmem has them."""
+    with robots.running() as robot:
+        robot.show_and_wait(np.full((64, 96, 3), 90, np.uint8), robot.listen(Image, '~/labels'))
+        robot.seed(mask_seed(np.eye(64, 96, dtype=bool) | np.eye(64, 96, 1, dtype=bool)))
+
+        def found():
+            names = dict(robot.node.get_topic_names_and_types())
+            return f'{robot.prefix}/object_1/mask' in names and names
+
+        names = wait_until(found, 'the topics of the object')
+        return {name.removeprefix(robot.namespace): kinds[0] for name, kinds in names.items()}
+
+
+def test_rviz_shows_images_of_the_node(topics):
+    displays = yaml.safe_load((CONFIG / 'xmem.rviz').read_text())['Visualization Manager']['Displays']
+    shown = [display['Topic']['Value'] for display in displays if display['Class'] == 'rviz_default_plugins/Image']
+    assert shown[:2] == ['/xmem/overlay', '/xmem/labels']
+    assert {topics.get(topic) for topic in shown} == {'sensor_msgs/msg/Image'}
+
+
+def test_foxglove_shows_images_objects_and_diagnostics(topics):
+    layout = json.loads((CONFIG / 'foxglove.json').read_text())
+    panels = layout['configById']
+    assert sorted(leaves(layout['layout'])) == sorted(panels)
+    images = [panel['imageMode']['imageTopic'] for panel in panels.values() if 'imageMode' in panel]
+    assert sorted(images) == ['/xmem/labels', '/xmem/overlay']
+    assert {topics.get(topic) for topic in images} == {'sensor_msgs/msg/Image'}
+    assert topics[panels['Table!objects']['topicPath'].partition('.')[0]] == 'xmem_ros/msg/TrackedObjectArray'
+    shown = {panel['topicToRender'] for panel in panels.values() if 'topicToRender' in panel}
+    assert [topics.get(topic) for topic in shown] == ['diagnostic_msgs/msg/DiagnosticArray']
+
+
+def leaves(part):
+    """The panels of a layout."""
+    return [part] if isinstance(part, str) else leaves(part['first']) + leaves(part['second'])

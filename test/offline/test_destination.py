@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: MIT
+"""Where `xmem-ros track` delivers: what will not do is refused at once, nothing is covered, nothing stays beside it."""
+
+from __future__ import annotations
+
+import fcntl
+import signal
+import subprocess
+
+import pytest
+
+pytest.importorskip('rosbags.rosbag2', reason='rosbags is not installed')
+
+from bag_files import image_items, scene, write_bag
+from bag_runs import GOES_ON, arguments, digests, elsewhere, left
+from scene_files import save_mask
+
+from xmem_ros.cli.main import main
+from xmem_ros.offline import run as run_module
+from xmem_ros.offline.tracking import Offline
+
+COUNT = 10
+
+
+@pytest.fixture(scope='module')
+def frames():
+    return scene(COUNT)
+
+
+@pytest.fixture
+def bag(frames, tmp_path):
+    """Ten images, and a mask of the first one beside them."""
+    save_mask(tmp_path / 'mask.png', frames[0][1])
+    return write_bag(tmp_path / 'bag', image_items(frames))
+
+
+@pytest.fixture(autouse=True)
+def threads(monkeypatch):
+    """As many in the processes that are started as in this one, since a run says that it depends on them."""
+    import torch
+
+    monkeypatch.setenv('OMP_NUM_THREADS', str(torch.get_num_threads()))
+
+
+@pytest.fixture
+def stepped(monkeypatch):
+    """Indexes of the images that are tracked from here on."""
+    found = []
+    step = Offline.step
+    monkeypatch.setattr(Offline, 'step', lambda self, frame: found.append(frame.index) or step(self, frame))
+    return found
+
+
+# --- a destination that will not do is refused before anything is tracked
+
+MOUNTED = ['unshare', '--user', '--map-root-user', '--mount', 'sh', '-c']
+
+
+def mounted(command, *given):
+    """Run the command line after a shell command, in a namespace of its own, where things can be mounted."""
+    if subprocess.run([*MOUNTED, 'mount -t tmpfs none /mnt'], capture_output=True, check=False).returncode:
+        pytest.skip('nothing can be mounted here')
+    script = 'import sys; from xmem_ros.cli.main import main; sys.exit(main(sys.argv[1:]))'
+    return elsewhere(script, *given, wrapped=[*MOUNTED, f'{command} && exec "$0" "$@"'])
+
+
+@pytest.mark.parametrize('kind', ['-t tmpfs none', '--bind {other}'])
+def test_a_mount_point_is_refused_at_once_and_a_folder_in_it_will_do(bag, tmp_path, kind):
+    out, other = tmp_path / 'my out', tmp_path / 'other'
+    out.mkdir()
+    other.mkdir()
+    mount = f'mount {kind.format(other=other)} "{out}"'
+    done = mounted(mount, *arguments(bag, out))
+    assert done.returncode == 2, done.stderr
+    assert f'--out {out / "result"}' in done.stderr
+    assert left(tmp_path) == ['my out', 'other']
+    done = mounted(mount, *arguments(bag, out / 'result'))
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_parent_that_cannot_be_written_to_is_refused_at_once(bag, tmp_path):
+    folder = tmp_path / 'archive'
+    folder.mkdir()
+    done = mounted(f'mount -t tmpfs -o ro none "{folder}"', *arguments(bag, folder / 'walks' / 'out'))
+    assert done.returncode == 2, done.stderr
+    assert f'{folder} cannot be written to' in done.stderr
+
+
+def test_a_destination_below_a_file_is_refused_at_once(bag, tmp_path, capsys, stepped):
+    assert main(arguments(bag, bag / 'bag.mcap' / 'out')) == 2
+    assert 'bag.mcap is a file, not a folder' in capsys.readouterr().err
+    assert stepped == []
+
+
+def test_results_may_lie_in_the_folder_of_the_bag(bag, monkeypatch, stepped):
+    def interrupted(self, frame):
+        if frame.index == 6:
+            raise KeyboardInterrupt
+        return step(self, frame)
+
+    step = Offline.step
+    with monkeypatch.context() as patched:
+        patched.setattr(Offline, 'step', interrupted)
+        assert main(arguments(bag, bag / 'out')) == 130
+    stepped.clear()
+    assert main(arguments(bag, bag / 'out')) == 0
+    assert stepped == [4, 5, 6, 7, 8, 9]
+    assert sorted(file.name for file in bag.iterdir()) == ['bag.mcap', 'metadata.yaml', 'out']
+    assert main(arguments(bag, bag.parent / 'again')) == 0, 'the bag can be read as before'
+
+
+def test_what_another_run_delivered_meanwhile_is_not_covered(bag, tmp_path, monkeypatch, capsys, stepped):
+    assert main(arguments(bag, tmp_path / 'out')) == 0
+    stepped.clear()
+    monkeypatch.setattr(run_module, 'check_out', lambda out: None)  # as it was when this run began
+    monkeypatch.setattr('xmem_ros.offline.destination.check_out', lambda out: None)
+    before = digests(tmp_path / 'out')
+    assert main(arguments(bag, tmp_path / 'out')) == 2
+    assert 'is there already' in capsys.readouterr().err
+    assert stepped == []
+    assert digests(tmp_path / 'out') == before
+    assert left(tmp_path) == ['out']
+
+
+def test_what_somebody_puts_there_while_it_is_tracked_stays_and_results_wait(
+    bag, tmp_path, monkeypatch, capsys, stepped
+):
+    out = tmp_path / 'out'
+    write = run_module.write_results
+
+    def disturbed(*given):
+        write(*given)
+        out.mkdir()
+        (out / 'thesis.tex').write_text('mine')
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run_module, 'write_results', disturbed)
+        assert main(arguments(bag, out)) == 2
+    said = capsys.readouterr().err
+    assert f'{out}: results cannot be put there (Directory not empty)' in said
+    assert GOES_ON in said
+    assert [file.name for file in out.iterdir()] == ['thesis.tex']
+    (out / 'thesis.tex').unlink()
+    stepped.clear()
+    assert main(arguments(bag, out)) == 0
+    assert stepped == []
+
+
+# --- killed when the results were there
+
+KILLED_AT_LAST = """
+import os, signal, sys
+from xmem_ros.offline.segments import Work
+from xmem_ros.cli.main import main
+Work.discard = lambda self: os.kill(os.getpid(), signal.SIGKILL)
+main(sys.argv[1:])
+"""
+
+
+@pytest.fixture
+def delivered(bag, tmp_path):
+    """The destination of a run that was killed between delivering and clearing up."""
+    done = elsewhere(KILLED_AT_LAST, *arguments(bag, tmp_path / 'out'))
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert left(tmp_path) == ['.out.part', 'out']
+    return tmp_path / 'out'
+
+
+def test_what_a_run_left_that_was_killed_at_last_is_removed_by_the_same_command(bag, delivered, capsys, stepped):
+    before = digests(delivered)
+    assert main(arguments(bag, delivered)) == 2
+    assert 'the results are there, whole' in capsys.readouterr().err
+    assert left(delivered.parent) == ['out']
+    assert main(arguments(bag, delivered)) == 2
+    assert 'is there already' in capsys.readouterr().err
+    assert digests(delivered) == before
+    assert stepped == []
+
+
+def test_results_that_are_not_that_run_s_are_told_apart(bag, delivered, capsys):
+    delivered.rename(delivered.with_name('moved'))
+    delivered.mkdir()
+    (delivered / 'thesis.tex').write_text('mine')
+    assert main(arguments(bag, delivered)) == 2
+    assert 'is there already and not an empty folder' in capsys.readouterr().err
+    assert left(delivered.parent) == ['.out.part', 'moved', 'out']
+
+
+def test_what_a_run_left_stays_while_another_is_at_it(bag, delivered, capsys):
+    with (delivered.with_name('.out.part') / 'lock').open('w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert main(arguments(bag, delivered)) == 2
+        assert 'is there already' in capsys.readouterr().err
+        assert left(delivered.parent) == ['.out.part', 'out']

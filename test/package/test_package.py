@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: MIT
+"""The package as it is installed: interfaces, manifests, modules, executables."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+INTERFACES = {
+    'msg.TrackedObject': {
+        'header': 'std_msgs/Header',
+        'id': 'uint32',
+        'label': 'uint8',
+        'name': 'string',
+        'state': 'uint8',
+        'score': 'float',
+        'box': 'sensor_msgs/RegionOfInterest',
+        'area': 'uint32',
+        'centroid_x': 'float',
+        'centroid_y': 'float',
+        'age': 'uint32',
+        'absent': 'uint32',
+    },
+    'msg.TrackedObjectArray': {
+        'header': 'std_msgs/Header',
+        'objects': 'sequence<xmem_ros/TrackedObject>',
+        'processing_ms': 'float',
+    },
+    'msg.Seed': {
+        'id': 'uint32',
+        'name': 'string',
+        'kind': 'uint8',
+        'mask': 'sensor_msgs/Image',
+        'box': 'sensor_msgs/RegionOfInterest',
+        'points': 'sequence<geometry_msgs/Point32>',
+        'point_labels': 'sequence<int8>',
+    },
+    'msg.AcceptedSeeds': {
+        'header': 'std_msgs/Header',
+        'seeds': 'sequence<xmem_ros/Seed>',
+        'ids': 'sequence<uint32>',
+        'labels': 'sequence<uint8>',
+    },
+    'srv.SeedObjects_Request': {'header': 'std_msgs/Header', 'seeds': 'sequence<xmem_ros/Seed>'},
+    'srv.SeedObjects_Response': {
+        'success': 'boolean',
+        'message': 'string',
+        'ids': 'sequence<uint32>',
+        'labels': 'sequence<uint8>',
+        'stamp': 'builtin_interfaces/Time',
+    },
+    'srv.RemoveObjects_Request': {'ids': 'sequence<uint32>', 'all': 'boolean'},
+    'srv.RemoveObjects_Response': {'success': 'boolean', 'message': 'string', 'removed': 'sequence<uint32>'},
+}
+
+CONSTANTS = {
+    'TrackedObject': {'NEW': 0, 'TRACKED': 1, 'OCCLUDED': 2, 'LOST': 3},
+    'Seed': {'MASK': 0, 'BOX': 1, 'POINTS': 2, 'LABELS': 3},
+}
+
+EXECUTABLES = ['xmem_node', 'scene_camera', 'xmem-ros']
+
+
+@pytest.fixture(scope='module')
+def prefix() -> Path:
+    """The install space that `make build` or colcon made."""
+    packages = pytest.importorskip('ament_index_python.packages', reason='ROS 2 is not on the path')
+    return Path(packages.get_package_prefix('xmem_ros'))
+
+
+def interface(name: str) -> type:
+    """Return a generated class: `msg.Seed`, `srv.SeedObjects_Request`."""
+    pytest.importorskip('rclpy', reason='ROS 2 is not on the path')
+    import xmem_ros.msg
+    import xmem_ros.srv
+
+    module, class_name = name.split('.')
+    if module == 'msg':
+        return getattr(xmem_ros.msg, class_name)
+    service, part = class_name.split('_')
+    return getattr(getattr(xmem_ros.srv, service), part)
+
+
+@pytest.mark.parametrize('name', INTERFACES)
+def test_interface_has_the_fields_that_users_rely_on(name: str) -> None:
+    assert interface(name).get_fields_and_field_types() == INTERFACES[name]
+
+
+@pytest.mark.parametrize('name', CONSTANTS)
+def test_constants_have_the_values_that_recorded_bags_hold(name: str) -> None:
+    message = interface(f'msg.{name}')
+    assert {constant: getattr(message, constant) for constant in CONSTANTS[name]} == CONSTANTS[name]
+
+
+def test_states_of_tracker_and_message_agree() -> None:
+    from xmem_ros.tracker import ObjectState
+
+    assert {state.name: state.value for state in ObjectState} == CONSTANTS['TrackedObject']
+
+
+def test_every_field_of_an_interface_is_explained() -> None:
+    for path in [*ROOT.glob('msg/*.msg'), *ROOT.glob('srv/*.srv')]:
+        assert path.read_text().startswith('# '), f'{path.name} does not say what it is'
+    missing = []
+    for path in ROOT.glob('msg/*.msg'):
+        explained = False
+        for line in path.read_text().splitlines():
+            if line.startswith('#'):
+                explained = True
+            elif not line:
+                explained = False
+            elif not explained:
+                missing.append(f'{path.name}: {line}')
+    assert not missing
+
+
+def test_versions_of_both_builds_agree() -> None:
+    package = ET.parse(ROOT / 'package.xml').getroot()
+    pyproject = (ROOT / 'pyproject.toml').read_text()
+    version = re.search(r'^version = "(.+)"$', pyproject, re.MULTILINE)
+    assert version
+    assert version[1] == package.findtext('version')
+    changelog = (ROOT / 'CHANGELOG.rst').read_text()
+    assert re.search(rf'^{re.escape(version[1])} \(', changelog, re.MULTILINE)
+
+
+def test_license_of_the_weights_is_declared_beside_that_of_the_code() -> None:
+    licenses = [element.text for element in ET.parse(ROOT / 'package.xml').getroot().iter('license')]
+    assert licenses == ['MIT', 'CC-BY-NC-4.0']
+
+
+def test_torch_is_not_a_rosdep_key() -> None:
+    package = ET.parse(ROOT / 'package.xml').getroot()
+    keys = [element.text or '' for element in package if element.tag.endswith('depend')]
+    assert not [key for key in keys if 'torch' in key]
+
+
+def python(code: str, python_path: list[Path]) -> str:
+    """Run code in a fresh interpreter, outside the checkout, with these folders on the path; return what it prints."""
+    env = os.environ | {'PYTHONPATH': os.pathsep.join([*map(str, python_path), *ros_paths()])}
+    # -c puts the working folder on the path, and / holds no modules.
+    result = subprocess.run(
+        [sys.executable, '-c', code], env=env, cwd='/', capture_output=True, text=True, check=False, timeout=120
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+def ros_paths() -> list[str]:
+    """Where a sourced ROS 2 keeps its modules: what is on PYTHONPATH and is neither ours nor the checkout."""
+    paths = os.environ.get('PYTHONPATH', '').split(os.pathsep)
+    return [path for path in paths if path and not (Path(path) / 'xmem_ros').is_dir()]
+
+
+def modules_folder(prefix: Path) -> Path:
+    (found,) = prefix.glob('**/*-packages/xmem_ros/msg/__init__.py')
+    return found.parent.parent.parent
+
+
+def test_installed_package_holds_messages_and_modules(prefix: Path) -> None:
+    code = (
+        'import xmem_ros.errors, xmem_ros.network, xmem_ros.tracker\n'
+        'from xmem_ros.msg import TrackedObject\n'
+        'from xmem_ros.srv import SeedObjects\n'
+        'print(xmem_ros.errors.__file__)'
+    )
+    folder = modules_folder(prefix)
+    assert python(code, [folder]) == str(folder / 'xmem_ros' / 'errors.py')
+
+
+def test_checkout_and_generated_messages_are_one_package(prefix: Path) -> None:
+    code = (
+        'import xmem_ros.errors\n'
+        'from xmem_ros.msg import TrackedObject\n'
+        'from xmem_ros.srv import SeedObjects\n'
+        'print(xmem_ros.errors.__file__)'
+    )
+    assert python(code, [ROOT, modules_folder(prefix)]) == str(ROOT / 'xmem_ros' / 'errors.py')
+
+
+def test_every_module_is_installed(prefix: Path) -> None:
+    folder = modules_folder(prefix) / 'xmem_ros'
+    modules = {path.relative_to(ROOT / 'xmem_ros') for path in (ROOT / 'xmem_ros').rglob('*.py')}
+    missing = [str(module) for module in sorted(modules) if not (folder / module).is_file()]
+    assert not missing, 'run make build'
+
+
+def test_generated_package_keeps_its_own_init(prefix: Path) -> None:
+    ours = (ROOT / 'xmem_ros' / '__init__.py').read_text()
+    assert (modules_folder(prefix) / 'xmem_ros' / '__init__.py').read_text() != ours
+
+
+def test_weights_configuration_launch_file_and_examples_are_installed(prefix: Path) -> None:
+    assert (prefix / 'share/xmem_ros/config/track.yaml').is_file()
+    assert (prefix / 'share/xmem_ros/launch/track.launch.py').is_file()
+    assert (prefix / 'share/xmem_ros/examples/follow.py').is_file()
+    assert (modules_folder(prefix) / 'xmem_ros/web/static/index.html').is_file()
+    assert list((modules_folder(prefix) / 'xmem_ros/weights').glob('*.safetensors'))
+
+
+@pytest.mark.parametrize('name', EXECUTABLES)
+def test_executable_runs_under_the_interpreter_that_built_it(prefix: Path, name: str) -> None:
+    executable = prefix / 'lib' / 'xmem_ros' / name
+    assert os.access(executable, os.X_OK)
+    interpreter = re.search(r"^'''exec' '(.+?)'", executable.read_text(), re.MULTILINE)
+    assert interpreter
+    assert Path(interpreter[1]).parent == Path(sys.executable).parent
+
+
+def test_command_line_explains_itself(prefix: Path) -> None:
+    result = subprocess.run(
+        [prefix / 'lib/xmem_ros/xmem-ros', '--help'], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert result.returncode == 0, result.stderr
+    assert 'evaluate' in result.stdout
+
+
+def test_library_needs_no_ros() -> None:
+    code = (
+        'import sys\n'
+        'import xmem_ros.tracker, xmem_ros.seeding, xmem_ros.cli.main\n'
+        'print(sorted({name.partition(".")[0] for name in sys.modules} & {"rclpy", "sensor_msgs", "cv_bridge"}))'
+    )
+    assert python(code, [ROOT]) == '[]'

@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: MIT
+"""Files of bags as recorders leave them: without chunks, with a journal, compressed, without metadata, oddly named."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip('rosbags.rosbag2', reason='rosbags is not installed')
+
+from bag_files import STEP_NS, image_items, scene, stamp_of, write_bag, write_without_chunks
+
+from xmem_ros.conversions.compressed_images import rgb_of
+from xmem_ros.recordings.recording import open_recording
+from xmem_ros.recordings.rosbags_version import ROSBAGS
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope='module')
+def frames():
+    return scene()
+
+
+def stamps(path) -> list[int]:
+    """Of the images of a bag that is whole [ns]."""
+    with open_recording(path) as recording:
+        found = recording.stamps()
+        assert (recording.damage, recording.length) == ('', len(found))
+    return found
+
+
+# --- MCAP without chunks
+
+
+def test_messages_without_chunks_that_were_written_in_another_order_are_read_by_time(frames, tmp_path):
+    items = image_items(frames) + image_items(frames, '/rear/labels')
+    items[2], items[3] = items[3], items[2]
+    items = [*items[8:], *items[:8]]  # the other topic's messages are all older than the one before the first
+    path = write_without_chunks(tmp_path / 'fast.mcap', items)
+    assert stamps(path) == [stamp_of(index) for index in range(len(frames))]
+    with open_recording(path) as recording:
+        both = [received_ns for _, received_ns, _ in recording.raw([])]
+    assert both == sorted(received_ns for _, received_ns, _ in items)
+
+
+def test_a_file_without_chunks_that_was_cut_off_is_read_as_far_as_it_goes(frames, tmp_path):
+    items = image_items(frames)
+    items[2], items[3] = items[3], items[2]
+    path = write_without_chunks(tmp_path / 'fast.mcap', items)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * 6 // 10])
+    with open_recording(path) as recording:
+        assert recording.stamps() == [stamp_of(index) for index in range(4)]
+        assert 'fast.mcap was cut off' in recording.damage
+        assert 'further' not in recording.damage
+
+
+# --- sqlite3 with a journal
+
+# As a recorder with storage_preset_profile resilient, which is killed.
+RECORDER = """
+import sqlite3, sys, time
+database = sqlite3.connect(sys.argv[1], isolation_level=None)
+database.execute(f'PRAGMA journal_mode={sys.argv[2]}')
+database.execute('PRAGMA wal_autocheckpoint=0')
+database.execute('PRAGMA cache_size=1')
+rows = database.execute('SELECT topic_id, timestamp, data FROM messages').fetchall()
+later = rows[-1][1] + int(sys.argv[3]) - rows[0][1]
+database.execute('BEGIN')
+for topic, received, data in rows:
+    database.execute('INSERT INTO messages(topic_id, timestamp, data) VALUES(?, ?, ?)', (topic, received + later, data))
+if sys.argv[4] == 'break off':
+    database.execute('UPDATE messages SET data = zeroblob(length(data))')
+else:
+    database.execute('COMMIT')
+print('written', flush=True)
+time.sleep(600)
+"""
+
+
+def record_more_and_be_killed(database: Path, journal: str, end: str) -> None:
+    """Write the messages of a database a second time, as going on after the last one."""
+    arguments = [str(database), journal, str(STEP_NS), end]
+    with subprocess.Popen([sys.executable, '-c', RECORDER, *arguments], stdout=subprocess.PIPE, text=True) as recorder:
+        assert recorder.stdout is not None
+        assert recorder.stdout.readline() == 'written\n'
+        recorder.kill()
+
+
+@pytest.mark.parametrize('alone', [False, True], ids=['folder', 'file'])
+def test_messages_that_only_the_log_of_a_killed_recorder_has_are_read(frames, tmp_path, alone):
+    folder = write_bag(tmp_path / 'bag', image_items(frames), storage='sqlite3')
+    (folder / 'metadata.yaml').unlink()  # it is written at the end
+    record_more_and_be_killed(folder / 'bag.db3', 'WAL', 'commit')
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    assert len(before['bag.db3-wal']) > 8 * frames[0][0].size, 'as many images are in it alone'
+    with open_recording(folder / 'bag.db3' if alone else folder) as recording:
+        assert recording.length == 16
+        found = recording.stamps()
+        assert recording.damage == '' if alone else 'the recording was not ended' in recording.damage
+    assert found == [stamp_of(index) for index in range(8)] * 2
+    assert before == {file.name: file.read_bytes() for file in folder.iterdir()}, 'a recording is only read'
+
+
+def test_what_a_killed_recorder_had_not_committed_is_undone(frames, tmp_path):
+    folder = write_bag(tmp_path / 'bag', image_items(frames), storage='sqlite3')
+    record_more_and_be_killed(folder / 'bag.db3', 'DELETE', 'break off')
+    assert (folder / 'bag.db3-journal').stat().st_size
+    assert stamps(folder) == [stamp_of(index) for index in range(8)]
+
+
+def test_a_damaged_database_with_a_log_is_read_as_far_as_it_goes(frames, tmp_path):
+    folder = write_bag(tmp_path / 'bag', image_items(frames), storage='sqlite3')
+    record_more_and_be_killed(folder / 'bag.db3', 'WAL', 'commit')
+    log = folder / 'bag.db3-wal'
+    log.write_bytes(log.read_bytes()[:-20_000])  # so that its one transaction is not whole
+    assert stamps(folder / 'bag.db3') == [stamp_of(index) for index in range(8)]
+    shutil.copy(folder / 'bag.db3', tmp_path / 'cut.db3')
+    shutil.copy(log, tmp_path / 'cut.db3-wal')
+    whole = (tmp_path / 'cut.db3').read_bytes()
+    (tmp_path / 'cut.db3').write_bytes(whole[: len(whole) // 2])
+    with open_recording(tmp_path / 'cut.db3') as recording:
+        assert 0 < len(recording.stamps()) < 8
+        assert f'{tmp_path / "cut.db3"} was cut off or is damaged' in recording.damage
+
+
+def test_the_log_of_a_database_is_found_through_a_link(frames, tmp_path):
+    folder = write_bag(tmp_path / 'bag', image_items(frames), storage='sqlite3')
+    record_more_and_be_killed(folder / 'bag.db3', 'WAL', 'commit')
+    (tmp_path / 'link.db3').symlink_to(folder / 'bag.db3')
+    assert stamps(tmp_path / 'link.db3') == [stamp_of(index) for index in range(8)] * 2
+
+
+SHORT_OF_ROOM = """
+import resource, sys
+from xmem_ros.recordings.recording import open_recording
+from xmem_ros.errors import BagError
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    open_recording(sys.argv[1])
+except BagError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize('storage', ['sqlite3', 'mcap'])
+def test_where_there_is_no_room_for_a_copy_that_is_said(frames, tmp_path, storage):
+    folder = write_bag(tmp_path / 'bag', image_items(frames), storage=storage, compression='file' * (storage == 'mcap'))
+    (path,) = (file for file in folder.iterdir() if file.suffix != '.yaml')
+    if storage == 'sqlite3':
+        record_more_and_be_killed(path, 'WAL', 'commit')
+    places = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
+    command = [sys.executable, '-c', SHORT_OF_ROOM, str(path)]
+    done = subprocess.run(command, env=os.environ | {'PYTHONPATH': places}, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith(f'{path}: no room to unpack or copy it in'), done.stderr
+    assert 'TMPDIR' in done.stdout
+
+
+# --- compressed
+
+
+@pytest.mark.parametrize('storage', ['sqlite3', 'mcap'])
+@pytest.mark.parametrize('compression', ['file', 'message'])
+def test_a_compressed_bag_needs_no_metadata(frames, tmp_path, storage, compression):
+    folder = write_bag(tmp_path / 'bag', image_items(frames), storage=storage, compression=compression)
+    (file,) = (file for file in folder.iterdir() if file.suffix != '.yaml')
+    assert (file.suffix == '.zstd') == (compression == 'file')
+    assert stamps(file) == [stamp_of(index) for index in range(8)], 'with metadata.yaml beside it'
+    shutil.copy(file, tmp_path)
+    assert stamps(tmp_path / file.name) == [stamp_of(index) for index in range(8)], 'on its own'
+    (folder / 'metadata.yaml').unlink()
+    with open_recording(folder) as recording:
+        assert [rgb_of(frame.message).tolist() for frame in recording.frames()] == [f.tolist() for f, _ in frames]
+
+
+def test_a_file_that_was_left_while_it_was_compressed_counts_once(frames, tmp_path):
+    folder = write_bag(tmp_path / 'bag', image_items(frames), compression='file')
+    (file,) = (file for file in folder.iterdir() if file.suffix != '.yaml')
+    (folder / 'metadata.yaml').unlink()
+    whole = write_bag(tmp_path / 'whole', image_items(frames)) / 'whole.mcap'
+    shutil.copy(whole, folder / file.stem)
+    file.write_bytes(file.read_bytes()[:1000])
+    with open_recording(folder) as recording:
+        assert recording.stamps() == [stamp_of(index) for index in range(8)]
+        assert '.zstd' not in recording.damage
+
+
+def test_a_compressed_file_that_was_cut_off_is_read_as_far_as_it_goes(tmp_path):
+    folder = write_bag(tmp_path / 'bag', image_items(scene(20, size=(240, 320))), compression='file')
+    (file,) = (file for file in folder.iterdir() if file.suffix != '.yaml')
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) * 6 // 10])
+    with open_recording(file) as recording:
+        assert 6 <= len(recording.stamps()) <= 14
+        assert f'{file} was cut off or is damaged: ' in recording.damage
+        assert f'{file} was cut off or lost its index' in recording.damage
+
+
+def test_a_compressed_message_that_is_damaged_is_left_out_and_named(frames, tmp_path):
+    folder = write_bag(tmp_path / 'bag', image_items(frames), storage='sqlite3', compression='message')
+    with sqlite3.connect(folder / 'bag.db3') as database:
+        database.execute('UPDATE messages SET data = substr(data, 1, 100) WHERE id = 3')
+    for path in (folder, folder / 'bag.db3'):
+        with open_recording(path) as recording:
+            assert [frame.index for frame in recording.frames()] == [0, 1, 3, 4, 5, 6, 7]
+            assert [fault.index for fault in recording.faults] == [2]
+
+
+# --- several files without metadata
+
+
+def test_files_without_metadata_are_read_by_the_time_of_what_is_in_them(frames, tmp_path):
+    folder = tmp_path / 'bag'
+    folder.mkdir()
+    items = image_items(frames)
+    # twice the recorder began with 0, and the later folder's name comes first; an empty one is no hindrance
+    for name, part in [('walk_b_0', items[:3]), ('walk_b_1', items[3:5]), ('walk_a_0', items[5:]), ('walk_0_0', [])]:
+        made = write_bag(tmp_path / name, part)
+        shutil.copy(made / f'{name}.mcap', folder)
+    (folder / 'walk_b_2.mcap').write_bytes(b'')
+    with open_recording(folder) as recording:
+        assert recording.stamps() == [stamp_of(index) for index in range(8)]
+        assert 'walk_b_2.mcap: not a readable bag' in recording.damage
+
+
+# --- names
+
+
+@pytest.mark.parametrize('name', ['run#1', 'a%20b', 'what?mode=rw', 'kürzer & länger'])
+@pytest.mark.parametrize('storage', ['sqlite3', 'mcap'])
+def test_a_bag_may_have_any_name(frames, tmp_path, monkeypatch, storage, name):
+    (tmp_path / 'tmp#').mkdir()
+    monkeypatch.setattr('tempfile.tempdir', str(tmp_path / 'tmp#'))
+    folder = write_bag(tmp_path / 'bag', image_items(frames), storage=storage).rename(tmp_path / name)
+    assert stamps(folder) == [stamp_of(index) for index in range(8)]
+    (file,) = (file for file in folder.iterdir() if file.suffix != '.yaml')
+    assert stamps(file.rename(file.with_stem(name))) == [stamp_of(index) for index in range(8)]
+    if storage == 'sqlite3':
+        record_more_and_be_killed(folder / f'{name}.db3', 'WAL', 'commit')
+        assert stamps(folder / f'{name}.db3') == [stamp_of(index) for index in range(8)] * 2
+    assert list((tmp_path / 'tmp#').iterdir()) == []
+
+
+# --- rosbags of another version
+
+
+@pytest.mark.parametrize('version', ['0.10.11', '0.12.0'])
+def test_another_rosbags_is_no_damage_of_the_bag_and_both_versions_are_named(frames, tmp_path, version):
+    path = write_bag(tmp_path / 'bag', image_items(frames))
+    told = tmp_path / 'site' / f'rosbags-{version}.dist-info' / 'METADATA'  # what pip leaves of a version
+    told.parent.mkdir(parents=True)
+    told.write_text(f'Metadata-Version: 2.1\nName: rosbags\nVersion: {version}\n')
+    places = os.pathsep.join([str(tmp_path / 'site'), str(ROOT), os.environ.get('PYTHONPATH', '')])
+    command = [sys.executable, '-m', 'xmem_ros.cli.main', 'track', str(path), '--out', str(tmp_path / 'out')]
+    done = subprocess.run(command, env=os.environ | {'PYTHONPATH': places}, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f'rosbags: version {version} is installed, and rosbags>=0.11.7,<0.12 is needed' in done.stderr
+    assert 'readable' not in done.stderr
+    assert 'Traceback' not in done.stderr
+
+
+def test_the_versions_that_pip_installs_are_those_that_are_accepted():
+    asked = re.findall(r'"(rosbags(?:[<>=!~][^"]*)?)"', (ROOT / 'pyproject.toml').read_text())
+    assert asked == [ROSBAGS] * 3, 'bags, regress, training'

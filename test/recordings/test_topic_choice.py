@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: MIT
+"""Which topic of images is meant where none is named: `track` and `replay`, and replay.launch.py, choose the same."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip('rosbags.rosbag2', reason='rosbags is not installed')
+
+from bag_files import TOPIC, image_items, scene, write_bag
+
+from xmem_ros.errors import BagError, ParameterError
+from xmem_ros.recordings.recording import open_recording
+from xmem_ros.replay.ros2_bag_play import topics_of
+
+
+def bag_of(path, *topics: str):
+    frames = scene(2)
+    items = [item for topic in topics for item in image_items(frames, topic, compressed='ompressed' in topic)]
+    return write_bag(path / 'bag', items)
+
+
+def chosen(bag) -> set[str]:
+    """What the commands take of a bag."""
+    with open_recording(bag) as recording:
+        return {recording.image_topic, topics_of(bag).image}
+
+
+@pytest.mark.parametrize(
+    'topic', [TOPIC, '/depthai/rgb/image_raw', '/indepth/colour', '/masks/image', '/overlaid/image_raw/compressed']
+)
+@pytest.mark.parametrize(
+    'other',
+    [
+        '/camera/depth/image_raw',
+        '/camera/aligned_depth_to_color/image_raw',
+        '/camera/image_raw/compressedDepth',
+        '/stereo/disparity',
+        '/zed/depth0',
+        '/truth/labels',
+        '/robot/xmem/overlay/compressed',
+        '/robot/xmem/object_1/mask',
+    ],
+)
+def test_a_topic_is_told_by_whole_parts_of_its_name(tmp_path, topic, other):
+    assert chosen(bag_of(tmp_path, other, topic)) == {topic}
+
+
+def test_where_nothing_is_meant_what_was_left_out_is_named_with_the_option(tmp_path):
+    bag = bag_of(tmp_path, '/camera/depth/image_raw', '/xmem/labels')
+    expected = r'/camera/depth/image_raw \(depth\).*; if it is meant: '
+    with pytest.raises(BagError, match=expected + '--image-topic /camera/depth/image_raw'):
+        open_recording(bag)
+    with pytest.raises(ParameterError, match=expected + 'image:=/camera/depth/image_raw'):
+        topics_of(bag)
+    with open_recording(bag, '/camera/depth/image_raw') as recording:
+        assert recording.image_topic == '/camera/depth/image_raw'
+    assert topics_of(bag, '/camera/depth/image_raw').image == '/camera/depth/image_raw'
+
+
+def test_where_several_are_meant_these_are_named_before_those_that_are_left_out(tmp_path):
+    bag = bag_of(tmp_path, '/camera/depth/image_raw', TOPIC, '/rear/image')
+    with pytest.raises(BagError, match=rf'{TOPIC} \(2\), /rear/image \(2\); name one: --image-topic {TOPIC}; .*depth'):
+        open_recording(bag)
+    with pytest.raises(ParameterError, match=rf'one of: {TOPIC}, /rear/image; .*\(depth\)'):
+        topics_of(bag)

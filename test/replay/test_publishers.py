@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: MIT
+"""How the topics of a bag are published, over real DDS: what those hear who come later, or do not listen."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or source ROS 2')
+pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
+pytest.importorskip('rosbags', reason="rosbags is not installed: pip install 'xmem_ros[bags]'")
+
+import rclpy
+from node_harness import wait_until
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile
+from rclpy.serialization import serialize_message
+from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
+from std_msgs.msg import String
+
+from xmem_ros.errors import OutputError
+from xmem_ros.replay import topics as live_topics
+from xmem_ros.replay.source import LiveMessage
+from xmem_ros.replay.topics import Topics, publisher_qos
+
+TOPIC = f'/late_{os.getpid()}'
+KIND = 'std_msgs/msg/String'
+
+
+def offered(depth=1, *, latched=True, whole=False):
+    """Of a recorded publisher."""
+    history = QosHistory.KEEP_ALL if whole else QosHistory.KEEP_LAST
+    durability = QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE
+    never = QosTime(0, 0)
+    reliable, automatic = QosReliability.RELIABLE, QosLiveliness.AUTOMATIC
+    return Qos(history, depth, reliable, durability, never, never, automatic, never, False)
+
+
+@pytest.fixture
+def nodes():
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    executor = rclpy.executors.SingleThreadedExecutor(context=context)
+    speaker, listener = (rclpy.create_node(name, context=context) for name in ('speaker', 'listener'))
+    executor.add_node(listener)
+    yield speaker, listener, executor
+    executor.shutdown()
+    for node in (speaker, listener):
+        node.destroy_node()
+    rclpy.shutdown(context=context)
+
+
+def say(topics, number):
+    data = serialize_message(String(data=str(number)))
+    topics.publish(LiveMessage(TOPIC, KIND, number, data))
+
+
+@pytest.mark.parametrize('recorded', [[offered()] * 120, [offered(0, whole=True)]], ids=['120 publishers', 'keep all'])
+def test_who_comes_later_hears_all_that_the_recorded_publishers_kept(nodes, recorded):
+    """As the static transforms of 120 broadcasters, each of which keeps one."""
+    speaker, listener, executor = nodes
+    topics = Topics(speaker, {TOPIC: KIND}, {TOPIC: recorded}, {})
+    for number in range(120):
+        say(topics, number)
+    heard = []
+    deep = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    listener.create_subscription(String, TOPIC, lambda message: heard.append(message.data), deep)
+
+    def all_are_heard():
+        executor.spin_once(timeout_sec=0.1)
+        return len(heard) >= 120
+
+    wait_until(all_are_heard, 'all that was published before', 30.0)
+    assert heard == [str(number) for number in range(120)]
+
+
+@pytest.mark.parametrize(
+    ('recorded', 'history', 'depth', 'durability'),
+    [
+        ([], 'KEEP_LAST', 10, 'VOLATILE'),
+        ([offered(50, latched=False), offered(20, latched=False)], 'KEEP_LAST', 50, 'VOLATILE'),
+        ([offered()], 'KEEP_LAST', 100, 'TRANSIENT_LOCAL'),
+        ([offered(150), offered(7, latched=False), offered(1)], 'KEEP_LAST', 151, 'TRANSIENT_LOCAL'),
+        ([offered(), offered(0, whole=True)], 'KEEP_ALL', None, 'TRANSIENT_LOCAL'),
+    ],
+)
+def test_qos_is_that_of_all_recorded_publishers_together(recorded, history, depth, durability):
+    profile = publisher_qos(recorded)
+    assert (profile.history.name, profile.durability.name) == (history, durability)
+    assert depth is None or profile.depth == depth
+
+
+@pytest.mark.skipif(
+    'fastrtps' not in rclpy.get_rmw_implementation_identifier(), reason='other middlewares have other limits'
+)
+def test_a_listener_that_takes_nothing_of_what_is_kept_for_it_is_told(nodes, monkeypatch):
+    monkeypatch.setattr(live_topics, 'SLOW_S', 0.1)
+    speaker, listener, _ = nodes
+    topics = Topics(speaker, {TOPIC: KIND}, {TOPIC: [offered(0, latched=False, whole=True)]}, {})
+    listener.create_subscription(String, TOPIC, print, QoSProfile(history=HistoryPolicy.KEEP_ALL))
+    wait_until(lambda: topics.subscribers[TOPIC], 'the listener')
+
+    def say_more_than_fits():
+        for number in range(30_000):  # 5000 on either side, with Fast DDS
+            say(topics, number)
+
+    with pytest.raises(OutputError, match=f'{TOPIC}: a listener does not take its messages'):
+        say_more_than_fits()

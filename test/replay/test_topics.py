@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: MIT
+"""What of a bag goes back into the graph, and when: order, times and QoS, without a node."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or source ROS 2')
+pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
+pytest.importorskip('rosbags', reason="rosbags is not installed: pip install 'xmem_ros[bags]'")
+
+from bag_files import TOPIC, image_items, scene, stamp_of, write_bag
+
+from xmem_ros.recordings import typestore as messages
+from xmem_ros.recordings.topics import recorded_outputs
+from xmem_ros.replay import topics as live_topics
+from xmem_ros.replay.clock import BagTime
+from xmem_ros.replay.ros2_bag_play import BagTopics, recorded_remaps, topics_of
+from xmem_ros.replay.source import LiveMessage
+from xmem_ros.replay.topics import companions_first, left_out, message_class
+
+MS = 1_000_000
+
+
+def image(at_ms, data=b''):
+    return LiveMessage('/image', 'sensor_msgs/msg/Image', at_ms * MS, data, at_ms * MS)
+
+
+def info(at_ms, stamp_ms):
+    return LiveMessage('/info', 'sensor_msgs/msg/CameraInfo', at_ms * MS, b'', stamp_ms * MS)
+
+
+def transform(at_ms):
+    return LiveMessage('/tf', 'tf2_msgs/msg/TFMessage', at_ms * MS, b'')
+
+
+def test_camera_infos_that_were_recorded_late_come_first_and_time_never_goes_back():
+    recorded = [message for at in (1000, 1100, 1200) for message in (image(at), transform(at + 20), info(at + 40, at))]
+    ordered = list(companions_first(recorded, '/image'))
+    assert [message.topic for message in ordered] == ['/info', '/image', '/tf'] * 3
+    times = [message.received_ns // MS for message in ordered]
+    assert times == [1000, 1000, 1020, 1100, 1100, 1120, 1200, 1200, 1220]
+
+
+CAMERA = {
+    '/camera/image_raw': 'sensor_msgs/msg/Image',
+    '/camera/camera_info': 'sensor_msgs/msg/CameraInfo',
+    '/camera/depth/image': 'sensor_msgs/msg/Image',
+    '/camera/detections': 'vision_msgs/msg/Detection2DArray',
+}
+OBJECTS = 'xmem_ros/msg/TrackedObjectArray'
+
+
+def test_objects_that_were_remapped_among_a_cameras_topics_hide_none_of_these():
+    topics = {**CAMERA, '/camera/objects': OBJECTS}
+    assert list(recorded_outputs(topics, '/xmem')) == ['/camera/objects']
+    assert set(left_out(topics, '/xmem', clock=False)) & set(CAMERA) <= {'/camera/detections'}  # vision_msgs may lack
+    assert recorded_remaps(BagTopics('/camera/image_raw', False, topics), '/xmem')[0] == (
+        '/camera/objects:=/recorded/camera/objects'
+    )
+
+
+def test_images_beside_remapped_objects_are_those_of_the_bag(tmp_path):
+    objects = messages.objects_message(messages.header(stamp_of(0), ''), [])
+    bag = write_bag(tmp_path / 'bag', [('/camera/objects', stamp_of(0), objects), *image_items(scene(2))])
+    assert topics_of(bag).image == TOPIC
+
+
+def test_where_labels_were_remapped_there_too_the_cameras_own_topics_are_still_published():
+    outputs = {'/camera/objects': OBJECTS, '/camera/labels': 'sensor_msgs/msg/Image'}
+    found = recorded_outputs(CAMERA | outputs, '/xmem')
+    assert {'/camera/image_raw', '/camera/camera_info', '/camera/depth/image'}.isdisjoint(found)
+    assert set(outputs) <= set(found)
+    assert 'beside /camera/objects' in found['/camera/labels']
+
+
+def test_outputs_of_a_node_of_any_name_are_known_by_its_objects():
+    image = 'sensor_msgs/msg/Image'
+    below = ('labels', 'labels/compressed', 'overlay', 'object_12/mask', 'detections', 'transition_event')
+    outputs = {f'/arm/watch/{name}': image for name in below} | {'/arm/watch/objects': OBJECTS}
+    others = {'/arm/watch/object_x/mask': image, '/arm/labels': image, '/watch/labels': image}
+    assert set(recorded_outputs(outputs | others, '/xmem')) == set(outputs)
+
+
+def test_all_below_the_nodes_name_and_the_default_name_is_an_output():
+    topics = {'/a/xmem/what/ever': '', '/b/node/what': '', '/b/node_2/what': '', '/xmem/x': '', '/xmem_2/x': ''}
+    assert set(recorded_outputs(topics, '/b/node')) == {'/a/xmem/what/ever', '/b/node/what', '/xmem/x'}
+
+
+def test_service_events_are_found_where_ros_has_them():
+    from std_srvs.srv import SetBool
+
+    topics = {'/arm/_service_event': 'std_srvs/srv/SetBool_Event', '/leg/_service_event': 'moon_srvs/srv/Hop_Event'}
+    if not hasattr(SetBool, 'Event'):
+        assert set(left_out(topics, '/xmem', clock=False)) == set(topics)
+        return
+    assert message_class(topics['/arm/_service_event']) is SetBool.Event
+    assert left_out(topics, '/xmem', clock=False) == {'/leg/_service_event': 'moon_srvs/srv/Hop_Event is not installed'}
+
+
+def test_messages_of_actions_are_found_where_rosidl_puts_them(monkeypatch):
+    """By a stand-in with the names of rosidl's template: no package on PyPI has an action."""
+    inner = SimpleNamespace(FeedbackMessage='feedback', SendGoalService=SimpleNamespace(Event='goals'))
+    monkeypatch.setitem(sys.modules, 'moon_msgs', ModuleType('moon_msgs'))
+    monkeypatch.setitem(sys.modules, 'moon_msgs.action', ModuleType('moon_msgs.action'))
+    sys.modules['moon_msgs.action'].Hop = SimpleNamespace(Impl=inner)
+    assert message_class('moon_msgs/action/Hop_FeedbackMessage') == 'feedback'
+    assert message_class('moon_msgs/action/Hop_SendGoal_Event') == 'goals'
+    assert message_class('moon_msgs/action/Hop_GetResult_Event') is None
+    assert message_class('moon_msgs/action/Jump_FeedbackMessage') is None
+
+
+@pytest.mark.parametrize('name', ['', '/', 'msg', 'std_msgs', 'std_msgs/msg', 'std_msgs/msg/', 'std_msgs/msg/No', '..'])
+def test_what_is_no_message_type_has_no_class(name):
+    assert message_class(name) is None
+
+
+def read_ahead(messages, handed_out):
+    """How many messages are read for the first ones to be handed out."""
+    read = []
+
+    def stream():
+        for message in messages:
+            read.append(message)
+            yield message
+
+    ordered = companions_first(stream(), '/image')
+    for _ in range(handed_out):
+        next(ordered)
+    return len(read)
+
+
+def test_where_time_begins_anew_the_rest_of_the_bag_is_not_read_ahead():
+    """100 images at 30 a second, and 3000 whose clock was an hour behind; half a second is 15 images."""
+    messages = [image(4_000_000 + at) for at in range(0, 3300, 33)] + [image(at) for at in range(0, 99_000, 33)]
+    assert read_ahead(messages, 90) <= 90 + 20
+    assert read_ahead(messages, 110) <= 110 + 20
+
+
+def test_nothing_is_moved_across_a_new_beginning():
+    """The camera info has a stamp before the image's, but is of the second round."""
+    messages = [image(9000), info(9010, 9000), info(1010, 1000), image(1000)]
+    assert [(item.topic, item.stamp_ns // MS) for item in companions_first(messages, '/image')] == [
+        ('/info', 9000),
+        ('/image', 9000),
+        ('/info', 1000),
+        ('/image', 1000),
+    ]
+
+
+def test_what_is_held_has_a_bound_where_time_stands_still(monkeypatch):
+    assert read_ahead([image(0) for _ in range(7000)], 1) <= live_topics.MOST_AHEAD + 1
+    monkeypatch.setattr(live_topics, 'MOST_AHEAD_BYTES', 10_000)
+    assert read_ahead([image(0, bytes(1000)) for _ in range(100)], 50) <= 50 + 10 + 1
+
+
+def test_a_message_larger_than_the_bound_goes_out(monkeypatch):
+    monkeypatch.setattr(live_topics, 'MOST_AHEAD_BYTES', 10)
+    messages = [image(0, bytes(1000)), info(1, 0), image(30, bytes(1000))]
+    assert len(list(companions_first(messages, '/image'))) == 3
+
+
+def test_the_time_of_a_bag_waits_for_messages_out_of_order_and_follows_a_new_beginning():
+    bag = BagTime()
+    assert [bag.reach(at * MS) // MS for at in (5000, 5040, 5030, 5050)] == [5000, 5040, 5040, 5050]
+    assert [bag.reach(at * MS) // MS for at in (1000, 1010)] == [1000, 1010]
+
+
+def test_a_rate_holds_from_each_beginning_on():
+    """A bag of 100 ms at a fifth of its speed, twice: each takes half a second."""
+    bag = BagTime(0.2)
+    begun = time.monotonic()
+    for at in (5000, 5050, 5100, 1000, 1050, 1100):
+        bag.reach(at * MS)
+    assert time.monotonic() - begun >= 2 * 0.1 / 0.2

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: MIT
+"""Our tracker computes what the reference implementation computes."""
+
+from pathlib import Path
+
+import parity
+import pytest
+
+SHIPPED = Path(__file__).parents[1] / 'data' / 'rendered.npz'
+BESIDE = Path(__file__).parents[3] / 'shared' / 'parity'
+
+
+def test_rendered_frames_agree_with_the_reference() -> None:
+    """Three objects, consolidation and eviction; the reference's output was made by running it."""
+    result = parity.compare(SHIPPED)
+    assert result.sizes_agree
+    assert result.largest <= parity.LARGEST_DIFFERENCE
+
+
+@pytest.mark.skipif(not BESIDE.is_dir(), reason='the cases on real frames are not beside the checkout')
+@pytest.mark.parametrize('case', ['working_only', 'consolidation', 'eviction', 'defaults'])
+def test_real_frames_agree_with_the_reference(case: str) -> None:
+    result = parity.compare(BESIDE / f'{case}.npz')
+    assert result.sizes_agree
+    assert result.largest <= parity.LARGEST_DIFFERENCE
+
+
+def test_the_comparison_fails_where_something_differs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import numpy as np
+
+    with np.load(SHIPPED) as case:
+        data = dict(case)
+    data['images'], data['store_sizes'] = data['images'][:4], data['store_sizes'][:4]
+    data['probabilities'] = data['probabilities'][:2] + np.float16(0.01)
+    np.savez(tmp_path / 'off.npz', **data)
+    data['probabilities'][1, 0, 0, 0] = np.nan
+    np.savez(tmp_path / 'nan.npz', **data)
+    for name in ('off', 'nan'):
+        assert parity.main([str(tmp_path / f'{name}.npz')]) == 1
+        assert 'FAILED' in capsys.readouterr().out

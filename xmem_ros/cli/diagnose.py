@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: MIT
+"""What an installation has, what is wrong with it, and what to do: torch, CUDA, ROS, weights, optional packages."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import platform
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xmem_ros.errors import XMemError
+from xmem_ros.recordings.rosbags_version import ROSBAGS, rosbags_trouble
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from xmem_ros.weights.official import OfficialWeights
+
+OK, ABSENT, WRONG = 'ok', '-', 'WRONG'
+
+# module → package on PyPI; of optional ones what they are for, too
+REQUIRED = {
+    'numpy': 'numpy',
+    'cv2': 'opencv-python-headless',
+    'PIL': 'pillow',
+    'yaml': 'PyYAML',
+    'safetensors': 'safetensors',
+    'torchvision': 'torchvision',
+    'tqdm': 'tqdm',
+}
+OPTIONAL = {
+    'vos_benchmark': ('scores of xmem-ros evaluate', 'vos-benchmark'),
+    'jinja2': ('the report of xmem-ros evaluate', 'jinja2'),
+    'aiohttp': ('xmem-ros web', 'aiohttp'),
+    'rosbags': ('bags: xmem-ros track, and as training data', f"'{ROSBAGS}'"),
+    'pycocotools': ('xmem-ros track --format coco', 'pycocotools'),
+    'tensorboard': ('curves of xmem-ros train', 'tensorboard'),
+    'onnxruntime': ('engine onnxruntime (on a GPU onnxruntime-gpu in its place)', 'onnxruntime'),
+    'onnxscript': ('xmem-ros export', 'onnx onnxscript'),
+}
+_ROS_TIMEOUT = 60  # s
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    state: str  # OK, ABSENT (nothing wrong, but something does not work without it) or WRONG
+    subject: str
+    text: str
+    remedy: str = ''
+
+
+def examine() -> Iterator[Finding]:
+    """Look at everything, one thing after another; what cannot be looked at is wrong, and the rest is still seen."""
+    looks = {
+        'Python': _python,
+        'packages': _packages,
+        'torch': _torch,
+        'CUDA': _cuda,
+        'bundled weights': _bundled,
+        'official weights': _official,
+        'ROS 2': _ros,
+        'optional packages': _optional,
+        'ONNX Runtime': _onnx,
+    }
+    for subject, look in looks.items():
+        try:
+            yield from look()
+        except Exception as error:  # what is broken raises whatever it happens to
+            yield Finding(
+                WRONG,
+                subject,
+                f'cannot be looked at: {type(error).__name__}: {error}',
+                'put right what else is wrong, and give the command again',
+            )
+
+
+def _python() -> Iterator[Finding]:
+    supported = sys.version_info[:2] >= (3, 10)
+    yield Finding(
+        OK if supported else WRONG,
+        'Python',
+        f'{platform.python_version()}, {sys.executable}, {platform.system()} {platform.machine()}',
+        '' if supported else 'use Python 3.10 or newer',
+    )
+
+
+def _packages() -> Iterator[Finding]:
+    for module, package in REQUIRED.items():
+        problem = _problem(module)
+        if problem:
+            yield Finding(WRONG, package, problem, f'pip install --upgrade {package}')
+
+
+def _torch() -> Iterator[Finding]:
+    problem = _problem('torch')
+    if problem:
+        yield Finding(
+            WRONG, 'torch', problem, 'pip install torch torchvision; on a Jetson as docs/jetson_install.md says'
+        )
+        return
+    import torch
+
+    version = tuple(int(part) for part in torch.__version__.split('+')[0].split('.')[:2])
+    if version < (2, 4):
+        yield Finding(WRONG, 'torch', torch.__version__, 'version 2.4 or newer is needed')
+    else:
+        yield Finding(OK, 'torch', f'{torch.__version__}, {torch.get_num_threads()} threads')
+
+
+def _cuda() -> Iterator[Finding]:
+    if _problem('torch'):
+        return
+    import torch
+
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            yield _cuda_device(index)
+        return
+    if not _has_nvidia_driver():
+        yield Finding(ABSENT, 'CUDA', 'no NVIDIA GPU or driver was found; trackers run on the CPU')
+    elif torch.version.cuda is None:
+        yield Finding(
+            WRONG,
+            'CUDA',
+            f'there is an NVIDIA driver, but this torch ({torch.__version__}) was built without CUDA',
+            'install a torch with CUDA; on a Jetson one that was built for your JetPack, see docs/jetson_install.md',
+        )
+    else:
+        yield Finding(
+            WRONG,
+            'CUDA',
+            f'there is an NVIDIA driver, but this torch (for CUDA {torch.version.cuda}) sees no GPU',
+            'does nvidia-smi show it? If so, the driver may be too old for this torch; in a container, pass the GPU in',
+        )
+
+
+def _cuda_device(index: int) -> Finding:
+    import torch
+
+    name = f'cuda:{index}'
+    try:
+        properties = torch.cuda.get_device_properties(index)
+        ones = torch.ones(64, 64, device=name)
+        total = float((ones @ ones).sum())
+        if total != 64.0**3:
+            return Finding(WRONG, name, f'{properties.name} computes wrongly: {total}', 'try another driver or GPU')
+        free, memory = torch.cuda.mem_get_info(index)
+    except RuntimeError as error:  # an architecture that this torch was not built for, a GPU that is taken
+        return Finding(WRONG, name, str(error).splitlines()[0], 'install a torch that is built for this GPU')
+    return Finding(OK, name, f'{properties.name}, {free / 1e9:.1f} of {memory / 1e9:.1f} GB free')
+
+
+def _has_nvidia_driver() -> bool:
+    places = ('/proc/driver/nvidia/version', '/dev/nvidia0', '/etc/nv_tegra_release')
+    return any(Path(place).exists() for place in places) or shutil.which('nvidia-smi') is not None
+
+
+def _bundled() -> Iterator[Finding]:
+    if _problem('torch') or _problem('safetensors'):
+        return
+    from xmem_ros.weights.checkpoint import bundled_folder, load_network
+    from xmem_ros.weights.official import licence_of
+
+    files = sorted(bundled_folder().glob('*.safetensors'))
+    if not files:
+        yield Finding(WRONG, 'bundled weights', f'{bundled_folder()}: none', 'install the package again')
+    for path in files:
+        look = partial(load_network, path)
+        yield _judge(path.stem, path, look, 'install the package again', f'licence {licence_of(path)}')
+
+
+def _official() -> Iterator[Finding]:
+    if _problem('torch'):
+        return
+    from xmem_ros.weights.checkpoint import user_folder
+    from xmem_ros.weights.official import OFFICIAL
+
+    for name, weights in OFFICIAL.items():
+        path = user_folder() / weights.file
+        part = path.with_name(f'{path.name}.part')
+        again = f'remove the file, then xmem-ros weights fetch {name}'
+        if path.is_file():
+            yield _judge(name, path, partial(_check, weights, path), again)
+        elif part.is_file():
+            yield Finding(WRONG, name, f'{part}: fetched in part only', f'xmem-ros weights fetch {name} goes on')
+        else:
+            yield Finding(ABSENT, name, 'not fetched', f'xmem-ros weights fetch {name}')
+
+
+def _check(weights: OfficialWeights, path: Path) -> None:
+    from xmem_ros.weights.fetch import check, read_lock
+
+    check(weights, path, read_lock(), pin=False)
+
+
+def _judge(name: str, path: Path, look: Callable[[], object], remedy: str, more: str = '') -> Finding:
+    try:
+        look()
+    except (XMemError, OSError) as error:
+        return Finding(WRONG, name, str(error), remedy)
+    return Finding(OK, name, f'{path}, {more}' if more else str(path))
+
+
+def _ros() -> Iterator[Finding]:
+    """In processes of their own: some wheels of rclpy start their process anew."""
+    if _run_python('import rclpy') is not None:
+        yield Finding(
+            ABSENT,
+            'ROS 2',
+            'rclpy cannot be imported; the library and the command line need no ROS',
+            'source its setup.bash',
+        )
+        return
+    problem = _run_python(
+        'from xmem_ros.msg import TrackedObject; from xmem_ros.srv import SeedObjects; TrackedObject()'
+    )
+    if problem is None:
+        distribution = _run_python('import os, sys; sys.exit(os.environ.get("ROS_DISTRO", "unknown distribution"))')
+        yield Finding(OK, 'ROS 2', f'{distribution}; the messages are built')
+    else:
+        yield Finding(
+            WRONG,
+            'ROS 2',
+            f'rclpy is there, but the messages of xmem_ros are not ({problem})',
+            'colcon build --packages-select xmem_ros, then source install/setup.bash; without a workspace: make build, '
+            'then . tools/env.sh',
+        )
+
+
+def _run_python(program: str) -> str | None:
+    """None where the program ends well, else the last line that it says."""
+    try:
+        done = subprocess.run(
+            [sys.executable, '-c', program], capture_output=True, text=True, timeout=_ROS_TIMEOUT, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f'no answer in {_ROS_TIMEOUT} s'
+    if not done.returncode:
+        return None
+    return (done.stderr.strip().splitlines() or [f'exit code {done.returncode}'])[-1]
+
+
+def _optional() -> Iterator[Finding]:
+    for module, (purpose, package) in OPTIONAL.items():
+        if importlib.util.find_spec(module) is None:
+            yield Finding(ABSENT, module, f'not installed; needed for {purpose}', f'pip install {package}')
+            continue
+        problem = rosbags_trouble() if module == 'rosbags' else _problem(module)
+        state, text = (WRONG, problem) if problem else (OK, f'for {purpose}')
+        yield Finding(state, module, text, f'pip install --upgrade --force-reinstall {package}' if problem else '')
+
+
+def _onnx() -> Iterator[Finding]:
+    """What of ONNX Runtime is there, but cannot be used on this machine."""
+    if _problem('torch'):
+        return
+    import torch
+
+    if importlib.util.find_spec('onnxruntime') is not None and not _problem('onnxruntime'):
+        import onnxruntime
+
+        offered = onnxruntime.get_available_providers()
+        on_gpu = [name.removesuffix('ExecutionProvider') for name in offered if name.startswith(('Tensorrt', 'CUDA'))]
+        if on_gpu:
+            yield Finding(OK, 'engine onnxruntime', f'on {" and ".join(on_gpu)}')
+        elif torch.cuda.is_available():
+            yield Finding(
+                ABSENT,
+                'engine onnxruntime',
+                'on the CPU only, though there is a GPU: with device cuda a tracker refuses it',
+                'uninstall onnxruntime, pip install onnxruntime-gpu, on a Jetson as docs/jetson_install.md says',
+            )
+    if importlib.util.find_spec('onnxscript') is not None:
+        from xmem_ros.engines.onnx_export import exporter_problem
+
+        problem = exporter_problem()
+        if problem:
+            yield Finding(ABSENT, 'xmem-ros export', problem, 'or export on another machine, see docs/jetson.md')
+
+
+def _problem(module: str) -> str:
+    """Why a module cannot be imported; '' where it can."""
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # a broken package raises whatever it happens to
+        return f'cannot be imported: {error}'
+    return ''

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: MIT
+"""Between sensor_msgs/CompressedImage and arrays, as image_transport writes and reads it. No rclpy."""
+
+from __future__ import annotations
+
+import array
+import io
+from typing import TYPE_CHECKING, Any, Protocol
+
+import cv2
+import numpy as np
+from PIL import Image as PillowImage
+from PIL import UnidentifiedImageError
+
+from xmem_ros.conversions.images import bayer_to_rgb, rgb_from_image
+from xmem_ros.errors import FrameError, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FORMATS = ('JPEG', 'PNG')
+MOST_PIXELS = 64_000_000  # of an image that is decoded; more than any camera's, and within reach of a robot's memory
+
+
+class CompressedMessage(Protocol):
+    """What is read of a sensor_msgs/CompressedImage, whoever made it."""
+
+    header: Any
+    format: str
+    data: array.array[int]
+
+
+def rgb_of(message: Any) -> np.ndarray:
+    """Turn an Image or a CompressedImage into H×W×3 uint8 RGB; raises `FrameError`."""
+    return rgb_from_compressed(message) if hasattr(message, 'format') else rgb_from_image(message)
+
+
+def rgb_from_compressed(message: CompressedMessage) -> np.ndarray:
+    """Turn a compressed image message into pixels.
+
+    What is inside is read off the data. `format` says only whether they are the mosaic of a Bayer sensor, as in
+    `bayer_rggb8; jpeg compressed `. 16-bit channels are scaled to 8.
+
+    Returns:
+        H×W×3 uint8 RGB. A rotation that is noted in the file is not applied: the camera's pixels are what counts.
+
+    Raises:
+        FrameError: not JPEG or PNG, cut off, damaged or too large.
+    """
+    data = np.frombuffer(message.data, np.uint8)
+    _check(data, message.format)
+    encoding, _, target = message.format.partition(';')
+    mosaic = encoding.strip().startswith('bayer_') and not target.replace('compressed', '').split()[1:]
+    flags = cv2.IMREAD_GRAYSCALE if mosaic else cv2.IMREAD_COLOR
+    try:
+        pixels = cv2.imdecode(data, flags | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:
+        raise FrameError(f'the compressed image cannot be decoded ({error.err}); send all of it') from error
+    if pixels is None:
+        raise FrameError('the compressed image cannot be decoded: it is damaged or cut off; send all of it')
+    if mosaic:
+        return bayer_to_rgb(pixels, encoding.strip())
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
+def compressed_from_array(
+    pixels: np.ndarray, kind: str, make: Callable[[], CompressedMessage], quality: int = 80
+) -> CompressedMessage:
+    """Turn pixels into a compressed image message.
+
+    Args:
+        pixels: H×W or H×W×3 RGB uint8.
+        kind: jpeg or png.
+        make: the message's class, called without arguments.
+        quality: of JPEG, 1…100.
+    """
+    grey = pixels.ndim == 2
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if kind == 'jpeg' else [cv2.IMWRITE_PNG_COMPRESSION, 1]
+    given = pixels if grey else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    done, encoded = cv2.imencode('.jpg' if kind == 'jpeg' else '.png', given, options)
+    if not done:
+        raise FrameError(f'an image {pixels.shape} cannot be written as {kind}')
+    message = make()
+    message.format = f'mono8; {kind} compressed mono8' if grey else f'rgb8; {kind} compressed bgr8'
+    data = array.array('B')
+    data.frombytes(encoded.data)
+    message.data = data
+    return message
+
+
+def _check(data: np.ndarray, said: str) -> None:
+    """What the head of the file says, before anything is allocated for its pixels."""
+    if not data.size:
+        raise FrameError('the compressed image is empty: it has no data')
+    try:
+        with PillowImage.open(io.BytesIO(data.data), formats=FORMATS) as image:
+            width, height = image.size
+    except (UnidentifiedImageError, PillowImage.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+        raise FrameError(
+            f'the compressed image (format {quoted(said)}, {data.size} bytes) cannot be read: it is damaged, cut off, '
+            f'or something else than {" or ".join(FORMATS)}'
+        ) from error
+    if width * height > MOST_PIXELS:
+        raise FrameError(f'the compressed image is {width}×{height}; at most {MOST_PIXELS} pixels are decoded')

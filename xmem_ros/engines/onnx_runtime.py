@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: MIT
+"""The network, run by ONNX Runtime instead of torch: TensorRT where it offers that, else CUDA, else the CPU."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xmem_ros.engines.buckets import in_buckets
+from xmem_ros.engines.onnx_export import OBJECTS, export
+from xmem_ros.engines.onnx_files import MANIFEST, ExportKey, find_models, models_folder, newest_size, note_use
+from xmem_ros.errors import EngineError, OutputError
+from xmem_ros.network.model import EncodedImage
+
+if TYPE_CHECKING:
+    from xmem_ros.network.config import NetworkConfig
+    from xmem_ros.network.model import XMemNetwork
+
+TENSORRT, CUDA, CPU = 'TensorrtExecutionProvider', 'CUDAExecutionProvider', 'CPUExecutionProvider'
+SIZES_KEPT = 2  # sizes of image whose models stay loaded, where one tracker uses them
+TYPES: dict[str, tuple[Any, torch.dtype]] = {
+    'tensor(float)': (np.float32, torch.float32),
+    'tensor(float16)': (np.float16, torch.float16),
+}
+# Of its errors those that say that a file cannot be used; the others may be about memory.
+UNUSABLE = ('InvalidArgument', 'InvalidGraph', 'InvalidProtobuf', 'NoModel', 'NoSuchFile', 'NotImplemented')
+
+log = logging.getLogger(__name__)
+
+
+def _runtime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise EngineError(
+            'engine onnxruntime was asked for, but onnxruntime is not installed: pip install onnxruntime, '
+            'onnxruntime-gpu for CUDA and TensorRT, on a Jetson as docs/jetson_install.md says; or use engine torch'
+        ) from error
+    return onnxruntime
+
+
+def pick_providers(available: Sequence[str], device: torch.device) -> list[str]:
+    """The best first; raises `EngineError` where a GPU was asked for and none of them runs on it."""
+    if device.type == 'cpu':
+        return [CPU]
+    chosen = [name for name in (TENSORRT, CUDA) if name in available]
+    if not chosen:
+        raise EngineError(
+            f'device {device} was asked for, but this onnxruntime offers only {", ".join(available)}: install '
+            'onnxruntime-gpu, on a Jetson as docs/jetson_install.md says; or use device cpu, or engine torch'
+        )
+    return [*chosen, CPU]
+
+
+def provider_options(name: str, device: torch.device, cache: Path, precision: str) -> dict[str, Any]:
+    """What a provider is told."""
+    if name == CPU:
+        return {}
+    options: dict[str, Any] = {'device_id': device.index or 0}
+    if name == TENSORRT:
+        options['trt_engine_cache_enable'] = True
+        options['trt_engine_cache_path'] = str(cache)
+        options['trt_timing_cache_enable'] = True
+        options['trt_timing_cache_path'] = str(cache)
+        options['trt_fp16_enable'] = precision == 'float16'
+    return options
+
+
+def engine_cache(model: Path, objects: int) -> Path:
+    """Where TensorRT keeps what it builds of a model for a number of objects.
+
+    A folder for each: it names its files by the model alone, and takes one that was built for another number.
+    """
+    return model.parent / f'{model.stem}-{objects}'
+
+
+def _make_folder(cache: Path) -> None:
+    try:
+        cache.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f'{cache}: TensorRT cannot keep there what it builds ({error.strerror}); make {models_folder()} writable, '
+            'or copy it and name the copy in the variable XMEM_ROS_ONNX'
+        ) from error
+
+
+class _Model:
+    """One ONNX model, loaded once for each number of objects, with static shapes."""
+
+    def __init__(self, path: Path, device: torch.device, precision: str, size: tuple[int, int]):
+        self.path, self.device, self.precision = path, device, precision
+        self.name = f'{path.stem} at {size[0]}×{size[1]} px'
+        self._sessions: dict[int, Any] = {}
+
+    def prepare(self, objects: int, place: str) -> None:
+        """Load it for a number of objects, and run it once where the first run is a slow one.
+
+        place: among what is being prepared, as in '2 of 7'.
+        """
+        session = self._session(objects, place)
+        if self.device.type != 'cpu':
+            inputs = session.get_inputs()
+            shapes = {i.name: (tuple(i.shape), TYPES[i.type][1]) for i in inputs}
+            self(objects, **{n: torch.zeros(s, dtype=d, device=self.device) for n, (s, d) in shapes.items()})
+
+    def _session(self, objects: int, place: str = '') -> Any:
+        if objects not in self._sessions:
+            self._sessions[objects] = self._load(objects, place)
+        return self._sessions[objects]
+
+    def _load(self, objects: int, place: str) -> Any:
+        runtime = _runtime()
+        options = runtime.SessionOptions()
+        options.log_severity_level = 3  # errors
+        options.intra_op_num_threads = torch.get_num_threads()
+        # as torch's own, see `threads`
+        options.add_session_config_entry('session.intra_op.allow_spinning', '0')
+        options.add_free_dimension_override_by_name(OBJECTS, objects)
+        names = pick_providers(runtime.get_available_providers(), self.device)
+        cache = engine_cache(self.path, objects)
+        what, begun = f'{self.name}, {objects} object{"s" * (objects != 1)}', time.monotonic()
+        building = TENSORRT in names and not any(cache.glob('*.engine'))
+        if TENSORRT in names:
+            _make_folder(cache)
+        if building:
+            log.info(
+                'TensorRT builds %s%s: minutes, in which no image is tracked; it is kept in %s',
+                what,
+                f' ({place})' if place else '',
+                cache,
+            )
+        providers = [(n, provider_options(n, self.device, cache, self.precision)) for n in names]
+        try:
+            session = runtime.InferenceSession(str(self.path), options, providers=providers)
+        except Exception as error:
+            if type(error).__module__.startswith('onnxruntime') and type(error).__name__ in UNUSABLE:
+                raise EngineError(
+                    f'onnxruntime {runtime.__version__} cannot load {self.path} ({str(error).splitlines()[0]}): it may '
+                    f'be too old for it; install a newer one, or remove {self.path.parent} to have it exported again'
+                ) from error
+            raise
+        if self.device.type != 'cpu' and session.get_providers()[0] == CPU:
+            raise EngineError(
+                f'device {self.device} was asked for, but onnxruntime could not load {" or ".join(names[:-1])}: '
+                'its log names the library that is missing; or use device cpu, or engine torch'
+            )
+        log.log(
+            logging.INFO if building else logging.DEBUG,
+            '%s: loaded in %.1f s on %s',
+            what,
+            time.monotonic() - begun,
+            session.get_providers()[0],
+        )
+        return session
+
+    def __call__(self, objects: int, **inputs: Tensor) -> dict[str, Tensor]:
+        """Run it on tensors that lie on the device, for a number of objects; nothing is copied to or from the host."""
+        session = self._session(objects)
+        binding = session.io_binding()
+        kind, index = self.device.type, self.device.index or 0
+        held, outputs = [], {}
+        for wanted in session.get_inputs():
+            numpy_type, torch_type = TYPES[wanted.type]
+            tensor = inputs[wanted.name].to(torch_type).contiguous()
+            held.append(tensor)  # until the run is over
+            binding.bind_input(wanted.name, kind, index, numpy_type, tuple(tensor.shape), tensor.data_ptr())
+        for given in session.get_outputs():
+            numpy_type, torch_type = TYPES[given.type]
+            tensor = torch.empty(tuple(given.shape), dtype=torch_type, device=self.device)
+            outputs[given.name] = tensor
+            binding.bind_output(given.name, kind, index, numpy_type, tuple(tensor.shape), tensor.data_ptr())
+        if kind == 'cuda':  # the runtime has a stream of its own
+            torch.cuda.current_stream(self.device).synchronize()
+        session.run_with_iobinding(binding)
+        return outputs
+
+
+class OnnxNetwork:
+    """What `XMemNetwork` does for a tracker, by ONNX Runtime. Letters as there; B is 1.
+
+    Models are exported when images of a new size come, and kept for the next time; `prepare` does it before.
+
+    Arguments:
+        config: of the network.
+        fingerprint: of the weights.
+        source: gives the network itself, where it has to be exported.
+        device, precision: to run on and in.
+    """
+
+    def __init__(
+        self,
+        config: NetworkConfig,
+        fingerprint: str,
+        source: Callable[[], XMemNetwork],
+        device: torch.device,
+        precision: str,
+    ):
+        pick_providers(_runtime().get_available_providers(), device)  # fails now rather than at the first frame
+        self.config, self.fingerprint, self.device, self.precision = config, fingerprint, device, precision
+        self._source = source
+        self.sizes_kept = SIZES_KEPT
+        self._loaded: dict[tuple[int, int], tuple[dict[str, _Model], list[int]]] = {}
+
+    def _models(self, height: int, width: int) -> tuple[dict[str, _Model], list[int]]:
+        """Models and buckets for images of this size."""
+        size = height, width
+        if size in self._loaded:
+            self._loaded[size] = self._loaded.pop(size)  # now the one that was used last
+            return self._loaded[size]
+        while len(self._loaded) >= self.sizes_kept:  # first: the old and the new may not fit together
+            gone = next(iter(self._loaded))
+            log.info('models for images of %d×%d px make room for those for %d×%d px', *gone, height, width)
+            del self._loaded[gone]
+        key = ExportKey(self.fingerprint, *size, self.precision)
+        folder = find_models(key)
+        if folder is None:
+            log.info('exporting ONNX models for images of %d×%d px into %s', height, width, models_folder())
+            folder = export(self._source(), key, models_folder())
+        note_use(folder)
+        manifest = json.loads((folder / MANIFEST).read_text())
+        models = {
+            name: _Model(folder / what['file'], self.device, self.precision, size)
+            for name, what in manifest['models'].items()
+        }
+        self._loaded[size] = models, sorted(manifest['objects'])
+        return self._loaded[size]
+
+    def newest_size(self, shorter_side: int) -> tuple[int, int] | None:
+        """H, W of the images that these weights ran on last, as `onnx_files.newest_size`."""
+        return newest_size(self.fingerprint, self.precision, shorter_side)
+
+    def prepare(self, size: tuple[int, int], objects: int) -> None:
+        """Export, build and load whatever up to so many objects need on images of a size.
+
+        size: H, W that the network sees, multiples of 16. With TensorRT it takes minutes the first time; the log says
+        what is being built.
+        """
+        begun = time.monotonic()
+        models, buckets = self._models(*size)
+        largest = next((bucket for bucket in buckets if bucket >= objects), buckets[-1])
+        several = [bucket for bucket in buckets if bucket <= largest]
+        wanted = [(models['key_encoder'], 1)]
+        wanted += [(models[name], bucket) for bucket in several for name in ('value_encoder', 'decoder')]
+        for number, (model, count) in enumerate(wanted, 1):
+            model.prepare(count, f'{number} of {len(wanted)}')
+        log.info(
+            'ONNX models for images of %d×%d px and %s objects are loaded, in %.1f s',
+            *size,
+            ', '.join(map(str, several)),
+            time.monotonic() - begun,
+        )
+
+    def encode_image(self, image: Tensor) -> EncodedImage:
+        """image: 1×3×H×W normalised, H and W multiples of 16."""
+        models, _ = self._models(*image.shape[-2:])
+        out = models['key_encoder'](1, image=image)
+        return EncodedImage(out['key'], out['shrinkage'], out['selection'], (out['f16'], out['f8'], out['f4']))
+
+    def encode_value(
+        self, image: Tensor, f16: Tensor, masks: Tensor, sensory: Tensor | None, deep_update: bool = True
+    ) -> tuple[Tensor, Tensor | None]:
+        """masks: 1×O×H×W → value 1×O×CV×h×w and the (deeply updated) sensory memory 1×O×CS×h×w."""
+        models, buckets = self._models(*image.shape[-2:])
+        per_object = {'masks': masks, 'others': masks.sum(1, keepdim=True) - masks}
+        out = _run(models['value_encoder'], buckets, {'image': image, 'f16': f16}, per_object, sensory)
+        return out['value'], out.get('new_sensory', sensory) if deep_update else sensory
+
+    def decode(
+        self, features: tuple[Tensor, Tensor, Tensor], readout: Tensor, sensory: Tensor | None, update: bool = True
+    ) -> tuple[Tensor, Tensor | None]:
+        """readout: 1×O×CV×h×w → logits 1×O×H×W (before the sigmoid) and the sensory memory."""
+        f16, f8, f4 = features
+        models, buckets = self._models(f4.shape[2] * 4, f4.shape[3] * 4)
+        shared = {'f16': f16, 'f8': f8, 'f4': f4}
+        out = _run(models['decoder'], buckets, shared, {'readout': readout}, sensory)
+        return out['logits'], out.get('new_sensory', sensory) if update else sensory
+
+    def zero_sensory(self, batch: int, objects: int, size: tuple[int, int]) -> Tensor | None:
+        """A new object's sensory memory, B×O×CS×h×w; None for a model without one."""
+        if not self.config.sensory_dim:
+            return None
+        return torch.zeros(batch, objects, self.config.sensory_dim, *size, device=self.device)
+
+
+def _run(
+    model: _Model,
+    buckets: list[int],
+    shared: Mapping[str, Tensor],
+    per_object: Mapping[str, Tensor],
+    sensory: Tensor | None,
+) -> dict[str, Tensor]:
+    """Run for any number of objects O, the second axis of per_object and sensory."""
+    tensors = {**per_object, **({} if sensory is None else {'sensory': sensory})}
+    return in_buckets(lambda bucket, padded: model(bucket, **shared, **padded), buckets, tensors)

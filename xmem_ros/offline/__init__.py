@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Offline tracking of a recording to files. Imports no rclpy."""

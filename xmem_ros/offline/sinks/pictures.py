@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: MIT
+"""Results as pictures: palette masks, the overlay as a video, the layout of YouTube-VOS."""
+
+from __future__ import annotations
+
+import csv
+import json
+from typing import TYPE_CHECKING, Any
+
+import cv2
+
+from xmem_ros.errors import OutputError
+from xmem_ros.media import VideoWriter, write_labels
+from xmem_ros.offline.sinks.base import Sink
+from xmem_ros.overlay import draw
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+
+    from xmem_ros.offline.segments import StoredFrame
+
+OVERLAY = 'overlay.mp4'
+TABLE = 'frames.csv'
+OBJECTS = 'objects.csv'
+YTVOS = 'ytvos'
+JPEG_QUALITY = 95
+
+
+class PngSink(Sink):
+    """A palette PNG for each image, named like it.
+
+    Arguments:
+        folder: where to.
+        table: write `frames.csv`, too, which says the stamps, and `objects.csv`, which says whose value is which.
+    """
+
+    def __init__(self, folder: Path, *, table: bool) -> None:
+        self._folder = folder
+        self._names: dict[tuple[int, int], str] = {}  # (value, id) → the newest name
+        self._file = (folder / TABLE).open('w', encoding='utf-8', newline='') if table else None
+        self._rows: Any = csv.writer(self._file, lineterminator='\n') if self._file else None
+        if self._rows:
+            self._rows.writerow(['index', 'name', 'stamp_ns', 'received_ns'])
+
+    def write(self, frame: StoredFrame, image: np.ndarray | None) -> None:  # noqa: ARG002
+        """As `Sink.write`."""
+        write_labels(self._folder / f'{frame.name}.png', frame.values)
+        self._names |= {(frame.value_of[item.id], item.id): item.name for item in frame.objects}
+        if self._rows:
+            self._rows.writerow([frame.index, frame.name, frame.stamp_ns, frame.received_ns])
+
+    def finish(self) -> None:
+        """As `Sink.finish`."""
+        self.abort()
+        if not self._rows:
+            return
+        with (self._folder / OBJECTS).open('w', encoding='utf-8', newline='') as file:
+            rows = csv.writer(file, lineterminator='\n')
+            rows.writerow(['value', 'id', 'name'])
+            rows.writerows([*key, name] for key, name in sorted(self._names.items()))
+
+    def abort(self) -> None:
+        """As `Sink.abort`."""
+        if self._file:
+            self._file.close()
+
+
+class OverlaySink(Sink):
+    """The masks drawn over the images, as a video."""
+
+    needs_image = True
+
+    def __init__(self, folder: Path, rate: float) -> None:
+        self._video = VideoWriter(folder / OVERLAY, rate)
+        self._size: tuple[int, int] | None = None
+
+    def write(self, frame: StoredFrame, image: np.ndarray | None) -> None:
+        """As `Sink.write`; an image of another size than the first is scaled to that, as a video has one."""
+        assert image is not None
+        drawn = draw(image, frame.labels, frame.objects)
+        size = (drawn.shape[1], drawn.shape[0])
+        self._size = self._size or size
+        self._video.write(drawn if size == self._size else cv2.resize(drawn, self._size))
+
+    def finish(self) -> None:
+        """As `Sink.finish`."""
+        self._video.__exit__(None, None, None)
+
+    def abort(self) -> None:
+        """As `Sink.abort`."""
+        self._video.__exit__(RuntimeError, None, None)
+
+
+class YouTubeVosSink(Sink):
+    """JPEGImages/VIDEO, Annotations/VIDEO and meta.json, from the first image that shows an object on.
+
+    Arguments:
+        folder: where to.
+        video: name of the video.
+    """
+
+    needs_image = True
+
+    def __init__(self, folder: Path, video: str) -> None:
+        self._root, self._video = folder / YTVOS, video
+        self._seen: dict[int, dict[str, Any]] = {}  # value → of meta.json
+        self._begun = False
+        for name in ('JPEGImages', 'Annotations'):
+            (self._root / name / video).mkdir(parents=True)
+
+    def write(self, frame: StoredFrame, image: np.ndarray | None) -> None:
+        """As `Sink.write`."""
+        assert image is not None
+        self._begun = self._begun or bool(frame.values.any())
+        if not self._begun:
+            return
+        path = self._root / 'JPEGImages' / self._video / f'{frame.name}.jpg'
+        options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+        done, data = cv2.imencode('.jpg', cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
+        if not done:
+            raise OutputError(f'{path}: an image {image.shape} cannot be written as JPEG')
+        path.write_bytes(data.tobytes())  # where cv2.imwrite would not notice that not all of it could be written
+        write_labels(self._root / 'Annotations' / self._video / f'{frame.name}.png', frame.values)
+        for item in frame.objects:
+            value = frame.value_of[item.id]
+            if (frame.values == value).any():
+                entry = self._seen.setdefault(value, {'category': item.name or 'object', 'frames': []})
+                entry['frames'].append(frame.name)
+
+    def finish(self) -> None:
+        """As `Sink.finish`."""
+        objects = {str(value): entry for value, entry in sorted(self._seen.items())}
+        meta = {'videos': {self._video: {'objects': objects}}}
+        (self._root / 'meta.json').write_text(json.dumps(meta, indent=1) + '\n', encoding='utf-8')

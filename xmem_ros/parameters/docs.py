@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: MIT
+"""config/track.yaml and docs/parameters.md, written from the table of parameters."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import textwrap
+from pathlib import Path
+
+from xmem_ros.parameters.table import WHEN, Value, rules
+
+YAML = 'config/track.yaml'
+DOCS = 'docs/parameters.md'
+
+
+def track_yaml() -> str:
+    """Every parameter with its default, for `ros2 run … --params-file`."""
+    lines = [
+        '# SPDX-License-Identifier: MIT',
+        '# Every parameter of the node with its default. Copy this file and keep the lines that you change.',
+        '# Written by `python -m xmem_ros.parameters.docs --write`.',
+        '/**:',
+        '  ros__parameters:',
+    ]
+    group = ''
+    for name, (default, rule) in rules().items():
+        *parents, leaf = name.split('.')
+        if parents and parents[0] != group:
+            group = parents[0]
+            lines.append(f'    {group}:')
+        indent = ' ' * (4 + 2 * len(parents))
+        allowed = f' Allowed: {rule.allowed()}{_unit(rule.unit)}.' if rule.allowed() else ''
+        text = f'{rule.description}{allowed} Changes {WHEN[rule.change]}.'
+        lines += [f'{indent}# {line}' for line in textwrap.wrap(text, 112 - len(indent))]
+        lines.append(f'{indent}{leaf}: {_literal(default)}')
+    return '\n'.join(lines) + '\n'
+
+
+def parameters_md() -> str:
+    """The table for readers."""
+    lines = [
+        '# Parameters',
+        '',
+        'Of the node `xmem`. Written by `python -m xmem_ros.parameters.docs --write` from the table that the node',
+        'itself uses; `config/track.yaml` holds the same as a file to copy. A name that is not listed here, or a value',
+        'that is not allowed, is refused at the start, by name. Beside these there are `use_sim_time` and',
+        '`qos_overrides.<topic>.<publisher|subscription>.<history|depth|reliability>`.',
+        '',
+        'Changes: *at any time* takes effect with the next frame; *while the node is unconfigured* means',
+        '`ros2 lifecycle set /xmem deactivate`, `… cleanup`, `ros2 param set …`, `… configure`, `… activate`.',
+        '',
+        '| name | type | default | allowed | unit | changes | what it is |',
+        '| --- | --- | --- | --- | --- | --- | --- |',
+    ]
+    for name, (default, rule) in rules().items():
+        kind = {bool: 'bool', int: 'int', float: 'double', str: 'string', tuple: 'string[]'}[type(default)]
+        lines.append(
+            f'| `{name}` | {kind} | `{_literal(default)}` | {rule.allowed()} | {rule.unit} | {WHEN[rule.change]} '
+            f'| {rule.description} |'
+        )
+    return '\n'.join(lines) + '\n'
+
+
+def _literal(value: Value) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return f'[{", ".join(value) or repr("")}]'
+    return str(value) or "''"
+
+
+def _unit(unit: str) -> str:
+    return f' {unit}' if unit else ''
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write both files, or say whether they are up to date; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        description='config/track.yaml and docs/parameters.md from the table of parameters'
+    )
+    parser.add_argument('--write', action='store_true', help='write them; otherwise only compare')
+    root = Path(__file__).resolve().parents[2]
+    parser.add_argument('--root', type=Path, default=root, help='of the checkout (default: %(default)s)')
+    options = parser.parse_args(arguments)
+    stale = 0
+    for name, text in ((YAML, track_yaml()), (DOCS, parameters_md())):
+        path = options.root / name
+        if options.write:
+            path.write_text(text, encoding='utf-8')
+            print(f'{path} written')
+        elif not path.is_file() or path.read_text(encoding='utf-8') != text:
+            stale += 1
+            print(f'{path} is out of date: run python -m xmem_ros.parameters.docs --write')
+    return 1 if stale else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

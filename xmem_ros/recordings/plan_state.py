@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: MIT
+"""State of a seed plan while a recording is shown: which objects it has begun, under which ids."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from xmem_ros.errors import SeedError, UnknownObjectError, XMemError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from xmem_ros.recordings.seed_plan import PlannedSeeds
+
+
+class NamedSeed(Protocol):
+    """A seed of one object: an xmem_ros/Seed message, or a mask with a name."""
+
+    @property
+    def id(self) -> int:
+        """Of the object that it corrects; 0: it begins one."""
+
+    @property
+    def name(self) -> str:
+        """Of the object; empty: as before."""
+
+
+Seed = TypeVar('Seed', bound=NamedSeed)
+
+
+class Host(Protocol[Seed]):
+    """What holds the objects: a tracker in this process, or a live node."""
+
+    def read(self, entry: PlannedSeeds) -> dict[int, Seed]:
+        """Plan id → seed; raises `SeedError`."""
+
+    def reset(self) -> None:
+        """Forget all objects."""
+
+    def remove(self, ids: list[int]) -> None:
+        """Forget objects, by the host's ids."""
+
+    def named(self, seed: Seed, name: str) -> Seed:
+        """The seed under this name."""
+
+
+class PlanState:
+    """Objects that a plan has begun. The host gives them ids of its own; all results use the plan's.
+
+    Arguments:
+        places: index of an image → its entries of the plan.
+        refused: errors of a host's `read` that concern the seed, not the image.
+    """
+
+    def __init__(self, places: Mapping[int, Sequence[PlannedSeeds]], refused: tuple[type[XMemError], ...] = ()) -> None:
+        self.places = places
+        self.ids: dict[int, int] = {}  # plan id → host's id
+        self.missed: list[str] = []  # recorded seeds that could not be used, and why
+        self._used: set[int] = set()  # recorded ids since the last reset
+        self._refused = (*refused, UnknownObjectError)
+
+    @property
+    def plan_ids(self) -> dict[int, int]:
+        """Host's id → plan id."""
+        return {host_id: plan_id for plan_id, host_id in self.ids.items()}
+
+    def keep(self, alive: Collection[int]) -> None:
+        """Drop the objects that the host no longer has, as after a reset by `on_time_jump`."""
+        self.ids = {plan_id: host_id for plan_id, host_id in self.ids.items() if host_id in alive}
+
+    def is_reset(self, entry: PlannedSeeds) -> bool:
+        """Whether the recorded node was reset or restarted before an entry: only then do ids begin again."""
+        corrected = {int(seed.id) for seed in entry.seeds}
+        return entry.recorded and any(key in self._used and key not in corrected for key in entry.ids)
+
+    def forget(self) -> None:
+        """Begin again, after a reset."""
+        self.ids, self._used = {}, set()
+
+    def gather(self, index: int, image: str, host: Host[Seed]) -> tuple[dict[int, Seed], list[PlannedSeeds]]:
+        """Reset and remove as the plan says before an image; return the seeds to apply on it.
+
+        Args:
+            index: of the image.
+            image: its name, for errors.
+            host: where the objects are.
+
+        Returns:
+            Plan id → seed, and the entries that they are from.
+
+        Raises:
+            SeedError, UnknownObjectError: an entry that was not recorded cannot be used.
+        """
+        wanted: dict[int, Seed] = {}
+        used: list[PlannedSeeds] = []
+        for entry in self.places.get(index, ()):
+            try:
+                found = host.read(entry)
+                if self.is_reset(entry):
+                    host.reset()
+                    self.forget()
+                    wanted, used = {}, []
+                self._remove(entry, host)
+            except self._refused as error:
+                self.refuse(entry, image, error)
+                continue
+            for plan_id in entry.removed:
+                wanted.pop(plan_id, None)
+            for plan_id, seed in found.items():
+                if seed.id and not entry.recorded and plan_id not in {*self.ids, *wanted}:
+                    known = ', '.join(map(str, self.ids)) or 'none'
+                    text = f'no object has the id {plan_id} here, so it cannot be corrected; ids: {known}'
+                    self.refuse(entry, image, UnknownObjectError(text))
+                earlier = wanted.pop(plan_id, None)
+                wanted[plan_id] = host.named(seed, seed.name or (earlier.name if earlier is not None else ''))
+            used.append(entry)
+        return wanted, used
+
+    def began(self, given: Mapping[int, int], entries: Sequence[PlannedSeeds]) -> None:
+        """Note what the host has begun or corrected.
+
+        Args:
+            given: plan id → host's id.
+            entries: that were applied.
+        """
+        # after a reset by on_time_jump the host's ids begin again
+        taken = set(given.values())
+        self.ids = {plan_id: host_id for plan_id, host_id in self.ids.items() if host_id not in taken}
+        self.ids.update(given)
+        for entry in entries:
+            if entry.recorded:
+                self._used.update(entry.ids)
+
+    def refuse(self, entry: PlannedSeeds, image: str, error: XMemError) -> None:
+        """Note a recorded entry that cannot be used; raise the error for any other."""
+        text = f'{entry.source}: image {image}: {error}'
+        if not entry.recorded:
+            raise type(error)(text) from error
+        self.missed.append(text)
+
+    def unreached(self, images: int) -> list[str]:
+        """After the last of `images`: entries whose images did not come, in words."""
+        return [
+            f'{entry.source}: the recording ends before image {index}'
+            for index, entries in sorted(self.places.items())
+            if index >= images
+            for entry in entries
+        ]
+
+    def export_state(self) -> dict[str, Any]:
+        """The state as JSON can hold it."""
+        return {'ids': sorted(self.ids.items()), 'used': sorted(self._used), 'missed': self.missed}
+
+    def import_state(self, state: Mapping[str, Any]) -> None:
+        """Take over what `export_state` gave."""
+        self.ids = {int(plan_id): int(host_id) for plan_id, host_id in state['ids']}
+        self._used = {int(plan_id) for plan_id in state['used']}
+        self.missed = [str(text) for text in state['missed']]
+
+    def _remove(self, entry: PlannedSeeds, host: Host[Seed]) -> None:
+        unknown = [plan_id for plan_id in entry.removed if plan_id not in self.ids]
+        if unknown:
+            raise UnknownObjectError(f'no object has the id {unknown[0]}, so it cannot be removed')
+        if entry.removed:
+            host.remove([self.ids.pop(plan_id) for plan_id in entry.removed])
+
+
+def check_count(entry: PlannedSeeds, objects: int) -> None:
+    """Raise `SeedError` where an entry's seeds show another number of objects than it has ids."""
+    if objects != len(entry.ids):
+        raise SeedError(f'its seeds show {objects} objects, but it names {len(entry.ids)} ids')

@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: MIT
+"""Seeds that a user gives: mask files, boxes, and a YAML file of seeds at images; as a plan. No rclpy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from xmem_ros.conversions.seeds import BOX, MASK, POINTS
+from xmem_ros.errors import SeedError, XMemError, quoted
+from xmem_ros.media import objects_of, read_mask
+from xmem_ros.recordings import typestore
+from xmem_ros.recordings.seed_plan import PlannedSeeds
+
+SUFFIXES = ('.yaml', '.yml')
+HIGHEST_ID = 2**32 - 1
+_ENTRY = ('frame', 'stamp', 'objects', 'labels', 'names', 'remove')
+_OBJECT = ('id', 'name', 'correct', 'mask', 'box', 'points', 'beside')
+
+
+@dataclass(frozen=True)
+class Place:
+    """An image, by its index or its stamp."""
+
+    index: int | None = 0
+    stamp_ns: int | None = None
+
+
+def read_place(text: str) -> Place:
+    """An index, as in 12, or a stamp in seconds, as in 1700000000.25; raises `SeedError`."""
+    if text.isdecimal():
+        return Place(int(text))
+    return Place(None, read_stamp(text))
+
+
+def read_stamp(text: str) -> int:
+    """Seconds with up to nine decimals → nanoseconds, exactly; raises `SeedError`."""
+    try:
+        value = Decimal(text) * 1_000_000_000
+        if not value.is_finite() or value != value.to_integral_value() or not 0 < value < 2**63:
+            raise InvalidOperation
+    except InvalidOperation:
+        raise SeedError(
+            f'{quoted(text)} is no image: give an index, from 0, as in 12, or a stamp in seconds, as in 1700000000.25'
+        ) from None
+    return int(value)
+
+
+def read_box(text: str) -> tuple[str, tuple[int, ...]]:
+    """NAME=X,Y,W,H, or X,Y,W,H alone → name and box [px]; raises `SeedError`."""
+    name, _, numbers = text.rpartition('=')
+    parts = numbers.split(',')
+    if len(parts) != 4 or not all(part.strip().isdecimal() for part in parts):
+        raise SeedError(f'{quoted(text)} is no box: give it as NAME=X,Y,WIDTH,HEIGHT in px, as in cup=183,113,78,78')
+    return name, tuple(int(part) for part in parts)
+
+
+@dataclass
+class SeedReader:
+    """Makes one plan of all that a user gives, and counts its objects."""
+
+    plan: list[PlannedSeeds] = field(default_factory=list)
+    _alive: dict[int, str] = field(default_factory=dict)  # id → name
+    _used: set[int] = field(default_factory=set)
+
+    def add_masks(
+        self, path: Path, place: Place = Place(), names: dict[int, str] | None = None, source: str = ''
+    ) -> None:
+        """Objects of a mask file, each of its values one; they keep the values. Raises `SeedError`.
+
+        source: what names the file, where that is not the user.
+        """
+        objects = objects_of(read_mask(path))
+        if not objects:
+            raise SeedError(f'{path}: the mask shows no object; paint at least one')
+        unknown = sorted(set(names or {}) - set(objects))
+        if unknown:
+            raise SeedError(f'{path}: no object has the value {unknown[0]}; it has {", ".join(map(str, objects))}')
+        called = {value: (names or {}).get(value, str(value)) for value in objects}
+        seeds = tuple(typestore.seed(MASK, name=called[value], mask=mask) for value, mask in objects.items())
+        ids = tuple(self._begin(name) for name in called.values())
+        self._add(place, seeds, ids, source=f'{source}, {path}' if source else str(path), values=tuple(objects))
+
+    def add_box(self, name: str, box: tuple[int, ...], place: Place = Place()) -> None:
+        """An object inside a box."""
+        seed = typestore.seed(BOX, name=name, around=box)
+        self._add(place, (seed,), (self._begin(name),), source=f'box {name or ",".join(map(str, box))}')
+
+    def add_file(self, path: Path) -> None:
+        """The entries of a YAML file, as docs/bags.md has them. Raises `SeedError` naming the entry."""
+        try:
+            # all scalars as text: a stamp has more digits than a floating-point number
+            entries = yaml.load(path.read_text(encoding='utf-8'), Loader=yaml.BaseLoader)
+        except (OSError, UnicodeDecodeError) as error:
+            raise SeedError(f'{path}: cannot be read ({error})') from error
+        except yaml.YAMLError as error:
+            raise SeedError(f'{path}: not YAML ({" ".join(str(error).split())})') from error
+        if not isinstance(entries, list) or not entries:
+            raise SeedError(f'{path}: must be a list of entries, each with frame or stamp, and objects or labels')
+        for number, entry in enumerate(entries, 1):
+            source = f'{path}, entry {number}'
+            try:
+                self._add_entry(entry, path.parent, source)
+            except XMemError as error:
+                raise SeedError(f'{source}: {error}') from error
+
+    def _add_entry(self, entry: Any, folder: Path, source: str) -> None:
+        _check_keys(entry, _ENTRY)
+        if ('frame' in entry) == ('stamp' in entry):
+            raise SeedError('give either frame (index, from 0) or stamp (seconds)')
+        if 'frame' in entry:
+            place = Place(_whole(entry['frame'], 'frame'))
+        else:
+            place = Place(None, read_stamp(_text(entry['stamp'], 'stamp')))
+        if not set(entry) & {'objects', 'labels', 'remove'}:
+            raise SeedError('it has nothing to do: give objects, labels or remove')
+        removed = tuple(self._known(item, 'remove') for item in _items(entry.get('remove', []), 'remove'))
+        for object_id in removed:
+            if object_id not in self._alive:
+                raise SeedError(f'object {object_id} is removed twice')
+            del self._alive[object_id]
+        if removed:
+            self._add(place, (), (), source=source, removed=removed)
+        if 'names' in entry and 'labels' not in entry:
+            raise SeedError('names go with labels: value → name')
+        if 'labels' in entry:
+            names = entry.get('names', {})
+            if not isinstance(names, dict):
+                raise SeedError('names must be value: name, as in {1: cup}')
+            named = {_whole(value, 'a value of names'): _text(name, 'a name') for value, name in names.items()}
+            self.add_masks(folder / _text(entry['labels'], 'labels'), place, named, source)
+        seeds, ids = [], []
+        for item in _items(entry.get('objects', []), 'objects'):
+            seed, object_id = self._object(item, folder)
+            seeds.append(seed)
+            ids.append(object_id)
+        if seeds:
+            self._add(place, tuple(seeds), tuple(ids), source=source)
+
+    def _object(self, item: Any, folder: Path) -> tuple[Any, int]:
+        """An entry of `objects` → xmem_ros/Seed and id."""
+        _check_keys(item, _OBJECT)
+        shown = sorted(set(item) & {'mask', 'box', 'points'})
+        if len(shown) != 1:
+            raise SeedError('an object is shown by one of mask, box and points')
+        if 'beside' in item and 'points' not in item:
+            raise SeedError('beside, points that are not on the object, goes with points')
+        name = _text(item['name'], 'name') if 'name' in item else ''
+        fields: dict[str, Any] = {'name': name}
+        if 'correct' in item:
+            if 'id' in item:
+                raise SeedError('give either id, of a new object, or correct, of a known one')
+            object_id = self._known(item['correct'], 'correct')
+            self._alive[object_id] = name or self._alive[object_id]
+            fields['object_id'] = object_id
+        else:
+            object_id = self._begin(name, _whole(item['id'], 'id') if 'id' in item else 0)
+        if 'mask' in item:
+            path = folder / _text(item['mask'], 'mask')
+            mask = read_mask(path)
+            if not mask.any():
+                raise SeedError(f'{path}: the mask shows no object; paint it')
+            return typestore.seed(MASK, mask=mask != 0, **fields), object_id
+        if 'box' in item:
+            box = [_whole(value, 'box') for value in _items(item['box'], 'box')]
+            if len(box) != 4:
+                raise SeedError('box must be [x, y, width, height] in px')
+            return typestore.seed(BOX, around=box, **fields), object_id
+        points = [_point(value) for value in _items(item['points'], 'points')]
+        beside = [_point(value) for value in _items(item.get('beside', []), 'beside')]
+        labels = [1] * len(points) + [0] * len(beside)
+        return typestore.seed(POINTS, points=points + beside, point_labels=labels, **fields), object_id
+
+    def _begin(self, name: str, wanted: int = 0) -> int:
+        """The id of a new object."""
+        object_id = wanted or max(self._used, default=0) + 1
+        if object_id in self._used or object_id > HIGHEST_ID:
+            raise SeedError(
+                f'the id {object_id} is taken, and never used again; to correct the object write correct: {object_id}'
+                if object_id in self._used
+                else f'the id {object_id} is too large; at most {HIGHEST_ID}'
+            )
+        self._used.add(object_id)
+        self._alive[object_id] = name
+        return object_id
+
+    def _known(self, item: Any, what: str) -> int:
+        """The id of an object that is named by its id or its name."""
+        text = _text(item, what)
+        found = [object_id for object_id, name in self._alive.items() if text in (name, str(object_id))]
+        by_name = [object_id for object_id in found if self._alive[object_id] == text]
+        found = by_name or found
+        if len(found) != 1:
+            known = ', '.join(f'{name} (id {i})' if name else f'id {i}' for i, name in self._alive.items()) or 'none'
+            problem = 'several objects are called' if found else 'no object is called'
+            raise SeedError(f'{what}: {problem} {quoted(text)}; objects of the entries before: {known}')
+        return found[0]
+
+    def _add(self, place: Place, seeds: tuple[Any, ...], ids: tuple[int, ...], **more: Any) -> None:
+        self.plan.append(PlannedSeeds(seeds, ids, place.index, place.stamp_ns, **more))
+
+
+def _check_keys(item: Any, allowed: tuple[str, ...]) -> None:
+    if not isinstance(item, dict):
+        raise SeedError(f'{quoted(item)} must have keys: {", ".join(allowed)}')
+    unknown = sorted(set(item) - set(allowed))
+    if unknown:
+        raise SeedError(f'unknown key {quoted(unknown[0])}; allowed: {", ".join(allowed)}')
+
+
+def _items(value: Any, what: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise SeedError(f'{what} is {quoted(value)}; it must be a list')
+    return value
+
+
+def _text(value: Any, what: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise SeedError(f'{what} is {quoted(value)}; it must be text')
+    return value
+
+
+def _whole(value: Any, what: str) -> int:
+    if not isinstance(value, str) or not value.isdecimal() or len(value) > 10:
+        raise SeedError(f'{what} is {quoted(value)}; it must be a whole number from 0')
+    return int(value)
+
+
+def _point(value: Any) -> tuple[float, float]:
+    try:
+        x, y = (float(part) for part in value)
+    except (TypeError, ValueError):
+        raise SeedError(f'{quoted(value)} is no point; it must be [x, y] in px') from None
+    if not np.isfinite([x, y]).all():
+        raise SeedError(f'{quoted(value)} is no point; it must be [x, y] in px')
+    return x, y

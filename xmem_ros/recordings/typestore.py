@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: MIT
+"""Messages of bags as dataclasses: rosbags' types, and ours beside them. No rclpy, no generated code.
+
+`definitions/` holds copies of `msg/*.msg`, so that an installation by pip has them, too.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xmem_ros.conversions.compressed_images import compressed_from_array
+from xmem_ros.recordings.rosbags_version import available
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from xmem_ros.objects import TrackedObject
+
+IMAGE = 'sensor_msgs/msg/Image'
+COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
+ACCEPTED_SEEDS = 'xmem_ros/msg/AcceptedSeeds'
+OBJECTS = 'xmem_ros/msg/TrackedObjectArray'
+
+_DEFINITIONS = Path(__file__).parent / 'definitions'
+
+
+@functools.cache
+def typestore() -> Any:
+    """rosbags' store of the types that every ROS 2 has, and of ours.
+
+    sensor_msgs/Image and what it is made of are the same in every distribution.
+    """
+    from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+    store = get_typestore(Stores.ROS2_HUMBLE)
+    types: dict[str, Any] = {}
+    for file in sorted(_DEFINITIONS.glob('*.msg')):
+        types |= get_types_from_msg(file.read_text(encoding='utf-8'), f'xmem_ros/msg/{file.stem}')
+    store.register(types)
+    return store
+
+
+def make(msgtype: str, **fields: Any) -> Any:
+    """A message; msgtype: as in `std_msgs/msg/Header`. All fields are given: rosbags knows no defaults.
+
+    Where rosbags is not installed, what has the same fields: videos and folders are tracked without it.
+    """
+    return typestore().types[msgtype](**fields) if available() else SimpleNamespace(__msgtype__=msgtype, **fields)
+
+
+def time_message(stamp_ns: int) -> Any:
+    """builtin_interfaces/Time of nanoseconds."""
+    return make('builtin_interfaces/msg/Time', sec=stamp_ns // 1_000_000_000, nanosec=stamp_ns % 1_000_000_000)
+
+
+def header(stamp_ns: int, frame_id: str) -> Any:
+    """std_msgs/Header."""
+    return make('std_msgs/msg/Header', stamp=time_message(stamp_ns), frame_id=frame_id)
+
+
+def image(header: Any, pixels: np.ndarray, encoding: str) -> Any:
+    """sensor_msgs/Image of pixels H×W or H×W×C uint8, in their memory where that is contiguous."""
+    pixels = np.ascontiguousarray(pixels)
+    height, width = pixels.shape[:2]
+    return make(
+        IMAGE,
+        header=header,
+        height=height,
+        width=width,
+        encoding=encoding,
+        is_bigendian=0,
+        step=pixels.size // height,
+        data=pixels.reshape(-1),
+    )
+
+
+def png(header: Any, pixels: np.ndarray) -> Any:
+    """sensor_msgs/CompressedImage, a PNG of pixels H×W uint8."""
+    made: Any = compressed_from_array(pixels, 'png', SimpleNamespace)
+    return make(COMPRESSED_IMAGE, header=header, format=made.format, data=np.frombuffer(made.data, np.uint8))
+
+
+def box(x: int = 0, y: int = 0, width: int = 0, height: int = 0) -> Any:
+    """sensor_msgs/RegionOfInterest [px]."""
+    return make(
+        'sensor_msgs/msg/RegionOfInterest', x_offset=x, y_offset=y, height=height, width=width, do_rectify=False
+    )
+
+
+def seed(
+    kind: int,
+    *,
+    object_id: int = 0,
+    name: str = '',
+    mask: np.ndarray | None = None,
+    around: Sequence[int] = (),
+    points: Sequence[Sequence[float]] = (),
+    point_labels: Sequence[int] = (),
+) -> Any:
+    """xmem_ros/Seed.
+
+    Arguments:
+        kind: MASK, BOX, POINTS or LABELS of `xmem_ros.conversions.seeds`.
+        object_id: 0: a new object; otherwise the one to correct.
+        name: of the object.
+        mask: H×W bool or uint8.
+        around: the box: x, y, width, height [px].
+        points: x, y of each [px].
+        point_labels: 1 on the object, 0 not on it.
+    """
+    nowhere = header(0, '')
+    empty = make(
+        IMAGE, header=nowhere, height=0, width=0, encoding='', is_bigendian=0, step=0, data=np.zeros(0, np.uint8)
+    )
+    return make(
+        'xmem_ros/msg/Seed',
+        id=object_id,
+        name=name,
+        kind=kind,
+        mask=empty if mask is None else image(nowhere, mask.view(np.uint8) if mask.dtype == bool else mask, 'mono8'),
+        box=box(*around),
+        points=[make('geometry_msgs/msg/Point32', x=float(x), y=float(y), z=0.0) for x, y in points],
+        point_labels=np.asarray(point_labels, np.int8),
+    )
+
+
+def accepted_seeds(header: Any, seeds: Sequence[Any], ids: Sequence[int], labels: Sequence[int]) -> Any:
+    """xmem_ros/AcceptedSeeds."""
+    return make(
+        ACCEPTED_SEEDS,
+        header=header,
+        seeds=list(seeds),
+        ids=np.asarray(ids, np.uint32),
+        labels=np.asarray(labels, np.uint8),
+    )
+
+
+def object_message(item: TrackedObject, header: Any) -> Any:
+    """xmem_ros/TrackedObject."""
+    return make(
+        'xmem_ros/msg/TrackedObject',
+        header=header,
+        id=item.id,
+        label=item.label,
+        name=item.name,
+        state=int(item.state),
+        score=float(item.score),
+        box=box(*(item.box or ())),
+        area=item.area,
+        centroid_x=float(item.centroid[0]),
+        centroid_y=float(item.centroid[1]),
+        age=item.age,
+        absent=item.absent,
+    )
+
+
+def objects_message(header: Any, objects: Sequence[TrackedObject]) -> Any:
+    """xmem_ros/TrackedObjectArray. How long it took is left out: two runs are to write the same."""
+    return make(
+        OBJECTS,
+        header=header,
+        objects=[object_message(item, header) for item in objects],
+        processing_ms=0.0,
+    )
+
+
+def serialize(message: Any) -> bytes:
+    """The message as it lies in a bag."""
+    return bytes(typestore().serialize_cdr(message, message.__msgtype__))
+
+
+def deserialize(raw: bytes, msgtype: str) -> Any:
+    """A message of a bag; raises rosbags' SerdeError, or anything, where the bytes are no such message."""
+    return typestore().deserialize_cdr(raw, msgtype)

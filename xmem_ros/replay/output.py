@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: MIT
+"""What a live node said of a replayed bag, written to files by the sinks of offline runs."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from rclpy.serialization import serialize_message
+
+from xmem_ros.conversions.compressed_images import rgb_of
+from xmem_ros.errors import OutputError, ParameterError
+from xmem_ros.msg import AcceptedSeeds
+from xmem_ros.offline.destination import LOCK, check_out, part_of
+from xmem_ros.offline.segments import RESULTS, StoredFrame
+from xmem_ros.offline.sinks.bag import BagSink
+from xmem_ros.offline.sinks.pictures import OverlaySink, PngSink
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from pathlib import Path
+
+    from xmem_ros.offline.sinks.base import Sink
+    from xmem_ros.replay.lockstep import LiveFrame
+
+
+class LiveOutput:
+    """Files of a replay; a context manager. The folder appears once it is whole, and not at all after an error.
+
+    Until then they lie in `.NAME.replay` beside it, which holds a lock meanwhile.
+
+    Arguments:
+        out: new or empty folder.
+        formats: of bag (the node's topics), png (a palette mask for each image) and overlay (a video).
+        node: full name of the node whose topics a bag gets.
+        rate: images a second of the video.
+
+    Raises:
+        ParameterError: the folder holds something, another run has it for its destination, or a folder of that name
+            beside it is no replay's.
+        OutputError: it cannot be written.
+    """
+
+    def __init__(self, out: Path, formats: Collection[str], node: str, rate: float) -> None:
+        self._out = out.resolve()
+        check_out(self._out)
+        if (tracked := part_of(self._out)).exists():
+            raise ParameterError(
+                f'{self._out}: a run of xmem-ros track has this destination, and keeps its work in {tracked}; let it '
+                'end or go on first (the same command again), or choose another --out'
+            )
+        self._part = self._out.with_name(f'.{self._out.name}.replay')
+        self._results = self._part / RESULTS
+        self._formats, self._node, self._rate = formats, node, rate
+        self._sinks: list[Sink] = []
+
+    def __enter__(self) -> LiveOutput:
+        with ExitStack() as stack:
+            self._begin(stack)
+            if 'png' in self._formats:
+                self._sinks.append(PngSink(self._results, table=True))
+            if 'overlay' in self._formats:
+                self._sinks.append(OverlaySink(self._results, round(self._rate, 3)))
+            if 'bag' in self._formats:
+                self._sinks.append(BagSink(self._results, self._node))
+            self._stack = stack.pop_all()
+        self._writing = ExitStack()
+        for sink in self._sinks:
+            self._writing.enter_context(sink)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        with self._stack:
+            self._writing.__exit__(kind, *rest)  # type: ignore[arg-type]
+            if kind is None:
+                self._deliver()
+
+    def _begin(self, stack: ExitStack) -> None:
+        """Make the folder of the results and lock it; the stack forgets and unlocks it."""
+        try:
+            self._part.mkdir(parents=True, exist_ok=True)
+            found = {path.name for path in self._part.iterdir()}
+            if found and (LOCK not in found or found - {LOCK, RESULTS}):
+                raise ParameterError(
+                    f'{self._part}: is there already and not of a replay; remove it, or choose another --out'
+                )
+            lock = stack.enter_context((self._part / LOCK).open('w'))
+        except OSError as error:
+            raise OutputError(f'{self._part}: cannot be written ({error.strerror}); choose another --out') from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ParameterError(
+                f'{self._part}: another replay writes there; wait for it, or choose another --out'
+            ) from None
+        stack.callback(self._forget)
+        shutil.rmtree(self._results, ignore_errors=True)  # of a replay that was killed
+        try:
+            self._results.mkdir()
+        except OSError as error:
+            raise OutputError(f'{self._results}: cannot be made ({error.strerror}); choose another --out') from error
+
+    def _forget(self) -> None:
+        """Remove the folder; the lock last, by which it is known for a replay's."""
+        shutil.rmtree(self._results, ignore_errors=True)
+        shutil.rmtree(self._part, ignore_errors=True)
+
+    def _deliver(self) -> None:
+        """Rename the results into place; where that fails they stay where they are."""
+        try:
+            if self._out.exists():
+                self._out.rmdir()
+            self._results.rename(self._out)
+        except OSError as error:
+            kept = self._out.with_name(f'{self._out.name}.replayed_{os.getpid()}')
+            self._results.rename(kept)
+            raise OutputError(
+                f'{self._out}: something else has come there meanwhile ({error.strerror}); the results are in {kept}'
+            ) from error
+
+    def write(self, frame: LiveFrame) -> None:
+        """Add an image."""
+        stored = _stored(frame)
+        for sink in self._sinks:
+            sink.write(stored, rgb_of(frame.frame.message) if sink.needs_image else None)
+
+
+def _stored(frame: LiveFrame) -> StoredFrame:
+    shown = frame.seeded
+    accepted = AcceptedSeeds(
+        header=frame.header,
+        seeds=[item.seed for item in shown],
+        ids=[item.id for item in shown],
+        labels=[item.label for item in shown],
+    )
+    return StoredFrame(
+        frame.index,
+        frame.stamp_ns,
+        frame.frame.received_ns,
+        frame.header.frame_id,
+        frame.frame.name,
+        frame.labels,
+        frame.labels_with_seeds,
+        list(frame.objects),
+        {item.id: item.label for item in frame.objects},
+        [serialize_message(accepted)] if shown else [],
+    )

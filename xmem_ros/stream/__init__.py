@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""The tracker on a stream of stamped images: queue, worker, history. Imports no rclpy."""

@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: MIT
+"""The queue of frames and the one thread that tracks them. No ROS, no torch.
+
+One thread owns the tracker. Images come in through `Worker.offer`, everything else that touches the tracker through
+`Worker.submit`, and runs between two frames. Every frame that was offered ends as tracked or as dropped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import traceback
+from collections import deque
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from xmem_ros.errors import XMemError
+from xmem_ros.stream.frame import Fate, Frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+
+T = TypeVar('T')
+
+
+class StoppedError(XMemError, RuntimeError):
+    """The worker stopped before a job could run."""
+
+
+class BrokenError(XMemError, RuntimeError):
+    """The worker's thread ended on a fault of its own."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """received = tracked + dropped + waiting, always; `invalid` is part of dropped."""
+
+    received: int = 0
+    tracked: int = 0
+    dropped: int = 0
+    waiting: int = 0
+    invalid: int = 0
+
+
+@dataclass(eq=False)
+class _Job:
+    run: Callable[[], Any]
+    frame: Frame | None
+    future: Future[Any]
+
+
+class Worker:
+    """Runs `track` for frames and callables for jobs, one at a time, in a thread of its own.
+
+    Arguments:
+        track: gets a frame; returns whether it could be tracked.
+        depth: frames that may wait.
+        keep_all: `offer` waits for room; otherwise the oldest waiting frame is dropped.
+        keep: gets each frame that waits now, before any job can name it.
+        log: gets the reason, should the thread end on a fault.
+        before: counts to go on from.
+        turns: entered for each frame or job, before it is chosen; for workers that share a device.
+    """
+
+    def __init__(
+        self,
+        track: Callable[[Frame], bool],
+        *,
+        depth: int = 1,
+        keep_all: bool = False,
+        keep: Callable[[Frame], None] = lambda _: None,
+        log: Callable[[str], Any] = lambda _: None,
+        before: Counts | None = None,
+        turns: AbstractContextManager[Any] | None = None,
+    ) -> None:
+        self._track, self._depth, self._keep_all, self._keep, self._log = track, depth, keep_all, keep, log
+        self._turns = turns if turns is not None else contextlib.nullcontext()
+        self.fault = ''  # what the thread ended on
+        self._frames: deque[Frame] = deque()
+        self._jobs: deque[_Job] = deque()
+        self._changed = threading.Condition()
+        self._stopping = True
+        self._thread: threading.Thread | None = None
+        before = before or Counts()
+        self._received, self._tracked = before.received, before.tracked
+        self._dropped, self._invalid = before.dropped, before.invalid
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name='xmem-worker', daemon=True)
+        self._thread.start()
+
+    def stop(self, patience_s: float | None = None) -> None:
+        """Finish the frame or job in hand, drop the rest; callers of waiting jobs get `StoppedError`.
+
+        patience_s: at most waited for what is in hand; None: however long it takes.
+        """
+        self._give_up(StoppedError('the node stopped before this could be done: activate it and ask again'))
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(patience_s)
+        self._thread = None
+
+    def offer(self, frame: Frame) -> None:
+        """Hand over a frame that arrived; one that is not valid is counted and dropped."""
+        with self._changed:
+            self._received += 1
+            if not frame.valid:
+                self._drop(frame)
+                return
+            self._frames.append(frame)
+            stopped: bool = self._stopping
+            if not stopped:
+                self._keep(frame)
+            if self._keep_all:
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: len(self._frames) < self._depth or self._stopping)
+            while len(self._frames) > self._depth:
+                self._drop(self._frames.popleft())
+            if self._stopping and frame in self._frames:
+                self._frames.remove(frame)
+                self._drop(frame)
+            self._changed.notify_all()
+
+    def submit(self, run: Callable[[], T], frame: Frame | None = None) -> Future[T]:
+        """Run something between two frames.
+
+        With a frame that still waits, `run` is called when it is that frame's turn, instead of tracking it; it then has
+        to set the frame's fate.
+        """
+        future: Future[T] = Future()
+        with self._changed:
+            if self.fault:
+                future.set_exception(self._broken())
+            elif self._stopping:
+                future.set_exception(StoppedError('the node is not active: activate it and ask again'))
+            else:
+                self._jobs.append(_Job(run, frame, future))
+                self._changed.notify_all()
+        return future
+
+    @property
+    def counts(self) -> Counts:
+        """Since the worker was made."""
+        with self._changed:
+            waiting = self._received - self._tracked - self._dropped
+            return Counts(self._received, self._tracked, self._dropped, waiting, self._invalid)
+
+    def _drop(self, frame: Frame) -> None:
+        frame.fate = Fate.DROPPED
+        self._dropped += 1
+        self._invalid += not frame.valid
+
+    def _give_up(self, reason: XMemError) -> None:
+        """Take no more, drop the frames that wait, and tell the callers of jobs that wait."""
+        with self._changed:
+            self._stopping = True
+            jobs = list(self._jobs)
+            self._jobs.clear()
+            while self._frames:
+                self._drop(self._frames.popleft())
+            self._changed.notify_all()
+        for job in jobs:
+            job.future.set_exception(reason)
+
+    def _broken(self) -> BrokenError:
+        return BrokenError(f'the tracking thread ended on a fault ({self.fault}): deactivate and activate the node')
+
+    def _run(self) -> None:
+        try:
+            self._loop()
+        except BaseException as error:
+            self.fault = f'{type(error).__name__}: {error}'
+            self._give_up(self._broken())
+            with contextlib.suppress(Exception):
+                self._log(f'tracking ended: {traceback.format_exc()}')
+
+    def _loop(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopping or self._due_job() or self._frames)
+                if self._stopping:
+                    return
+            with self._turns:  # a newer frame may come while others have theirs
+                self._take_one()
+
+    def _take_one(self) -> None:
+        with self._changed:
+            job, frame = self._due_job(), None
+            if self._stopping or not (job or self._frames):
+                return
+            if job is not None:
+                self._jobs.remove(job)
+                if job.frame is not None and job.frame.fate is Fate.WAITING:
+                    frame = self._frames.popleft()
+            else:
+                frame = self._frames.popleft()
+            self._changed.notify_all()
+        try:
+            if job is not None:
+                self._do(job)
+            elif frame is not None:
+                frame.fate = Fate.TRACKED if self._track(frame) else Fate.DROPPED
+        finally:
+            if frame is not None:
+                self._count(frame)
+
+    def _due_job(self) -> _Job | None:
+        return next((job for job in self._jobs if self._is_due(job)), None)
+
+    def _is_due(self, job: _Job) -> bool:
+        if job.frame is None or job.frame.fate is not Fate.WAITING:
+            return True
+        return bool(self._frames) and self._frames[0] is job.frame
+
+    def _do(self, job: _Job) -> None:
+        try:
+            result = job.run()
+        except BaseException as error:
+            job.future.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            job.future.set_result(result)
+
+    def _count(self, frame: Frame) -> None:
+        with self._changed:
+            if frame.fate is Fate.TRACKED:
+                self._tracked += 1
+            else:
+                self._drop(frame)
