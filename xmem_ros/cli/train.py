@@ -1,8 +1,16 @@
 # SPDX-License-Identifier: MIT
 """`xmem-ros train`: train a network, or fine-tune one on your own objects, by one YAML file."""
 
+from __future__ import annotations
+
 import argparse
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from xmem_ros.network.model import XMemNetwork
+    from xmem_ros.training.footage import Footage
 
 EPILOG = """\
 Fine-tune the bundled weights on a labelled bag, or on folders JPEGImages/SEQ and Annotations/SEQ:
@@ -12,7 +20,7 @@ Killed, it goes on from its last checkpoint when started again. Every key of the
 """
 
 
-def add_parser(commands: 'argparse._SubParsersAction[argparse.ArgumentParser]') -> None:
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the sub-command to `xmem-ros`."""
     parser = commands.add_parser(
         'train',
@@ -65,7 +73,21 @@ def run(args: argparse.Namespace) -> int:
         if mean(after) < mean(before):
             print('what is held back is followed no better than before: more footage, or a lower learning_rate?')
     if args.export:
-        args.export.parent.mkdir(parents=True, exist_ok=True)
+        _calibrate(network, trainer.held or trainer.data.videos)
         save_network(network, args.export)
         print(f'weights written to {args.export}')
     return 0
+
+
+def _calibrate(network: XMemNetwork, footage: list[Footage]) -> None:
+    """Give a network likeness thresholds, in place, where the footage allows."""
+    from xmem_ros.training.calibration import calibrate
+    from xmem_ros.training.footage import FootageError
+
+    try:
+        found = calibrate(network, footage)
+    except FootageError as error:
+        print(f'no likeness thresholds, so the published memory policy applies: {error}')
+        return
+    network.config = replace(network.config, likeness=found.thresholds)
+    print(f'likeness thresholds: {found}')

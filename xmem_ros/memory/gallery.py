@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xmem_ros.network.config import LikenessThresholds
 from xmem_ros.network.model import image_statistics
 
 SIDE = 8  # bins of each of two colour differences
@@ -22,9 +23,7 @@ SPREAD = 3  # power of the cosine of colours: any two things share most of their
 SLOTS = 24  # appearances kept of each object
 SEEDS = 4  # of them for seeds: the first and the latest corrections
 NOVEL = 0.97  # an appearance that is more like one that is kept is not kept itself
-# likeness at which there is no doubt at all, and at which it can only be something else
-SURE, UNLIKE = 0.85, 0.5
-# how much lower both are for what lies where the object has just been: things turn, but they do not jump
+# how much lower the thresholds are for what lies where the object has just been: things turn, but they do not jump
 NEARBY = 0.1
 
 
@@ -114,6 +113,11 @@ def _alike(some: Tensor, others: Tensor) -> Tensor:
     return features * (some[..., -COLOURS:] @ others[..., -COLOURS:].transpose(-1, -2)) ** SPREAD
 
 
-def confidence(likeness: Tensor, nearby: Tensor) -> Tensor:
-    """Likeness and whether it lies where the object has just been, both O → 0…1, what a mask's probability is worth."""
-    return ((likeness + NEARBY * nearby - UNLIKE) / (SURE - UNLIKE)).clamp(0, 1)
+def confidence(likeness: Tensor, nearby: Tensor, thresholds: LikenessThresholds | None) -> Tensor:
+    """Likeness and whether it lies where the object has just been, both O → 0…1, what a mask's probability is worth.
+
+    thresholds: of the weights; None: there are none, and looks cast no doubt.
+    """
+    if thresholds is None:
+        return torch.ones_like(likeness)
+    return ((likeness + NEARBY * nearby - thresholds.unlike) / (thresholds.sure - thresholds.unlike)).clamp(0, 1)

@@ -12,8 +12,22 @@ RESNET_STEM, LITE_STEM = 'key_encoder.conv1.weight', 'key_encoder.lite.stem.conv
 
 
 @dataclass(frozen=True)
+class LikenessThresholds:
+    """What likeness of appearances means with some weights; see `memory.gallery` and `training.calibration`."""
+
+    unlike: float  # at which something can only be another object
+    sure: float  # at which there is no doubt at all
+
+    def __post_init__(self) -> None:
+        if not -1 <= self.unlike < self.sure <= 1:
+            raise WeightsError(
+                f'likeness thresholds {self.unlike} and {self.sure}: they are -1 to 1, the first below the second'
+            )
+
+
+@dataclass(frozen=True)
 class NetworkConfig:
-    """Shape of an XMem network.
+    """Shape of an XMem network, and what its features mean.
 
     `*_widths` are the planes of a ResNet trunk's stem and three stages (a bottleneck stage puts out four times its
     planes); `*_depths` count the blocks of each stage. `lite_widths` and `lite_depths` are those of the five stages of
@@ -36,6 +50,7 @@ class NetworkConfig:
     decoder_widths: tuple[int, int, int] = (512, 256, 256)  # at strides 16, 8 and 4
     gate_reduction: int = 16
     train_norm: bool = False  # XMem's batch norms stay as they came from ImageNet
+    likeness: LikenessThresholds | None = None  # of the weights, not of the shape; None: not calibrated
 
     @property
     def feature_widths(self) -> tuple[int, int, int]:

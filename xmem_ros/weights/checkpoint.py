@@ -3,6 +3,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,13 +12,14 @@ from safetensors.torch import save
 from torch import Tensor
 
 from xmem_ros.checks import checked_path
-from xmem_ros.errors import WeightsError
-from xmem_ros.network.config import config_from_state_dict
+from xmem_ros.errors import OutputError, WeightsError
+from xmem_ros.network.config import LikenessThresholds, config_from_state_dict
 from xmem_ros.network.model import XMemNetwork
 from xmem_ros.weights.official import OFFICIAL, RELEASE, official_name
 
 WEIGHT_SUFFIXES = ('.pth', '.pt', '.safetensors')
 STEM = 'value_encoder.conv1.weight'
+UNLIKE, SURE = 'likeness_unlike', 'likeness_sure'  # in the metadata of a file
 
 
 def bundled_folder() -> Path:
@@ -118,7 +120,7 @@ def load_network(path: Path) -> XMemNetwork:
         raise WeightsError(f'{path}: {error}') from error
     if state.get(STEM) is not None and state[STEM].shape[1] == 4:
         state[STEM] = torch.cat([state[STEM], torch.zeros_like(state[STEM][:, :1])], 1)
-    network = XMemNetwork(config)
+    network = XMemNetwork(replace(config, likeness=read_likeness(path)))
     expected = network.state_dict()
     missing, extra = sorted(set(expected) - set(state)), sorted(set(state) - set(expected))
     wrong = [name for name in expected if name in state and state[name].shape != expected[name].shape]
@@ -148,10 +150,43 @@ def digest(tensors: Iterable[tuple[str, Tensor]], text: str = '') -> str:
 
 
 def save_network(network: XMemNetwork, path: Path, dtype: torch.dtype = torch.float16) -> None:
-    """Write weights as safetensors; statistics of batch norms stay float32."""
+    """Write weights as safetensors; statistics of batch norms stay float32. Raises `OutputError`."""
     state = {}
     for name, tensor in network.state_dict().items():
         small = tensor.is_floating_point() and 'running_' not in name
         state[name] = tensor.detach().to('cpu', dtype if small else tensor.dtype).contiguous()
     # safetensors' own writing leaves a file that its owner alone can read; the node may run as somebody else
-    path.write_bytes(save(state, metadata={'format': 'pt'}))
+    part = path.with_name(f'{path.name}.part')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(save(state, metadata={'format': 'pt', **_written(network.config.likeness)}))
+        part.replace(path)  # the file that was read may be the one that is written
+    except OSError as error:
+        raise OutputError(f'{path}: the weights cannot be written there ({error.strerror or error})') from error
+
+
+def _written(thresholds: LikenessThresholds | None) -> dict[str, str]:
+    """Likeness thresholds as a file's metadata has them."""
+    return {} if thresholds is None else {UNLIKE: f'{thresholds.unlike:.3f}', SURE: f'{thresholds.sure:.3f}'}
+
+
+def read_likeness(path: Path) -> LikenessThresholds | None:
+    """The likeness thresholds that a weights file holds; None where it holds none, as .pth files do.
+
+    Raises `WeightsError` for a file that cannot be read, and for thresholds that cannot be.
+    """
+    if path.suffix != '.safetensors':
+        return None
+    try:
+        with safe_open(path, framework='pt') as file:
+            metadata = file.metadata() or {}
+        if not metadata.keys() & {UNLIKE, SURE}:
+            return None
+        return LikenessThresholds(float(metadata[UNLIKE]), float(metadata[SURE]))
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f'{path}: not readable as weights; it may be cut off: fetch it again ({error})') from error
+    except (KeyError, ValueError) as error:
+        raise WeightsError(
+            f'{path}: its metadata must hold {UNLIKE} and {SURE}, two numbers, or neither ({error}); '
+            '`xmem-ros weights calibrate` writes them'
+        ) from error
