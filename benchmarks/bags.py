@@ -15,7 +15,6 @@ import argparse
 import hashlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -26,21 +25,21 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parents[1])]
-
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
+import cv2
+import numpy as np
 
 try:
     import psutil
 except ImportError:
     sys.exit("psutil is not installed: pip install '.[benchmarks]'")
 
-from xmem_ros.conversions.seeds import MASK  # noqa: E402
-from xmem_ros.demo.scene import RenderedScene  # noqa: E402
-from xmem_ros.media import image_files, objects_of, read_image, read_mask  # noqa: E402
-from xmem_ros.offline.segments import part_of  # noqa: E402
-from xmem_ros.recordings import typestore  # noqa: E402
+from xmem_ros import work_folder
+from xmem_ros.atomic import write_text
+from xmem_ros.conversions.seeds import MASK
+from xmem_ros.demo.scene import RenderedScene
+from xmem_ros.media import image_files, objects_of, read_image, read_mask
+from xmem_ros.offline.segments import part_of
+from xmem_ros.recordings import typestore
 
 START_NS = 1_700_000_000_000_000_000
 TOPIC = '/camera/image_raw'
@@ -62,17 +61,13 @@ class Watched:
 def main() -> int:
     """Make the bag, run, report; returns the exit code."""
     options = parse()
-    options.out.mkdir(parents=True, exist_ok=True)
+    work_folder.fresh(options.out, 'this benchmark')
     count = round(options.seconds * options.rate)
     bag = options.out / 'recorded'
-    shutil.rmtree(bag, ignore_errors=True)
     begun = time.perf_counter()
     make_bag(bag, options, count)
     made = time.perf_counter() - begun
     plain, killed = options.out / 'plain', options.out / 'killed'
-    for out in (plain, killed):
-        shutil.rmtree(out, ignore_errors=True)
-        shutil.rmtree(part_of(out), ignore_errors=True)
     whole = -(-count // options.segment)
     first = watch(command(bag, plain, options), part_of(plain))
     cut = watch(command(bag, killed, options), part_of(killed), kill_after=max(whole // 2, 1))
@@ -80,7 +75,7 @@ def main() -> int:
     figures = report(options, count, made, first, cut, again, plain, killed)
     print(json.dumps(figures, indent=1))
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=1) + '\n', encoding='utf-8')
+        write_text(options.json, json.dumps(figures, indent=1) + '\n')
     return 0 if all(bar['met'] for bar in figures['bars'].values()) else 1
 
 

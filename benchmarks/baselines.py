@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from xmem_ros.atomic import write_text
 from xmem_ros.errors import XMemError
 from xmem_ros.evaluation.datasets import Sequence, read_dataset
 from xmem_ros.evaluation.datasets.options import ReadOptions
@@ -104,7 +105,7 @@ def main() -> int:
         print(f'{label:<{width}}', *(f'{mean[key]:12.1f}' for mean in means.values()))
     if args.json:
         data = {name: {**means[name], 'sequences': scores} for name, scores in results.items()}
-        args.json.write_text(json.dumps(data, indent=2) + '\n')
+        write_text(args.json, json.dumps(data, indent=2) + '\n')
     return 0
 
 

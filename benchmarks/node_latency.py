@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What the node adds to the tracker, from an image's stamp to a subscriber's callback.
 
-    . tools/env.sh && python benchmarks/node_latency.py [--frames 200] [--rate 5] [--json FILE]
+    make bench RUN=node_latency BENCH='[--frames 200] [--rate 5] [--json FILE]'
 
 The node runs as a process of its own, over DDS. A camera in this process stamps an image, publishes it, best effort,
 and hears `~/labels` and `~/objects`. In the node's process the times are noted at which `Tracker.step` begins and ends
@@ -27,7 +27,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / 'test')]
+from xmem_ros.atomic import write_text
 
 SIZES = ((480, 640), (720, 1280))
 BAR_MS, BAR_SIZE = 5.0, (480, 640)
@@ -162,7 +162,7 @@ def main() -> int:
             + cells
         )
     if args.json:
-        args.json.write_text(json.dumps({'rate': args.rate, 'rows': rows}, indent=2) + '\n')
+        write_text(args.json, json.dumps({'rate': args.rate, 'rows': rows}, indent=2) + '\n')
     judged = next(row for row in rows if (row['height'], row['width']) == BAR_SIZE)
     good = judged['added']['median'] <= BAR_MS
     verdict = 'met' if good else 'MISSED'

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """How many images of a fast camera the node takes in and tracks.
 
-    . tools/env.sh && python benchmarks/node_throughput.py [--seconds 20] [--json FILE]
+    make bench RUN=node_throughput BENCH='[--seconds 20] [--json FILE]'
 
 Camera (1280×720 at 30 Hz unless told otherwise, best effort), node and consumer are processes of their own, over DDS,
 once with raw images and once with JPEG, in and out. Fast DDS gets config/fastdds.xml. `in` are the images that the node
@@ -21,9 +21,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / 'test'), str(Path(__file__).parent)]
-
-from xmem_ros.threads import wait_asleep  # noqa: E402
+from xmem_ros.atomic import write_text
+from xmem_ros.threads import wait_asleep
 
 wait_asleep()
 
@@ -75,7 +74,7 @@ def measure(transport: str, args: argparse.Namespace, folder: Path) -> dict[str,
     """Figures of one transport."""
     import node_harness as robots
     import psutil
-    import robust_processes as processes
+    from robustness import processes
     from sensor_msgs.msg import CompressedImage, Image
     from tqdm import tqdm
 
@@ -182,7 +181,7 @@ def main() -> int:
             + f'{row["cores"]:7.2f}'
         )
     if args.json:
-        args.json.write_text(json.dumps(rows, indent=2) + '\n')
+        write_text(args.json, json.dumps(rows, indent=2) + '\n')
     return 0
 
 

@@ -13,18 +13,17 @@ import sys
 from itertools import combinations
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
+from xmem_ros.atomic import write_text
 from xmem_ros.threads import wait_asleep
 
 wait_asleep()
 
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
+import cv2
+import numpy as np
 
-from xmem_ros.evaluation.runner import evaluate  # noqa: E402
-from xmem_ros.media import read_mask, write_labels  # noqa: E402
-from xmem_ros.training.footage import Footage, FootageError, read_videos  # noqa: E402
+from xmem_ros.evaluation.runner import evaluate
+from xmem_ros.media import read_mask, write_labels
+from xmem_ros.training.footage import Footage, FootageError, read_videos
 
 HELD_BACK = ('bmx-bumps', 'dog-agility', 'drift-turn', 'surf')  # from the bundled weights
 LEAST_PIXELS = 50  # of a mask, for the object to be there
@@ -94,7 +93,7 @@ def main() -> int:
     result['switches'] = sum(result['sequences'][name]['switches'] for name in truths)
     print(f'{"all":28}{sum(map(len, truths.values())):8}{result["J&F"]:8.1f}{result["switches"]:10}')
     if args.json:
-        args.json.write_text(json.dumps(result, indent=2) + '\n')
+        write_text(args.json, json.dumps(result, indent=2) + '\n')
     return 0
 
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The authors' evaluation beside ours on whole sequences of DAVIS 2016: how many pixels of the masks differ.
+r"""The authors' evaluation beside ours on whole sequences of DAVIS 2016: how many pixels of the masks differ.
 
-    python benchmarks/reference_evaluation.py --reference DIR --data DAVIS_VAL --out DIR [--sequences NAME …] [--json F]
+    make bench RUN=reference_evaluation \
+        BENCH='--reference DIR --data DAVIS_VAL --out DIR [--sequences NAME …] [--json F]'
 
 DIR is a checkout of hkchengrex/XMem, which stays as it is; what it needs to run without CUDA, hickle and progressbar is
 put in its place from outside. DAVIS_VAL holds JPEGImages/SEQ and Annotations/SEQ at 854×480. Weights are generated, the
@@ -26,16 +27,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / 'test')]
-
-from xmem_ros.threads import wait_asleep  # noqa: E402
+from xmem_ros.atomic import write_text
+from xmem_ros.threads import wait_asleep
 
 wait_asleep()
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
+import numpy as np
+import torch
 
-from xmem_ros.media import read_mask  # noqa: E402
+from xmem_ros.media import read_mask
 
 SCALES = (480, 384)  # px
 SEED = 2  # of the generated weights
@@ -67,7 +67,7 @@ def _dump(value: Any, path: str, **_: Any) -> None:
 def _load(path: str | Path) -> Any:
     """What `_dump` wrote, in this command's own folder."""
     with open(path, 'rb') as file:  # noqa: PTH123
-        return pickle.load(file)
+        return pickle.load(file)  # noqa: S301 -- nobody else writes there
 
 
 def _untrained(build: Any, pretrained: bool = True, extra_dim: int = 0) -> Any:  # noqa: ARG001
@@ -266,7 +266,7 @@ def main() -> int:
             f'by {row["largest_difference"]} at most'
         )
     if args.json:
-        args.json.write_text(json.dumps(figures, indent=2) + '\n')
+        write_text(args.json, json.dumps(figures, indent=2) + '\n')
     return int(any(row['differing_percent'] > PUBLISHED_BAR for row in masks.values()))
 
 

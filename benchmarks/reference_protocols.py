@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The authors' evaluation beside ours on small data sets in every layout that it reads: which masks, and which pixels.
 
-    python benchmarks/reference_protocols.py --reference DIR --out DIR [--json FILE]
+    make bench RUN=reference_protocols BENCH='--reference DIR --out DIR [--json FILE]'
 
 DIR is a checkout of hkchengrex/XMem, which stays as it is. The data sets are those of test/evaluation/test_layouts.py,
 larger, as the reference needs 30 memory positions: two objects, for YouTube-VOS the second one later. They are short,
@@ -17,20 +17,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / 'test'), str(Path(__file__).parent)]
-
-from xmem_ros.threads import wait_asleep  # noqa: E402
+from xmem_ros.atomic import write_text
+from xmem_ros.threads import wait_asleep
 
 wait_asleep()
 
-import numpy as np  # noqa: E402
-import published_layouts as layouts  # noqa: E402
-import torch  # noqa: E402
-from parity import generated_network  # noqa: E402
-from reference_evaluation import PUBLISHED_BAR, SEED, call_reference  # noqa: E402
+import numpy as np
+import published_layouts as layouts
+import torch
+from parity import generated_network
+from reference_evaluation import PUBLISHED_BAR, SEED, call_reference
 
-from xmem_ros.evaluation.runner import evaluate  # noqa: E402
-from xmem_ros.media import read_mask  # noqa: E402
+from xmem_ros.evaluation.runner import evaluate
+from xmem_ros.media import read_mask
 
 layouts.SIZE = (96, 160)  # px
 SMALL = {'size': 112}  # px; 480 would be larger than the frames by far
@@ -106,7 +105,7 @@ def main() -> int:
         figures[name] = compare(mine / masks, other / masks)
         print(f'{name}: {figures[name]}', flush=True)
     if args.json:
-        args.json.write_text(json.dumps(figures, indent=2) + '\n')
+        write_text(args.json, json.dumps(figures, indent=2) + '\n')
     return int(any(row['differing_percent'] > PUBLISHED_BAR for row in figures.values()))
 
 

@@ -23,18 +23,17 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
+from xmem_ros.atomic import write_text
 from xmem_ros.threads import wait_asleep
 
 wait_asleep()
 
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
-from tqdm import tqdm  # noqa: E402
+import cv2
+import numpy as np
+from tqdm import tqdm
 
-from xmem_ros.errors import XMemError  # noqa: E402
-from xmem_ros.training.footage import Footage, read_videos  # noqa: E402
+from xmem_ros.errors import XMemError
+from xmem_ros.training.footage import Footage, read_videos
 
 HELD_BACK = ('bmx-bumps', 'dog-agility', 'drift-turn', 'surf')  # from the bundled weights
 POLICIES: dict[str, dict[str, Any]] = {
@@ -248,9 +247,7 @@ def main() -> int:
             policy, name, result = future.result()
             results.setdefault(policy, {})[name] = result
             if args.json:
-                partial = args.json.with_suffix('.part')
-                partial.write_text(json.dumps({'settings': vars(settings), 'results': results}))
-                partial.replace(args.json)
+                write_text(args.json, json.dumps({'settings': vars(settings), 'results': results}))
     print_table(results, args.policies)
     return 0
 

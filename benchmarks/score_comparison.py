@@ -19,8 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
+from xmem_ros.atomic import write_text
 from xmem_ros.evaluation.datasets.options import ReadOptions
 from xmem_ros.evaluation.datasets.registry import read_dataset
 from xmem_ros.evaluation.scores import score_sequence
@@ -131,7 +130,7 @@ def main() -> int:
         f'F {figures["F"]:.4f}; largest difference of an object or of the mean {figures["largest_difference"]:.2e}'
     )
     if args.json:
-        args.json.write_text(json.dumps(figures, indent=2) + '\n')
+        write_text(args.json, json.dumps(figures, indent=2) + '\n')
     return int(figures['largest_difference'] > BAR)
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Run for long, with objects coming and going, and see that nothing grows, slows or is lost.
 
-    python benchmarks/soak.py --frames 100000 --json soak.json            the tracker
-    python benchmarks/soak.py --frames 20000 --node --json soak_node.json the real node, over DDS
+    make bench RUN=soak BENCH='--frames 100000 --json soak.json'            the tracker
+    make bench RUN=soak BENCH='--frames 20000 --node --json soak_node.json'   the real node, over DDS
 
 All along objects are added, corrected and removed at random (seeded), images change their size and the clock jumps. At
 the end the tracker is stepped in turn with a fresh one that has as many objects and full stores. Exit code 1 where a
@@ -23,22 +23,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / 'test')]
-
-from xmem_ros.threads import wait_asleep  # noqa: E402
+from xmem_ros.atomic import write_text
+from xmem_ros.threads import wait_asleep
 
 wait_asleep()
 
-import numpy as np  # noqa: E402
-from tqdm import tqdm  # noqa: E402
+import numpy as np
+from tqdm import tqdm
 
 try:
     import psutil
 except ImportError:
     sys.exit("psutil is not installed: pip install '.[benchmarks]'")
 
-from xmem_ros.demo.scene import PERIOD, RenderedScene  # noqa: E402
-from xmem_ros.tracker import Tracker, TrackerConfig  # noqa: E402
+from xmem_ros.demo.scene import PERIOD, RenderedScene
+from xmem_ros.tracker import Tracker, TrackerConfig
 
 SIZES = ((72, 128), (72, 96), (96, 128))  # of images; the first is what it ends with
 SIDE = 64  # working size
@@ -115,12 +114,14 @@ class BehindNode:
     def step(self, frame: np.ndarray, time: float) -> tuple[list[int], float]:
         from node_harness import wait_until
 
+        from xmem_ros.node.object_messages import seconds_of
+
         stamp = 1_000_000_000 + round(time * 1e9)
         sent = self.robot.show(frame, stamp_ns=stamp)
         wait_until(lambda: self.heard and self.heard[-1].header == sent.header, 'objects of an image', 60)
         found = self.heard[-1]
         del self.heard[:-1]
-        return [item.id for item in found.objects], found.processing_ms
+        return [item.id for item in found.objects], seconds_of(found.processing_time) * 1e3
 
     def seed(self, frame: np.ndarray, masks: dict[str | int, np.ndarray]) -> list[int]:
         from node_harness import mask_seed
@@ -399,7 +400,7 @@ def main() -> int:
         result = report(
             record, compare(old, fresh, world), args.frames, 'node' if args.node else 'tracker', args.elements
         )
-    args.json.write_text(json.dumps(result, indent=1) + '\n')
+    write_text(args.json, json.dumps(result, indent=1) + '\n')
     for name in ('rss_bytes', 'memory_bytes', 'median_ms_by_tenth', 'mean_objects_by_tenth', 'events', 'comparison'):
         print(f'{name}: {json.dumps(result[name])}')
     for line in record.exceptions:

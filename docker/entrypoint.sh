@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# Any command, with ROS and the package sourced.
+# Run a command with ROS and the package sourced.
 set -e
 source "/opt/ros/${ROS_DISTRO}/setup.bash"
 source /ws/install/setup.bash

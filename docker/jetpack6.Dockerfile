@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: MIT
 # The node on a Jetson Orin with JetPack 6: Ubuntu 22.04, Python 3.10, CUDA 12.6, ROS 2 Humble.
 # Build it on the Jetson: docker build -f docker/jetpack6.Dockerfile -t xmem_ros:jetpack6 .
-# How to run it, and what nobody has tried yet: docs/jetson_install.md.
+# Usage, and a list of what is untested: docs/jetson_install.md.
 
-# CUDA, cuDNN and TensorRT of the JetPack. Containers of one minor version of L4T run on the others of its series.
+# CUDA, cuDNN and TensorRT of the JetPack. A container runs on every minor version of its L4T series.
 ARG BASE=nvcr.io/nvidia/l4t-jetpack:r36.4.0
 FROM ${BASE}
 
 ARG ROS_DISTRO=humble
 # https://github.com/ros-infrastructure/ros-apt-source/releases
 ARG ROS_APT_SOURCE=1.1.0
-# Wheels that were built for this JetPack; those of PyPI have no CUDA for it.
+# Wheels built for this JetPack; PyPI's have no CUDA for it.
 ARG WHEELS=https://pypi.jetson-ai-lab.io/jp6/cu126
 ARG TORCH="torch==2.8.0 torchvision==0.23.0"
 
@@ -26,21 +26,20 @@ RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates
         "ros-${ROS_DISTRO}-ros-base" \
     && rm -rf /var/lib/apt/lists/*
 
-# What the package declares, in a layer of its own that its code does not touch.
+# Declared dependencies, in a layer of their own that changes of the code do not rebuild.
 COPY package.xml /ws/src/xmem_ros/package.xml
 RUN apt-get update && rosdep init && rosdep update --rosdistro "${ROS_DISTRO}" \
     && rosdep install --from-paths /ws/src --ignore-src -y --rosdistro "${ROS_DISTRO}" \
     && rm -rf /var/lib/apt/lists/*
 
-# NumPy 1, which the system's OpenCV was built with.
+# The system's OpenCV was built with NumPy 1.
 RUN pip3 install --index-url "${WHEELS}" "numpy<2" ${TORCH} onnxruntime-gpu \
-    && pip3 install "numpy<2" safetensors onnx onnxscript
+    && pip3 install "numpy<2" msgspec safetensors onnx onnxscript
 
 COPY . /ws/src/xmem_ros
 RUN . "/opt/ros/${ROS_DISTRO}/setup.bash" && cd /ws && colcon build --packages-select xmem_ros
 
-# Fetched weights, exported models, TensorRT's engines, saved memories: mount a volume here, or every container begins
-# without them.
+# Fetched weights, exported models, TensorRT's engines and saved memories. Without a volume each container starts empty.
 ENV ROS_DISTRO=${ROS_DISTRO} XMEM_ROS_WEIGHTS=/cache ROS_HOME=/cache/ros
 VOLUME /cache
 COPY docker/entrypoint.sh /entrypoint.sh

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: MIT
 # The node on a Jetson Thor with JetPack 7: Ubuntu 24.04, Python 3.12, CUDA 13, ROS 2 Jazzy.
 # Build it on the Jetson: docker build -f docker/jetpack7.Dockerfile -t xmem_ros:jetpack7 .
-# How to run it, and what nobody has tried yet: docs/jetson_install.md.
+# Usage, and a list of what is untested: docs/jetson_install.md.
 
-# With JetPack 7 CUDA is that of any ARM server; there is no l4t-jetpack image of it.
+# JetPack 7 has the CUDA of any ARM server, and no l4t-jetpack image.
 ARG BASE=nvcr.io/nvidia/cuda:13.0.0-cudnn-runtime-ubuntu24.04
 FROM ${BASE}
 
 ARG ROS_DISTRO=jazzy
 # https://github.com/ros-infrastructure/ros-apt-source/releases
 ARG ROS_APT_SOURCE=1.1.0
-# torch brings its own CUDA libraries; ONNX Runtime uses those of the image. PyPI has no onnxruntime-gpu for it.
+# torch has its own CUDA libraries; ONNX Runtime uses the image's. PyPI has no onnxruntime-gpu for it.
 ARG TORCH_WHEELS=https://download.pytorch.org/whl/cu130
 ARG ONNX_WHEELS=https://pypi.jetson-ai-lab.io/sbsa/cu130
 
@@ -26,22 +26,21 @@ RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates
         python3-colcon-common-extensions python3-pip python3-rosdep "ros-${ROS_DISTRO}-ros-base" \
     && rm -rf /var/lib/apt/lists/*
 
-# What the package declares, in a layer of its own that its code does not touch.
+# Declared dependencies, in a layer of their own that changes of the code do not rebuild.
 COPY package.xml /ws/src/xmem_ros/package.xml
 RUN apt-get update && rosdep init && rosdep update --rosdistro "${ROS_DISTRO}" \
     && rosdep install --from-paths /ws/src --ignore-src -y --rosdistro "${ROS_DISTRO}" \
     && rm -rf /var/lib/apt/lists/*
 
-# NumPy 1, which the system's OpenCV was built with.
+# The system's OpenCV was built with NumPy 1.
 RUN pip3 install --index-url "${TORCH_WHEELS}" torch torchvision "numpy<2" \
     && pip3 install --index-url "${ONNX_WHEELS}" onnxruntime-gpu "numpy<2" \
-    && pip3 install "numpy<2" safetensors onnx onnxscript
+    && pip3 install "numpy<2" msgspec safetensors onnx onnxscript
 
 COPY . /ws/src/xmem_ros
 RUN . "/opt/ros/${ROS_DISTRO}/setup.bash" && cd /ws && colcon build --packages-select xmem_ros
 
-# Fetched weights, exported models, TensorRT's engines, saved memories: mount a volume here, or every container begins
-# without them.
+# Fetched weights, exported models, TensorRT's engines and saved memories. Without a volume each container starts empty.
 ENV ROS_DISTRO=${ROS_DISTRO} XMEM_ROS_WEIGHTS=/cache ROS_HOME=/cache/ros
 VOLUME /cache
 COPY docker/entrypoint.sh /entrypoint.sh

@@ -27,10 +27,12 @@ def start_page(context: LaunchContext) -> list[Action]:
     if LaunchConfiguration('web').perform(context).lower() != 'true':
         return []
     namespace = LaunchConfiguration('namespace').perform(context).strip('/')
+    token_file = LaunchConfiguration('web_token_file').perform(context)
     command = [
         str(Path(get_package_prefix('xmem_ros')) / 'lib' / 'xmem_ros' / 'xmem-ros'),
         *('web', '--node', f'/{namespace}/xmem' if namespace else '/xmem'),
         *('--host', LaunchConfiguration('web_host'), '--port', LaunchConfiguration('web_port')),
+        *(('--token-file', token_file) if token_file else ()),
     ]
     return [ExecuteProcess(cmd=command, name='xmem_web', output='screen', emulate_tty=True)]
 
@@ -136,6 +138,12 @@ def generate_launch_description() -> LaunchDescription:
             'web_port',
             default_value='8088',
             description='Port of the page.',
+        ),
+        DeclareLaunchArgument(
+            'web_token_file',
+            default_value='',
+            description='File with the token that the page asks for. Empty: the environment variable '
+            'XMEM_ROS_WEB_TOKEN; without it, a random one where others can reach the page.',
         ),
         DeclareLaunchArgument(
             'log_level',

@@ -31,11 +31,10 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image, RegionOfInterest
-from std_srvs.srv import Trigger
 
 from xmem_ros.conversions.images import image_from_array
 from xmem_ros.msg import Seed
-from xmem_ros.srv import RemoveObjects, SeedObjects
+from xmem_ros.srv import HoldImage, LoadMemory, RemoveObjects, ResetTracker, SaveMemory, SeedObjects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -249,9 +248,24 @@ class Robot:
         """Call ~/remove."""
         return self.call(RemoveObjects, '~/remove', RemoveObjects.Request(ids=list(ids), all=everything))
 
-    def reset(self) -> Trigger.Response:
+    def reset(self) -> ResetTracker.Response:
         """Call ~/reset."""
-        return self.call(Trigger, '~/reset', Trigger.Request())
+        return self.call(ResetTracker, '~/reset', ResetTracker.Request())
+
+    def hold(self, stamp: Any = None) -> HoldImage.Response:
+        """Call ~/hold."""
+        request = HoldImage.Request()
+        if stamp is not None:
+            request.header.stamp = stamp
+        return self.call(HoldImage, '~/hold', request)
+
+    def save_memory(self, name: str) -> SaveMemory.Response:
+        """Call ~/save_memory."""
+        return self.call(SaveMemory, '~/save_memory', SaveMemory.Request(name=name))
+
+    def load_memory(self, name: str) -> LoadMemory.Response:
+        """Call ~/load_memory."""
+        return self.call(LoadMemory, '~/load_memory', LoadMemory.Request(name=name))
 
     def change_state(self, transition: str) -> bool:
         """Ask for a lifecycle transition; returns whether it was taken."""

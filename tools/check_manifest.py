@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Check that package.xml is sound and agrees with pyproject.toml. Part of `make lint`."""
+"""Check that package.xml is sound, and that pyproject.toml and CITATION.cff have its version. Part of `make lint`."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ def faults() -> list[str]:
     found = [f'package.xml: {warning}' for warning in warnings]
 
     # Not by a TOML parser: Python 3.10 has none.
-    match = re.search(r'^version = "(.+)"$', (ROOT / 'pyproject.toml').read_text(), re.MULTILINE)
-    if match is None or match[1] != package.version:
-        found.append(f'package.xml says version {package.version}, pyproject.toml {match and match[1]}')
+    for name, pattern in (('pyproject.toml', r'^version = "(.+)"$'), ('CITATION.cff', r'^version: (.+)$')):
+        match = re.search(pattern, (ROOT / name).read_text(), re.MULTILINE)
+        if match is None or match[1] != package.version:
+            found.append(f'package.xml says version {package.version}, {name} {match and match[1]}')
 
     if xmllint := shutil.which('xmllint'):
         # Form only: the schema would have to be fetched.
@@ -41,7 +42,7 @@ def main() -> int:
     for fault in found:
         print(fault, file=sys.stderr)
     if not found:
-        print('package.xml is sound and agrees with pyproject.toml')
+        print('package.xml is sound; pyproject.toml and CITATION.cff have its version')
     return 1 if found else 0
 
 

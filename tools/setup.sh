@@ -139,7 +139,7 @@ make_environment() {
     else
         options=()
     fi
-    run_pip "${options[@]}" "${packages[@]}" --editable '.[bags,dev,evaluation,onnx,training,web]'
+    run_pip "${options[@]}" "${packages[@]}" --editable '.[bags,dev,docs,evaluation,onnx,training,web]'
     # Two packages hold cv2. Whichever came last won; make it the one that needs no libGL.
     if "$venv/bin/python" -m pip show --quiet opencv-python 2>/dev/null; then
         "$venv/bin/python" -m pip uninstall --quiet --yes opencv-python

@@ -11,6 +11,7 @@ from xmem_ros.errors import ParameterError, UnknownObjectError, XMemError, quote
 
 LARGEST_ID = 2**32 - 1  # of the messages
 LARGEST_SIDE = 65_535  # px
+LARGEST_NAME = 255  # characters; every message about an object holds its name
 
 
 def is_whole(given: Any) -> bool:
@@ -19,8 +20,13 @@ def is_whole(given: Any) -> bool:
 
 
 def is_number(given: Any) -> bool:
-    """Whether it is a number, NumPy's too; True, False and NaN are none."""
-    return not isinstance(given, bool) and isinstance(given, Real) and not math.isnan(given)
+    """Whether it is a number that a float can hold, NumPy's too; True, False and NaN are none."""
+    if isinstance(given, bool) or not isinstance(given, Real):
+        return False
+    try:
+        return not math.isnan(given)
+    except OverflowError:  # a whole number beyond all floating-point ones
+        return False
 
 
 def check_whole(name: str, given: Any, low: int, high: int | None = None) -> None:
@@ -28,7 +34,7 @@ def check_whole(name: str, given: Any, low: int, high: int | None = None) -> Non
     if not is_whole(given):
         raise ParameterError(f'{name} is {quoted(given)}; it must be a whole number, {_range(low, high)}')
     if given < low or (high is not None and given > high):
-        raise ParameterError(f'{name} is {given}; it must be {_range(low, high)}')
+        raise ParameterError(f'{name} is {quoted(given)}; it must be {_range(low, high)}')
 
 
 def check_number(name: str, given: Any, low: float, high: float | None = None) -> None:
@@ -36,7 +42,7 @@ def check_number(name: str, given: Any, low: float, high: float | None = None) -
     if not is_number(given):
         raise ParameterError(f'{name} is {quoted(given)}; it must be a number, {_range(low, high)}')
     if given < low or (high is not None and given > high):
-        raise ParameterError(f'{name} is {given}; it must be {_range(low, high)}')
+        raise ParameterError(f'{name} is {quoted(given)}; it must be {_range(low, high)}')
 
 
 def check_flag(name: str, given: Any) -> None:
@@ -65,9 +71,12 @@ def checked_size(what: str, given: Any, error: type[XMemError]) -> tuple[int, in
 def checked_path(what: str, given: Any, error: type[XMemError]) -> Path:
     """Raises the error for what is no path."""
     try:
-        return Path(given)
+        path = Path(given)
     except TypeError:
         raise error(f'{what} is {quoted(given)}; give a text or a pathlib.Path') from None
+    if '\0' in str(path):
+        raise error(f'{what} is {quoted(str(path))}; the name of a file holds no NUL character')
+    return path
 
 
 def checked_ids(given: Any, least: int = 1) -> list[int]:
@@ -83,6 +92,15 @@ def checked_ids(given: Any, least: int = 1) -> list[int]:
             f'ids are {quoted(shown)}: give one id or several; an id is a whole number from {least}'
         )
     return [int(item) for item in ids]
+
+
+def name_fault(name: str) -> str:
+    """What is wrong with an object's name, with what to do; '' where nothing is."""
+    if len(name) > LARGEST_NAME:
+        return f'the name has {len(name)} characters: give one of at most {LARGEST_NAME}'
+    if '\0' in name or (not name.isascii() and any('\ud800' <= letter <= '\udfff' for letter in name)):
+        return f'the name {quoted(name)} is no text that UTF-8 can hold: leave out null characters and lone surrogates'
+    return ''
 
 
 def _range(low: float, high: float | None) -> str:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+from xmem_ros import atomic
 from xmem_ros.errors import XMemError
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Child:
 
     def __init__(self, module: str, arguments: list[str], log: Path) -> None:
         self.module, self.log = module, log
-        with log.open('wb') as output:
+        with atomic.open_new(log) as output:
             self._process = subprocess.Popen(
                 [sys.executable, '-m', module, *arguments],
                 stdin=subprocess.DEVNULL,

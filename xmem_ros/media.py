@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
+from xmem_ros import atomic, pictures
 from xmem_ros.errors import FrameError, OutputError, SeedError
 from xmem_ros.overlay import PALETTE
 
@@ -23,7 +24,8 @@ IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 FOLDER_RATE = 30.0  # frames a second of a folder, which does not say
 VOID = 255
 
-_OPEN_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises for damaged files
+# OpenCV's FFmpeg may open what a playlist names: files, then, and nothing from elsewhere.
+os.environ.setdefault('OPENCV_FFMPEG_CAPTURE_OPTIONS', 'protocol_whitelist;file')
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -36,45 +38,45 @@ def read_image(path: Path) -> np.ndarray:
     """H×W×3 uint8 RGB.
 
     Raises:
-        FrameError: the file is absent, damaged, cut short, or has more than eight bits a channel.
+        FrameError: the file is absent, damaged, cut short, too large, or has more than eight bits a channel.
     """
     try:
-        with Image.open(path) as image:
+        with pictures.opened(path) as image:
             if image.mode.startswith(('I', 'F')):
-                raise FrameError(f'{path}: {image.mode} image; images of eight bits a channel are read')
+                raise FrameError(f'{image.mode} image; images of eight bits a channel are read')
             return np.array(ImageOps.exif_transpose(image).convert('RGB'))
     except FileNotFoundError:
         raise FrameError(f'{path}: no such image') from None
-    except FrameError:
-        raise
-    except _OPEN_ERRORS as error:
-        raise FrameError(f'{path}: not a readable image ({error}); {_advice(error)}') from error
+    except PermissionError as error:
+        raise FrameError(f'{path}: not a readable image ({error}); give yourself the right to read it') from error
+    except pictures.PictureError as error:
+        raise FrameError(f'{path}: not a readable image ({error}); replace or remove the file') from error
+    except FrameError as error:
+        raise FrameError(f'{path}: {error}') from error
 
 
 def read_mask(path: Path) -> np.ndarray:
     """H×W uint8: the values of a palette, grey or one-bit image (one-bit: 0 and 255).
 
     Raises:
-        SeedError: the file is absent, damaged, or of a kind that does not hold values exactly.
+        SeedError: the file is absent, damaged, too large, or of a kind that does not hold values exactly.
     """
     try:
-        with Image.open(path) as image:
-            if image.format in ('JPEG', 'WEBP') or image.mode not in ('P', 'L', '1'):
-                raise SeedError(
-                    f'{path}: {image.format} image of mode {image.mode}; '
+        with pictures.opened(path) as image:
+            if image.format in ('JPEG', 'MPO', 'WEBP') or image.mode not in ('P', 'L', '1'):
+                raise FrameError(
+                    f'{image.format} image of mode {image.mode}; '
                     'a mask is a palette, grey (8-bit) or one-bit PNG whose values are the objects'
                 )
             return np.array(image.convert('L') if image.mode == '1' else image)
     except FileNotFoundError:
         raise SeedError(f'{path}: no such mask') from None
-    except SeedError:
-        raise
-    except _OPEN_ERRORS as error:
-        raise SeedError(f'{path}: not a readable mask ({error}); {_advice(error)}') from error
-
-
-def _advice(error: Exception) -> str:
-    return 'give yourself the right to read it' if isinstance(error, PermissionError) else 'replace or remove the file'
+    except PermissionError as error:
+        raise SeedError(f'{path}: not a readable mask ({error}); give yourself the right to read it') from error
+    except pictures.PictureError as error:
+        raise SeedError(f'{path}: not a readable mask ({error}); replace or remove the file') from error
+    except FrameError as error:
+        raise SeedError(f'{path}: {error}') from error
 
 
 def objects_of(mask: np.ndarray) -> dict[int, np.ndarray]:
@@ -92,9 +94,8 @@ def write_labels(path: Path, labels: np.ndarray) -> None:
     """Write labels H×W uint8 as a palette PNG in the colours of the overlay; the file appears once it is whole."""
     image = Image.fromarray(labels, mode='L')
     image.putpalette(PALETTE.tobytes())
-    part = path.with_name(f'.{path.name}.part')
-    image.save(part, format='PNG')
-    part.replace(path)
+    with atomic.writing(path, sync=False) as part:
+        image.save(part, format='PNG')
 
 
 class Clip:
@@ -123,14 +124,22 @@ class Clip:
         if not self.path.is_file():
             raise FrameError(f'{self.path}: no such video file or folder of frames')
         video = self._open()
+        try:
+            pictures.check_pixels(int(video.get(cv2.CAP_PROP_FRAME_WIDTH)), int(video.get(cv2.CAP_PROP_FRAME_HEIGHT)))
+        except FrameError as error:
+            video.release()
+            raise FrameError(f'{self.path}: its frames are {error}') from error
         rate = video.get(cv2.CAP_PROP_FPS)
         if 0 < rate < 1000:
             self.rate = rate
-        self._length = max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
+        count = video.get(cv2.CAP_PROP_FRAME_COUNT)
+        # what a header says; a frame takes a byte at least
+        self._length = int(min(count, self.path.stat().st_size)) if count > 0 else 0
         video.release()
 
     def _open(self) -> cv2.VideoCapture:
-        video = cv2.VideoCapture(str(self.path))
+        with atomic.utf8_name(self.path) as name:
+            video = cv2.VideoCapture(os.fspath(name))
         if not video.isOpened():
             raise FrameError(
                 f'{self.path}: OpenCV cannot open this video; convert it to H.264 in MP4 or give a folder of frames'
@@ -151,26 +160,54 @@ class Clip:
         return {file.stem: file.name for file in self._files}
 
     def __iter__(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield each frame's name and the frame, H×W×3 uint8 RGB; all have the first one's size."""
-        size = None
-        for name, frame in self._frames():
-            size = size or frame.shape
-            if frame.shape != size:
-                raise FrameError(
-                    f'{self.path}: frame {name} is {frame.shape[1]}×{frame.shape[0]} px, '
-                    f'those before it {size[1]}×{size[0]}; a clip has one size'
-                )
+        """Yield each frame's name and the frame, H×W×3 uint8 RGB; all have the first one's size.
+
+        Raises:
+            FrameError: one cannot be read, or has another size.
+        """
+        for name, frame in self.frames():
+            if isinstance(frame, FrameError):
+                raise frame
             yield name, frame
 
-    def _frames(self) -> Iterator[tuple[str, np.ndarray]]:
+    def frames(self) -> Iterator[tuple[str, np.ndarray | FrameError]]:
+        """Yield what `__iter__` does, and in the place of a frame that cannot be used, why.
+
+        The size of all is that of the first one that can be read.
+        """
+        size = None
+        for name, frame in self._frames():
+            if isinstance(frame, FrameError):
+                yield name, frame
+                continue
+            size = size or frame.shape
+            if frame.shape == size:
+                yield name, frame
+            else:
+                yield (
+                    name,
+                    FrameError(
+                        f'{self.path}: frame {name} is {frame.shape[1]}×{frame.shape[0]} px, '
+                        f'those before it {size[1]}×{size[0]}; a clip has one size'
+                    ),
+                )
+
+    def _frames(self) -> Iterator[tuple[str, np.ndarray | FrameError]]:
+        for file in self._files:
+            try:
+                yield file.stem, read_image(file)
+            except FrameError as error:
+                yield file.stem, error
         if self._files:
-            yield from ((file.stem, read_image(file)) for file in self._files)
             return
         video = self._open()
         index = 0
         try:
             while True:
-                read, frame = video.read()
+                try:
+                    read, frame = video.read()
+                except cv2.error as error:
+                    raise FrameError(f'{self.path}: frame {index} cannot be decoded ({error.err})') from error
                 if not read:
                     break
                 yield f'{index:05d}', cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
@@ -195,14 +232,19 @@ class VideoWriter:
         self.path = Path(path)
         self.rate = round(rate, 3 if rate < 65 else 2 if rate < 650 else 1)  # MPEG-4 counts in at most 65535 parts
         self._count = 0  # frames
-        self._part = self.path.with_name(f'.{self.path.stem}.part.mp4')
+        self._file: atomic.Replacement | None = None
         self._video: cv2.VideoWriter | None = None
 
     def write(self, frame: np.ndarray) -> None:
         """Append a frame, H×W×3 uint8 RGB; all have the first one's size."""
         if self._video is None:
             size = (frame.shape[1], frame.shape[0])
-            self._video = cv2.VideoWriter(os.fspath(self._part), cv2.VideoWriter.fourcc(*'mp4v'), self.rate, size)
+            try:
+                self._file = atomic.Replacement(self.path, suffix='.mp4', sync=False)
+            except OSError as error:
+                raise FrameError(f'{self.path}: this video cannot be written ({error.strerror})') from error
+            with atomic.utf8_name(self._file.path) as name:
+                self._video = cv2.VideoWriter(os.fspath(name), cv2.VideoWriter.fourcc(*'mp4v'), self.rate, size)
             if not self._video.isOpened():
                 raise FrameError(f'{self.path}: OpenCV cannot write this video; is the folder there and writable?')
         self._video.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
@@ -214,24 +256,28 @@ class VideoWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._file is None:
+            return
         if self._video is not None:
             # others guess how many frames a file has
             exact = self._video.isOpened() and self._video.getBackendName() == 'FFMPEG'
             self._video.release()
             if kind is None:
                 self._check(exact=exact)
-                self._part.replace(self.path)
+                self._file.commit()
         if kind is not None:
-            self._part.unlink(missing_ok=True)
+            self._file.discard()
 
     def _check(self, *, exact: bool) -> None:
         """OpenCV says nothing where a frame could not be written."""
-        video = cv2.VideoCapture(os.fspath(self._part))
+        assert self._file is not None
+        with atomic.utf8_name(self._file.path) as name:
+            video = cv2.VideoCapture(os.fspath(name))
         opened = video.isOpened()
         found = int(video.get(cv2.CAP_PROP_FRAME_COUNT)) if opened else 0
         video.release()
         if not opened or (exact and found != self._count):
-            self._part.unlink(missing_ok=True)
+            self._file.discard()
             raise OutputError(
                 f'{self.path}: only {found} of {self._count} frames could be written; is there room on the disk?'
             )

@@ -6,10 +6,12 @@ import enum
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+
+import msgspec
 
 from xmem_ros.checks import check_whole
-from xmem_ros.errors import ParameterError, SeedError, UnknownObjectError, listed
+from xmem_ros.errors import ParameterError, TooManyObjectsError, UnknownObjectError, listed
+from xmem_ros.snapshot_schema import ObjectEntry, ShownState, TableState
 
 MOST_OBJECTS = 254  # a label is a pixel value 1…254; 0 is background and 255 is never used
 
@@ -35,8 +37,10 @@ class TrackedObject:
     box: tuple[int, int, int, int] | None  # x, y, width, height in px; None when nothing is visible
     area: int  # px
     centroid: tuple[float, float]  # x, y in px; nan when nothing is visible
-    age: int  # frames since the seed
-    absent: int  # frames since it was last seen
+    frames_since_seed: int  # since the first
+    frames_since_seen: int  # 0: seen in this frame
+    time_since_seed: float  # s
+    time_since_seen: float  # s
 
 
 @dataclass
@@ -46,7 +50,8 @@ class _Entry:
     name: str
     seeded_at: int  # frame number
     seen_at: int
-    seen_time: float | None = None  # s; None: not yet observed since it was shown
+    seeded_time: float | None  # s; None: seeded before any frame, and not yet observed
+    seen_time: float | None  # s; the same
     shown: TrackedObject | None = None
 
 
@@ -83,9 +88,9 @@ class ObjectTable:
         return self._entries[object_id].row
 
     def check_room(self, count: int) -> None:
-        """Raise `SeedError` unless `count` more objects fit."""
+        """Raise `TooManyObjectsError` unless `count` more objects fit."""
         if len(self) + count > self.max_objects:
-            raise SeedError(
+            raise TooManyObjectsError(
                 f'{count} new object(s) asked for, but {len(self)} of at most {self.max_objects} are tracked; '
                 'remove some first or raise max_objects'
             )
@@ -96,12 +101,12 @@ class ObjectTable:
             known = ', '.join(map(str, self._entries)) or 'none'
             raise UnknownObjectError(f'no object has the id {listed(unknown)}; tracked ids: {known}')
 
-    def add(self, name: str, frame: int) -> int:
-        """Give a new object an id and the lowest free row."""
+    def add(self, name: str, frame: int, time: float | None) -> int:
+        """Give a new object an id and the lowest free row; time: of the frame [s], None before any frame."""
         taken = {entry.row for entry in self._entries.values()}
         row = next(row for row in range(self.max_objects) if row not in taken)
         object_id, self._next_id = self._next_id, self._next_id + 1
-        self._entries[object_id] = _Entry(object_id, row, name, frame, frame)
+        self._entries[object_id] = _Entry(object_id, row, name, frame, frame, time, time)
         return object_id
 
     def rename(self, object_id: int, name: str) -> None:
@@ -124,41 +129,28 @@ class ObjectTable:
         self._entries.clear()
         self._next_id = 1
 
-    def saved(self) -> dict[str, Any]:
-        """Everything, as JSON can hold it."""
-        entries = []
-        for entry in self._entries.values():
-            values = dataclasses.asdict(entry)
-            if entry.shown is not None and entry.shown.box is None:
-                values['shown']['centroid'] = None  # NaN is not JSON
-            entries.append(values)
-        return {'next_id': self._next_id, 'entries': entries}
+    def export_state(self) -> TableState:
+        """A copy of everything."""
+        return TableState(self._next_id, [_exported(entry) for entry in self._entries.values()])
 
     @classmethod
-    def restored(cls, saved: dict[str, Any], max_objects: int) -> 'ObjectTable':
-        """From what `saved` gave; raises `ParameterError` where an object's label is beyond `max_objects`."""
+    def import_state(cls, state: TableState, max_objects: int) -> 'ObjectTable':
+        """From what `export_state` gave; raises `ParameterError` where an object's label is beyond `max_objects`."""
         table = cls(max_objects)
-        for values in saved['entries']:
-            entry = _Entry(**values)
-            if not 0 <= entry.row < max_objects:
+        for entry in state.entries:
+            if entry.row >= max_objects:
                 raise ParameterError(
                     f'object {entry.id} has the label {entry.row + 1}, but max_objects is {max_objects}: '
                     f'raise it to {entry.row + 1} or more'
                 )
-            if values['shown'] is not None:
-                shown = dict(values['shown'])
-                shown['state'] = ObjectState(shown['state'])
-                shown['box'] = tuple(shown['box']) if shown['box'] else None
-                shown['centroid'] = tuple(shown['centroid']) if shown['centroid'] else (math.nan, math.nan)
-                entry.shown = TrackedObject(**shown)
-            table._entries[entry.id] = entry
-        table._next_id = int(saved['next_id'])
+            table._entries[entry.id] = _imported(entry)
+        table._next_id = state.next_id
         return table
 
-    def seen(self, object_id: int, frame: int) -> None:
-        """Note that a seed shows the object in this frame."""
+    def seen(self, object_id: int, frame: int, time: float | None) -> None:
+        """Note that a seed shows the object in this frame; time: as in `add`."""
         entry = self._entries[object_id]
-        entry.seen_at, entry.seen_time = frame, None
+        entry.seen_at, entry.seen_time = frame, time
 
     def observe(
         self,
@@ -176,6 +168,7 @@ class ObjectTable:
         """Turn what a frame shows of an object into its state."""
         entry = self._entries[object_id]
         # the clock may jump back, as when a bag starts again
+        entry.seeded_time = time if entry.seeded_time is None else min(entry.seeded_time, time)
         entry.seen_time = time if entry.seen_time is None else min(entry.seen_time, time)
         if visible:
             entry.seen_at, entry.seen_time = frame, time
@@ -193,6 +186,8 @@ class ObjectTable:
             centroid,
             frame - entry.seeded_at,
             frame - entry.seen_at,
+            time - entry.seeded_time,
+            time - entry.seen_time,
         )
         return entry.shown
 
@@ -202,7 +197,30 @@ class ObjectTable:
         return [
             entry.shown
             or TrackedObject(
-                entry.id, entry.row + 1, entry.name, ObjectState.NEW, 0.0, None, 0, (math.nan, math.nan), 0, 0
+                entry.id, entry.row + 1, entry.name, ObjectState.NEW, 0.0, None, 0, (math.nan, math.nan), 0, 0, 0.0, 0.0
             )
             for entry in self._entries.values()
         ]
+
+
+def _exported(entry: _Entry) -> ObjectEntry:
+    shown = None
+    if entry.shown is not None:
+        values = dataclasses.asdict(entry.shown)
+        if entry.shown.box is None:
+            values['centroid'] = None  # NaN is not JSON
+        shown = ShownState(**{**values, 'state': int(entry.shown.state)})
+    return ObjectEntry(
+        entry.id, entry.row, entry.name, entry.seeded_at, entry.seen_at, entry.seeded_time, entry.seen_time, shown
+    )
+
+
+def _imported(entry: ObjectEntry) -> _Entry:
+    shown = None
+    if entry.shown is not None:
+        values = msgspec.structs.asdict(entry.shown)
+        centroid = entry.shown.centroid or (math.nan, math.nan)
+        shown = TrackedObject(**{**values, 'state': ObjectState(entry.shown.state), 'centroid': centroid})
+    return _Entry(
+        entry.id, entry.row, entry.name, entry.seeded_at, entry.seen_at, entry.seeded_time, entry.seen_time, shown
+    )

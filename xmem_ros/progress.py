@@ -9,6 +9,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from xmem_ros.outside_text import for_log
+
 LINE_EVERY = 30.0  # s between lines where stderr is no terminal; what takes less says nothing
 
 
@@ -21,6 +23,8 @@ class Bar(tqdm):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         file = options.get('file') or sys.stderr
+        if options.get('desc'):
+            options['desc'] = for_log(options['desc'])
         self.by_lines = not getattr(file, 'isatty', bool)()
         if self.by_lines:
             options |= {
@@ -34,6 +38,10 @@ class Bar(tqdm):
             columns, rows = shutil.get_terminal_size()
             options = {'ncols': columns, 'nrows': rows, **options}
         super().__init__(*args, **options)
+
+    def set_description(self, desc: str | None = None, refresh: bool | None = True) -> None:
+        """Say what is being done; as tqdm's own, but a name from outside drives no terminal."""
+        super().set_description(desc and for_log(desc), refresh)
 
     def display(self, msg: str | None = None, pos: int | None = None) -> Any:
         """Show the state; as tqdm's own, whether something was shown."""

@@ -24,6 +24,7 @@ _ITERATIONS = 4
 _RNG_SEED = 20_221_026
 _BOX_MARGIN = 0.35
 _MIN_BOX = 4
+MOST_POINTS = 1000  # each is drawn at every reach
 _REACHES = (0.1, 0.18, 0.3, 0.45)  # that an object may have around its points, of the frame's shorter side
 
 
@@ -273,6 +274,10 @@ def check_points(points: np.ndarray, point_labels: np.ndarray, size: tuple[int, 
     """N×2 int pixels and N bool; raises `SeedError` as `mask_from_points`, and takes no time."""
     points = np.asarray(points, np.float64).reshape(-1, 2)
     point_labels = np.asarray(point_labels).reshape(-1)
+    if max(len(points), len(point_labels)) > MOST_POINTS:
+        raise SeedError(
+            f'{len(points)} points and {len(point_labels)} point labels given: give at most {MOST_POINTS}, or a mask'
+        )
     if len(points) != len(point_labels):
         raise SeedError(
             f'{len(points)} points and {len(point_labels)} point labels given: give one label for each point'

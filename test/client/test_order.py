@@ -15,14 +15,13 @@ from lifecycle_msgs.srv import GetState
 from node_harness import wait_until
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from sensor_msgs.msg import Image
-from std_srvs.srv import Trigger
 
 from xmem_ros.client import Box, XMemClient
 from xmem_ros.conversions.images import image_from_array
-from xmem_ros.errors import NodeError, NodeTimeoutError, SeedError
+from xmem_ros.errors import ErrorCode, NodeError, NodeTimeoutError, SeedError
 from xmem_ros.msg import TrackedObject, TrackedObjectArray
 from xmem_ros.node import qos
-from xmem_ros.srv import MemoryFile, SeedObjects
+from xmem_ros.srv import LoadMemory, ResetTracker, SeedObjects
 
 ANSWER_S = 60.0  # on a busy machine
 BEFORE = 8  # images said of just before an answer; fewer than the depth of the topics, so none is lost
@@ -41,7 +40,7 @@ class Speaker:
         self.node = rclpy.create_node('xmem', namespace='/speaker', context=self.context)
         self.labels = self.node.create_publisher(Image, '~/labels', qos.output())
         self.objects = self.node.create_publisher(TrackedObjectArray, '~/objects', qos.output())
-        for kind, name in ((Trigger, 'reset'), (SeedObjects, 'seed'), (MemoryFile, 'load_memory')):
+        for kind, name in ((ResetTracker, 'reset'), (SeedObjects, 'seed'), (LoadMemory, 'load_memory')):
             self.node.create_service(kind, f'~/{name}', self.answer)
         self.node.create_service(GetState, '~/get_state', self.state)
         self.executor = SingleThreadedExecutor(context=self.context)
@@ -77,6 +76,7 @@ class Speaker:
         for _ in range(self.before):
             self.say()
         response.success = not self.refuses
+        response.error_code = ErrorCode.INVALID_SEED if self.refuses else ErrorCode.NONE
         if isinstance(response, SeedObjects.Response):
             response.ids = [1]
         return response
@@ -188,7 +188,7 @@ def test_a_loop_of_wait_tracked_hears_that_the_camera_is_gone(speaker, client):
 def test_a_call_during_which_the_client_is_closed_says_so(whole):
     client = XMemClient('/nowhere/xmem', timeout=ANSWER_S)
     link = client.link
-    service = link._client(Trigger, 'reset')
+    service = link._client(ResetTracker, 'reset')
     ready, rest = service.service_is_ready, []
 
     def closing():

@@ -103,7 +103,7 @@ def test_iou_is_that_worked_out_by_hand():
 
 def tracked_object(number, label=None):
     return TrackedObject(
-        number, label or number, f'o{number}', ObjectState.TRACKED, 0.9, (0, 0, 4, 4), 16, (2, 2), 1, 0
+        number, label or number, f'o{number}', ObjectState.TRACKED, 0.9, (0, 0, 4, 4), 16, (2, 2), 1, 0, 0.1, 0.0
     )
 
 

@@ -15,6 +15,7 @@ import torch
 from xmem_ros.cli.main import main
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.engines import onnx_export
+from xmem_ros.engines.built_engines import note_built
 from xmem_ros.engines.onnx_export import export
 from xmem_ros.engines.onnx_files import ExportKey, find_models
 from xmem_ros.engines.onnx_runtime import (
@@ -178,7 +179,7 @@ def test_a_saved_memory_goes_from_one_engine_to_the_other() -> None:
     ours, theirs = trackers()
     ours.seed(scene[0][0], {'it': scene[0][1] == 1})
     ours.step(scene[1][0])
-    assert theirs.restore(ours.snapshot()) == [1]
+    assert theirs.import_state(ours.export_state()) == [1]
     assert compare([ours, theirs], scene[2][0]) <= LARGEST_DIFFERENCE
 
 
@@ -304,6 +305,7 @@ def test_what_tensorrt_builds_is_said_with_its_place(tmp_path: Path, monkeypatch
             return [TENSORRT, CUDA, CPU]
 
     caplog.set_level(logging.INFO, 'xmem_ros')
+    monkeypatch.setenv('XMEM_ROS_WEIGHTS', str(tmp_path / 'user'))
     monkeypatch.setattr('xmem_ros.engines.onnx_runtime._runtime', lambda: Runtime)
 
     def load() -> None:
@@ -314,6 +316,7 @@ def test_what_tensorrt_builds_is_said_with_its_place(tmp_path: Path, monkeypatch
     assert 'decoder at 96×160 px, 2 objects: loaded in' in caplog.text
     caplog.clear()
     (tmp_path / 'decoder-2' / 'kept.engine').touch()
+    note_built(tmp_path / 'decoder-2')
     load()
     assert caplog.text == ''
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Exported models on disk: whole or not used. No network is run here."""
 
+import hashlib
 import json
 import logging
 import os
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from xmem_ros.engines.built_engines import RECORD, note_built, remove_unknown
 from xmem_ros.engines.onnx_files import (
     COMMAND,
     MANIFEST,
@@ -70,6 +72,58 @@ def change_manifest(folder: Path) -> None:
     (folder / MANIFEST).write_text(json.dumps({**manifest, 'width': 192}))
 
 
+def lead_out(folder: Path) -> None:
+    (folder / '..' / 'elsewhere.onnx').write_bytes(b'model')
+    rename(folder, '../elsewhere.onnx')
+
+
+def lead_out_by_a_link(folder: Path) -> None:
+    (folder / 'decoder.onnx').rename(folder / '..' / 'elsewhere.onnx')
+    (folder / 'decoder.onnx').symlink_to('../elsewhere.onnx')
+
+
+def keep_tensors_elsewhere(folder: Path) -> None:
+    replace(folder, b'\x0a\x08location\x12\x0d../secret.bin')
+
+
+def hold_an_engine(folder: Path) -> None:
+    replace(folder, b'EPContext')
+
+
+def rename(folder: Path, file: str) -> None:
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest['models']['decoder']['file'] = file
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+
+
+def replace(folder: Path, content: bytes) -> None:
+    """Another model, with a manifest that fits."""
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest['models']['decoder'] |= {'bytes': len(content), 'sha256': hashlib.sha256(content).hexdigest()}
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    (folder / 'decoder.onnx').write_bytes(content)
+
+
+def change(**values: object):
+    """Of the manifest."""
+
+    def harm(folder: Path) -> None:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        (folder / MANIFEST).write_text(json.dumps({**manifest, **values}))
+
+    harm.__name__ = '-'.join(values)
+    return harm
+
+
+def deepen(folder: Path) -> None:
+    (folder / MANIFEST).write_text('{"models":' * 50_000)
+
+
+def lengthen(folder: Path) -> None:
+    with (folder / MANIFEST).open('a') as file:
+        file.truncate(1 << 30)
+
+
 DAMAGE = {
     cut: 'decoder.onnx has 3 bytes, and was written with 5',
     flip: 'its SHA-256 is another',
@@ -77,6 +131,17 @@ DAMAGE = {
     cut_manifest: 'manifest.json cannot be read',
     remove_manifest: 'manifest.json is missing',
     change_manifest: 'manifest.json is of other models',
+    lead_out: "'../elsewhere.onnx' is no file of this folder",
+    lead_out_by_a_link: "'decoder.onnx' is no file of this folder",
+    keep_tensors_elsewhere: 'decoder.onnx keeps tensors in other files',
+    hold_an_engine: 'decoder.onnx holds a compiled engine',
+    change(objects=[True]): 'manifest.json cannot be read',
+    change(objects=[10**9]): 'manifest.json cannot be read',
+    change(models=[]): 'manifest.json cannot be read',
+    change(models={}): 'manifest.json cannot be read',
+    change(height='96'): 'manifest.json cannot be read',
+    deepen: 'manifest.json cannot be read',
+    lengthen: 'manifest.json cannot be read',
 }
 
 
@@ -97,7 +162,10 @@ def test_a_name_appears_only_once_the_disk_holds_its_content(cache: Path, monkey
 
     monkeypatch.setattr(os, 'fsync', note)
     exported(cache)
-    assert synced == [('decoder.onnx', False), (MANIFEST, False), ('part', False), ('cache', True)]
+    assert [there for _, there in synced] == [False, False, False, True]
+    model, manifest, *folders = (name for name, _ in synced)
+    assert (model, folders) == ('decoder.onnx', ['part', 'cache'])
+    assert manifest.startswith(f'.{MANIFEST}.')
 
 
 @pytest.mark.parametrize('harm', DAMAGE, ids=lambda harm: harm.__name__)
@@ -143,6 +211,15 @@ def test_what_was_built_of_damaged_models_goes_with_them(cache: Path) -> None:
     assert not (folder / 'decoder.engine').exists()
 
 
+def test_a_folder_that_is_not_of_exported_models_is_left_and_the_export_refused(cache: Path) -> None:
+    theirs = cache / KEY.folder
+    theirs.mkdir(parents=True)
+    (theirs / 'thesis.tex').write_text('mine')
+    with pytest.raises(FileExistsError, match='not ours'):
+        exported(cache)
+    assert [path.name for path in theirs.iterdir()] == ['thesis.tex']
+
+
 def test_the_size_that_was_used_last_is_known(cache: Path) -> None:
     assert newest_size(KEY.weights, 'float32', 96) is None
     other = ExportKey(KEY.weights, 96, 128, 'float32')
@@ -157,3 +234,56 @@ def test_the_size_that_was_used_last_is_known(cache: Path) -> None:
     assert newest_size(KEY.weights, 'float32', 0) == (96, 160)
     assert newest_size(KEY.weights, 'float32', 240) is None
     assert newest_size(KEY.weights, 'float16', 96) is None
+
+
+def test_engines_that_were_built_here_stay_and_others_go(cache: Path, tmp_path: Path, monkeypatch, caplog) -> None:
+    monkeypatch.setenv('XMEM_ROS_WEIGHTS', str(tmp_path / 'user'))
+    engines = exported(cache) / 'decoder-2'
+    engines.mkdir()
+    (engines / 'a.engine').write_bytes(b'built here')
+    note_built(engines)
+    (tmp_path / 'elsewhere').write_bytes(b'built here')
+    (engines / 'b.engine').symlink_to(tmp_path / 'elsewhere')
+    (engines / 'c.engine').write_bytes(b'code of somebody')
+    with caplog.at_level(logging.WARNING):
+        remove_unknown(engines)
+    assert [path.name for path in engines.iterdir()] == ['a.engine']
+    assert 'c.engine: removed, since it was not built by this user' in caplog.text
+    assert (tmp_path / 'elsewhere').read_bytes() == b'built here'
+    (engines / 'a.engine').write_bytes(b'changed since')
+    remove_unknown(engines)
+    assert not list(engines.iterdir())
+
+
+def test_a_folder_of_models_cannot_vouch_for_its_engines(cache: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv('XMEM_ROS_WEIGHTS', str(tmp_path / 'user'))
+    engines = exported(cache) / 'decoder-2'
+    engines.mkdir()
+    (engines / 'a.engine').write_bytes(b'code')
+    for folder in (engines, engines.parent, cache):
+        (folder / RECORD).write_text(json.dumps({hashlib.sha256(b'code').hexdigest(): 'a.engine'}))
+    remove_unknown(engines)
+    assert not (engines / 'a.engine').exists()
+
+
+def test_a_cache_of_engines_that_is_a_link_is_refused(cache: Path, tmp_path: Path) -> None:
+    folder = exported(cache)
+    (folder / 'decoder-2').symlink_to(tmp_path)
+    with pytest.raises(EngineError, match='is a link'):
+        remove_unknown(folder / 'decoder-2')
+
+
+@pytest.mark.parametrize('content', [b'{', b'[]', b'{"x": 1}', b'[' * 100_000])
+def test_without_a_record_that_can_be_read_engines_are_built_again(cache, tmp_path, monkeypatch, content) -> None:
+    monkeypatch.setenv('XMEM_ROS_WEIGHTS', str(tmp_path))
+    engines = exported(cache) / 'decoder-2'
+    engines.mkdir()
+    (engines / 'a.engine').write_bytes(b'built here')
+    note_built(engines)
+    (tmp_path / RECORD).write_bytes(content)
+    remove_unknown(engines)
+    assert not list(engines.iterdir())
+    (engines / 'a.engine').write_bytes(b'built here')
+    note_built(engines)
+    remove_unknown(engines)
+    assert [path.name for path in engines.iterdir()] == ['a.engine']

@@ -19,6 +19,7 @@ from published_layouts import LENGTH, SIZE, clip, davis, five
 from scene_files import save_mask, save_sequence, save_untrained_weights
 from torchvision.transforms import InterpolationMode, Normalize, Resize, ToTensor
 
+from xmem_ros import work_folder
 from xmem_ros.errors import OutputError, ParameterError, SeedError
 from xmem_ros.evaluation import probabilities as kept
 from xmem_ros.evaluation.runner import evaluate
@@ -152,10 +153,27 @@ def test_passes_whose_seeds_show_different_objects_are_refused_before_anything_i
 
 def test_what_a_killed_run_left_behind_is_swept_away(tmp_path, root, weights):
     run(root, weights, tmp_path / 'out', scales=(64, 96))
-    for name in ('.probabilities.x1y2', '.a.part'):
-        (tmp_path / 'out' / name / '64p').mkdir(parents=True)
+    for name in ('.probabilities.x1y2.part', '.a.x1y2.part'):
+        work_folder.make(tmp_path / 'out' / name)
+        (tmp_path / 'out' / name / '64p').mkdir()
+    theirs = tmp_path / 'out' / '.thesis.part' / 'chapter.tex'
+    theirs.parent.mkdir()
+    theirs.write_text('mine')
     run(root, weights, tmp_path / 'out', scales=(64, 96))
-    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['a', 'finished.0.jsonl', 'settings.json']
+    found = sorted(path.name for path in (tmp_path / 'out').iterdir())
+    assert found == ['.thesis.part', 'a', 'finished.0.jsonl', 'settings.json']
+    assert theirs.read_text() == 'mine'
+    assert not (tmp_path / 'out' / 'a' / work_folder.MARK).exists()
+
+
+def test_what_somebody_put_beside_the_masks_of_a_sequence_stays_when_it_is_tracked_again(tmp_path, root, weights):
+    run(root, weights, tmp_path / 'out')
+    (tmp_path / 'out' / 'a' / 'notes.txt').write_text('mine')
+    (tmp_path / 'out' / 'a' / '00000.png').unlink()
+    run(root, weights, tmp_path / 'out')
+    assert (tmp_path / 'out' / 'a' / 'notes.txt').read_text() == 'mine'
+    assert (tmp_path / 'out' / 'a' / '00000.png').exists()
+    assert not list((tmp_path / 'out').glob('.*'))
 
 
 def test_the_merge_takes_the_values_of_the_data_set_and_truncates():
@@ -344,13 +362,13 @@ def test_a_killed_run_goes_on_with_the_sequences_that_are_not_finished(tmp_path,
     process = subprocess.Popen(
         [sys.executable, *command(tmp_path, weights, tmp_path / 'out')], env=environment, stderr=subprocess.DEVNULL
     )
-    begun = tmp_path / 'out' / '.second.part' / '00003.png'
+    begun = '.second.*.part/00003.png'
     until = time.monotonic() + 120
-    while not begun.exists() and time.monotonic() < until:
+    while not list((tmp_path / 'out').glob(begun)) and time.monotonic() < until:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    assert begun.exists()
+    assert list((tmp_path / 'out').glob(begun))
     assert not (tmp_path / 'out' / 'second').exists()
     when = {path.name: path.stat().st_mtime_ns for path in (tmp_path / 'out' / 'first').iterdir()}
     assert len(when) == 5
@@ -360,7 +378,7 @@ def test_a_killed_run_goes_on_with_the_sequences_that_are_not_finished(tmp_path,
     result, _ = run_command([], tmp_path, weights, 'out', environment)
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / 'out' / 'first').iterdir()} == when
     assert len(list((tmp_path / 'out' / 'second').iterdir())) == 6
-    assert not (tmp_path / 'out' / '.second.part').exists()
+    assert not list((tmp_path / 'out').glob('.second.*'))
     assert all(scores['fps'] for scores in result['sequences'].values())
 
 
@@ -372,13 +390,15 @@ def test_a_full_disk_names_the_file_and_keeps_what_is_finished(tmp_path, weights
     write = output.write_labels
 
     def full(path, labels):
-        if path.parent.name == '.second.part' and path.stem == '00002':
+        if path.parent.name.startswith('.second.') and path.stem == '00002':
             raise OSError(28, 'No space left on device')
         write(path, labels)
 
     monkeypatch.setattr(output, 'write_labels', full)
     options = {'weights': weights, 'size': 64, 'device': 'cpu', 'output': tmp_path / 'out', 'progress': False}
-    with pytest.raises(OutputError, match=r'second\.part/00002\.png: cannot be written \(No space left on device\)'):
+    with pytest.raises(
+        OutputError, match=r'second\.\w+\.part/00002\.png: cannot be written \(No space left on device\)'
+    ):
         evaluate('generic', tmp_path, **options)
     assert len(list((tmp_path / 'out' / 'first').iterdir())) == 5
     assert not [path for path in (tmp_path / 'out').iterdir() if 'second' in path.name]

@@ -127,7 +127,7 @@ def test_results_and_what_a_server_said_fill_their_rows(tmp_path):
     assert '| 57.6 | **57.6** |' in page
     assert '| 85.7 | masks made; its server has not said yet |' in page
     assert '| 29.6 | **29.6** (Tesla V100) |' in page
-    assert 'on all 89 frames of\n  a and b, a memory frame every 5.' in page
+    assert 'on all 89 frames of a and b, a memory frame every 5.' in page
 
 
 def test_a_result_that_cannot_be_read_and_a_folder_that_is_not_there_are_named(tmp_path, capsys):

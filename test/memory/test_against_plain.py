@@ -172,7 +172,7 @@ def test_the_readout_of_equal_stores_agrees_with_and_without_another_object() ->
     alone.seed([0])
     g = torch.Generator().manual_seed(99)
     together.real.join([0])
-    together.real.put_in(alone.real.taken_out('cpu'))
+    together.real.import_state(alone.real.export_state('cpu'))
     together.real.join([1])
     for _ in range(3):
         frame = alone.frame([0])

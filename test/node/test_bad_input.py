@@ -17,7 +17,6 @@ from sensor_msgs.msg import Image
 
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.msg import Seed, TrackedObjectArray
-from xmem_ros.srv import MemoryFile
 
 SCENE = RenderedScene(objects=3)
 FRAME, TRUTH = SCENE[0]
@@ -44,7 +43,7 @@ def robot(running):
     yield running
     after = states_of(running)
     assert [(item.id, item.label, item.name) for item in after] == [(1, 1, 'first'), (2, 2, 'second')]
-    assert [item.age for item in after] > [item.age for item in before]
+    assert [item.frames_since_seed for item in after] > [item.frames_since_seed for item in before]
     assert all(item.area for item in after)
 
 
@@ -138,7 +137,7 @@ def test_a_refusal_does_not_repeat_a_huge_input(robot):
         'an encoding': robot.seed(image_seed(encoding=long)),
         'point labels': robot.seed(points_seed([(50, 50)] * 20_000, [3] * 20_000)),
         'ids': robot.remove(*range(100, 20_100)),
-        'a file name': robot.call(MemoryFile, '~/save_memory', MemoryFile.Request(name=long)),
+        'a file name': robot.save_memory(long),
     }
     for what, answer in answers.items():
         assert not answer.success, what

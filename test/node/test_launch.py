@@ -34,6 +34,7 @@ ARGUMENTS = [
     'web',
     'web_host',
     'web_port',
+    'web_token_file',
     'log_level',
 ]
 START_S = 120.0  # importing torch on a busy machine takes long

@@ -12,9 +12,8 @@ from node_harness import iou, mask_seed, pixels_of, wait_until
 from sensor_msgs.msg import Image
 
 from xmem_ros.demo.scene import RenderedScene
-from xmem_ros.errors import MemoryFileError, ParameterError
+from xmem_ros.errors import ErrorCode, MemoryFileError, ParameterError
 from xmem_ros.msg import Seed, TrackedObjectArray
-from xmem_ros.srv import MemoryFile
 from xmem_ros.stream.memory_files import memory_file, memory_folder
 
 SCENE = RenderedScene((120, 216), objects=3)
@@ -22,10 +21,6 @@ SCENE = RenderedScene((120, 216), objects=3)
 
 def settings(folder, **more):
     return {'size': 120, 'max_objects': 4, 'memory_folder': str(folder), **more}
-
-
-def call(robot, service, name):
-    return robot.call(MemoryFile, service, MemoryFile.Request(name=name))
 
 
 def test_a_robot_that_starts_again_goes_on_with_the_same_ids(tmp_path):
@@ -37,9 +32,11 @@ def test_a_robot_that_starts_again_goes_on_with_the_same_ids(tmp_path):
         for number in range(1, 6):
             robot.show_and_wait(SCENE[number][0], labels)
         assert robot.remove(1).success
-        answer = call(robot, '~/save_memory', 'shift')
+        answer = robot.save_memory('shift')
         assert answer.success, answer.message
-        assert answer.message == f'2 objects saved to {tmp_path}/shift.safetensors'
+        path = tmp_path / 'shift.safetensors'
+        assert answer.message == f'2 objects saved to {path}'
+        assert (answer.path, answer.size, list(answer.ids)) == (str(path), path.stat().st_size, [2, 3])
         assert '4:3' in robot.process.output
         assert 'MB for images of 16:9' in robot.process.output
     with robots.running(settings(tmp_path)) as robot:
@@ -47,9 +44,10 @@ def test_a_robot_that_starts_again_goes_on_with_the_same_ids(tmp_path):
         objects = robot.listen(TrackedObjectArray, '~/objects')
         robot.wait_matched('~/objects')
         robot.wait_matched('~/labels')
-        answer = call(robot, '~/load_memory', 'shift.safetensors')
+        answer = robot.load_memory('shift.safetensors')
         assert answer.success, answer.message
         assert answer.message.endswith('ids 2, 3')
+        assert (answer.path, list(answer.ids), list(answer.labels)) == (str(path), [2, 3], [2, 3])
         robot.wait_matched('~/object_3/box')
         shown = pixels_of(robot.show_and_wait(SCENE[6][0], labels))
         wait_until(lambda: objects and objects[-1].header == labels[-1].header, 'the objects')
@@ -85,26 +83,26 @@ def followed(robot):
 
 @pytest.mark.parametrize('name', ['', '../up', '/etc/passwd', 'a/b', '.hidden', 'x' * 200, 'a\nb', '..'])
 def test_names_that_lead_elsewhere_are_refused(robot, name):
-    for service in ('~/save_memory', '~/load_memory'):
-        answer = call(robot, service, name)
-        assert not answer.success
+    for call in (robot.save_memory, robot.load_memory):
+        answer = call(name)
+        assert (answer.success, answer.error_code) == (False, ErrorCode.INVALID_FILE_NAME)
         assert 'cannot be used: give a plain file name' in answer.message
     assert followed(robot)
 
 
 def test_a_file_that_is_not_there_is_named(robot):
-    answer = call(robot, '~/load_memory', 'nothing')
-    assert not answer.success
+    answer = robot.load_memory('nothing')
+    assert (answer.success, answer.error_code) == (False, ErrorCode.NO_SUCH_FILE)
     assert f'{robot.folder}/nothing.safetensors: no such file' in answer.message
     assert followed(robot)
 
 
 def test_a_file_cut_off_is_refused_and_the_objects_stay(robot):
-    assert call(robot, '~/save_memory', 'whole').success
+    assert robot.save_memory('whole').success
     data = (robot.folder / 'whole.safetensors').read_bytes()
     (robot.folder / 'half.safetensors').write_bytes(data[: len(data) // 2])
-    answer = call(robot, '~/load_memory', 'half')
-    assert not answer.success
+    answer = robot.load_memory('half')
+    assert (answer.success, answer.error_code) == (False, ErrorCode.DAMAGED_FILE)
     assert 'it may be cut off' in answer.message
     assert followed(robot)
 
@@ -114,10 +112,10 @@ def test_a_link_that_leads_out_is_refused(robot, tmp_path):
     link = robot.folder / 'link.safetensors'
     if not link.is_symlink():
         link.symlink_to(tmp_path / 'secret.safetensors')
-    for service in ('~/save_memory', '~/load_memory'):
-        answer = call(robot, service, 'link')
-        assert not answer.success
-        assert 'leads out of' in answer.message
+    for call in (robot.save_memory, robot.load_memory):
+        answer = call('link')
+        assert (answer.success, answer.error_code) == (False, ErrorCode.INVALID_FILE_NAME)
+        assert 'is a link' in answer.message
     assert (tmp_path / 'secret.safetensors').read_bytes() == b'x'
 
 
@@ -155,3 +153,10 @@ def test_the_folder_is_that_of_the_parameter_or_of_ros(tmp_path, monkeypatch):
         memory_folder('relative')
     with pytest.raises(MemoryFileError):
         memory_file(str(tmp_path), '..')
+    (tmp_path / 'a.safetensors').write_bytes(b'x')
+    (tmp_path / 'b.safetensors').symlink_to('a.safetensors')
+    with pytest.raises(MemoryFileError, match='is a link'):
+        memory_file(str(tmp_path), 'b')
+    for folder in ('/' + 'x' * 5000, '~nobody-of-that-name/x', '/a\0b'):
+        with pytest.raises(ParameterError, match='memory_folder is'):
+            memory_folder(folder)

@@ -11,8 +11,9 @@ import node_harness as robots
 from node_harness import bounding_box, box_seed, iou, mask_seed, pixels_of, points_seed, wait_until
 from sensor_msgs.msg import Image
 
+from xmem_ros.conversions.objects import seconds_of
 from xmem_ros.demo.scene import RenderedScene
-from xmem_ros.msg import AcceptedSeeds, Seed, TrackedObject, TrackedObjectArray
+from xmem_ros.msg import AcceptedSeeds, Seed, TrackedObject, TrackedObjectArray, TrackedObjectStamped
 from xmem_ros.tracker.geometry import outline
 
 SCENE = RenderedScene(objects=3)
@@ -68,15 +69,18 @@ def test_seeded_objects_are_followed_and_keep_their_ids(robot):
                 box = item.box
                 without_specks, _ = outline(inside.astype(np.uint8), 0.05)  # min_part_share
                 assert without_specks == (box.x_offset, box.y_offset, box.width, box.height)
-    ages = [objects[1].age for _, _, objects in heard]
-    assert ages == list(range(1, 31))
+    assert [objects[1].frames_since_seed for _, _, objects in heard] == list(range(1, 31))
+    for _, _, objects in heard:  # a frame is 1/30 s
+        item = objects[1]
+        assert seconds_of(item.time_since_seed) == pytest.approx(item.frames_since_seed / 30, abs=1e-5)
+        assert seconds_of(item.time_since_seen) == pytest.approx(item.frames_since_seen / 30, abs=1e-5)
 
 
 def test_every_output_carries_the_header_of_its_image(robot):
     robot.seed(mask_seed(SCENE[0][1] == 1))
     outputs = [
         robot.listen(Image, '~/object_1/mask'),
-        robot.listen(TrackedObject, '~/object_1/box'),
+        robot.listen(TrackedObjectStamped, '~/object_1/box'),
         robot.listen(Image, '~/overlay'),
         robot.objects,
         robot.labels,
@@ -88,7 +92,8 @@ def test_every_output_carries_the_header_of_its_image(robot):
         sent = robot.show(SCENE[index][0])
         for output in outputs:
             wait_until(lambda output=output, sent=sent: output[-1].header == sent.header, f'frame {index}')
-        assert robot.objects[-1].objects[0].header == sent.header
+        assert outputs[1][-1].object == robot.objects[-1].objects[0]
+        assert seconds_of(robot.objects[-1].processing_time) > 0
         assert (pixels_of(outputs[0][-1]) == 255 * (pixels_of(robot.labels[-1]) == 1)).all()
         assert outputs[2][-1].encoding == 'rgb8'
 

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""Videos that are written, whatever the camera's rate."""
+"""Videos that are written, whatever the camera's rate, and pictures that are made to do harm."""
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from xmem_ros.media import Clip, VideoWriter
+from xmem_ros.errors import FrameError, SeedError
+from xmem_ros.evaluation.datasets.sequence import image_size
+from xmem_ros.media import Clip, VideoWriter, read_image, read_mask
+from xmem_ros.training.footage import FootageError, read_stills
 
 
 @pytest.mark.parametrize('rate', [0.1, 7.123, 30_000 / 1001, 65.536, 90.123, 240_000 / 1001, 333.333, 999.0])
@@ -15,3 +19,32 @@ def test_a_video_has_the_rate_and_the_frames_that_it_was_given(tmp_path, rate):
     clip = Clip(tmp_path / 'film.mp4')
     assert clip.rate == pytest.approx(rate, rel=1e-3)
     assert [round(frame.mean() / 80) for _, frame in clip] == [0, 1, 2]
+
+
+EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
+%%BoundingBox: 0 0 64 64
+%%EndComments
+showpage
+%%EOF
+"""
+
+
+def test_a_picture_that_another_program_would_have_to_draw_is_none(tmp_path):
+    """Pillow tells formats by content, and starts Ghostscript for PostScript."""
+    path = tmp_path / '00000.png'
+    path.write_bytes(EPS)
+    for read, error in ((read_image, FrameError), (read_mask, SeedError), (image_size, FrameError)):
+        with pytest.raises(error, match='cannot identify image file'):
+            read(path)
+
+
+def test_a_picture_of_more_pixels_than_any_cameras_is_not_decoded(tmp_path):
+    path = tmp_path / 'large.png'
+    Image.fromarray(np.zeros((8001, 8001), np.uint8)).save(path)
+    for read, error in ((read_image, FrameError), (read_mask, SeedError), (image_size, FrameError)):
+        with pytest.raises(error, match='8001×8001; at most 64000000 pixels'):
+            read(path)
+    path.rename(tmp_path / 'a.png')
+    Image.fromarray(np.zeros((80, 80), np.uint8)).save(tmp_path / 'a.jpg')
+    with pytest.raises(FootageError, match='8001×8001; at most 64000000 pixels'):
+        read_stills(tmp_path, 64)

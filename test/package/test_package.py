@@ -14,9 +14,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
+OUTCOME = {'success': 'boolean', 'message': 'string', 'error_code': 'uint16'}  # of every service
 INTERFACES = {
     'msg.TrackedObject': {
-        'header': 'std_msgs/Header',
         'id': 'uint32',
         'label': 'uint8',
         'name': 'string',
@@ -26,13 +26,16 @@ INTERFACES = {
         'area': 'uint32',
         'centroid_x': 'float',
         'centroid_y': 'float',
-        'age': 'uint32',
-        'absent': 'uint32',
+        'time_since_seed': 'builtin_interfaces/Duration',
+        'time_since_seen': 'builtin_interfaces/Duration',
+        'frames_since_seed': 'uint32',
+        'frames_since_seen': 'uint32',
     },
+    'msg.TrackedObjectStamped': {'header': 'std_msgs/Header', 'object': 'xmem_ros/TrackedObject'},
     'msg.TrackedObjectArray': {
         'header': 'std_msgs/Header',
         'objects': 'sequence<xmem_ros/TrackedObject>',
-        'processing_ms': 'float',
+        'processing_time': 'builtin_interfaces/Duration',
     },
     'msg.Seed': {
         'id': 'uint32',
@@ -51,15 +54,34 @@ INTERFACES = {
     },
     'srv.SeedObjects_Request': {'header': 'std_msgs/Header', 'seeds': 'sequence<xmem_ros/Seed>'},
     'srv.SeedObjects_Response': {
-        'success': 'boolean',
-        'message': 'string',
+        **OUTCOME,
         'ids': 'sequence<uint32>',
         'labels': 'sequence<uint8>',
         'stamp': 'builtin_interfaces/Time',
     },
     'srv.RemoveObjects_Request': {'ids': 'sequence<uint32>', 'all': 'boolean'},
-    'srv.RemoveObjects_Response': {'success': 'boolean', 'message': 'string', 'removed': 'sequence<uint32>'},
+    'srv.RemoveObjects_Response': {**OUTCOME, 'removed': 'sequence<uint32>'},
+    'srv.ResetTracker_Request': {},
+    'srv.ResetTracker_Response': {**OUTCOME, 'removed': 'sequence<uint32>'},
+    'srv.HoldImage_Request': {'header': 'std_msgs/Header'},
+    'srv.HoldImage_Response': {
+        **OUTCOME,
+        'stamp': 'builtin_interfaces/Time',
+        'duration': 'builtin_interfaces/Duration',
+        'oldest': 'builtin_interfaces/Time',
+        'newest': 'builtin_interfaces/Time',
+    },
+    'srv.SaveMemory_Request': {'name': 'string'},
+    'srv.SaveMemory_Response': {**OUTCOME, 'path': 'string', 'size': 'uint64', 'ids': 'sequence<uint32>'},
+    'srv.LoadMemory_Request': {'name': 'string'},
+    'srv.LoadMemory_Response': {
+        **OUTCOME,
+        'path': 'string',
+        'ids': 'sequence<uint32>',
+        'labels': 'sequence<uint8>',
+    },
 }
+SERVICES = sorted({name.partition('.')[2].partition('_')[0] for name in INTERFACES if name.startswith('srv.')})
 
 CONSTANTS = {
     'TrackedObject': {'NEW': 0, 'TRACKED': 1, 'OCCLUDED': 2, 'LOST': 3},
@@ -98,6 +120,30 @@ def test_interface_has_the_fields_that_users_rely_on(name: str) -> None:
 def test_constants_have_the_values_that_recorded_bags_hold(name: str) -> None:
     message = interface(f'msg.{name}')
     assert {constant: getattr(message, constant) for constant in CONSTANTS[name]} == CONSTANTS[name]
+
+
+def test_every_interface_of_the_package_is_among_these() -> None:
+    messages = {path.stem for path in ROOT.glob('msg/*.msg')}
+    assert messages == {name.partition('.')[2] for name in INTERFACES if name.startswith('msg.')}
+    assert sorted(path.stem for path in ROOT.glob('srv/*.srv')) == SERVICES
+
+
+@pytest.mark.parametrize('name', SERVICES)
+def test_error_codes_of_a_service_are_those_of_python(name: str) -> None:
+    from xmem_ros.errors import ErrorCode
+
+    response = interface(f'srv.{name}_Response')
+    text = (ROOT / 'srv' / f'{name}.srv').read_text()
+    codes = {code: getattr(response, code) for code in re.findall(r'^uint16 ([A-Z_]+)=', text, re.MULTILINE)}
+    assert {'NONE', 'INTERNAL', 'NOT_ACTIVE', 'NODE_FAULT'} <= set(codes)
+    assert codes == {code: ErrorCode[code] for code in codes}
+
+
+def test_every_error_code_is_of_some_service() -> None:
+    from xmem_ros.errors import ErrorCode
+
+    text = ''.join(path.read_text() for path in ROOT.glob('srv/*.srv'))
+    assert set(re.findall(r'^uint16 ([A-Z_]+)=', text, re.MULTILINE)) == set(ErrorCode.__members__)
 
 
 def test_states_of_tracker_and_message_agree() -> None:

@@ -22,6 +22,7 @@ from xmem_ros.errors import BagError, FrameError
 from xmem_ros.media import VideoWriter
 from xmem_ros.recordings import typestore
 from xmem_ros.recordings.recording import CLIP_START_NS, open_recording
+from xmem_ros.recordings.seed_plan import recorded_seeds
 
 ROOT = Path(__file__).parents[2]
 LARGE = (240, 320)  # a few images of it fill a chunk of an MCAP file
@@ -335,3 +336,44 @@ def test_a_clip_has_no_topic(frames, tmp_path):
     (tmp_path / 'none').mkdir()
     with pytest.raises(FrameError, match='no images in this folder'):
         open_recording(tmp_path / 'none')
+
+
+# --- of another version
+
+
+def write_with(path, topic, msgtype, definition, raw, frames):
+    """A bag of images, and of one message whose definition is given."""
+    from rosbags.rosbag2 import StoragePlugin, Writer
+
+    with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        of = writer.add_connection(topic, msgtype, msgdef=definition, rihs01='RIHS01_' + '0' * 64)
+        images = writer.add_connection(TOPIC, typestore.IMAGE, typestore=typestore.typestore())
+        for _, received_ns, message in image_items(frames):
+            writer.write(images, received_ns, typestore.serialize(message))
+        writer.write(of, stamp_of(0) + LATE_NS + 1, raw)
+    return path
+
+
+def test_seeds_of_a_version_with_other_fields_are_refused_by_name(frames, tmp_path):
+    definition = 'uint32[] ids\nuint8[] labels\n'
+    path = write_with(tmp_path / 'bag', '/xmem/seeds', typestore.ACCEPTED_SEEDS, definition, bytes(64), frames)
+    with open_recording(path) as recording, pytest.raises(BagError, match='recorded by a version in which .* --seed'):
+        recorded_seeds(recording)
+
+
+def test_seeds_of_this_version_are_read_whatever_the_comments_of_their_definition(frames, tmp_path):
+    definition, _ = typestore.typestore().generate_msgdef(typestore.ACCEPTED_SEEDS, ros_version=2)
+    seeds = typestore.accepted_seeds(typestore.header(stamp_of(0), ''), [], [], [])
+    raw = typestore.serialize(seeds)
+    definition = f'# older words\n{definition}'
+    path = write_with(tmp_path / 'bag', '/xmem/seeds', typestore.ACCEPTED_SEEDS, definition, raw, frames)
+    with open_recording(path) as recording:
+        assert [entry.stamp_ns for entry in recorded_seeds(recording)] == [stamp_of(0)]
+
+
+def test_recorded_objects_of_an_older_version_do_not_keep_a_bag_from_being_read(frames, tmp_path):
+    definition = 'float32 processing_ms\n'
+    path = write_with(tmp_path / 'bag', '/xmem/objects', typestore.OBJECTS, definition, bytes(8), frames)
+    with open_recording(path) as recording:
+        assert len(list(recording.frames())) == len(frames)
+        assert recorded_seeds(recording) == []

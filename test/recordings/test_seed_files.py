@@ -145,7 +145,7 @@ def test_the_sections_of_a_node_count_and_later_ones_win(tmp_path):
 @pytest.mark.parametrize(
     ('text', 'fault'),
     [
-        ('[1', 'not a parameter file'),
+        ('[1', 'not YAML that can be used: line 1'),
         ('3', 'not a parameter file: it needs'),
         ('xmem: {ros__parameters: {min_aera: 3}}', "unknown parameter 'min_aera'.*did you mean 'min_area'"),
         ('xmem: {ros__parameters: {min_area: lots}}', "min_area is 'lots'; it must be a whole number"),

@@ -26,7 +26,7 @@ def patch(value, x, width=20):
 def tracked(*labels, age=1, ids=None, names=None):
     """Objects of these labels; ids are the labels unless given."""
     return [
-        TrackedObject(i, label, name, ObjectState.TRACKED, 1.0, None, 0, (0.0, 0.0), age, 0)
+        TrackedObject(i, label, name, ObjectState.TRACKED, 1.0, None, 0, (0.0, 0.0), age, 0, age / 30, 0.0)
         for label, i, name in zip(labels, ids or labels, names or [''] * len(labels), strict=True)
     ]
 

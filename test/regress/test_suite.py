@@ -147,7 +147,8 @@ def test_cases_of_one_name_and_suites_that_are_none_are_refused(tmp_path):
             read_suite(path)
     for text, said in (
         ('cases:\n- {name: a, name: b}', 'the key name is there twice'),
-        ('cases:\n- parameters: &a {b: *a}', 'nested too deeply'),
+        ('cases:\n- parameters: &a {b: *a}', r'line 2, column 22: the alias \*a stands inside what it repeats'),
+        ('cases:\n- parameters: {a: {b: {c: {d: {e: {f: 1}}}}}}', 'nested too deeply'),
     ):
         path.write_text(text)
         with pytest.raises(ParameterError, match=said):

@@ -66,7 +66,7 @@ def test_a_folder_that_is_not_a_replays_is_refused(tmp_path):
     kept = tmp_path / '.out.replay' / 'thesis.txt'
     kept.parent.mkdir()
     kept.write_text('all of it')
-    with pytest.raises(ParameterError, match='not of a replay; remove it'), output(tmp_path / 'out'):
+    with pytest.raises(ParameterError, match='not of a run of xmem-ros; move it away'), output(tmp_path / 'out'):
         pass
     assert kept.read_text() == 'all of it'
 

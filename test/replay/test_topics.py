@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 
@@ -21,7 +22,7 @@ from xmem_ros.replay import topics as live_topics
 from xmem_ros.replay.clock import BagTime
 from xmem_ros.replay.ros2_bag_play import BagTopics, recorded_remaps, topics_of
 from xmem_ros.replay.source import LiveMessage
-from xmem_ros.replay.topics import companions_first, left_out, message_class
+from xmem_ros.replay.topics import companions_first, left_out, message_class, publisher_qos
 
 MS = 1_000_000
 
@@ -102,16 +103,82 @@ def test_service_events_are_found_where_ros_has_them():
     assert left_out(topics, '/xmem', clock=False) == {'/leg/_service_event': 'moon_srvs/srv/Hop_Event is not installed'}
 
 
-def test_messages_of_actions_are_found_where_rosidl_puts_them(monkeypatch):
+INTERFACES = """
+class Support(type):
+    _TYPE_SUPPORT = None
+class Message(metaclass=Support):
+    SLOT_TYPES = ()
+class Hop:
+    class Impl:
+        FeedbackMessage = Message
+        class SendGoalService:
+            Event = Message
+        GetResultService = 'no message'
+not_a_message = Support
+"""
+
+
+@pytest.fixture
+def place_package(tmp_path, monkeypatch):
+    """Write a package of interfaces to a folder that Python looks into, and to the ament index or not."""
+
+    def place(name: str, *, listed: bool, code: str = INTERFACES) -> None:
+        prefix = tmp_path / 'prefix'
+        site = prefix / 'site' if listed else tmp_path / 'elsewhere'
+        for kind in ('msg', 'action'):
+            (site / name / kind).mkdir(parents=True)
+            (site / name / kind / '__init__.py').write_text(code)
+        (site / name / '__init__.py').write_text('')
+        if listed:
+            marker = prefix / 'share' / 'ament_index' / 'resource_index' / 'packages' / name
+            marker.parent.mkdir(parents=True, exist_ok=True)
+            marker.touch()
+        monkeypatch.setenv('AMENT_PREFIX_PATH', f'{prefix}{os.pathsep}{os.environ["AMENT_PREFIX_PATH"]}')
+        monkeypatch.syspath_prepend(site)
+
+    yield place
+    for name in [name for name in sys.modules if name.startswith('moon_')]:
+        del sys.modules[name]
+
+
+def test_messages_of_actions_are_found_where_rosidl_puts_them(place_package):
     """By a stand-in with the names of rosidl's template: no package on PyPI has an action."""
-    inner = SimpleNamespace(FeedbackMessage='feedback', SendGoalService=SimpleNamespace(Event='goals'))
-    monkeypatch.setitem(sys.modules, 'moon_msgs', ModuleType('moon_msgs'))
-    monkeypatch.setitem(sys.modules, 'moon_msgs.action', ModuleType('moon_msgs.action'))
-    sys.modules['moon_msgs.action'].Hop = SimpleNamespace(Impl=inner)
-    assert message_class('moon_msgs/action/Hop_FeedbackMessage') == 'feedback'
-    assert message_class('moon_msgs/action/Hop_SendGoal_Event') == 'goals'
+    place_package('moon_msgs', listed=True)
+    assert message_class('moon_msgs/action/Hop_FeedbackMessage').__name__ == 'Message'
+    assert message_class('moon_msgs/action/Hop_SendGoal_Event').__name__ == 'Message'
     assert message_class('moon_msgs/action/Hop_GetResult_Event') is None
     assert message_class('moon_msgs/action/Jump_FeedbackMessage') is None
+    assert message_class('moon_msgs/msg/Message').__name__ == 'Message'
+    assert message_class('moon_msgs/msg/not_a_message') is None
+
+
+def test_code_that_is_no_installed_interface_is_not_run_by_the_name_of_a_type(place_package, tmp_path):
+    """The type is text of a bag, and the working directory may hold whatever came with it."""
+    place_package('moon_evil', listed=False, code=f'open({str(tmp_path / "ran")!r}, "w")')
+    for msgtype in ('moon_evil/msg/X', 'moon_evil/action/X_FeedbackMessage', 'venv/__main__/X', 'antigravity/msg/X'):
+        assert message_class(msgtype) is None
+        assert left_out({'/a': msgtype}, '/xmem', clock=False) == {'/a': f'{msgtype} is not installed'}
+    assert not (tmp_path / 'ran').exists()
+    assert 'moon_evil' not in sys.modules
+
+
+def test_a_folder_with_the_name_of_an_installed_package_does_not_take_its_place(place_package, tmp_path):
+    place_package('moon_msgs', listed=True)
+    place_package('moon_msgs', listed=False, code=f'open({str(tmp_path / "ran")!r}, "w")')  # found before it
+    assert message_class('moon_msgs/msg/Message') is None
+    assert not (tmp_path / 'ran').exists()
+
+
+def test_a_name_that_ros_does_not_allow_is_not_published():
+    topics = {'/a b': 'std_msgs/msg/Empty', '/a\0b': 'std_msgs/msg/Empty', f'/{"a" * 300}': 'std_msgs/msg/Empty'}
+    assert set(left_out(topics, '/xmem', clock=False).values()) == {'ROS allows no topic of that name'}
+
+
+def test_the_depth_that_a_bag_asks_for_has_a_bound():
+    offered = SimpleNamespace(
+        depth=9_999, durability=SimpleNamespace(name='TRANSIENT_LOCAL'), history=SimpleNamespace(name='KEEP_LAST')
+    )
+    assert publisher_qos([offered] * 50).depth == 1000
 
 
 @pytest.mark.parametrize('name', ['', '/', 'msg', 'std_msgs', 'std_msgs/msg', 'std_msgs/msg/', 'std_msgs/msg/No', '..'])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Short trials of benchmarks/robustness.py: the node outlives its neighbours, its backlog, and whatever it is sent."""
+"""Short robustness trials: the node outlives its neighbours, its backlog, and whatever it is sent."""
 
 import json
 import subprocess

@@ -17,7 +17,18 @@ BOX = (1, 2, 3, 4)
 def item(object_id, state=ObjectState.TRACKED, box=BOX):
     seen = state in (ObjectState.NEW, ObjectState.TRACKED)
     return TrackedObject(
-        object_id, object_id, f'name {object_id}', state, 0.9, box if seen else None, 12, (math.nan, math.nan), 9, 0
+        object_id,
+        object_id,
+        f'name {object_id}',
+        state,
+        0.9,
+        box if seen else None,
+        12,
+        (math.nan, math.nan),
+        9,
+        0,
+        0.3,
+        0.0,
     )
 
 

@@ -65,7 +65,7 @@ PLACES = [
 def test_the_first_answer_is_exact(monkeypatch, network, scene, tracker: Tracker, owner: type, name: str) -> None:
     """Smaller chunks give the same masks, and a frame that failed half-way leaves no trace."""
     twin = Tracker(network, tracker.config, 'cpu')
-    twin.restore(tracker.snapshot())
+    twin.import_state(tracker.export_state())
     failing = Failing(monkeypatch, owner, name, times=1)
     results = [tracker.step(scene[number][0]) for number in range(20, 30)]
     assert failing.left == 0

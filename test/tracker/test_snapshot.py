@@ -134,7 +134,7 @@ def test_a_change_in_the_header_is_refused(network, scene, tmp_path: Path) -> No
     tracker.save(path)
     with safe_open(path, framework='pt') as file:
         state = file.metadata()['state']
-    changed_header(path, state=state.replace('"next_id": 4', '"next_id": 2'))
+    changed_header(path, state=state.replace('"next_id":4', '"next_id":5'))
     with pytest.raises(MemoryFileError, match='digest'):
         tracker.load(path)
 

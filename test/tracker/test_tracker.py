@@ -63,8 +63,8 @@ def test_what_is_said_of_an_object_describes_its_mask(tracker: Tracker, scene: R
     ys, xs = np.nonzero(result.labels == found.label)
     assert found.name == 'cup'
     assert found.state is ObjectState.TRACKED
-    assert found.age == 1
-    assert found.absent == 0
+    assert found.frames_since_seed == 1
+    assert found.frames_since_seen == 0
     assert found.area == len(xs)
     assert found.box == (xs.min(), ys.min(), xs.max() - xs.min() + 1, ys.max() - ys.min() + 1)
     assert found.centroid == pytest.approx((xs.mean(), ys.mean()), abs=1e-3)
@@ -127,13 +127,13 @@ def test_a_correction_keeps_the_id_and_moves_the_mask(tracker: Tracker, scene: R
 def test_a_mask_looks_most_like_the_object_that_it_shows(tracker: Tracker, scene: RenderedScene) -> None:
     ids = tracker.seed(scene[0][0], masks_of(scene[0][1], 1, 2, 3))
     tracker.step(scene[1][0])
-    before = (tracker.objects, tracker.memory_elements, tracker.snapshot().clock)
+    before = (tracker.objects, tracker.memory_elements, tracker.export_state().clock)
     frame, truth = scene[6]
     alike = tracker.likeness(frame, [truth == 3, truth == 1], ids)
     assert alike.shape == (2, 3)
     assert alike.argmax(1).tolist() == [2, 0]
     assert min(alike[0, 2], alike[1, 0]) > 0.8
-    assert (tracker.objects, tracker.memory_elements, tracker.snapshot().clock) == before
+    assert (tracker.objects, tracker.memory_elements, tracker.export_state().clock) == before
     assert tracker.likeness(frame, [], ids).shape == (0, 3)
     with pytest.raises(UnknownObjectError, match='no object has the id 7'):
         tracker.likeness(frame, [truth == 1], [7])
@@ -166,11 +166,26 @@ def test_an_object_out_of_sight_becomes_occluded_then_lost_and_comes_back(networ
     assert states[-1] is ObjectState.LOST
     assert tracker.objects[0].box is None
     assert math.isnan(tracker.objects[0].centroid[0])
-    assert tracker.objects[0].absent == 8
+    assert tracker.objects[0].frames_since_seen == 8
+    assert tracker.objects[0].time_since_seen == pytest.approx(0.8)
+    assert tracker.objects[0].time_since_seed == pytest.approx(0.8)
     found = [tracker.step(frame, time=1.0 + 0.1 * i).objects[0] for i in range(5)]
     assert found[-1].state is ObjectState.TRACKED
     assert found[-1].id == 1
-    assert found[-1].absent == 0
+    assert found[-1].frames_since_seen == 0
+    assert found[-1].time_since_seen == 0
+    assert found[-1].time_since_seed == pytest.approx(1.4)
+
+
+def test_time_since_a_seed_is_from_the_frame_that_was_newest_then_and_never_negative(network, scene) -> None:
+    tracker = Tracker(network, TrackerConfig(size=96, max_objects=2, min_area=1), 'cpu')
+    frame, truth = scene[0]
+    tracker.step(frame, time=100.0)
+    tracker.seed(frame, {'it': truth == 1})
+    assert tracker.step(frame, time=100.5).objects[0].time_since_seed == pytest.approx(0.5)
+    tracker.seed(frame, {1: truth == 1})  # a correction is no new beginning
+    assert tracker.step(frame, time=101.0).objects[0].time_since_seed == pytest.approx(1.0)
+    assert tracker.step(frame, time=50.0).objects[0].time_since_seed == 0.0  # the clock jumped back
 
 
 @pytest.mark.parametrize('guard', [True, False])
@@ -182,11 +197,11 @@ def test_sensory_memory_of_what_is_long_out_of_sight_begins_anew(network, scene:
     empty = np.full_like(frame, 90)
     for _ in range(SENSORY_KEPT):
         tracker.step(empty)
-    held = tracker.snapshot().state.sensory
-    assert tracker.objects[0].absent == SENSORY_KEPT
+    held = tracker.export_state().state.sensory
+    assert tracker.objects[0].frames_since_seen == SENSORY_KEPT
     assert held[0].abs().max() > 0
     tracker.step(empty)
-    held = tracker.snapshot().state.sensory
+    held = tracker.export_state().state.sensory
     assert (held[0].abs().max() == 0) == guard
 
 

@@ -131,10 +131,10 @@ def test_what_are_no_labels_of_the_frame_is_refused(tracker: Tracker, labels: ob
     ],
 )
 def test_what_is_no_time_or_size_is_refused_and_no_frame_counts(tracker: Tracker, options: dict, says: str) -> None:
-    before = tracker.snapshot().clock
+    before = tracker.export_state().clock
     with pytest.raises(FrameError, match=says):
         tracker.step(FRAME, **options)
-    assert tracker.snapshot().clock == before
+    assert tracker.export_state().clock == before
 
 
 @pytest.mark.parametrize('given', [3, None, [], object(), b'x', NAN])

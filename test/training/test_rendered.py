@@ -46,7 +46,9 @@ def test_a_run_that_stopped_goes_on_to_the_same_files(pictures: Path, tmp_path: 
 
 
 def test_a_texture_is_not_torn_at_its_seam(tmp_path: Path) -> None:
-    (tmp_path / 'm.obj').write_text('v -1 0.1 0\nv -1 -0.1 0\nv -1 0 1\nv 1 0.1 0\nv 1 -0.1 0\nv 1 0 1\nf 1 2 3\nf 4 5 6\n')
+    (tmp_path / 'm.obj').write_text(
+        'v -1 0.1 0\nv -1 -0.1 0\nv -1 0 1\nv 1 0.1 0\nv 1 -0.1 0\nv 1 0 1\nf 1 2 3\nf 4 5 6\n'
+    )
     mesh = Mesh.read(tmp_path / 'm.obj')
     assert np.linalg.norm(mesh.vertices, axis=1).max() == pytest.approx(1)
     across = mesh.coordinates.reshape(-1, 3, 2)[..., 0]

@@ -39,6 +39,9 @@ from xmem_ros.weights.checkpoint import load_network
 CONFIGS_FOLDER = Path(__file__).parents[2] / 'config' / 'training'
 
 
+NAN = float('nan')
+
+
 @pytest.fixture(scope='module')
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The rendered scene as a video and as stills, in the layouts that training reads."""
@@ -432,6 +435,44 @@ def test_a_run_goes_on_only_with_its_own_settings(data: Path, tmp_path: Path) ->
     (tmp_path / 'last.pt').write_bytes(b'damaged')
     with pytest.raises(WeightsError, match='remove it to begin anew'):
         Trainer(small(iterations=2), data, tmp_path)
+
+
+HOSTILE = {
+    'no dictionary': lambda saved: [1],
+    'no settings': lambda saved: {**saved, 'config': 'small'},
+    'an iteration that is a text': lambda saved: {**saved, 'iteration': 'last'},
+    'an iteration below 0': lambda saved: {**saved, 'iteration': -5},
+    'an iteration beyond the last': lambda saved: {**saved, 'iteration': 10**9},
+    'a score that is not a number': lambda saved: {**saved, 'best': float('nan')},
+    'no weights': lambda saved: {**saved, 'model': None},
+    'weights that are not finite': lambda saved: {**saved, 'model': {k: v * NAN for k, v in saved['model'].items()}},
+    'weights of another shape': lambda saved: {**saved, 'ema': {k: v.flatten() for k, v in saved['ema'].items()}},
+    'no average': lambda saved: {**saved, 'averaged': None},
+    'no optimizer': lambda saved: {**saved, 'optimizer': {}},
+    'an optimizer of another network': lambda saved: {
+        **saved,
+        'optimizer': {
+            **saved['optimizer'],
+            'state': {k: {**v, 'exp_avg': torch.zeros(3)} for k, v in saved['optimizer']['state'].items()},
+        },
+    },
+    'no scaler': lambda saved: {k: v for k, v in saved.items() if k != 'scaler'},
+}
+
+
+@pytest.fixture(scope='module')
+def finished(data: Path, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp('finished')
+    Trainer(small(iterations=1), data, out).run()
+    return out / 'last.pt'
+
+
+@pytest.mark.parametrize('name', HOSTILE)
+def test_a_checkpoint_that_no_run_wrote_is_refused(data: Path, finished: Path, tmp_path: Path, name: str) -> None:
+    saved = torch.load(finished, weights_only=True)
+    torch.save(HOSTILE[name](saved), tmp_path / 'last.pt')
+    with pytest.raises((WeightsError, ParameterError), match=r'last\.pt'):
+        Trainer(small(iterations=1), data, tmp_path)
 
 
 def test_checkpoints_of_a_run_serve_as_weights(data: Path, tmp_path: Path) -> None:

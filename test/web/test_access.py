@@ -19,35 +19,13 @@ pytest.importorskip('aiohttp', reason='aiohttp is not installed: pip install .[w
 
 import aiohttp
 from node_harness import wait_until
+from web_harness import TOKEN, answer, run, serving
 
 from xmem_ros.client import Box, Points
 from xmem_ros.errors import ParameterError, SeedError
-from xmem_ros.web.access import Access, choose_token, is_loopback
-from xmem_ros.web.commands import ids_of, mask_from_runs, seed_of, stamp_of
-from xmem_ros.web.server import MOST_BYTES, MOST_VIEWERS, serve
-
-TOKEN = 'a-token-of-20-letters'
-
-
-def run(coroutine):
-    return asyncio.run(asyncio.wait_for(coroutine, 60))
-
-
-@contextlib.asynccontextmanager
-async def serving(token='', node='/nowhere/xmem'):
-    """The server on a free port; gives its address."""
-    begun = asyncio.get_running_loop().create_future()
-    work = asyncio.ensure_future(serve(node, Access(token), '127.0.0.1', 0, begun.set_result))
-    await asyncio.wait([begun, work], return_when=asyncio.FIRST_COMPLETED)
-    if work.done():
-        work.result()
-    try:
-        yield f'127.0.0.1:{begun.result()}'
-    finally:
-        work.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await work
-
+from xmem_ros.web.access import Access, choose_token, given_token, is_loopback
+from xmem_ros.web.commands import ids_of, runs_of, seed_of, stamp_of
+from xmem_ros.web.server import MOST_BYTES, MOST_VIEWERS
 
 # --- who may
 
@@ -70,13 +48,12 @@ def test_every_file_of_the_page_is_served_and_lets_nothing_else_in():
 
 
 @pytest.mark.parametrize('path', ['/', '/app.js', '/socket', '/nothing'])
-@pytest.mark.parametrize(
-    'given', ['', '?token=', '?token=wrong', f'?token={TOKEN}x', f'?token={TOKEN[:-1]}', '?token=%F0%9F']
-)
-def test_without_the_token_nothing_is_served(path, given):
+@pytest.mark.parametrize('given', ['', TOKEN, f'{TOKEN}x', '"', '\xff\xfe'])
+def test_without_the_cookie_nothing_is_served_but_the_form_for_the_token(path, given):
     async def check():
         async with serving(TOKEN) as address, aiohttp.ClientSession(f'http://{address}') as session:
-            response = await session.get(f'{path}{given}', allow_redirects=False)
+            headers = {'Cookie': f'xmem_ros_{address.rpartition(":")[2]}={given}'} if given else {}
+            response = await session.get(f'{path}?token={TOKEN}', headers=headers, allow_redirects=False)
             assert response.status == 403
             assert 'xmem-ros web' in await response.text()
 
@@ -88,15 +65,27 @@ def test_the_token_becomes_a_cookie_that_scripts_cannot_read():
         async with serving(TOKEN) as address:
             jar = aiohttp.CookieJar(unsafe=True)  # an address in place of a name
             async with aiohttp.ClientSession(f'http://{address}', cookie_jar=jar) as session:
-                async with session.get(f'/?token={TOKEN}', allow_redirects=False) as response:
-                    assert (response.status, response.headers['Location']) == (303, '/')
-                    assert 'HttpOnly' in response.headers['Set-Cookie'] and 'SameSite' in response.headers['Set-Cookie']
+                origin = {'Origin': f'http://{address}'}
+                for wrong in (b'', b'wrong', TOKEN[:-1].encode(), f'{TOKEN}x'.encode(), b'\xff\xfe'):
+                    async with session.post('/signin', data=wrong, headers=origin) as response:
+                        assert response.status == 403
+                        assert 'Set-Cookie' not in response.headers
+                async with session.post('/signin', data=b'x' * 4000, headers=origin) as response:
+                    assert response.status == 413
+                for other in ({}, {'Origin': 'http://evil.example'}):
+                    async with session.post('/signin', data=TOKEN, headers=other) as response:
+                        assert response.status == 403
+                async with session.post('/signin', data=TOKEN, headers=origin) as response:
+                    assert response.status == 204
+                    cookie = response.headers['Set-Cookie']
+                    assert 'HttpOnly' in cookie and 'SameSite=Strict' in cookie and 'Path=/' in cookie
+                    assert TOKEN not in cookie  # other servers on this host get it, too
                 async with session.get('/') as response:
                     assert response.status == 200
                 async with session.ws_connect('/socket', headers={'Origin': f'http://{address}'}) as page:
                     status = json.loads(await page.receive_str())
                     assert (status['type'], status['state']) == ('status', 'missing')
-                    assert 'No node /nowhere/xmem can be seen' in status['text']
+                    assert (status['node'], status['others']) == ('/nowhere/xmem', [])
 
     run(check())
 
@@ -138,9 +127,23 @@ def test_tokens_are_asked_for_where_others_can_connect():
     assert choose_token('127.0.0.1', TOKEN) == TOKEN
     one, two = (choose_token('0.0.0.0', None) for _ in range(2))
     assert one != two and len(one) >= 20
-    for wrong in ('', 'short', 'with space in it', 'ümlauts-in-it'):
-        with pytest.raises(ParameterError, match='--token'):
-            choose_token('0.0.0.0', wrong)
+
+
+def test_the_token_is_read_from_a_file_or_the_environment_and_is_long(tmp_path):
+    file = tmp_path / 'token'
+    file.write_text(f'{TOKEN}\n')
+    assert given_token(str(file), {'XMEM_ROS_WEB_TOKEN': 'another-token-of-letters'}) == TOKEN
+    assert given_token(None, {'XMEM_ROS_WEB_TOKEN': TOKEN}) == TOKEN
+    assert given_token(None, {}) is given_token('', {'XMEM_ROS_WEB_TOKEN': ''}) is None
+    for wrong in ('', 'short', 'with space in between', 'ümlauts-in-the-token', 'x' * 1000):
+        file.write_text(wrong)
+        with pytest.raises(ParameterError, match=f'{file}.*16 to 256') as refusal:
+            given_token(str(file), {})
+        assert not wrong or wrong not in str(refusal.value)
+    with pytest.raises(ParameterError, match='cannot be read'):
+        given_token(str(tmp_path), {})
+    with pytest.raises(ParameterError, match='XMEM_ROS_WEB_TOKEN'):
+        given_token(None, {'XMEM_ROS_WEB_TOKEN': 'short'})
 
 
 # --- what comes over the socket
@@ -153,7 +156,7 @@ def test_nonsense_is_answered_and_what_is_too_large_ends_the_connection():
             async with session.ws_connect('/socket', headers=origin) as page:
                 for text in ('', '{', '[]', '5', 'null', '{"type": 5}', '{"type": "drop tables"}'):
                     await page.send_str(text)
-                    assert (await answer(page))['text'].endswith('is no command')
+                    assert 'no command' in (await answer(page))['text']
                 await page.send_json({'type': 'seed', 'request': 4, 'kind': 'box', 'box': [1, 2, 3]})
                 refusal = await answer(page)
                 assert (refusal['request'], refusal['ok'], refusal['text']) == (4, False, 'a box is four numbers')
@@ -185,24 +188,17 @@ def test_only_so_many_pages_may_be_open():
     run(check())
 
 
-async def answer(page):
-    while True:
-        message = json.loads(await page.receive_str(timeout=30))
-        if message['type'] == 'answer':
-            return message
-
-
 def test_masks_boxes_and_points_are_read():
     mask = np.zeros((3, 4), bool)
     mask[1, 1:3] = mask[2, 3] = True
-    assert (mask_from_runs(4, 3, [5, 2, 4, 1]) == mask).all()
-    assert mask_from_runs(4, 3, [0, 12]).all()
-    who, shape = seed_of({'name': ' cup ', 'kind': 'box', 'box': [1, 2.5, 3, 4]})
+    assert (runs_of(4, 3, [5, 2, 4, 1], (4, 3)).mask() == mask).all()
+    assert runs_of(4, 3, [0, 12], (4, 3)).mask().all()
+    who, shape = seed_of({'name': ' cup ', 'kind': 'box', 'box': [1, 2.5, 3, 4]}, None)
     assert (who, shape) == ('cup', Box(1, 2.5, 3, 4))
-    who, shape = seed_of({'id': 3, 'kind': 'points', 'points': [[1, 2, 1], [3, 4, 0]]})
+    who, shape = seed_of({'id': 3, 'kind': 'points', 'points': [[1, 2, 1], [3, 4, 0]]}, None)
     assert (who, shape) == ((3, ''), Points([[1, 2]], [[3, 4]]))
     assert stamp_of({'stamp': {'sec': 7, 'nanosec': 5}}) == 7_000_000_005
-    assert ids_of({'ids': [4, 2]}) == [4, 2]
+    assert ids_of({'ids': [4, 2]}) == (4, 2)
 
 
 @pytest.mark.parametrize(
@@ -230,12 +226,16 @@ def test_masks_boxes_and_points_are_read():
 )
 def test_what_is_no_seed_is_refused(command):
     with pytest.raises(SeedError):
-        seed_of(command)
+        seed_of(command, (4, 3))
 
 
 def test_what_is_no_stamp_and_no_id_is_refused():
     for stamp in (
         None,
+        [1, 2],
+        {'sec': True, 'nanosec': 0},
+        {'sec': 1.5, 'nanosec': 0},
+        {'sec': 10**400, 'nanosec': 0},
         5,
         {},
         {'sec': 1},
@@ -245,8 +245,8 @@ def test_what_is_no_stamp_and_no_id_is_refused():
     ):
         with pytest.raises(SeedError, match='which image'):
             stamp_of({'stamp': stamp})
-    for ids in (None, [], [0], ['1'], 3):
-        with pytest.raises(SeedError, match='no ids'):
+    for ids in (None, [], [0], ['1'], 3, [1.0], [True], [2**32], [1] * 256, [[]], {'1': 1}):
+        with pytest.raises(SeedError, match='1 to 255 ids'):
             ids_of({'ids': ids})
 
 
@@ -259,14 +259,16 @@ def test_the_command_asks_for_a_token_where_others_can_connect(tmp_path):
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         output = tmp_path / 'log'
-        address = r'http://[^/]+:(\d+)/\?token=(\S+)'
+        address = r'http://[^/]+:(\d+)/#token=(\S+)'
         found = wait_until(lambda: re.search(address, output.read_text()), 'the address', 120)
         page = f'http://127.0.0.1:{found[1]}/'
 
         async def check():
             async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session:
                 assert (await session.get(page)).status == 403
-                assert (await session.get(f'{page}?token={found[2]}')).status == 200
+                origin = {'Origin': page.rstrip('/')}
+                assert (await session.post(f'{page}signin', data=found[2], headers=origin)).status == 204
+                assert (await session.get(page)).status == 200
 
         run(check())
         process.send_signal(signal.SIGTERM)
@@ -290,13 +292,15 @@ def test_the_command_says_what_is_wrong_and_what_to_do():
             (['--port', port], f'127.0.0.1:{port} cannot be listened on'),
             (['--port', '99999'], 'is not a port'),
             (['--host', '203.0.113.7', '--port', '0'], 'or another --host'),
-            (['--token', 'short'], 'give at least 8'),
+            (['--token', TOKEN], 'in the list of processes: give --token-file, or set XMEM_ROS_WEB_TOKEN'),
+            (['--token-file', '/nowhere/token'], '--token-file /nowhere/token cannot be read'),
             (['--node', 'a b', '--port', '0'], 'is not the name of a node'),
         ]:
             result = web(*arguments)
             assert result.returncode == 2, arguments
             assert text in result.stderr
             assert 'Traceback' not in result.stderr
+            assert TOKEN not in result.stderr
 
 
 def test_headers_that_are_no_headers_are_refused():
@@ -304,6 +308,7 @@ def test_headers_that_are_no_headers_are_refused():
     assert not access.host_allowed('[::::]')
     assert not access.origin_allowed('http://[', 'robot:8088')
     assert not access.knows('\udcff')
+    assert not access.signed_in('\udcff')
     assert not Access('').host_allowed('[::::]')
 
 
@@ -320,7 +325,7 @@ def test_headers_that_are_no_headers_are_refused():
 def test_over_the_wire_such_headers_are_refused_without_a_traceback(token, headers, caplog):
     async def ask():
         async with serving(token) as address:
-            known = f'xmem_ros_0={TOKEN}'.encode()
+            known = f'xmem_ros_{address.rpartition(":")[2]}={Access(token).session}'.encode()
             lines = [line.replace(b'HERE', address.encode()).replace(b'KNOWN', known) for line in headers]
             reader, writer = await asyncio.open_connection(*address.split(':'))
             writer.write(b'\r\n'.join([b'GET /socket HTTP/1.1', *lines, b'', b'']))
@@ -335,21 +340,34 @@ def test_over_the_wire_such_headers_are_refused_without_a_traceback(token, heade
 def test_a_number_that_no_image_has_is_refused_and_the_next_command_is_taken():
     huge = {'type': 'seed', 'name': 'it', 'kind': 'box', 'box': [int('9' * 400), 0, 5, 5]}
     with pytest.raises(SeedError, match='four numbers'):
-        seed_of(huge)
+        seed_of(huge, None)
 
 
 def test_a_command_that_fails_is_answered_and_the_next_one_is_taken(monkeypatch):
     from xmem_ros.web.viewer import Viewer
 
     async def commands():
-        viewer = Viewer(None, None, lambda: None)
-        monkeypatch.setattr(viewer, '_do', lambda command: 1 / 0 if command['request'] == 1 else ('done', []))
+        viewer = Viewer(None, None, None, None, lambda: None)
+        results = iter([ZeroDivisionError(), [7]])
+
+        def do(command):
+            result = next(results)
+            if isinstance(result, Exception):
+                raise result
+            return result
+
+        async def next_answer():
+            while not viewer._answers:
+                await asyncio.sleep(0.01)
+            return json.loads(viewer._answers.popleft())
+
+        monkeypatch.setattr(viewer, '_do', do)
         viewer._take('[' * 200_000)
-        assert 'is no command' in await viewer._waiting.get()
+        assert 'no command' in (await next_answer())['text']
         for number in (1, 2):
             viewer._take(json.dumps({'type': 'reset', 'request': number}))
         work = asyncio.ensure_future(viewer._work())
-        answers = [json.loads(await viewer._waiting.get()) for _ in range(2)]
+        answers = [await next_answer() for _ in range(2)]
         work.cancel()
         return answers
 

@@ -2,15 +2,9 @@
 """The page in a real browser, with the real node: what a person does there is heard on the node's topics."""
 
 import contextlib
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import tempfile
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,7 +18,7 @@ import node_harness as robots
 from node_harness import iou, pixels_of, wait_until
 from playwright.sync_api import expect, sync_playwright
 from sensor_msgs.msg import Image
-from std_msgs.msg import Header
+from web_harness import SLOW_S, WebProcess
 
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.msg import AcceptedSeeds, Seed, TrackedObjectArray
@@ -36,7 +30,6 @@ SCENE = RenderedScene(objects=3)
 HEIGHT, WIDTH = SCENE.size
 MUG = (183, 113, 78, 78)  # x, y, width, height, README.md
 DESKTOP, PHONE = (1280, 800), (390, 844)
-SLOW_S = 120.0  # on a busy machine
 MAGNIFIED = """() => {
     const canvas = document.getElementById('draft');
     return canvas.getContext('2d').getImageData(canvas.width - 64, canvas.height - 64, 1, 1).data[3] === 255;
@@ -45,36 +38,6 @@ FLAGS = ['--headless', '--no-sandbox', '--disable-gpu', '--no-first-run', '--dis
 FLAGS += ['--disable-component-update', '--disable-sync']
 
 expect.set_options(timeout=SLOW_S * 1000)
-
-
-class WebProcess:
-    """`xmem-ros web` in a process of its own."""
-
-    def __init__(self, node, port=0):
-        self._log = Path(tempfile.mkstemp(prefix='xmem_web_', suffix='.log')[1])
-        with self._log.open('w') as log:
-            self.process = subprocess.Popen(
-                [sys.executable, '-m', 'xmem_ros.cli.main', 'web', '--node', node, '--port', str(port)],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, 'PYTHONUNBUFFERED': '1'},
-            )
-        found = wait_until(lambda: re.search(r'http://127\.0\.0\.1:(\d+)/', self.output), 'the address', SLOW_S)
-        self.address, self.port = found[0], int(found[1])
-
-    @property
-    def output(self):
-        return self._log.read_text()
-
-    def close(self):
-        """End it as Ctrl-C does."""
-        self.process.send_signal(signal.SIGINT)
-        try:
-            assert self.process.wait(30) == 0, self.output
-            assert 'Traceback' not in self.output, self.output
-        finally:
-            self.process.kill()
-            self._log.unlink()
 
 
 class Camera:
@@ -290,15 +253,13 @@ def test_objects_are_removed_and_all_forgotten_once_that_is_confirmed(open_page,
 def test_an_image_that_is_gone_is_said_and_another_one_can_be_drawn_on(open_page, robot):
     page = open_page()
     draw_box(page, *MUG)
-    hold = robot.node.create_publisher(Header, f'{robot.prefix}/hold', 10)
-    wait_until(hold.get_subscription_count, 'the node')
     held = set()
 
     def others_are_held():  # the page's image is the first to go
         newest = robot.labels[-1].header
         if stamp_text(newest) > stamp_shown(page) and stamp_text(newest) not in held:
             held.add(stamp_text(newest))
-            hold.publish(newest)
+            robot.hold(newest.stamp)
         return len(held) > 12
 
     wait_until(others_are_held, 'other images to be held')
@@ -311,7 +272,6 @@ def test_an_image_that_is_gone_is_said_and_another_one_can_be_drawn_on(open_page
     expect(page.locator('#refusal')).to_be_hidden()
     draw_box(page, *MUG)
     seed(page, robot)
-    robot.node.destroy_publisher(hold)
 
 
 def test_a_refused_seed_leaves_the_drawing_for_another_try(open_page, robot):

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import http.client
 import http.server
 import json
+import logging
+import os
 import re
 import ssl
 import threading
@@ -24,7 +27,7 @@ from xmem_ros.network.model import XMemNetwork
 from xmem_ros.weights import download as downloading
 from xmem_ros.weights.checkpoint import bundled_folder, find_weights
 from xmem_ros.weights.fetch import fetch
-from xmem_ros.weights.official import licence_of
+from xmem_ros.weights.official import OfficialWeights, licence_of
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -34,6 +37,7 @@ class Server(http.server.ThreadingHTTPServer):
         super().__init__(('127.0.0.1', 0), Handler)
         self.files, self.cut, self.ranges, self.asked, self.tag = {}, [], True, [], '"1"'
         self.busy, self.busy_answer = 0, 503  # requests that it puts off, and by which answer
+        self.leads_to, self.endless = '', False
 
     def handle_error(self, *_):
         """A client that wants no more is no error."""
@@ -51,6 +55,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if server.busy:
             server.busy -= 1
             self.send_error(server.busy_answer)
+            return
+        if server.leads_to:
+            self.send_response(302)
+            self.send_header('Location', server.leads_to)
+            self.end_headers()
+            return
+        if server.endless:
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while True:
+                    self.wfile.write(bytes(1 << 20))
+            self.close_connection = True
             return
         data = server.files.get(self.path.rsplit('/', 1)[-1])
         if data is None:
@@ -166,7 +183,7 @@ def test_a_part_that_cannot_be_written_is_named(server, cache):
     (cache / 'XMem.pth.part').mkdir(parents=True)
     with pytest.raises(OutputError, match=r'XMem\.pth\.part: cannot be written'):
         fetch('xmem', progress=False)
-    assert server.asked == [None]
+    assert not server.asked
 
 
 def test_what_two_fetches_at_once_wrote_is_fetched_anew(server, cache, checkpoint, monkeypatch):
@@ -332,7 +349,7 @@ def test_a_cache_that_cannot_be_written_is_named(server, tmp_path, monkeypatch):
 def test_weights_in_a_cache_that_can_only_be_read_serve(server, cache, checkpoint):
     cache.mkdir()
     (cache / 'XMem.pth').write_bytes(checkpoint)
-    (cache / '.weights.lock.json.part').mkdir()  # in the way of the lock file
+    (cache / 'weights.lock.json').symlink_to('absent')  # in the way of the lock file
     assert fetch('xmem', progress=False) == cache / 'XMem.pth'
     assert not (cache / 'weights.lock.json').exists()
 
@@ -378,3 +395,65 @@ def test_official_weights_that_are_not_here_say_how_to_fetch_them(cache):
     with pytest.raises(WeightsError, match=r'`xmem-ros weights fetch xmem-no-sensory`.*XMem-no-sensory\.pth') as error:
         find_weights('xmem-no-sensory')
     assert str(cache) in str(error.value)
+
+
+@pytest.mark.parametrize('address', ['http://127.0.0.1:9/XMem.pth', 'file:///etc/passwd', 'ftp://127.0.0.1/XMem.pth'])
+def test_a_redirect_leads_to_https_or_nowhere(server, cache, address):
+    server.leads_to = address
+    with pytest.raises(WeightsError, match='only https:// is followed|is not allowed'):
+        fetch('xmem', progress=False)
+    assert not list(cache.iterdir())
+
+
+@pytest.mark.parametrize('mirror', ['file:///etc', 'ftp://127.0.0.1', 'nothing'])
+def test_a_mirror_is_an_address_of_the_web(cache, monkeypatch, mirror):
+    monkeypatch.setenv('XMEM_ROS_WEIGHTS_URL', mirror)
+    with pytest.raises(WeightsError, match=r'give an address that begins with https://'):
+        fetch('xmem', progress=False)
+
+
+def test_a_server_that_never_ends_is_cut_off(server, cache, monkeypatch):
+    monkeypatch.setattr(OfficialWeights, 'most_bytes', 5_000_000)
+    server.endless = True
+    with pytest.raises(WeightsError, match='sends more than 5000000 bytes'):
+        fetch('xmem', progress=False)
+    assert not list(cache.iterdir())
+
+
+def test_a_file_larger_than_any_weights_is_not_begun(server, cache, monkeypatch, checkpoint):
+    monkeypatch.setattr(OfficialWeights, 'most_bytes', len(checkpoint) - 1)
+    with pytest.raises(WeightsError, match=f'a file of {len(checkpoint)} bytes; at most {len(checkpoint) - 1}'):
+        fetch('xmem', progress=False)
+    assert not list(cache.iterdir())
+
+
+@pytest.mark.parametrize('name', ['XMem.pth.part', 'XMem.pth.part.etag'])
+@pytest.mark.parametrize('link', [os.symlink, os.link])
+def test_nothing_is_written_through_a_link(server, cache, tmp_path, name, link):
+    cache.mkdir()
+    (tmp_path / 'mine').write_bytes(b'precious')
+    link(tmp_path / 'mine', cache / name)
+    with pytest.raises(OutputError, match='it is a link'):
+        fetch('xmem', progress=False)
+    assert (tmp_path / 'mine').read_bytes() == b'precious'
+
+
+def test_a_version_that_is_no_version_is_not_sent_on(server, cache, checkpoint):
+    cache.mkdir()
+    (cache / 'XMem.pth.part').write_bytes(checkpoint[:1000])
+    (cache / 'XMem.pth.part.etag').write_text('"1"\r\nHost: elsewhere')
+    fetch('xmem', progress=False)
+    assert server.asked == [None]
+    assert (cache / 'XMem.pth').read_bytes() == checkpoint
+
+
+def test_the_first_fetch_says_that_its_checksum_is_taken_on_trust(server, cache, checkpoint, caplog):
+    with caplog.at_level(logging.WARNING):
+        fetch('xmem', progress=False)
+        assert 'fetched for the first time, without encryption' in caplog.text
+        assert 'taken on trust' in caplog.text
+        assert hashlib.sha256(checkpoint).hexdigest() in caplog.text
+        caplog.clear()
+        (cache / 'XMem.pth').unlink()
+        fetch('xmem', progress=False)
+        assert 'trust' not in caplog.text

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import argparse
 
+from xmem_ros.outside_text import for_log, say
+
 SOMETHING_WRONG = 2  # as for other things that the user can put right
 
 
@@ -26,8 +28,8 @@ def run(_: argparse.Namespace) -> int:
     wrong = 0
     for finding in examine():
         wrong += finding.state == WRONG
-        print(f'{finding.state:>5}  {finding.subject}: {finding.text}', flush=True)
+        say(f'{finding.state:>5}  {for_log(finding.subject)}: {for_log(finding.text)}')
         if finding.remedy:
-            print(f'       → {finding.remedy}')
-    print('nothing is wrong' if not wrong else f'{wrong} wrong')
+            say(f'       → {for_log(finding.remedy)}')
+    say('nothing is wrong' if not wrong else f'{wrong} wrong')
     return SOMETHING_WRONG if wrong else 0

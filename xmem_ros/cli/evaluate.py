@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xmem_ros.outside_text import say
+
 if TYPE_CHECKING:
     from xmem_ros.evaluation.settings import Settings
 
@@ -162,14 +164,14 @@ def run(args: argparse.Namespace) -> int:
     if args.reproduction_table:
         from xmem_ros.evaluation.reproduction import table as reproduction_table
 
-        print(reproduction_table(args.results), end='')
+        say(reproduction_table(args.results).removesuffix('\n'))
         return 0
     settings = make_settings(args)
     if args.dry_run:
         from xmem_ros.weights.checkpoint import check_name
 
         check_name(args.weights)
-        print(f'well-formed: {settings.about.title} {settings.split} with {args.weights}')
+        say(f'well-formed: {settings.about.title} {settings.split} with {args.weights}')
         return 0
     return _measure(args, settings) if args.fps else _evaluate(args, settings)
 
@@ -222,7 +224,7 @@ def _measure(args: argparse.Namespace, settings: Settings) -> int:
     from xmem_ros.evaluation.speed import measure, speed_table
 
     result = measure(settings)
-    print(speed_table(result['speed']))
+    say(speed_table(result['speed']))
     if args.json:
         write_json(args.json, result)
     return 0
@@ -256,15 +258,15 @@ def _tell(result: dict[str, Any]) -> None:
     from xmem_ros.evaluation.scores import table
 
     if result['J&F'] is not None:
-        print(table(result['sequences']))
+        say(table(result['sequences']))
     for name, scores in result['sequences'].items():
         if scores['unseeded']:
             values = ', '.join(map(str, scores['unseeded']))
-            print(f'{name}: scored, but no seed shows them: {values}', file=sys.stderr)
+            say(f'{name}: scored, but no seed shows them: {values}', file=sys.stderr)
     if result['fps']:
-        print(f'{result["fps"]:.2f} frames a second of forward time, {result["precision"]}, {result["device_name"]}')
+        say(f'{result["fps"]:.2f} frames a second of forward time, {result["precision"]}, {result["device_name"]}')
     if 'zip' in result:
-        print(f'{result["zip"]}: for the server, which alone has the ground truth')
+        say(f'{result["zip"]}: for the server, which alone has the ground truth')
 
 
 def is_first_process() -> bool:

@@ -4,6 +4,8 @@
 import argparse
 from pathlib import Path
 
+from xmem_ros.outside_text import say
+
 EPILOG = """\
 A tracker with `engine: onnxruntime` exports what it needs by itself when the first image comes. Do it before to save it
 the time, or on another machine: copy the content of DIR into ~/.cache/xmem_ros/onnx of the robot, or name DIR in its
@@ -44,23 +46,23 @@ def add_parser(commands: 'argparse._SubParsersAction[argparse.ArgumentParser]') 
 
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command; returns the exit code."""
+    from xmem_ros.checks import checked_size
     from xmem_ros.engines.onnx_export import export
     from xmem_ros.engines.onnx_files import COMMAND, ExportKey
-    from xmem_ros.errors import ParameterError
+    from xmem_ros.errors import ParameterError, quoted
     from xmem_ros.tracker.config import TrackerConfig, with_size
     from xmem_ros.tracker.geometry import FrameGeometry
     from xmem_ros.weights.checkpoint import find_weights, fingerprint, load_network
 
     if not all(1 <= count <= 254 for count in args.objects):
-        raise ParameterError(f'--objects is {" ".join(map(str, args.objects))}; each must be 1…254')
-    if min(args.size) < 1:
-        raise ParameterError(f'--size is {args.size[0]} {args.size[1]}; both must be at least 1')
+        raise ParameterError(f'--objects is {quoted(args.objects)}; each must be 1…254')
+    checked_size('--size', args.size, ParameterError)
     network = load_network(find_weights(args.weights))
     config = with_size(TrackerConfig(size=args.shorter_side), network.config)
     height, width = FrameGeometry.of(tuple(args.size), config.size).padded_size
     key = ExportKey(fingerprint(network.state_dict()), height, width, args.precision)
     folder = export(network, key, args.onnx, args.objects, COMMAND)
-    print(
+    say(
         f'{folder}: {height}×{width} px (H×W) for images of {args.size[0]}×{args.size[1]}, {args.precision}, '
         f'objects {", ".join(map(str, sorted(set(args.objects))))}'
     )

@@ -7,6 +7,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xmem_ros.outside_text import say
+
 if TYPE_CHECKING:
     from xmem_ros.regress.results import Result
 
@@ -64,20 +66,20 @@ def run(args: argparse.Namespace) -> int:
     if path is not None and (path.exists() or not args.update_baseline):
         baseline = read_baseline(path)
     if args.dry_run:
-        print(f'well-formed: {args.suite}, {len(cases)} cases')
+        say(f'well-formed: {args.suite}, {len(cases)} cases')
         return 0
     results = run_cases(cases, baseline, pictures=bool(args.html))
-    print(table(results))
+    say(table(results))
     known = {case.name for case in suite.cases}
     if gone := sorted(set(baseline or {}) - known):
-        print(f'{path}: has cases that the suite has not: {", ".join(gone)}')
+        say(f'{path}: has cases that the suite has not: {", ".join(gone)}')
     _write(args, results)
     if args.update_baseline:
         assert path is not None
         kept = {name: figures for name, figures in (baseline or {}).items() if name in known}
         fresh = write_baseline(path, results, kept)
         said = f'written anew for {", ".join(fresh)}' if fresh else 'not written, as no case has figures'
-        print(f'{path}: {said}')
+        say(f'{path}: {said}')
     return _exit_code(results, accepted=args.update_baseline)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xmem_ros.cli.seed_arguments import add_seed_arguments, read_plan
+from xmem_ros.outside_text import for_terminal, say
 
 if TYPE_CHECKING:
     from xmem_ros.recordings.recording import Recording
@@ -155,11 +156,11 @@ def _tell(args: argparse.Namespace, report: Report, ages: list[float]) -> None:
             kept.setdefault(why, []).append(topic)
     for why, topics in kept.items():
         more = f' and {len(topics) - MOST_TOLD} more' if len(topics) > MOST_TOLD else ''
-        print(f'not published: {", ".join(topics[:MOST_TOLD])}{more}: {why}')
-    print(f'{report.tracked} of {report.images} images tracked on {report.topic}{median}{written}')
+        say(f'not published: {", ".join(topics[:MOST_TOLD])}{more}: {why}')
+    say(f'{report.tracked} of {report.images} images tracked on {report.topic}{median}{written}')
     dropped = [f'image {item.index} was left out: {item.reason}' for item in report.dropped]
     for told in ([report.damage] if report.damage else [], dropped, report.missed, foreign):
         for text in told[:MOST_TOLD]:
-            print(f'xmem-ros replay: warning: {text}', file=sys.stderr)
+            say(f'xmem-ros replay: warning: {for_terminal(text)}', file=sys.stderr)
         if len(told) > MOST_TOLD:
-            print(f'xmem-ros replay: warning: … and {len(told) - MOST_TOLD} more like this', file=sys.stderr)
+            say(f'xmem-ros replay: warning: … and {len(told) - MOST_TOLD} more like this', file=sys.stderr)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from xmem_ros.cli.arguments import add_tracker_arguments
 from xmem_ros.cli.seed_arguments import add_seed_arguments, read_plan
+from xmem_ros.outside_text import for_terminal, say
 
 if TYPE_CHECKING:
     from xmem_ros.offline.job import Report
@@ -84,12 +85,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command; returns the exit code."""
-    from xmem_ros.offline.destination import check_out, part_of
+    from xmem_ros.offline.destination import check_out, part_of, resolved
     from xmem_ros.offline.job import Job
     from xmem_ros.offline.run import run as run_job
     from xmem_ros.recordings.recording import open_recording
 
-    out = args.out.resolve()
+    out = resolved(args.out)
     check_out(out)
     with open_recording(args.input, args.image_topic) as recording:
         plan = read_plan(args, recording)
@@ -104,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
             report = run_job(recording, plan, parameters, job)
         except KeyboardInterrupt:
             if part_of(out).exists():
-                print(f'{out}: not written; the same command goes on where this one stopped', file=sys.stderr)
+                say(f'{out}: not written; the same command goes on where this one stopped', file=sys.stderr)
             raise
     _tell(report, out, formats)
     return 0
@@ -168,13 +169,13 @@ def _tell(report: Report, out: Path, formats: tuple[str, ...]) -> None:
     places = {'bag': 'bag', 'coco': 'coco.json', 'ytvos': 'ytvos', 'overlay': OVERLAY}
     parts = [str(out / places[name]) for name in formats if name in places]
     if 'png' in formats:
-        print(f'{out}: {report.tracked} masks{"".join(f", and {part}" for part in parts)}')
+        say(f'{out}: {report.tracked} masks{"".join(f", and {part}" for part in parts)}')
     else:
-        print(f'{report.tracked} images tracked: {", ".join(parts)}')
+        say(f'{report.tracked} images tracked: {", ".join(parts)}')
     faults = [f'image {fault.index} was left out: {fault.reason}' for fault in report.faults]
     undefined = [f'{name} is copied without its definition, which the bag does not hold' for name in report.undefined]
     for told in ([report.damage] if report.damage else [], faults, report.missed, report.notes, undefined):
         for text in told[:MOST_TOLD]:
-            print(f'xmem-ros track: warning: {text}', file=sys.stderr)
+            say(f'xmem-ros track: warning: {for_terminal(text)}', file=sys.stderr)
         if len(told) > MOST_TOLD:
-            print(f'xmem-ros track: warning: … and {len(told) - MOST_TOLD} more like this', file=sys.stderr)
+            say(f'xmem-ros track: warning: … and {len(told) - MOST_TOLD} more like this', file=sys.stderr)

@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xmem_ros.outside_text import say
+
 if TYPE_CHECKING:
     from xmem_ros.network.model import XMemNetwork
     from xmem_ros.training.footage import Footage
@@ -54,10 +56,12 @@ def run(args: argparse.Namespace) -> int:
 
     if args.export and args.export.suffix != '.safetensors':
         raise ParameterError(f'--export {args.export}: the name must end in .safetensors')
+    if args.export:
+        _check_export(args.export)  # before hours of training
     videos = tuple(args.videos) if args.videos else None
     config = read_config(args.config, videos=videos, iterations=args.iterations, start_from=args.start_from)
     if args.dry_run:
-        print(f'well-formed: {args.config}, {config.iterations} iterations')
+        say(f'well-formed: {args.config}, {config.iterations} iterations')
         return 0
     trainer = Trainer(config, args.data, args.out, str(pick_device(args.device)))
     compare = bool(trainer.held) and bool(config.start_from) and trainer.rank == 0
@@ -69,13 +73,13 @@ def run(args: argparse.Namespace) -> int:
     network = trainer.best_network()
     if compare:
         after = trainer.validation(network)
-        print(before_after(before, after))
+        say(before_after(before, after))
         if mean(after) < mean(before):
-            print('what is held back is followed no better than before: more footage, or a lower learning_rate?')
+            say('what is held back is followed no better than before: more footage, or a lower learning_rate?')
     if args.export:
         _calibrate(network, trainer.held or trainer.data.videos)
         save_network(network, args.export)
-        print(f'weights written to {args.export}')
+        say(f'weights written to {args.export}')
     return 0
 
 
@@ -87,7 +91,18 @@ def _calibrate(network: XMemNetwork, footage: list[Footage]) -> None:
     try:
         found = calibrate(network, footage)
     except FootageError as error:
-        print(f'no likeness thresholds, so the published memory policy applies: {error}')
+        say(f'no likeness thresholds, so the published memory policy applies: {error}')
         return
     network.config = replace(network.config, likeness=found.thresholds)
-    print(f'likeness thresholds: {found}')
+    say(f'likeness thresholds: {found}')
+
+
+def _check_export(path: Path) -> None:
+    from xmem_ros import atomic
+    from xmem_ros.errors import OutputError
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic.check_target(path)
+    except OSError as error:
+        raise OutputError(f'--export {path}: cannot be written ({error.strerror}); name another file') from error

@@ -6,6 +6,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from xmem_ros.outside_text import say
+
 OFFICIAL_LICENCE = 'as its authors say'
 
 
@@ -32,9 +34,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     calibrating = actions.add_parser(
         'calibrate',
         help='choose the likeness thresholds of a weights file, and store them in it',
-        description='The default memory policy hides an object that does not look as it has looked. What likeness means '
-        'depends on the weights, so the thresholds are chosen on labelled footage and stored in the file. Weights '
-        'without them run with the published policy.',
+        description='The default memory policy hides an object that does not look as it has looked. What likeness '
+        'means depends on the weights, so the thresholds are chosen on labelled footage and stored in the file. '
+        'Weights without them run with the published policy.',
     )
     calibrating.add_argument('weights', metavar='WEIGHTS', help='a name, or a .safetensors or .pth file')
     calibrating.add_argument(
@@ -64,7 +66,7 @@ def run_fetch(args: argparse.Namespace) -> int:
     for name in names:
         known(name)  # before any is fetched
     for name in names:
-        print(fetch(name))
+        say(fetch(name))
     return 0
 
 
@@ -85,7 +87,7 @@ def run_calibrate(args: argparse.Namespace) -> int:
     found = calibrate(network, [video for folder in args.videos for video in read_videos(folder, side)])
     network.config = replace(network.config, likeness=found.thresholds)
     save_network(network, args.out, dtype=read_state_dict(path)['decoder.pred.weight'].dtype)
-    print(f'{args.out}: {found}')
+    say(f'{args.out}: {found}')
     return 0
 
 
@@ -114,7 +116,7 @@ def run_list(_: argparse.Namespace) -> int:
             rows.append((name, f'{weights.megabytes} MB', OFFICIAL_LICENCE, 'not fetched', weights.url))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for row in rows:
-        print(f'{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:<{widths[2]}}  {row[3]:<{widths[3]}}  {row[4]}')
-    print('licences: CC BY-NC is not for commercial use; the cards lie beside the bundled files')
-    print(f'official weights: {RELEASE}, which says under what terms; they lie in {user_folder()}')
+        say(f'{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:<{widths[2]}}  {row[3]:<{widths[3]}}  {row[4]}')
+    say('licences: CC BY-NC is not for commercial use; the cards lie beside the bundled files')
+    say(f'official weights: {RELEASE}, which says under what terms; they lie in {user_folder()}')
     return 0

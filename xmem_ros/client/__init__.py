@@ -8,8 +8,9 @@ ids = client.seed({'cup': mask})
 frame = client.wait_tracked(ids)
 """
 
+from xmem_ros.client.calls import LoadedMemory, SavedMemory
 from xmem_ros.client.client import XMemClient
 from xmem_ros.client.seeds import Box, Points
 from xmem_ros.client.seen import Frame, SeenObject
 
-__all__ = ['Box', 'Frame', 'Points', 'SeenObject', 'XMemClient']
+__all__ = ['Box', 'Frame', 'LoadedMemory', 'Points', 'SavedMemory', 'SeenObject', 'XMemClient']

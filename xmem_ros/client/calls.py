@@ -1,23 +1,43 @@
 # SPDX-License-Identifier: MIT
-"""What the node is told: seeds, corrections, removal, reset; its refusals become errors."""
+"""Calls of the node's services: seed, hold, remove, reset, save, load. A refusal becomes the error of its code."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
-
-from std_msgs.msg import Header
-from std_srvs.srv import Trigger
 
 from xmem_ros.checks import checked_ids
 from xmem_ros.client.link import NodeLink
 from xmem_ros.client.seeds import seed_messages, time_message
-from xmem_ros.errors import MemoryFileError, NodeError, NodeInactiveError, SeedError, UnknownObjectError
-from xmem_ros.node import qos
-from xmem_ros.srv import MemoryFile, RemoveObjects, SeedObjects
+from xmem_ros.conversions.images import stamp_ns
+from xmem_ros.errors import NodeError, UnknownObjectError, error_of
+from xmem_ros.srv import HoldImage, LoadMemory, RemoveObjects, ResetTracker, SaveMemory, SeedObjects
 
 SEED_S = 60.0  # for the first seed the node may have to build engines
-STATE_S = 2.0  # for the node's state, where something went wrong and the message is to say why
+MOST_TEXT = 4000  # characters of an answer's text
+
+
+@dataclass(frozen=True)
+class SavedMemory:
+    """A memory file that the node has written."""
+
+    path: str  # on the node's machine
+    nbytes: int
+    ids: tuple[int, ...]  # of the objects in it
+
+
+@dataclass(frozen=True)
+class LoadedMemory:
+    """A memory file that the node continues from."""
+
+    path: str  # on the node's machine
+    labels: dict[int, int]  # id → pixel value, of every object
+
+    @property
+    def ids(self) -> list[int]:
+        """Ids of the objects that are tracked now."""
+        return list(self.labels)
 
 
 class Calls:
@@ -29,7 +49,6 @@ class Calls:
 
     def __init__(self, link: NodeLink) -> None:
         self.link = link
-        link.advertise(Header, 'hold', qos.hold())
 
     def seed(
         self,
@@ -52,7 +71,10 @@ class Calls:
             Ids, in the order of `shapes`.
 
         Raises:
-            SeedError: what was given cannot be used, or the node refuses it; the text says which seed, and why.
+            SeedError: a seed cannot be used; the text says which, and why. Its subtypes: `StampNotHeldError`,
+                `NoImageError`, `TooManyObjectsError`.
+            UnknownObjectError: an id to correct is not tracked. FrameError: the image cannot be read.
+            OutOfMemoryError: the node has no memory for it.
             NodeMissingError, NodeInactiveError, NodeTimeoutError.
         """
         request = SeedObjects.Request(seeds=seed_messages(shapes))
@@ -60,19 +82,22 @@ class Calls:
         if timeout is None:
             timeout = max(self.link.timeout, SEED_S)
         answer = self.link.call(SeedObjects, 'seed', request, timeout, found_within=self.link.timeout)
-        self._check(answer, SeedError)
-        return list(answer.ids)
+        return _ids_for(len(request.seeds), checked(answer).ids)
 
-    def hold(self, stamp: Any) -> None:
-        """Have the node keep an image, so that a seed for it is taken also when it comes late; `stamp` as in `seed`.
+    def hold(self, stamp: Any = None, *, timeout: float | None = None) -> int:
+        """Have the node keep an image for ten minutes, so that a seed for it is accepted also when it comes late.
 
-        Worth it where finding the object takes longer than `history` images. Returns as soon as the node is known to
-        hear it; where the image is gone already, `seed` says so.
+        Worth it where finding the object takes longer than `history_seconds`. `stamp` as in `seed`; returns the stamp
+        of the image that is held [ns].
 
         Raises:
-            SeedError: not a stamp. NodeMissingError, NodeTimeoutError; NodeError: the client is closed.
+            StampNotHeldError: the image is gone already; names those that are there. NoImageError: none has come yet.
+            ParameterError: the node's parameter `held` is 0. SeedError: not a stamp.
+            NodeMissingError, NodeInactiveError, NodeTimeoutError.
         """
-        self.link.publish('hold', Header(stamp=time_message(stamp)))
+        request = HoldImage.Request()
+        request.header.stamp = time_message(stamp)
+        return stamp_ns(checked(self.link.call(HoldImage, 'hold', request, timeout)).stamp)
 
     def remove(self, ids: int | Iterable[int], *, timeout: float | None = None) -> list[int]:
         """Stop tracking some objects, all of them or none; returns their ids.
@@ -93,41 +118,51 @@ class Calls:
         Raises:
             NodeMissingError, NodeInactiveError, NodeTimeoutError; NodeError: refused for another reason.
         """
-        answer = self.link.call(Trigger, 'reset', Trigger.Request(), timeout)
-        self._check(answer, NodeError)
+        checked(self.link.call(ResetTracker, 'reset', ResetTracker.Request(), timeout))
 
-    def save_memory(self, name: str, *, timeout: float | None = None) -> str:
-        """Have the node write all that it remembers to a file of its `memory_folder`; returns what it says.
+    def save_memory(self, name: str, *, timeout: float | None = None) -> SavedMemory:
+        """Have the node write all that it remembers to a file of its `memory_folder`.
 
         Raises:
-            MemoryFileError: refused; the text says why.
+            MemoryFileError: its subtypes say why: `MemoryFileNameError`, `MemoryFileWriteError`.
             NodeMissingError, NodeInactiveError, NodeTimeoutError.
         """
-        return self._memory_file('save_memory', name, timeout)
+        answer = checked(self.link.call(SaveMemory, 'save_memory', SaveMemory.Request(name=name), timeout))
+        return SavedMemory(answer.path, answer.size, tuple(answer.ids))
 
-    def load_memory(self, name: str, *, timeout: float | None = None) -> str:
-        """Have the node forget everything and go on from a file, with its ids. Returns and raises as `save_memory`."""
-        return self._memory_file('load_memory', name, timeout)
+    def load_memory(self, name: str, *, timeout: float | None = None) -> LoadedMemory:
+        """Have the node forget everything and continue from a file, with its ids.
 
-    def _memory_file(self, service: str, name: str, timeout: float | None) -> str:
-        answer = self.link.call(MemoryFile, service, MemoryFile.Request(name=name), timeout)
-        self._check(answer, MemoryFileError)
-        return str(answer.message)
+        Raises:
+            MemoryFileError: damaged, or by its subtypes: `MemoryFileNameError`, `MemoryFileMissingError`,
+                `MemoryFileMismatchError`.
+            NodeMissingError, NodeInactiveError, NodeTimeoutError.
+        """
+        answer = checked(self.link.call(LoadMemory, 'load_memory', LoadMemory.Request(name=name), timeout))
+        return LoadedMemory(answer.path, dict(zip(answer.ids, answer.labels, strict=True)))
 
     def _remove(self, request: Any, timeout: float | None) -> list[int]:
-        answer = self.link.call(RemoveObjects, 'remove', request, timeout)
-        self._check(answer, UnknownObjectError)
-        return list(answer.removed)
+        return list(checked(self.link.call(RemoveObjects, 'remove', request, timeout)).removed)
 
-    def _check(self, answer: Any, kind: type[Exception]) -> None:
-        """Raise what a response without success means."""
-        if answer.success:
-            return
-        try:
-            active = self.link.state(STATE_S) == 'active'
-        except NodeError:
-            active = True
-        raise (kind if active else NodeInactiveError)(answer.message)
+
+def checked(answer: Any) -> Any:
+    """Return a response with success; raise the error of its code otherwise."""
+    if answer.success:
+        return answer
+    raise error_of(answer.error_code, _text(answer.message))
+
+
+def _ids_for(seeds: int, ids: Any) -> list[int]:
+    """The ids that came of seeds that are one object each."""
+    if len(ids) != seeds:
+        raise NodeError(f'the node answered with {len(ids)} ids for {seeds} seeds: see what it tracks (~/objects)')
+    return list(ids)
+
+
+def _text(message: str) -> str:
+    """What a node says, of bounded length and without what a terminal would obey."""
+    text = ''.join(letter if letter.isprintable() or letter == '\n' else '�' for letter in message[:MOST_TEXT])
+    return text if len(message) <= MOST_TEXT else f'{text}… ({len(message)} characters)'
 
 
 def id_list(ids: int | Iterable[int]) -> list[int]:

@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 from sensor_msgs.msg import Image
 
-from xmem_ros.client.calls import STATE_S, Calls, id_list
+from xmem_ros.client.calls import Calls, LoadedMemory, id_list
 from xmem_ros.client.link import NodeLink
 from xmem_ros.client.seen import Frame, FramePairs
 from xmem_ros.errors import FrameError, NodeError, NodeInactiveError, NodeTimeoutError, SeedError, quoted
 from xmem_ros.msg import TrackedObjectArray
 from xmem_ros.node import qos
+from xmem_ros.outside_text import for_log
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+_LOG_S = 10.0  # between two warnings about messages
+_STATE_S = 2.0  # for the node's state, where something went wrong and the message is to say why
 _ON_ITS_WAY_S = 1.0  # that a message may take which was sent before the answer to a call
 
 
@@ -81,11 +84,11 @@ class XMemClient(Calls):
         super().reset(timeout=timeout)
         self.link.catch_up(self._subscriptions, self._forget)
 
-    def load_memory(self, name: str, *, timeout: float | None = None) -> str:
-        """Have the node forget everything and go on from a file, with its ids. Raises as `Calls.load_memory`."""
-        said = super().load_memory(name, timeout=timeout)
+    def load_memory(self, name: str, *, timeout: float | None = None) -> LoadedMemory:
+        """Have the node forget everything and continue from a file, with its ids. Raises as `Calls.load_memory`."""
+        loaded = super().load_memory(name, timeout=timeout)
         self.link.catch_up(self._subscriptions, self._forget)
-        return said
+        return loaded
 
     def latest(self, timeout: float | None = None) -> Frame | None:
         """What the node said last; None where the node is there and has said nothing yet.
@@ -157,7 +160,8 @@ class XMemClient(Calls):
             try:
                 frame = self._pairs.add(half, message)
             except (FrameError, ValueError) as error:
-                self.link.node.get_logger().warning(f'a message of {half} cannot be read: {error}')
+                logger = self.link.node.get_logger()
+                logger.warning(f'a message of {half} cannot be read: {for_log(error)}', throttle_duration_sec=_LOG_S)
                 return
             if frame is None or (frame.stamp_ns <= self._old[0] and time.monotonic() < self._old[1]):
                 return
@@ -207,7 +211,7 @@ class XMemClient(Calls):
     def _silence(self, waited: float) -> NodeError:
         """Why nothing came."""
         try:
-            state = self.link.state(STATE_S)
+            state = self.link.state(_STATE_S)
         except NodeError as error:
             return error
         if state != 'active':

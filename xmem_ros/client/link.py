@@ -25,6 +25,7 @@ from xmem_ros.node.graph import trackers
 
 _numbers = itertools.count(1)
 _LOOK_S = 0.01  # between looks whether somebody hears a topic
+_LOG_S = 10.0  # between two reports of faults
 _CLOSED_S = 0.2  # after which a call notices that the link is closed
 
 
@@ -46,7 +47,6 @@ class NodeLink:
         self.name = _full_name(name)
         self.timeout = timeout
         self._clients: dict[str, Any] = {}
-        self._publishers: dict[str, Any] = {}
         self._lock = threading.Lock()
         self._context = rclpy.Context()
         rclpy.init(args=[], context=self._context)
@@ -103,32 +103,6 @@ class NodeLink:
             self._executor.create_task(work)
             while not done.wait(_CLOSED_S):
                 self._check_open()
-
-    def advertise(self, kind: type, topic: str, qos: Any) -> None:
-        """Offer a topic of the node's, named below it, so that `publish` finds its subscriber."""
-        with self._while_open():
-            self._publishers[topic] = self.node.create_publisher(kind, self.topic(topic), qos)
-
-    def publish(self, topic: str, message: Any) -> None:
-        """Publish on a topic that was advertised, once the node hears it.
-
-        It waits for that as long as a call does.
-
-        Raises:
-            NodeMissingError: nobody hears it. NodeTimeoutError: no answer. NodeError: the link is closed.
-        """
-        publisher, end = self._publishers[topic], time.monotonic() + self.timeout
-        with self._while_open():
-            while not publisher.get_subscription_count():
-                self._check_open()
-                if time.monotonic() > end:
-                    raise NodeMissingError(self._missing(self.timeout))
-                time.sleep(_LOOK_S)
-            # The node may not know this publisher yet, and would get the message late (of 120 new ones, 2 were heard
-            # only after a third of a second). It learns of service clients made later after it, so it knows it once it
-            # answers one.
-            self.state(max(end - time.monotonic(), _LOOK_S))
-            publisher.publish(message)
 
     def call(
         self, kind: Any, service: str, request: Any, timeout: float | None = None, *, found_within: float | None = None
@@ -219,7 +193,7 @@ class NodeLink:
     def others(self) -> list[str]:
         """Names of the trackers that can be seen and are configured."""
         with self._while_open():
-            return trackers(self.node)
+            return [name for name in trackers(self.node) if name.isprintable()]
 
     def _missing(self, waited: float) -> str:
         others = self.others()
@@ -260,7 +234,8 @@ def _spin(executor: SingleThreadedExecutor, node: Any, context: Any) -> None:
             continue
         except Exception:
             if context.ok():
-                node.get_logger().error(traceback.format_exc())
+                # at most now and then: whoever sends what cannot be read must not fill the log
+                node.get_logger().error(traceback.format_exc(), throttle_duration_sec=_LOG_S)
 
 
 def _close(executor: SingleThreadedExecutor, thread: threading.Thread, node: Any, context: Any) -> None:

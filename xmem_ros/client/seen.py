@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 
 from xmem_ros.conversions.images import mask_from_image, stamp_ns
-from xmem_ros.errors import UnknownObjectError
-from xmem_ros.objects import ObjectState, TrackedObject
+from xmem_ros.conversions.objects import object_of, seconds_of
+from xmem_ros.errors import FrameError, UnknownObjectError
+from xmem_ros.objects import TrackedObject
 
+MOST_OBJECTS = 254  # the labels of xmem_ros/TrackedObject
 _PENDING = 20  # images of which only one half has come
+_PENDING_BYTES = 256 * 2**20  # of their label images
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Frame:
     header: Any  # std_msgs/Header of the image
     labels: np.ndarray = field(repr=False)  # H×W uint8, read-only; 0 = background, else an object's label
     objects: tuple[SeenObject, ...]  # in order of id
-    processing_ms: float
+    processing_ms: float  # from taking the image to publishing the objects
 
     @property
     def stamp_ns(self) -> int:
@@ -83,8 +86,10 @@ class FramePairs:
         if len(halves) == 2:
             del self._pending[key]
             return frame_of(halves['labels'], halves['objects'])
-        while len(self._pending) > _PENDING:
-            del self._pending[next(iter(self._pending))]
+        taken = sum(len(halves['labels'].data) for halves in self._pending.values() if 'labels' in halves)
+        while len(self._pending) > _PENDING or taken > _PENDING_BYTES:
+            oldest = self._pending.pop(next(iter(self._pending)))
+            taken -= len(oldest['labels'].data) if 'labels' in oldest else 0
         return None
 
     def clear(self) -> None:
@@ -93,25 +98,24 @@ class FramePairs:
 
 
 def frame_of(labels_message: Any, objects_message: Any) -> Frame:
-    """A frame, of sensor_msgs/Image and xmem_ros/TrackedObjectArray with the same header."""
+    """A frame, of sensor_msgs/Image and xmem_ros/TrackedObjectArray with the same header.
+
+    Raises:
+        FrameError: an image that cannot be read, or objects that cannot be in it; `ValueError`: a state that is none.
+    """
     labels = mask_from_image(labels_message)
     labels.setflags(write=False)
+    if len(objects_message.objects) > MOST_OBJECTS:
+        raise FrameError(f'{len(objects_message.objects)} objects: there are labels for {MOST_OBJECTS}')
     objects = tuple(_seen(item, labels) for item in objects_message.objects)
-    return Frame(labels_message.header, labels, objects, objects_message.processing_ms)
+    return Frame(labels_message.header, labels, objects, seconds_of(objects_message.processing_time) * 1e3)
 
 
 def _seen(item: Any, labels: np.ndarray) -> SeenObject:
     box = item.box
-    return SeenObject(
-        id=item.id,
-        label=item.label,
-        name=item.name,
-        state=ObjectState(item.state),
-        score=item.score,
-        box=(box.x_offset, box.y_offset, box.width, box.height) if box.width else None,
-        area=item.area,
-        centroid=(item.centroid_x, item.centroid_y),
-        age=item.age,
-        absent=item.absent,
-        labels=labels,
-    )
+    height, width = labels.shape
+    if box.x_offset + box.width > width or box.y_offset + box.height > height or item.area > labels.size:
+        raise FrameError(f'object {item.id} does not lie in its image of {width}×{height} px')
+    if not item.label:
+        raise FrameError(f'object {item.id} has the label of the background')
+    return SeenObject(**vars(object_of(item)), labels=labels)

@@ -4,14 +4,12 @@
 from __future__ import annotations
 
 import array
-import io
 from typing import TYPE_CHECKING, Any, Protocol
 
 import cv2
 import numpy as np
-from PIL import Image as PillowImage
-from PIL import UnidentifiedImageError
 
+from xmem_ros import pictures
 from xmem_ros.conversions.images import bayer_to_rgb, rgb_from_image
 from xmem_ros.errors import FrameError, quoted
 
@@ -19,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 FORMATS = ('JPEG', 'PNG')
-MOST_PIXELS = 64_000_000  # of an image that is decoded; more than any camera's, and within reach of a robot's memory
 
 
 class CompressedMessage(Protocol):
@@ -93,12 +90,10 @@ def _check(data: np.ndarray, said: str) -> None:
     if not data.size:
         raise FrameError('the compressed image is empty: it has no data')
     try:
-        with PillowImage.open(io.BytesIO(data.data), formats=FORMATS) as image:
-            width, height = image.size
-    except (UnidentifiedImageError, PillowImage.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+        with pictures.opened(data.data, FORMATS):
+            pass
+    except pictures.PictureError as error:
         raise FrameError(
             f'the compressed image (format {quoted(said)}, {data.size} bytes) cannot be read: it is damaged, cut off, '
-            f'or something else than {" or ".join(FORMATS)}'
+            f'too large, or something else than {" or ".join(FORMATS)} ({error})'
         ) from error
-    if width * height > MOST_PIXELS:
-        raise FrameError(f'the compressed image is {width}×{height}; at most {MOST_PIXELS} pixels are decoded')

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import cv2
 import numpy as np
 
+from xmem_ros import pictures
 from xmem_ros.errors import FrameError, quoted
 
 if TYPE_CHECKING:
@@ -172,6 +173,10 @@ def _pixels(message: ImageMessage, allowed: dict[str, _Encoding], remedy: str) -
     height, width = message.height, message.width
     if not height or not width:
         raise FrameError(f'the image is {width}×{height}: it has no pixels; set height and width')
+    try:
+        pictures.check_pixels(width, height)
+    except FrameError as error:
+        raise FrameError(f'the image is {error}') from None
     if height % encoding.even[0] or width % encoding.even[1]:
         raise FrameError(
             f'the image is {width}×{height}: in {message.encoding} its height must be a multiple of {encoding.even[0]} '

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xmem_ros import seeding
+from xmem_ros.checks import name_fault
 from xmem_ros.conversions.images import mask_from_image
-from xmem_ros.errors import FrameError, SeedError, quoted
+from xmem_ros.errors import FrameError, RequestError, SeedError, TooManyObjectsError, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 MASK, BOX, POINTS, LABELS = range(4)
 KINDS = ('MASK', 'BOX', 'POINTS', 'LABELS')
-LONGEST_NAME = 255  # characters; every message about the object holds its name
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,12 @@ def read_seeds(
         One for each object, in the order of the seeds; a label image gives one for each value, smallest first.
 
     Raises:
-        SeedError: says which seed cannot be used, why, and what to do.
+        SeedError: says which seed cannot be used, why, and what to do. RequestError: no seed.
     """
     if not seeds:
-        raise SeedError('the request holds no seed: give at least one')
+        raise RequestError('the request holds no seed: give at least one')
     if len(seeds) > most:  # before any is read: GrabCut for hundreds of boxes takes minutes
-        raise SeedError(
+        raise TooManyObjectsError(
             f'the request holds {len(seeds)} seeds, and there can be {most} objects (max_objects): '
             'give one seed for each object'
         )
@@ -91,8 +91,8 @@ def _named(which: str) -> Iterator[None]:
 
 
 def _check_name(name: str) -> None:
-    if len(name) > LONGEST_NAME:
-        raise SeedError(f'the name has {len(name)} characters: give one of at most {LONGEST_NAME}')
+    if fault := name_fault(name):
+        raise SeedError(fault)
 
 
 def _ready(name: str, object_id: int, mask: np.ndarray) -> _Planned:
@@ -115,6 +115,11 @@ def _read_box(seed: Any, image: np.ndarray) -> list[_Planned]:
 
 
 def _read_points(seed: Any, image: np.ndarray) -> list[_Planned]:
+    if max(len(seed.points), len(seed.point_labels)) > seeding.MOST_POINTS:  # before millions are turned into numbers
+        raise SeedError(
+            f'{len(seed.points)} points and {len(seed.point_labels)} point labels given: give at most '
+            f'{seeding.MOST_POINTS}, or a mask'
+        )
     points = np.array([(point.x, point.y) for point in seed.points], np.float64).reshape(-1, 2)
     labels = np.asarray(seed.point_labels, np.int64)
     seeding.check_points(points, labels, image.shape[:2])

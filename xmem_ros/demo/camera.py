@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import array
 import contextlib
+import io
 import signal
 import sys
 import threading
@@ -22,8 +23,10 @@ from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
+from xmem_ros import atomic
 from xmem_ros.demo.source import Source, add_source_arguments, source_of
 from xmem_ros.errors import XMemError
+from xmem_ros.outside_text import for_terminal, say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -134,7 +137,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(remove_ros_args(everything)[1:])
     try:
         source = source_of(args)
-        log = args.log.open('w') if args.log else None
+        log = io.TextIOWrapper(atomic.open_new(args.log), write_through=True) if args.log else None
     except (XMemError, OSError) as error:
         parser.error(str(error))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -147,7 +150,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         run(camera, source, args)
     except XMemError as error:
-        print(f'scene_camera: error: {error}', file=sys.stderr)
+        say(f'scene_camera: error: {for_terminal(error)}', file=sys.stderr)
         return 2
     except (KeyboardInterrupt, ExternalShutdownException):
         pass

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2
 
+from xmem_ros import atomic
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.media import write_labels
 from xmem_ros.progress import Bar
@@ -20,7 +21,8 @@ def write_scene(folder: Path, scene: RenderedScene, name: str) -> None:
         path.mkdir(parents=True, exist_ok=True)
     for number in Bar(range(scene.frames), desc=f'writing {name}', unit='frame'):
         frame, labels = scene[number]
-        cv2.imwrite(str(images / f'{number:05}.png'), frame[:, :, ::-1])
+        _, data = cv2.imencode('.png', frame[:, :, ::-1])
+        atomic.write_bytes(images / f'{number:05}.png', data.tobytes(), sync=False)
         write_labels(masks / f'{number:05}.png', labels)
 
 

@@ -21,8 +21,8 @@ from sensor_msgs.msg import Image, RegionOfInterest
 from std_srvs.srv import Trigger
 
 from xmem_ros.child_process import DemoError
+from xmem_ros.conversions.objects import object_of
 from xmem_ros.msg import Seed, TrackedObjectArray
-from xmem_ros.objects import ObjectState, TrackedObject
 from xmem_ros.srv import SeedObjects
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from rclpy.client import Client
 
     from xmem_ros.demo.truth import DemoSeed
+    from xmem_ros.objects import TrackedObject
 
 DEPTH = 1000  # messages that may wait for us, so that none is lost while we write files
 ANSWER_S = 60.0
@@ -93,7 +94,7 @@ class Recorder(Node):
         self._record_objects(message, time.time_ns())
 
     def _record_objects(self, message: TrackedObjectArray, published_ns: int) -> None:
-        objects = [_object_of(item) for item in message.objects]
+        objects = [object_of(item) for item in message.objects]
         with self._lock:
             recorded = self._recorded.setdefault(_nanoseconds(message.header.stamp), Recorded())
             recorded.objects = objects
@@ -152,22 +153,6 @@ class Recorder(Node):
 
 def _nanoseconds(stamp: Any) -> int:
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
-
-
-def _object_of(message: Any) -> TrackedObject:
-    box = (message.box.x_offset, message.box.y_offset, message.box.width, message.box.height)
-    return TrackedObject(
-        id=message.id,
-        label=message.label,
-        name=message.name,
-        state=ObjectState(message.state),
-        score=message.score,
-        box=box if message.box.width else None,
-        area=message.area,
-        centroid=(message.centroid_x, message.centroid_y),
-        age=message.age,
-        absent=message.absent,
-    )
 
 
 def _message_of(seed: DemoSeed, frame_id: str) -> Seed:

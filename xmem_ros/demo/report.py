@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from xmem_ros import atomic
 from xmem_ros.media import VOID, VideoWriter
 from xmem_ros.overlay import draw
 from xmem_ros.progress import Bar
@@ -121,7 +122,8 @@ class Report:
                 if index in chosen:
                     pictures.append(image)
                 bar.update()
-        cv2.imwrite(str(folder / 'frames.png'), cv2.cvtColor(contact_sheet(pictures), cv2.COLOR_RGB2BGR))
+        _, data = cv2.imencode('.png', cv2.cvtColor(contact_sheet(pictures), cv2.COLOR_RGB2BGR))
+        atomic.write_bytes(folder / 'frames.png', data.tobytes())
 
 
 def iou(mask: np.ndarray, truth: np.ndarray) -> float:

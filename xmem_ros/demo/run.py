@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING
 
 import rclpy
 
+from xmem_ros import work_folder
 from xmem_ros.child_process import Child, DemoError
 from xmem_ros.demo.recorder import Recorder
 from xmem_ros.demo.report import Report, TrackedFrame
 from xmem_ros.demo.source import SCENE, Source
 from xmem_ros.demo.truth import box_seed, mask_seeds, scene_seeds
 from xmem_ros.errors import ParameterError, XMemError
+from xmem_ros.outside_text import for_terminal, say
 from xmem_ros.progress import Bar
 from xmem_ros.threads import wait_asleep
 
@@ -51,12 +53,10 @@ def demonstrate(args: argparse.Namespace) -> Report:
     """
     source = Source(args.video or SCENE, frames=args.frames, rate=args.rate)
     seeds, truth = _seeds_of(args, source)
-    args.out.mkdir(parents=True, exist_ok=True)
-    for stale in ('overlay.mp4', 'frames.png'):
-        (args.out / stale).unlink(missing_ok=True)
+    work_folder.fresh(args.out, 'a demonstration')
     stamps = args.out / 'stamps.txt'
     with ExitStack() as stack:
-        print('starting the node …', flush=True)
+        say('starting the node …')
         node = stack.enter_context(Child(NODE_MODULE, _node_arguments(args), args.out / 'node.log'))
         recorder = stack.enter_context(Recorder())
         options = ['--clip', args.video or SCENE, '--frames', str(args.frames), '--rate', str(args.rate)]
@@ -64,7 +64,7 @@ def demonstrate(args: argparse.Namespace) -> Report:
         camera = stack.enter_context(Child(CAMERA_MODULE, options, args.out / 'camera.log'))
         ids, labels = _seed(recorder, seeds, node, camera)
         named = ', '.join(f'{seed.name} = id {key}' for seed, key in zip(seeds, ids, strict=True))
-        print(f'seeded: {named}', flush=True)
+        say(f'seeded: {named}')
         recorder.start_camera()
         _record(recorder, node, camera, stamps, len(source), progress=not args.quiet)
         recorded = recorder.recorded
@@ -186,15 +186,15 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         report = demonstrate(args)
     except (XMemError, OSError) as error:
-        print(f'demo: error: {error}', file=sys.stderr)
+        say(f'demo: error: {for_terminal(error)}', file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print('demo: interrupted', file=sys.stderr)
+        say('demo: interrupted', file=sys.stderr)
         return 130
     finally:
         rclpy.try_shutdown()
-    print(f'\n{report.table()}\n')
-    print(f'{args.out / "overlay.mp4"}  {args.out / "frames.png"}')
+    say(f'\n{report.table()}\n')
+    say(f'{args.out / "overlay.mp4"}  {args.out / "frames.png"}')
     return 0
 
 

@@ -3,15 +3,20 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
+import mmap
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
+
+from xmem_ros import atomic, work_folder
+from xmem_ros.data_files import read_json
 from xmem_ros.errors import EngineError
 from xmem_ros.weights.checkpoint import user_folder
 
@@ -19,7 +24,30 @@ FORMAT = 1  # of the models' inputs and outputs; another one makes other files
 MANIFEST = 'manifest.json'
 TRACKER, COMMAND = 'tracker', 'xmem-ros export'  # who exported
 
+MOST_MANIFEST = 1 << 20  # bytes
+Digest = Annotated[str, msgspec.Meta(pattern='^[0-9a-f]{64}$')]
+
 log = logging.getLogger(__name__)
+
+
+class ModelFile(msgspec.Struct, frozen=True):
+    """A model, as the manifest has it; further keys are for readers."""
+
+    file: str
+    bytes: Annotated[int, msgspec.Meta(ge=0, le=1 << 31)]
+    sha256: Digest
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What is in a folder of models; further keys are for readers."""
+
+    format: int
+    weights: Digest
+    height: Annotated[int, msgspec.Meta(ge=16, le=65_536)]
+    width: Annotated[int, msgspec.Meta(ge=16, le=65_536)]
+    precision: str
+    objects: Annotated[list[Annotated[int, msgspec.Meta(ge=1, le=254)]], msgspec.Meta(min_length=1, max_length=254)]
+    models: Annotated[dict[str, ModelFile], msgspec.Meta(min_length=1, max_length=16)]
 
 
 @dataclass(frozen=True)
@@ -75,25 +103,48 @@ def find_models(key: ExportKey) -> Path | None:
 def damage(folder: Path, key: ExportKey) -> str:
     """What is wrong with exported models, in words; '' where they are whole: every byte as it was written."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        if {name: manifest[name] for name in key.described()} != key.described():
-            return f'{MANIFEST} is of other models'
-        if not manifest['objects'] or not all(isinstance(count, int) and count > 0 for count in manifest['objects']):
-            return f'{MANIFEST} names no numbers of objects'
-        models = {what['file']: (what['bytes'], what['sha256']) for what in manifest['models'].values()}
+        manifest = read_manifest(folder)
     except FileNotFoundError:
         return f'{MANIFEST} is missing'
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, msgspec.MsgspecError, ValueError, RecursionError) as error:
         return f'{MANIFEST} cannot be read ({type(error).__name__}: {error})'
-    for file, (size, sha256) in models.items():
+    if {name: getattr(manifest, name) for name in key.described()} != key.described():
+        return f'{MANIFEST} is of other models'
+    for name, what in manifest.models.items():
+        file = folder / what.file
         try:
-            found = (folder / file).stat().st_size
-            if found != size:
-                return f'{file} has {found} bytes, and was written with {size}'
-            if _sha256(folder / file) != sha256:
-                return f'{file} is not as it was written: its SHA-256 is another'
+            if what.file != f'{name}.onnx' or file.is_symlink():
+                return f'{what.file!r} is no file of this folder'
+            found = file.stat().st_size
+            if found != what.bytes:
+                return f'{what.file} has {found} bytes, and was written with {what.bytes}'
+            if sha256_of(file) != what.sha256:
+                return f'{what.file} is not as it was written: its SHA-256 is another'
+            if found and (reach := _reaches_out(file)):
+                return f'{what.file} {reach}'
         except OSError as error:
-            return f'{file} cannot be read ({error.strerror})'
+            return f'{what.file} cannot be read ({error.strerror})'
+    return ''
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read what a folder says of its models; raises `OSError`, `msgspec.MsgspecError`, `ValueError`."""
+    path = folder / MANIFEST
+    if path.stat().st_size > MOST_MANIFEST:
+        raise ValueError(f'it has more than {MOST_MANIFEST} bytes')
+    return msgspec.json.decode(path.read_bytes(), type=Manifest)
+
+
+def _reaches_out(model: Path) -> str:
+    """How a model would take in what the manifest does not cover, in words; '' where it does not.
+
+    Other files hold its tensors (the key `location` of ONNX's external data), or a compiled engine is part of it.
+    """
+    with model.open('rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        if content.find(b'location') >= 0:
+            return 'keeps tensors in other files, which ours never do'
+        if content.find(b'EPContext') >= 0:
+            return 'holds a compiled engine, which ours never do'
     return ''
 
 
@@ -105,11 +156,11 @@ def newest_size(weights: str, precision: str, shorter_side: int) -> tuple[int, i
     found = []
     for manifest in models_folder().glob(f'{weights[:16]}-*-{precision}-{FORMAT}/{MANIFEST}'):
         try:
-            described = json.loads(manifest.read_text())
-            size = int(described['height']), int(described['width'])
+            described = read_manifest(manifest.parent)
+            size = described.height, described.width
             if not shorter_side or min(size) == -(-shorter_side // 16) * 16:
                 found.append((manifest.stat().st_mtime_ns, size))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, msgspec.MsgspecError, ValueError, RecursionError):
             continue  # said when they are to be used
     return max(found)[1] if found else None
 
@@ -129,12 +180,10 @@ def write_manifest(folder: Path, key: ExportKey, models: dict[str, Any], **furth
     """
     for what in models.values():
         path = folder / what['file']
-        what |= {'bytes': path.stat().st_size, 'sha256': _sha256(path)}
+        what |= {'bytes': path.stat().st_size, 'sha256': sha256_of(path)}
         _sync(path)
-    manifest = folder / MANIFEST
-    manifest.write_text(json.dumps({**key.described(), **further, 'models': models}, indent=2) + '\n')
-    _sync(manifest)
-    _sync(folder)
+    work_folder.mark(folder)
+    atomic.write_text(folder / MANIFEST, json.dumps({**key.described(), **further, 'models': models}, indent=2) + '\n')
 
 
 def put(part: Path, target: Path, key: ExportKey) -> None:
@@ -142,30 +191,29 @@ def put(part: Path, target: Path, key: ExportKey) -> None:
 
     Those stay, with what TensorRT built of them, and only the numbers of objects become the new ones.
     """
-    if target.exists() and damage(target, key):
-        shutil.rmtree(target, ignore_errors=True)
+    if os.path.lexists(target) and damage(target, key):
+        work_folder.remove(target)
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, f'{target} is there already and not ours: move it away', str(target))
     try:
         part.rename(target)
     except OSError:
         if not (target / MANIFEST).is_file():
             raise
         old, new = (json.loads((folder / MANIFEST).read_text()) for folder in (target, part))
-        manifest = part / MANIFEST
-        manifest.write_text(json.dumps({**new, 'models': old['models']}, indent=2) + '\n')
-        _sync(manifest)
-        manifest.replace(target / MANIFEST)
-        _sync(target)
-    _sync(target.parent)
+        atomic.write_text(target / MANIFEST, json.dumps({**new, 'models': old['models']}, indent=2) + '\n')
+    atomic.sync_folder(target.parent)
 
 
 def _exported_by(folder: Path) -> str:
     try:
-        return str(json.loads((folder / MANIFEST).read_text()).get('exported_by'))
-    except (OSError, ValueError, AttributeError):
+        return str(read_json(folder / MANIFEST, EngineError).get('exported_by'))
+    except (OSError, EngineError, AttributeError):
         return ''
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Of a file, in hexadecimal."""
     digest = hashlib.sha256()
     with path.open('rb') as file:
         while block := file.read(1 << 20):

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,8 +14,9 @@ import torch
 from torch import Tensor
 
 from xmem_ros.engines.buckets import in_buckets
+from xmem_ros.engines.built_engines import note_built, remove_unknown
 from xmem_ros.engines.onnx_export import OBJECTS, export
-from xmem_ros.engines.onnx_files import MANIFEST, ExportKey, find_models, models_folder, newest_size, note_use
+from xmem_ros.engines.onnx_files import ExportKey, find_models, models_folder, newest_size, note_use, read_manifest
 from xmem_ros.errors import EngineError, OutputError
 from xmem_ros.network.model import EncodedImage
 
@@ -110,6 +110,8 @@ class _Model:
             inputs = session.get_inputs()
             shapes = {i.name: (tuple(i.shape), TYPES[i.type][1]) for i in inputs}
             self(objects, **{n: torch.zeros(s, dtype=d, device=self.device) for n, (s, d) in shapes.items()})
+            if (cache := engine_cache(self.path, objects)).is_dir():
+                note_built(cache)
 
     def _session(self, objects: int, place: str = '') -> Any:
         if objects not in self._sessions:
@@ -127,9 +129,10 @@ class _Model:
         names = pick_providers(runtime.get_available_providers(), self.device)
         cache = engine_cache(self.path, objects)
         what, begun = f'{self.name}, {objects} object{"s" * (objects != 1)}', time.monotonic()
-        building = TENSORRT in names and not any(cache.glob('*.engine'))
         if TENSORRT in names:
+            remove_unknown(cache)
             _make_folder(cache)
+        building = TENSORRT in names and not any(cache.glob('*.engine'))
         if building:
             log.info(
                 'TensorRT builds %s%s: minutes, in which no image is tracked; it is kept in %s',
@@ -152,6 +155,8 @@ class _Model:
                 f'device {self.device} was asked for, but onnxruntime could not load {" or ".join(names[:-1])}: '
                 'its log names the library that is missing; or use device cpu, or engine torch'
             )
+        if TENSORRT in names:
+            note_built(cache)
         log.log(
             logging.INFO if building else logging.DEBUG,
             '%s: loaded in %.1f s on %s',
@@ -225,12 +230,12 @@ class OnnxNetwork:
             log.info('exporting ONNX models for images of %d×%d px into %s', height, width, models_folder())
             folder = export(self._source(), key, models_folder())
         note_use(folder)
-        manifest = json.loads((folder / MANIFEST).read_text())
+        manifest = read_manifest(folder)
         models = {
-            name: _Model(folder / what['file'], self.device, self.precision, size)
-            for name, what in manifest['models'].items()
+            name: _Model(folder / what.file, self.device, self.precision, size)
+            for name, what in manifest.models.items()
         }
-        self._loaded[size] = models, sorted(manifest['objects'])
+        self._loaded[size] = models, sorted(manifest.objects)
         return self._loaded[size]
 
     def newest_size(self, shorter_side: int) -> tuple[int, int] | None:

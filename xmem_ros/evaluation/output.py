@@ -10,11 +10,13 @@ OUTPUT/DATASET-SPLIT.zip            where a server scores
 from __future__ import annotations
 
 import json
-import shutil
+import os
 import zipfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from xmem_ros import atomic, work_folder
+from xmem_ros.data_files import read_json
 from xmem_ros.errors import OutputError, ParameterError
 from xmem_ros.media import write_labels
 
@@ -31,7 +33,7 @@ SETTINGS = 'settings.json'
 KEPT = (
     'make room or choose another output folder, and give the same command again: sequences that are finished are kept'
 )
-PROBABILITIES = '.probabilities.'  # how the folder begins that holds them until they are merged
+PROBABILITIES = 'probabilities'  # of the folder that holds them until they are merged
 
 
 @contextmanager
@@ -59,7 +61,9 @@ class Output:
         file = self.folder / SETTINGS
         try:
             if file.is_file():
-                earlier = json.loads(file.read_text())
+                earlier = read_json(file, ParameterError)
+                if not isinstance(earlier, dict):
+                    raise ParameterError(f'{file}: not the settings of an evaluation; choose another output folder')
                 changed = [key for key in record if earlier.get(key) != json.loads(json.dumps(record[key]))]
                 if changed:
                     raise ParameterError(
@@ -74,15 +78,14 @@ class Output:
                 )
             self.folder.mkdir(parents=True, exist_ok=True)
             write_text(file, json.dumps(dict(record), indent=2) + '\n')
-        except (OSError, json.JSONDecodeError) as error:
+        except OSError as error:
             raise ParameterError(f'{self.folder}: cannot be used as output folder: {error}') from error
 
     def _sweep(self) -> None:
         """Remove what a killed run left behind: parts of sequences, and probabilities that waited for their merge."""
         for folder in {self.folder, self.masks}:
-            for left in (*folder.glob(f'{PROBABILITIES}*'), *folder.glob('.*.part')):
-                if left.is_dir():
-                    shutil.rmtree(left)
+            for left in folder.glob(f'.*{atomic.PART}'):
+                work_folder.remove(left)
 
     def folder_of(self, sequence: Sequence) -> Path:
         """Where a sequence's masks are once they are all there."""
@@ -97,49 +100,47 @@ class Output:
     def filling(self, sequence: Sequence) -> Iterator[Path]:
         """A folder to write a sequence's masks into; it takes its place when the block ends without an error."""
         folder = self.folder_of(sequence)
-        part = folder.with_name(f'.{folder.name}.part')
-        shutil.rmtree(part, ignore_errors=True)
+        part = atomic.temporary_name(folder)
         with named_errors(part):
-            part.mkdir(parents=True)
+            work_folder.make(part)
         try:
             yield part
             with named_errors(folder):
-                shutil.rmtree(folder, ignore_errors=True)
-                part.rename(folder)
-        except BaseException:
-            shutil.rmtree(part, ignore_errors=True)
-            raise
+                _deliver(part, folder)
+        finally:
+            work_folder.remove(part)
 
     def note(self, rank: int, sequence: str, facts: Mapping[str, Any]) -> None:
         """Remember what is known of a sequence that is finished."""
         file = self.folder / f'finished.{rank}.jsonl'
-        with named_errors(file), file.open('a') as lines:
-            lines.write(json.dumps({'sequence': sequence, **facts}) + '\n')
+        with named_errors(file), atomic.open_append(file) as lines:
+            lines.write((json.dumps({'sequence': sequence, **facts}) + '\n').encode())
 
     def notes(self) -> dict[str, dict[str, Any]]:
         """Sequence → what was noted of it; of a line that was cut off when its process died, nothing."""
         found = {}
         for file in sorted(self.folder.glob('finished.*.jsonl'), key=lambda file: file.stat().st_mtime):
-            for line in file.read_text().splitlines():
+            for line in file.read_text(encoding='utf-8', errors='replace').splitlines():
                 try:
                     facts = json.loads(line)
                     found[facts.pop('sequence')] = facts
-                except (ValueError, KeyError, AttributeError):
+                except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                     continue
         return found
 
     def zip(self, sequences: list[Sequence]) -> Path:
         """Pack the masks as the data set's server wants them; returns the file."""
         path = self.folder / f'{self.settings.dataset}-{self.settings.split}.zip'
-        part = path.with_name(f'.{path.name}.part')
-        with named_errors(path):
-            # PNGs are compressed already
-            with zipfile.ZipFile(part, 'w', zipfile.ZIP_STORED) as archive:
-                for sequence in sequences:
-                    for stem in sequence.written:
-                        file = self.folder_of(sequence) / f'{stem}.png'
-                        archive.write(file, file.relative_to(self.folder))
-            part.replace(path)
+        # PNGs are compressed already
+        with (
+            named_errors(path),
+            atomic.writing(path) as part,
+            zipfile.ZipFile(part, 'w', zipfile.ZIP_STORED) as archive,
+        ):
+            for sequence in sequences:
+                for stem in sequence.written:
+                    file = self.folder_of(sequence) / f'{stem}.png'
+                    archive.write(file, file.relative_to(self.folder))
         return path
 
 
@@ -151,8 +152,17 @@ def write_mask(path: Path, mask: np.ndarray) -> None:
 
 def write_text(path: Path, text: str, remedy: str = KEPT) -> None:
     """Write a file that appears once it is whole; raises `OutputError` naming it, and what to do."""
-    part = path.with_name(f'.{path.name}.part')
     with named_errors(path, remedy):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text)
-        part.replace(path)
+        atomic.write_text(path, text)
+
+
+def _deliver(part: Path, folder: Path) -> None:
+    """Rename a sequence's folder into place; where one is there, its masks are replaced and the rest of it stays."""
+    if not os.path.lexists(folder):
+        part.rename(folder)
+        work_folder.unmark(folder)
+        return
+    for file in part.iterdir():
+        if file.name != work_folder.MARK:
+            file.replace(folder / file.name)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from xmem_ros import atomic
 from xmem_ros.errors import OutputError
 from xmem_ros.evaluation.output import named_errors
 
@@ -36,13 +37,14 @@ def write(path: Path, planes: np.ndarray, values: list[int]) -> None:
     text.add_text(VALUES, json.dumps(values))
     with named_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(planes.reshape(-1, planes.shape[2])).save(path, pnginfo=text, compress_level=1)
+        with atomic.writing(path, sync=False) as part:
+            Image.fromarray(planes.reshape(-1, planes.shape[2])).save(part, 'PNG', pnginfo=text, compress_level=1)
 
 
 def read(path: Path) -> tuple[np.ndarray, list[int]]:
     """What `write` wrote; raises `OutputError` where it is damaged."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=('PNG',)) as image:
             image.load()
             values = json.loads(image.info[VALUES])
             stacked = np.array(image)

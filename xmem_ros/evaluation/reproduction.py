@@ -3,17 +3,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from xmem_ros.data_files import read_json, read_yaml
 from xmem_ros.errors import ParameterError
+from xmem_ros.errors import told as said
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from jinja2 import Environment
 
 # what a row's evidence is called in the table
 PASSES = {'plain': 'masks', 'flip': 'mirrored', 'two_scales': 'other and merged sizes'}
@@ -55,7 +56,7 @@ class Row:
 
 def rows() -> list[Row]:
     """All figures, in order."""
-    sections = yaml.safe_load((Path(__file__).parent / 'reproduction.yaml').read_text(encoding='utf-8'))
+    sections = read_yaml(Path(__file__).parent / 'reproduction.yaml', ParameterError)
     return [_row(section, row) for section in sections for row in section['rows']]
 
 
@@ -90,11 +91,22 @@ def table(results: Path) -> str:
         ParameterError: the folder is not there, a result cannot be read, or jinja2 is not installed.
     """
     try:
-        from jinja2 import Environment
+        from jinja2 import Environment, TemplateError
     except ImportError as error:
         raise ParameterError('the table needs jinja2: pip install jinja2') from error
     if not results.is_dir():
         raise ParameterError(f'{results}: no such folder; --results names the one with the JSON results')
+    try:
+        return _page(results, Environment)
+    except ParameterError:
+        raise
+    except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, TemplateError) as error:
+        raise ParameterError(
+            f'{results}: holds results that are not as xmem-ros evaluate writes them ({said(error)}); make them anew'
+        ) from error
+
+
+def _page(results: Path, environment: type[Environment]) -> str:
     # the first one is of the published settings
     references = [_read(path) or {} for path in sorted(results.glob('reference_evaluation*.json'))]
     masks = references[0]['masks'] if references else {}
@@ -115,7 +127,7 @@ def table(results: Path) -> str:
             }
         )
     template = (Path(__file__).parent / 'reproduction.md.j2').read_text(encoding='utf-8')
-    page = Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True).from_string(template)
+    page = environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True).from_string(template)
     return page.render(
         sections=list(sections.values()),
         references=references,
@@ -153,8 +165,10 @@ def _nearness(row: Row, masks: Mapping[str, Mapping[str, float]]) -> str:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        return dict(json.loads(path.read_text()))
+        return dict(read_json(path, ParameterError))
     except FileNotFoundError:
         return None
+    except ParameterError:
+        raise
     except (OSError, ValueError, TypeError) as error:
         raise ParameterError(f'{path}: not readable as a result ({error})') from error

@@ -6,12 +6,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from typing import TYPE_CHECKING
 
+from xmem_ros import atomic
 from xmem_ros.errors import OutputError
 from xmem_ros.evaluation.output import write_text
 from xmem_ros.evaluation.scores import MEASURES
+from xmem_ros.outside_text import for_csv
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,6 +38,7 @@ def write_csv(path: Path, result: Mapping[str, Any]) -> None:
     lines.writerow(['', '', *(_figure(result[key]) for key in MEASURES), frames, _figure(result['fps'])])
     for name, scores in result['sequences'].items():
         rate = _figure(scores['fps'])
+        name = for_csv(name)
         lines.writerow([name, '', *(_figure(scores[key]) for key in MEASURES), scores['frames'], rate])
         for value, one in scores['objects'].items():
             lines.writerow([name, value, *(_figure(one[key]) for key in MEASURES), scores['frames'], rate])
@@ -50,12 +52,9 @@ def check_writable(*paths: Path | None) -> None:
             continue
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if path.is_dir():
-                raise IsADirectoryError('it is a folder')
-            if not os.access(path.parent, os.W_OK | os.X_OK):
-                raise PermissionError(f'{path.parent} allows no new files')
+            atomic.check_target(path)
         except OSError as error:
-            raise OutputError(f'{path}: cannot be written ({error}); choose another file') from error
+            raise OutputError(f'{path}: cannot be written ({error.strerror}); choose another file') from error
 
 
 def _figure(value: float | None) -> str:

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xmem_ros import atomic, work_folder
 from xmem_ros.errors import ParameterError, SeedError
 from xmem_ros.evaluation import probabilities as kept
 from xmem_ros.evaluation.clock import Clock, machine, rate
@@ -176,11 +175,12 @@ class Evaluation:
             yield self.scores or Path()
             return
         with named_errors(self.output.folder):
-            folder = Path(tempfile.mkdtemp(prefix=PROBABILITIES, dir=self.output.folder))
+            folder = atomic.temporary_name(self.output.folder / PROBABILITIES)
+            work_folder.make(folder)
         try:
             yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            work_folder.remove(folder)
 
 
 def sequences_of(settings: Settings, run: Run) -> list[Sequence]:

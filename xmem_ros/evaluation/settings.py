@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xmem_ros.checks import check_whole
 from xmem_ros.errors import ParameterError
 from xmem_ros.evaluation.datasets import DATASETS, Dataset
-from xmem_ros.memory.config import MemoryConfig
+from xmem_ros.memory.config import MOST, MemoryConfig
 from xmem_ros.tracker.config import PRECISIONS, TrackerConfig
 
 if TYPE_CHECKING:
@@ -92,8 +93,8 @@ class Settings:
             raise ParameterError(f'memory is {self.memory!r}; it must be published or default')
         if self.precision != 'auto' and self.precision not in PRECISIONS:
             raise ParameterError(f'precision is {self.precision!r}; it must be auto, {", ".join(PRECISIONS)}')
-        if self.memory_every is not None and self.memory_every < 1:
-            raise ParameterError(f'memory_every is {self.memory_every}; it must be at least 1')
+        if self.memory_every is not None:
+            check_whole('memory_every', self.memory_every, 1, MOST)
         if self.sparse and not self.about.sparse:
             raise ParameterError(f'{self.about.title} has no sparse version of its frames')
         if self.late_objects and not self.about.first_mask_seeds:

@@ -66,7 +66,7 @@ class Anchors:
         """Forget everything."""
         self.frames, self.arena.size = [], 0
 
-    def taken_out(self, rows: list[int], device: torch.device | str) -> list[tuple[AnchorFrame, Positions]]:
+    def export_state(self, rows: list[int], device: torch.device | str) -> list[tuple[AnchorFrame, Positions]]:
         """Copies of every frame, with the values of `rows`, on a device."""
         out, begin = [], self.arena.start
         for entry in self.frames:
@@ -77,7 +77,7 @@ class Anchors:
             begin += entry.positions
         return out
 
-    def put_in(self, frames: list[tuple[AnchorFrame, Positions]], rows: list[int]) -> None:
+    def import_state(self, frames: list[tuple[AnchorFrame, Positions]], rows: list[int]) -> None:
         """Take frames of another memory, thinned where they do not fit."""
         share = max(self.arena.capacity // max(len(frames), 1), 1)
         if sum(len(positions) for _, positions in frames) <= self.arena.capacity:

@@ -7,6 +7,8 @@ from xmem_ros.checks import check_choice, check_flag, check_whole
 from xmem_ros.errors import ParameterError
 from xmem_ros.memory.usage import POLICIES
 
+MOST = 100_000_000  # of any number here: more than a memory of today holds
+
 
 @dataclass(frozen=True)
 class MemoryConfig:
@@ -30,7 +32,7 @@ class MemoryConfig:
             if isinstance(f.default, bool):
                 check_flag(f'memory.{f.name}', getattr(self, f.name))
             elif isinstance(f.default, int):
-                check_whole(f'memory.{f.name}', getattr(self, f.name), 1)
+                check_whole(f'memory.{f.name}', getattr(self, f.name), 1, MOST)
         if self.anchors_per_object < 2:
             raise ParameterError(
                 f'memory.anchors_per_object is {self.anchors_per_object}; it must be at least 2: '

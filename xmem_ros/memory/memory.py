@@ -325,7 +325,7 @@ class Memory:
 
     # --- moving
 
-    def taken_out(self, device: torch.device | str) -> MemoryState:
+    def export_state(self, device: torch.device | str) -> MemoryState:
         """A copy of everything, on a device."""
         rows = self.rows
         if not rows:
@@ -334,11 +334,11 @@ class Memory:
         for positions in self.ring_frames:
             ring.append(self.store.take(slice(begin, begin + positions), rows, device))
             begin += positions
-        anchors = self.anchors.taken_out(rows, device)
+        anchors = self.anchors.export_state(rows, device)
         long_term = self.store.take(self.long_term.used, rows, device)
         return MemoryState(dict(self.cohorts), set(self.partial), anchors, ring, long_term)
 
-    def put_in(self, state: MemoryState) -> None:
+    def import_state(self, state: MemoryState) -> None:
         """Take all that another memory held; what does not fit goes: prototypes of least use, the oldest frames."""
         device = self.store.key.device
         self.clear()
@@ -350,7 +350,7 @@ class Memory:
             owner = held.owner if self.config.quotas else None
             kept = most_worth(held.use / held.life, self.long_term.capacity, owner, len(self.cohorts))
             self.store.append(self.long_term, held.select(kept.sort().values), self.rows)
-        self.anchors.put_in([(entry, frame.to(device)) for entry, frame in state.anchors], self.rows)
+        self.anchors.import_state([(entry, frame.to(device)) for entry, frame in state.anchors], self.rows)
         ring = [frame for frame in state.ring if len(frame) <= self.ring.capacity][-self.config.ring_frames :]
         while sum(len(frame) for frame in ring) > self.ring.capacity:
             ring.pop(0)

@@ -8,6 +8,8 @@ from typing import Any
 
 from xmem_ros.errors import WeightsError
 
+WIDEST = 8192  # channels; a ResNet's widest have 2048
+DEEPEST = 100  # blocks of a stage; those of a ResNet-152 are 36
 RESNET_STEM, LITE_STEM = 'key_encoder.conv1.weight', 'key_encoder.lite.stem.conv.weight'
 
 
@@ -103,13 +105,25 @@ def config_from_state_dict(state: Mapping[str, Any]) -> NetworkConfig:
     def width(name: str, dim: int = 0) -> int:
         if name not in state:
             raise WeightsError(f'these are not the weights of an XMem network: the entry {name!r} is missing')
-        return int(state[name].shape[dim])
+        shape = tuple(state[name].shape)
+        if dim >= len(shape) or not 1 <= shape[dim] <= WIDEST:
+            raise WeightsError(
+                f'these are not the weights of an XMem network: the entry {name!r} has the shape {shape}; allowed: '
+                f'1…{WIDEST} channels'
+            )
+        return int(shape[dim])
 
     def depth(prefix: str) -> int:
-        found = {int(m.group(1)) for name in state if (m := re.match(re.escape(prefix) + r'\.(\d+)\.', name))}
+        pattern = re.compile(re.escape(prefix) + r'\.([0-9]{1,4})\.')
+        found = {int(m.group(1)) for name in state if (m := pattern.match(name))}
         if not found:
             raise WeightsError(f'these are not the weights of an XMem network: no entry begins with {prefix!r}')
-        return max(found) + 1
+        if found != set(range(len(found))) or len(found) > DEEPEST:
+            raise WeightsError(
+                f'these are not the weights of an XMem network: the blocks of {prefix!r} are not numbered from 0 on, '
+                f'without gaps, or are more than {DEEPEST}'
+            )
+        return len(found)
 
     def widths(prefix: str, stages: tuple[str, str, str]) -> tuple[int, int, int, int]:
         first, second, third = (width(f'{prefix}.{stage}.0.conv1.weight') for stage in stages)
@@ -131,19 +145,23 @@ def config_from_state_dict(state: Mapping[str, Any]) -> NetworkConfig:
     value_stages = ('layer1', 'layer2', 'layer3')
     sensory = 'decoder.hidden_update.transform.weight' in state
     value_dim = width('value_encoder.fuser.block2.conv2.weight')
+    reduced = width('value_encoder.fuser.attention.ChannelGate.mlp.1.weight')
+    sensory_dim = width('decoder.hidden_update.transform.weight') // 3 if sensory else 0
+    if reduced > value_dim or (sensory and not sensory_dim):
+        raise WeightsError('these are not the weights of an XMem network: its channels do not go together')
     return NetworkConfig(
         **key_trunks(),
         value_widths=widths('value_encoder', value_stages),
         value_depths=(depth('value_encoder.layer1'), depth('value_encoder.layer2'), depth('value_encoder.layer3')),
         key_dim=width('key_proj.key_proj.weight'),
         value_dim=value_dim,
-        sensory_dim=width('decoder.hidden_update.transform.weight') // 3 if sensory else 0,
+        sensory_dim=sensory_dim,
         sensory_mid=width('decoder.hidden_update.g16_conv.weight') if sensory else 0,
         decoder_widths=(
             width('decoder.fuser.block2.conv2.weight'),
             width('decoder.up_16_8.out_conv.conv2.weight'),
             width('decoder.up_8_4.out_conv.conv2.weight'),
         ),
-        gate_reduction=value_dim // width('value_encoder.fuser.attention.ChannelGate.mlp.1.weight'),
+        gate_reduction=value_dim // reduced,
         train_norm=not bottleneck,
     )

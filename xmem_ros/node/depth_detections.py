@@ -11,9 +11,11 @@ from vision_msgs.msg import Detection3D, Detection3DArray
 
 from xmem_ros.conversions.images import depth_from_image, stamp_ns
 from xmem_ros.errors import FrameError
+from xmem_ros.node import diagnostic_keys as keys
 from xmem_ros.node import qos
 from xmem_ros.node.rclpy_workarounds import subscribe
 from xmem_ros.node.standard_messages import hypothesis
+from xmem_ros.outside_text import for_log
 from xmem_ros.stream.depth import Place, camera_of, locate, scaled_labels
 from xmem_ros.stream.frame import Frame
 from xmem_ros.stream.history import History
@@ -79,7 +81,7 @@ class DepthDetections:
 
     def values(self) -> dict[str, str]:
         """For diagnostics."""
-        return {'detections_3d published': str(self._published), 'images without depth': str(self._given_up)}
+        return {keys.DETECTIONS_3D: str(self._published), keys.IMAGES_WITHOUT_DEPTH: str(self._given_up)}
 
     def set_objects(self, objects: Sequence[TrackedObject]) -> None:
         """Nothing to do."""
@@ -121,7 +123,7 @@ class DepthDetections:
             self._publisher.publish(self._message(*what, depth))
             self._published += 1
         except FrameError as error:
-            self._node.get_logger().warning(f'no 3D detections: {error}', **_SELDOM)
+            self._node.get_logger().warning(f'no 3D detections: {for_log(error)}', **_SELDOM)
 
     def _message(self, header: Any, labels: np.ndarray, objects: list[TrackedObject], depth: Image) -> Any:
         info = self._info

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
+from xmem_ros.node import diagnostic_keys as keys
 from xmem_ros.stream.worker import Counts
 
 if TYPE_CHECKING:
@@ -66,24 +67,24 @@ class Figures:
             period, self._period = self._period, _Period()
             states = dict(self._states)
         seconds = max(time.monotonic() - period.begun, 1e-9)
-        values = {'rate (Hz)': f'{period.frames / seconds:.2f}'}
+        values = {keys.RATE: f'{period.frames / seconds:.2f}'}
         if period.ages_ms:
-            values['image to publish, median (ms)'] = f'{np.median(period.ages_ms):.1f}'
-            values['image to publish, maximum (ms)'] = f'{max(period.ages_ms):.1f}'
+            values[keys.LATENCY_MEDIAN] = f'{np.median(period.ages_ms):.1f}'
+            values[keys.LATENCY_MAXIMUM] = f'{max(period.ages_ms):.1f}'
         for stage, spent in period.stages_ms.items():
-            values[f'{stage} (ms)'] = f'{spent / period.frames:.2f}'
-        return values | {f'object {object_id}': state for object_id, state in states.items()}
+            values[keys.stage(stage)] = f'{spent / period.frames:.2f}'
+        return values | {keys.object_state(object_id): state for object_id, state in states.items()}
 
 
 def count_values(counts: Counts, *, lost: int) -> dict[str, str]:
     """Counts as texts. received = tracked + dropped + waiting; `invalid` is part of dropped, `lost` of none."""
     return {
-        'received': str(counts.received),
-        'tracked': str(counts.tracked),
-        'dropped': str(counts.dropped),
-        'waiting': str(counts.waiting),
-        'invalid': str(counts.invalid),
-        'lost before the node': str(lost),
+        keys.RECEIVED: str(counts.received),
+        keys.TRACKED: str(counts.tracked),
+        keys.DROPPED: str(counts.dropped),
+        keys.WAITING: str(counts.waiting),
+        keys.INVALID: str(counts.invalid),
+        keys.LOST_BEFORE_NODE: str(lost),
     }
 
 

@@ -22,6 +22,7 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from xmem_ros.errors import ParameterError
 from xmem_ros.node.node import XMemNode
 from xmem_ros.node.rclpy_workarounds import PatientExecutor, log_to
+from xmem_ros.outside_text import say
 from xmem_ros.stream.fair_lock import Turns
 from xmem_ros.threads import wait_asleep
 
@@ -58,10 +59,10 @@ def run(arguments: list[str] | None = None) -> int:
         rclpy.init(args=sys.argv if arguments is None else ['xmem_node', *arguments])
         nodes = _make_nodes()
     except ParameterError as error:
-        print(f'xmem_node: parameters refused: {error}', file=sys.stderr)
+        say(f'xmem_node: parameters refused: {error}', file=sys.stderr)
         return 2
     except RuntimeError as error:  # rclpy's own: arguments or a file of parameters that it cannot read
-        print(f'xmem_node: cannot start: {error}', file=sys.stderr)
+        say(f'xmem_node: cannot start: {error}', file=sys.stderr)
         return 2
     log_to(nodes[0].get_logger())
     executor = PatientExecutor(num_threads=THREADS * len(nodes))

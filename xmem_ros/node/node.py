@@ -9,16 +9,25 @@ import time
 import traceback
 from typing import TYPE_CHECKING, Any
 
+from builtin_interfaces.msg import Time
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
-from std_msgs.msg import Header
-from std_srvs.srv import Trigger
 
 from xmem_ros.conversions.compressed_images import rgb_of
 from xmem_ros.conversions.images import stamp_ns
 from xmem_ros.conversions.seeds import read_seeds
-from xmem_ros.errors import FrameError, SeedError, UnknownObjectError, XMemError
+from xmem_ros.errors import (
+    FrameError,
+    NodeInactiveError,
+    NoImageError,
+    ParameterError,
+    RequestError,
+    StampNotHeldError,
+    XMemError,
+    error_code,
+)
+from xmem_ros.node import diagnostic_keys as keys
 from xmem_ros.node import diagnostics, qos, standard_messages
 from xmem_ros.node.diagnostics import DiagnosticArray, Figures
 from xmem_ros.node.image_source import ImageSource
@@ -26,11 +35,12 @@ from xmem_ros.node.parameter_node import ParameterNode
 from xmem_ros.node.publishers import Publishers
 from xmem_ros.node.rclpy_workarounds import guard_services
 from xmem_ros.node.vision_topics import VisionTopics
-from xmem_ros.srv import MemoryFile, RemoveObjects, SeedObjects
+from xmem_ros.outside_text import for_log
+from xmem_ros.srv import HoldImage, LoadMemory, RemoveObjects, ResetTracker, SaveMemory, SeedObjects
 from xmem_ros.stream.frame import Frame
-from xmem_ros.stream.history import History
+from xmem_ros.stream.history import HOLD_S, History
 from xmem_ros.stream.memory_files import memory_file, memory_folder
-from xmem_ros.stream.worker import Counts, StoppedError, Worker
+from xmem_ros.stream.worker import Counts, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -75,14 +85,13 @@ class XMemNode(ParameterNode):
         for kind, name, serve in (
             (SeedObjects, '~/seed', self._seed),
             (RemoveObjects, '~/remove', self._remove),
-            (Trigger, '~/reset', self._reset),
-            (MemoryFile, '~/save_memory', self._save),
-            (MemoryFile, '~/load_memory', self._load),
+            (HoldImage, '~/hold', self._hold),
+            (ResetTracker, '~/reset', self._reset),
+            (SaveMemory, '~/save_memory', self._save),
+            (LoadMemory, '~/load_memory', self._load),
         ):
             # groups of their own: GrabCut for one call must not keep another waiting
             self.create_service(kind, name, self._answer(serve), callback_group=MutuallyExclusiveCallbackGroup())
-        hold_group = MutuallyExclusiveCallbackGroup()
-        self.create_subscription(Header, '~/hold', self._hold, qos.hold(), callback_group=hold_group)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', qos.diagnostics())
         # Steady: with use_sim_time and no clock, timers of the node's own clock would stand still.
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -256,39 +265,29 @@ class XMemNode(ParameterNode):
         except Exception:  # that left a callback would end the executor, and with it the node
             self.get_logger().error(f'image dropped: {traceback.format_exc()}', **SELDOM)
 
-    def _hold(self, header: Header) -> None:
-        try:
-            stamp = stamp_ns(header.stamp)
-            if self._worker is not None and not self._history.hold(stamp):
-                self.get_logger().warning(
-                    f'the image of {_seconds(stamp)} cannot be held: it is gone, or the parameter held is 0', **SELDOM
-                )
-        except Exception:
-            self.get_logger().error(f'not held: {traceback.format_exc()}', **SELDOM)
-
     # --- services
 
     def _answer(self, serve: Callable[[Any, Any, Tracking, Worker], None]) -> Callable[[Any, Any], Any]:
         """Every fault becomes a response; none a traceback at the caller."""
 
         def answer(request: Any, response: Any) -> Any:
-            response.success = False
             tracking, worker = self._tracking, self._worker
-            if tracking is None or worker is None:
-                response.message = self._inactive()
-                return response
             try:
+                if tracking is None or worker is None:
+                    raise NodeInactiveError('no worker')
                 serve(request, response, tracking, worker)
                 response.success = True
-            except StoppedError:
-                response.message = self._inactive()
+                return response
+            except NodeInactiveError as error:  # before the call, or while it waited
+                response.error_code, response.message = error_code(error), self._inactive()
             except XMemError as error:
-                response.message = str(error)
+                response.error_code, response.message = error_code(error), str(error)
             except Exception as error:
+                response.error_code = error_code(error)
                 response.message = f'internal error: {type(error).__name__}: {error}; nothing was changed'
                 self.get_logger().error(traceback.format_exc())
-            if not response.success:
-                self.get_logger().warning(f'request refused: {response.message}')
+            response.success = False
+            self.get_logger().warning(f'request refused: {for_log(response.message)}')
             return response
 
         return answer
@@ -329,21 +328,35 @@ class XMemNode(ParameterNode):
             self.get_logger().error(f'the seeds cannot be published: {traceback.format_exc()}')
         return ids, labels
 
+    def _hold(self, request: Any, response: Any, tracking: Tracking, worker: Worker) -> None:  # noqa: ARG002
+        span = self._history.span_ns() or (0, 0)
+        response.oldest, response.newest = map(_time, span)
+        if not self.parameters.held:
+            raise ParameterError('the parameter held is 0, so no image is held: set it to 1 or more')
+        frame = self._frame_of(stamp_ns(request.header.stamp))
+        if not self._history.hold(frame.stamp_ns):  # it has gone meanwhile
+            raise self._not_held(frame.stamp_ns)
+        response.stamp, response.duration.sec = frame.message.header.stamp, int(HOLD_S)
+        response.message = f'the image of {_seconds(frame.stamp_ns)} is held for {HOLD_S:g} s'
+
     def _frame_of(self, stamp: int) -> Frame:
         if stamp < 0:
-            raise SeedError(
+            raise StampNotHeldError(
                 f'the stamp {_seconds(stamp)} is negative: give the stamp of an image, or zero for the newest'
             )
         frame = self._history.find(stamp) if stamp else self._history.newest()
         if frame is not None:
             return frame
+        raise self._not_held(stamp)
+
+    def _not_held(self, stamp: int) -> XMemError:
         span = self._history.span_ns()
         if span is None:
-            raise SeedError(
+            return NoImageError(
                 f'no image has arrived on {self._images.topic} yet: wait for {self.get_fully_qualified_name()}/labels, '
                 'then ask again'
             )
-        raise SeedError(
+        return StampNotHeldError(
             f'no image of stamp {_seconds(stamp)} is held, only some from {_seconds(span[0])} to '
             f'{_seconds(span[1])}: give the stamp of one of them, zero for the newest, or raise '
             'history, history_seconds and history_mb'
@@ -352,26 +365,28 @@ class XMemNode(ParameterNode):
     def _remove(self, request: Any, response: Any, tracking: Tracking, worker: Worker) -> None:
         ids = list(request.ids)
         if request.all and ids:
-            raise UnknownObjectError('both ids and all given: name the objects, or set all and leave ids empty')
+            raise RequestError('both ids and all given: name the objects, or set all and leave ids empty')
         if not request.all and not ids:
-            raise UnknownObjectError('neither ids nor all given: name the objects to remove, or set all')
+            raise RequestError('neither ids nor all given: name the objects to remove, or set all')
         response.removed = worker.submit(lambda: tracking.remove(None if request.all else ids)).result()
         response.message = f'{_objects(len(response.removed))} removed'
         self.get_logger().info(f'removed: ids {", ".join(map(str, response.removed))}')
 
     def _reset(self, request: Any, response: Any, tracking: Tracking, worker: Worker) -> None:  # noqa: ARG002
-        count = worker.submit(tracking.reset).result()
+        response.removed = worker.submit(tracking.reset).result()
         self._figures.forget_objects()
-        response.message = f'{_objects(count)} forgotten; ids start again at 1'
+        response.message = f'{_objects(len(response.removed))} forgotten; ids start again at 1'
         self.get_logger().info(f'reset: {response.message}')
 
     def _save(self, request: Any, response: Any, tracking: Tracking, worker: Worker) -> None:
         from xmem_ros.tracker import snapshot
 
         path = memory_file(self.parameters.memory_folder, request.name)
-        saved = worker.submit(tracking.tracker.snapshot).result()
+        saved = worker.submit(tracking.tracker.export_state).result()
         snapshot.write(saved, path)
-        response.message = f'{_objects(len(saved.table["entries"]))} saved to {path}'
+        response.ids = [entry.id for entry in saved.table.entries]
+        response.path, response.size = str(path), path.stat().st_size
+        response.message = f'{_objects(len(response.ids))} saved to {path}'
         self.get_logger().info(response.message)
 
     def _load(self, request: Any, response: Any, tracking: Tracking, worker: Worker) -> None:
@@ -379,8 +394,9 @@ class XMemNode(ParameterNode):
 
         path = memory_file(self.parameters.memory_folder, request.name)
         saved = snapshot.read(path, tracking.tracker.fingerprint)
-        ids = worker.submit(lambda: tracking.restore(saved)).result()
+        ids, labels = worker.submit(lambda: tracking.import_state(saved)).result()
         self._figures.forget_objects()
+        response.path, response.ids, response.labels = str(path), ids, labels
         response.message = f'{_objects(len(ids))} loaded from {path}: ids {", ".join(map(str, ids)) or "none"}'
         self.get_logger().info(response.message)
 
@@ -409,18 +425,18 @@ class XMemNode(ParameterNode):
             level, summary = diagnostics.WARN, f'{summary}: {self.fault}'
         if tracking is not None:
             hardware = str(tracking.tracker.device)
-            values['memory (bytes)'] = str(tracking.tracker.memory_bytes)
+            values[keys.MEMORY_BYTES] = str(tracking.tracker.memory_bytes)
             for number, what in enumerate(tracking.tracker.given_up, 1):
                 level = diagnostics.WARN
-                values[f'given up ({number})'] = what
+                values[keys.given_up(number)] = what
             for store, elements in tracking.tracker.memory_elements.items():
-                values[f'{store} (positions)'] = str(elements)
+                values[keys.positions(store)] = str(elements)
         if worker is not None:
             silent = self._images.silent_for
             limit = self.parameters.no_image_warning_after
-            values['image topic'] = self._images.topic
+            values[keys.IMAGE_TOPIC] = self._images.topic
             if silent > (limit or diagnostics.SILENT_S):
-                values['no image'] = self._images.silence()
+                values[keys.NO_IMAGE] = self._images.silence()
             if worker.fault:
                 level, summary = diagnostics.ERROR, f'tracking ended: {worker.fault}; deactivate and activate the node'
             elif limit and silent > limit:
@@ -433,7 +449,7 @@ class XMemNode(ParameterNode):
             else:
                 summary = 'tracking'
         stamp = self.get_clock().now().to_msg()
-        name = f'{self.get_fully_qualified_name().lstrip("/")}: tracking'
+        name = keys.status_name(self.get_fully_qualified_name())
         self._diagnostics.publish(diagnostics.diagnostics_message(stamp, name, hardware, level, summary, values))
 
 
@@ -458,6 +474,11 @@ def _foretold(tracker: Tracker) -> str:
 
 def _objects(count: int) -> str:
     return f'{count} object{"" if count == 1 else "s"}'
+
+
+def _time(stamp: int) -> Time:
+    seconds, rest = divmod(stamp, 1_000_000_000)
+    return Time(sec=seconds, nanosec=rest)
 
 
 def _seconds(stamp: int) -> str:

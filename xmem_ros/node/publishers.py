@@ -7,12 +7,14 @@ import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from sensor_msgs.msg import CompressedImage, Image
+from builtin_interfaces.msg import Duration
+from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
 
 from xmem_ros import overlay
 from xmem_ros.conversions.compressed_images import compressed_from_array
 from xmem_ros.conversions.images import image_from_array
-from xmem_ros.msg import AcceptedSeeds, TrackedObject, TrackedObjectArray
+from xmem_ros.conversions.objects import BOX, DURATION, OBJECT, OBJECTS, duration_message, objects_message
+from xmem_ros.msg import AcceptedSeeds, TrackedObject, TrackedObjectArray, TrackedObjectStamped
 from xmem_ros.node import qos
 
 try:
@@ -28,6 +30,12 @@ if TYPE_CHECKING:
 
     from xmem_ros.node.diagnostics import Figures
     from xmem_ros.tracker import StepResult, tracker
+
+_TYPES = {BOX: RegionOfInterest, DURATION: Duration, OBJECT: TrackedObject, OBJECTS: TrackedObjectArray}
+
+
+def _make(msgtype: str, **fields: Any) -> Any:
+    return _TYPES[msgtype](**fields)
 
 
 class Extra(Protocol):
@@ -89,9 +97,9 @@ class Publishers:
         started = time.perf_counter()
         self._set_topics([item.id for item in result.objects])
         self._publish_image(self._labels, result.labels, 'mono8', header)
-        messages = [object_message(item, header) for item in result.objects]
-        for item, message in zip(result.objects, messages, strict=True):
-            self._publish_object(item, message, result.labels)
+        array = objects_message(header, result.objects, 0.0, _make)
+        for item, message in zip(result.objects, array.objects, strict=True):
+            self._publish_object(item, message, result.labels, header)
         self._publish_compressed('png', result.labels, header)
         if self._overlay.get_subscription_count() or self._compressed['jpeg'].get_subscription_count():
             drawn = overlay.draw(image, result.labels, result.objects)
@@ -100,11 +108,12 @@ class Publishers:
             self._publish_compressed('jpeg', drawn, header)
         for extra in self._extras:
             extra.publish(header, result)
-        array = TrackedObjectArray(header=header, objects=messages)
         finished = time.perf_counter()
-        array.processing_ms = (finished - begun) * 1e3
+        array.processing_time = duration_message(finished - begun, _make)
         self._objects.publish(array)
-        self._figures.add_frame(header, result, publish_ms=(finished - started) * 1e3, total_ms=array.processing_ms)
+        self._figures.add_frame(
+            header, result, publish_ms=(finished - started) * 1e3, total_ms=(finished - begun) * 1e3
+        )
 
     def set_objects(self, objects: Sequence[tracker.TrackedObject]) -> None:
         """Make the topics of new objects, and destroy those of objects that are gone; `Outputs.set_objects`."""
@@ -122,7 +131,7 @@ class Publishers:
             if object_id not in self._of_object:
                 self._of_object[object_id] = (
                     self._make_bare(Image, f'~/object_{object_id}/mask'),
-                    self._make_bare(TrackedObject, f'~/object_{object_id}/box'),
+                    self._make_bare(TrackedObjectStamped, f'~/object_{object_id}/box'),
                 )
 
     def publish_seeds(self, header: Any, seeds: Sequence[Any], ids: Sequence[int], labels: Sequence[int]) -> None:
@@ -137,15 +146,15 @@ class Publishers:
         for publisher in (self._labels, self._objects, self._overlay, self._seeds, *self._compressed.values()):
             self._node.destroy_publisher(publisher)
 
-    def _publish_object(self, item: tracker.TrackedObject, message: TrackedObject, labels: np.ndarray) -> None:
+    def _publish_object(
+        self, item: tracker.TrackedObject, message: TrackedObject, labels: np.ndarray, header: Any
+    ) -> None:
         if item.id not in self._of_object:
             return
         mask, box = self._of_object[item.id]
         if mask.get_subscription_count():
-            self._publish_image(
-                mask, np.where(labels == item.label, np.uint8(255), np.uint8(0)), 'mono8', message.header
-            )
-        box.publish(message)
+            self._publish_image(mask, np.where(labels == item.label, np.uint8(255), np.uint8(0)), 'mono8', header)
+        box.publish(TrackedObjectStamped(header=header, object=message))
 
     def _make(self, kind: type, topic: str) -> Publisher:
         return self._node.create_publisher(kind, topic, qos.output(), qos_overriding_options=qos.overridable())
@@ -166,23 +175,3 @@ class Publishers:
             message = compressed_from_array(pixels, kind, CompressedImage, self._quality())
             message.header = header
             publisher.publish(message)
-
-
-def object_message(item: tracker.TrackedObject, header: Any) -> TrackedObject:
-    """The tracker's object as a message."""
-    message = TrackedObject(
-        header=header,
-        id=item.id,
-        label=item.label,
-        name=item.name,
-        state=int(item.state),
-        score=float(item.score),
-        area=item.area,
-        centroid_x=float(item.centroid[0]),
-        centroid_y=float(item.centroid[1]),
-        age=item.age,
-        absent=item.absent,
-    )
-    if item.box is not None:
-        message.box.x_offset, message.box.y_offset, message.box.width, message.box.height = item.box
-    return message

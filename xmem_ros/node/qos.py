@@ -54,11 +54,6 @@ def latched(depth: int) -> QoSProfile:
     )
 
 
-def hold() -> QoSProfile:
-    """For stamps of images to keep."""
-    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.RELIABLE)
-
-
 def diagnostics() -> QoSProfile:
     """As diagnostic_updater has it."""
     return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.RELIABLE)

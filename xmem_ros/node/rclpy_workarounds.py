@@ -15,7 +15,9 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.executors import MultiThreadedExecutor
 
+from xmem_ros.errors import ErrorCode
 from xmem_ros.node import qos
+from xmem_ros.outside_text import for_log
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
@@ -60,7 +62,7 @@ def _guarded(node: Node, name: str, callback: Callable[[Any, Any], Any]) -> Call
         try:
             return callback(request, response)
         except Exception as error:
-            reason = f'{type(error).__name__}: {error}'
+            reason = for_log(f'{type(error).__name__}: {error}')
             node.get_logger().error(f'a request to {name} failed: {reason}')
             node.get_logger().debug(traceback.format_exc())
             refuse(request, response, reason)
@@ -70,9 +72,11 @@ def _guarded(node: Node, name: str, callback: Callable[[Any, Any], Any]) -> Call
 
 
 def refuse(request: Any, response: Any, reason: str) -> None:
-    """Say in a response that nothing came of its request, as far as it has fields for that."""
+    """Mark a response as failed, as far as it has fields for that."""
     if hasattr(response, 'success'):
         response.success = False
+    if hasattr(response, 'error_code'):
+        response.error_code, response.message = ErrorCode.INTERNAL, reason
     if hasattr(response, 'results') and hasattr(request, 'parameters'):
         response.results = [SetParametersResult(successful=False, reason=reason) for _ in request.parameters]
     elif hasattr(response, 'result') and hasattr(request, 'parameters'):
@@ -120,7 +124,7 @@ class NodeLogHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Say it, as severe as it is."""
         try:
-            text = self.format(record)
+            text = for_log(self.format(record))
             # a line for each: rclpy refuses another severity from the same place in the code
             if record.levelno >= logging.ERROR:
                 self._logger.error(text)

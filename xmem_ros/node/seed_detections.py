@@ -22,7 +22,9 @@ from xmem_ros.conversions.images import stamp_ns
 from xmem_ros.conversions.seeds import ObjectSeed
 from xmem_ros.errors import SeedError, XMemError
 from xmem_ros.msg import Seed
+from xmem_ros.node import diagnostic_keys as keys
 from xmem_ros.node.rclpy_workarounds import subscribe
+from xmem_ros.outside_text import for_log
 from xmem_ros.stream.detection_policy import Box, Candidate, candidates_of, choose, recognise
 from xmem_ros.stream.frame import Fate
 from xmem_ros.stream.worker import StoppedError
@@ -90,12 +92,12 @@ class SeedDetections:
     def values(self) -> dict[str, str]:
         """For diagnostics."""
         return {
-            'detection messages': str(self._received),
-            'detection messages dropped': str(self._dropped),
-            'detection boxes tried': str(self._tried),
-            'objects from detections': str(self._seeded),
-            'objects corrected by detections': str(self._again),
-            'detection messages without room': str(self._without_room),
+            keys.DETECTION_MESSAGES: str(self._received),
+            keys.DETECTION_MESSAGES_DROPPED: str(self._dropped),
+            keys.DETECTION_BOXES_TRIED: str(self._tried),
+            keys.OBJECTS_FROM_DETECTIONS: str(self._seeded),
+            keys.OBJECTS_CORRECTED: str(self._again),
+            keys.DETECTION_MESSAGES_WITHOUT_ROOM: str(self._without_room),
         }
 
     @property
@@ -126,7 +128,7 @@ class SeedDetections:
             except StoppedError:
                 return
             except XMemError as error:
-                log.warning(f'{self._topic}: dropped: {error}', **_SELDOM)
+                log.warning(f'{self._topic}: dropped: {for_log(error)}', **_SELDOM)
             except Exception:  # the next message is to be looked at all the same
                 log.error(f'{self._topic}: dropped: {traceback.format_exc()}', **_SELDOM)
             finally:
@@ -203,8 +205,8 @@ class SeedDetections:
             try:
                 masks[candidate] = seeding.mask_from_box(image, box)
             except SeedError as error:
-                what = candidate.name or 'a detection'
-                self._node.get_logger().warning(f'{self._topic}: {what} cannot be seeded: {error}', **_SELDOM)
+                what = for_log(candidate.name or 'a detection')
+                self._node.get_logger().warning(f'{self._topic}: {what} cannot be seeded: {for_log(error)}', **_SELDOM)
         return masks
 
 

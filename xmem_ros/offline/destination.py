@@ -9,17 +9,19 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import shutil
 from pathlib import Path
 
-from xmem_ros.errors import OutputError, ParameterError
+from xmem_ros import atomic, work_folder
+from xmem_ros.errors import OutputError, ParameterError, quoted
+from xmem_ros.work_folder import LOCK
 
-LOCK = 'lock'
 DELIVERED = 'delivered'
+MOST_BYTES = 255  # of a name, on the file systems of Linux
+_AROUND = len('..replay')  # bytes that the name of a work folder has beside the destination's
 
 
 def part_of(out: Path) -> Path:
-    """Where the results of a run are made: `.NAME.part` beside the destination."""
+    """The work folder of a run: `.NAME.part` beside the destination."""
     return out.with_name(f'.{out.name}.part')
 
 
@@ -29,22 +31,15 @@ def deliver(results: Path, out: Path) -> None:
     A note in the part folder says of which folder it is, so that after a crash it can be told that it has arrived.
     """
     try:
-        (part_of(out) / DELIVERED).write_text(_mark(results), encoding='utf-8')
-        if out.exists():
-            out.rmdir()
-        results.rename(out)
+        atomic.write_text(part_of(out) / DELIVERED, _mark(results))
+        results.rename(out)  # takes the place of an empty folder, and of nothing else
     except OSError as error:
         raise OutputError(f'{out}: results cannot be put there ({error.strerror}); make room for them') from error
 
 
 def discard(out: Path) -> None:
-    """Remove the part folder; the note of what has arrived goes last."""
-    part = part_of(out)
-    if (part / DELIVERED).exists():
-        for item in part.iterdir():
-            if item.name not in (LOCK, DELIVERED):
-                shutil.rmtree(item, ignore_errors=True) if item.is_dir() else item.unlink(missing_ok=True)
-    shutil.rmtree(part, ignore_errors=True)
+    """Remove the work folder; the note of what has arrived goes last."""
+    work_folder.remove(part_of(out), last=DELIVERED)
 
 
 def check_out(out: Path) -> None:
@@ -52,6 +47,13 @@ def check_out(out: Path) -> None:
 
     out: absolute. Nothing is changed, but what a run left that was killed when its results had arrived is removed.
     """
+    check_name(out)
+    try:
+        out.lstat()
+    except (FileNotFoundError, NotADirectoryError):  # which is told below
+        pass
+    except OSError as error:
+        raise ParameterError(f'{out}: no folder can be there ({error.strerror}); choose another --out') from error
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         if _clear_up(out):
             raise ParameterError(
@@ -74,13 +76,36 @@ def check_out(out: Path) -> None:
         )
 
 
+def resolved(out: Path) -> Path:
+    """The destination without links; raises `ParameterError` for one that leads nowhere."""
+    try:
+        return out.resolve()
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+    ) as error:  # RuntimeError: of a link to itself, before 3.13
+        raise ParameterError(f'{out}: leads nowhere ({error}); choose another --out') from error
+
+
+def check_name(out: Path) -> None:
+    """Raise `ParameterError` for a destination beside which no work folder can lie; out: absolute."""
+    if not out.name:
+        raise ParameterError(f'{out}: results need a folder of their own; name one in it: --out {out / "result"}')
+    if '\0' in str(out) or len(os.fsencode(out.name)) > MOST_BYTES - _AROUND:
+        raise ParameterError(
+            f'--out ends in {quoted(out.name)}: a name holds no NUL character and at most '
+            f'{MOST_BYTES - _AROUND} bytes; choose a shorter one'
+        )
+
+
 def _clear_up(out: Path) -> bool:
-    """Remove the part folder of results that have arrived, unless a run is at it; returns whether that was done."""
+    """Remove the work folder of results that have arrived, unless a run is at it; returns whether that was done."""
     part = part_of(out)
     try:
-        if (part / DELIVERED).read_text(encoding='utf-8') != _mark(out):
+        if not work_folder.is_ours(part) or (part / DELIVERED).read_text(encoding='utf-8') != _mark(out):
             return False
-        with (part / LOCK).open('w') as lock:
+        with atomic.open_lock(part / LOCK) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             discard(out)
     except (OSError, ValueError):

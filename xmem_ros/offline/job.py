@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from xmem_ros.recordings.seed_plan import PlannedSeeds
 
 FORMATS = ('bag', 'png', 'coco', 'ytvos', 'overlay')
-VERSION = 2  # of what a part folder holds
+VERSION = 3  # of what a part folder holds
 CONTENT = 'content of the input'  # of an identity
 SEEDS = 'seeds of image '  # of an identity, before the image's index
 JOURNALS = ('-wal', '-journal')  # how files of SQLite end that lie beside a database
@@ -103,7 +103,7 @@ def content_of(path: Path) -> str:
     for file in files:
         with file.open('rb') as stream:
             status = os.fstat(stream.fileno())
-            found.update(f'{file.name}\0{status.st_size} {status.st_mtime_ns}\0'.encode())
+            found.update(os.fsencode(f'{file.name}\0{status.st_size} {status.st_mtime_ns}\0'))
             found.update(stream.read(_PIECE))
             stream.seek(max(stream.tell(), status.st_size - _PIECE))
             found.update(stream.read(_PIECE))

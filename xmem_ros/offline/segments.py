@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import io
 import json
 import math
-import os
 import shutil
 import zipfile
 from dataclasses import dataclass
@@ -23,10 +21,11 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from xmem_ros import atomic, work_folder
 from xmem_ros.errors import MemoryFileError, OutputError, ParameterError, XMemError
 from xmem_ros.objects import ObjectState, TrackedObject
 from xmem_ros.offline import destination
-from xmem_ros.offline.destination import LOCK, check_out, part_of
+from xmem_ros.offline.destination import check_name, check_out, part_of
 from xmem_ros.offline.job import CONTENT, SEEDS
 from xmem_ros.offline.tracking import Checkpoint
 from xmem_ros.tracker import snapshot
@@ -60,8 +59,8 @@ class SegmentWriter:
     """Writes one segment, frame by frame."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._part = path, path.with_suffix('.part')
-        self._zip = zipfile.ZipFile(self._part, 'w')
+        self._path, self._file = path, atomic.Replacement(path)
+        self._zip = zipfile.ZipFile(self._file.path, 'w')
         self._lines: list[str] = []
 
     def add(self, frame: StoredFrame) -> None:
@@ -91,14 +90,13 @@ class SegmentWriter:
         self._put(_FRAMES, '\n'.join(self._lines).encode())
         self._put(_STATE, json.dumps(state).encode())
         self._zip.close()
-        _settle(self._part)
-        self._part.replace(self._path)
+        self._file.commit()
 
     def abandon(self) -> None:
         """Close without giving the file its name."""
         with contextlib.suppress(OSError, ValueError):  # of a disk that is full
             self._zip.close()
-        self._part.unlink(missing_ok=True)
+        self._file.discard()
 
     def _picture(self, name: str, pixels: np.ndarray) -> None:
         done, data = cv2.imencode('.png', pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
@@ -133,20 +131,8 @@ class Work:
 
     def __init__(self, out: Path, identity: Mapping[str, str], *, restart: bool = False) -> None:
         self.out, self.folder = out, part_of(out)
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.folder / LOCK).open('w')
-        except OSError as error:
-            raise OutputError(f'{self.folder}: cannot be written ({error.strerror}); choose another --out') from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not os.path.samestat((self.folder / LOCK).stat(), os.fstat(self._lock.fileno())):
-                raise FileNotFoundError  # the run that had it has removed it
-        except OSError:
-            self._lock.close()
-            raise ParameterError(
-                f'{self.folder}: another run writes there; wait for it, or choose another --out'
-            ) from None
+        check_name(out)
+        self._lock = work_folder.claim(self.folder, 'another run')
         try:
             check_out(out)  # again: another run may have delivered since
             self._begin(dict(identity), restart=restart)
@@ -248,15 +234,16 @@ class Work:
         if not restart and noted.is_file():
             try:
                 before = json.loads(noted.read_text(encoding='utf-8'))
-            except ValueError:
+            except (ValueError, RecursionError):
                 before = {}
+            before = before if isinstance(before, dict) else {}
             reached = self._reached()
             changed = sorted(
                 key
                 for key in {*identity, *before}
                 if identity.get(key) != before.get(key)
                 # seeds of images that are still to come may be put right
-                and not (key.startswith(SEEDS) and int(key.removeprefix(SEEDS)) >= reached)
+                and not (key.startswith(SEEDS) and _index(key) >= reached)
             )
             told = '; '.join(f'{key}: {before.get(key)}, now {identity.get(key)}' for key in changed)
             if changed == [CONTENT]:
@@ -269,15 +256,12 @@ class Work:
                     f'{self.folder}: an interrupted run was begun with other arguments ({told}): give the same to go '
                     'on, --restart to begin anew, or another --out'
                 )
-            for left in self.folder.glob('*.part'):
+            for left in self.folder.glob(f'*{atomic.PART}'):
                 left.unlink(missing_ok=True)
             if identity != before:
                 _note(noted, identity)
             return
-        for item in self.folder.iterdir():
-            if item.name == LOCK:
-                continue
-            shutil.rmtree(item) if item.is_dir() else item.unlink()
+        work_folder.empty(self.folder)
         _note(noted, identity)
 
     def _reached(self) -> int:
@@ -289,15 +273,14 @@ class Work:
             return 0
 
 
+def _index(key: str) -> int:
+    """Of the image that an entry of an identity is about; −1 for an entry that no run wrote."""
+    number = key.removeprefix(SEEDS)
+    return int(number) if number.isdecimal() and len(number) < 10 else -1
+
+
 def _note(noted: Path, identity: dict[str, str]) -> None:
-    part = noted.with_suffix('.part')
-    part.write_text(json.dumps(identity, indent=1), encoding='utf-8')
-    part.replace(noted)
-
-
-def _settle(path: Path) -> None:
-    with path.open('rb') as file:
-        os.fsync(file.fileno())
+    atomic.write_text(noted, json.dumps(identity, indent=1))
 
 
 def _saved(item: TrackedObject) -> dict[str, Any]:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xmem_ros.conversions.compressed_images import MOST_PIXELS, rgb_of
+from xmem_ros.conversions.compressed_images import rgb_of
 from xmem_ros.conversions.seeds import ObjectSeed, read_seeds
-from xmem_ros.errors import FrameError, RunError, SeedError, UnknownObjectError, XMemError, told
+from xmem_ros.errors import BagError, FrameError, RunError, SeedError, UnknownObjectError, XMemError, told
+from xmem_ros.recordings.limits import MOST_FAULTS
 from xmem_ros.recordings.plan_state import PlanState, check_count
 from xmem_ros.recordings.recording import Fault
 from xmem_ros.recordings.seed_plan import guesses, resolve
@@ -138,7 +139,6 @@ class Offline:
         applied: list[Applied] = []
         masks: dict[int, np.ndarray] = {}
         try:
-            _check_size(frame.message)
             if entries:
                 applied, masks = self._seed(frame, work)
             else:
@@ -155,6 +155,10 @@ class Offline:
         seen = self._seen
         if seen.result is None or seen.image is None:
             reason = '; '.join(seen.said).removeprefix('image dropped: ') or 'not tracked'
+            if len(self.dropped) >= MOST_FAULTS:
+                raise BagError(
+                    f'{self._recording.path}: more than {MOST_FAULTS} images cannot be used; the last: {reason}'
+                )
             self.dropped.append(Fault(frame.index, reason))
             self.missed.extend(f'{entry.source}: its image {frame.name} cannot be used' for entry in entries)
             return None
@@ -190,11 +194,11 @@ class Offline:
             'dropped': [[fault.index, fault.reason] for fault in self.dropped],
             'notes': self.notes,
         }
-        return Checkpoint(self.index, self.tracker.snapshot(), notes)
+        return Checkpoint(self.index, self.tracker.export_state(), notes)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint of the same recording, plan and parameters; raises `MemoryFileError`."""
-        self._tracking.restore(checkpoint.snapshot)
+        self._tracking.import_state(checkpoint.snapshot)
         notes = checkpoint.notes
         self.index = checkpoint.index
         self._plan.import_state(notes['plan'])
@@ -280,10 +284,3 @@ class _Seen:
         self.said.append(text.strip().splitlines()[-1] if 'Traceback' in text else text)
 
     error = warning
-
-
-def _check_size(message: Any) -> None:
-    """Refuse what would take more memory than there may be; a camera that sends it would not be heard either."""
-    width, height = int(getattr(message, 'width', 0)), int(getattr(message, 'height', 0))
-    if width * height > MOST_PIXELS:
-        raise FrameError(f'the image is {width}×{height}; at most {MOST_PIXELS} pixels are tracked')

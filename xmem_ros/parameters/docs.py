@@ -8,6 +8,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+from xmem_ros import atomic
+from xmem_ros.outside_text import say
 from xmem_ros.parameters.table import WHEN, Value, rules
 
 YAML = 'config/track.yaml'
@@ -42,15 +44,20 @@ def parameters_md() -> str:
     lines = [
         '# Parameters',
         '',
-        'Of the node `xmem`. Written by `python -m xmem_ros.parameters.docs --write` from the table that the node',
-        'itself uses; `config/track.yaml` holds the same as a file to copy. A name that is not listed here, or a value',
-        'that is not allowed, is refused at the start, by name. Beside these there are `use_sim_time` and',
-        '`qos_overrides.<topic>.<publisher|subscription>.<history|depth|reliability>`.',
+        'Parameters of the node `xmem`, with `use_sim_time` and',
+        '`qos_overrides.<topic>.<publisher|subscription>.<history|depth|reliability>` besides. `config/track.yaml`',
+        'has the same as a file to copy. An unknown name or a forbidden value is refused at the start.',
         '',
-        'Changes: *at any time* takes effect with the next frame; *while the node is unconfigured* means',
-        '`ros2 lifecycle set /xmem deactivate`, `… cleanup`, `ros2 param set …`, `… configure`, `… activate`.',
+        '| changes | effect |',
+        '| --- | --- |',
+        '| at any time | with the next image |',
+        '| while the node is unconfigured | `ros2 lifecycle set /xmem deactivate`, `… cleanup`, `ros2 param set …`, '
+        '`… configure`, `… activate` |',
+        '| only at the start of the node | with the next start |',
         '',
-        '| name | type | default | allowed | unit | changes | what it is |',
+        'Written by `python -m xmem_ros.parameters.docs --write` from the table that the node uses.',
+        '',
+        '| name | type | default | allowed | unit | changes | description |',
         '| --- | --- | --- | --- | --- | --- | --- |',
     ]
     for name, (default, rule) in rules().items():
@@ -87,11 +94,11 @@ def main(arguments: list[str] | None = None) -> int:
     for name, text in ((YAML, track_yaml()), (DOCS, parameters_md())):
         path = options.root / name
         if options.write:
-            path.write_text(text, encoding='utf-8')
-            print(f'{path} written')
+            atomic.write_text(path, text)
+            say(f'{path} written')
         elif not path.is_file() or path.read_text(encoding='utf-8') != text:
             stale += 1
-            print(f'{path} is out of date: run python -m xmem_ros.parameters.docs --write')
+            say(f'{path} is out of date: run python -m xmem_ros.parameters.docs --write')
     return 1 if stale else 0
 
 

@@ -61,35 +61,34 @@ def _is(default: Value, description: str, **rule: Any) -> Any:
 class MemoryParameters:
     """Sizes of the memory; defaults as published."""
 
-    max_working_frames: int = _is(10, 'Frames in working memory, at which a consolidation starts.', low=2, high=1000)
-    min_working_frames: int = _is(5, 'Frames that a consolidation leaves in working memory.', low=1, high=999)
+    max_working_frames: int = _is(10, 'Frames in working memory at which consolidation starts.', low=2, high=1000)
+    min_working_frames: int = _is(5, 'Frames that consolidation leaves in working memory.', low=1, high=999)
     long_term: bool = _is(True, 'Keep prototypes of older frames. Off: older frames are forgotten.')
-    long_term_elements: int = _is(10_000, 'Most prototypes in long-term memory.', low=1, high=1_000_000)
-    prototypes: int = _is(128, 'Prototypes that one consolidation makes.', low=1, high=100_000)
-    top_k: int = _is(30, 'Memory positions that each position of a frame reads.', low=1, high=1000)
+    long_term_elements: int = _is(10_000, 'Maximum number of prototypes in long-term memory.', low=1, high=1_000_000)
+    prototypes: int = _is(128, 'Prototypes made by one consolidation.', low=1, high=100_000)
+    top_k: int = _is(30, 'Memory positions read by each position of a frame.', low=1, high=1000)
     anchors_per_object: int = _is(
-        3, 'Frames kept for good for each object: its first seed and its latest corrections.', low=2, high=100
+        3, 'Anchor frames of each object: its first seed and its latest corrections.', low=2, high=100
     )
-    max_anchor_frames: int = _is(4, 'Room for frames kept for good, in whole frames.', low=1, high=254)
+    max_anchor_frames: int = _is(4, 'Room for anchors, in whole frames.', low=1, high=254)
     usage: str = _is(
         'own',
-        'What makes a position worth keeping. own: reads from inside the object that it shows, in images in which that '
-        'is visible. all: reads from anywhere, as published; what is out of sight fades.',
+        'Usage that decides which positions are kept. own: reads from inside the owner, in images in which it is '
+        'visible. all: reads from anywhere, as published; an object out of sight fades.',
         choices=('own', 'all'),
     )
     quotas: bool = _is(
         True,
-        'Objects share one half of long-term memory equally, the background has the other. Off, as published: whatever '
-        'is used most stays.',
+        'Objects share half of long-term memory equally; the background has the other half. Off, as published: the '
+        'most used positions stay.',
     )
     guard: bool = _is(
         True,
-        'Memorise an object that is not visible as absent, whatever was guessed. Off, as published: guesses are '
-        'memorised too.',
+        'Memorise an object that is not visible as absent. Off, as published: guesses are memorised too.',
     )
     budget_mb: float = _is(
         0.0,
-        'What all stores together may take; long-term memory is made as large as that allows. 0: no limit.',
+        'Limit of all stores together; long-term memory is made as large as it allows. 0: no limit.',
         low=0.0,
         high=1_000_000.0,
         unit='MB',
@@ -106,7 +105,12 @@ class DepthParameters:
         'vision_msgs.',
     )
     slop: float = _is(
-        0.02, 'Most between the stamps of an image and of its depth image.', low=0.0, high=10.0, unit='s', change=LIVE
+        0.02,
+        'Maximum difference of stamps between an image and its depth image.',
+        low=0.0,
+        high=10.0,
+        unit='s',
+        change=LIVE,
     )
 
 
@@ -115,21 +119,21 @@ class SeedDetectionParameters:
     """Which boxes of a detector become objects."""
 
     enabled: bool = _is(
-        False, 'Take boxes of a detector on ~/seed_detections as seeds of what is not tracked yet. Needs vision_msgs.'
+        False, 'Use boxes of a detector on ~/seed_detections as seeds of untracked objects. Needs vision_msgs.'
     )
-    classes: tuple[str, ...] = _is((), 'Classes that are taken, as in [cup, bottle]. Empty: all.', change=LIVE)
-    min_score: float = _is(0.5, 'Detections of a lower score are not taken.', low=0.0, high=1.0, change=LIVE)
+    classes: tuple[str, ...] = _is((), 'Accepted classes, as in [cup, bottle]. Empty: all.', change=LIVE)
+    min_score: float = _is(0.5, 'Minimum score of a detection.', low=0.0, high=1.0, change=LIVE)
     max_iou: float = _is(
         0.3,
-        'A box is of something that is tracked already from this intersection over union with the box of it.',
+        'A box with at least this IoU with the box of a tracked object belongs to that object.',
         low=0.01,
         high=1.0,
         change=LIVE,
     )
     reseed_within: float = _is(
         600.0,
-        'A box of the class of an object that is out of sight and was seen this recently, where it was seen then or '
-        'with what looks like it inside, corrects that object instead of starting another. 0: it starts another.',
+        'A box may correct a lost object of its class that was last visible at most this long ago: at its last '
+        'position, or with min_likeness. 0: it always starts a new object.',
         low=0.0,
         high=86400.0,
         unit='s',
@@ -137,18 +141,18 @@ class SeedDetectionParameters:
     )
     min_likeness: float = _is(
         0.7,
-        'How much what is in a box elsewhere must look as an object has looked so far to be taken for it '
-        '(reseed_within). 0: the class decides alone.',
+        'Minimum similarity for a box away from the last position to re-identify a lost object (reseed_within). 0: '
+        'the class alone decides.',
         low=0.0,
         high=1.0,
         change=LIVE,
     )
     max_per_message: int = _is(
-        4, 'Most boxes of a message that are tried, the likeliest first.', low=1, high=254, change=LIVE
+        4, 'Maximum number of boxes tried in a message, the likeliest first.', low=1, high=254, change=LIVE
     )
     period: float = _is(
         1.0,
-        'Least time between messages whose boxes are tried; of those that come meanwhile, the newest is looked at.',
+        'Minimum time between messages whose boxes are tried; of those in between, the newest is used.',
         low=0.0,
         high=3600.0,
         unit='s',
@@ -161,19 +165,19 @@ class Parameters:
     """Every parameter with its value."""
 
     weights: str = _is(
-        'compact', 'Name of weights (compact, compact-permissive, xmem) or the path of a .safetensors or .pth file.'
+        'compact', 'Name of weights (compact, compact-permissive, xmem) or path of a .safetensors or .pth file.'
     )
     cameras: tuple[str, ...] = _is(
         (),
-        'Names of cameras, as in [front, rear]: the process runs a node for each, in a namespace of that name, such as '
-        '/front/xmem on /front/image. They share the weights and take turns. Empty: one node for one camera.',
+        'Names of cameras, as in [front, rear]. The process runs a node for each, in a namespace of that name, such '
+        'as /front/xmem on /front/image. They share the weights and take turns. Empty: one node for one camera.',
         change=START,
     )
-    device: str = _is('auto', 'Where the network runs: auto (CUDA where there is one), cpu, cuda or cuda:N.')
+    device: str = _is('auto', 'Device of the network: auto (CUDA if available), cpu, cuda or cuda:N.')
     size: int = _is(
         -1,
-        'Shorter side that images are scaled to for the network, 16 or more. -1: what suits the weights, 240 for '
-        'compact, 480 for xmem; 0: as they come.',
+        'Shorter side of the working size, 16 or more. -1: the size that suits the weights, 240 for compact, 480 '
+        'for xmem. 0: images are not scaled.',
         low=-1,
         high=4096,
         unit='px',
@@ -185,109 +189,108 @@ class Parameters:
     )
     engine: str = _is(
         'torch',
-        'What runs the network. onnxruntime: ONNX Runtime, with TensorRT, CUDA or the CPU, whichever it offers first; '
-        'models are exported for each size of image, when prepare says, and kept.',
+        'Runtime of the network. onnxruntime: ONNX Runtime with TensorRT, CUDA or the CPU, the first available. '
+        'Models are exported for each size of image, at the time given by prepare, and kept.',
         choices=('torch', 'onnxruntime'),
     )
     prepare: str = _is(
         'known',
-        'With engine: onnxruntime, the images that models are exported, built and loaded for while the node is '
-        'configured, for up to max_objects objects, so that the first seed need not wait. known: those of the size '
-        'that these weights ran on last, where they did. Height x width of the images, as 480x640: those. none: '
-        'nothing. TensorRT takes minutes the first time; the log says what it builds.',
+        'With engine: onnxruntime, the image size for which models are exported, built and loaded while the node is '
+        'configured, for up to max_objects objects. known: the size that these weights ran on last, if any. Height '
+        'x width, as 480x640: this size. none: nothing. TensorRT takes minutes the first time; the log names each '
+        'engine.',
     )
     cuda_graphs: bool = _is(
         False,
-        'With engine: torch on CUDA, record what the network launches, once for each size of image and number of '
-        'objects (1, 2, 4, 8, 16), and replay it: less work for the CPU. Not tried on a GPU yet.',
+        'With engine: torch on CUDA, record the kernels of the network for each size of image and number of objects '
+        '(1, 2, 4, 8, 16), and replay them: less work for the CPU. Not tried on a GPU yet.',
     )
-    max_objects: int = _is(16, 'Most objects at a time; memory for them is allocated once.', low=1, high=254)
+    max_objects: int = _is(16, 'Maximum number of objects at a time; their memory is allocated once.', low=1, high=254)
     memory_every: int = _is(
-        5, 'Every how many frames one is written to memory.', low=1, high=1000, change=LIVE, unit='frames'
+        5, 'Frames from one memory frame to the next.', low=1, high=1000, change=LIVE, unit='frames'
     )
-    min_area: int = _is(
-        16, 'An object with a smaller mask counts as occluded.', low=0, high=1_000_000, change=LIVE, unit='px'
-    )
+    min_area: int = _is(16, 'An object with a smaller mask is OCCLUDED.', low=0, high=1_000_000, change=LIVE, unit='px')
     min_part_share: float = _is(
         0.05,
-        'Box and centroid leave out connected parts of a mask that are smaller than this share of its largest part; '
-        'mask and area keep them. 0: nothing is left out.',
+        'Boxes and centroids leave out connected parts of a mask below this share of its largest part; mask and '
+        'area keep them. 0: nothing is left out.',
         low=0.0,
         high=1.0,
         change=LIVE,
     )
-    min_score: float = _is(0.6, 'An object with a lower score counts as occluded.', low=0.0, high=1.0, change=LIVE)
+    min_score: float = _is(0.6, 'An object with a lower score is OCCLUDED.', low=0.0, high=1.0, change=LIVE)
     lost_after: float = _is(
-        5.0, 'An object occluded for as long as this counts as lost.', low=0.0, high=86400.0, change=LIVE, unit='s'
+        5.0, 'An object that was OCCLUDED this long is LOST.', low=0.0, high=86400.0, change=LIVE, unit='s'
     )
     report_unsure: bool = _is(
         False,
-        'Publish the pixels and the box of an object that counts as occluded or lost, too. Off: it has none then.',
+        'Also publish the mask and box of an OCCLUDED or LOST object: a guess. Off: it has none.',
         change=LIVE,
     )
     publish_per_object: bool = _is(True, 'Publish ~/object_<id>/mask and ~/object_<id>/box for each object.')
     queue: str = _is(
         'newest',
-        'newest: track the newest image, drop those that come meanwhile. all: track every image, for replay; the '
-        'subscription is reliable, and queue_overflow says what happens while queue_depth images wait.',
+        'newest: track the newest image and drop those that arrive meanwhile. all: track every image, for replay; '
+        'the subscription is reliable, and queue_overflow decides when queue_depth images wait.',
         choices=('newest', 'all'),
     )
     queue_overflow: str = _is(
         'wait',
-        'With queue: all and queue_depth images waiting. wait: take no more from the middleware until there is room. '
-        'drop: drop the oldest that waits, and count it.',
+        'With queue: all and queue_depth images waiting. wait: take no more from the middleware until there is '
+        'room. drop: drop the oldest waiting image and count it.',
         choices=('wait', 'drop'),
     )
-    queue_depth: int = _is(10, 'With queue: all, the images that may wait.', low=1, high=1000, unit='frames')
+    queue_depth: int = _is(
+        10, 'With queue: all, the maximum number of waiting images.', low=1, high=1000, unit='frames'
+    )
     history: int = _is(
         300,
-        'Most images kept, so that a seed finds its own by its stamp; history_seconds and history_mb bound them, too.',
+        'Maximum number of images kept for late seeds; history_seconds and history_mb limit them too.',
         low=1,
         high=10_000,
         unit='frames',
     )
     history_seconds: float = _is(
         3.0,
-        'Images whose stamp is older than that of the newest by more than this are not kept. 0: no limit.',
+        'Maximum age of kept images, from their stamp to that of the newest. 0: no limit.',
         low=0.0,
         high=3600.0,
         unit='s',
     )
     history_mb: float = _is(
         200.0,
-        'What the images that are kept may take together, with their labels. 0: no limit.',
+        'Maximum size of all kept images with their labels. 0: no limit.',
         low=0.0,
         high=100_000.0,
         unit='MB',
     )
     held: int = _is(
         4,
-        'Images kept longer because ~/hold named them, as while somebody draws on one; each for 10 minutes at most. '
-        '0: none.',
+        'Maximum number of images kept longer by ~/hold, each for 10 minutes. 0: none.',
         low=0,
         high=100,
         unit='frames',
     )
     on_time_jump: str = _is(
         'keep',
-        'When stamps jump back, as when a bag starts again: keep the objects, or reset and forget them.',
+        'When stamps jump back, as in a bag that loops: keep the objects, or reset and forget them.',
         choices=('keep', 'reset'),
         change=LIVE,
     )
     image_transport: str = _is(
         'raw',
-        'How images arrive. raw: sensor_msgs/Image on the topic image. compressed: sensor_msgs/CompressedImage, JPEG '
-        'or PNG, on image/compressed, below the topic that image is remapped to.',
+        'Transport of the images. raw: sensor_msgs/Image on the topic image. compressed: '
+        'sensor_msgs/CompressedImage, JPEG or PNG, on image/compressed below the topic to which image is remapped.',
         choices=('raw', 'compressed'),
     )
-    jpeg_quality: int = _is(80, 'Of ~/overlay/compressed.', low=1, high=100, change=LIVE)
+    jpeg_quality: int = _is(80, 'JPEG quality of ~/overlay/compressed.', low=1, high=100, change=LIVE)
     memory_folder: str = _is(
-        '', 'Where ~/save_memory and ~/load_memory keep files. Empty: xmem_ros in $ROS_HOME, or in ~/.ros.'
+        '', 'Folder of ~/save_memory and ~/load_memory. Empty: xmem_ros in $ROS_HOME, or in ~/.ros.'
     )
     autostart: bool = _is(True, 'Configure and activate at the start, without a lifecycle manager.', change=START)
     no_image_warning_after: float = _is(
         5.0,
-        'Warn when no image has arrived for as long as this. 0: never.',
+        'Warn when no image has arrived for this long. 0: never.',
         low=0.0,
         high=3600.0,
         change=LIVE,
@@ -303,10 +306,10 @@ class Parameters:
         if self.prepare in (KNOWN, NONE):
             return None
         height, _, width = self.prepare.partition('x')
-        if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        if not all(re.fullmatch('0*[1-9][0-9]{0,4}', side) and len(side) < 10 for side in (height, width)):
             raise ParameterError(
-                f'prepare is {self.prepare!r}; allowed: {KNOWN}, {NONE}, or height x width of the images in px, as in '
-                '480x640'
+                f'prepare is {quoted(self.prepare)}; allowed: {KNOWN}, {NONE}, or height x width of the images in px, '
+                'as in 480x640'
             )
         return int(height), int(width)
 
@@ -368,10 +371,10 @@ def _check_cameras(names: tuple[str, ...]) -> None:
     for name in names:
         if not re.fullmatch('[A-Za-z][A-Za-z0-9_]*', name):
             raise ParameterError(
-                f'cameras has {name!r}; allowed are letters, digits and _, a letter first, as of a ROS namespace'
+                f'cameras has {quoted(name)}; allowed are letters, digits and _, a letter first, as of a ROS namespace'
             )
         if names.count(name) > 1:
-            raise ParameterError(f'cameras has {name!r} more than once; give each camera a name of its own')
+            raise ParameterError(f'cameras has {quoted(name)} more than once; give each camera a name of its own')
 
 
 def _exact(value: Any, default: Value) -> Value:
@@ -413,10 +416,10 @@ def _fault(name: str, value: Any, known: Mapping[str, tuple[Value, Rule]]) -> st
     if rule.choices and value not in rule.choices:
         return f'{name} is {quoted(value)}; allowed: {rule.allowed()}. {rule.description}'
     if rule.low is not None and rule.high is not None and not rule.low <= value <= rule.high:
-        return f'{name} is {value}; allowed: {rule.allowed()}{f" {rule.unit}" if rule.unit else ""}'
+        return f'{name} is {quoted(value)}; allowed: {rule.allowed()}{f" {rule.unit}" if rule.unit else ""}'
     return ''
 
 
 def _suggestion(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), 1)
+    close = difflib.get_close_matches(name[:100], list(known), 1)
     return f' (did you mean {close[0]!r}?)' if close else ' (docs/parameters.md lists all)'

@@ -6,8 +6,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from xmem_ros.data_files import read_yaml
 from xmem_ros.errors import ParameterError
 from xmem_ros.parameters.table import Parameters, changed
 
@@ -30,11 +29,11 @@ def read_parameters(path: Path, node: str = '/xmem') -> Parameters:
         ParameterError: the file cannot be read, is none for this node, or has what the table does not allow.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding='utf-8'))
+        content = read_yaml(path, ParameterError)
     except FileNotFoundError:
         raise ParameterError(f'{path}: no such parameter file') from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ParameterError(f'{path}: not a parameter file ({" ".join(str(error).split())})') from error
+    except OSError as error:
+        raise ParameterError(f'{path}: not a parameter file that can be read ({error.strerror})') from error
     if not isinstance(content, dict):
         raise ParameterError(f'{path}: not a parameter file: it needs /**: and {KEY}: inside, as config/track.yaml')
     values: dict[str, Any] = {}

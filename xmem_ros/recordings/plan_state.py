@@ -57,7 +57,7 @@ class PlanState:
         self.ids: dict[int, int] = {}  # plan id → host's id
         self.missed: list[str] = []  # recorded seeds that could not be used, and why
         self._used: set[int] = set()  # recorded ids since the last reset
-        self._refused = (*refused, UnknownObjectError)
+        self._refused: tuple[type[XMemError], ...] = (*refused, UnknownObjectError)
 
     @property
     def plan_ids(self) -> dict[int, int]:

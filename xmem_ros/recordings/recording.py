@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xmem_ros.conversions.images import stamp_ns
-from xmem_ros.errors import BagError, FrameError
+from xmem_ros.errors import BagError, FrameError, listed
 from xmem_ros.media import FOLDER_RATE, Clip
 from xmem_ros.progress import Bar
 from xmem_ros.recordings import typestore
-from xmem_ros.recordings.compression import ENDINGS
+from xmem_ros.recordings.compression import ENDINGS, is_compressed
+from xmem_ros.recordings.limits import MOST_FAULTS, MOST_MESSAGE
 from xmem_ros.recordings.rosbag import OpenBag, is_bag
 from xmem_ros.recordings.topics import meant, told
 from xmem_ros.recordings.typestore import COMPRESSED_IMAGE, IMAGE
@@ -134,12 +135,21 @@ class ClipRecording(Recording):
         self.faults = []
 
     def frames(self, start: int = 0) -> Iterator[RecordedFrame]:
-        """Yield the frames; raises `FrameError` for one that cannot be read or is of another size."""
-        for index, (name, pixels) in enumerate(self._clip):
-            if index >= start:
-                stamp = CLIP_START_NS + round(index * 1e9 / self.rate)
-                message = typestore.image(typestore.header(stamp, ''), pixels, 'rgb8')
-                yield RecordedFrame(index, stamp, stamp, message, name)
+        """Yield the frames. One that cannot be read or has another size is left out and noted in `faults`."""
+        self.faults = []
+        for index, (name, pixels) in enumerate(self._clip.frames()):
+            if index < start:
+                continue
+            if isinstance(pixels, FrameError):
+                self.faults.append(Fault(index, str(pixels)))
+                continue
+            stamp = self.stamp_of(index)
+            message = typestore.image(typestore.header(stamp, ''), pixels, 'rgb8')
+            yield RecordedFrame(index, stamp, stamp, message, name)
+
+    def stamp_of(self, index: int) -> int:
+        """Of a frame [ns]."""
+        return CLIP_START_NS + round(index * 1e9 / self.rate)
 
     def close(self) -> None:
         """Nothing is open between two calls of `frames`."""
@@ -187,7 +197,7 @@ class BagRecording(Recording):
                 item = next(source)
             except StopIteration:
                 break
-            except Exception as error:  # rosbags' readers have no common base for damaged files
+            except Exception as error:  # of whatever the bytes say
                 text = str(error).rstrip('.') or type(error).__name__
                 self.damage = f'{self.damage}; ' if self.damage else ''
                 self.damage += f'{self.path} cannot be read further than {count} messages ({text})'
@@ -202,10 +212,17 @@ class BagRecording(Recording):
     def frame_of(self, index: int, received_ns: int, raw: bytes) -> RecordedFrame | None:
         """The image of a message; None where it is none, which is noted in `faults`."""
         try:
+            if is_compressed(raw):
+                raise BagError(f'its compressed data is damaged, or becomes more than {MOST_MESSAGE} bytes')
             message = typestore.deserialize(raw, self._connection.msgtype)
             stamp = stamp_ns(message.header.stamp)
         except Exception as error:  # of whatever the bytes say
-            self.faults.append(Fault(index, f'not a {self._connection.msgtype} ({str(error).rstrip(".")})'))
+            if len(self.faults) >= MOST_FAULTS:
+                raise BagError(
+                    f'{self.path}: more than {MOST_FAULTS} messages of {self.image_topic} are no images'
+                ) from error
+            reason = str(error).rstrip('.') or type(error).__name__
+            self.faults.append(Fault(index, f'not a {self._connection.msgtype} ({reason})'))
             return None
         return RecordedFrame(index, stamp, received_ns, message, f'{index:06d}')
 
@@ -223,28 +240,28 @@ class BagRecording(Recording):
         return (count - 1) / seconds if count > 1 and 0 < count / seconds < 1000 else FOLDER_RATE
 
     def _choose(self, wanted: str) -> Any:
-        listed = ', '.join(f'{t.name} ({t.msgtype}, {t.count} messages)' for t in self.topics) or 'no topics'
+        known = listed([f'{t.name} ({t.msgtype}, {t.count} messages)' for t in self.topics], 30) or 'no topics'
         images = [c for c in self.bag.connections if c.msgtype in (IMAGE, COMPRESSED_IMAGE)]
         if wanted:
-            return self._named(wanted, images, listed)
+            return self._named(wanted, images, known)
         filled = {c.topic: c for c in images if c.msgcount}
         taken, left_out = meant(filled)
         others = told(left_out, '--image-topic ')
         if not taken:
             raise BagError(
                 f'{self.path}: no images in this bag (sensor_msgs/Image or CompressedImage)'
-                f'{f" but these, {others}" if others else ""}; it has {listed}'
+                f'{f" but these, {others}" if others else ""}; it has {known}'
                 f'{f"; {self.bag.damage}" if self.bag.damage else ""}'
             )
         if len(taken) > 1:
             raise BagError(
                 f'{self.path}: several topics have images: '
-                f'{", ".join(f"{topic} ({filled[topic].msgcount})" for topic in taken)}; '
+                f'{listed([f"{topic} ({filled[topic].msgcount})" for topic in taken], 30)}; '
                 f'name one: --image-topic {taken[0]}{f"; {others}" if others else ""}'
             )
         return filled[taken[0]]
 
-    def _named(self, wanted: str, images: list[Any], listed: str) -> Any:
+    def _named(self, wanted: str, images: list[Any], known: str) -> Any:
         found = [c for c in images if c.topic == wanted]
         if not found:
             other = [c for c in self.bag.connections if c.topic == wanted]
@@ -252,10 +269,10 @@ class BagRecording(Recording):
                 raise BagError(
                     f'{self.path}: {wanted} is {other[0].msgtype}; images are sensor_msgs/msg/Image or CompressedImage'
                 )
-            names = ', '.join(c.topic for c in images) or f'none; it has {listed}'
+            names = listed([c.topic for c in images], 30) or f'none; it has {known}'
             raise BagError(f'{self.path}: no topic {wanted}; topics with images: {names}')
         if not found[0].msgcount:
-            raise BagError(f'{self.path}: {wanted} has no messages; it has {listed}')
+            raise BagError(f'{self.path}: {wanted} has no messages; it has {known}')
         return found[0]
 
 

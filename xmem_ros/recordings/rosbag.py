@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Bags as rosbags reads them, also those whose recording was cut off.
+"""Bags, also those whose recording was cut off.
 
 A folder without `metadata.yaml`, as a power cut leaves it, is read file by file, in the order of their times.
-`mending` and `databases` read files that are not whole.
+`mending` and `databases` read the files; of `metadata.yaml` only the files' names, hashes of types and QoS are taken.
 """
 
 from __future__ import annotations
@@ -14,17 +14,20 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xmem_ros.errors import BagError
+from xmem_ros.errors import BagError, listed
 from xmem_ros.recordings.compression import ENDINGS, unpack, unpacked
-from xmem_ros.recordings.mcap_repair import mcap_reader
+from xmem_ros.recordings.limits import MOST_TOPICS
+from xmem_ros.recordings.mcap_repair import McapFile
+from xmem_ros.recordings.metadata import FILE, Told, profiles_of, read_metadata
 from xmem_ros.recordings.rosbags_version import require_rosbags
-from xmem_ros.recordings.sqlite_repair import sqlite_reader
+from xmem_ros.recordings.sqlite_repair import DatabaseFile
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SUFFIXES = ('.mcap', '.db3')
+_WHAT_IS_READ = 'a bag is a folder with metadata.yaml, or an .mcap or .db3 file, also .zstd'
 
 
 def is_bag(path: Path) -> bool:
@@ -71,22 +74,28 @@ class OpenBag:
         self.path = path
         self.damage = ''  # why not all of it can be read; '' where it can
         self._stack = contextlib.ExitStack()
+        self._told = Told()
         try:
             self._readers = self._open()
+            # rosbags' Connection, one for each topic and type, with all its messages counted
+            self.connections: list[Any] = []
+            self._places: dict[tuple[str, str], int] = {}  # topic and type → place in there
+            # for each reader: its connection's id → that of `connections`
+            self._of: list[dict[int, Any]] = [
+                {connection.id: self._joined(connection) for connection in reader.connections}
+                for reader in self._readers
+            ]
+            if len(self.connections) > MOST_TOPICS:
+                raise BagError(f'{path}: more than {MOST_TOPICS} topics')
         except BaseException:
             self._stack.close()
             raise
-        self.connections: list[
-            Any
-        ] = []  # rosbags' Connection, one for each topic and type, with all its messages counted
-        self._of: list[dict[int, Any]] = []  # for each reader: its connection's id → that of `connections`
-        for reader in self._readers:
-            self._of.append({connection.id: self._joined(connection) for connection in reader.connections})
+        self._complete()
 
     def messages(self, connections: Collection[Any] = ()) -> Iterator[tuple[Any, int, bytes]]:
         """Yield connection, time of recording [ns] and serialized message, in the order of the bag.
 
-        connections: of `self.connections`; empty: all. What cannot be read raises whatever rosbags raises.
+        connections: of `self.connections`; empty: all. What cannot be read raises `BagError`.
         """
         wanted = {connection.id for connection in connections or self.connections}
         for reader, of in zip(self._readers, self._of, strict=True):
@@ -117,26 +126,44 @@ class OpenBag:
 
     def _joined(self, connection: Any) -> int:
         """The id of the same topic in `connections`."""
-        for place, known in enumerate(self.connections):
-            if (known.topic, known.msgtype) == (connection.topic, connection.msgtype):
-                self.connections[place] = known._replace(msgcount=known.msgcount + connection.msgcount)
-                return int(known.id)
+        key = (connection.topic, connection.msgtype)
+        if key in self._places:
+            place = self._places[key]
+            known = self.connections[place]
+            self.connections[place] = known._replace(msgcount=known.msgcount + connection.msgcount)
+            return int(known.id)
+        self._places[key] = len(self.connections)
         number = len(self.connections) + 1
         self.connections.append(connection._replace(id=number))
         return number
+
+    def _complete(self) -> None:
+        """Add what `metadata.yaml` alone says of topics: the hash of the type, and QoS where the file has none."""
+        for told in self._told.topics:
+            place = self._places.get((told.name, told.msgtype))
+            if place is not None:
+                known = self.connections[place]
+                profiles = known.ext.offered_qos_profiles or profiles_of(told.profiles)
+                more = known.ext._replace(offered_qos_profiles=profiles)
+                self.connections[place] = known._replace(digest=known.digest or told.digest, ext=more)
 
     def _open(self) -> list[Any]:
         if not self.path.exists():
             raise BagError(f'{self.path}: no such bag')
         if not self.path.is_dir():
             return [self._open_one(self.path)]
-        try:
-            return [self._open_one(self.path)]
-        except BagError as error:
-            files = _storage_files(self.path)
-            if not files:
-                raise
-            first = error
+        first = ''
+        if (self.path / FILE).is_file():
+            try:
+                return self._open_told()
+            except BagError as error:
+                first = str(error)
+        files = _storage_files(self.path)
+        if not files:
+            raise BagError(
+                f'{self.path}: not a readable bag ({first or "it has no files of a bag"}); {_WHAT_IS_READ}: record or '
+                'copy it again, or try ros2 bag reindex'
+            )
         readers, useless = [], []
         for file in files:
             try:
@@ -149,21 +176,42 @@ class OpenBag:
             self._note(str(what))
         readers.sort(key=lambda reader: reader.start_time)  # names need not tell; where times are equal, they do
         self._note(
-            f'{self.path / "metadata.yaml"} is not there: the recording was not ended'
-            if not (self.path / 'metadata.yaml').exists()
-            else f'its files were read one by one ({first})'
+            f'its files were read one by one ({first})'
+            if first
+            else f'{self.path / FILE} is not there: the recording was not ended'
         )
         return readers
 
+    def _open_told(self) -> list[Any]:
+        """The files that `metadata.yaml` names; raises `BagError`."""
+        self._told = read_metadata(self.path / FILE)
+        files = [self.path / name for name in self._told.files]
+        if missing := [file for file in files if not file.is_file()]:
+            raise BagError(f'Some database files are missing: {listed([str(file) for file in missing])}')
+        damage = self.damage
+        with contextlib.ExitStack() as opened:
+            before, self._stack = self._stack, opened
+            try:
+                readers = [self._open_one(file) for file in files]
+            except BaseException:
+                self.damage = damage
+                raise
+            finally:
+                self._stack = before
+            self._stack.push(opened.pop_all())
+        return readers
+
     def _open_one(self, path: Path) -> Any:
-        readers = _reader_class()  # what rosbags lacks is no damage
         file = path
         try:
+            if not path.is_file():  # a pipe would be waited for
+                raise BagError('it is no file')
             if path.suffix in ENDINGS:
                 file = self._unpacked(path)
-            reader = readers(file)
-            reader.open()
-        except Exception as error:  # rosbags' readers have no common base for damaged files
+            if file.suffix not in SUFFIXES:
+                raise BagError(f'its name does not end in {" or ".join(SUFFIXES)}')
+            reader = McapFile(file) if file.suffix == '.mcap' else DatabaseFile(file)
+        except Exception as error:  # of whatever the bytes say
             if isinstance(error, OSError) and error.errno in _NO_ROOM:
                 raise BagError(
                     f'{path}: no room to unpack or copy it in {tempfile.gettempdir()}, the folder for temporary files '
@@ -173,14 +221,12 @@ class OpenBag:
                 raise BagError(f'{path}: cannot be read ({error.strerror}): give yourself the right to') from error
             reason = _plain(error).replace(str(file), str(path))
             raise BagError(
-                f'{path}: not a readable bag ({reason}); a bag is a folder with metadata.yaml, or an .mcap or .db3 '
-                'file, also .zstd: record or copy it again, or try ros2 bag reindex'
+                f'{path}: not a readable bag ({reason}); {_WHAT_IS_READ}: record or copy it again, or try ros2 bag '
+                'reindex'
             ) from error
         self._stack.callback(reader.close)
-        storages = getattr(reader.storage, 'storages', [reader.storage])
-        for storage in storages:
-            if getattr(storage, 'damage', ''):
-                self._note(storage.damage.replace(str(file), str(path)))
+        if reader.damage:
+            self._note(reader.damage.replace(str(file), str(path)))
         return reader
 
     def _unpacked(self, path: Path) -> Path:
@@ -196,23 +242,3 @@ class OpenBag:
 
 def _plain(error: Exception) -> str:
     return str(error).rstrip('.') or type(error).__name__
-
-
-def _reader_class() -> Any:
-    """rosbags' reader of ROS 2 bags, with those of `mending` for their files."""
-    from rosbags.rosbag2 import Reader
-    from rosbags.rosbag2.reader import DirectoryReader
-
-    class Folder(DirectoryReader):
-        def open(self) -> None:
-            super().open()
-            # a message that cannot be unpacked is not to end the reading: `OpenBag` unpacks each
-            if self.metadata.compression_mode == 'message':
-                self.metadata = self.metadata._replace(compression_mode=None)
-
-        STORAGE_PLUGINS = {**DirectoryReader.STORAGE_PLUGINS, 'mcap': mcap_reader(), 'sqlite3': sqlite_reader()}  # noqa: RUF012
-
-    class Any_(Reader):  # noqa: N801
-        STORAGE_PLUGINS = {**Reader.STORAGE_PLUGINS, 'dir': Folder, '.mcap': mcap_reader(), '.db3': sqlite_reader()}  # noqa: RUF012
-
-    return Any_

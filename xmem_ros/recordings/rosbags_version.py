@@ -9,7 +9,7 @@ import re
 
 from xmem_ros.errors import ParameterError
 
-# `mending` and `databases` are made of its readers, which are no part of what it promises to keep. Say it in
+# Names of its inside are used (how it tells connections and QoS), which it does not promise to keep. Say it in
 # pyproject.toml, too.
 ROSBAGS_FROM, ROSBAGS_BEFORE = (0, 11, 7), (0, 12)
 ROSBAGS = f'rosbags>={".".join(map(str, ROSBAGS_FROM))},<{".".join(map(str, ROSBAGS_BEFORE))}'

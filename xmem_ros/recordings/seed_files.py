@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from xmem_ros.conversions.seeds import BOX, MASK, POINTS
+from xmem_ros.data_files import read_yaml
 from xmem_ros.errors import SeedError, XMemError, quoted
 from xmem_ros.media import objects_of, read_mask
 from xmem_ros.recordings import typestore
@@ -19,6 +19,8 @@ from xmem_ros.recordings.seed_plan import PlannedSeeds
 
 SUFFIXES = ('.yaml', '.yml')
 HIGHEST_ID = 2**32 - 1
+_MOST_DIGITS = 9  # of an index, or of px
+_MOST_CHARACTERS = 60  # of a stamp
 _ENTRY = ('frame', 'stamp', 'objects', 'labels', 'names', 'remove')
 _OBJECT = ('id', 'name', 'correct', 'mask', 'box', 'points', 'beside')
 
@@ -33,7 +35,7 @@ class Place:
 
 def read_place(text: str) -> Place:
     """An index, as in 12, or a stamp in seconds, as in 1700000000.25; raises `SeedError`."""
-    if text.isdecimal():
+    if text.isdecimal() and len(text) <= _MOST_DIGITS:
         return Place(int(text))
     return Place(None, read_stamp(text))
 
@@ -41,10 +43,13 @@ def read_place(text: str) -> Place:
 def read_stamp(text: str) -> int:
     """Seconds with up to nine decimals → nanoseconds, exactly; raises `SeedError`."""
     try:
-        value = Decimal(text) * 1_000_000_000
-        if not value.is_finite() or value != value.to_integral_value() or not 0 < value < 2**63:
+        value = Decimal(text) if len(text) <= _MOST_CHARACTERS else Decimal('nan')
+        if not value.is_finite() or not 0 < value < 2**63:
             raise InvalidOperation
-    except InvalidOperation:
+        value *= 1_000_000_000
+        if value != value.to_integral_value() or not value < 2**63:
+            raise InvalidOperation
+    except ArithmeticError:
         raise SeedError(
             f'{quoted(text)} is no image: give an index, from 0, as in 12, or a stamp in seconds, as in 1700000000.25'
         ) from None
@@ -55,7 +60,7 @@ def read_box(text: str) -> tuple[str, tuple[int, ...]]:
     """NAME=X,Y,W,H, or X,Y,W,H alone → name and box [px]; raises `SeedError`."""
     name, _, numbers = text.rpartition('=')
     parts = numbers.split(',')
-    if len(parts) != 4 or not all(part.strip().isdecimal() for part in parts):
+    if len(parts) != 4 or not all(part.strip().isdecimal() and len(part) <= _MOST_DIGITS for part in parts):
         raise SeedError(f'{quoted(text)} is no box: give it as NAME=X,Y,WIDTH,HEIGHT in px, as in cup=183,113,78,78')
     return name, tuple(int(part) for part in parts)
 
@@ -94,12 +99,9 @@ class SeedReader:
     def add_file(self, path: Path) -> None:
         """The entries of a YAML file, as docs/bags.md has them. Raises `SeedError` naming the entry."""
         try:
-            # all scalars as text: a stamp has more digits than a floating-point number
-            entries = yaml.load(path.read_text(encoding='utf-8'), Loader=yaml.BaseLoader)
-        except (OSError, UnicodeDecodeError) as error:
-            raise SeedError(f'{path}: cannot be read ({error})') from error
-        except yaml.YAMLError as error:
-            raise SeedError(f'{path}: not YAML ({" ".join(str(error).split())})') from error
+            entries = read_yaml(path, SeedError, text_only=True)
+        except OSError as error:
+            raise SeedError(f'{path}: cannot be read ({error.strerror})') from error
         if not isinstance(entries, list) or not entries:
             raise SeedError(f'{path}: must be a list of entries, each with frame or stamp, and objects or labels')
         for number, entry in enumerate(entries, 1):
@@ -226,8 +228,8 @@ def _text(value: Any, what: str) -> str:
 
 
 def _whole(value: Any, what: str) -> int:
-    if not isinstance(value, str) or not value.isdecimal() or len(value) > 10:
-        raise SeedError(f'{what} is {quoted(value)}; it must be a whole number from 0')
+    if not isinstance(value, str) or not value.isdecimal() or len(value) > 10 or int(value) > HIGHEST_ID:
+        raise SeedError(f'{what} is {quoted(value)}; it must be a whole number from 0 to {HIGHEST_ID}')
     return int(value)
 
 

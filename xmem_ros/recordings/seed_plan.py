@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from xmem_ros.conversions.images import stamp_ns as ns_of
 from xmem_ros.errors import BagError, SeedError
 from xmem_ros.recordings import typestore
+from xmem_ros.recordings.limits import MOST_POINTS, MOST_SEEDS, MOST_SEEDS_IN_ALL
 from xmem_ros.recordings.typestore import ACCEPTED_SEEDS
 
 if TYPE_CHECKING:
@@ -141,11 +142,23 @@ def recorded_seeds(recording: BagRecording, topic: str = '') -> list[PlannedSeed
     wanted = seeds_connection(recording, topic)
     if wanted is None:
         return []
+    if not typestore.is_known_definition(wanted):
+        raise BagError(
+            f'{recording.path}: {wanted.topic} was recorded by a version in which {ACCEPTED_SEEDS} has other fields; '
+            'give seeds of your own with --seed'
+        )
     plan = []
+    size = points = 0
     for number, (connection, received_ns, raw) in enumerate(recording.raw([wanted])):
         source = f'{recording.path}: {connection.topic}, message {number}'
+        size += len(raw)
         try:
+            if len(raw) > MOST_SEEDS or size > MOST_SEEDS_IN_ALL:
+                raise BagError(f'{len(raw)} bytes; at most {MOST_SEEDS} are read of one, {MOST_SEEDS_IN_ALL} of all')
             message = typestore.deserialize(raw, ACCEPTED_SEEDS)
+            points += sum(len(seed.points) for seed in message.seeds)
+            if points > MOST_POINTS:
+                raise BagError(f'more than {MOST_POINTS} points')
         except Exception as error:  # of whatever the bytes say
             raise BagError(f'{source} cannot be read ({error}); give seeds of your own with --seed') from error
         plan.append(

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from xmem_ros.errors import listed
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -29,10 +31,17 @@ OF_THE_RECORDING = {
     '/events/write_split': 'of the recorder',
 }
 OBJECTS_TYPE = 'xmem_ros/msg/TrackedObjectArray'
+_TOPIC = re.compile('(/[A-Za-z_][A-Za-z0-9_]*)+')
+_LONGEST = 247  # characters of a topic; the middleware has 255, of which ROS takes some
 _OF_AN_OBJECT = re.compile(r'object_\d+/(mask|box)')
 _OURS = re.compile(r'/(labels|mask|overlay)(/compressed)?$')  # how topics end that the node publishes itself
 # whole parts of a name: /camera/aligned_depth_to_color/image_raw, and not /depthai/rgb/image_raw
 _NOT_COLOUR = re.compile(r'(?:^|[/_])(depth|disparity|compressedDepth)\d*(?=[/_]|$)')
+
+
+def is_ros_topic(name: str) -> bool:
+    """Whether ROS allows a topic of that full name; bags may hold any text."""
+    return len(name) <= _LONGEST and _TOPIC.fullmatch(name) is not None
 
 
 def recorded_outputs(topics: Mapping[str, str], node: str) -> dict[str, str]:
@@ -84,8 +93,8 @@ def told(left_out: dict[str, str], option: str) -> str:
     """
     if not left_out:
         return ''
-    listed = ', '.join(f'{topic} ({reason})' for topic, reason in left_out.items())
-    return f'not taken unless it is named: {listed}; if it is meant: {option}{next(iter(left_out))}'
+    topics = listed([f'{topic} ({reason})' for topic, reason in left_out.items()], 30)
+    return f'not taken unless it is named: {topics}; if it is meant: {option}{next(iter(left_out))}'
 
 
 def _why_not(topic: str) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xmem_ros.conversions import objects as tracked_objects
 from xmem_ros.conversions.compressed_images import compressed_from_array
 from xmem_ros.recordings.rosbags_version import available
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
 ACCEPTED_SEEDS = 'xmem_ros/msg/AcceptedSeeds'
-OBJECTS = 'xmem_ros/msg/TrackedObjectArray'
+OBJECTS = tracked_objects.OBJECTS
 
 _DEFINITIONS = Path(__file__).parent / 'definitions'
 
@@ -43,6 +44,24 @@ def typestore() -> Any:
         types |= get_types_from_msg(file.read_text(encoding='utf-8'), f'xmem_ros/msg/{file.stem}')
     store.register(types)
     return store
+
+
+def is_known_definition(connection: Any) -> bool:
+    """Whether the messages of a connection were recorded with the fields that they have here.
+
+    connection: of rosbags. A recording without definitions is taken to have ours.
+    """
+    from rosbags.interfaces import MessageDefinitionFormat
+    from rosbags.typesys import TypesysError, get_types_from_msg
+
+    if connection.msgdef.format is not MessageDefinitionFormat.MSG or not connection.msgdef.data:
+        return True
+    try:
+        recorded = get_types_from_msg(connection.msgdef.data, connection.msgtype)
+    except TypesysError:
+        return False
+    known = typestore().fielddefs
+    return all(name in known and fields == known[name][1] for name, (_, fields) in recorded.items())
 
 
 def make(msgtype: str, **fields: Any) -> Any:
@@ -140,33 +159,9 @@ def accepted_seeds(header: Any, seeds: Sequence[Any], ids: Sequence[int], labels
     )
 
 
-def object_message(item: TrackedObject, header: Any) -> Any:
-    """xmem_ros/TrackedObject."""
-    return make(
-        'xmem_ros/msg/TrackedObject',
-        header=header,
-        id=item.id,
-        label=item.label,
-        name=item.name,
-        state=int(item.state),
-        score=float(item.score),
-        box=box(*(item.box or ())),
-        area=item.area,
-        centroid_x=float(item.centroid[0]),
-        centroid_y=float(item.centroid[1]),
-        age=item.age,
-        absent=item.absent,
-    )
-
-
 def objects_message(header: Any, objects: Sequence[TrackedObject]) -> Any:
-    """xmem_ros/TrackedObjectArray. How long it took is left out: two runs are to write the same."""
-    return make(
-        OBJECTS,
-        header=header,
-        objects=[object_message(item, header) for item in objects],
-        processing_ms=0.0,
-    )
+    """xmem_ros/TrackedObjectArray. Processing time is left out: two runs are to write the same."""
+    return tracked_objects.objects_message(header, objects, 0.0, make)
 
 
 def serialize(message: Any) -> bytes:

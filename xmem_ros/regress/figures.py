@@ -47,42 +47,38 @@ class Figure:
 FIGURES: dict[str, Figure] = {
     'mean_iou': Figure('mean of `object_iou` over the objects', more_is_better=True, high=1.0, tolerance=0.01),
     'object_iou': Figure(
-        'mean over frames of intersection over union with the reference, for each object by its name',
+        'mean IoU with the reference over frames, for each object by name',
         more_is_better=True,
         high=1.0,
         tolerance=0.02,
     ),
     'id_switches': Figure(
-        'how often a reference object is matched with another id than it was matched with before',
+        'changes of the id that matches a reference object',
         whole=True,
         tolerance=0.0,
     ),
     'recovery_frames': Figure(
-        'after an absence from the reference: the most frames that show the object again before it is right again, or '
-        'gone again, or the recording ends; 0: right at once',
+        'after an absence from the reference: the maximum number of frames that show the object before it is '
+        'right again, gone again, or the recording ends; 0: right at once',
         'frames',
         whole=True,
         tolerance=2.0,
     ),
     'lost_objects': Figure(
-        f'objects that were never matched, or are right in none of the last {LOST_AFTER} frames that show them',
+        f'objects never matched, or right in none of the last {LOST_AFTER} frames that show them',
         whole=True,
         tolerance=0.0,
     ),
-    'missing_frames': Figure('frames of the recording that no result came for', 'frames', whole=True, tolerance=0.0),
-    'tracked_frames': Figure(
-        'frames of the recording that a result came for', 'frames', more_is_better=True, whole=True, tolerance=0.0
-    ),
+    'missing_frames': Figure('frames without a result', 'frames', whole=True, tolerance=0.0),
+    'tracked_frames': Figure('frames with a result', 'frames', more_is_better=True, whole=True, tolerance=0.0),
     'compared_frames': Figure(
-        'of these, the frames that have a reference mask', 'frames', more_is_better=True, whole=True, tolerance=0.0
+        'frames with a result and a reference mask', 'frames', more_is_better=True, whole=True, tolerance=0.0
     ),
-    'memory_mb': Figure("the most that the tracker's stores took, as in the diagnostics", 'MB'),
-    'processing_ms': Figure(
-        '95 of 100 frames were tracked in this time or less, from taking the image to its labels', 'ms', live_only=True
-    ),
-    'age_ms': Figure('95 of 100 results came this long after their image was sent, or sooner', 'ms', live_only=True),
+    'memory_mb': Figure("maximum size of the tracker's stores, as in the diagnostics", 'MB'),
+    'processing_ms': Figure('95th percentile of the time from taking an image to its labels', 'ms', live_only=True),
+    'age_ms': Figure('95th percentile of the time from sending an image to its result', 'ms', live_only=True),
     'process_mb': Figure(
-        'the most memory that the process of the node held (resident); only where the suite starts the node',
+        'maximum resident memory of the process of the node; only if the suite starts it',
         'MB',
         live_only=True,
     ),

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from xmem_ros import atomic
 from xmem_ros.errors import OutputError
 from xmem_ros.evaluation.output import write_text
 
@@ -14,9 +15,13 @@ REMEDY = 'make room, or name another file'
 def check_writable(paths: Iterable[Path]) -> None:
     """Raise `OutputError` for a file that cannot be written, before there is something to be lost."""
     for path in paths:
-        there = next(folder for folder in path.absolute().parents if folder.exists())
-        if path.is_dir() or not there.is_dir() or not os.access(there, os.W_OK):
-            why = 'it is a folder' if path.is_dir() else f'{there} is not a folder that can be written to'
+        try:
+            atomic.check_target(path)
+            there = next(folder for folder in path.absolute().parents if folder.exists())
+            why = '' if there.is_dir() and os.access(there, os.W_OK) else f'{there} is no folder that can be written to'
+        except OSError as error:
+            why = error.strerror or str(error)
+        if why:
             raise OutputError(f'{path}: cannot be written ({why}); {REMEDY}')
 
 

@@ -22,6 +22,7 @@ from xmem_ros.child_process import Child
 from xmem_ros.client.link import NodeLink
 from xmem_ros.conversions.compressed_images import rgb_of
 from xmem_ros.errors import NodeError, NodeMissingError, NodeTimeoutError
+from xmem_ros.node import diagnostic_keys as keys
 from xmem_ros.parameters.table import changed, rules, value_of
 from xmem_ros.recordings.recording import open_recording
 from xmem_ros.recordings.typestore import COMPRESSED_IMAGE
@@ -132,7 +133,7 @@ class _Memory:
 
     def __init__(self, link: NodeLink) -> None:
         self.most, self._heard = 0.0, 0
-        self._name = f'{link.name.lstrip("/")}: tracking'
+        self._name = keys.status_name(link.name)
         link.subscribe(DiagnosticArray, '/diagnostics', self._hear, QoSProfile(depth=10))
 
     def wait(self, seconds: float) -> bool:
@@ -145,7 +146,7 @@ class _Memory:
     def _hear(self, message: Any) -> None:
         for status in message.status:
             if status.name == self._name:
-                sizes = [float(pair.value) for pair in status.values if pair.key == 'memory (bytes)']
+                sizes = [float(pair.value) for pair in status.values if pair.key == keys.MEMORY_BYTES]
                 self.most = max([self.most, *sizes])
                 self._heard += 1
 

@@ -80,7 +80,7 @@ def overlap(
             for item in tracked
             if (shared := counts[value, item.label])
         },
-        ages={item.id: item.age for item in tracked},
+        ages={item.id: item.frames_since_seed for item in tracked},
         names={item.id: item.name for item in tracked},
         removed=removed,
     )

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xmem_ros.errors import ParameterError, listed, quoted
+from xmem_ros.data_files import read_json
+from xmem_ros.errors import ParameterError, XMemError, listed, quoted
 from xmem_ros.regress.figures import FIGURES, Figures, figure_of, is_worse, written
 from xmem_ros.regress.files import write_file
 
@@ -165,6 +167,10 @@ def rounded(figures: Figures) -> Figures:
     return {name: round(float(value), 6) for name, value in figures.items()}
 
 
+class _NoBaselineError(XMemError, ValueError):
+    """A file that is no JSON."""
+
+
 def read_baseline(path: Path) -> dict[str, Figures]:
     """Case → figures, of a baseline or of the JSON results of an earlier run.
 
@@ -172,10 +178,10 @@ def read_baseline(path: Path) -> dict[str, Figures]:
         ParameterError: the file is absent, or something else.
     """
     try:
-        data = json.loads(path.read_text(encoding='utf-8'))
+        data = read_json(path, _NoBaselineError)
         if data['version'] != VERSION:
             raise ParameterError(
-                f'{path}: a baseline of version {data["version"]}, read is {VERSION}; make it anew with '
+                f'{path}: a baseline of version {quoted(data["version"])}, read is {VERSION}; make it anew with '
                 '--update-baseline'
             )
         return {str(name): _figures_of(case, path) for name, case in data['cases'].items()}
@@ -183,11 +189,12 @@ def read_baseline(path: Path) -> dict[str, Figures]:
         raise ParameterError(f'{path}: no such baseline; --update-baseline makes it') from None
     except OSError as error:
         raise ParameterError(f'{path}: cannot be read ({error.strerror})') from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         if isinstance(error, ParameterError):
             raise
+        why = f' ({error})' if isinstance(error, _NoBaselineError) else ''
         raise ParameterError(
-            f'{path}: not a baseline, nor JSON results of this command; make it anew with --update-baseline'
+            f'{path}: not a baseline, nor JSON results of this command{why}; make it anew with --update-baseline'
         ) from error
 
 
@@ -195,6 +202,8 @@ def _figures_of(case: Mapping[str, Any], path: Path) -> Figures:
     """The figures of a case in a file; JSON results have had the frames beside them from the beginning."""
     found = {name: float(case[key]) for name, key in FRAMES.items() if key in case}
     found |= {str(key): float(value) for key, value in case['figures'].items()}
+    if not all(map(math.isfinite, found.values())):
+        raise ParameterError(f'{path}: a figure is not finite; make the baseline anew with --update-baseline')
     if unknown := [name for name in found if name.partition('.')[0] not in FIGURES]:
         raise ParameterError(
             f'{path}: unknown figure {quoted(unknown[0])}; known: {", ".join(FIGURES)}; make the baseline anew with '

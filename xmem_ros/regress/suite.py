@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from xmem_ros.data_files import read_yaml
 from xmem_ros.errors import ParameterError, listed, quoted
 from xmem_ros.parameters.table import Parameters, changed
 from xmem_ros.regress.figures import FIGURES, Figures, figure_of, flat
@@ -27,22 +26,8 @@ from xmem_ros.regress.suite_schema import (
 )
 
 JOINED = ('parameters', 'reference', 'expect', 'tolerance')  # of `defaults` and a case, key by key
-_DEEPEST = 4  # groups of parameters; YAML can hold a mapping inside itself
+_DEEPEST = 4  # groups of parameters
 _ELSEWHERE = ('autostart', 'cameras', 'queue', 'image_transport')  # the runner decides these itself
-
-
-class _OnceLoader(yaml.SafeLoader):
-    """Refuses a key that is there twice, of which YAML readers silently take the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value != '<<':
-                if key.value in seen:
-                    text = f'the key {key.value} is there twice; keep one'
-                    raise yaml.constructor.ConstructorError(None, None, text, key.start_mark)
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
 
 
 @dataclass(frozen=True)
@@ -120,7 +105,7 @@ def read_suite(path: Path) -> Suite:
         if not isinstance(own, dict) or not all(isinstance(key, str) for key in own):
             faults.append(f'cases[{index}] is {quoted(own)}; it must be keys and values')
             continue
-        where = f'case {own["name"]!r}: ' if isinstance(own.get('name'), str) else f'cases[{index}].'
+        where = f'case {quoted(own["name"])}: ' if isinstance(own.get('name'), str) else f'cases[{index}].'
         wrong = _case_faults(own, where)
         if not wrong and not faults:
             case = _joined(defaults, own)
@@ -132,7 +117,7 @@ def read_suite(path: Path) -> Suite:
         case['name'] for case in data['cases'] if isinstance(case, dict) and isinstance(case.get('name'), str)
     )
     faults += [
-        f'case {name!r} is there {count} times; give each a name of its own'
+        f'case {quoted(name)} is there {count} times; give each a name of its own'
         for name, count in names.items()
         if count > 1
     ]
@@ -152,13 +137,9 @@ def chosen(suite: Suite, names: list[str]) -> list[Case]:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        data = yaml.load(path.read_text(encoding='utf-8'), Loader=_OnceLoader)
+        data = read_yaml(path, ParameterError)
     except OSError as error:
         raise ParameterError(f'{path}: cannot be read ({error.strerror})') from error
-    except UnicodeDecodeError as error:
-        raise ParameterError(f'{path}: not a text file in UTF-8 ({error})') from error
-    except yaml.YAMLError as error:
-        raise ParameterError(f'{path}: not YAML: {error}') from error
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         raise ParameterError(
             f'{path}: a suite is keys and values, with a list of cases (docs/regress.md has an example)'

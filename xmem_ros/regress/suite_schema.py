@@ -65,36 +65,32 @@ def _is_objects(value: Any) -> bool:
 
 
 SUITE = {
-    'baseline': Key('a file', 'figures of an earlier run to compare with; `--baseline` goes before', is_text, 'none'),
+    'baseline': Key('a file', 'figures of an earlier run to compare with; `--baseline` overrides it', is_text, 'none'),
     'defaults': Key(
         'keys of a case',
-        'for every case that does not say otherwise; `parameters`, `reference`, `expect` and `tolerance` are joined '
-        'key by key, and what cannot be meant for a case (figures of live runs for one offline) is left out',
+        'defaults of all cases; `parameters`, `reference`, `expect` and `tolerance` are merged key by key, '
+        'and figures of live runs are ignored in offline cases',
         is_mapping,
         'none',
     ),
-    'cases': Key(
-        'a list of cases', 'what is run, in this order', lambda value: isinstance(value, list) and bool(value)
-    ),
+    'cases': Key('a list of cases', 'the cases, in order', lambda value: isinstance(value, list) and bool(value)),
 }
 
 CASE = {
-    'name': Key('text', 'of the case; each has its own', is_text),
+    'name': Key('text', 'unique name of the case', is_text),
     'input': Key('a path', 'bag, video or folder of frames', is_text),
-    'image_topic': Key('a topic', 'of the images, where a bag has several', is_text, 'the only one'),
-    'frames': Key('a whole number', 'most frames that are tracked; 0: all', is_count, '`0`'),
+    'image_topic': Key('a topic', 'image topic, if a bag has several', is_text, 'the only one'),
+    'frames': Key('a whole number', 'maximum number of frames; 0: all', is_count, '`0`'),
     'allow_damage': Key(
         '`true` or `false`',
-        'whether the case may be met although the recording, or the bag of the reference, was cut off or cannot be '
-        'read in part; the damage is a note then',
+        'accept a recording or reference bag that was cut off or is partly unreadable, with a note',
         lambda value: isinstance(value, bool),
         '`false`',
     ),
     'seeds': Key(
         'a path, `recorded`, or keys',
-        'what is followed: a mask or label image for the first frame, a YAML file of seeds (both as for '
-        '`xmem-ros track`), '
-        '`recorded`: the `~/seeds` messages in the bag, or the keys of the table below',
+        'a mask or label image for the first frame, a YAML file of seeds (both as for `xmem-ros track`), '
+        '`recorded` (the `~/seeds` messages in the bag), or the keys below',
         lambda value: is_text(value) or is_mapping(value),
         f'`{RECORDED}`',
     ),
@@ -106,25 +102,25 @@ CASE = {
     ),
     'node': Key(
         "a node's name",
-        'live: the node to replay into, which is reset first and keeps its own parameters',
+        'live: the node to replay into; it is reset first and keeps its parameters',
         is_text,
         'one is started for the case',
     ),
     'params_file': Key('a path', "the node's parameters, as in config/track.yaml", is_text, 'none'),
     'parameters': Key(
-        'names and values', 'single parameters of the node (docs/parameters.md); they go before the file', is_mapping
+        'names and values', 'single parameters of the node (docs/parameters.md); they override the file', is_mapping
     ),
-    'reference': Key('keys', 'the masks that are right, see the table below', is_mapping),
-    'expect': Key('figures', 'what has to hold, see the table below', is_mapping, 'nothing'),
+    'reference': Key('keys', 'the correct masks, see below', is_mapping),
+    'expect': Key('figures', 'limits of figures, see below', is_mapping, 'nothing'),
     'tolerance': Key(
         'figures',
-        'by how much each figure may be worse than in the baseline, in its own unit',
+        'allowed loss of each figure against the baseline, in its unit',
         is_mapping,
-        'see the table below',
+        'see below',
     ),
     'timeout': Key(
         'seconds, 0.1 or more',
-        'live: most that is waited for the node, or for one result of it',
+        'live: time limit for the node, and for one result',
         lambda value: is_number(value) and value >= 0.1,
         '`60`',
     ),
@@ -132,7 +128,7 @@ CASE = {
 
 SEEDS = {
     'topic': Key(
-        'a topic', 'of recorded seeds, where the bag has several; without the other keys', is_text, 'the only one'
+        'a topic', 'topic of recorded seeds, if the bag has several; excludes the other keys', is_text, 'the only one'
     ),
     'mask': Key('a path', 'a mask or label image', is_text),
     'boxes': Key('name: [x, y, width, height]', 'boxes around objects, px', _is_boxes),
@@ -147,26 +143,26 @@ SEEDS = {
 REFERENCE = {
     'folder': Key(
         'a path',
-        'PNG masks, named as their frames are, or by stamp (nanoseconds, or seconds.nanoseconds with nine digits), or '
-        "by the frame's number from 0 with five digits or more",
+        'PNG masks, named like their frames, by stamp (nanoseconds, or seconds.nanoseconds with nine digits), '
+        'or by frame number from 0 with at least five digits',
         is_text,
     ),
     'bag': Key(
         'a path',
-        'a bag with label images (mono8) of the stamps of the images, each of its own; 0 is none',
+        'a bag with label images (mono8) with the stamps of the images; stamps are unique and not 0',
         is_text,
         '`input`',
     ),
-    'topic': Key('a topic', 'of the label images in the bag', is_text),
+    'topic': Key('a topic', 'topic of the label images in the bag', is_text),
     'objects': Key(
         'value: name',
-        'which tracked object a value of the reference is, by its name; values that are not named are left out',
+        'name of the tracked object for each value of the reference; other values are ignored',
         _is_objects,
-        'all, each the one that its mask is first matched with',
+        'all values, each with its first match',
     ),
     'min_area': Key(
         'px',
-        'a frame in which the reference shows less of an object than this, but some, does not count for it',
+        'frames with less of the object in the reference, but not none, are ignored for it',
         is_count,
         '`16`',
     ),
@@ -218,13 +214,13 @@ def tables() -> str:
         ('Keys of `seeds`', SEEDS),
         ('Keys of `reference`', REFERENCE),
     ):
-        lines = [f'### {title}', '', '| key | is | default | what it is |', '| --- | --- | --- | --- |']
+        lines = [f'### {title}', '', '| key | value | default | description |', '| --- | --- | --- | --- |']
         lines += [f'| `{name}` | {key.kind} | {key.default or "–"} | {key.what} |' for name, key in keys.items()]
         parts.append('\n'.join(lines))
     lines = [
         '### Figures: keys of `expect` and `tolerance`',
         '',
-        '| key | expected | unit | default tolerance | what it is |',
+        '| key | expected | unit | default tolerance | description |',
         '| --- | --- | --- | --- | --- |',
     ]
     for name, figure in FIGURES.items():

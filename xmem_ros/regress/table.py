@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from xmem_ros.outside_text import for_log
 from xmem_ros.regress.figures import FIGURES, written
 from xmem_ros.regress.results import ERROR, MET, UNMET, Result
 
@@ -19,13 +20,14 @@ def table(results: Sequence[Result]) -> str:
     rows = [['case', '', 'frames', *(_heading(name) for name in columns)]]
     for result in results:
         figures = [_cell(name, result.figures) for name in columns]
-        rows.append([result.name, WORDS[result.state], _frames(result), *figures])
+        rows.append([for_log(result.name), WORDS[result.state], _frames(result), *figures])
         if len(result.objects) > 1:
             for item in result.objects:
                 own = {'mean_iou': item.mean, 'id_switches': item.switches, 'lost_objects': item.lost}
                 if item.recovery is not None:
                     own['recovery_frames'] = item.recovery
-                rows.append([f'  {item.name}', '', str(len(item.iou)), *(_cell(name, own) for name in columns)])
+                figures = [_cell(name, own) for name in columns]
+                rows.append([f'  {for_log(item.name)}', '', str(len(item.iou)), *figures])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:
@@ -33,7 +35,7 @@ def table(results: Sequence[Result]) -> str:
         cells += [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
         lines.append('  '.join(cells).rstrip())
     for result in results:
-        lines += [f'{result.name}: {text}' for text in (*result.faults, *result.notes)]
+        lines += [f'{for_log(result.name)}: {for_log(text)}' for text in (*result.faults, *result.notes)]
     return '\n'.join(lines)
 
 

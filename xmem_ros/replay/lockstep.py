@@ -281,17 +281,18 @@ def replay(path: Path | str | LiveSource, node: str = '/xmem', **options: Any) -
     Args:
         path: a bag: its folder, or an .mcap or .db3 file; or one that is open, which stays open.
         node: full name of the tracker's node, which is active.
-        options:
-            image_topic: of the images in the bag, where there are several and it is not open yet.
-            plan: seeds that the node is shown, each once its image was tracked, or what gets the recording and returns
-                them; None: those that the bag recorded.
-            remaps: topic of the bag → topic to publish it on. The images go to the topic that the node listens to,
-                unless this says otherwise.
-            rate: at most as fast as this, 1 is as recorded; 0: as fast as the node is.
-            clock: publish the times of the bag on /clock.
-            most: images that are replayed, those that are dropped counted; 0: all.
-            keep: go on with the objects that the node has; otherwise it is reset first.
-            timeout: the longest to wait for the node or for the masks of one image [s].
+        options: by keyword, see below.
+
+    Options:
+        - `image_topic`: topic of the images, where the bag has several and is not open yet.
+        - `plan`: seeds to show the node, each after its image was tracked, or a function from the recording to them;
+          None: those in the bag.
+        - `remaps`: topic of the bag → topic to publish it on; by default the images go where the node listens.
+        - `rate`: speed limit, 1 is as recorded; 0: as fast as the node is.
+        - `clock`: publish the times of the bag on /clock.
+        - `most`: images to replay, dropped ones included; 0: all.
+        - `keep`: go on with the objects of the node; otherwise it is reset first.
+        - `timeout`: limit for the node and for the masks of one image [s].
 
     Returns:
         An iterator that is a context manager, too. It leaves the graph at its end.

@@ -25,7 +25,9 @@ from xmem_ros.errors import (
     ParameterError,
 )
 from xmem_ros.msg import TrackedObjectArray
+from xmem_ros.node import diagnostic_keys as keys
 from xmem_ros.node import qos
+from xmem_ros.outside_text import for_log
 from xmem_ros.recordings.topics import IMAGE_TYPES
 
 LOOK_S = 1.0  # after which a wait looks whether the node is still there
@@ -244,7 +246,7 @@ class LiveNode:
             try:
                 frame = self._pairs.add(half, message)
             except (FrameError, ValueError) as error:
-                self.link.node.get_logger().warning(f'a message of {half} cannot be read: {error}')
+                self.link.node.get_logger().warning(f'a message of {half} cannot be read: {for_log(error)}')
                 return
             if frame is not None:
                 self._heard.put(frame)
@@ -253,9 +255,11 @@ class LiveNode:
 
     def _diagnosed(self, message: Any) -> None:
         for status in message.status:
-            if status.name != f'{self.name.lstrip("/")}: tracking':
+            if status.name != keys.status_name(self.name):
                 continue
             values = {pair.key: pair.value for pair in status.values}
-            received, dropped, waiting = (int(values.get(name, '0')) for name in ('received', 'dropped', 'waiting'))
+            received, dropped, waiting = (
+                int(values.get(key, '0')) for key in (keys.RECEIVED, keys.DROPPED, keys.WAITING)
+            )
             fault = status.level == status.ERROR
             self._heard.put(NodeCounts(received, dropped, waiting, fault, status.message))

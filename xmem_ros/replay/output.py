@@ -3,18 +3,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import shutil
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from rclpy.serialization import serialize_message
 
+from xmem_ros import work_folder
 from xmem_ros.conversions.compressed_images import rgb_of
 from xmem_ros.errors import OutputError, ParameterError
 from xmem_ros.msg import AcceptedSeeds
-from xmem_ros.offline.destination import LOCK, check_out, part_of
+from xmem_ros.offline.destination import check_out, part_of, resolved
 from xmem_ros.offline.segments import RESULTS, StoredFrame
 from xmem_ros.offline.sinks.bag import BagSink
 from xmem_ros.offline.sinks.pictures import OverlaySink, PngSink
@@ -25,6 +24,9 @@ if TYPE_CHECKING:
 
     from xmem_ros.offline.sinks.base import Sink
     from xmem_ros.replay.lockstep import LiveFrame
+
+
+ENDING = '.replay'  # of the work folder of a replay
 
 
 class LiveOutput:
@@ -45,14 +47,14 @@ class LiveOutput:
     """
 
     def __init__(self, out: Path, formats: Collection[str], node: str, rate: float) -> None:
-        self._out = out.resolve()
+        self._out = resolved(out)
         check_out(self._out)
-        if (tracked := part_of(self._out)).exists():
+        if work_folder.is_ours(tracked := part_of(self._out)):
             raise ParameterError(
                 f'{self._out}: a run of xmem-ros track has this destination, and keeps its work in {tracked}; let it '
                 'end or go on first (the same command again), or choose another --out'
             )
-        self._part = self._out.with_name(f'.{self._out.name}.replay')
+        self._part = self._out.with_name(f'.{self._out.name}{ENDING}')
         self._results = self._part / RESULTS
         self._formats, self._node, self._rate = formats, node, rate
         self._sinks: list[Sink] = []
@@ -80,40 +82,18 @@ class LiveOutput:
 
     def _begin(self, stack: ExitStack) -> None:
         """Make the folder of the results and lock it; the stack forgets and unlocks it."""
+        stack.enter_context(work_folder.claim(self._part, 'another replay'))
+        stack.callback(work_folder.remove, self._part)
         try:
-            self._part.mkdir(parents=True, exist_ok=True)
-            found = {path.name for path in self._part.iterdir()}
-            if found and (LOCK not in found or found - {LOCK, RESULTS}):
-                raise ParameterError(
-                    f'{self._part}: is there already and not of a replay; remove it, or choose another --out'
-                )
-            lock = stack.enter_context((self._part / LOCK).open('w'))
-        except OSError as error:
-            raise OutputError(f'{self._part}: cannot be written ({error.strerror}); choose another --out') from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ParameterError(
-                f'{self._part}: another replay writes there; wait for it, or choose another --out'
-            ) from None
-        stack.callback(self._forget)
-        shutil.rmtree(self._results, ignore_errors=True)  # of a replay that was killed
-        try:
+            work_folder.empty(self._part)  # of what a replay left that was killed
             self._results.mkdir()
         except OSError as error:
             raise OutputError(f'{self._results}: cannot be made ({error.strerror}); choose another --out') from error
 
-    def _forget(self) -> None:
-        """Remove the folder; the lock last, by which it is known for a replay's."""
-        shutil.rmtree(self._results, ignore_errors=True)
-        shutil.rmtree(self._part, ignore_errors=True)
-
     def _deliver(self) -> None:
         """Rename the results into place; where that fails they stay where they are."""
         try:
-            if self._out.exists():
-                self._out.rmdir()
-            self._results.rename(self._out)
+            self._results.rename(self._out)  # takes the place of an empty folder, and of nothing else
         except OSError as error:
             kept = self._out.with_name(f'{self._out.name}.replayed_{os.getpid()}')
             self._results.rename(kept)

@@ -6,10 +6,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
-from xmem_ros.errors import ParameterError
-from xmem_ros.recordings.topics import IMAGE_TYPES, OF_THE_RECORDING, OUTPUTS, meant, recorded_outputs, told
+from xmem_ros.errors import BagError, ParameterError
+from xmem_ros.recordings.metadata import read_metadata
+from xmem_ros.recordings.topics import (
+    IMAGE_TYPES,
+    OF_THE_RECORDING,
+    OUTPUTS,
+    is_ros_topic,
+    meant,
+    recorded_outputs,
+    told,
+)
 
 COMPRESSED = 'sensor_msgs/msg/CompressedImage'
 DIAGNOSTICS = '/diagnostics'
@@ -85,11 +92,8 @@ def _absolute(topic: str) -> str:
 
 def _read(metadata: Path) -> dict[str, str]:
     try:
-        entries = yaml.safe_load(metadata.read_text())['rosbag2_bagfile_information']['topics_with_message_count']
-        topics = [entry['topic_metadata'] for entry in entries if entry.get('message_count', 1)]
-        return {str(topic['name']): str(topic['type']) for topic in topics}
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
-        reason = ' '.join(f'{error}'.split()) if isinstance(error, yaml.YAMLError | OSError) else f'{error!r}'
-        raise ParameterError(
-            f'{metadata} is not the metadata of a bag ({reason}); make it anew: ros2 bag reindex {metadata.parent}'
-        ) from error
+        topics = [topic for topic in read_metadata(metadata).topics if topic.count]
+    except BagError as error:
+        raise ParameterError(f'{error}; make it anew: ros2 bag reindex {metadata.parent}') from error
+    # the names become arguments of `ros2 bag play`, where := and a leading - mean something else
+    return {topic.name: topic.msgtype for topic in topics if is_ros_topic(topic.name)}

@@ -77,9 +77,7 @@ class LiveSource:
         """Yield the messages of all topics but some, in order. Raises `BagError` where not even one can be read."""
         recording = self.recording
         if not isinstance(recording, BagRecording):
-            for frame in recording.frames():
-                data = typestore.serialize(frame.message)
-                yield LiveMessage(CLIP_TOPIC, typestore.IMAGE, frame.received_ns, data, frame.stamp_ns, frame)
+            yield from _clip_messages(recording)
             return
         index = 0
         wanted = [connection for connection in recording.bag.connections if connection.topic not in left_out]
@@ -103,6 +101,24 @@ class LiveSource:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _clip_messages(recording: Any) -> Iterator[LiveMessage]:
+    """Of a video or folder; frames that cannot be used have a message, too, since what follows keeps its number."""
+    index = 0
+
+    def unusable(until: int) -> Iterator[LiveMessage]:
+        nonlocal index
+        for number in range(index, until):
+            yield LiveMessage(CLIP_TOPIC, typestore.IMAGE, recording.stamp_of(number), b'')
+        index = max(index, until)
+
+    for frame in recording.frames():
+        yield from unusable(frame.index)
+        data = typestore.serialize(frame.message)
+        yield LiveMessage(CLIP_TOPIC, typestore.IMAGE, frame.received_ns, data, frame.stamp_ns, frame)
+        index += 1
+    yield from unusable(max((fault.index + 1 for fault in recording.faults), default=0))
 
 
 def _stamp(raw: bytes, msgtype: str) -> int | None:

@@ -4,18 +4,24 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import re
+import sys
 import time
 from collections import deque
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from rclpy._rclpy_pybind11 import RCLError
 from rclpy.duration import Duration
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
 
 from xmem_ros.errors import OutputError, ParameterError
-from xmem_ros.recordings.topics import COMPANIONS, OF_THE_RECORDING, recorded_outputs
+from xmem_ros.recordings import typestore
+from xmem_ros.recordings.topics import COMPANIONS, OF_THE_RECORDING, is_ros_topic, recorded_outputs
 from xmem_ros.replay.clock import JUMP_NS
 
 if TYPE_CHECKING:
@@ -28,6 +34,7 @@ if TYPE_CHECKING:
 LOOK_AHEAD_NS = 500_000_000  # of the bag's time, in which what belongs to an image comes after it
 MOST_AHEAD, MOST_AHEAD_BYTES = 5000, 256 * 2**20  # messages and their bytes that are held for that, at most
 SLOP_NS = 20_000_000  # a companion belongs to an image whose stamp is at most this much before its own
+_TYPE = re.compile(r'([a-z][a-z0-9_]*)/(msg|srv|action)/([A-Za-z][A-Za-z0-9_]*)', re.ASCII)
 # Kind of interface → end of a message type's name → where its class lies within that of the interface.
 _INNER: dict[str, dict[str, tuple[str, ...]]] = {
     'srv': {'_Event': ('Event',)},
@@ -39,6 +46,7 @@ _INNER: dict[str, dict[str, tuple[str, ...]]] = {
 }
 _DEPTH, _LATCHED_DEPTH = 10, 100
 _UNREAL_DEPTH = 10_000  # that a recorder says for one it does not know
+_MOST_DEPTH = 1000  # messages that a publisher keeps, whatever the bag says
 SLOW_S = 10.0  # for a listener that has asked for every message and does not take them
 
 
@@ -58,6 +66,8 @@ def left_out(topics: Mapping[str, str], node: str, *, clock: bool) -> dict[str, 
             reasons[name] = OF_THE_RECORDING[name]
         elif name == '/clock' and clock:
             reasons[name] = 'the replay has a clock of its own'
+        elif not is_ros_topic(name):
+            reasons[name] = 'ROS allows no topic of that name'
         elif message_class(msgtype) is None:
             reasons[name] = f'{msgtype} is not installed'
     return reasons
@@ -70,19 +80,46 @@ def message_class(msgtype: str) -> Any:
         msgtype: such as sensor_msgs/msg/Image, nav2_msgs/action/NavigateToPose_FeedbackMessage (of an action's hidden
             topic of feedback) or std_srvs/srv/SetBool_Event (of a service's events, which Humble does not have).
     """
-    package, _, rest = msgtype.partition('/')
-    kind, _, name = rest.partition('/')
-    try:
-        module = importlib.import_module(f'{package}.{kind}')
-    except (ImportError, TypeError, ValueError):  # the latter of what is no name of a module
+    parts = _TYPE.fullmatch(msgtype)
+    if parts is None:
         return None
+    package, kind, name = parts.groups()
+    module = _interfaces(package, kind)
+    found = getattr(module, name, None) if kind == 'msg' else None
     for end, path in _INNER.get(kind, {}).items():
         if name.endswith(end):
             found = getattr(module, name[: -len(end)], None)
             for part in path:
                 found = getattr(found, part, None)
-            return found
-    return getattr(module, name, None) if kind == 'msg' else None
+            break
+    return found if _is_message(found) else None
+
+
+def _interfaces(package: str, kind: str) -> Any:
+    """The module of a package's interfaces; None unless the ament index lists the package and Python has it from there.
+
+    The name comes from a bag. So nothing is imported from the working directory or from other libraries.
+    """
+    try:
+        prefix = Path(get_package_prefix(package))
+        spec = importlib.util.find_spec(package)  # of the package itself, which imports nothing
+    except (PackageNotFoundError, ImportError, ValueError, OSError):
+        return None
+    loaded = getattr(sys.modules.get(package), '__path__', None)
+    places = [Path(place) for place in loaded or getattr(spec, 'submodule_search_locations', None) or ()]
+    if loaded is None:
+        places = places[:1]  # that is where its `__init__` would be run
+    taken = next((folder for folder in places if (folder / kind).is_dir() or (folder / f'{kind}.py').exists()), None)
+    if taken is None or not taken.resolve().is_relative_to(prefix.resolve()):
+        return None
+    try:
+        return importlib.import_module(f'{package}.{kind}')
+    except ImportError:
+        return None
+
+
+def _is_message(found: Any) -> bool:
+    return isinstance(found, type) and hasattr(type(found), '_TYPE_SUPPORT') and hasattr(found, 'SLOT_TYPES')
 
 
 def publisher_qos(offered: Iterable[Any]) -> QoSProfile:
@@ -101,7 +138,7 @@ def publisher_qos(offered: Iterable[Any]) -> QoSProfile:
     whole = any(profile.history.name == 'KEEP_ALL' for profile in profiles)
     return QoSProfile(
         history=HistoryPolicy.KEEP_ALL if whole else HistoryPolicy.KEEP_LAST,
-        depth=max([_DEPTH, *depths, *([kept, _LATCHED_DEPTH] if latched else [])]),
+        depth=min(max([_DEPTH, *depths, *([kept, _LATCHED_DEPTH] if latched else [])]), _MOST_DEPTH),
         reliability=ReliabilityPolicy.RELIABLE,
         durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
     )
@@ -138,7 +175,13 @@ class Topics:
         self._fits: dict[str, bool] = {}
 
     def fits(self, message: LiveMessage) -> bool:
-        """Whether a message is of its topic's type as it is installed here, as far as the topic's first one tells."""
+        """Whether a message is of its topic's type as it is installed here.
+
+        Of types that rosbags knows, every message is looked at; of others the topic's first one.
+        """
+        known = message.msgtype in typestore.typestore().fielddefs
+        if known and not _is_whole(message):  # before a middleware trusts the lengths that it says
+            return False
         if message.topic not in self._fits:
             try:
                 deserialize_message(message.data, message_class(message.msgtype))
@@ -188,6 +231,14 @@ class Topics:
                     f'{publisher.topic_name}: a listener does not take its messages ({error}); stop it, or --remap '
                     f'{message.topic} to another topic'
                 ) from error
+
+
+def _is_whole(message: LiveMessage) -> bool:
+    try:
+        typestore.deserialize(message.data, message.msgtype)
+    except Exception:  # of whatever the bytes say
+        return False
+    return True
 
 
 def companions_first(messages: Iterable[LiveMessage], image_topic: str) -> Iterator[LiveMessage]:

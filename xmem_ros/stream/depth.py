@@ -132,8 +132,18 @@ def locate(depth: np.ndarray, labels: np.ndarray, label: int, box: Sequence[floa
     rows, columns, z = rows[seen] + y0, columns[seen] + x0, z[seen]
     if near.dtype == np.uint16:
         z = z * np.float32(1e-3)
+    with np.errstate(all='ignore'):  # depths of 1e38 m, or a focal length of 1e-300 px: no place comes of them
+        place = _place(z, rows, columns, camera)
+    return place if place is not None and np.isfinite([place.position, place.centre, place.size]).all() else None
+
+
+def _place(z: np.ndarray, rows: np.ndarray, columns: np.ndarray, camera: Camera) -> Place | None:
+    """Of n depths [m] and the pixels that they are of; None where no depth is near the median."""
+    z = z.astype(np.float64)
     away = np.abs(z - np.median(z))
     sound = away <= max(_OUTLIER * float(np.median(away)), _LEAST_SPREAD * float(np.median(z)))
+    if not sound.any():
+        return None
     rows, columns, z = rows[sound], columns[sound], z[sound]
     points = np.stack([(columns - camera.cx) / camera.fx * z, (rows - camera.cy) / camera.fy * z, z])
     low, high = np.percentile(points, _SHARE, axis=1)

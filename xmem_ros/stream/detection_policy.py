@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from xmem_ros.conversions.seeds import LONGEST_NAME
+from xmem_ros.checks import LARGEST_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from xmem_ros.parameters.table import SeedDetectionParameters
 
 Box = tuple[int, int, int, int]  # x, y, width, height [px]
+
+MOST_CANDIDATES = 1000  # of a message; every one is compared with every object
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,11 @@ def candidates_of(message: Any, policy: SeedDetectionParameters) -> list[Candida
     for detection in message.detections:
         best = max((item.hypothesis for item in detection.results), key=lambda item: item.score, default=None)
         name, score = (best.class_id, best.score) if best is not None else ('', 0.0)
-        name = name[:LONGEST_NAME]  # every message about the object holds it
+        name = name[:LARGEST_NAME]  # every message about the object holds it
         box = _corners(detection.bbox)
         if box is not None and score >= policy.min_score and (not policy.classes or name in policy.classes):
             found.append(Candidate(name, score, box))
-    return sorted(found, key=lambda item: -item.score)
+    return sorted(found, key=lambda item: -item.score)[:MOST_CANDIDATES]
 
 
 @dataclass(frozen=True)

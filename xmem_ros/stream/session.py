@@ -17,6 +17,7 @@ from xmem_ros.conversions.compressed_images import rgb_of
 from xmem_ros.engines.onnx_runtime import OnnxNetwork
 from xmem_ros.errors import FrameError, SeedError, UnknownObjectError, XMemError
 from xmem_ros.host_memory import give_back
+from xmem_ros.outside_text import for_log
 from xmem_ros.parameters.table import NONE
 from xmem_ros.stream.frame import Fate, Frame
 from xmem_ros.stream.history import History
@@ -141,7 +142,7 @@ class Tracking:
             self._step(frame, [])
         except FrameError as error:
             frame.valid = False
-            self._log.warning(f'image dropped: {error}', **_SELDOM)
+            self._log.warning(f'image dropped: {for_log(error)}', **_SELDOM)
             return False
         except Exception as error:
             if self._strict:
@@ -207,21 +208,24 @@ class Tracking:
         self._show(lambda: self._outputs.set_objects(self.tracker.objects))
         return removed
 
-    def reset(self) -> int:
-        """Forget everything; returns how many objects there were."""
-        count = len(self.tracker.objects)
+    def reset(self) -> list[int]:
+        """Forget everything; returns the ids that there were."""
+        ids = self._ids()
         self.tracker.reset()
         self._forget()
         self._show(lambda: self._outputs.set_objects([]))
         self._offset_ns = 0
-        return count
+        return ids
 
-    def restore(self, saved: Snapshot) -> list[int]:
-        """Forget everything and go on from a snapshot; returns the ids. Raises `MemoryFileError`, changing nothing."""
-        ids = self.tracker.restore(saved)
+    def import_state(self, saved: Snapshot) -> tuple[list[int], list[int]]:
+        """Forget everything and go on from a snapshot; returns ids and labels, in order of id.
+
+        Raises `MemoryFileError`, changing nothing.
+        """
+        ids = self.tracker.import_state(saved)
         self._forget()
         self._show(lambda: self._outputs.set_objects(self.tracker.objects))
-        return ids
+        return ids, [item.label for item in self.tracker.objects]
 
     def _forget(self) -> None:
         """What is known of objects that are gone."""
@@ -325,7 +329,7 @@ class Tracking:
     def _jump(self, stamp_ns: int) -> None:
         back = (self._stamp_ns - stamp_ns) / 1e9
         if self._parameters().on_time_jump == 'reset':
-            count = self.reset()
+            count = len(self.reset())
             self._log.warning(
                 f'stamps jumped back by {back:.3f} s: {count} objects forgotten (on_time_jump: reset)', **_SELDOM
             )

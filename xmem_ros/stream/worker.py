@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from xmem_ros.errors import XMemError
+from xmem_ros.errors import NodeFaultError, NodeInactiveError, XMemError
 from xmem_ros.stream.frame import Fate, Frame
 
 if TYPE_CHECKING:
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 T = TypeVar('T')
 
 
-class StoppedError(XMemError, RuntimeError):
+class StoppedError(NodeInactiveError):
     """The worker stopped before a job could run."""
 
 
-class BrokenError(XMemError, RuntimeError):
+class BrokenError(NodeFaultError):
     """The worker's thread ended on a fault of its own."""
 
 

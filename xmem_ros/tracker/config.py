@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from xmem_ros.checks import check_choice, check_flag, check_number, check_whole, is_whole
+from xmem_ros.checks import LARGEST_SIDE, check_choice, check_flag, check_number, check_whole, is_whole
 from xmem_ros.errors import DeviceError, ParameterError, quoted
 from xmem_ros.memory.config import MemoryConfig
 from xmem_ros.network.config import NetworkConfig
@@ -39,7 +39,7 @@ class TrackerConfig:
     memory: MemoryConfig = field(default_factory=MemoryConfig)
 
     def __post_init__(self) -> None:
-        if not is_whole(self.size) or (self.size not in (AUTO_SIZE, 0) and self.size < STRIDE):
+        if not is_whole(self.size) or (self.size not in (AUTO_SIZE, 0) and not STRIDE <= self.size <= LARGEST_SIDE):
             raise ParameterError(
                 f'size is {quoted(self.size)}; it must be a whole number: at least {STRIDE} px, 0 (as the frames come) '
                 f'or {AUTO_SIZE} (what suits the weights)'

@@ -75,14 +75,14 @@ class Shedding:
         segmenter = self._segmenter
         if segmenter.memory is not None and not self._chunked:
             smaller = segmenter.memory.similarity_bytes // CHUNKS
-            segmenter.park()
+            segmenter.release_stores()
             segmenter.similarity_bytes, self._chunked = smaller, True
             return 'memory is read in smaller parts'
         config = segmenter.memory_config
         if not self._halved and config.long_term and config.long_term_elements // 2 >= config.prototypes:
             held = segmenter.memory.config.long_term_elements if segmenter.memory is not None else None
             elements = (held or config.long_term_elements) // 2
-            segmenter.park()
+            segmenter.release_stores()
             segmenter.memory_config = replace(config, long_term_elements=max(elements, config.prototypes))
             self._halved = True
             return f'long-term memory was halved to {segmenter.memory_config.long_term_elements} elements'
@@ -91,7 +91,7 @@ class Shedding:
         size = segmenter.config.size or (min(segmenter.wanted_size) if segmenter.wanted_size else LEAST_SIZE)
         if size > LEAST_SIZE:
             smaller = max(int(size * 0.75), LEAST_SIZE)
-            segmenter.park()
+            segmenter.release_stores()
             segmenter.config = replace(segmenter.config, size=smaller)
             return f'the working size was lowered to {smaller} px'
         return ''

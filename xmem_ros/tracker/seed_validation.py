@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xmem_ros.checks import LARGEST_ID, checked_ids, is_whole
+from xmem_ros.checks import LARGEST_ID, checked_ids, is_whole, name_fault
 from xmem_ros.errors import SeedError, listed, quoted
 from xmem_ros.objects import ObjectTable
 
@@ -32,6 +32,8 @@ def check_seeds(
     for number, seed in enumerate(seeds, 1):
         if not isinstance(seed.name, str):
             raise SeedError(f'seed {number}: its name is {quoted(seed.name)}; give a text, empty for none')
+        if fault := name_fault(seed.name):
+            raise SeedError(f'seed {number}: {fault}')
         if not is_whole(seed.id) or not 0 <= seed.id <= LARGEST_ID:
             raise SeedError(f'seed {number}: its id is {quoted(seed.id)}; give 0 for a new object, or the id of one')
     check_ids([seed.id for seed in seeds], table)

@@ -118,7 +118,7 @@ class Segmenter:
         self.wanted_size = geometry.image_size
         net, rows, device = self.network.config, self.config.max_objects, self.device
         memory = fitted(geometry, self.config, self.memory_config, net, self.value_dtype)
-        self.park()  # the old stores are freed before new ones are made
+        self.release_stores()  # the old stores are freed before new ones are made
         height, width = geometry.grid_size
         self.memory = Memory(
             memory, height * width, rows, net.key_dim, net.value_dim, device, self.value_dtype, self.similarity_bytes
@@ -129,20 +129,20 @@ class Segmenter:
             self.last_seen = torch.zeros(rows, height, width, device=device)
             self.geometry = geometry
             if self._parked is not None:
-                self._unpark(self._parked)
+                self._fill_stores(self._parked)
         except BaseException:
             self.memory = None
             raise
         self._parked = None
         give_back()
 
-    def park(self) -> None:
+    def release_stores(self) -> None:
         """Free the stores; what is in them waits in the host's memory for `prepare`."""
         if self.memory is not None:
-            self._parked = self.taken_out() if self.memory.rows else None
+            self._parked = self.export_state() if self.memory.rows else None
             self.memory = self.sensory = self.last_seen = None
 
-    def taken_out(self) -> SegmenterState:
+    def export_state(self) -> SegmenterState:
         """A copy of all that is remembered, in the host's memory."""
         if self.memory is None and self._parked is not None:
             return self._parked
@@ -152,7 +152,7 @@ class Segmenter:
         rows = self.memory.rows
         return SegmenterState(
             self.geometry,
-            self.memory.taken_out('cpu'),
+            self.memory.export_state('cpu'),
             None if self.sensory is None else self.sensory[rows].cpu(),
             self.last_seen[rows].cpu(),
             self.gallery.vectors[rows].cpu(),
@@ -160,22 +160,22 @@ class Segmenter:
             [self.gallery.seeds[row] for row in rows],
         )
 
-    def put_in(self, state: SegmenterState | None) -> None:
+    def import_state(self, state: SegmenterState | None) -> None:
         """Forget everything and remember this; the stores are made with the next frame."""
-        self.clear()
-        self.memory = self.sensory = self.last_seen = None
-        self._parked = state
+        gallery = Gallery(self.config.max_objects, self.network.config.feature_widths[0], self.device)
         for i, row in enumerate(state.memory.cohorts if state else ()):
             assert state is not None
-            self.gallery.vectors[row].copy_(state.looks[i])
-            self.gallery.filled[row].copy_(state.filled[i])
-            self.gallery.seeds[row] = state.seeds[i]
+            gallery.vectors[row].copy_(state.looks[i])
+            gallery.filled[row].copy_(state.filled[i])
+            gallery.seeds[row] = state.seeds[i]
+        self.gallery, self._parked = gallery, state  # from here on nothing fails
+        self.memory = self.sensory = self.last_seen = None
 
-    def _unpark(self, state: SegmenterState) -> None:
+    def _fill_stores(self, state: SegmenterState) -> None:
         assert self.memory is not None
         assert self.last_seen is not None
         rows = list(state.memory.cohorts)
-        self.memory.put_in(state.memory)
+        self.memory.import_state(state.memory)
         if not rows:
             return
         size = tuple(self.last_seen.shape[1:])

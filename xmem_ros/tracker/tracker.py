@@ -20,10 +20,19 @@ import torch
 from torch import Tensor
 
 from xmem_ros.checks import checked_ids, checked_path, checked_size, is_number
-from xmem_ros.errors import FrameError, MemoryFileError, OutOfMemoryError, ParameterError, SeedError, quoted
+from xmem_ros.errors import (
+    FrameError,
+    MemoryFileError,
+    MemoryFileMismatchError,
+    OutOfMemoryError,
+    ParameterError,
+    SeedError,
+    quoted,
+)
 from xmem_ros.network.config import XMEM, NetworkConfig
 from xmem_ros.network.model import EncodedImage
 from xmem_ros.objects import ObjectState, ObjectTable, TrackedObject
+from xmem_ros.snapshot_schema import ClockState
 from xmem_ros.tracker import memory_budget, snapshot
 from xmem_ros.tracker.config import (
     AUTO_SIZE,
@@ -51,6 +60,7 @@ from xmem_ros.tracker.snapshot import Snapshot
 from xmem_ros.tracker.stage_timer import StageTimer
 from xmem_ros.weights.checkpoint import find_weights
 
+MOST_OUTPUT_PIXELS = 1 << 26  # of a result that is larger than its frame: each object takes 4 bytes a pixel
 SENSORY_KEPT = 30  # frames out of sight, after which an object's sensory memory is of other things
 
 
@@ -147,6 +157,11 @@ class Tracker:
             raise FrameError(f'time is {quoted(time)}; give the seconds of the frame, or None to count frames')
         if output_size is not None:
             output_size = checked_size('output_size', output_size, FrameError)
+            if math.prod(output_size) > MOST_OUTPUT_PIXELS and output_size != np.shape(frame)[:2]:
+                raise FrameError(
+                    f'output_size is {quoted(output_size)}; give at most {MOST_OUTPUT_PIXELS} px in all, or '
+                    'the size of the frame'
+                )
         result = self._shedding.run(
             lambda: self._step(
                 frame, masks, time, last=last, probabilities=probabilities, output_size=output_size or frame.shape[:2]
@@ -250,14 +265,15 @@ class Tracker:
 
         Raises `MemoryFileError`.
         """
-        snapshot.write(self.snapshot(), checked_path('the memory file', path, MemoryFileError))
+        snapshot.write(self.export_state(), checked_path('the memory file', path, MemoryFileError))
 
     def load(self, path: str | Path) -> list[int]:
         """Forget everything and go on from a file; returns the ids. Raises `MemoryFileError`; nothing has changed then.
 
         The weights have to be those that the file was made with; device, working size and settings may be others.
         """
-        return self.restore(snapshot.read(checked_path('the memory file', path, MemoryFileError), self.fingerprint))
+        path = checked_path('the memory file', path, MemoryFileError)
+        return self.import_state(snapshot.read(path, self.fingerprint))
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -265,25 +281,28 @@ class Tracker:
         return fingerprint_of(self.network)
 
     @torch.inference_mode()
-    def snapshot(self) -> Snapshot:
+    def export_state(self) -> Snapshot:
         """A copy of all that is remembered, in the host's memory."""
-        clock = {'frame': self._frame, 'last_memory_frame': self._last_memory_frame, 'time': self._time}
-        state = self._segmenter.taken_out() if self._table else None
-        return Snapshot(self.fingerprint, self._table.saved(), clock, state)
+        clock = ClockState(self._frame, self._last_memory_frame, self._time)
+        state = self._segmenter.export_state() if self._table else None
+        return Snapshot(self.fingerprint, self._table.export_state(), clock, state)
 
     @torch.inference_mode()
-    def restore(self, saved: Snapshot) -> list[int]:
+    def import_state(self, saved: Snapshot) -> list[int]:
         """Forget everything and go on from a snapshot; returns the ids. Raises `MemoryFileError`, changing nothing."""
         if saved.weights != self.fingerprint:
-            raise MemoryFileError('the snapshot was made with other weights; load those, or seed the objects again')
+            raise MemoryFileMismatchError(
+                'the snapshot was made with other weights; load those, or seed the objects again'
+            )
+        snapshot.check_fits(saved, self.network.config)
         try:
-            table = ObjectTable.restored(saved.table, self.config.max_objects)
+            table = ObjectTable.import_state(saved.table, self.config.max_objects)
         except ParameterError as error:
-            raise MemoryFileError(f'the saved memory does not fit: {error}') from error
-        self._segmenter.put_in(saved.state)
+            raise MemoryFileMismatchError(f'the saved memory does not fit: {error}') from error
+        self._segmenter.import_state(saved.state)
         self._table = table
-        self._frame, self._last_memory_frame = int(saved.clock['frame']), int(saved.clock['last_memory_frame'])
-        self._time = float(saved.clock['time'])
+        self._frame, self._last_memory_frame = saved.clock.frame, saved.clock.last_memory_frame
+        self._time = saved.clock.time
         return list(table)
 
     @property
@@ -365,7 +384,7 @@ class Tracker:
         """`step`, once. What can fail comes first; where it does, nothing has changed."""
         timer = StageTimer(self.device)
         geometry = geometry_of(frame, self.config.size)
-        number, time = self._frame + 1, self._time + 1 / 30 if time is None else time
+        number, time = self._frame + 1, self._time + 1 / 30 if time is None else float(time)
         if not self._table and not masks:
             self._frame, self._time = number, time
             return StepResult(np.zeros(output_size, np.uint8), [], [], timer.stop())
@@ -382,7 +401,7 @@ class Tracker:
         existing, found, written = list(self._table), None, None
         if set(existing) - {seed.id for seed in masks}:
             found = segmenter.predict(image, encoded, self._table.rows, update=update, timer=timer)
-        with self._admitted(masks, geometry, number) as given:
+        with self._admitted(masks, geometry, number, time) as given:
             joint = join_masks(self._table, found.prob if found else None, existing, given)
             sure, visible = judge(self._table, found, existing, given, self.device)
             with timer('value'):
@@ -403,7 +422,7 @@ class Tracker:
             self._last_memory_frame = number
         objects = self._observe(regions, sure)
         if self.config.memory.guard:
-            gone = [item.id for item in objects if item.absent > SENSORY_KEPT]
+            gone = [item.id for item in objects if item.frames_since_seen > SENSORY_KEPT]
             segmenter.forget_sensory([self._table.row(object_id) for object_id in gone])
         if not self.config.report_unsure:
             hidden = [item.label for item in objects if item.state in (ObjectState.OCCLUDED, ObjectState.LOST)]
@@ -428,7 +447,7 @@ class Tracker:
                 prob = torch.stack(
                     [mask_to_tensor(labels == self._table.row(i) + 1, geometry, self.device) for i in existing]
                 )
-        with self._admitted(seeds, geometry, self._frame) as given:
+        with self._admitted(seeds, geometry, self._frame, self._time if self._frame else None) as given:
             joint = join_masks(self._table, prob, existing, given)
             _, visible = judge(self._table, found, existing, given, self.device)
             # time does not advance: the others' sensory state stays
@@ -446,15 +465,18 @@ class Tracker:
         return self.config.memory.guard and bool(set(self._table) - {seed.id for seed in seeds})
 
     @contextlib.contextmanager
-    def _admitted(self, seeds: list[SeedMask], geometry: FrameGeometry, number: int) -> Iterator[dict[int, Tensor]]:
+    def _admitted(
+        self, seeds: list[SeedMask], geometry: FrameGeometry, number: int, time: float | None
+    ) -> Iterator[dict[int, Tensor]]:
         """Give new objects their ids and rows; yields id → H'×W' mask of every seed, in order.
 
+        time: of frame `number` [s]; None: no frame has come yet.
         Where the block raises, the new objects are gone again.
         """
         given, new = {}, []
         try:
             for seed in seeds:
-                object_id = seed.id or self._table.add(seed.name, number)
+                object_id = seed.id or self._table.add(seed.name, number, time)
                 if not seed.id:
                     new.append(object_id)
                 given[object_id] = mask_to_tensor(seed.mask, geometry, self.device)
@@ -467,7 +489,7 @@ class Tracker:
         for seed in seeds:
             if seed.id:
                 self._table.rename(seed.id, seed.name)
-                self._table.seen(seed.id, number)
+                self._table.seen(seed.id, number, time)
 
     def _encode_memory(
         self,

@@ -69,11 +69,16 @@ def _video(path: Path, reader: Any, labels: Any, pictured: list[Any], shorter_si
     from xmem_ros.conversions.images import mask_from_image, rgb_from_image
 
     found: dict[tuple[int, str], np.ndarray] = {}
+    kept_bytes = 0
     for message in Bar(_messages(reader, labels), desc=f'reading {labels.topic}', unit='label'):
         mask = mask_from_image(message)
         size = scaled_size(mask.shape[:2], shorter_side)
         if found or mask.any():  # before the first seed the node publishes that it knows of nothing
-            found[_key(message)] = scaled_labels(np.where(mask == VOID, np.uint8(0), mask), size)
+            scaled = scaled_labels(np.where(mask == VOID, np.uint8(0), mask), size)
+            kept_bytes += scaled.nbytes
+            if kept_bytes > budget.left:
+                raise FootageError(f'{path}: more footage than cache_mb has room for; raise it, or cut the bag')
+            found[_key(message)] = scaled
     frames: dict[str, dict[tuple[int, str], np.ndarray]] = {}
     for connection in pictured:
         for message in Bar(_messages(reader, connection), desc=f'reading {connection.topic}', unit='image'):

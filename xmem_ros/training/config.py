@@ -4,17 +4,27 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from xmem_ros.errors import ParameterError
+from xmem_ros.data_files import read_yaml
+from xmem_ros.errors import ParameterError, quoted
 from xmem_ros.network.config import CONFIGS
 
 PRECISIONS = ('bfloat16', 'float16', 'float32')
 SCHEDULES = ('cosine', 'steps')
+MOST = 1_000_000_000  # of any whole number
+# of those that decide how much memory a step takes, and how many processes run
+LARGEST = {
+    'batch': 65_536,
+    'workers': 256,
+    'shorter_side': 8192,
+    'clips.size': 4096,
+    'clips.frames': 1000,
+    'clips.objects': 254,
+}
 
 
 def option(default: Any, what: str) -> Any:
@@ -28,20 +38,20 @@ class ClipConfig:
 
     size: int = option(128, 'width and height of a clip, px; a multiple of 16')
     frames: int = option(3, 'frames of a clip; the first is given with its masks')
-    objects: int = option(2, 'most objects of a clip')
-    max_skip: int = option(12, 'most frames of a video from one frame of a clip to the next')
+    objects: int = option(2, 'maximum number of objects in a clip')
+    max_skip: int = option(12, 'maximum number of video frames from one frame of a clip to the next')
     skips: tuple[tuple[float, int], ...] = option(
-        (), 'a curriculum of `max_skip`: [share of the run, frames] in order; from that share on it holds'
+        (), 'a curriculum of `max_skip`: [share of the run from which it holds, frames], in order'
     )
-    still_share: float = option(1 / 3, 'share of clips that are one picture under synthetic motion')
+    still_share: float = option(1 / 3, 'share of clips made of one picture under synthetic motion')
     paste: float = option(0.5, 'chance that another object moves across the clip')
-    paste_labelled: float = option(0.6, 'chance that it is to be tracked, too; else it is a distractor')
-    frame_share: float = option(0.0, 'of clips of one picture: share that takes a frame of a video')
-    region_share: float = option(0.0, 'of clips of one picture: share whose object is any patch of the picture')
-    patch_share: float = option(0.0, 'of what is pasted: share that is any patch of any picture')
-    bend: float = option(0.0, 'px in 100 px, by which pictures and what is pasted change their shape')
-    absence: float = option(0.0, 'chance that other footage is cut in after the first frame: nothing is to be found')
-    zoom: tuple[float, float] = option((0.45, 1.25), 'from, to: px of the clip for a px of footage of 256 px')
+    paste_labelled: float = option(0.6, 'chance that this object is tracked too; else it is a distractor')
+    frame_share: float = option(0.0, 'share of one-picture clips that use a frame of a video')
+    region_share: float = option(0.0, 'share of one-picture clips whose object is any patch of the picture')
+    patch_share: float = option(0.0, 'share of pasted objects that are any patch of any picture')
+    bend: float = option(0.0, 'deformation of pictures and pasted objects, px in 100 px')
+    absence: float = option(0.0, 'chance that other footage, without the object, is cut in after the first frame')
+    zoom: tuple[float, float] = option((0.45, 1.25), 'from, to: px of the clip for one px of footage of 256 px')
     colour: float = option(0.3, 'strength of the changes of brightness, contrast, gamma, saturation and tint')
     blur: float = option(0.15, 'chance of motion blur')
     growth: float = option(0.0, 'chance that all grows or shrinks within the clip, up to `growth_factor` times')
@@ -59,52 +69,49 @@ class TrainingConfig:
     network: str = option('compact', f'shape of the network: {", ".join(CONFIGS)}')
     start_from: str = option('', "weights to begin with: a name, a file, or another run's last.pt; empty: random")
     videos: tuple[str, ...] = option(
-        (), 'folders of videos (JPEGImages/SEQ and Annotations/SEQ, as DAVIS, YouTube-VOS and MOSE have them), or bags'
+        (), 'folders of videos (JPEGImages/SEQ and Annotations/SEQ, as in DAVIS, YouTube-VOS and MOSE), or bags'
     )
     subsets: tuple[str, ...] = option(
-        (), 'for each entry of `videos` a text file with the names of its sequences to take; an empty name: all'
+        (), 'for each entry of `videos` a text file with the names of its sequences; an empty name: all'
     )
-    repeat: tuple[int, ...] = option((), 'how often each entry of `videos` counts; empty: once')
+    repeat: tuple[int, ...] = option((), 'weight of each entry of `videos`; empty: 1')
     strides: tuple[int, ...] = option(
-        (), "for each entry of `videos`: the camera's frames from one mask to the next, by which `max_skip` is divided"
+        (), 'for each entry of `videos`: camera frames from one mask to the next; divides `max_skip`'
     )
-    image_topic: str = option('', 'topic of the images in bags, where several could be meant')
+    image_topic: str = option('', 'image topic of bags with several')
     stills: tuple[str, ...] = option(
-        (), 'folders of pictures: images/ and masks/, or picture.jpg beside picture.png, perhaps in folders of classes'
+        (), 'folders of pictures: images/ and masks/, or picture.jpg beside picture.png, also in folders of classes'
     )
-    still_repeat: tuple[int, ...] = option((), 'how often each entry of `stills` counts; empty: once')
-    leave_out: tuple[str, ...] = option(
-        (), 'videos that are held back: not trained on; scored where `validate_every` is set'
-    )
-    hold_back: float = option(0.0, 'share of each video, at its end, that is held back and scored in the same way')
-    validate_every: int = option(0, 'iterations from one scoring of what is held back to the next; 0: never')
-    shorter_side: int = option(256, 'px, larger footage is scaled down to this')
-    cache_mb: int = option(
-        6000, 'MB of footage that each process keeps in memory; the rest is read from disk when it is needed'
-    )
-    verify: bool = option(True, 'decode what is not kept in memory, too, before the first step')
+    still_repeat: tuple[int, ...] = option((), 'weight of each entry of `stills`; empty: 1')
+    leave_out: tuple[str, ...] = option((), 'held-back videos: not trained on; scored if `validate_every` is set')
+    hold_back: float = option(0.0, 'share of each video, at its end, that is held back and scored likewise')
+    validate_every: int = option(0, 'iterations from one scoring of held-back footage to the next; 0: never')
+    shorter_side: int = option(256, 'maximum shorter side of footage, px; larger footage is scaled down')
+    cache_mb: int = option(6000, 'MB of footage kept in memory by each process; the rest is read from disk on demand')
+    verify: bool = option(True, 'before the first step, also decode footage that is not kept in memory')
     clips: ClipConfig = field(default_factory=ClipConfig, metadata={'what': 'how clips are made, see below'})
     iterations: int = option(6000, 'steps of the optimiser')
-    batch: int = option(8, 'clips of a step, over all processes')
-    workers: int = option(1, 'processes that make clips, for each process that trains; 0: none of their own')
-    learning_rate: float = option(1e-3, 'at its highest')
-    final_learning_rate: float = option(1e-5, 'at the end')
+    batch: int = option(8, 'clips of a step, in all processes together')
+    workers: int = option(1, 'processes that make clips, for each training process; 0: the training process makes them')
+    learning_rate: float = option(1e-3, 'maximum learning rate')
+    final_learning_rate: float = option(1e-5, 'learning rate at the end')
     schedule: str = option('cosine', '`cosine`, or `steps`: the full rate until `steps`')
-    steps: tuple[int, ...] = option((), 'iterations from which the rate is a tenth of what it was before')
+    steps: tuple[int, ...] = option((), 'iterations at which the rate falls to a tenth')
     warmup: int = option(200, 'iterations over which the rate rises from nothing')
     frozen: tuple[str, ...] = option((), 'parts that stay as they are, batch norms too: prefixes of their entries')
     trunk_rate: float = option(1.0, "the key encoder's rate as a share of the others'; laterals have the others'")
     key_rate: float = option(0.05, "the key projection's rate, as a share of the others'")
     weight_decay: float = option(0.01, 'of AdamW; none on biases and norms')
-    gradient_clip: float = option(3.0, 'most length of the gradient; longer ones are scaled down; 0: none is')
+    gradient_clip: float = option(3.0, 'maximum norm of the gradient; 0: no limit')
     bootstrap: tuple[float, float, float] = option(
-        (500, 1500, 0.3), 'from, to (iterations), share: the share of the hardest pixels that count falls from 1'
+        (500, 1500, 0.3),
+        'from, to (iterations), share: between them the share of hardest pixels in the loss falls from 1 to this',
     )
     deep_update: float = option(0.2, 'chance of the deep update of sensory memory, on frames after the first')
-    reference_frames: int = option(0, 'most frames in memory, the first and others at random; 0: every frame')
+    reference_frames: int = option(0, 'maximum number of frames in memory, the first and random others; 0: every frame')
     precision: str = option('bfloat16', f'of the network while training: {", ".join(PRECISIONS)}')
-    ema: float = option(0.998, 'decay of the moving average of the weights, which is what comes out')
-    seed: int = option(0, 'of the clips and of all else that is random')
+    ema: float = option(0.998, 'decay of the moving average of the weights, which is the result')
+    seed: int = option(0, 'seed of clips and of all other random numbers')
     save_every: int = option(250, 'iterations from one checkpoint to the next')
     pictures_every: int = option(500, 'iterations from one picture for TensorBoard to the next; 0: none')
 
@@ -112,19 +119,15 @@ class TrainingConfig:
 def read_config(path: Path, **overrides: Any) -> TrainingConfig:
     """Read a run's YAML; raises `ParameterError` naming an unknown key or a value that cannot be."""
     try:
-        data = yaml.safe_load(path.read_text(encoding='utf-8')) or {}
+        data = read_yaml(path, ParameterError) or {}
     except OSError as error:
         raise ParameterError(f'{path}: cannot be read ({error.strerror})') from error
-    except UnicodeDecodeError as error:
-        raise ParameterError(f'{path}: not a text file in UTF-8 ({error})') from error
-    except yaml.YAMLError as error:
-        raise ParameterError(f'{path}: not YAML: {error}') from error
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         raise ParameterError(f'{path}: expected keys and values, as in config/training/compact_1.yaml')
     data.update({key: value for key, value in overrides.items() if value is not None})
     clips = data.pop('clips', None) or {}
     if not isinstance(clips, dict) or not all(isinstance(key, str) for key in clips):
-        raise ParameterError(f'{path}: clips must be keys and values, not {clips!r}')
+        raise ParameterError(f'{path}: clips must be keys and values, not {quoted(clips)}')
     clip_config = ClipConfig(**_checked(path, ClipConfig, clips, 'clips.'))
     config = TrainingConfig(clips=clip_config, **_checked(path, TrainingConfig, data, ''))
     _check_values(path, config)
@@ -158,21 +161,25 @@ _items: dict[str, type] = {
 
 def _single(path: Path, name: str, value: Any, kind: type) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        value = float(value)
     if type(value) is not kind:
         hint = '; YAML reads 1e-4 as text, write 1.0e-4' if isinstance(value, str) and kind is float else ''
-        raise ParameterError(f'{path}: {name} must be {kind.__name__}, not {value!r}{hint}')
+        raise ParameterError(f'{path}: {name} must be {kind.__name__}, not {quoted(value)}{hint}')
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ParameterError(f'{path}: {name} is {value}; it must be a finite number')
+    if isinstance(value, int) and abs(value) > MOST:
+        raise ParameterError(f'{path}: {name} is {quoted(value)}; at most {MOST} is allowed')
     return value
 
 
 def _list(path: Path, name: str, value: Any, kind: type) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
-        raise ParameterError(f'{path}: {name} must be a list, not {value!r}')
+        raise ParameterError(f'{path}: {name} must be a list, not {quoted(value)}')
     if kind is not tuple:
         return tuple(_single(path, name, item, kind) for item in value)
     for item in value:
         if not isinstance(item, list | tuple) or len(item) != 2:
-            raise ParameterError(f'{path}: {name} must hold pairs [share, frames], not {item!r}')
+            raise ParameterError(f'{path}: {name} must hold pairs [share, frames], not {quoted(item)}')
     return tuple((_single(path, name, item[0], float), _single(path, name, item[1], int)) for item in value)
 
 
@@ -204,13 +211,17 @@ def _check_values(path: Path, config: TrainingConfig) -> None:
     for name, count in positive.items():
         if count < 1:
             raise ParameterError(f'{path}: {name} is {count}; it is at least 1')
+    for name, most in LARGEST.items():
+        count = getattr(clips, name.removeprefix('clips.')) if name.startswith('clips.') else getattr(config, name)
+        if count > most:
+            raise ParameterError(f'{path}: {name} is {count}; it is at most {most}')
     for name, found, allowed in (
         ('network', config.network, tuple(CONFIGS)),
         ('precision', config.precision, PRECISIONS),
         ('schedule', config.schedule, SCHEDULES),
     ):
         if found not in allowed:
-            raise ParameterError(f'{path}: {name} is {found!r}; it is one of {", ".join(allowed)}')
+            raise ParameterError(f'{path}: {name} is {quoted(found)}; it is one of {", ".join(allowed)}')
     if clips.size < 16 or clips.size % 16:
         raise ParameterError(f'{path}: clips.size is {clips.size}; it is a multiple of 16')
     if clips.frames < 2:

@@ -5,14 +5,17 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from xmem_ros import atomic
+from xmem_ros.errors import OutputError, ParameterError
 from xmem_ros.network.model import IMAGE_MEAN, IMAGE_STD
 from xmem_ros.overlay import PALETTE
 
@@ -33,7 +36,7 @@ class Curves:
             return
         for name in ('log.jsonl', 'validation.jsonl'):
             _take_back(folder / name, iteration)
-        self._log = (folder / 'log.jsonl').open('a', encoding='utf-8')
+        self._log = _opened(folder / 'log.jsonl')
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
@@ -47,8 +50,7 @@ class Curves:
             return
         finite = {name: value if math.isfinite(value) else None for name, value in losses.items()}
         line = {'iteration': iteration, **finite, 'learning_rate': rate, 'seconds': round(seconds, 2)}
-        self._log.write(json.dumps(line) + '\n')
-        self._log.flush()
+        self._log.write(f'{json.dumps(line)}\n'.encode())
         if self._board:
             for name, value in losses.items():
                 self._board.add_scalar(f'training/{name}', value, iteration)
@@ -58,8 +60,8 @@ class Curves:
         """Mean IoU of what is held back."""
         if not self.enabled:
             return
-        with (self.folder / 'validation.jsonl').open('a', encoding='utf-8') as file:
-            file.write(json.dumps({'iteration': iteration, 'mean': mean, 'sequences': scores}) + '\n')
+        with _opened(self.folder / 'validation.jsonl') as file:
+            file.write((json.dumps({'iteration': iteration, 'mean': mean, 'sequences': scores}) + '\n').encode())
         if self._board:
             self._board.add_scalar('held_back/mean', mean, iteration)
             for name, value in scores.items():
@@ -92,15 +94,43 @@ def _painted(images: Tensor, labels: Tensor) -> list[np.ndarray]:
     return list(np.where(values[..., None] > 0, pixels // 2 + colours // 2, pixels))
 
 
+def _opened(path: Path) -> IO[bytes]:
+    try:
+        return atomic.open_append(path)
+    except OSError as error:
+        raise OutputError(f'{path}: cannot be written ({error.strerror}); choose another --out') from error
+
+
 def _take_back(path: Path, iteration: int) -> None:
-    """Drop what a run wrote after its last checkpoint, a line that was cut off among it."""
-    if not path.exists():
+    """Drop what a run wrote after its last checkpoint, a line that was cut off among it.
+
+    Raises:
+        ParameterError: the file is not of a run, and stays as it is.
+    """
+    if not os.path.lexists(path):
         return
+    try:
+        atomic.check_target(path)
+        lines = path.read_bytes().splitlines(keepends=True)
+    except OSError as error:
+        raise OutputError(f'{path}: cannot be written ({error.strerror}); choose another --out') from error
     kept = []
-    for line in path.read_text(encoding='utf-8').splitlines():
-        try:
-            if json.loads(line)['iteration'] <= iteration:
-                kept.append(line)
-        except ValueError:
+    for line in lines:
+        if not line.endswith(b'\n'):
             break
-    path.write_text(''.join(f'{line}\n' for line in kept), encoding='utf-8')
+        noted = _iteration(line)
+        if noted is None:
+            raise ParameterError(f'{path}: not of a training run; move it away, or choose another --out')
+        if noted <= iteration:
+            kept.append(line)
+    if kept != lines:
+        atomic.write_bytes(path, b''.join(kept))
+
+
+def _iteration(line: bytes) -> int | None:
+    """That a line is of; None for a line that no run wrote."""
+    try:
+        noted = json.loads(line)['iteration']
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return noted if isinstance(noted, int) else None

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from xmem_ros.outside_text import say
 from xmem_ros.training.bag import is_bag, read_bag
 from xmem_ros.training.config import TrainingConfig
 from xmem_ros.training.footage import Budget, Footage, FootageError, read_stills, read_videos, sequence_names
@@ -93,7 +94,7 @@ def _without_ends(videos: list[Footage], share: float) -> tuple[list[Footage], l
         cut = round(count * (1 - share))
         begin, end = footage.part(footage.name, 0, cut), footage.part(f'{footage.name} (end)', cut, count)
         if min(cut, count - cut) < LEAST_FRAMES or not _shown(begin) or not _shown(end):
-            print(f'{footage.name}: too short to hold its end back, or shows no object on one side; all is trained on')
+            say(f'{footage.name}: too short to hold its end back, or shows no object on one side; all is trained on')
             beginnings.append(footage)
             continue
         beginnings.append(begin)

@@ -13,10 +13,11 @@ from typing import overload
 
 import cv2
 import numpy as np
-from PIL import Image
 
+from xmem_ros import pictures
 from xmem_ros.errors import FrameError, SeedError, XMemError
 from xmem_ros.media import IMAGE_SUFFIXES, VOID, image_files, read_image, read_mask
+from xmem_ros.outside_text import say
 from xmem_ros.progress import Bar
 
 
@@ -137,19 +138,19 @@ def still_labels(mask: np.ndarray) -> np.ndarray:
 
 def _grey(path: Path) -> np.ndarray:
     try:
-        with Image.open(path) as image:
+        with pictures.opened(path) as image:
             return np.array(image if image.mode in ('L', 'P') else image.convert('L'))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, pictures.PictureError) as error:
         raise FootageError(f'{path}: not a readable mask ({error}); replace or remove the file') from error
 
 
 def _size(path: Path, what: str) -> tuple[int, int]:
     """Height and width by the file's header; raises `FootageError` where it is none of an image."""
     try:
-        with Image.open(path) as image:
+        with pictures.opened(path) as image:
             width, height = image.size
             return height, width
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, pictures.PictureError) as error:
         raise FootageError(f'{path}: not a readable {what} ({error}); replace or remove the file') from error
 
 
@@ -256,7 +257,7 @@ def read_videos(
         kind = _kind([labels[stem] for stem in stems])
         chosen.append(Footage(name, *_read_pairs(pairs, shorter_side, budget, kind, verify)))
     if unmasked:
-        print(f'{root}: {unmasked} frames have no mask and are left out')
+        say(f'{root}: {unmasked} frames have no mask and are left out')
     return chosen
 
 

@@ -26,6 +26,7 @@ from xmem_ros.media import image_files, read_image
 from xmem_ros.network.config import COMPACT_JOINED, COMPACT_LITE
 from xmem_ros.network.efficientnet_lite import TAPS, EfficientNetLite
 from xmem_ros.network.model import IMAGE_MEAN, IMAGE_STD, XMemNetwork, image_statistics
+from xmem_ros.outside_text import say
 from xmem_ros.progress import Bar
 from xmem_ros.weights.checkpoint import find_weights, load_network, save_network
 
@@ -173,7 +174,7 @@ def main() -> None:
         assert network.key_encoder.lite is not None
         images = Bar(crops(args.pictures, args.count), total=args.count, unit='crop')
         explained = fit_laterals(network.key_encoder.lite, rest.key_encoder, images)
-        print('explained variance at strides 16, 8 and 4:', ', '.join(f'{share:.0%}' for share in explained))
+        say('explained variance at strides 16, 8 and 4:', ', '.join(f'{share:.0%}' for share in explained))
     save_network(network, args.file, dtype=torch.float32)
 
 

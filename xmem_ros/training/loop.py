@@ -23,9 +23,12 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Subset
 
-from xmem_ros.errors import ParameterError, WeightsError, XMemError
+from xmem_ros import atomic
+from xmem_ros.checks import check_number, check_whole
+from xmem_ros.errors import OutputError, ParameterError, WeightsError, XMemError, told
 from xmem_ros.network.config import CONFIGS
 from xmem_ros.network.model import XMemNetwork
+from xmem_ros.outside_text import say
 from xmem_ros.progress import Bar
 from xmem_ros.training.clips import Clips
 from xmem_ros.training.config import TrainingConfig
@@ -34,6 +37,7 @@ from xmem_ros.training.data import read_data
 from xmem_ros.training.forward import track_clip
 from xmem_ros.training.losses import bootstrapped_cross_entropy, dice_loss, hardest_share
 from xmem_ros.training.validation import mean, validate
+from xmem_ros.weights import torch_files
 from xmem_ros.weights.checkpoint import find_weights, load_network
 
 # what may be another when a run goes on
@@ -98,7 +102,7 @@ class Trainer:
             self._start_from(config.start_from)
         data = read_data(config, root)
         self.held = data.held
-        out.mkdir(parents=True, exist_ok=True)
+        self._check_out()
         self.data = Clips(data.videos, data.stills, config.clips, config.seed, config.iterations * config.batch)
         if self.world > 1 and self.device.type == 'cuda' and self.network.config.train_norm:
             self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
@@ -117,10 +121,24 @@ class Trainer:
         if saved is not None:
             self._load(saved)
 
+    def _check_out(self) -> None:
+        """Make the folder; raises `ParameterError` where a checkpoint that is not of a run would be overwritten."""
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            for name in ('last.pt', 'best.pt'):
+                atomic.check_target(self.out / name)
+        except OSError as error:
+            raise OutputError(f'{self.out}: cannot be written ({error.strerror}); choose another --out') from error
+        best = self.out / 'best.pt'
+        if best.exists() and not self.checkpoint.exists():  # of a run that was killed before its first checkpoint
+            found = _read(best, 'move it away, or choose another --out')
+            if not isinstance(found, dict) or set(found) != {'iteration', 'ema'}:
+                raise ParameterError(f'{best}: not of a training run; move it away, or choose another --out')
+
     def _saved_run(self) -> dict[str, Any] | None:
         """What `last.pt` holds; raises `ParameterError` where it is of a run with other settings."""
         saved = _read(self.checkpoint, 'remove it to begin anew') if self.checkpoint.exists() else None
-        at = -1 if saved is None else int(saved.get('iteration', -1))
+        at = -1 if saved is None else saved.get('iteration', -1)
         if self.world > 1:
             everyone: list[Any] = [None] * self.world
             dist.all_gather_object(everyone, at)
@@ -130,7 +148,7 @@ class Trainer:
                 )
         if saved is None:
             return None
-        if 'config' not in saved:
+        if not isinstance(saved.get('config'), dict):
             raise ParameterError(f'{self.checkpoint}: not of this version; choose another --out')
         earlier, now = saved['config'], json.loads(json.dumps(dataclasses.asdict(self.config)))
         changed = [key for key in now if key not in MAY_CHANGE and earlier.get(key) != now[key]]
@@ -213,7 +231,7 @@ class Trainer:
             worker_init_fn=_single_threaded,
         )
         if not rest and self.rank == 0:
-            print(f'{self.checkpoint}: finished already, at iteration {self.iteration}')
+            say(f'{self.checkpoint}: finished already, at iteration {self.iteration}')
         self.network.train()
         self._freeze()
         started = time.monotonic()
@@ -248,9 +266,7 @@ class Trainer:
         path = self.out / 'best.pt'
         if not self.held or not path.exists():
             return self.averaged_network()
-        network = XMemNetwork(self.network.config)
-        network.load_state_dict(_read(path, 'remove it')['ema'])
-        return network.eval()
+        return load_network(path)
 
     def starting_validation(self) -> dict[str, float]:
         """The same of the weights that the run started from."""
@@ -323,10 +339,27 @@ class Trainer:
         _write(state, self.checkpoint)
 
     def _load(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint; raises `WeightsError` for one that this run did not write."""
+        try:
+            self._take_over(state)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, XMemError) as error:
+            raise WeightsError(
+                f'{self.checkpoint}: damaged, or not of such a run ({told(error)}); remove it to begin anew'
+            ) from error
+
+    def _take_over(self, state: dict[str, Any]) -> None:
+        check_whole('iteration', state['iteration'], 0, self.config.iterations)
+        check_number('best', state['best'], -1, 1)
+        for name in ('model', 'ema'):
+            if not all(torch.isfinite(tensor).all() for tensor in state[name].values()):
+                raise ValueError(f'{name} holds values that are not finite')
         self.network.load_state_dict(state['model'])
         self.average.module.load_state_dict(state['ema'])
         self.average.n_averaged = state['averaged'].to(self.device)
         self.optimizer.load_state_dict(state['optimizer'])
+        for parameter, kept in self.optimizer.state.items():
+            if any(isinstance(t, Tensor) and t.ndim and t.shape != parameter.shape for t in kept.values()):
+                raise ValueError('its optimizer is of another network')
         self.scaler.load_state_dict(state['scaler'])
         self.iteration, self.best = state['iteration'], state['best']
 
@@ -357,19 +390,18 @@ def _single_threaded(_: int) -> None:
 
 def _write(state: dict[str, Any], path: Path) -> None:
     """The file is whole or not there, whenever the process dies."""
-    partial = path.with_suffix('.part')
-    with partial.open('wb') as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    with atomic.writing(path) as part:
+        torch.save(state, part)
 
 
 def _read(path: Path, remedy: str) -> dict[str, Any]:
     try:
-        return torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as error:  # torch raises what the damaged part of the file happens to raise
-        raise WeightsError(f'{path}: not readable as a checkpoint ({error}); {remedy}') from error
+        state = torch_files.load(path)
+    except WeightsError as error:
+        raise WeightsError(f'not readable as a checkpoint: {error}; or {remedy}') from error
+    if not isinstance(state, dict):
+        raise WeightsError(f'{path}: not a checkpoint of a training run; {remedy}')
+    return state
 
 
 def _starting_weights(name: str) -> dict[str, Tensor]:

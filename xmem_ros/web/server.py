@@ -6,13 +6,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from xmem_ros.errors import FrameError, NodeError, NodeMissingError, ParameterError
+from xmem_ros.outside_text import for_log
 from xmem_ros.web.bridge import Bridge, encoded
+from xmem_ros.web.gate import Gate
+from xmem_ros.web.quiet import quiet
 from xmem_ros.web.viewer import Viewer
 
 if TYPE_CHECKING:
@@ -21,22 +25,28 @@ if TYPE_CHECKING:
     from xmem_ros.web.access import Access
 
 STATIC = Path(__file__).parent / 'static'
-FILES = {
-    '/': ('index.html', 'text/html'),
+OPEN_FILES = {
     '/style.css': ('style.css', 'text/css'),
-    '/app.js': ('app.js', 'text/javascript'),
-    '/drawing.js': ('drawing.js', 'text/javascript'),
+    '/signin.js': ('signin.js', 'text/javascript'),
     '/icon.svg': ('icon.svg', 'image/svg+xml'),
 }
+"""What the page that asks for the token needs; all other files are for those who gave it."""
+FILES = {
+    '/app.js': ('app.js', 'text/javascript'),
+    '/drawing.js': ('drawing.js', 'text/javascript'),
+    **OPEN_FILES,
+}
 MOST_VIEWERS = 16
-MOST_BYTES = 2 * 1024 * 1024  # of a message from a page; a painted mask takes some hundred kilobytes at most
+MOST_BYTES = 1024 * 1024  # of a message from a page; a painted mask takes some hundred kilobytes at most
+MOST_SIGN_IN = 1024  # bytes of a request with the token
+_WAITING = 32  # connections that the system keeps until they are taken
+_CALLS = 4  # commands of all pages that wait for the node at a time
 _HEARTBEAT_S = 10.0  # after which a page that does not answer counts as gone
 _STATUS_S = 0.25
+_LOOK_S = 0.2  # between changes of what is subscribed to
 _NODE_S = 3.0  # that the node may take to be seen before the log says that it is not there
-
-_DENIED = """<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>xmem_ros</title><p>This page needs the whole address that <code>xmem-ros web</code> printed, with
-<code>?token=</code> at its end."""
+_LOG_S = 10.0  # between two warnings of one kind
+_COOKIE_S = 7 * 24 * 3600
 
 
 class Server:
@@ -45,51 +55,54 @@ class Server:
     Arguments:
         node: name of the tracker's node.
         access: who may use it.
-        port: is part of the cookie's name, since browsers share cookies between ports.
     """
 
-    def __init__(self, node: str, access: Access, port: int) -> None:
+    def __init__(self, node: str, access: Access) -> None:
         self._access = access
-        self._cookie = f'xmem_ros_{port}'
+        self.cookie = 'xmem_ros'  # its name
         self._viewers: set[Viewer] = set()
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()  # something may be to send
         self._image: Any = None  # the newest overlay, not yet sent
+        self._executor = ThreadPoolExecutor(_CALLS, 'command')  # of its own: images and status do not wait for it
+        self.gate: Gate | None = None  # of the connections, once there is one
         self._bridge = Bridge(node, self._hear_image)
         self._looking = (False, False)  # at overlays, at objects
         self._tasks: list[asyncio.Task[None]] = []
 
     def application(self) -> web.Application:
         """The routes, with everything that is checked before them."""
-        app = web.Application(middlewares=[self._check], client_max_size=64 * 1024)
+        app = web.Application(middlewares=[self._check], client_max_size=MOST_SIGN_IN)
         for path, (name, kind) in FILES.items():
             app.router.add_get(path, _file_handler(STATIC / name, kind))
+        app.router.add_get('/', _file_handler(STATIC / 'index.html', 'text/html'))
+        app.router.add_post('/signin', self._sign_in)
         app.router.add_get('/socket', self._socket)
         app.on_startup.append(self._start)
         app.on_cleanup.append(self._stop)
-        app.on_shutdown.append(self._close_viewers)
         return app
 
     async def _start(self, _: web.Application) -> None:
         self._tasks = [asyncio.ensure_future(_again_and_again(work)) for work in (self._send_images, self._send_status)]
         self._tasks.append(asyncio.ensure_future(self._look_for_node()))
 
-    async def _close_viewers(self, _: web.Application) -> None:
-        for viewer in list(self._viewers):
-            await viewer.close()
+    async def close_viewers(self) -> None:
+        """Close every page's connection."""
+        await asyncio.gather(*(viewer.close() for viewer in self._viewers))
 
     async def _stop(self, _: web.Application) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._loop.run_in_executor(None, self._bridge.close)
+        self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def _look_for_node(self) -> None:
         """Whoever has mistyped its name is to know before they open the page."""
         try:
             await self._loop.run_in_executor(None, self._bridge.link.check_there, _NODE_S)
         except NodeMissingError as error:
-            self._bridge.link.node.get_logger().warning(f'{error}. The page waits for it')
+            self._bridge.link.node.get_logger().warning(f'{for_log(error)}. The page waits for it')
         except NodeError:  # it was closed meanwhile
             pass
 
@@ -97,33 +110,68 @@ class Server:
 
     @web.middleware
     async def _check(self, request: web.Request, handler: Callable[[web.Request], Any]) -> web.StreamResponse:
-        host = request.headers.get('Host', '')
-        if not self._access.host_allowed(host):
-            return _protected(web.Response(status=403, text='not a name of this machine\n'), '')
-        given = request.query.get('token')
-        if given is not None and self._access.knows(given) and request.path == '/':
-            # Into a cookie, and out of the address bar.
-            response: web.StreamResponse = web.Response(status=303, headers={'Location': '/'})
-            response.set_cookie(self._cookie, given, httponly=True, samesite='Lax', max_age=7 * 24 * 3600)
-            return _protected(response, host)
-        if not self._access.knows(request.cookies.get(self._cookie)):
-            return _protected(web.Response(status=403, text=_DENIED, content_type='text/html'), host)
-        response = await handler(request)
+        hosts = request.headers.getall('Host', [])
+        host = hosts[0] if len(hosts) == 1 and self._access.host_allowed(hosts[0]) else ''
+        try:
+            if not host:
+                response: web.StreamResponse = web.Response(status=403, text='not a name of this machine\n')
+            elif request.path in OPEN_FILES or request.path == '/signin' or self._signed_in(request):
+                response = await handler(request)
+            elif request.path == '/':
+                response = _file(STATIC / 'signin.html', 'text/html', 403)
+            else:
+                response = web.Response(status=403, text='sign in first: open the address that xmem-ros web printed\n')
+        except web.HTTPException as error:
+            response = web.Response(status=error.status, text=f'{error.status} {error.reason}\n')
         return response if response.prepared else _protected(response, host)
+
+    def _signed_in(self, request: web.Request) -> bool:
+        return self._access.signed_in(request.cookies.get(self.cookie))
+
+    def _from_page(self, request: web.Request) -> bool:
+        """Whether a request that changes something is our own page's."""
+        origins = request.headers.getall('Origin', [])
+        return len(origins) == 1 and self._access.origin_allowed(origins[0], request.headers['Host'])
+
+    async def _sign_in(self, request: web.Request) -> web.StreamResponse:
+        """The token comes in the body: addresses are kept by browsers and written to logs of proxies."""
+        if not self._from_page(request):
+            return web.Response(status=403, text='only the page itself may sign in\n')
+        given = (await request.read()).decode('ascii', 'replace')
+        if not self._access.knows(given):
+            return web.Response(status=403, text='that is not the token\n')
+        response = web.Response(status=204)
+        response.set_cookie(
+            self.cookie,
+            self._access.session,
+            max_age=_COOKIE_S,
+            path='/',
+            httponly=True,
+            samesite='Strict',
+            secure=request.headers['Origin'].startswith('https://'),  # behind a proxy with TLS
+        )
+        return response
 
     # --- pages
 
     async def _socket(self, request: web.Request) -> web.StreamResponse:
-        if not self._access.origin_allowed(request.headers.get('Origin'), request.headers.get('Host', '')):
+        if not self._from_page(request):
             return web.Response(status=403, text='only the page itself may connect\n')
         if len(self._viewers) >= MOST_VIEWERS:
             return web.Response(status=503, text=f'{MOST_VIEWERS} pages are open already\n')
-        socket = web.WebSocketResponse(max_msg_size=MOST_BYTES, heartbeat=_HEARTBEAT_S, compress=False)
-        await socket.prepare(request)
-        viewer = Viewer(socket, self._bridge, self._changed.set)
+        socket = web.WebSocketResponse(
+            max_msg_size=MOST_BYTES, heartbeat=_HEARTBEAT_S, compress=False, autoping=False, timeout=1.0
+        )
+        transport = request.transport
+        if transport is None or not socket.can_prepare(request):
+            return web.Response(status=400, text='this address is for WebSockets\n')
+        viewer = Viewer(socket, transport, self._bridge, self._executor, self._changed.set)
         self._viewers.add(viewer)
-        self._changed.set()
         try:
+            await socket.prepare(request)
+            if self.gate is not None:
+                self.gate.keep(transport)
+            self._changed.set()
             await viewer.run()
         finally:
             self._viewers.discard(viewer)
@@ -134,12 +182,9 @@ class Server:
 
     def _hear_image(self, message: Any) -> None:
         """In the thread of the bridge."""
+        self._image = message  # in place of the one before, which may be large
         with contextlib.suppress(RuntimeError):  # the loop may be closed by now
-            self._loop.call_soon_threadsafe(self._take_image, message)
-
-    def _take_image(self, message: Any) -> None:
-        self._image = message
-        self._changed.set()
+            self._loop.call_soon_threadsafe(self._changed.set)
 
     async def _send_images(self) -> None:
         await self._changed.wait()
@@ -149,6 +194,7 @@ class Server:
         if (overlay, objects) != self._looking:
             await self._loop.run_in_executor(None, lambda: self._bridge.look(overlay=overlay, objects=objects))
             self._looking = (overlay, objects)
+            await asyncio.sleep(_LOOK_S)  # a page that looks and looks away wears out neither the node nor the graph
         if not overlay:
             self._image = None  # an old one is not to be shown when somebody looks again
         takers = [viewer for viewer in self._viewers if viewer.wants_images and viewer.ready]
@@ -156,20 +202,21 @@ class Server:
             return
         message, self._image = self._image, None
         try:
-            data = await self._loop.run_in_executor(None, encoded, message)
+            data, size = await self._loop.run_in_executor(None, encoded, message)
         except FrameError as error:
-            self._bridge.link.node.get_logger().warning(f'an overlay cannot be read: {error}')
+            logger = self._bridge.link.node.get_logger()
+            logger.warning(f'an overlay cannot be read: {for_log(error)}', throttle_duration_sec=_LOG_S)
             return
         for viewer in takers:
             if viewer in self._viewers and viewer.wants_images:
-                viewer.send_image(data)
+                viewer.send_image(data, size)
 
     async def _send_status(self) -> None:
         if any(viewer.visible for viewer in self._viewers):
             status = await self._loop.run_in_executor(None, self._bridge.status)
             for viewer in list(self._viewers):
                 if viewer.visible:
-                    viewer.send(status)
+                    viewer.send_status(status)
         await asyncio.sleep(_STATUS_S)
 
 
@@ -186,42 +233,61 @@ async def serve(node: str, access: Access, host: str, port: int, started: Callab
     Raises:
         ParameterError: it cannot be listened on, or no node can have that name.
     """
-    server = Server(node, access, port)
-    runner = web.AppRunner(server.application(), access_log=None)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, host, port)
+    server = Server(node, access)
+    # No request here has a body worth reading to its end, or unpacking.
+    runner = web.AppRunner(server.application(), access_log=None, lingering_time=0.0, auto_decompress=False)
+    with quiet():
+        await runner.setup()
+        assert runner.server is not None
+        server.gate = Gate(runner.server)
+        listening = None
         try:
-            await site.start()
-        except OSError as error:
-            raise ParameterError(
-                f'{host}:{port} cannot be listened on ({error.strerror or error}): choose another --port, 0 for any '
-                'that is free, or another --host'
-            ) from error
-        started(runner.addresses[0][1])
-        await asyncio.Event().wait()
-    finally:
-        await runner.cleanup()
+            try:
+                listening = await asyncio.get_running_loop().create_server(server.gate, host, port, backlog=_WAITING)
+            except OSError as error:
+                raise ParameterError(
+                    f'{host}:{port} cannot be listened on ({error.strerror or error}): choose another --port, 0 for '
+                    'any that is free, or another --host'
+                ) from error
+            port = listening.sockets[0].getsockname()[1]
+            server.cookie = f'xmem_ros_{port}'  # browsers share cookies between the ports of a host
+            started(port)
+            await asyncio.Event().wait()
+        finally:
+            if listening is not None:
+                listening.close()
+            server.gate.close()
+            await server.close_viewers()
+            await runner.cleanup()
+
+
+def _file(path: Path, kind: str, status: int = 200) -> web.Response:
+    return web.Response(body=path.read_bytes(), content_type=kind, charset='utf-8', status=status)
 
 
 def _file_handler(path: Path, kind: str) -> Callable[[web.Request], Any]:
     async def handle(_: web.Request) -> web.Response:
-        return web.Response(body=path.read_bytes(), content_type=kind, charset='utf-8')
+        return _file(path, kind)
 
     return handle
 
 
 def _protected(response: web.StreamResponse, host: str) -> web.StreamResponse:
     """With the headers that keep other pages out. `host` is checked by now; older browsers need its sockets named."""
+    sockets = f' ws://{host} wss://{host}' if host else ''
     response.headers.update(
         {
             'Content-Security-Policy': "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
-            f"connect-src 'self' ws://{host} wss://{host}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+            f"connect-src 'self'{sockets}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
             'X-Content-Type-Options': 'nosniff',
             'Referrer-Policy': 'no-referrer',
+            'Cross-Origin-Resource-Policy': 'same-origin',
+            'Cross-Origin-Opener-Policy': 'same-origin',
             'Cache-Control': 'no-store',
+            'Server': 'xmem-ros',
         }
     )
+    response.force_close()  # one request a connection: see Gate
     return response
 
 
@@ -232,4 +298,4 @@ async def _again_and_again(work: Callable[[], Any]) -> None:
             await work()
         except Exception:
             traceback.print_exc()
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(_LOG_S)

@@ -7,14 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from xmem_ros import atomic
 from xmem_ros.checks import checked_path
-from xmem_ros.errors import OutputError, WeightsError
+from xmem_ros.errors import OutputError, WeightsError, quoted, told
 from xmem_ros.network.config import LikenessThresholds, config_from_state_dict
 from xmem_ros.network.model import XMemNetwork
+from xmem_ros.weights import torch_files
 from xmem_ros.weights.official import OFFICIAL, RELEASE, official_name
 
 WEIGHT_SUFFIXES = ('.pth', '.pt', '.safetensors')
@@ -37,9 +39,16 @@ def user_folder() -> Path:
 
 def find_weights(name: str | Path) -> Path:
     """Turn a name (`compact`) or a path into the file; raises `WeightsError` saying what there is and what to do."""
-    path = checked_path('weights', name, WeightsError).expanduser()
+    path = checked_path('weights', name, WeightsError)
+    try:
+        path = path.expanduser()
+        there = path.is_file()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, or of a user who is not there
+        raise WeightsError(
+            f'{quoted(str(name))} is no path of weights ({told(error):.80}); give a name or a path'
+        ) from error
     if path.suffix or len(path.parts) > 1:
-        if not path.is_file():
+        if not there:
             raise WeightsError(f'{path}: no such weights file')
         if path.suffix not in WEIGHT_SUFFIXES:
             raise WeightsError(f'{path}: weights are files ending in {", ".join(WEIGHT_SUFFIXES)}')
@@ -68,44 +77,40 @@ def check_name(name: str) -> None:
 def _unknown(name: str) -> WeightsError:
     bundled = ', '.join(sorted(p.stem for p in bundled_folder().glob('*.safetensors'))) or 'none'
     return WeightsError(
-        f'unknown weights {name!r}; bundled: {bundled}; official: {", ".join(OFFICIAL)}; or give the path '
+        f'unknown weights {quoted(name)}; bundled: {bundled}; official: {", ".join(OFFICIAL)}; or give the path '
         'of a .pth or .safetensors file'
     )
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read a checkpoint's entries; raises `WeightsError` naming the file and what is wrong with it."""
-    try:
-        if path.suffix == '.safetensors':
-            with safe_open(path, framework='pt') as file:
-                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        else:
-            _check_is_checkpoint(path)
-            state = torch.load(path, map_location='cpu', weights_only=True)
-            if isinstance(state, Mapping) and isinstance(state.get('ema'), Mapping):
-                state = state['ema']  # the checkpoint of a training run: its averaged weights
-    except WeightsError:
-        raise
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
-        raise WeightsError(f'{path}: not readable as weights; it may be cut off: fetch it again ({error})') from error
-    except Exception as error:  # pickle errors have no common base
-        raise WeightsError(
-            f'{path}: refused, it holds more than tensors and might run code when loaded ({type(error).__name__}); '
-            'save its state dict alone, best as .safetensors'
-        ) from error
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+    state = _read_safetensors(path) if path.suffix == '.safetensors' else torch_files.load(path)
+    if isinstance(state, Mapping) and isinstance(state.get('ema'), Mapping):
+        state = state['ema']  # the checkpoint of a training run: its averaged weights
+    if not isinstance(state, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
         raise WeightsError(f'{path}: expected a dictionary of tensors')
     return dict(state)
 
 
-def _check_is_checkpoint(path: Path) -> None:
-    """Raise `WeightsError` for a file that no `torch.save` wrote, a web page, say."""
-    with path.open('rb') as file:
-        head = file.read(16)
-    if not head.startswith((b'PK\x03\x04', b'\x80')):  # a zip archive, or a bare pickle as before torch 1.6
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Entries, in memory of their own."""
+    try:
+        torch_files.check_size(path)
+        state = {}
+        with atomic.utf8_name(path) as name, safe_open(name, framework='pt') as file:
+            for key in file.keys():  # noqa: SIM118
+                tensor = file.get_tensor(key)
+                torch_files.check_tensor(key, tensor)
+                state[key] = tensor.clone()
+    except WeightsError as error:
+        raise WeightsError(f'{path}: {error}') from error
+    except Exception as error:  # a type that torch does not know raises what it likes
         raise WeightsError(
-            f'{path}: not a PyTorch file, it begins with {head!r}; download the checkpoint itself, not its page'
-        )
+            f'{path}: not readable as weights; it may be cut off: fetch it again ({told(error)})'
+        ) from error
+    return state
 
 
 def load_network(path: Path) -> XMemNetwork:
@@ -118,20 +123,28 @@ def load_network(path: Path) -> XMemNetwork:
         config = config_from_state_dict(state)
     except WeightsError as error:
         raise WeightsError(f'{path}: {error}') from error
-    if state.get(STEM) is not None and state[STEM].shape[1] == 4:
-        state[STEM] = torch.cat([state[STEM], torch.zeros_like(state[STEM][:, :1])], 1)
-    network = XMemNetwork(replace(config, likeness=read_likeness(path)))
+    stem = state.get(STEM)
+    if stem is not None and stem.ndim == 4 and stem.shape[1] == 4:
+        state[STEM] = torch.cat([stem, torch.zeros_like(stem[:, :1])], 1)
+    with torch.device('meta'):  # shapes alone: memory is taken for what the file really holds
+        network = XMemNetwork(replace(config, likeness=read_likeness(path)))
     expected = network.state_dict()
     missing, extra = sorted(set(expected) - set(state)), sorted(set(state) - set(expected))
     wrong = [name for name in expected if name in state and state[name].shape != expected[name].shape]
-    for what, names in (('lacks', missing), ('has unknown', extra), ('has entries of a wrong shape', wrong)):
+    other = [name for name in expected if name in state and state[name].dtype != expected[name].dtype]
+    for what, names in (
+        ('lacks', missing),
+        ('has unknown', extra),
+        ('has entries of a wrong shape', wrong),
+        ('has entries of a wrong type', other),
+    ):
         if names:
             shown = ', '.join(names[:3]) + (f' and {len(names) - 3} more' if len(names) > 3 else '')
-            raise WeightsError(f'{path}: not the weights of an XMem network: it {what} {shown}')
+            raise WeightsError(f'{path}: not the weights of an XMem network: it {what} {shown:.300}')
     for name, tensor in state.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise WeightsError(f'{path}: the entry {name} holds values that are not finite')
-    network.load_state_dict(state)
+    network.load_state_dict(state, assign=True)
     return network.eval()
 
 
@@ -155,14 +168,11 @@ def save_network(network: XMemNetwork, path: Path, dtype: torch.dtype = torch.fl
     for name, tensor in network.state_dict().items():
         small = tensor.is_floating_point() and 'running_' not in name
         state[name] = tensor.detach().to('cpu', dtype if small else tensor.dtype).contiguous()
-    # safetensors' own writing leaves a file that its owner alone can read; the node may run as somebody else
-    part = path.with_name(f'{path.name}.part')
+    metadata = {'format': 'pt', **_written(network.config.likeness)}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(save(state, metadata={'format': 'pt', **_written(network.config.likeness)}))
-        part.replace(path)  # the file that was read may be the one that is written
+        atomic.write_bytes(path, save(state, metadata=metadata))
     except OSError as error:
-        raise OutputError(f'{path}: the weights cannot be written there ({error.strerror or error})') from error
+        raise OutputError(f'{path}: weights cannot be written ({error.strerror}); name another file') from error
 
 
 def _written(thresholds: LikenessThresholds | None) -> dict[str, str]:
@@ -178,15 +188,18 @@ def read_likeness(path: Path) -> LikenessThresholds | None:
     if path.suffix != '.safetensors':
         return None
     try:
-        with safe_open(path, framework='pt') as file:
+        torch_files.check_size(path)
+        with atomic.utf8_name(path) as name, safe_open(name, framework='pt') as file:
             metadata = file.metadata() or {}
-        if not metadata.keys() & {UNLIKE, SURE}:
-            return None
+    except Exception as error:  # as when its entries are read
+        raise WeightsError(f'{path}: not readable as weights: fetch it again ({told(error)})') from error
+    if not metadata.keys() & {UNLIKE, SURE}:
+        return None
+    try:
         return LikenessThresholds(float(metadata[UNLIKE]), float(metadata[SURE]))
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f'{path}: not readable as weights; it may be cut off: fetch it again ({error})') from error
     except (KeyError, ValueError) as error:
+        given = ' and '.join(quoted(metadata.get(key)) for key in (UNLIKE, SURE))
         raise WeightsError(
-            f'{path}: its metadata must hold {UNLIKE} and {SURE}, two numbers, or neither ({error}); '
-            '`xmem-ros weights calibrate` writes them'
+            f'{path}: its metadata must hold {UNLIKE} and {SURE}, two numbers from -1 to 1, the first below the '
+            f'second, or neither; it holds {given}. `xmem-ros weights calibrate` writes them'
         ) from error

@@ -8,17 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from xmem_ros.errors import OutputError, WeightsError
+from xmem_ros import atomic
+from xmem_ros.data_files import read_json
+from xmem_ros.errors import OutputError, WeightsError, quoted
+from xmem_ros.outside_text import without_secrets
 from xmem_ros.weights.checkpoint import load_network, user_folder
 from xmem_ros.weights.download import download
 from xmem_ros.weights.official import OFFICIAL, RELEASE, OfficialWeights, official_name
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 LOCK = 'weights.lock.json'
 MIRROR = 'XMEM_ROS_WEIGHTS_URL'  # of a folder to fetch from instead of the release page
@@ -45,7 +52,8 @@ def fetch(name: str, *, progress: bool = True) -> Path:
         raise OutputError(f'{folder}: cannot be made ({error.strerror or error}); set XMEM_ROS_WEIGHTS') from error
     part = target.with_name(f'{target.name}.part')
     try:
-        download(source(weights), part, size=lock.get(weights.file, {}).get('bytes'), progress=progress)
+        known_size = lock.get(weights.file, {}).get('bytes')
+        download(source(weights), part, most=weights.most_bytes, size=known_size, progress=progress)
     except WeightsError as error:
         kept = part.is_file() and part.stat().st_size > 0
         raise WeightsError(
@@ -54,6 +62,15 @@ def fetch(name: str, *, progress: bool = True) -> Path:
         ) from error
     check(weights, part, lock, remove=True)
     part.replace(target)
+    if 'sha256' not in lock.get(weights.file, {}):
+        log.warning(
+            '%s: fetched for the first time%s. Its authors publish no checksum, so this one is taken on trust: SHA-256 '
+            '%s. It is pinned in %s, and what is fetched later has to match it',
+            weights.file,
+            ', without encryption' if source(weights).startswith('http://') else '',
+            sha256(target),
+            folder / LOCK,
+        )
     return target
 
 
@@ -68,7 +85,17 @@ def known(name: str) -> OfficialWeights:
 def source(weights: OfficialWeights) -> str:
     """Where a file is fetched from: the release page, or a mirror that the user names."""
     mirror = os.environ.get(MIRROR)
-    return f'{mirror.rstrip("/")}/{weights.file}' if mirror else weights.url
+    if not mirror:
+        return weights.url
+    try:
+        found = urlsplit(mirror)
+        usable = bool(found.scheme) and mirror.isascii() and mirror.isprintable() and ' ' not in mirror
+        usable = usable and found.port != 0  # reading the port raises an error where it is none
+    except ValueError:
+        usable = False
+    if not usable:
+        raise WeightsError(f'{MIRROR} is {quoted(mirror)}; give the address of a folder, as in https://host/weights')
+    return f'{mirror.rstrip("/")}/{weights.file}'
 
 
 def check(
@@ -88,6 +115,8 @@ def check(
         OutputError: it is not, and the lock file cannot be written.
     """
     pinned = lock.get(weights.file)
+    if path.stat().st_size > weights.most_bytes:
+        raise WeightsError(f'{path}: not {weights.file}, it has {path.stat().st_size} bytes; remove it')
     found: dict[str, Any] = {'bytes': path.stat().st_size, 'sha256': sha256(path)}
     try:
         if pinned and any(pinned.get(key, found[key]) != found[key] for key in found):
@@ -111,14 +140,23 @@ def read_lock() -> dict[str, Any]:
     """File → its pinned size and checksum; raises `WeightsError` where the lock file is damaged."""
     path = user_folder() / LOCK
     try:
-        lock = json.loads(path.read_text())
+        lock = read_json(path, WeightsError)
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, WeightsError) as error:
         raise WeightsError(f'{path}: not readable ({error}); remove it') from error
-    if not isinstance(lock, dict) or not all(isinstance(pinned, dict) for pinned in lock.values()):
+    if not isinstance(lock, dict) or not all(map(_is_pin, lock.values())):
         raise WeightsError(f'{path}: not readable (it does not say of each file what it is); remove it')
     return lock
+
+
+def _is_pin(given: Any) -> bool:
+    return (
+        isinstance(given, dict)
+        and isinstance(given.get('bytes', 1), int)
+        and isinstance(given.get('sha256', ''), str)
+        and given.get('bytes', 1) > 0
+    )
 
 
 def sha256(path: Path) -> str:
@@ -132,9 +170,8 @@ def sha256(path: Path) -> str:
 
 def _pin(weights: OfficialWeights, found: dict[str, Any]) -> None:
     path = user_folder() / LOCK
-    part = path.with_name(f'.{path.name}.part')
     try:
-        part.write_text(json.dumps({**read_lock(), weights.file: {'url': source(weights), **found}}, indent=2) + '\n')
-        part.replace(path)
+        locked = {**read_lock(), weights.file: {'url': without_secrets(source(weights)), **found}}
+        atomic.write_text(path, json.dumps(locked, indent=2) + '\n')
     except OSError as error:
         raise OutputError(f'{path}: cannot be written ({error.strerror or error})') from error

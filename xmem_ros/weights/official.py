@@ -20,6 +20,11 @@ class OfficialWeights:
     what: str
 
     @property
+    def most_bytes(self) -> int:
+        """That the file may have: its entries, and a tenth more."""
+        return self.megabytes * 1_100_000
+
+    @property
     def url(self) -> str:
         """Where it is fetched from."""
         return f'{DOWNLOADS}/{self.file}'

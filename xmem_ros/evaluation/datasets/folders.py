@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import json
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xmem_ros.data_files import read_json
 from xmem_ros.errors import ParameterError, SeedError
 from xmem_ros.media import IMAGE_SUFFIXES, image_files
 
@@ -118,8 +118,8 @@ def listed_videos(listing: Path, images: Path) -> dict[str, Any]:
         ParameterError: it cannot be read, does not list a sequence, or one that it lists is not there.
     """
     try:
-        told = json.loads(listing.read_text(encoding='utf-8'))
-    except (OSError, ValueError) as error:
+        told = read_json(listing, ParameterError)
+    except (OSError, ParameterError) as error:
         raise ParameterError(f'{listing}: not readable as JSON ({error}); fetch the file again') from error
     videos = told.get('videos', {}) if isinstance(told, dict) else None
     if not isinstance(videos, dict):

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
+from xmem_ros import pictures
 from xmem_ros.errors import FrameError, SeedError
 from xmem_ros.media import VOID, read_image, read_mask
 
@@ -129,12 +129,12 @@ class Sequence:
 def image_size(path: Path) -> tuple[int, int]:
     """H, W of an image, by its header where that says it as it is shown; FrameError where the file is damaged."""
     try:
-        with Image.open(path) as image:
+        with pictures.opened(path) as image:
             if not image.getexif().get(0x0112):  # turned by its orientation
                 return image.height, image.width
     except FileNotFoundError:
         raise FrameError(f'{path}: no such image') from None
-    except Exception as error:  # whatever Pillow raises for a damaged file
+    except (OSError, pictures.PictureError) as error:
         raise FrameError(f'{path}: not a readable image ({error}); replace or remove the file') from error
     height, width = read_image(path).shape[:2]
     return height, width

@@ -136,16 +136,12 @@ class BagSink(Sink):
 
 
 def _definition(connection: Any) -> tuple[str, str]:
-    """Definition and hash of a type, of the recording's own or of those that every ROS has; '' where nobody knows."""
-    from rosbags.interfaces import MessageDefinitionFormat
-    from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+    """Definition and hash of a type; '' and a hash of zeros where nobody knows.
 
-    own, store = connection.msgdef, typestore.typestore()
-    try:
-        if own.data and own.format == MessageDefinitionFormat.MSG:
-            store = get_typestore(Stores.EMPTY)
-            store.register(get_types_from_msg(own.data, connection.msgtype))
-        known, _ = store.generate_msgdef(connection.msgtype, ros_version=2)
-        return own.data or known, connection.digest or store.hash_rihs01(connection.msgtype)
-    except Exception:  # of whatever the definition says
-        return own.data, connection.digest or UNKNOWN_HASH
+    What the recording says of a type is copied and never compiled: a definition is turned into Python code for that.
+    """
+    store, msgtype = typestore.typestore(), connection.msgtype
+    if msgtype not in store.fielddefs:
+        return connection.msgdef.data, connection.digest or UNKNOWN_HASH
+    known, _ = store.generate_msgdef(msgtype, ros_version=2)
+    return connection.msgdef.data or known, connection.digest or store.hash_rihs01(msgtype)

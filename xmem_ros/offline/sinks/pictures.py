@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import csv
 import json
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import cv2
 
 from xmem_ros.errors import OutputError
 from xmem_ros.media import VideoWriter, write_labels
 from xmem_ros.offline.sinks.base import Sink
+from xmem_ros.outside_text import for_csv
 from xmem_ros.overlay import draw
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class PngSink(Sink):
     def __init__(self, folder: Path, *, table: bool) -> None:
         self._folder = folder
         self._names: dict[tuple[int, int], str] = {}  # (value, id) → the newest name
-        self._file = (folder / TABLE).open('w', encoding='utf-8', newline='') if table else None
+        self._file = _open_table(folder / TABLE) if table else None
         self._rows: Any = csv.writer(self._file, lineterminator='\n') if self._file else None
         if self._rows:
             self._rows.writerow(['index', 'name', 'stamp_ns', 'received_ns'])
@@ -49,22 +50,26 @@ class PngSink(Sink):
         write_labels(self._folder / f'{frame.name}.png', frame.values)
         self._names |= {(frame.value_of[item.id], item.id): item.name for item in frame.objects}
         if self._rows:
-            self._rows.writerow([frame.index, frame.name, frame.stamp_ns, frame.received_ns])
+            self._rows.writerow([frame.index, for_csv(frame.name), frame.stamp_ns, frame.received_ns])
 
     def finish(self) -> None:
         """As `Sink.finish`."""
         self.abort()
         if not self._rows:
             return
-        with (self._folder / OBJECTS).open('w', encoding='utf-8', newline='') as file:
+        with _open_table(self._folder / OBJECTS) as file:
             rows = csv.writer(file, lineterminator='\n')
             rows.writerow(['value', 'id', 'name'])
-            rows.writerows([*key, name] for key, name in sorted(self._names.items()))
+            rows.writerows([*key, for_csv(name)] for key, name in sorted(self._names.items()))
 
     def abort(self) -> None:
         """As `Sink.abort`."""
         if self._file:
             self._file.close()
+
+
+def _open_table(path: Path) -> IO[str]:
+    return path.open('w', encoding='utf-8', errors='backslashreplace', newline='')
 
 
 class OverlaySink(Sink):

@@ -36,8 +36,17 @@ function connect() {
     for (const answer of promises.values()) answer({ ok: false, text: 'The connection was lost before an answer came: look whether it was done.' });
     promises.clear();
     setTimeout(connect, RETRY_MS[Math.min(failures++, RETRY_MS.length - 1)]);
+    checkSignedIn();
     render();
   };
+}
+
+// A server that was started again may have another token.
+async function checkSignedIn() {
+  try {
+    const answer = await fetch('app.js', { method: 'HEAD' });
+    if (answer.status === 403) location.reload();
+  } catch { /* it is not there */ }
 }
 
 function tell(message) {
@@ -100,9 +109,15 @@ function show(image) {
 function freeze() {
   if (!live || !shown || shown.gone) return;
   live = false;
-  tell({ type: 'hold', stamp: shown.stamp });  // the node keeps this image for as long as it takes to draw
+  hold(shown);
   look();
   render();
+}
+
+// The node keeps an image for as long as it takes to draw; where it is gone already, that is said before anything is drawn.
+async function hold(image) {
+  const answer = await ask({ type: 'hold', stamp: image.stamp });
+  if (answer.gone && !live && shown === image) refuse(answer);
 }
 
 function goLive() {
@@ -206,7 +221,7 @@ find('seed-form').addEventListener('submit', async event => {
   const answer = await waiting;
   waiting = null;
   if (!answer.ok) return refuse(answer);
-  toast(sentence(answer.text));
+  toast(`${correcting === null ? 'Seeded' : 'Corrected'}: object ${answer.ids.join(', ')}.`);
   find('name').value = '';
   goLive();
 });
@@ -226,7 +241,7 @@ find('reset').addEventListener('click', () => confirmReset(true));
 find('confirm-no').addEventListener('click', () => confirmReset(false));
 find('confirm-yes').addEventListener('click', async () => {
   confirmReset(false);
-  report(await ask({ type: 'reset' }));
+  report(await ask({ type: 'reset' }), 'All objects are forgotten.');
 });
 
 function confirmReset(on) {
@@ -237,7 +252,7 @@ function confirmReset(on) {
 
 async function remove(id) {
   if (correcting === id) goLive();
-  report(await ask({ type: 'remove', ids: [id] }));
+  report(await ask({ type: 'remove', ids: [id] }), `Removed: object ${id}.`);
 }
 
 function correct(item) {
@@ -256,8 +271,8 @@ function sentence(text) {
   return text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?)]$/.test(text) ? '' : '.');
 }
 
-function report(answer) {
-  toast(sentence(answer.text), !answer.ok);
+function report(answer, done) {
+  toast(answer.ok ? done : sentence(answer.text), !answer.ok);
 }
 
 let toastTimer = 0;
@@ -284,16 +299,29 @@ function seconds(value) {
 // Title and text that lie over the image; null where there is something to see.
 function notice() {
   if (!status) return ['Connecting', 'Is xmem-ros web still running? This page tries again by itself.'];
-  if (status.state === 'missing') return ['The tracker is not there', status.text];
-  if (status.state !== 'active' && status.state !== 'busy') return [`The tracker is ${status.state}`, status.text];
+  if (status.state === 'missing') return ['The tracker is not there', missing()];
+  if (status.state !== 'active' && status.state !== 'busy') return [`The tracker is ${status.state}`, notActive()];
   if (!heard) return ['Waiting for the first image', waitingFor()];
   return null;
 }
 
 // What the tracker waits for, and what to look at where it does not come.
 function waitingFor() {
-  const waits = status.waits || status.text || 'it has not shown an image yet';
-  return /^no image/.test(waits) ? sentence(waits) : `The tracker ${status.node} is active: ${waits}.`;
+  if (status.no_image) return sentence(status.no_image);
+  const waits = status.image_topic ? `it waits for images on ${status.image_topic}` : 'it has not shown an image yet';
+  return `The tracker ${status.node} is active: ${waits}.`;
+}
+
+function missing() {
+  const others = status.others.length ? `Trackers that are there: ${status.others.join(', ')}` : 'No other tracker is there either';
+  return `No node ${status.node} can be seen. ${others}. Start it (ros2 launch xmem_ros track.launch.py), or start the page with --node `
+    + `and its full name, such as ${status.others[0] || '/front/xmem'}. This page goes on by itself once it is there.`;
+}
+
+function notActive() {
+  const steps = { unconfigured: ['configure', 'activate'], inactive: ['activate'] }[status.state];
+  if (!steps) return `${status.node} tracks nothing now.`;
+  return `${status.node} is ${status.state} and tracks nothing. Start it: ${steps.map(step => `ros2 lifecycle set ${status.node} ${step}`).join('; ')}`;
 }
 
 // Instead of a list of objects.
@@ -313,7 +341,7 @@ function render() {
     find('notice-text').textContent = words[1];
   }
   const chip = find('state');
-  const stale = status && status.state === 'active' && status.silent !== null && status.silent > 2;
+  const stale = status && status.state === 'active' && status.stale;
   const [text, kind] = !status ? ['connecting', 'warn']
     : status.state !== 'active' ? [status.state, 'bad']
     : !live ? ['frozen', 'warn']
@@ -322,9 +350,9 @@ function render() {
   chip.textContent = text;
   chip.className = `chip ${kind}`;
   const strip = find('strip');
-  const line = words && !live ? words[0] : !live ? 'Frozen while you draw' : stale && !words ? sentence(status.text || `no new image for ${seconds(status.silent)}`) : '';
+  const line = words && !live ? words[0] : !live ? 'Frozen while you draw' : stale && !words ? status.no_image ? `No image on ${status.image_topic} for ${seconds(status.silent)}.` : `No new image for ${seconds(status.silent)}.` : '';
   strip.textContent = line;
-  strip.title = stale ? sentence(status.waits) : '';
+  strip.title = stale ? sentence(status.no_image) : '';
   strip.hidden = !line;
 
   find('node').textContent = status ? status.node : '';
@@ -388,7 +416,7 @@ function renderObjects(objects) {
     row.score.value = item.score;
     row.score.title = `score ${item.score.toFixed(2)}`;
     row.score.hidden = item.state === 'OCCLUDED' || item.state === 'LOST';
-    row.absent.textContent = item.absent ? `for ${item.absent} frames` : item.score.toFixed(2);
+    row.absent.textContent = item.unseen ? `for ${seconds(item.unseen)}` : item.score.toFixed(2);
   }
 }
 

@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: MIT
+"""Kinds `frames`, `video` and `mask`: image files and videos, spoilt chunk by chunk."""
+
+from __future__ import annotations
+
+import functools
+import io
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import cv2
+from PIL import Image
+
+from fuzz.chance import Chance, spoil_bytes
+from fuzz.kind import Kind, encoded, frames, mask, saved, track
+from fuzz.sandbox import Link, Places
+
+SIDES = [0, 1, 2, 16, 24, 4096, 30_000, 65_535, 65_536, 2**20, 2**31 - 1, 2**32 - 1]
+PLAYLISTS = [
+    '#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:@PORT@/a.ts\n#EXT-X-ENDLIST\n',
+    '#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n@CANARY@/keep.txt\n#EXT-X-ENDLIST\n',
+    '#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXT-X-KEY:METHOD=AES-128,URI="http://127.0.0.1:@PORT@/k"\n#EXTINF:1,\n../canary/keep.txt\n',
+    '#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n@CANARY@/keep.ts\n#EXT-X-ENDLIST\n',
+    '#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile:@CANARY@/keep.mp4\n#EXT-X-ENDLIST\n',
+    '#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n../canary/keep.ts\n#EXT-X-ENDLIST\n',
+    'ffconcat version 1.0\nfile @CANARY@/keep.mp4\n',
+    'ffconcat version 1.0\nfile ../canary/keep.mp4\n',
+    'ffconcat version 1.0\nfile http://127.0.0.1:@PORT@/x\n',
+    '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><Period><AdaptationSet><Representation id="1" '
+    'bandwidth="1"><BaseURL>http://127.0.0.1:@PORT@/x</BaseURL><SegmentBase/></Representation></AdaptationSet></Period></MPD>',
+    'v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video @PORT@ RTP/AVP 96\n',
+    '<svg xmlns="http://www.w3.org/2000/svg"><image href="@CANARY@/keep.txt"/></svg>',
+    '%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 24 32\n',
+]
+KINDS = {'.png': 'PNG', '.jpg': 'JPEG', '.bmp': 'BMP', '.tif': 'TIFF', '.webp': 'WEBP'}
+
+
+def png_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
+    """Kind and content of each."""
+    place, found = 8, []
+    while place + 12 <= len(data):
+        (length,) = struct.unpack_from('>I', data, place)
+        found.append((data[place + 4 : place + 8], data[place + 8 : place + 8 + length]))
+        place += 12 + length
+    return found
+
+
+@functools.cache
+def zeros(count: int) -> bytes:
+    """What unpacks to so many."""
+    return zlib.compress(bytes(count), 9)
+
+
+def png_of(chunks: list[tuple[bytes, bytes]]) -> bytes:
+    """A PNG of these chunks, whose checksums are right."""
+    parts = [
+        struct.pack('>I', len(content)) + kind + content + struct.pack('>I', zlib.crc32(kind + content))
+        for kind, content in chunks
+    ]
+    return b'\x89PNG\r\n\x1a\n' + b''.join(parts)
+
+
+def spoil_png(chance: Chance, data: bytes) -> bytes:
+    """Edit chunks: sizes of the image, what comes twice, what unpacks to very much."""
+    chunks = png_chunks(data)
+    for _ in chance.several():
+        kind = chance.whole(0, 5)
+        place = chance.whole(0, len(chunks) - 1) if chunks else 0
+        chance.note(f'PNG: {kind} at {place}')
+        if kind == 0 and chunks:
+            head = list(struct.unpack('>IIBBBBB', chunks[0][1][:13].ljust(13, b'\0')))
+            field = chance.whole(0, 6)
+            head[field] = chance.pick(SIDES) if field < 2 else chance.whole(0, 255)
+            chunks[0] = (b'IHDR', struct.pack('>IIBBBBB', *head))
+        elif kind == 1:
+            bomb = zeros(chance.pick([10**5, 10**7, 10**8]))
+            name = chance.pick([b'zTXt', b'iCCP', b'iTXt'])
+            text = b'x\0\0' if name != b'iTXt' else b'x\0\1\0\0\0'
+            chunks.insert(min(1, len(chunks)), (name, text + bomb))
+        elif kind == 2 and chunks:
+            chunks[place] = (chunks[place][0], spoil_bytes(chance, chunks[place][1]))
+        elif kind == 3 and chunks:
+            chunks.insert(place, chunks[place])
+        elif kind == 4 and chunks:
+            chunks.pop(place)
+        else:
+            extra = chance.pick([b'acTL', b'fcTL', b'eXIf', b'PLTE', b'tRNS', b'gAMA', b'cHRM', b'IDAT', b'tIME'])
+            chunks.insert(min(1, len(chunks)), (extra, chance.data() * chance.pick([1, 1, 1000])))
+    return png_of(chunks)
+
+
+def spoil_sides(chance: Chance, data: bytes, suffix: str) -> bytes:
+    """Have a file say other sides of its image."""
+    side = chance.pick(SIDES)
+    chance.note(f'{suffix}: side {side}')
+    if suffix == '.jpg':
+        place = next((i for kind in (0xC0, 0xC2) if (i := data.find(bytes([0xFF, kind]))) >= 0), 0)
+        return data[: place + 5] + struct.pack('>HH', side % 65536, chance.pick(SIDES) % 65536) + data[place + 9 :]
+    if suffix == '.bmp':
+        return data[:18] + struct.pack('<II', side % 2**32, chance.pick(SIDES) % 2**32) + data[26:]
+    if suffix == '.tif':
+        place = struct.unpack_from('<I', data, 4)[0] + 2 + 12 * chance.whole(0, 9)
+        return data[: place + 8] + struct.pack('<I', side % 2**32) + data[place + 12 :]
+    if suffix == '.webp':
+        return data[:26] + struct.pack('<HH', side % 65536, chance.pick(SIDES) % 65536) + data[30:]
+    return spoil_png(chance, data)
+
+
+def spoil_image(chance: Chance, data: bytes, suffix: str) -> bytes:
+    """Edit an image file, knowing what it is made of or not."""
+    kind = chance.whole(0, 9)
+    if kind < 4:
+        return spoil_sides(chance, data, suffix)
+    if kind < 6 and suffix == '.png':
+        return spoil_png(chance, data)
+    if kind == 6:
+        return odd_image(chance)
+    if kind == 7:
+        return playlist(chance)
+    return spoil_bytes(chance, data)
+
+
+def odd_image(chance: Chance) -> bytes:
+    """A sound file of a kind that is not expected there."""
+    mode = chance.pick(['1', 'L', 'P', 'LA', 'RGBA', 'CMYK', 'I', 'F', 'I;16', 'YCbCr'])
+    form = chance.pick(['PNG', 'JPEG', 'TIFF', 'GIF', 'WEBP', 'BMP', 'PPM', 'TGA', 'ICO', 'PCX', 'EPS', 'PDF', 'DDS'])
+    chance.note(f'{form} {mode}')
+    size = chance.pick([(32, 24), (24, 32), (1, 1), (1, 3000), (9000, 9000)])
+    return _image_file(mode, form, size, chance.whole(0, 9))
+
+
+@functools.cache
+def _image_file(mode: str, form: str, size: tuple[int, int], turned: int) -> bytes:
+    stream = io.BytesIO()
+    image = Image.new('RGB', size, (9, 90, 200)).convert(mode) if mode != 'I;16' else Image.new(mode, size, 9)
+    exif = Image.Exif()
+    exif[0x0112] = turned
+    options: dict[str, Any] = {'exif': exif} if form in ('PNG', 'JPEG', 'TIFF', 'WEBP') else {}
+    try:
+        image.save(stream, form, **options)
+    except (OSError, ValueError, KeyError):
+        return b''
+    return stream.getvalue()
+
+
+def playlist(chance: Chance) -> bytes:
+    """A file that names others, in place of a video or an image."""
+    text = chance.pick(PLAYLISTS).replace('@CANARY@', chance.canary).replace('@PORT@', str(chance.port))
+    chance.note(text[:20])
+    return text.encode()
+
+
+def _make_frames() -> list[dict[str, bytes]]:
+    return [{f'walk/{i}{suffix}': encoded(frame, suffix) for i, frame in enumerate(frames())} for suffix in KINDS]
+
+
+def _spoil_frames(chance: Chance, files: dict[str, bytes]) -> dict[str, bytes | Link]:
+    found: dict[str, bytes | Link] = dict(files)
+    name = chance.pick(sorted(files))
+    kind = chance.whole(0, 9)
+    if kind < 7:
+        found[name] = spoil_image(chance, files[name], Path(name).suffix)
+    elif kind == 7:
+        target = chance.pick(['/dev/zero', '.', 'missing', '/proc/self/environ', '0.png'])
+        chance.note(f'link to {target}')
+        found[name] = Link(target)
+    else:
+        new = f'walk/{chance.text()}'[:200] + Path(name).suffix
+        chance.note(f'name {new[:60]!r}')
+        found[new] = found.pop(name)
+    return found
+
+
+def _use_frames(places: Places) -> int:
+    return track(places, places.input / 'walk', '--box', 'it=6,6,12,10', '--format', 'png', '--format', 'coco')
+
+
+def _spoil_mask(chance: Chance, files: dict[str, bytes]) -> dict[str, bytes | Link]:
+    (name,) = (name for name in files if name.startswith('mask'))
+    return {**files, name: spoil_image(chance, files[name], Path(name).suffix)}
+
+
+def _use_mask(places: Places) -> int:
+    (given,) = places.input.glob('mask.*')
+    return track(places, places.input / 'walk', '--seed', str(given), '--format', 'png')
+
+
+def _make_mask() -> list[dict[str, bytes]]:
+    clip = _make_frames()[0]
+    palette = io.BytesIO()
+    image = Image.fromarray(mask())
+    image.putpalette(bytes(range(256)) * 3)
+    image.save(palette, 'PNG')
+    return [{**clip, 'mask.png': palette.getvalue()}, {**clip, 'mask.tif': encoded(mask(), '.tif')}]
+
+
+def _make_video() -> list[dict[str, bytes]]:
+    return [
+        {name: saved(lambda path, code=code: _write_video(path, code), name)}
+        for name, code in (('v.mp4', 'mp4v'), ('v.avi', 'MJPG'), ('v.mkv', 'mp4v'))
+    ]
+
+
+def _write_video(path: Path, code: str) -> None:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*code), 10, (32, 24))
+    for frame in frames():
+        writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    writer.release()
+
+
+def _boxes(data: bytes, low: int, high: int) -> list[tuple[int, int, bytes]]:
+    """Where the boxes of an MP4 begin and end, those inside others, too."""
+    found = []
+    while low + 8 <= high:
+        length, kind = struct.unpack_from('>I4s', data, low)
+        if length < 8:
+            break
+        found.append((low, low + length, kind))
+        if kind in (b'moov', b'trak', b'mdia', b'minf', b'stbl', b'stsd', b'mp4v', b'edts', b'dinf'):
+            skip = {b'stsd': 16, b'mp4v': 86}.get(kind, 8)
+            found += _boxes(data, low + skip, min(low + length, high))
+        low += length
+    return found
+
+
+def _spoil_video(chance: Chance, files: dict[str, bytes]) -> dict[str, bytes | Link]:
+    ((name, data),) = files.items()
+    kind = chance.whole(0, 9)
+    if kind == 0:
+        return {chance.pick([name, 'v.m3u8', 'v.txt', 'v_%02d.png', 'v.ffconcat', 'v.sdp']): playlist(chance)}
+    if kind == 1:
+        return {name: odd_image(chance)}
+    if kind < 6 and name.endswith('.mp4'):
+        boxes = _boxes(data, 0, len(data))
+        low, high, box = chance.pick(boxes)
+        chance.note(f'box {box!r}')
+        if chance.often(20):
+            return {name: data[:low] + data[low:high] * chance.pick([0, 2, 100]) + data[high:]}
+        return {name: spoil_bytes(chance, data, low, high)}
+    if kind < 6:
+        return {name: spoil_bytes(chance, data, 0, 4000)}
+    return {name: spoil_bytes(chance, data)}
+
+
+def _use_video(places: Places) -> int:
+    (video,) = places.input.iterdir()
+    return track(places, video, '--box', 'it=6,6,12,10', '--format', 'png', '--overlay')
+
+
+def kinds() -> list[Kind]:
+    """The kinds of this module."""
+    return [
+        Kind('frames', _make_frames, _spoil_frames, _use_frames),
+        Kind('video', _make_video, _spoil_video, _use_video),
+        Kind('mask', _make_mask, _spoil_mask, _use_mask),
+    ]

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: MIT
+"""A kind of input: whole ones, how they are spoilt, and where they go. And small things that several kinds need."""
+
+from __future__ import annotations
+
+import functools
+import io
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from fuzz.chance import Chance
+from fuzz.sandbox import Files, Link, Places
+
+SIZE = (24, 32)  # height, width of the images, px
+FRAMES = 3
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of input.
+
+    Attributes:
+        name: as on the command line.
+        make: makes whole inputs: path below the input folder → bytes. Each must be accepted.
+        spoil: makes a wrong one of a whole one.
+        work: does with an input what a user would do, in the child; returns an exit code, or None.
+        allowed: types of errors that may leave `work`.
+        codes: exit codes that may come of it.
+        may: audit events that are its own.
+    """
+
+    name: str
+    make: Callable[[], list[dict[str, bytes]]]
+    spoil: Callable[[Chance, dict[str, bytes]], dict[str, bytes | Link]]
+    work: Callable[[Places], int | None]
+    allowed: tuple[type[BaseException], ...] = ()
+    codes: frozenset[int] = field(default_factory=lambda: frozenset({0, 2}))
+    may: frozenset[str] = frozenset()
+
+
+def whole(files: Files) -> dict[str, bytes]:
+    """The files of an input that has no links."""
+    return {name: content for name, content in files.items() if isinstance(content, bytes)}
+
+
+@functools.cache
+def tiny_weights() -> bytes:
+    """A safetensors file of a network that is as small as one can be, and has learnt nothing."""
+    from xmem_ros.weights.checkpoint import save_network
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / 'tiny.safetensors'
+        save_network(tiny_network(), path)
+        return path.read_bytes()
+
+
+def tiny_network() -> Any:
+    """That network."""
+    from xmem_ros.network.config import NetworkConfig
+    from xmem_ros.network.model import XMemNetwork
+
+    four = (4, 4, 4, 4)
+    config = NetworkConfig(
+        key_bottleneck=False,
+        key_widths=four,
+        key_depths=(1, 1, 1),
+        value_widths=four,
+        value_depths=(1, 1, 1),
+        key_dim=4,
+        value_dim=8,
+        sensory_dim=4,
+        sensory_mid=4,
+        decoder_widths=(4, 4, 4),
+        gate_reduction=4,
+        train_norm=True,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return XMemNetwork(config)
+
+
+@functools.cache
+def tiny_file() -> Path:
+    """That file, outside every input; it goes with this process."""
+    folder = tempfile.TemporaryDirectory(prefix='xmem_fuzz_weights_')
+    path = Path(folder.name) / 'tiny.safetensors'
+    path.write_bytes(tiny_weights())
+    _kept.append(folder)
+    return path
+
+
+_kept: list[Any] = []  # folders that are removed at the end
+
+
+@functools.cache
+def frames() -> list[np.ndarray]:
+    """H×W×3 uint8 RGB."""
+    chance = np.random.default_rng(0)
+    ground = chance.integers(0, 80, (*SIZE, 3), np.uint8)
+    found = []
+    for index in range(FRAMES):
+        frame = ground.copy()
+        frame[6:16, 6 + index : 18 + index] = (200, 180, 40)
+        frame[18:23, 20:30] = (30, 60, 220)
+        found.append(frame)
+    return found
+
+
+@functools.cache
+def mask() -> np.ndarray:
+    """H×W uint8 of the first frame."""
+    found = np.zeros(SIZE, np.uint8)
+    found[6:16, 6:18] = 1
+    return found
+
+
+def encoded(pixels: np.ndarray, suffix: str) -> bytes:
+    """An image file of pixels H×W or H×W×3 RGB."""
+    done, data = cv2.imencode(suffix, pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+    assert done
+    return bytes(data.tobytes())
+
+
+def saved(write: Callable[[Path], Any], name: str) -> bytes:
+    """What a function writes into a file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        write(path)
+        return path.read_bytes()
+
+
+def tree_of(folder: Path) -> dict[str, bytes]:
+    """All files of a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob('*')) if path.is_file()}
+
+
+def torch_saved(state: Any) -> bytes:
+    """What torch.save writes."""
+    stream = io.BytesIO()
+    torch.save(state, stream)
+    return stream.getvalue()
+
+
+def track(places: Places, source: Path, *options: str) -> int:
+    """`xmem-ros track` with the tiny network."""
+    from xmem_ros.cli.main import main
+
+    out = str(places.work / 'out')
+    fixed = ('--weights', str(tiny_file()), '--size', '16', '--device', 'cpu')
+    return main(['track', str(source), '--out', out, *options, *fixed])

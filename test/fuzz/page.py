@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: MIT
+"""Kind `page`: HTTP requests and commands of a page, at the real server. The node behind it is a stand-in."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp
+import numpy as np
+
+from fuzz.chance import Chance, spoil_bytes, spoil_tree
+from fuzz.kind import Kind
+from fuzz.sandbox import Link, Places
+from fuzz.texts import spoil_json
+from fuzz.wire import image, namespace
+from xmem_ros.client.calls import Calls
+from xmem_ros.web import server
+from xmem_ros.web.access import Access
+
+TOKEN = 'abcdefghijklmnop'
+REFUSED = (1003, 1007, 1008, 1009)  # why a socket may be closed: what was sent was no text, too much or too large
+REQUESTS = [
+    b'GET / HTTP/1.1\r\nHost: localhost\r\nCookie: @COOKIE@\r\nConnection: close\r\n\r\n',
+    b'POST /signin HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\nContent-Length: 16\r\n\r\n'
+    + TOKEN.encode(),
+    b'GET /socket HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\nCookie: @COOKIE@\r\n'
+    b'Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n'
+    b'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n\x81\x85\x00\x00\x00\x00hello',
+]
+STAMP = {'sec': 17, 'nanosec': 5}
+COMMANDS: list[Any] = [
+    {'type': 'shown'},
+    {'type': 'look', 'visible': True, 'live': True},
+    {'type': 'hold', 'stamp': STAMP},
+    {'type': 'seed', 'request': 1, 'stamp': STAMP, 'name': 'cup', 'kind': 'box', 'box': [1, 2, 3, 4]},
+    {'type': 'seed', 'request': 2, 'stamp': STAMP, 'id': 3, 'kind': 'points', 'points': [[1, 2, 1], [3, 4.5, 0]]},
+    {'type': 'seed', 'request': 3, 'stamp': STAMP, 'kind': 'mask', 'width': 6, 'height': 4, 'runs': [5, 9, 10]},
+    {'type': 'remove', 'request': 4, 'ids': [1, 2]},
+    {'type': 'reset', 'request': 5},
+]
+HEADERS = [b'Host', b'Origin', b'Cookie', b'Content-Length', b'Transfer-Encoding', b'Upgrade', b'Expect', b'Range']
+HEADERS += [b'Sec-WebSocket-Key', b'Sec-WebSocket-Version', b'Sec-WebSocket-Extensions', b'Content-Type', b'X']
+VALUES = [
+    b'',
+    b'chunked',
+    b'-1',
+    b'99999999999999999999',
+    b'localhost',
+    b'evil.example',
+    b'[::1',
+    b'127.0.0.1:99999999',
+]
+VALUES += [
+    b'http://evil.example',
+    b'null',
+    b'permessage-deflate; server_max_window_bits=99',
+    b'bytes=0-',
+    b'100-continue',
+]
+VALUES += [
+    b'@COOKIE@\xff\xfe',
+    b'@COOKIE@"',
+    b'a=' + b'x' * 9000,
+    b'13, 13',
+    b'\x00',
+    b'multipart/form-data',
+]
+TARGETS = [
+    b'/../../etc/passwd',
+    b'//etc/passwd',
+    b'/%2e%2e/%2e%2e/etc/passwd',
+    b'/static/',
+    b'http://evil.example/',
+    b'*',
+]
+TARGETS += [b'/?token=%ff%fe', b'/?token=' + b'x' * 20_000, b'/app.js%00', b'/\xff', b'/socket?', b'', b'/' * 8000]
+
+
+def _log(text: str, **_: Any) -> None:
+    print(text)
+
+
+class Link_:
+    """What `Calls` and `Server` need of a link; every request is granted."""
+
+    name, timeout = '/xmem', 1.0
+    node = SimpleNamespace(get_logger=lambda: SimpleNamespace(warning=_log), destroy_subscription=lambda _: None)
+
+    def advertise(self, *_: Any) -> None:
+        """Granted."""
+
+    def publish(self, *_: Any) -> None:
+        """Granted."""
+
+    def check_there(self, *_: Any) -> None:
+        """It is there."""
+
+    def call(self, *_: Any, **__: Any) -> Any:
+        """Granted."""
+        return SimpleNamespace(success=True, message='', ids=[1], removed=[1], image_gone=False)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class StandIn(Calls):
+    """A bridge without a ROS graph."""
+
+    def __init__(self, _: str, on_image: Callable[[Any], None]) -> None:
+        super().__init__(Link_())  # type: ignore[arg-type]
+        self._on_image = on_image
+
+    def look(self, *, overlay: bool, **_: bool) -> None:
+        """An image comes as soon as somebody looks."""
+        if overlay:
+            self._on_image(namespace(image(np.zeros((4, 6, 3), np.uint8), 'rgb8')))
+
+    def status(self) -> dict[str, Any]:
+        """As of a node that does nothing."""
+        return {'type': 'status', 'objects': []}
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def _make() -> list[dict[str, bytes]]:
+    texts = [json.dumps(command) for command in COMMANDS]
+    few = [texts[:4], texts[4:]]  # as many as may wait for the node
+    commands = [{'commands.json': json.dumps(item).encode()} for item in few]
+    return [*({'request.bin': request} for request in REQUESTS), *commands]
+
+
+def _spoil(chance: Chance, files: dict[str, bytes]) -> dict[str, bytes | Link]:
+    if 'request.bin' in files and chance.often(60):
+        return {'request.bin': _spoil_request(chance, files['request.bin'])}
+    texts = []
+    for _ in range(chance.whole(1, 5)):
+        command = chance.pick(COMMANDS)
+        if chance.often(70):
+            texts.append(json.dumps(spoil_tree(chance, command)))
+        else:
+            texts.append(spoil_json(chance, json.dumps(command).encode()).decode(errors='replace'))
+    return {'commands.json': json.dumps(texts).encode()}
+
+
+def _spoil_request(chance: Chance, request: bytes) -> bytes:
+    if chance.often(25):
+        return spoil_bytes(chance, request)
+    head, _, body = request.partition(b'\r\n\r\n')
+    first, *lines = head.split(b'\r\n')
+    for _ in chance.several():
+        kind = chance.whole(0, 5)
+        line = chance.pick(HEADERS) + b': ' + (chance.pick(VALUES) if chance.often(80) else chance.data())
+        chance.note(f'{kind}: {line[:60]!r}')
+        if kind < 2:
+            lines.append(line)
+        elif kind == 2:
+            lines[chance.whole(0, len(lines) - 1)] = line
+        elif kind == 3:
+            method = chance.pick(
+                [b'GET', b'POST', b'PUT', b'HEAD', b'OPTIONS', b'TRACE', b'CONNECT', b'get', b'', b'X' * 99]
+            )
+            version = chance.pick([b'HTTP/1.1', b'HTTP/1.0', b'HTTP/0.9', b'HTTP/2.0', b'HTTP/9.9', b''])
+            first = b' '.join([method, chance.pick(TARGETS), version])
+        elif kind == 4:
+            lines += [line] * chance.pick([2, 200, 5000])
+        else:
+            body += chance.data() + (spoil_bytes(chance, body) if body else b'')
+    return b'\r\n'.join([first, *lines]) + b'\r\n\r\n' + body
+
+
+def _use(places: Places) -> int:
+    server.Bridge = StandIn  # type: ignore[assignment,misc]
+    return asyncio.run(_served(places))
+
+
+async def _served(places: Places) -> int:
+    request = places.input / 'request.bin'
+    access = Access(TOKEN if request.exists() else '')
+    started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    serving = asyncio.ensure_future(server.serve('/xmem', access, '127.0.0.1', 0, started.set_result))
+    port = await started
+    cookie = f'xmem_ros_{port}={access.session}'.encode()
+    if request.exists():
+        code = await _request(port, request.read_bytes().replace(b'@COOKIE@', cookie))
+    else:
+        code = await _commands(port, json.loads((places.input / 'commands.json').read_text()))
+    again = await _answer(port, REQUESTS[0].replace(b'@COOKIE@', cookie), 8)
+    assert again.startswith(b'HTTP/1.1 200'), f'afterwards the page is not served: {again[:40]!r}'
+    assert not serving.done()
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
+    return code
+
+
+async def _answer(port: int, request: bytes, seconds: float) -> bytes:
+    """The beginning of the answer to a request; empty where it waits for more of it."""
+    reader, writer = await asyncio.open_connection('127.0.0.1', port)
+    try:
+        writer.write(request)
+        await writer.drain()
+        return await asyncio.wait_for(reader.read(1 << 16), seconds)
+    except (TimeoutError, asyncio.TimeoutError, ConnectionError):
+        return b''
+    finally:
+        writer.close()
+
+
+async def _request(port: int, request: bytes) -> int:
+    head = (await _answer(port, request, 0.5)).partition(b'\r\n')[0]
+    status = int(head.split()[1]) if head.startswith(b'HTTP/') else 0
+    assert status < 500, f'answered with {head!r}'
+    return 0 if status in (101, 200, 204) else 2
+
+
+async def _commands(port: int, texts: list[str]) -> int:
+    """Send commands; each is answered, and the last one, which is sound, with success."""
+    url = f'http://localhost:{port}'
+    refused = False
+    async with aiohttp.ClientSession() as session, session.ws_connect(f'{url}/socket', origin=url) as socket:
+        while (await asyncio.wait_for(socket.receive(), 8)).type != aiohttp.WSMsgType.BINARY:
+            pass  # status; masks are of the image that is shown
+        for text in texts:
+            await socket.send_str(text.encode('utf-8', 'replace').decode())
+        await asyncio.sleep(0.05)  # a few commands may wait, and more are refused
+        await socket.send_str(json.dumps({'type': 'reset', 'request': 7777}))
+        while True:
+            message = await asyncio.wait_for(socket.receive(), 8)
+            if message.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED):
+                assert socket.close_code in REFUSED, f'the socket was closed: {socket.close_code}'
+                return 2
+            if message.type != aiohttp.WSMsgType.TEXT or (answer := json.loads(message.data))['type'] != 'answer':
+                continue
+            assert not str(answer.get('text')).startswith('internal error'), answer['text']
+            refused |= not answer['ok']
+            if answer['request'] == 7777:
+                return 2 if refused else 0
+
+
+def kinds() -> list[Kind]:
+    """The kinds of this module."""
+    may = frozenset({'socket.bind', 'socket.connect', 'socket.getaddrinfo'})
+    return [Kind('page', _make, _spoil, _use, may=may)]

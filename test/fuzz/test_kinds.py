@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: MIT
+"""A short seeded run of every kind; `make fuzz` runs long ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fuzz.trial import MODULES
+
+TEST = Path(__file__).resolve().parent.parent
+COUNT = 12  # inputs of a kind
+
+
+@pytest.fixture(scope='module')
+def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """By kind, of one process: none of ours here may be forked once other tests have started threads."""
+    folder = tmp_path_factory.mktemp('fuzz')
+    given = ['--count', str(COUNT), '--seed', '1', '--out', str(folder), '--json', str(folder / 'found.json')]
+    paths = os.pathsep.join([str(TEST), os.environ.get('PYTHONPATH', '')])
+    env = {**os.environ, 'PYTHONPATH': paths, 'OMP_NUM_THREADS': '1'}
+    result = subprocess.run(
+        [sys.executable, '-m', 'fuzz', *given], env=env, cwd=TEST.parent, capture_output=True, text=True, check=False
+    )
+    assert (folder / 'found.json').exists(), result.stderr
+    return {item['kind']: item for item in json.loads((folder / 'found.json').read_text())}
+
+
+@pytest.mark.parametrize('kind', MODULES)
+def test_what_strangers_give_is_used_or_refused_and_does_no_harm(figures: dict[str, Any], kind: str) -> None:
+    assert figures[kind]['inputs'] == COUNT
+    assert figures[kind]['symptoms'] == []

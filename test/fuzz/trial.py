@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: MIT
+"""A run over one kind of input: so many inputs or seconds, what was found, and the files that repeat it."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+from tqdm import tqdm
+
+from fuzz.chance import Chance
+from fuzz.kind import Kind
+from fuzz.sandbox import Files, Outcome, Sandbox, read_files, write_files
+from xmem_ros.progress import Bar
+
+SHARED = '/dev/shm'  # memory as a folder: many small files are made and removed
+MODULES = {
+    'weights': 'tensors',
+    'memory': 'tensors',
+    'seeds': 'texts',
+    'suite': 'texts',
+    'parameters': 'texts',
+    'manifest': 'texts',
+    'frames': 'footage',
+    'video': 'footage',
+    'mask': 'footage',
+    'mcap': 'bags',
+    'db3': 'bags',
+    'folder': 'bags',
+    'image': 'wire',
+    'message': 'wire',
+    'page': 'page',
+}
+"""Kind → the module of this package that has it."""
+
+
+@dataclass
+class Finding:
+    """A symptom, and the simplest input that has it."""
+
+    symptom: str
+    count: int
+    edits: list[str]
+    place: Path  # folder that the input is written to
+
+
+@dataclass
+class Figures:
+    """What a run over a kind came to."""
+
+    kind: str
+    seed: int
+    inputs: int = 0
+    accepted: int = 0  # of them, with nothing wrong as far as the program can tell
+    findings: int = 0  # different symptoms
+    found: int = 0  # inputs that had one
+    seconds: float = 0.0
+    longest_s: float = 0.0  # of processor time
+    longest_input: int = 0  # its number
+    peak_mb: int = 0  # resident, with what the harness holds
+    peak_input: int = 0
+    harness_mb: int = 0  # that the harness holds
+
+
+def kind_of(name: str) -> Kind:
+    """Load a kind by name."""
+    if os.access(SHARED, os.W_OK):
+        tempfile.tempdir = SHARED
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    tqdm.monitor_interval = 0  # a thread, which a fork would leave behind
+    module = importlib.import_module(f'fuzz.{MODULES[name]}')
+    return next(kind for kind in module.kinds() if kind.name == name)
+
+
+class Trial:
+    """One kind in a sandbox.
+
+    Arguments:
+        name: of the kind.
+        seed: that all follows from.
+        sandbox: to run inputs in.
+        out: folder for findings.
+    """
+
+    def __init__(self, name: str, seed: int, sandbox: Sandbox, out: Path) -> None:
+        self.kind, self.sandbox, self._out = kind_of(name), sandbox, out
+        self.figures = Figures(name, seed)
+        self.findings: dict[str, Finding] = {}
+        self._whole = self.kind.make()
+        for files in self._whole:
+            self._check_whole(files)
+        gc.collect()
+        gc.freeze()  # else the first collection of every child would copy all of it
+        self.figures.harness_mb = round(self._run(self._whole[0]).peak / 1e6)
+
+    def _run(self, files: Files) -> Outcome:
+        return self.sandbox.run(files, self.kind.work, self.kind.allowed, self.kind.codes, self.kind.may)
+
+    def _check_whole(self, files: Files) -> None:
+        """A whole input must be accepted, or a run over spoilt ones would mean nothing."""
+        self.sandbox.warm_up(files, self.kind.work)
+        outcome = self._run(files)
+        if outcome.symptoms or outcome.code != 0:
+            raise AssertionError(f'{self.kind.name}: {sorted(files)} is refused: {outcome}')
+
+    def spend(self, count: int, seconds: float = float('inf'), first: int = 0, *, show: bool = False) -> None:
+        """Try so many inputs, or for so long, from a number on."""
+        begun = time.monotonic()
+        total = count if seconds == float('inf') else None
+        places = self.sandbox.places
+        with Bar(total=total, desc=self.kind.name, unit='input', disable=not show) as bar:
+            while self.figures.inputs < count and time.monotonic() - begun < seconds:
+                number = first + self.figures.inputs
+                chance = Chance(f'{self.kind.name} {self.figures.seed} {number}', str(places.canary), places.port)
+                files = self.kind.spoil(chance, dict(chance.pick(self._whole)))
+                self._note(number, files, self._run(files), chance.edits)
+                bar.update()
+        self.figures.seconds = round(self.figures.seconds + time.monotonic() - begun, 1)
+
+    def _note(self, number: int, files: Files, outcome: Outcome, edits: list[str]) -> None:
+        figures = self.figures
+        figures.inputs += 1
+        figures.accepted += not outcome.symptoms and outcome.code == 0
+        if outcome.seconds > figures.longest_s:
+            figures.longest_s, figures.longest_input = round(outcome.seconds, 3), number
+        if outcome.peak > figures.peak_mb * 1e6:
+            figures.peak_mb, figures.peak_input = round(outcome.peak / 1e6), number
+        figures.found += bool(outcome.symptoms)
+        for symptom in outcome.symptoms:
+            known = self.findings.get(symptom)
+            count = known.count + 1 if known else 1
+            if known is None or len(edits) < len(known.edits):
+                place = known.place if known else self._out / f'{figures.kind}-{figures.seed}-{figures.findings:03d}'
+                self.findings[symptom] = Finding(symptom, count, edits, place)
+                figures.findings = len(self.findings)
+                self._save(self.findings[symptom], files, outcome)
+            else:
+                known.count = count
+
+    def _save(self, finding: Finding, files: Files, outcome: Outcome) -> None:
+        places = self.sandbox.places
+        shutil.rmtree(finding.place, ignore_errors=True)
+        write_files(finding.place / 'in', files)
+        about = {
+            'kind': self.kind.name,
+            'symptom': finding.symptom,
+            'edits': finding.edits,
+            'detail': outcome.detail,
+            'repeat': repeat_command(finding.place),
+            'root': str(places.root),
+            'port': places.port,
+        }
+        (finding.place / 'finding.json').write_text(json.dumps(about, indent=1) + '\n')
+        Bar.write(f'{self.kind.name}: {finding.symptom}\n    {repeat_command(finding.place)}', file=sys.stderr)
+
+
+def repeat_command(place: Path) -> str:
+    """What repeats a finding, from the checkout."""
+    return f'. tools/env.sh && PYTHONPATH=$PYTHONPATH:test python -m fuzz --repeat {place.resolve()}'
+
+
+def repeat(place: Path) -> Outcome:
+    """Run the input of a finding again, in a sandbox of the same name: paths and ports may be part of it."""
+    about = json.loads((place / 'finding.json').read_text())
+    kind = kind_of(about['kind'])
+    with Sandbox(Path(about['root']), about['port']) as sandbox:
+        for files in kind.make():
+            sandbox.warm_up(files, kind.work)
+        return sandbox.run(read_files(place / 'in'), kind.work, kind.allowed, kind.codes, kind.may)
+
+
+def described(trial: Trial) -> dict[str, Any]:
+    """For JSON."""
+    found = [{'symptom': item.symptom, 'count': item.count, 'edits': item.edits} for item in trial.findings.values()]
+    return {**asdict(trial.figures), 'symptoms': found}

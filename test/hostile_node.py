@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: MIT
+"""A node under the tracker's name that means its clients harm; over real DDS."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import Any
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from lifecycle_msgs.srv import GetState
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from xmem_ros.conversions.images import image_from_array
+from xmem_ros.errors import ErrorCode
+from xmem_ros.msg import TrackedObject, TrackedObjectArray
+from xmem_ros.node import qos
+from xmem_ros.srv import HoldImage, RemoveObjects, ResetTracker, SeedObjects
+
+MARKUP = '<img src=x onerror="window.harmed=1"><script>window.harmed=1</script>'
+
+
+class HostileNode:
+    """Answers and says what a test sets.
+
+    `state`: its lifecycle state. `message`, `success`, `ids`, `code`: of its answers.
+    """
+
+    def __init__(self, name: str = 'xmem', namespace: str = '/hostile') -> None:
+        self.state, self.message, self.success, self.ids = 'active', MARKUP, False, [1]
+        self.code = ErrorCode.INVALID_SEED
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context)
+        self.node = rclpy.create_node(name, namespace=namespace, context=self.context)
+        self.name = f'{namespace}/{name}'
+        self.overlay = self.node.create_publisher(Image, '~/overlay', qos.output())
+        self.labels = self.node.create_publisher(Image, '~/labels', qos.output())
+        self.objects = self.node.create_publisher(TrackedObjectArray, '~/objects', qos.output())
+        self.diagnostics = self.node.create_publisher(DiagnosticArray, '/diagnostics', qos.diagnostics())
+        self.node.create_service(GetState, '~/get_state', self._state)
+        for kind, service in (
+            (SeedObjects, 'seed'),
+            (RemoveObjects, 'remove'),
+            (ResetTracker, 'reset'),
+            (HoldImage, 'hold'),
+        ):
+            self.node.create_service(kind, f'~/{service}', self._answer)
+        self._executor = SingleThreadedExecutor(context=self.context)
+        self._executor.add_node(self.node)
+        self._stamp = 0
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+
+    def _spin(self) -> None:
+        with contextlib.suppress(ExternalShutdownException):
+            self._executor.spin()
+
+    def close(self) -> None:
+        """Leave the graph."""
+        self.context.try_shutdown()
+        self._thread.join(10)
+        self.node.destroy_node()
+
+    def say(self, *items: TrackedObject, **diagnostics: str) -> None:
+        """An image of 16×12 px, objects in it, and diagnostics; `_` in a key is a space."""
+        self._stamp += 1
+        header = Header(frame_id='camera')
+        header.stamp.sec = self._stamp
+        for publisher, pixels, encoding in (
+            (self.overlay, np.full((12, 16, 3), 99, np.uint8), 'rgb8'),
+            (self.labels, np.ones((12, 16), np.uint8), 'mono8'),
+        ):
+            image = image_from_array(pixels, encoding, Image)
+            image.header = header
+            publisher.publish(image)
+        self.objects.publish(TrackedObjectArray(header=header, objects=list(items)))
+        status = DiagnosticStatus(name=f'{self.name.lstrip("/")}: tracking', message='no image')
+        status.values = [KeyValue(key=key.replace('_', ' '), value=value) for key, value in diagnostics.items()]
+        self.diagnostics.publish(DiagnosticArray(status=[status]))
+
+    def _state(self, _: Any, response: Any) -> Any:
+        response.current_state.label = self.state
+        return response
+
+    def _answer(self, _: Any, response: Any) -> Any:
+        response.success, response.message = self.success, self.message
+        response.error_code = ErrorCode.NONE if self.success else self.code
+        if isinstance(response, SeedObjects.Response):
+            response.ids = self.ids
+        return response

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: MIT
+"""Keys of the node's status in /diagnostics, for its publisher and its readers. No ROS."""
+
+RATE = 'rate (Hz)'
+LATENCY_MEDIAN = 'image to publish, median (ms)'
+LATENCY_MAXIMUM = 'image to publish, maximum (ms)'
+
+RECEIVED = 'received'
+TRACKED = 'tracked'
+DROPPED = 'dropped'
+WAITING = 'waiting'
+INVALID = 'invalid'
+LOST_BEFORE_NODE = 'lost before the node'
+
+MEMORY_BYTES = 'memory (bytes)'
+IMAGE_TOPIC = 'image topic'
+NO_IMAGE = 'no image'
+
+DETECTION_MESSAGES = 'detection messages'
+DETECTION_MESSAGES_DROPPED = 'detection messages dropped'
+DETECTION_BOXES_TRIED = 'detection boxes tried'
+OBJECTS_FROM_DETECTIONS = 'objects from detections'
+OBJECTS_CORRECTED = 'objects corrected by detections'
+DETECTION_MESSAGES_WITHOUT_ROOM = 'detection messages without room'
+
+DETECTIONS_3D = 'detections_3d published'
+IMAGES_WITHOUT_DEPTH = 'images without depth'
+
+
+def status_name(node: str) -> str:
+    """Name of the status of a node, given by its full name."""
+    return f'{node.lstrip("/")}: tracking'
+
+
+def stage(name: str) -> str:
+    """Mean duration of a stage, such as decode, publish or total."""
+    return f'{name} (ms)'
+
+
+def positions(store: str) -> str:
+    """Positions in a store of memory: working or long_term."""
+    return f'{store} (positions)'
+
+
+def given_up(number: int) -> str:
+    """What was given up as memory ran out, counted from 1."""
+    return f'given up ({number})'
+
+
+def object_state(object_id: int) -> str:
+    """State and name of an object."""
+    return f'object {object_id}'
