@@ -22,7 +22,7 @@ from torchvision.models import ResNet, resnet18, resnet50
 
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.errors import ParameterError, WeightsError
-from xmem_ros.network.config import COMPACT
+from xmem_ros.network.config import COMPACT, COMPACT_LITE
 from xmem_ros.network.model import IMAGE_MEAN, IMAGE_STD, XMemNetwork
 from xmem_ros.training import config as training_config
 from xmem_ros.training.bag import read_bag
@@ -34,7 +34,7 @@ from xmem_ros.training.forward import track_clip
 from xmem_ros.training.imagenet import starting_network
 from xmem_ros.training.loop import Trainer
 from xmem_ros.training.losses import bootstrapped_cross_entropy, dice_loss, hardest_share
-from xmem_ros.weights.checkpoint import load_network
+from xmem_ros.weights.checkpoint import load_network, save_network
 
 CONFIGS_FOLDER = Path(__file__).parents[2] / 'config' / 'training'
 
@@ -518,6 +518,17 @@ def test_what_comes_from_imagenet_is_where_it_belongs() -> None:
         assert torch.allclose(network.value_encoder.trunk(torch.cat([image, masks], 1)), trunk(value), atol=1e-4)
 
 
+def test_a_run_takes_the_shape_of_the_weights_that_it_starts_from(data: Path, tmp_path: Path) -> None:
+    weights = tmp_path / 'lite.safetensors'
+    save_network(XMemNetwork(COMPACT_LITE), weights)
+    settings = small(start_from=str(weights))
+    assert Trainer(settings, data, tmp_path / 'run').network.config == COMPACT_LITE
+    trainer = Trainer(dataclasses.replace(settings, iterations=2), data, tmp_path / 'run')
+    trainer.run()
+    weights.unlink()
+    assert Trainer(dataclasses.replace(settings, iterations=2), data, tmp_path / 'run').network.config == COMPACT_LITE
+
+
 def test_frozen_parts_stay_as_they_are(data: Path, tmp_path: Path) -> None:
     trainer = Trainer(small(frozen=('key_encoder', 'decoder.pred')), data, tmp_path / 'run')
     before = copy.deepcopy(trainer.network.state_dict())
@@ -597,4 +608,5 @@ def test_unknown_keys_of_a_run_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize('file', sorted(CONFIGS_FOLDER.glob('*.yaml')), ids=lambda path: path.stem)
 def test_the_presets_can_be_read(file: Path) -> None:
     config = read_config(file, videos=('given',) if file.stem == 'finetune' else None)
-    assert config.network == ('xmem' if file.stem.startswith('xmem') else 'compact')
+    compact = 'compact_joined' if file.stem == 'compact_joined' else 'compact'
+    assert config.network == ('xmem' if file.stem.startswith('xmem') else compact)

@@ -85,13 +85,13 @@ COMPACT = NetworkConfig(
     gate_reduction=8,
     train_norm=True,
 )
-LITE0 = {
-    'lite_widths': (16, 24, 40, 80, 112),
-    'lite_depths': (1, 2, 2, 3, 3),
-    'lite_laterals': (128, 64, 32),  # as COMPACT's features, so that its value encoder and decoder fit
-}
-COMPACT_LITE = replace(COMPACT, key_widths=(), key_depths=(), **LITE0)
-COMPACT_JOINED = replace(COMPACT, **LITE0)
+COMPACT_JOINED = replace(
+    COMPACT,
+    lite_widths=(16, 24, 40, 80, 112),  # EfficientNet-Lite0
+    lite_depths=(1, 2, 2, 3, 3),
+    lite_laterals=(128, 64, 32),  # as COMPACT's features, so that its value encoder and decoder fit
+)
+COMPACT_LITE = replace(COMPACT_JOINED, key_widths=(), key_depths=())
 CONFIGS = {'xmem': XMEM, 'compact': COMPACT, 'compact_lite': COMPACT_LITE, 'compact_joined': COMPACT_JOINED}
 
 

@@ -66,7 +66,9 @@ class ClipConfig:
 class TrainingConfig:
     """A run. Paths of `videos`, `subsets` and `stills` are relative to `--data`."""
 
-    network: str = option('compact', f'shape of the network: {", ".join(CONFIGS)}')
+    network: str = option(
+        'compact', f'shape of a new network: {", ".join(CONFIGS)}; with `start_from` it is that of those weights'
+    )
     start_from: str = option('', "weights to begin with: a name, a file, or another run's last.pt; empty: random")
     videos: tuple[str, ...] = option(
         (), 'folders of videos (JPEGImages/SEQ and Annotations/SEQ, as in DAVIS, YouTube-VOS and MOSE), or bags'

@@ -174,7 +174,8 @@ def main() -> None:
         assert network.key_encoder.lite is not None
         images = Bar(crops(args.pictures, args.count), total=args.count, unit='crop')
         explained = fit_laterals(network.key_encoder.lite, rest.key_encoder, images)
-        say('explained variance at strides 16, 8 and 4:', ', '.join(f'{share:.0%}' for share in explained))
+        shares = ', '.join(f'{share:.0%}' for share in explained)
+        say(f'explained variance at strides 16, 8 and 4: {shares}')
     save_network(network, args.file, dtype=torch.float32)
 
 

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Subset
 from xmem_ros import atomic
 from xmem_ros.checks import check_number, check_whole
 from xmem_ros.errors import OutputError, ParameterError, WeightsError, XMemError, told
-from xmem_ros.network.config import CONFIGS
+from xmem_ros.network.config import CONFIGS, config_from_state_dict
 from xmem_ros.network.model import XMemNetwork
 from xmem_ros.outside_text import say
 from xmem_ros.progress import Bar
@@ -96,10 +96,13 @@ class Trainer:
         self.checkpoint = out / 'last.pt'
         saved = self._saved_run()
         torch.manual_seed(config.seed)
-        self.network = XMemNetwork(CONFIGS[config.network])
+        start = _starting_weights(config.start_from) if config.start_from and saved is None else None
+        known = start if saved is None else saved['model']
+        shape = CONFIGS[config.network] if known is None else config_from_state_dict(known)
+        self.network = XMemNetwork(shape)
         self.network.apply(_initialise)
-        if config.start_from and saved is None:
-            self._start_from(config.start_from)
+        if start is not None:
+            self.network.load_state_dict(start)
         data = read_data(config, root)
         self.held = data.held
         self._check_out()
@@ -158,13 +161,6 @@ class Trainer:
                 'or remove that folder to begin anew'
             )
         return saved
-
-    def _start_from(self, name: str) -> None:
-        state = _starting_weights(name)
-        try:
-            self.network.load_state_dict(state)
-        except RuntimeError as error:
-            raise WeightsError(f'{name}: not of the shape of network {self.config.network!r}: {error}') from error
 
     def _freeze(self) -> None:
         """Exempt the parts that `frozen` names from training."""
