@@ -24,8 +24,9 @@ IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 FOLDER_RATE = 30.0  # frames a second of a folder, which does not say
 VOID = 255
 
-# OpenCV's FFmpeg may open what a playlist names: files, then, and nothing from elsewhere.
-os.environ.setdefault('OPENCV_FFMPEG_CAPTURE_OPTIONS', 'protocol_whitelist;file')
+# OpenCV's FFmpeg also reads playlists, and opens the files and addresses that they name: containers of video alone.
+_CONTAINERS = 'mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpegts,mpeg,mpegvideo,flv,ogg,asf,h264,hevc,mjpeg,m4v,mxf'
+os.environ.setdefault('OPENCV_FFMPEG_CAPTURE_OPTIONS', f'protocol_whitelist;file|format_whitelist;{_CONTAINERS}')
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -138,8 +139,10 @@ class Clip:
         video.release()
 
     def _open(self) -> cv2.VideoCapture:
+        # the other readers take a name for a pattern of names, or print what a file holds as it is
+        backend = cv2.CAP_FFMPEG if cv2.CAP_FFMPEG in cv2.videoio_registry.getBackends() else cv2.CAP_ANY
         with atomic.utf8_name(self.path) as name:
-            video = cv2.VideoCapture(os.fspath(name))
+            video = cv2.VideoCapture(os.fspath(name), backend)
         if not video.isOpened():
             raise FrameError(
                 f'{self.path}: OpenCV cannot open this video; convert it to H.264 in MP4 or give a folder of frames'

@@ -1,17 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""Fuzzing: mutated files and messages at the entry points that users reach. `python -m fuzz`, or `make fuzz`.
+"""Fuzzing of every entry point that takes files, messages or requests: `make fuzz`.
 
-Each input runs in a forked child with limits, an audit hook and canaries around it (`sandbox`). What must hold is the
-same for all kinds: a documented exit code or an error of ours, no traceback, at most 10 s of processor time and 2 GB of
-memory, no file touched outside the output folder, no process, no connection.
+Each input runs in a forked child with limits, an audit hook and canary files around it. These
+conditions must hold for every input (see `sandbox`):
 
-Inputs are drawn by `random.Random`, one seed for each, so that any input can be made again without those before it. Of
-each symptom the input with the fewest edits is kept as a file.
+- the exit code is documented, or the error is one of ours; there is no traceback and no crash;
+- at most 10 s of CPU time and 2 GB of memory are used;
+- no file outside the output folder is touched;
+- no process is started, and no connection is made.
 
-Hypothesis and atheris were tried or looked at, and left out:
+Inputs are mutations of a small seed corpus, of bytes and of structure. `random.Random` draws them,
+with a seed for each input, so that any input can be generated without those before it. The input
+with the fewest edits is kept for each symptom.
 
-- Hypothesis varies what it has just drawn: of 60 inputs about 20 differed in what was edited. It stops at the first
-  failure to shrink it, which a run over thousands of inputs cannot use, and it took as long as the input itself.
-- atheris sees the coverage of Python alone, while most parsers behind these entry points are C, C++ and Rust. It runs
-  all inputs in one process, which a crash, a hang or a memory that is used up ends.
+Hypothesis and atheris were considered and left out:
+
+- Hypothesis varies what it has just drawn: of 60 inputs about 20 differed in their edits. It stops
+  at the first failure to shrink it, and drawing took as long as running the input.
+- atheris sees the coverage of Python alone, but most parsers here are C, C++ and Rust. It runs all
+  inputs in one process, which a crash, a hang or an exhausted memory ends.
 """

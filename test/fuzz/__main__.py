@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`python -m fuzz`: run kinds of inputs, print what was found, and write it to files."""
+"""Command line of the fuzzing harness: `python -m fuzz`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
+from fuzz.campaign import MODULES, Campaign, Figures, described, kind_of, repeat
 from fuzz.sandbox import Sandbox
-from fuzz.trial import MODULES, Figures, Trial, described, kind_of, repeat
 
 COLUMNS = tuple(item.name for item in fields(Figures))
 
 
 def main() -> int:
-    """Run the command; returns 1 where something was found."""
+    """Run the command; returns 1 if there are findings."""
     parser = argparse.ArgumentParser(prog='fuzz', description='Mutated files and messages at every entry point.')
     parser.add_argument('--kind', action='append', default=[], choices=MODULES, help='may be given several times')
     parser.add_argument('--count', type=int, default=0, help='inputs of each kind (default: 1000, or no limit)')
@@ -43,11 +43,11 @@ def main() -> int:
     for name in kinds:
         kind_of(name)
         with Sandbox() as sandbox:
-            trial = Trial(name, args.seed, sandbox, args.out)
+            campaign = Campaign(name, args.seed, sandbox, args.out)
             with contextlib.suppress(KeyboardInterrupt):
-                trial.spend(count, seconds, args.first, show=True)
-            rows.append(trial.figures)
-            results.append(described(trial))
+                campaign.spend(count, seconds, args.first, show=True)
+            rows.append(campaign.figures)
+            results.append(described(campaign))
     _table(rows)
     if args.json:
         args.json.write_text(json.dumps(results, indent=1) + '\n')

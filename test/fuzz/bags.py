@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Kinds `mcap`, `db3` and `folder`: bags, spoilt record by record, row by row, message by message."""
+"""Kinds `mcap`, `db3` and `folder`: mutated records, rows, metadata and messages of bags."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any
 import yaml
 from bag_files import TOPIC, image_message, seeds_message, stamp_of, write_bag, write_without_chunks
 
-from fuzz.chance import Chance, spoil_bytes, spoil_tree
-from fuzz.kind import Kind, encoded, frames, mask, track, tree_of
+from fuzz.documents import dumped, mutate_yaml
+from fuzz.kinds import Kind, encoded, frames, mask, track, tree_of
+from fuzz.mutation import Source, mutate_bytes, mutate_tree
 from fuzz.sandbox import Link, Places
-from fuzz.texts import spoil_yaml
 
-RECORDED = 'recorded.mcap'  # with seeds
+RECORDED = 'recorded.mcap'  # holds seeds
 MAGIC = b'\x89MCAP0\r\n'
 SQL = [
     'DROP TABLE {table}',
@@ -36,7 +36,7 @@ SQL = [
     'UPDATE topics SET {column} = NULL',
     'INSERT INTO topics SELECT id + 1, name, type, serialization_format, offered_qos_profiles{more} FROM topics',
     'UPDATE schema SET schema_version = {number}',
-    # what never ends, where a table is expected
+    # endless views in place of tables
     'ALTER TABLE messages RENAME TO old; CREATE VIEW messages AS WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x '
     "FROM n) SELECT x AS id, 1 AS topic_id, x AS timestamp, x'00' AS data FROM n",
     'ALTER TABLE topics RENAME TO old; CREATE VIEW topics AS WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 '
@@ -69,13 +69,13 @@ ODD_DEFINITIONS = [
 
 @functools.cache
 def items() -> tuple[Any, ...]:
-    """Of `write_bag`."""
+    """Build the images of every bag, as `write_bag` takes them."""
     return tuple((TOPIC, stamp_of(index) + 1, image_message(index, frame)) for index, frame in enumerate(frames()))
 
 
 @functools.cache
 def seeded_items() -> tuple[Any, ...]:
-    """The same with recorded seeds, of every kind."""
+    """Build the images and recorded seeds of every kind."""
     from xmem_ros.recordings import typestore as messages
 
     seeds = [
@@ -90,13 +90,13 @@ def seeded_items() -> tuple[Any, ...]:
 
 @functools.cache
 def bag(storage: str, compression: str = '') -> dict[str, bytes]:
-    """The files of a bag's folder."""
+    """Build a bag; returns the files of its folder."""
     with tempfile.TemporaryDirectory() as folder:
         return tree_of(write_bag(Path(folder) / 'walk', list(items()), storage=storage, compression=compression))
 
 
 def _single(files: dict[str, bytes]) -> dict[str, bytes]:
-    """The storage file alone."""
+    """Drop the metadata."""
     return {name: content for name, content in files.items() if name != 'metadata.yaml'}
 
 
@@ -114,7 +114,7 @@ def _recorded() -> bytes:
 
 
 def records(data: bytes) -> list[tuple[int, bytes]]:
-    """Kind and content of each record of an MCAP file, as far as they are whole."""
+    """Split an MCAP file into complete records: opcode and content."""
     place, found = len(MAGIC), []
     while place + 9 <= len(data) - len(MAGIC):
         kind, length = struct.unpack_from('<BQ', data, place)
@@ -124,40 +124,40 @@ def records(data: bytes) -> list[tuple[int, bytes]]:
 
 
 def mcap_of(found: list[tuple[int, bytes]]) -> bytes:
-    """An MCAP file of records, whose places in the index may be wrong."""
+    """Join records into an MCAP file; the index may point to wrong offsets."""
     return MAGIC + b''.join(struct.pack('<BQ', kind, len(content)) + content for kind, content in found) + MAGIC
 
 
-def spoil_mcap(chance: Chance, data: bytes) -> bytes:
-    """Edit records: kinds, lengths, contents, order; the messages in chunks, too."""
+def mutate_mcap(source: Source, data: bytes) -> bytes:
+    """Mutate records: opcodes, lengths, contents, order, chunks."""
     found = records(data)
-    if not found or chance.often(20):
-        return spoil_bytes(chance, data)
-    for _ in chance.several():
-        place = chance.whole(0, len(found) - 1)
+    if not found or source.chance(20):
+        return mutate_bytes(source, data)
+    for _ in source.several():
+        place = source.between(0, len(found) - 1)
         kind, content = found[place]
-        how = chance.whole(0, 9)
-        chance.note(f'record {place} of kind {kind}: {how}')
+        how = source.between(0, 9)
+        source.note(f'record {place} of kind {kind}: {how}')
         if how < 4:
-            content = spoil_bytes(chance, content, 0, 80)
+            content = mutate_bytes(source, content, 0, 80)
         elif how == 4 and kind == 6 and len(content) > 60:
-            content = _spoil_chunk(chance, content)
+            content = _mutate_chunk(source, content)
         elif how == 5:
-            kind = chance.pick([0, 1, 2, 3, 4, 5, 6, 7, 8, 11, 15, 200])
+            kind = source.pick([0, 1, 2, 3, 4, 5, 6, 7, 8, 11, 15, 200])
         elif how == 6:
-            found.insert(place, found[chance.whole(0, len(found) - 1)])
+            found.insert(place, found[source.between(0, len(found) - 1)])
             continue
         elif how == 7 and len(found) > 1:
             found.pop(place)
             continue
         elif kind in (3, 4):
-            content = _spoil_strings(chance, content)
+            content = _mutate_strings(source, content)
         found[place] = (kind, content)
     return mcap_of(found)
 
 
-def _spoil_strings(chance: Chance, content: bytes) -> bytes:
-    """Another topic, type or definition: a text after its length."""
+def _mutate_strings(source: Source, content: bytes) -> bytes:
+    """Replace a length-prefixed string: a topic, type or definition."""
     place, found = 2, []
     while place + 4 <= len(content) and len(found) < 3:
         (length,) = struct.unpack_from('<I', content, place)
@@ -165,21 +165,21 @@ def _spoil_strings(chance: Chance, content: bytes) -> bytes:
             found.append((place, length))
         place += 4 + length
     if not found:
-        return spoil_bytes(chance, content)
-    place, length = chance.pick(found)
-    text = chance.text() if chance.often(50) else chance.pick(ODD_DEFINITIONS)
+        return mutate_bytes(source, content)
+    place, length = source.pick(found)
+    text = source.text() if source.chance(50) else source.pick(ODD_DEFINITIONS)
     raw = text.encode(errors='replace')
-    size = len(raw) if chance.often(85) else int(chance.pick([0, 2**31, 2**32 - 1]))
+    size = len(raw) if source.chance(85) else int(source.pick([0, 2**31, 2**32 - 1]))
     return content[:place] + struct.pack('<I', size) + raw + content[place + 4 + length :]
 
 
-def _spoil_chunk(chance: Chance, content: bytes) -> bytes:
-    """Other sizes and checksums of a chunk, or other records in one that is not compressed."""
-    if chance.often(60):
-        field, size = chance.pick([(16, 8), (16, 8), (24, 4), (0, 8), (8, 8)])
-        number = chance.pick([0, 1, 2**31, 2**33, 2**40, 2**63, 2**64 - 1]) % (1 << 8 * size)
+def _mutate_chunk(source: Source, content: bytes) -> bytes:
+    """Replace sizes and checksums of a chunk, or mutate its records."""
+    if source.chance(60):
+        field, size = source.pick([(16, 8), (16, 8), (24, 4), (0, 8), (8, 8)])
+        number = source.pick([0, 1, 2**31, 2**33, 2**40, 2**63, 2**64 - 1]) % (1 << 8 * size)
         return content[:field] + number.to_bytes(size, 'little') + content[field + size :]
-    return spoil_bytes(chance, content, 40)
+    return mutate_bytes(source, content, 40)
 
 
 @functools.cache
@@ -189,53 +189,53 @@ def _zeros() -> bytes:
     return bytes(zstd.compress(bytes(1 << 26)))
 
 
-def _bomb(chance: Chance) -> bytes:
-    """zstd of very many zeros: frames that follow each other are one stream."""
-    chance.note('zstd: unpacks to very much')
-    return _zeros() * chance.pick([2, 20, 200])
+def _bomb(source: Source) -> bytes:
+    """Build a decompression bomb: concatenated zstd frames are one stream."""
+    source.note('zstd: unpacks to very much')
+    return _zeros() * source.pick([2, 20, 200])
 
 
-def _spoil_file(chance: Chance, name: str, data: bytes) -> bytes:
+def _mutate_file(source: Source, name: str, data: bytes) -> bytes:
     from backports import zstd
 
     if name.endswith('.zstd'):
-        how = chance.whole(0, 9)
+        how = source.between(0, 9)
         if how == 0:
-            return _bomb(chance)
+            return _bomb(source)
         if how < 4:
-            return spoil_bytes(chance, data)
+            return mutate_bytes(source, data)
         inside = name.removesuffix('.zstd')
-        return bytes(zstd.compress(_spoil_file(chance, inside, bytes(zstd.decompress(data)))))
-    return spoil_mcap(chance, data) if name.endswith('.mcap') else spoil_db3(chance, data)
+        return bytes(zstd.compress(_mutate_file(source, inside, bytes(zstd.decompress(data)))))
+    return mutate_mcap(source, data) if name.endswith('.mcap') else mutate_db3(source, data)
 
 
-def spoil_db3(chance: Chance, data: bytes) -> bytes:
-    """Edit a database by SQL, as pages or as bytes."""
-    how = chance.whole(0, 9)
+def mutate_db3(source: Source, data: bytes) -> bytes:
+    """Mutate a database by SQL, its schema, or its bytes."""
+    how = source.between(0, 9)
     if how < 3:
-        return spoil_bytes(chance, data, 0, 200 if how == 0 else None)
+        return mutate_bytes(source, data, 0, 200 if how == 0 else None)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'x.db3'
         path.write_bytes(data)
         database = sqlite3.connect(path)
         database.execute('PRAGMA synchronous = OFF')
         try:
-            for _ in chance.several():
-                text = chance.pick(SQL).format(
-                    table=chance.pick(['topics', 'messages', 'schema', 'metadata']),
-                    column=chance.pick(['name', 'type', 'serialization_format', 'offered_qos_profiles']),
-                    number=str(chance.number())[:40],
-                    text="'" + chance.text().replace("'", "''").replace('\0', '') + "'",
-                    more=chance.pick(['', ', type_description_hash']),
+            for _ in source.several():
+                text = source.pick(SQL).format(
+                    table=source.pick(['topics', 'messages', 'schema', 'metadata']),
+                    column=source.pick(['name', 'type', 'serialization_format', 'offered_qos_profiles']),
+                    number=str(source.number())[:40],
+                    text="'" + source.text().replace("'", "''").replace('\0', '') + "'",
+                    more=source.pick(['', ', type_description_hash']),
                 )
-                chance.note(text[:80])
+                source.note(text[:80])
                 try:
                     database.executescript(text)
                 except (sqlite3.Error, UnicodeError, ValueError):
                     continue
-            if chance.often(15):
-                chance.note('schema of its own')
-                odd = chance.pick(
+            if source.chance(15):
+                source.note('schema of its own')
+                odd = source.pick(
                     ['CREATE TABLE messages(x', "CREATE TABLE messages AS SELECT '1'", '', 'DROP TABLE x']
                 )
                 database.execute('PRAGMA writable_schema=ON')
@@ -248,72 +248,72 @@ def spoil_db3(chance: Chance, data: bytes) -> bytes:
         return path.read_bytes()
 
 
-def spoil_message(chance: Chance, raw: bytes) -> bytes:
-    """Edit a serialized message."""
-    return spoil_bytes(chance, raw, 0, 80 if chance.often(80) else None)
+def mutate_message(source: Source, raw: bytes) -> bytes:
+    """Mutate a serialized message."""
+    return mutate_bytes(source, raw, 0, 80 if source.chance(80) else None)
 
 
-def _rewritten(chance: Chance, storage: str, compression: str, source: tuple[Any, ...]) -> dict[str, bytes]:
-    """A sound bag whose messages are not."""
+def _rewritten(source: Source, storage: str, compression: str, recorded: tuple[Any, ...]) -> dict[str, bytes]:
+    """Build a valid bag with mutated messages."""
     from xmem_ros.recordings import typestore as messages
 
     found = []
-    for topic, received_ns, message in source:
+    for topic, received_ns, message in recorded:
         raw = messages.serialize(message)
-        if chance.often(80 if topic != TOPIC else 20 if len(source) > len(items()) else 100):
-            raw = spoil_message(chance, raw)
+        if source.chance(80 if topic != TOPIC else 20 if len(recorded) > len(items()) else 100):
+            raw = mutate_message(source, raw)
         found.append((topic, received_ns, (message.__msgtype__, raw)))
-    chance.note('messages')
+    source.note('messages')
     with tempfile.TemporaryDirectory() as folder:
         return tree_of(write_bag(Path(folder) / 'walk', found, storage=storage, compression=compression))
 
 
-def _spoil_single(chance: Chance, files: dict[str, bytes]) -> dict[str, bytes | Link]:
+def _mutate_single(source: Source, files: dict[str, bytes]) -> dict[str, bytes | Link]:
     ((name, data),) = files.items()
-    if name == RECORDED and chance.often(70):
-        return {RECORDED: next(iter(_single(_rewritten(chance, 'mcap', '', seeded_items())).values()))}
-    if chance.often(25):
-        compression = chance.pick(['', 'message', 'file']) if name.endswith('.zstd') else ''
-        return dict(_single(_rewritten(chance, 'mcap' if '.mcap' in name else 'sqlite3', compression, items())))
-    found: dict[str, bytes | Link] = {name: _spoil_file(chance, name, data)}
-    if '.db3' in name and chance.often(15):
-        found[f'{name}-wal'] = chance.data() * 100
-        found[f'{name}-journal'] = spoil_bytes(chance, b'\xd9\xd5\x05\xf9\x20\xa1\x63\xd7' + bytes(600))
+    if name == RECORDED and source.chance(70):
+        return {RECORDED: next(iter(_single(_rewritten(source, 'mcap', '', seeded_items())).values()))}
+    if source.chance(25):
+        compression = source.pick(['', 'message', 'file']) if name.endswith('.zstd') else ''
+        return dict(_single(_rewritten(source, 'mcap' if '.mcap' in name else 'sqlite3', compression, items())))
+    found: dict[str, bytes | Link] = {name: _mutate_file(source, name, data)}
+    if '.db3' in name and source.chance(15):
+        found[f'{name}-wal'] = source.data() * 100
+        found[f'{name}-journal'] = mutate_bytes(source, b'\xd9\xd5\x05\xf9\x20\xa1\x63\xd7' + bytes(600))
     return found
 
 
-def _spoil_folder(chance: Chance, files: dict[str, bytes]) -> dict[str, bytes | Link]:
+def _mutate_folder(source: Source, files: dict[str, bytes]) -> dict[str, bytes | Link]:
     found: dict[str, bytes | Link] = dict(files)
-    how = chance.whole(0, 9)
+    how = source.between(0, 9)
     (storage,) = _single(files)
     about = yaml.safe_load(files['metadata.yaml'])
     inside = about['rosbag2_bagfile_information']
     if how < 3:
-        found['metadata.yaml'] = yaml.safe_dump(spoil_tree(chance, about)).encode(errors='replace')
+        found['metadata.yaml'] = dumped(mutate_tree(source, about))
     elif how == 3:
-        found['metadata.yaml'] = spoil_yaml(chance, files['metadata.yaml'])
+        found['metadata.yaml'] = mutate_yaml(source, files['metadata.yaml'])
     elif how < 6:
-        path = chance.pick(
-            ['../canary/keep.mcap', '../../canary/keep.txt', '/dev/zero', f'{chance.canary}/keep.mcap', '.']
+        path = source.pick(
+            ['../canary/keep.mcap', '../../canary/keep.txt', '/dev/zero', f'{source.canary}/keep.mcap', '.']
         )
-        path = path if chance.often(70) else chance.text()
-        chance.note(f'names the file {path[:60]!r}')
-        inside['relative_file_paths'] = [path] * chance.pick([1, 1, 2])
-        inside['compression_format'] = chance.pick(['', 'zstd', 'x'])
-        inside['compression_mode'] = chance.pick(['', 'FILE', 'MESSAGE', 'x'])
-        inside['storage_identifier'] = chance.pick(['mcap', 'sqlite3', '../x'])
+        path = path if source.chance(70) else source.text()
+        source.note(f'names the file {path[:60]!r}')
+        inside['relative_file_paths'] = [path] * source.pick([1, 1, 2])
+        inside['compression_format'] = source.pick(['', 'zstd', 'x'])
+        inside['compression_mode'] = source.pick(['', 'FILE', 'MESSAGE', 'x'])
+        inside['storage_identifier'] = source.pick(['mcap', 'sqlite3', '../x'])
         for item in inside.get('files', []):
             item['path'] = path
-        found['metadata.yaml'] = yaml.safe_dump(about).encode(errors='replace')
+        found['metadata.yaml'] = dumped(about)
     elif how == 6:
-        target = chance.pick(['/dev/zero', '/dev/null', storage, '.', 'missing'])
-        chance.note(f'{storage} leads to {target}')
+        target = source.pick(['/dev/zero', '/dev/null', storage, '.', 'missing'])
+        source.note(f'{storage} leads to {target}')
         found[storage] = Link(target)
     elif how == 7:
         found.pop('metadata.yaml')
-        found[storage] = _spoil_file(chance, storage, files[storage])
+        found[storage] = _mutate_file(source, storage, files[storage])
     else:
-        found[storage] = _spoil_file(chance, storage, files[storage])
+        found[storage] = _mutate_file(source, storage, files[storage])
     return {f'walk/{name}': content for name, content in found.items()}
 
 
@@ -327,7 +327,7 @@ def _use_single(places: Places) -> int:
 
 
 def _use_folder(places: Places) -> int:
-    if not (places.input / 'walk').exists():  # a whole one, whose files lie there as they are
+    if not (places.input / 'walk').exists():  # of the seed corpus
         return _use(places, places.input)
     return _use(places, places.input / 'walk')
 
@@ -340,9 +340,9 @@ def _use(places: Places, path: Path) -> int:
 
 
 def kinds() -> list[Kind]:
-    """The kinds of this module."""
+    """List the kinds of this module."""
     return [
-        Kind('mcap', _make_mcap, _spoil_single, _use_single),
-        Kind('db3', lambda: [_single(bag('sqlite3', c)) for c in ('', 'file', 'message')], _spoil_single, _use_single),
-        Kind('folder', _make_folder, _spoil_folder, _use_folder),
+        Kind('mcap', _make_mcap, _mutate_single, _use_single),
+        Kind('db3', lambda: [_single(bag('sqlite3', c)) for c in ('', 'file', 'message')], _mutate_single, _use_single),
+        Kind('folder', _make_folder, _mutate_folder, _use_folder),
     ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Kind `page`: HTTP requests and commands of a page, at the real server. The node behind it is a stand-in."""
+"""Kind `page`: HTTP requests and WebSocket commands to the real server, with a fake node."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import Any
 import aiohttp
 import numpy as np
 
-from fuzz.chance import Chance, spoil_bytes, spoil_tree
-from fuzz.kind import Kind
+from fuzz.documents import mutate_json
+from fuzz.kinds import Kind
+from fuzz.messages import image, namespace
+from fuzz.mutation import Source, mutate_bytes, mutate_tree
 from fuzz.sandbox import Link, Places
-from fuzz.texts import spoil_json
-from fuzz.wire import image, namespace
 from xmem_ros.client.calls import Calls
 from xmem_ros.web import server
 from xmem_ros.web.access import Access
 
 TOKEN = 'abcdefghijklmnop'
-REFUSED = (1003, 1007, 1008, 1009)  # why a socket may be closed: what was sent was no text, too much or too large
+REFUSED = (1003, 1007, 1008, 1009)  # close codes: not text, invalid, too many or too large messages
 REQUESTS = [
     b'GET / HTTP/1.1\r\nHost: localhost\r\nCookie: @COOKIE@\r\nConnection: close\r\n\r\n',
     b'POST /signin HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\nContent-Length: 16\r\n\r\n'
@@ -84,97 +84,100 @@ def _log(text: str, **_: Any) -> None:
     print(text)
 
 
-class Link_:
-    """What `Calls` and `Server` need of a link; every request is granted."""
+class FakeLink:
+    """Fake link to a node that grants every request."""
 
     name, timeout = '/xmem', 1.0
     node = SimpleNamespace(get_logger=lambda: SimpleNamespace(warning=_log), destroy_subscription=lambda _: None)
 
     def advertise(self, *_: Any) -> None:
-        """Granted."""
+        """Grant the request."""
 
     def publish(self, *_: Any) -> None:
-        """Granted."""
+        """Grant the request."""
 
     def check_there(self, *_: Any) -> None:
-        """It is there."""
+        """The node is there."""
 
-    def call(self, *_: Any, **__: Any) -> Any:
-        """Granted."""
-        return SimpleNamespace(success=True, message='', ids=[1], removed=[1], image_gone=False)
+    def call(self, kind: Any, _: str, request: Any, *__: Any, **___: Any) -> Any:
+        """Grant the request."""
+        answer = kind.Response(success=True)
+        if hasattr(answer, 'ids'):
+            answer.ids = list(range(1, len(request.seeds) + 1))
+        return answer
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Nothing to close."""
 
 
-class StandIn(Calls):
-    """A bridge without a ROS graph."""
+class FakeBridge(Calls):
+    """Bridge without a ROS graph."""
 
     def __init__(self, _: str, on_image: Callable[[Any], None]) -> None:
-        super().__init__(Link_())  # type: ignore[arg-type]
+        super().__init__(FakeLink())  # type: ignore[arg-type]
         self._on_image = on_image
 
     def look(self, *, overlay: bool, **_: bool) -> None:
-        """An image comes as soon as somebody looks."""
+        """Deliver an image at once."""
         if overlay:
             self._on_image(namespace(image(np.zeros((4, 6, 3), np.uint8), 'rgb8')))
 
     def status(self) -> dict[str, Any]:
-        """As of a node that does nothing."""
+        """Status of an idle node."""
         return {'type': 'status', 'objects': []}
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Nothing to close."""
 
 
 def _make() -> list[dict[str, bytes]]:
     texts = [json.dumps(command) for command in COMMANDS]
-    few = [texts[:4], texts[4:]]  # as many as may wait for the node
+    few = [texts[:4], texts[4:]]  # the length of the queue of commands
     commands = [{'commands.json': json.dumps(item).encode()} for item in few]
     return [*({'request.bin': request} for request in REQUESTS), *commands]
 
 
-def _spoil(chance: Chance, files: dict[str, bytes]) -> dict[str, bytes | Link]:
-    if 'request.bin' in files and chance.often(60):
-        return {'request.bin': _spoil_request(chance, files['request.bin'])}
+def _mutate(source: Source, files: dict[str, bytes]) -> dict[str, bytes | Link]:
+    if 'request.bin' in files and source.chance(60):
+        return {'request.bin': _mutate_request(source, files['request.bin'])}
     texts = []
-    for _ in range(chance.whole(1, 5)):
-        command = chance.pick(COMMANDS)
-        if chance.often(70):
-            texts.append(json.dumps(spoil_tree(chance, command)))
+    for _ in range(source.between(1, 5)):
+        command = source.pick(COMMANDS)
+        if source.chance(70):
+            texts.append(json.dumps(mutate_tree(source, command)))
         else:
-            texts.append(spoil_json(chance, json.dumps(command).encode()).decode(errors='replace'))
+            texts.append(mutate_json(source, json.dumps(command).encode()).decode(errors='replace'))
     return {'commands.json': json.dumps(texts).encode()}
 
 
-def _spoil_request(chance: Chance, request: bytes) -> bytes:
-    if chance.often(25):
-        return spoil_bytes(chance, request)
+def _mutate_request(source: Source, request: bytes) -> bytes:
+    if source.chance(25):
+        return mutate_bytes(source, request)
     head, _, body = request.partition(b'\r\n\r\n')
     first, *lines = head.split(b'\r\n')
-    for _ in chance.several():
-        kind = chance.whole(0, 5)
-        line = chance.pick(HEADERS) + b': ' + (chance.pick(VALUES) if chance.often(80) else chance.data())
-        chance.note(f'{kind}: {line[:60]!r}')
+    for _ in source.several():
+        kind = source.between(0, 5)
+        line = source.pick(HEADERS) + b': ' + (source.pick(VALUES) if source.chance(80) else source.data())
+        source.note(f'{kind}: {line[:60]!r}')
         if kind < 2:
             lines.append(line)
         elif kind == 2:
-            lines[chance.whole(0, len(lines) - 1)] = line
+            lines[source.between(0, len(lines) - 1)] = line
         elif kind == 3:
-            method = chance.pick(
+            method = source.pick(
                 [b'GET', b'POST', b'PUT', b'HEAD', b'OPTIONS', b'TRACE', b'CONNECT', b'get', b'', b'X' * 99]
             )
-            version = chance.pick([b'HTTP/1.1', b'HTTP/1.0', b'HTTP/0.9', b'HTTP/2.0', b'HTTP/9.9', b''])
-            first = b' '.join([method, chance.pick(TARGETS), version])
+            version = source.pick([b'HTTP/1.1', b'HTTP/1.0', b'HTTP/0.9', b'HTTP/2.0', b'HTTP/9.9', b''])
+            first = b' '.join([method, source.pick(TARGETS), version])
         elif kind == 4:
-            lines += [line] * chance.pick([2, 200, 5000])
+            lines += [line] * source.pick([2, 200, 5000])
         else:
-            body += chance.data() + (spoil_bytes(chance, body) if body else b'')
+            body += source.data() + (mutate_bytes(source, body) if body else b'')
     return b'\r\n'.join([first, *lines]) + b'\r\n\r\n' + body
 
 
 def _use(places: Places) -> int:
-    server.Bridge = StandIn  # type: ignore[assignment,misc]
+    server.Bridge = FakeBridge  # type: ignore[assignment,misc]
     return asyncio.run(_served(places))
 
 
@@ -198,7 +201,7 @@ async def _served(places: Places) -> int:
 
 
 async def _answer(port: int, request: bytes, seconds: float) -> bytes:
-    """The beginning of the answer to a request; empty where it waits for more of it."""
+    """Return the beginning of the response; empty if the request is incomplete."""
     reader, writer = await asyncio.open_connection('127.0.0.1', port)
     try:
         writer.write(request)
@@ -218,15 +221,15 @@ async def _request(port: int, request: bytes) -> int:
 
 
 async def _commands(port: int, texts: list[str]) -> int:
-    """Send commands; each is answered, and the last one, which is sound, with success."""
+    """Send commands; the last one is valid and must succeed."""
     url = f'http://localhost:{port}'
     refused = False
     async with aiohttp.ClientSession() as session, session.ws_connect(f'{url}/socket', origin=url) as socket:
         while (await asyncio.wait_for(socket.receive(), 8)).type != aiohttp.WSMsgType.BINARY:
-            pass  # status; masks are of the image that is shown
+            pass  # masks refer to the image that was sent
         for text in texts:
             await socket.send_str(text.encode('utf-8', 'replace').decode())
-        await asyncio.sleep(0.05)  # a few commands may wait, and more are refused
+        await asyncio.sleep(0.05)  # let the queue of commands drain
         await socket.send_str(json.dumps({'type': 'reset', 'request': 7777}))
         while True:
             message = await asyncio.wait_for(socket.receive(), 8)
@@ -242,6 +245,6 @@ async def _commands(port: int, texts: list[str]) -> int:
 
 
 def kinds() -> list[Kind]:
-    """The kinds of this module."""
+    """List the kinds of this module."""
     may = frozenset({'socket.bind', 'socket.connect', 'socket.getaddrinfo'})
-    return [Kind('page', _make, _spoil, _use, may=may)]
+    return [Kind('page', _make, _mutate, _use, may=may)]

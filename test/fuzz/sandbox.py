@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One input in a forked child: limits, an audit hook, canaries around it, and what was found."""
+"""Sandbox for one input: a forked child with limits, an audit hook and canary files."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 CPU_S = 10
-WALL_S = 60.0  # for waits that take no processor time; other programs may keep the processor busy
+WALL_S = 60.0  # for deadlocks; generous, since other programs may keep the CPU busy
 MOST_BYTES = 2 << 30
-MOST_FILE = 1 << 30  # bytes of a file that is written
+MOST_FILE = 1 << 30  # bytes of a written file
 MOST_TEXT = 1 << 20  # bytes of output
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 CHANGES = {'os.remove', 'os.rename', 'os.mkdir', 'os.rmdir', 'os.truncate', 'os.chmod', 'os.chown', 'os.link'}
@@ -43,51 +43,51 @@ Files = Mapping[str, 'bytes | Link']
 
 @dataclass(frozen=True)
 class Link:
-    """A symbolic link instead of a file."""
+    """Symbolic link in an input."""
 
     target: str
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where an input and what comes of it lie."""
+    """Folders of the sandbox."""
 
     root: Path
-    port: int  # nobody may connect to it
+    port: int  # of a listener that nobody may connect to
 
     @property
     def input(self) -> Path:
-        """What the stranger gave."""
+        """The input."""
         return self.root / 'in'
 
     @property
     def work(self) -> Path:
-        """The one folder that may be written to; it is the current one, too."""
+        """Working directory, the only folder that may be written to."""
         return self.root / 'work'
 
     @property
     def canary(self) -> Path:
-        """Files that may not even be read."""
+        """Canary files, which must not be touched or read."""
         return self.root / 'canary'
 
 
 @dataclass
 class Outcome:
-    """What became of one input."""
+    """Outcome of one input."""
 
-    symptoms: list[str] = field(default_factory=list)  # empty: all that must hold held
+    symptoms: list[str] = field(default_factory=list)  # violated promises; empty: none
     detail: str = ''  # traceback or output
     code: int | None = None
-    seconds: float = 0.0  # of processor time
-    peak: int = 0  # bytes resident, of which the harness itself holds some
+    seconds: float = 0.0  # CPU time
+    peak: int = 0  # resident set [bytes], the harness included
 
 
 class Sandbox:
-    """Runs inputs in children; a context manager that holds the folder.
+    """Runs inputs in forked children; a context manager that owns the folder.
 
     Arguments:
-        root: the folder to make; None: one in the folder for temporary files.
-        port: that a listener takes; 0: any.
+        root: folder to create; None: a new temporary folder.
+        port: of the canary listener; 0: any free one.
     """
 
     def __init__(self, root: Path | None = None, port: int = 0) -> None:
@@ -116,15 +116,15 @@ class Sandbox:
         """Run `work` on an input.
 
         Arguments:
-            files: path below the input folder → what is there.
-            work: what a user would run; returns an exit code, or None.
-            allowed: types of errors that may leave it; they count as exit code 2.
-            codes: exit codes that may come of it.
-            may: audit events that are no finding.
+            files: path below the input folder → content.
+            work: entry point; returns an exit code, or None.
+            allowed: error types that it may raise; they count as exit code 2.
+            codes: allowed exit codes.
+            may: allowed audit events.
         """
         self._lay_out(files)
         before = _listing(self.places)
-        grown = max(_status('VmRSS') - self._base, 0)  # by inputs before this one; a child begins with that much
+        grown = max(_status('VmRSS') - self._base, 0)  # by earlier inputs; children inherit it
         begun = time.monotonic()
         pid = os.fork()
         if not pid:
@@ -138,7 +138,7 @@ class Sandbox:
         return outcome
 
     def warm_up(self, files: Files, work: Callable[[Places], int | None]) -> None:
-        """Run `work` on a whole input in this process, so that children have what it imports and sets up."""
+        """Run `work` on a valid input in this process, so that children inherit its imports."""
         self._lay_out(files)
         here = Path.cwd()
         os.chdir(self.places.work)
@@ -156,7 +156,7 @@ class Sandbox:
             (places.root / name).mkdir(parents=True)
         for name, content in CANARIES.items():
             (places.canary / name).write_bytes(content)
-            # a file that was last read before it was last changed gets a new time of reading on the next one
+            # relatime: the next read updates an access time that lies before the modification time
             os.utime(places.canary / name, (1, 2))
         write_files(places.input, files)
 
@@ -209,7 +209,7 @@ class Sandbox:
 
 
 def write_files(folder: Path, files: Files) -> None:
-    """Write an input; a name that no file can have is left out."""
+    """Write an input; files with impossible names are left out."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         path = folder / name
@@ -222,7 +222,7 @@ def write_files(folder: Path, files: Files) -> None:
 
 
 def read_files(folder: Path) -> dict[str, bytes | Link]:
-    """Read an input that `write_files` wrote."""
+    """Read an input written by `write_files`."""
     paths = [path for path in sorted(folder.rglob('*')) if path.is_symlink() or path.is_file()]
     return {
         str(path.relative_to(folder)): Link(str(path.readlink())) if path.is_symlink() else path.read_bytes()
@@ -236,7 +236,7 @@ def _child(
     allowed: tuple[type[BaseException], ...],
     may: frozenset[str],
 ) -> None:
-    """Never returns."""
+    """Run the entry point and exit."""
     seen: list[str] = []
     result: dict[str, Any] = {'code': None, 'error': '', 'trace': '', 'seen': seen}
     try:
@@ -250,7 +250,7 @@ def _child(
             result['code'] = error.code if isinstance(error.code, int) else 1
         except allowed as error:
             result['code'] = 2
-            print(f'{type(error).__name__}: {str(error)!a}')  # who shows an error's text escapes it
+            print(f'{type(error).__name__}: {str(error)!a}')  # escaping is up to whoever displays it
         except BaseException as error:
             result['error'] = f'raises {type(error).__name__}{_raised_in(error)}'
             result['trace'] = traceback.format_exc()
@@ -293,7 +293,7 @@ def _audit(places: Places, seen: list[str], may: frozenset[str]) -> None:
     canary = str(places.canary)
 
     def place_of(path: Any) -> str:
-        """Absolute, links followed but for the last part."""
+        """Resolve all links but the last component."""
         place = Path(os.fsdecode(path)).absolute()
         return str(place.parent.resolve() / place.name)
 
@@ -326,7 +326,7 @@ def _audit(places: Places, seen: list[str], may: frozenset[str]) -> None:
 
 
 def _foreign(names: set[str], places: Places) -> list[str]:
-    """Modules that were imported from the input or the output."""
+    """Find modules imported from the sandbox."""
     files = ((name, getattr(sys.modules.get(name), '__file__', None) or '') for name in names)
     return [f'imports {name}' for name, file in files if file and os.path.realpath(file).startswith(str(places.root))]
 
@@ -334,7 +334,7 @@ def _foreign(names: set[str], places: Places) -> list[str]:
 def _wait(pid: int, outcome: Outcome) -> tuple[Any, int]:
     handle = os.pidfd_open(pid)
     try:
-        for number in (signal.SIGTERM, signal.SIGKILL):  # the first has faulthandler say where it is
+        for number in (signal.SIGTERM, signal.SIGKILL):  # on SIGTERM faulthandler prints the stack
             if select.select([handle], [], [], WALL_S if number == signal.SIGTERM else 1.0)[0]:
                 break
             os.kill(pid, number)
@@ -355,14 +355,14 @@ def _listing(places: Places) -> dict[str, Any]:
 
 
 def _raised_in(error: BaseException) -> str:
-    """The innermost function of ours that an error went through."""
+    """Name the innermost function of xmem_ros in a traceback."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if 'xmem_ros' in frame.filename] or list(frames)
     return f' in {Path(ours[-1].filename).name}:{ours[-1].name}' if ours else ''
 
 
 def _where(text: str) -> str:
-    """The same, of a stack that faulthandler printed."""
+    """Name the innermost function of xmem_ros in a stack printed by faulthandler."""
     found = re.search(r'File "[^"]*xmem_ros[^"]*?([^/"]+)", line \d+ in (\S+)', text)
     return f' in {found[1]}:{found[2]}' if found else ''
 
@@ -382,6 +382,6 @@ def _text(path: Path) -> str:
 
 
 def _status(name: str) -> int:
-    """A size of this process in bytes."""
+    """Read a memory figure of this process [bytes]."""
     found = re.search(rf'{name}:\s+(\d+) kB', Path('/proc/self/status').read_text())
     return int(found[1]) << 10 if found else 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A short seeded run of every kind; `make fuzz` runs long ones."""
+"""Short seeded campaigns of every kind; `make fuzz` runs long ones."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from fuzz.trial import MODULES
+from fuzz.campaign import MODULES
 
 TEST = Path(__file__).resolve().parent.parent
-COUNT = 12  # inputs of a kind
+COUNT = 8  # inputs of a kind
 
 
 @pytest.fixture(scope='module')
 def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """By kind, of one process: none of ours here may be forked once other tests have started threads."""
+    """Figures by kind, from a process of its own: pytest's may have threads, and must not fork."""
     folder = tmp_path_factory.mktemp('fuzz')
     given = ['--count', str(COUNT), '--seed', '1', '--out', str(folder), '--json', str(folder / 'found.json')]
     paths = os.pathsep.join([str(TEST), os.environ.get('PYTHONPATH', '')])
@@ -33,6 +33,6 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize('kind', MODULES)
-def test_what_strangers_give_is_used_or_refused_and_does_no_harm(figures: dict[str, Any], kind: str) -> None:
+def test_untrusted_input_is_used_or_refused_and_does_no_harm(figures: dict[str, Any], kind: str) -> None:
     assert figures[kind]['inputs'] == COUNT
     assert figures[kind]['symptoms'] == []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The sandbox sees what it is there to see. Each deed runs in a process without threads, which may be forked."""
+"""The sandbox detects every violation. Each runs in a single-threaded process, which may fork."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 from fuzz.sandbox import Files, Link, Outcome, Places, Sandbox
 
-ROOM = {'a': b'1'}
+INPUT = {'a': b'1'}
 
 
 def _fill_memory(_: Places) -> None:
@@ -50,7 +50,7 @@ def _refuse(_: Places) -> int:
     raise ValueError('not allowed here')
 
 
-DEEDS: dict[str, tuple[Callable[[Places], object], str]] = {
+VIOLATIONS: dict[str, tuple[Callable[[Places], object], str]] = {
     'an error that is not ours': (lambda _: {}['x'], 'raises KeyError'),
     'an exit code that is not documented': (lambda _: 3, 'exit code 3'),
     'a traceback': (lambda _: print('Traceback (most recent call last):'), 'shows a traceback'),
@@ -72,10 +72,10 @@ DEEDS: dict[str, tuple[Callable[[Places], object], str]] = {
 }
 
 
-def _outcome(deed: str) -> Outcome:
-    files: Files = {**ROOM, 'stranger.py': b'', 'link': Link('../canary/keep.txt')}
+def _outcome(violation: str) -> Outcome:
+    files: Files = {**INPUT, 'stranger.py': b'', 'link': Link('../canary/keep.txt')}
     with Sandbox() as sandbox:
-        return sandbox.run(files, DEEDS[deed][0], (), frozenset({0, 2}))  # type: ignore[arg-type]
+        return sandbox.run(files, VIOLATIONS[violation][0], (), frozenset({0, 2}))  # type: ignore[arg-type]
 
 
 def _harmless(refused: bool) -> tuple[Outcome, bool]:
@@ -85,7 +85,7 @@ def _harmless(refused: bool) -> tuple[Outcome, bool]:
         return _refuse(places) if refused else 0
 
     with Sandbox() as sandbox:
-        outcome = sandbox.run(ROOM, work, (ValueError,), frozenset({0, 2}))
+        outcome = sandbox.run(INPUT, work, (ValueError,), frozenset({0, 2}))
         root = sandbox.places.root
     return outcome, root.exists()
 
@@ -96,14 +96,14 @@ def elsewhere():
         yield pool
 
 
-@pytest.mark.parametrize('deed', DEEDS)
-def test_a_deed_is_seen(elsewhere: ProcessPoolExecutor, deed: str) -> None:
-    symptoms = elsewhere.submit(_outcome, deed).result().symptoms
-    assert any(symptom.startswith(DEEDS[deed][1]) for symptom in symptoms), symptoms
+@pytest.mark.parametrize('violation', VIOLATIONS)
+def test_a_violation_is_detected(elsewhere: ProcessPoolExecutor, violation: str) -> None:
+    symptoms = elsewhere.submit(_outcome, violation).result().symptoms
+    assert any(symptom.startswith(VIOLATIONS[violation][1]) for symptom in symptoms), symptoms
 
 
 @pytest.mark.parametrize('refused', [False, True])
-def test_what_stays_in_its_folder_is_no_finding(elsewhere: ProcessPoolExecutor, refused: bool) -> None:
+def test_work_within_its_folder_is_no_finding(elsewhere: ProcessPoolExecutor, refused: bool) -> None:
     outcome, left = elsewhere.submit(_harmless, refused).result()
     assert (outcome.symptoms, outcome.code) == ([], 2 if refused else 0)
     assert not left

@@ -21,6 +21,21 @@ def test_a_video_has_the_rate_and_the_frames_that_it_was_given(tmp_path, rate):
     assert [round(frame.mean() / 80) for _, frame in clip] == [0, 1, 2]
 
 
+def test_a_playlist_is_no_video(tmp_path):
+    """It would have films of other folders opened, by FFmpeg; OpenCV itself takes a pattern of names for one."""
+    with VideoWriter(tmp_path / 'film.mp4', 10) as video:
+        video.write(np.full((48, 64, 3), 80, np.uint8))
+    Image.new('RGB', (64, 48)).save(tmp_path / 'v_00.png')
+    playlist = tmp_path / 'in' / 'list.m3u8'
+    playlist.parent.mkdir()
+    playlist.write_text(f'#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{tmp_path}/film.mp4\n#EXT-X-ENDLIST\n')
+    pattern = tmp_path / 'v_%02d.png'
+    pattern.touch()
+    for path in (playlist, pattern):
+        with pytest.raises(FrameError, match='OpenCV cannot open this video'):
+            Clip(path)
+
+
 EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
 %%BoundingBox: 0 0 64 64
 %%EndComments

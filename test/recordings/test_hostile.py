@@ -19,6 +19,7 @@ from scene_files import save_mask
 
 from xmem_ros.cli.main import main
 from xmem_ros.errors import BagError, ParameterError
+from xmem_ros.media import FOLDER_RATE
 from xmem_ros.recordings import compression
 from xmem_ros.recordings import mcap_repair as mending
 from xmem_ros.recordings import typestore as messages
@@ -46,6 +47,14 @@ def database(frames, tmp_path):
     return (write_bag(tmp_path / 'made', image_items(frames), storage='sqlite3') / 'made.db3').rename(
         tmp_path / 'x.db3'
     )
+
+
+def test_messages_of_one_time_have_the_rate_of_a_folder(database):
+    with sqlite3.connect(database) as rows:
+        rows.execute('UPDATE messages SET timestamp = 7')
+    with open_recording(database) as recording:
+        assert recording.rate == FOLDER_RATE
+        assert len(list(recording.frames())) == COUNT
 
 
 # --- sqlite3
@@ -201,6 +210,11 @@ def metadata(folder, text):
 
 
 LAUGHS = 'a0: &a0 {k: v}\n' + ''.join(f'a{n}: &a{n} {{<<: [{", ".join([f"*a{n - 1}"] * 9)}]}}\n' for n in range(1, 12))
+ENDLESS = """
+rosbag2_bagfile_information:
+  relative_file_paths: [x.mcap]
+  topics_with_message_count: [{topic_metadata: {name: /a, type: b/msg/C}, message_count: .inf}]
+"""
 
 
 @pytest.mark.parametrize(
@@ -211,8 +225,9 @@ LAUGHS = 'a0: &a0 {k: v}\n' + ''.join(f'a{n}: &a{n} {{<<: [{", ".join([f"*a{n - 
         ('x' * 3_000_000, 'at most'),
         ('rosbag2_bagfile_information: 2000-99-99', 'not the metadata of a bag'),
         ('rosbag2_bagfile_information: {relative_file_paths: [".."], topics_with_message_count: []}', 'no name of one'),
+        (ENDLESS, 'cannot convert float infinity'),
     ],
-    ids=['laughs', 'deep', 'long', 'date', 'above'],
+    ids=['laughs', 'deep', 'long', 'date', 'above', 'endless'],
 )
 def test_metadata_that_is_prepared_is_refused_at_once(tmp_path, text, reason):
     folder = metadata(tmp_path / 'bag', text)

@@ -77,7 +77,7 @@ def read_metadata(path: Path) -> Told:
         told = load_yaml(path.read_text(encoding='utf-8'), MOST_METADATA)['rosbag2_bagfile_information']
         names = [PurePosixPath(str(item)).name for item in told['relative_file_paths']]
         topics = [_topic(item) for item in told['topics_with_message_count']]
-    except (BagError, OSError, yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
+    except (BagError, OSError, yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         # of a missing key, its name alone would be told
         reason = f'{error!r}' if isinstance(error, KeyError) else ' '.join(f'{error}'.split())
         raise BagError(f'{path} is not the metadata of a bag ({reason})') from error

@@ -237,7 +237,8 @@ class BagRecording(Recording):
     def _rate(self) -> float:
         seconds = self.bag.span_ns / 1e9
         count = self._connection.msgcount
-        return (count - 1) / seconds if count > 1 and 0 < count / seconds < 1000 else FOLDER_RATE
+        # messages of the same time, as of a damaged bag, have no rate
+        return (count - 1) / seconds if count > 1 and seconds > 0 and count / seconds < 1000 else FOLDER_RATE
 
     def _choose(self, wanted: str) -> Any:
         known = listed([f'{t.name} ({t.msgtype}, {t.count} messages)' for t in self.topics], 30) or 'no topics'

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Kinds `frames`, `video` and `mask`: image files and videos, spoilt chunk by chunk."""
+"""Kinds `frames`, `video` and `mask`: mutated image files and videos."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 import cv2
 from PIL import Image
 
-from fuzz.chance import Chance, spoil_bytes
-from fuzz.kind import Kind, encoded, frames, mask, saved, track
+from fuzz.kinds import Kind, encoded, frames, mask, saved, track
+from fuzz.mutation import Source, mutate_bytes
 from fuzz.sandbox import Link, Places
 
 SIDES = [0, 1, 2, 16, 24, 4096, 30_000, 65_535, 65_536, 2**20, 2**31 - 1, 2**32 - 1]
@@ -38,7 +38,7 @@ KINDS = {'.png': 'PNG', '.jpg': 'JPEG', '.bmp': 'BMP', '.tif': 'TIFF', '.webp': 
 
 
 def png_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
-    """Kind and content of each."""
+    """Split a PNG into chunks: type and content."""
     place, found = 8, []
     while place + 12 <= len(data):
         (length,) = struct.unpack_from('>I', data, place)
@@ -49,12 +49,12 @@ def png_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
 
 @functools.cache
 def zeros(count: int) -> bytes:
-    """What unpacks to so many."""
+    """Compress so many zeros."""
     return zlib.compress(bytes(count), 9)
 
 
 def png_of(chunks: list[tuple[bytes, bytes]]) -> bytes:
-    """A PNG of these chunks, whose checksums are right."""
+    """Join chunks into a PNG with valid checksums."""
     parts = [
         struct.pack('>I', len(content)) + kind + content + struct.pack('>I', zlib.crc32(kind + content))
         for kind, content in chunks
@@ -62,73 +62,73 @@ def png_of(chunks: list[tuple[bytes, bytes]]) -> bytes:
     return b'\x89PNG\r\n\x1a\n' + b''.join(parts)
 
 
-def spoil_png(chance: Chance, data: bytes) -> bytes:
-    """Edit chunks: sizes of the image, what comes twice, what unpacks to very much."""
+def mutate_png(source: Source, data: bytes) -> bytes:
+    """Mutate chunks: image size, duplicates, decompression bombs."""
     chunks = png_chunks(data)
-    for _ in chance.several():
-        kind = chance.whole(0, 5)
-        place = chance.whole(0, len(chunks) - 1) if chunks else 0
-        chance.note(f'PNG: {kind} at {place}')
+    for _ in source.several():
+        kind = source.between(0, 5)
+        place = source.between(0, len(chunks) - 1) if chunks else 0
+        source.note(f'PNG: {kind} at {place}')
         if kind == 0 and chunks:
             head = list(struct.unpack('>IIBBBBB', chunks[0][1][:13].ljust(13, b'\0')))
-            field = chance.whole(0, 6)
-            head[field] = chance.pick(SIDES) if field < 2 else chance.whole(0, 255)
+            field = source.between(0, 6)
+            head[field] = source.pick(SIDES) if field < 2 else source.between(0, 255)
             chunks[0] = (b'IHDR', struct.pack('>IIBBBBB', *head))
         elif kind == 1:
-            bomb = zeros(chance.pick([10**5, 10**7, 10**8]))
-            name = chance.pick([b'zTXt', b'iCCP', b'iTXt'])
+            bomb = zeros(source.pick([10**5, 10**7, 10**8]))
+            name = source.pick([b'zTXt', b'iCCP', b'iTXt'])
             text = b'x\0\0' if name != b'iTXt' else b'x\0\1\0\0\0'
             chunks.insert(min(1, len(chunks)), (name, text + bomb))
         elif kind == 2 and chunks:
-            chunks[place] = (chunks[place][0], spoil_bytes(chance, chunks[place][1]))
+            chunks[place] = (chunks[place][0], mutate_bytes(source, chunks[place][1]))
         elif kind == 3 and chunks:
             chunks.insert(place, chunks[place])
         elif kind == 4 and chunks:
             chunks.pop(place)
         else:
-            extra = chance.pick([b'acTL', b'fcTL', b'eXIf', b'PLTE', b'tRNS', b'gAMA', b'cHRM', b'IDAT', b'tIME'])
-            chunks.insert(min(1, len(chunks)), (extra, chance.data() * chance.pick([1, 1, 1000])))
+            extra = source.pick([b'acTL', b'fcTL', b'eXIf', b'PLTE', b'tRNS', b'gAMA', b'cHRM', b'IDAT', b'tIME'])
+            chunks.insert(min(1, len(chunks)), (extra, source.data() * source.pick([1, 1, 1000])))
     return png_of(chunks)
 
 
-def spoil_sides(chance: Chance, data: bytes, suffix: str) -> bytes:
-    """Have a file say other sides of its image."""
-    side = chance.pick(SIDES)
-    chance.note(f'{suffix}: side {side}')
+def mutate_sides(source: Source, data: bytes, suffix: str) -> bytes:
+    """Replace the image size in the header."""
+    side = source.pick(SIDES)
+    source.note(f'{suffix}: side {side}')
     if suffix == '.jpg':
         place = next((i for kind in (0xC0, 0xC2) if (i := data.find(bytes([0xFF, kind]))) >= 0), 0)
-        return data[: place + 5] + struct.pack('>HH', side % 65536, chance.pick(SIDES) % 65536) + data[place + 9 :]
+        return data[: place + 5] + struct.pack('>HH', side % 65536, source.pick(SIDES) % 65536) + data[place + 9 :]
     if suffix == '.bmp':
-        return data[:18] + struct.pack('<II', side % 2**32, chance.pick(SIDES) % 2**32) + data[26:]
+        return data[:18] + struct.pack('<II', side % 2**32, source.pick(SIDES) % 2**32) + data[26:]
     if suffix == '.tif':
-        place = struct.unpack_from('<I', data, 4)[0] + 2 + 12 * chance.whole(0, 9)
+        place = struct.unpack_from('<I', data, 4)[0] + 2 + 12 * source.between(0, 9)
         return data[: place + 8] + struct.pack('<I', side % 2**32) + data[place + 12 :]
     if suffix == '.webp':
-        return data[:26] + struct.pack('<HH', side % 65536, chance.pick(SIDES) % 65536) + data[30:]
-    return spoil_png(chance, data)
+        return data[:26] + struct.pack('<HH', side % 65536, source.pick(SIDES) % 65536) + data[30:]
+    return mutate_png(source, data)
 
 
-def spoil_image(chance: Chance, data: bytes, suffix: str) -> bytes:
-    """Edit an image file, knowing what it is made of or not."""
-    kind = chance.whole(0, 9)
+def mutate_image(source: Source, data: bytes, suffix: str) -> bytes:
+    """Mutate an image file by its structure or its bytes."""
+    kind = source.between(0, 9)
     if kind < 4:
-        return spoil_sides(chance, data, suffix)
+        return mutate_sides(source, data, suffix)
     if kind < 6 and suffix == '.png':
-        return spoil_png(chance, data)
+        return mutate_png(source, data)
     if kind == 6:
-        return odd_image(chance)
+        return odd_image(source)
     if kind == 7:
-        return playlist(chance)
-    return spoil_bytes(chance, data)
+        return playlist(source)
+    return mutate_bytes(source, data)
 
 
-def odd_image(chance: Chance) -> bytes:
-    """A sound file of a kind that is not expected there."""
-    mode = chance.pick(['1', 'L', 'P', 'LA', 'RGBA', 'CMYK', 'I', 'F', 'I;16', 'YCbCr'])
-    form = chance.pick(['PNG', 'JPEG', 'TIFF', 'GIF', 'WEBP', 'BMP', 'PPM', 'TGA', 'ICO', 'PCX', 'EPS', 'PDF', 'DDS'])
-    chance.note(f'{form} {mode}')
-    size = chance.pick([(32, 24), (24, 32), (1, 1), (1, 3000), (9000, 9000)])
-    return _image_file(mode, form, size, chance.whole(0, 9))
+def odd_image(source: Source) -> bytes:
+    """Build a valid image file of an unexpected format or mode."""
+    mode = source.pick(['1', 'L', 'P', 'LA', 'RGBA', 'CMYK', 'I', 'F', 'I;16', 'YCbCr'])
+    form = source.pick(['PNG', 'JPEG', 'TIFF', 'GIF', 'WEBP', 'BMP', 'PPM', 'TGA', 'ICO', 'PCX', 'EPS', 'PDF', 'DDS'])
+    source.note(f'{form} {mode}')
+    size = source.pick([(32, 24), (24, 32), (1, 1), (1, 3000), (9000, 9000)])
+    return _image_file(mode, form, size, source.between(0, 9))
 
 
 @functools.cache
@@ -145,10 +145,10 @@ def _image_file(mode: str, form: str, size: tuple[int, int], turned: int) -> byt
     return stream.getvalue()
 
 
-def playlist(chance: Chance) -> bytes:
-    """A file that names others, in place of a video or an image."""
-    text = chance.pick(PLAYLISTS).replace('@CANARY@', chance.canary).replace('@PORT@', str(chance.port))
-    chance.note(text[:20])
+def playlist(source: Source) -> bytes:
+    """Build a playlist, or another file that names files and addresses."""
+    text = source.pick(PLAYLISTS).replace('@CANARY@', source.canary).replace('@PORT@', str(source.port))
+    source.note(text[:20])
     return text.encode()
 
 
@@ -156,19 +156,19 @@ def _make_frames() -> list[dict[str, bytes]]:
     return [{f'walk/{i}{suffix}': encoded(frame, suffix) for i, frame in enumerate(frames())} for suffix in KINDS]
 
 
-def _spoil_frames(chance: Chance, files: dict[str, bytes]) -> dict[str, bytes | Link]:
+def _mutate_frames(source: Source, files: dict[str, bytes]) -> dict[str, bytes | Link]:
     found: dict[str, bytes | Link] = dict(files)
-    name = chance.pick(sorted(files))
-    kind = chance.whole(0, 9)
+    name = source.pick(sorted(files))
+    kind = source.between(0, 9)
     if kind < 7:
-        found[name] = spoil_image(chance, files[name], Path(name).suffix)
+        found[name] = mutate_image(source, files[name], Path(name).suffix)
     elif kind == 7:
-        target = chance.pick(['/dev/zero', '.', 'missing', '/proc/self/environ', '0.png'])
-        chance.note(f'link to {target}')
+        target = source.pick(['/dev/zero', '.', 'missing', '/proc/self/environ', '0.png'])
+        source.note(f'link to {target}')
         found[name] = Link(target)
     else:
-        new = f'walk/{chance.text()}'[:200] + Path(name).suffix
-        chance.note(f'name {new[:60]!r}')
+        new = f'walk/{source.text()}'[:200] + Path(name).suffix
+        source.note(f'name {new[:60]!r}')
         found[new] = found.pop(name)
     return found
 
@@ -177,9 +177,9 @@ def _use_frames(places: Places) -> int:
     return track(places, places.input / 'walk', '--box', 'it=6,6,12,10', '--format', 'png', '--format', 'coco')
 
 
-def _spoil_mask(chance: Chance, files: dict[str, bytes]) -> dict[str, bytes | Link]:
+def _mutate_mask(source: Source, files: dict[str, bytes]) -> dict[str, bytes | Link]:
     (name,) = (name for name in files if name.startswith('mask'))
-    return {**files, name: spoil_image(chance, files[name], Path(name).suffix)}
+    return {**files, name: mutate_image(source, files[name], Path(name).suffix)}
 
 
 def _use_mask(places: Places) -> int:
@@ -197,10 +197,13 @@ def _make_mask() -> list[dict[str, bytes]]:
 
 
 def _make_video() -> list[dict[str, bytes]]:
-    return [
-        {name: saved(lambda path, code=code: _write_video(path, code), name)}
-        for name, code in (('v.mp4', 'mp4v'), ('v.avi', 'MJPG'), ('v.mkv', 'mp4v'))
-    ]
+    codes = {'v.mp4': 'mp4v', 'v.avi': 'MJPG', 'v.mkv': 'mp4v'}
+    found = []
+    for name, code in codes.items():
+        # Matroska files hold random identifiers: zero the bytes in which two files differ
+        one, other = (saved(lambda path, code=code: _write_video(path, code), name) for _ in range(2))
+        found.append({name: bytes(a if a == b else 0 for a, b in zip(one, other, strict=True))})
+    return found
 
 
 def _write_video(path: Path, code: str) -> None:
@@ -211,7 +214,7 @@ def _write_video(path: Path, code: str) -> None:
 
 
 def _boxes(data: bytes, low: int, high: int) -> list[tuple[int, int, bytes]]:
-    """Where the boxes of an MP4 begin and end, those inside others, too."""
+    """Find the offsets and types of all boxes of an MP4."""
     found = []
     while low + 8 <= high:
         length, kind = struct.unpack_from('>I4s', data, low)
@@ -225,23 +228,23 @@ def _boxes(data: bytes, low: int, high: int) -> list[tuple[int, int, bytes]]:
     return found
 
 
-def _spoil_video(chance: Chance, files: dict[str, bytes]) -> dict[str, bytes | Link]:
+def _mutate_video(source: Source, files: dict[str, bytes]) -> dict[str, bytes | Link]:
     ((name, data),) = files.items()
-    kind = chance.whole(0, 9)
+    kind = source.between(0, 9)
     if kind == 0:
-        return {chance.pick([name, 'v.m3u8', 'v.txt', 'v_%02d.png', 'v.ffconcat', 'v.sdp']): playlist(chance)}
+        return {source.pick([name, 'v.m3u8', 'v.txt', 'v_%02d.png', 'v.ffconcat', 'v.sdp']): playlist(source)}
     if kind == 1:
-        return {name: odd_image(chance)}
+        return {name: odd_image(source)}
     if kind < 6 and name.endswith('.mp4'):
         boxes = _boxes(data, 0, len(data))
-        low, high, box = chance.pick(boxes)
-        chance.note(f'box {box!r}')
-        if chance.often(20):
-            return {name: data[:low] + data[low:high] * chance.pick([0, 2, 100]) + data[high:]}
-        return {name: spoil_bytes(chance, data, low, high)}
+        low, high, box = source.pick(boxes)
+        source.note(f'box {box!r}')
+        if source.chance(20):
+            return {name: data[:low] + data[low:high] * source.pick([0, 2, 100]) + data[high:]}
+        return {name: mutate_bytes(source, data, low, high)}
     if kind < 6:
-        return {name: spoil_bytes(chance, data, 0, 4000)}
-    return {name: spoil_bytes(chance, data)}
+        return {name: mutate_bytes(source, data, 0, 4000)}
+    return {name: mutate_bytes(source, data)}
 
 
 def _use_video(places: Places) -> int:
@@ -250,9 +253,9 @@ def _use_video(places: Places) -> int:
 
 
 def kinds() -> list[Kind]:
-    """The kinds of this module."""
+    """List the kinds of this module."""
     return [
-        Kind('frames', _make_frames, _spoil_frames, _use_frames),
-        Kind('video', _make_video, _spoil_video, _use_video),
-        Kind('mask', _make_mask, _spoil_mask, _use_mask),
+        Kind('frames', _make_frames, _mutate_frames, _use_frames),
+        Kind('video', _make_video, _mutate_video, _use_video),
+        Kind('mask', _make_mask, _mutate_mask, _use_mask),
     ]

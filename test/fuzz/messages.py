@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Kinds `image` and `message`: what comes over ROS, at the functions that the node reads it with.
+"""Kinds `image` and `message`: mutated ROS messages at the conversions of the node.
 
-A message is JSON in a file, whose bytes are hexadecimal; the functions take whatever has a message's fields.
+An input is a message as JSON, with data in hexadecimal; the conversions take any object with its
+fields.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from fuzz.chance import Chance, paths_of, spoil_bytes
-from fuzz.footage import KINDS, spoil_image
-from fuzz.kind import Kind, encoded, frames, mask
+from fuzz.kinds import Kind, encoded, frames, mask
+from fuzz.media import KINDS, mutate_image
+from fuzz.mutation import Source, mutate_bytes, paths_of
 from fuzz.sandbox import Link, Places
 
 RANGES = {'sec': (-(2**31), 2**31 - 1), 'kind': (0, 255), 'is_bigendian': (0, 255), 'label': (0, 255)}
@@ -45,12 +46,12 @@ FORMATS = [
 
 
 def header() -> dict[str, Any]:
-    """std_msgs/Header."""
+    """Build a std_msgs/Header."""
     return {'stamp': {'sec': 17, 'nanosec': 5}, 'frame_id': 'camera'}
 
 
 def image(pixels: np.ndarray, encoding: str) -> dict[str, Any]:
-    """sensor_msgs/Image of H×W or H×W×C."""
+    """Build a sensor_msgs/Image of pixels H×W or H×W×C."""
     height, width = pixels.shape[:2]
     return {
         'header': header(),
@@ -64,7 +65,7 @@ def image(pixels: np.ndarray, encoding: str) -> dict[str, Any]:
 
 
 def namespace(tree: Any, key: str = '') -> Any:
-    """A message of a tree."""
+    """Turn nested dictionaries into a message."""
     if isinstance(tree, dict):
         return SimpleNamespace(**{name: namespace(value, name) for name, value in tree.items()})
     if isinstance(tree, list):
@@ -72,38 +73,38 @@ def namespace(tree: Any, key: str = '') -> Any:
     return bytes.fromhex(tree) if key == 'data' else tree
 
 
-def spoil_message(chance: Chance, tree: Any, odd: dict[str, Callable[[Any], Any]]) -> Any:
-    """Edit values within the types of their fields, as what is serialized can only be.
+def mutate_message(source: Source, tree: Any, odd: dict[str, Callable[[Any], Any]]) -> Any:
+    """Mutate values within the types of their fields.
 
-    odd: name of a field → what makes another value of one.
+    odd: name of a field → function that replaces its value.
     """
     tree = json.loads(json.dumps(tree))
-    for _ in chance.several(6):
-        path = chance.pick(paths_of(tree))
+    for _ in source.several(6):
+        path = source.pick(paths_of(tree))
         parent = tree
         for step in path[:-1]:
             parent = parent[step]
         key, value = path[-1], parent[path[-1]]
         name = str(next((step for step in reversed(path) if isinstance(step, str)), ''))
-        chance.note(f'{".".join(map(str, path))}')
+        source.note(f'{".".join(map(str, path))}')
         if isinstance(value, list):
             if name not in ('p', 'k', 'd'):
-                parent[key] = value * chance.pick([0, 2, 3, 300])
+                parent[key] = value * source.pick([0, 2, 3, 300])
         elif isinstance(value, dict):
             continue
         elif name in odd:
             parent[key] = odd[name](value)
         elif name == 'data':
-            parent[key] = spoil_bytes(chance, bytes.fromhex(value)).hex()
+            parent[key] = mutate_bytes(source, bytes.fromhex(value)).hex()
         elif isinstance(value, bool):
             parent[key] = not value
         elif isinstance(value, int):
             low, high = LABELS if name == 'point_labels' else RANGES.get(name, (0, 2**32 - 1))
-            parent[key] = chance.integer(low, high)
+            parent[key] = source.field(low, high)
         elif isinstance(value, float):
-            parent[key] = float(min(max(chance.number(), -1e308), 1e308)) if chance.often(90) else float('nan')
+            parent[key] = float(min(max(source.number(), -1e308), 1e308)) if source.chance(90) else float('nan')
         else:
-            parent[key] = chance.text().encode('utf-8', 'replace').decode()
+            parent[key] = source.text().encode('utf-8', 'replace').decode()
     return tree
 
 
@@ -122,23 +123,23 @@ def _make_image() -> list[dict[str, bytes]]:
     return [{'message.json': json.dumps(item).encode()} for item in found]
 
 
-def _spoil_image(chance: Chance, files: dict[str, bytes]) -> dict[str, bytes | Link]:
+def _mutate_image(source: Source, files: dict[str, bytes]) -> dict[str, bytes | Link]:
     tree = json.loads(files['message.json'])
-    if 'format' in tree and chance.often(80):
+    if 'format' in tree and source.chance(80):
         data = bytes.fromhex(tree['data'])
-        suffix = chance.pick(sorted(KINDS)) if chance.often(15) else '.png' if data[:1] == b'\x89' else '.jpg'
-        tree['data'] = spoil_image(chance, data, suffix).hex()
-        tree['format'] = chance.pick(FORMATS)
+        suffix = source.pick(sorted(KINDS)) if source.chance(15) else '.png' if data[:1] == b'\x89' else '.jpg'
+        tree['data'] = mutate_image(source, data, suffix).hex()
+        tree['format'] = source.pick(FORMATS)
     else:
-        odd = {'encoding': lambda _: chance.pick(ENCODINGS) if chance.often(80) else chance.text()}
-        if 'step' in tree and chance.often(30):
-            odd['step'] = lambda _: chance.pick([0, 1, 31, 2**31, 2**32 - 1])
-        tree = spoil_message(chance, tree, odd)
+        odd = {'encoding': lambda _: source.pick(ENCODINGS) if source.chance(80) else source.text()}
+        if 'step' in tree and source.chance(30):
+            odd['step'] = lambda _: source.pick([0, 1, 31, 2**31, 2**32 - 1])
+        tree = mutate_message(source, tree, odd)
     return {'message.json': json.dumps(tree).encode()}
 
 
 def _use_image(places: Places) -> int:
-    """Read it as an image, as a mask and as depth: at least one must be had for it to count as accepted."""
+    """Read the message as image, mask and depth; one success counts as accepted."""
     from xmem_ros.conversions.compressed_images import rgb_of
     from xmem_ros.conversions.images import depth_from_image, mask_from_image
     from xmem_ros.errors import FrameError
@@ -193,13 +194,13 @@ def _make_message() -> list[dict[str, bytes]]:
     return [{'message.json': json.dumps(item).encode()} for item in found]
 
 
-def _spoil_message(chance: Chance, files: dict[str, bytes]) -> dict[str, bytes | Link]:
-    tree = spoil_message(chance, json.loads(files['message.json']), {})
+def _mutate_message(source: Source, files: dict[str, bytes]) -> dict[str, bytes | Link]:
+    tree = mutate_message(source, json.loads(files['message.json']), {})
     return {'message.json': json.dumps(tree).encode()}
 
 
 def _use_message(places: Places) -> None:
-    """Seeds of a request, boxes of a detector, or depth with its camera."""
+    """Read seeds, detections, or depth with its camera."""
     from xmem_ros.conversions.images import depth_from_image, stamp_ns
     from xmem_ros.conversions.seeds import read_seeds
     from xmem_ros.parameters.table import Parameters
@@ -221,10 +222,10 @@ def _use_message(places: Places) -> None:
 
 
 def kinds() -> list[Kind]:
-    """The kinds of this module."""
-    from xmem_ros.errors import FrameError, SeedError
+    """List the kinds of this module."""
+    from xmem_ros.errors import FrameError, RequestError, SeedError
 
     return [
-        Kind('image', _make_image, _spoil_image, _use_image),
-        Kind('message', _make_message, _spoil_message, _use_message, (FrameError, SeedError)),
+        Kind('image', _make_image, _mutate_image, _use_image),
+        Kind('message', _make_message, _mutate_message, _use_message, (FrameError, RequestError, SeedError)),
     ]

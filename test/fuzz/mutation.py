@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is drawn: odd numbers and texts, edits of bytes, edits of nested values."""
+"""Random source of hostile values, and mutation of bytes and nested values."""
 
 from __future__ import annotations
 
@@ -44,60 +44,60 @@ LETTERS = [(32, 126), (0, 31), (0xA0, 0x2FF), (0x2000, 0x206F), (0xD800, 0xDFFF)
 SIZES = ['<B', '<H', '<I', '<Q', '>H', '>I', '>Q']
 
 
-class Chance:
-    """Draws for one input.
+class Source:
+    """Random source of one input.
 
     Arguments:
-        seed: that all follows from.
-        canary, port: of the sandbox, for names that lead there.
+        seed: determines every draw.
+        canary, port: of the sandbox; some texts name them.
     """
 
     def __init__(self, seed: str, canary: str = '', port: int = 0) -> None:
         self._random, self.canary, self.port = random.Random(seed), canary, port
-        self.edits: list[str] = []  # what was done, in words
+        self.edits: list[str] = []  # descriptions of the edits made
 
     def note(self, text: str) -> None:
-        """Tell of an edit."""
+        """Record the description of an edit."""
         self.edits.append(text)
 
-    def whole(self, low: int, high: int) -> int:
-        """A whole number, both ends included."""
+    def between(self, low: int, high: int) -> int:
+        """Draw an integer; both ends are included."""
         return self._random.randint(low, max(low, high))
 
     def pick(self, items: Sequence[T]) -> T:
-        """One of several."""
-        return items[self.whole(0, len(items) - 1)]
+        """Draw one item."""
+        return items[self.between(0, len(items) - 1)]
 
-    def often(self, percent: int) -> bool:
-        """Whether something happens that happens in so many of a hundred cases."""
-        return self.whole(0, 99) < percent
+    def chance(self, percent: int) -> bool:
+        """Draw true with the given probability in percent."""
+        return self.between(0, 99) < percent
 
     def several(self, most: int = 4) -> range:
-        """For so many edits; few are more often."""
+        """Draw a number of edits, small ones more often."""
         return range(self.pick([1, 1, 1, 2, 2, 3, most]))
 
     def number(self) -> int | float:
-        """A number that programs stumble over."""
-        kind = self.whole(0, 9)
+        """Draw a number at or beyond common limits."""
+        kind = self.between(0, 9)
         if kind < 5:
             return self.pick(NUMBERS)
         if kind < 7:
             return self.pick(FLOATS)
         size = self._random.getrandbits(self.pick([8, 32, 64, 200]))
-        return size if kind < 9 else math.ldexp(self._random.uniform(-1, 1), self.whole(-1000, 1000))
+        return size if kind < 9 else math.ldexp(self._random.uniform(-1, 1), self.between(-1000, 1000))
 
-    def integer(self, low: int, high: int) -> int:
-        """One that fits into a field of a message or a file, the ends of the range among them."""
-        kind = self.whole(0, 3)
+    def field(self, low: int, high: int) -> int:
+        """Draw an integer that fits a field, its limits included."""
+        kind = self.between(0, 3)
         if kind == 0:
             return self.pick([low, high, max(low, 0), min(high, 1)])
         if kind == 1:
             return min(max(int(self.pick(NUMBERS)), low), high)
-        return self.whole(max(low, -300), min(high, 300)) if kind == 2 else self.whole(low, high)
+        return self.between(max(low, -300), min(high, 300)) if kind == 2 else self.between(low, high)
 
     def text(self) -> str:
-        """A text that programs stumble over."""
-        if self.often(70):
+        """Draw a hostile text: a path, an escape sequence, code, odd Unicode."""
+        if self.chance(70):
             return self.pick(NAMES).replace('@CANARY@', self.canary).replace('@PORT@', str(self.port))
         kinds = [
             (32, 126),
@@ -108,11 +108,11 @@ class Chance:
             (0xFFF0, 0xFFFF),
             (0x1F300, 0x1FAFF),
         ]
-        return ''.join(chr(self.whole(*self.pick(kinds))) for _ in range(self.whole(0, 20)))
+        return ''.join(chr(self.between(*self.pick(kinds))) for _ in range(self.between(0, 20)))
 
     def value(self) -> Any:
-        """Anything that JSON or YAML can hold."""
-        kind = self.whole(0, 11)
+        """Draw any value of JSON or YAML."""
+        kind = self.between(0, 11)
         if kind < 4:
             return self.number()
         if kind < 7:
@@ -127,44 +127,44 @@ class Chance:
         return odd[kind - 7]()
 
     def data(self, most: int = 64) -> bytes:
-        """Any bytes."""
-        return self._random.randbytes(self.whole(0, most))
+        """Draw up to `most` bytes."""
+        return self._random.randbytes(self.between(0, most))
 
 
 def nested(depth: int) -> Any:
-    """A list in a list, and so on."""
+    """Nest lists."""
     found: Any = []
     for _ in range(depth):
         found = [found]
     return found
 
 
-def spoil_bytes(chance: Chance, data: bytes, low: int = 0, high: int | None = None) -> bytes:
-    """Edit bytes, at some places between `low` and `high`, more often near the beginning."""
-    for _ in chance.several():
+def mutate_bytes(source: Source, data: bytes, low: int = 0, high: int | None = None) -> bytes:
+    """Mutate bytes between the offsets `low` and `high`, more often near the beginning."""
+    for _ in source.several():
         end = min(len(data), len(data) if high is None else high)
         if not data or low >= end:
-            data += chance.data()
+            data += source.data()
             continue
-        place = chance.whole(low, end - 1) if chance.often(60) else chance.whole(low, min(end - 1, low + 64))
-        kind = chance.whole(0, 8)
-        span = chance.pick([1, 2, 4, 8, 64, 1000])
-        chance.note(f'bytes: {kind} at {place}, {span}')
+        place = source.between(low, end - 1) if source.chance(60) else source.between(low, min(end - 1, low + 64))
+        kind = source.between(0, 8)
+        span = source.pick([1, 2, 4, 8, 64, 1000])
+        source.note(f'bytes: {kind} at {place}, {span}')
         if kind == 0:
-            data = data[:place] + bytes([data[place] ^ (1 << chance.whole(0, 7))]) + data[place + 1 :]
+            data = data[:place] + bytes([data[place] ^ (1 << source.between(0, 7))]) + data[place + 1 :]
         elif kind == 1:
-            data = data[:place] + bytes([chance.whole(0, 255)]) + data[place + 1 :]
+            data = data[:place] + bytes([source.between(0, 255)]) + data[place + 1 :]
         elif kind in (2, 3):
-            form = chance.pick(SIZES)
+            form = source.pick(SIZES)
             size = struct.calcsize(form)
-            number = int(chance.pick(NUMBERS)) % (1 << (8 * size))
+            number = int(source.pick(NUMBERS)) % (1 << (8 * size))
             data = data[:place] + struct.pack(form, number) + data[place + size :]
         elif kind == 4:
             data = data[:place] + data[place + span :]
         elif kind == 5:
-            data = data[:place] + data[place : place + span] * chance.pick([2, 2, 3, 100]) + data[place + span :]
+            data = data[:place] + data[place : place + span] * source.pick([2, 2, 3, 100]) + data[place + span :]
         elif kind == 6:
-            data = data[:place] + chance.data() + data[place:]
+            data = data[:place] + source.data() + data[place:]
         elif kind == 7:
             data = data[:place]
         else:
@@ -173,7 +173,7 @@ def spoil_bytes(chance: Chance, data: bytes, low: int = 0, high: int | None = No
 
 
 def paths_of(tree: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Where every value lies in nested dictionaries and lists."""
+    """List the paths of all values in nested dictionaries and lists."""
     found = [above] if above else []
     items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
     for key, value in items:
@@ -181,36 +181,36 @@ def paths_of(tree: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return found
 
 
-def spoil_tree(chance: Chance, tree: Any, values: Callable[[Any], Any] | None = None) -> Any:
-    """Edit nested dictionaries and lists: values, keys, order, depth.
+def mutate_tree(source: Source, tree: Any, values: Callable[[Any], Any] | None = None) -> Any:
+    """Mutate nested dictionaries and lists: values, keys, order, depth.
 
-    values: makes another value of one; None: anything.
+    values: replaces a value; None: by anything.
     """
     tree = _copied(tree)
-    for _ in chance.several():
+    for _ in source.several():
         paths = paths_of(tree)
         if not paths:
-            return chance.value()
-        path = chance.pick(paths)
-        chance.note(f'at {".".join(map(str, path))[:80]}')
+            return source.value()
+        path = source.pick(paths)
+        source.note(f'at {".".join(map(str, path))[:80]}')
         parent = tree
         for step in path[:-1]:
             parent = parent[step]
         key = path[-1]
-        kind = chance.whole(0, 9)
+        kind = source.between(0, 9)
         if kind < 5 or values is not None:
-            parent[key] = values(parent[key]) if values else chance.value()
+            parent[key] = values(parent[key]) if values else source.value()
         elif kind == 5:
             del parent[key]
         elif kind == 6:
-            parent[key] = [parent[key]] if chance.often(50) else {'x': parent[key]}
+            parent[key] = [parent[key]] if source.chance(50) else {'x': parent[key]}
         elif kind == 7 and isinstance(parent, dict):
-            parent[chance.text() if chance.often(50) else _hashable(chance.value())] = parent.pop(key)
+            parent[source.text() if source.chance(50) else _hashable(source.value())] = parent.pop(key)
         elif kind == 8:
-            other = chance.pick(paths)
-            parent[key] = _copied(_at(tree, other)) if len(other) >= len(path) else chance.value()
+            other = source.pick(paths)
+            parent[key] = _copied(_at(tree, other)) if len(other) >= len(path) else source.value()
         else:
-            times = chance.pick([2, 50, 3000])  # not of what has grown already: that would be all of the memory
+            times = source.pick([2, 50, 3000])  # a tree that has grown already would exhaust the memory
             parent[key] = [_copied(parent[key]) for _ in range(times if len(paths) < 1000 else 2)]
     return tree
 

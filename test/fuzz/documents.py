@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""Kinds `seeds`, `suite`, `parameters` and `manifest`: YAML and JSON."""
+"""Kinds `seeds`, `suite`, `parameters` and `manifest`: mutated YAML and JSON."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 from typing import Any
 
 import yaml
 
-from fuzz.chance import Chance, spoil_bytes, spoil_tree
-from fuzz.kind import Kind, encoded, frames, mask, track
+from fuzz.kinds import Kind, encoded, frames, mask, track
+from fuzz.mutation import Source, mutate_bytes, mutate_tree
 from fuzz.sandbox import Link, Places
 
 ODD_YAML = [
@@ -54,30 +56,43 @@ ODD_YAML = [
 
 
 def laughs(width: int = 9, depth: int = 9) -> str:
-    """YAML whose aliases stand for `width` to the power of `depth` values."""
+    """Build nested aliases that expand to `width` to the power of `depth` values."""
     lines = [f'a0: &a0 [{", ".join(["lol"] * width)}]']
     lines += [f'a{i}: &a{i} [{", ".join([f"*a{i - 1}"] * width)}]' for i in range(1, depth)]
     return '{' + ', '.join(lines) + '}'
 
 
-def spoil_yaml(chance: Chance, data: bytes, leaves: Any = None) -> bytes:
-    """Edit YAML as values, as text, or as bytes; with what only YAML has."""
-    kind = chance.whole(0, 9)
-    chance.note(f'YAML: {kind}')
+@functools.cache
+def _parsed(data: bytes) -> Any:
+    return yaml.safe_load(data)
+
+
+def dumped(tree: Any, unicode: bool = False) -> bytes:
+    """Write YAML, with libyaml if possible."""
+    for dumper in (getattr(yaml, 'CSafeDumper', yaml.SafeDumper), yaml.SafeDumper):
+        with contextlib.suppress(UnicodeError):
+            text = yaml.dump(tree, Dumper=dumper, sort_keys=False, allow_unicode=unicode)
+            return str(text).encode(errors='replace')
+    raise AssertionError
+
+
+def mutate_yaml(source: Source, data: bytes, leaves: Any = None) -> bytes:
+    """Mutate YAML as values, lines or bytes, with tags, anchors and odd scalars."""
+    kind = source.between(0, 9)
+    source.note(f'YAML: {kind}')
     if kind < 5:
-        tree = spoil_tree(chance, yaml.safe_load(data), leaves if chance.often(30) else None)
-        text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=chance.often(50))
-        return text.encode(errors='replace')
+        tree = mutate_tree(source, _parsed(data), leaves if source.chance(30) else None)
+        return dumped(tree, source.chance(50))
     if kind < 8:
         lines = data.decode().splitlines()
-        place = chance.whole(0, len(lines) - 1)
-        odd = laughs() if chance.often(15) else chance.pick(ODD_YAML) if chance.often(70) else chance.text()
+        place = source.between(0, len(lines) - 1)
+        odd = laughs() if source.chance(15) else source.pick(ODD_YAML) if source.chance(70) else source.text()
         key, colon, _ = lines[place].partition(':')
-        lines[place] = f'{key}{colon} {odd}' if chance.often(70) else odd
+        lines[place] = f'{key}{colon} {odd}' if source.chance(70) else odd
         return '\n'.join(lines).encode(errors='replace')
     if kind == 8:
-        return chance.pick([b'\xff\xfe', b'\xef\xbb\xbf', b'']) + spoil_bytes(chance, data)
-    return chance.pick(ODD_YAML).encode(errors='replace') if chance.often(60) else laughs().encode()
+        return source.pick([b'\xff\xfe', b'\xef\xbb\xbf', b'']) + mutate_bytes(source, data)
+    return source.pick(ODD_YAML).encode(errors='replace') if source.chance(60) else laughs().encode()
 
 
 SEEDS = """\
@@ -132,8 +147,8 @@ def _clip() -> dict[str, bytes]:
     return {**found, 'mask.png': encoded(mask(), '.png')}
 
 
-def _spoil_seeds(chance: Chance, files: dict[str, bytes]) -> dict[str, bytes | Link]:
-    return {**files, 'seeds.yaml': spoil_yaml(chance, files['seeds.yaml'])}
+def _mutate_seeds(source: Source, files: dict[str, bytes]) -> dict[str, bytes | Link]:
+    return {**files, 'seeds.yaml': mutate_yaml(source, files['seeds.yaml'])}
 
 
 def _use_seeds(places: Places) -> int:
@@ -147,10 +162,10 @@ def _make_suite() -> list[dict[str, bytes]]:
     return [found]
 
 
-def _spoil_suite(chance: Chance, files: dict[str, bytes]) -> dict[str, bytes | Link]:
-    if chance.often(20):
-        return {**files, 'base.json': spoil_json(chance, files['base.json'])}
-    return {**files, 'suite.yaml': spoil_yaml(chance, files['suite.yaml'])}
+def _mutate_suite(source: Source, files: dict[str, bytes]) -> dict[str, bytes | Link]:
+    if source.chance(20):
+        return {**files, 'base.json': mutate_json(source, files['base.json'])}
+    return {**files, 'suite.yaml': mutate_yaml(source, files['suite.yaml'])}
 
 
 def _use_suite(places: Places) -> int:
@@ -159,28 +174,28 @@ def _use_suite(places: Places) -> int:
     return main(['regress', str(places.input / 'suite.yaml'), '--dry-run'])
 
 
-def _spoil_parameters(chance: Chance, files: dict[str, bytes]) -> dict[str, bytes | Link]:
-    return {'p.yaml': spoil_yaml(chance, files['p.yaml'])}
+def _mutate_parameters(source: Source, files: dict[str, bytes]) -> dict[str, bytes | Link]:
+    return {'p.yaml': mutate_yaml(source, files['p.yaml'])}
 
 
 def _use_parameters(places: Places) -> None:
-    """What `xmem-ros track --params` reads a file with."""
+    """Read the file as `xmem-ros track --params` does."""
     from xmem_ros.parameters.yaml_file import read_parameters
 
     for node in ('/xmem', '/front/xmem'):
         read_parameters(places.input / 'p.yaml', node)
 
 
-def spoil_json(chance: Chance, data: bytes) -> bytes:
-    """Edit JSON as values or as bytes; with what only JSON has."""
-    kind = chance.whole(0, 9)
-    chance.note(f'JSON: {kind}')
+def mutate_json(source: Source, data: bytes) -> bytes:
+    """Mutate JSON as values or bytes."""
+    kind = source.between(0, 9)
+    source.note(f'JSON: {kind}')
     if kind < 7:
-        text = json.dumps(spoil_tree(chance, json.loads(data)))
+        text = json.dumps(mutate_tree(source, json.loads(data)))
         return text.encode()
     if kind < 9:
-        return spoil_bytes(chance, data)
-    return chance.pick(
+        return mutate_bytes(source, data)
+    return source.pick(
         [b'[' * 100_000, b'{"a":' * 100_000, b'9' * 10_000, b'1e999', b'NaN', b'null', b'"\\ud800"', b'\xff', b'']
     )
 
@@ -201,17 +216,17 @@ def _make_manifest() -> list[dict[str, bytes]]:
     return [{f'{key.folder}/manifest.json': json.dumps(manifest).encode(), f'{key.folder}/encoder.onnx': model}]
 
 
-def _spoil_manifest(chance: Chance, files: dict[str, bytes]) -> dict[str, bytes | Link]:
+def _mutate_manifest(source: Source, files: dict[str, bytes]) -> dict[str, bytes | Link]:
     name = f'{_key().folder}/manifest.json'
-    found: dict[str, bytes | Link] = {**files, name: spoil_json(chance, files[name])}
-    if chance.often(40):  # what a stranger would name on purpose
+    found: dict[str, bytes | Link] = {**files, name: mutate_json(source, files[name])}
+    if source.chance(40):  # files outside the folder
         about = json.loads(files[name])
-        file = chance.pick(['../../canary/keep.txt', '../../canary/sub/keep.onnx', '../../../etc/passwd', '/dev/zero'])
-        file = chance.text() if chance.often(40) else file
-        about['models'] = {chance.text(): {'file': file, 'bytes': chance.pick([7, 0, 500]), 'sha256': '0' * 64}}
-        chance.note(f'file {file[:40]!r}')
+        file = source.pick(['../../canary/keep.txt', '../../canary/sub/keep.onnx', '../../../etc/passwd', '/dev/zero'])
+        file = source.text() if source.chance(40) else file
+        about['models'] = {source.text(): {'file': file, 'bytes': source.pick([7, 0, 500]), 'sha256': '0' * 64}}
+        source.note(f'file {file[:40]!r}')
         found[name] = json.dumps(about).encode()
-    if chance.often(10):
+    if source.chance(10):
         found[f'{_key().folder}/encoder.onnx'] = Link('/dev/zero')
     return found
 
@@ -229,18 +244,18 @@ def _use_manifest(places: Places) -> None:
 
 
 def kinds() -> list[Kind]:
-    """The kinds of this module."""
+    """List the kinds of this module."""
     from xmem_ros.errors import EngineError, ParameterError
 
     return [
-        Kind('seeds', lambda: [{**_clip(), 'seeds.yaml': SEEDS.encode()}], _spoil_seeds, _use_seeds),
-        Kind('suite', _make_suite, _spoil_suite, _use_suite),
+        Kind('seeds', lambda: [{**_clip(), 'seeds.yaml': SEEDS.encode()}], _mutate_seeds, _use_seeds),
+        Kind('suite', _make_suite, _mutate_suite, _use_suite),
         Kind(
             'parameters',
             lambda: [{'p.yaml': PARAMETERS.encode()}],
-            _spoil_parameters,
+            _mutate_parameters,
             _use_parameters,
             (ParameterError,),
         ),
-        Kind('manifest', _make_manifest, _spoil_manifest, _use_manifest, (EngineError,)),
+        Kind('manifest', _make_manifest, _mutate_manifest, _use_manifest, (EngineError,)),
     ]

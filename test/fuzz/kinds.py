@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A kind of input: whole ones, how they are spoilt, and where they go. And small things that several kinds need."""
+"""Kinds of inputs: seed corpus, mutation and entry point; helpers that several kinds share."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 import torch
 
-from fuzz.chance import Chance
-from fuzz.sandbox import Files, Link, Places
+from fuzz.mutation import Source
+from fuzz.sandbox import Link, Places
 
 SIZE = (24, 32)  # height, width of the images, px
 FRAMES = 3
@@ -28,31 +28,26 @@ class Kind:
 
     Attributes:
         name: as on the command line.
-        make: makes whole inputs: path below the input folder → bytes. Each must be accepted.
-        spoil: makes a wrong one of a whole one.
-        work: does with an input what a user would do, in the child; returns an exit code, or None.
-        allowed: types of errors that may leave `work`.
-        codes: exit codes that may come of it.
-        may: audit events that are its own.
+        make: builds the seed corpus, valid inputs: path below the input folder → bytes.
+        mutate: mutates a valid input.
+        work: entry point, called in the child; returns an exit code, or None.
+        allowed: error types that `work` may raise.
+        codes: allowed exit codes.
+        may: allowed audit events.
     """
 
     name: str
     make: Callable[[], list[dict[str, bytes]]]
-    spoil: Callable[[Chance, dict[str, bytes]], dict[str, bytes | Link]]
+    mutate: Callable[[Source, dict[str, bytes]], dict[str, bytes | Link]]
     work: Callable[[Places], int | None]
     allowed: tuple[type[BaseException], ...] = ()
     codes: frozenset[int] = field(default_factory=lambda: frozenset({0, 2}))
     may: frozenset[str] = frozenset()
 
 
-def whole(files: Files) -> dict[str, bytes]:
-    """The files of an input that has no links."""
-    return {name: content for name, content in files.items() if isinstance(content, bytes)}
-
-
 @functools.cache
 def tiny_weights() -> bytes:
-    """A safetensors file of a network that is as small as one can be, and has learnt nothing."""
+    """Build a safetensors file of a tiny untrained network."""
     from xmem_ros.weights.checkpoint import save_network
 
     with tempfile.TemporaryDirectory() as folder:
@@ -62,7 +57,7 @@ def tiny_weights() -> bytes:
 
 
 def tiny_network() -> Any:
-    """That network."""
+    """Build the tiny network."""
     from xmem_ros.network.config import NetworkConfig
     from xmem_ros.network.model import XMemNetwork
 
@@ -88,7 +83,7 @@ def tiny_network() -> Any:
 
 @functools.cache
 def tiny_file() -> Path:
-    """That file, outside every input; it goes with this process."""
+    """Write the tiny weights to a temporary file."""
     folder = tempfile.TemporaryDirectory(prefix='xmem_fuzz_weights_')
     path = Path(folder.name) / 'tiny.safetensors'
     path.write_bytes(tiny_weights())
@@ -96,14 +91,14 @@ def tiny_file() -> Path:
     return path
 
 
-_kept: list[Any] = []  # folders that are removed at the end
+_kept: list[Any] = []  # temporary folders, removed at exit
 
 
 @functools.cache
 def frames() -> list[np.ndarray]:
-    """H×W×3 uint8 RGB."""
-    chance = np.random.default_rng(0)
-    ground = chance.integers(0, 80, (*SIZE, 3), np.uint8)
+    """Draw the frames, H×W×3 uint8 RGB."""
+    source = np.random.default_rng(0)
+    ground = source.integers(0, 80, (*SIZE, 3), np.uint8)
     found = []
     for index in range(FRAMES):
         frame = ground.copy()
@@ -115,21 +110,21 @@ def frames() -> list[np.ndarray]:
 
 @functools.cache
 def mask() -> np.ndarray:
-    """H×W uint8 of the first frame."""
+    """Draw the mask of the first frame, H×W uint8."""
     found = np.zeros(SIZE, np.uint8)
     found[6:16, 6:18] = 1
     return found
 
 
 def encoded(pixels: np.ndarray, suffix: str) -> bytes:
-    """An image file of pixels H×W or H×W×3 RGB."""
+    """Encode pixels H×W or H×W×3 RGB as an image file."""
     done, data = cv2.imencode(suffix, pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
     assert done
     return bytes(data.tobytes())
 
 
 def saved(write: Callable[[Path], Any], name: str) -> bytes:
-    """What a function writes into a file."""
+    """Return the bytes that a function writes to a file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
         write(path)
@@ -137,19 +132,19 @@ def saved(write: Callable[[Path], Any], name: str) -> bytes:
 
 
 def tree_of(folder: Path) -> dict[str, bytes]:
-    """All files of a folder."""
+    """Read all files of a folder."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob('*')) if path.is_file()}
 
 
 def torch_saved(state: Any) -> bytes:
-    """What torch.save writes."""
+    """Serialize by torch.save."""
     stream = io.BytesIO()
     torch.save(state, stream)
     return stream.getvalue()
 
 
 def track(places: Places, source: Path, *options: str) -> int:
-    """`xmem-ros track` with the tiny network."""
+    """Run `xmem-ros track` with the tiny network."""
     from xmem_ros.cli.main import main
 
     out = str(places.work / 'out')

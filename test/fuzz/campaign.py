@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A run over one kind of input: so many inputs or seconds, what was found, and the files that repeat it."""
+"""Campaign over one kind of input: figures, findings, and the files that reproduce them."""
 
 from __future__ import annotations
 
@@ -19,58 +19,58 @@ import cv2
 import torch
 from tqdm import tqdm
 
-from fuzz.chance import Chance
-from fuzz.kind import Kind
+from fuzz.kinds import Kind
+from fuzz.mutation import Source
 from fuzz.sandbox import Files, Outcome, Sandbox, read_files, write_files
 from xmem_ros.progress import Bar
 
-SHARED = '/dev/shm'  # memory as a folder: many small files are made and removed
+SHARED = '/dev/shm'  # in memory: many small files come and go
 MODULES = {
     'weights': 'tensors',
     'memory': 'tensors',
-    'seeds': 'texts',
-    'suite': 'texts',
-    'parameters': 'texts',
-    'manifest': 'texts',
-    'frames': 'footage',
-    'video': 'footage',
-    'mask': 'footage',
+    'seeds': 'documents',
+    'suite': 'documents',
+    'parameters': 'documents',
+    'manifest': 'documents',
+    'frames': 'media',
+    'video': 'media',
+    'mask': 'media',
     'mcap': 'bags',
     'db3': 'bags',
     'folder': 'bags',
-    'image': 'wire',
-    'message': 'wire',
+    'image': 'messages',
+    'message': 'messages',
     'page': 'page',
 }
-"""Kind → the module of this package that has it."""
+"""Kind → module of this package."""
 
 
 @dataclass
 class Finding:
-    """A symptom, and the simplest input that has it."""
+    """Symptom, and the input with the fewest edits that shows it."""
 
     symptom: str
     count: int
     edits: list[str]
-    place: Path  # folder that the input is written to
+    place: Path  # folder of the input
 
 
 @dataclass
 class Figures:
-    """What a run over a kind came to."""
+    """Figures of a campaign."""
 
     kind: str
     seed: int
     inputs: int = 0
-    accepted: int = 0  # of them, with nothing wrong as far as the program can tell
-    findings: int = 0  # different symptoms
-    found: int = 0  # inputs that had one
+    accepted: int = 0  # inputs without error
+    findings: int = 0  # distinct symptoms
+    found: int = 0  # inputs with a symptom
     seconds: float = 0.0
-    longest_s: float = 0.0  # of processor time
-    longest_input: int = 0  # its number
-    peak_mb: int = 0  # resident, with what the harness holds
+    longest_s: float = 0.0  # CPU time
+    longest_input: int = 0  # number of that input
+    peak_mb: int = 0  # resident set, the harness included
     peak_input: int = 0
-    harness_mb: int = 0  # that the harness holds
+    harness_mb: int = 0  # peak of a valid input
 
 
 def kind_of(name: str) -> Kind:
@@ -79,18 +79,18 @@ def kind_of(name: str) -> Kind:
         tempfile.tempdir = SHARED
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
-    tqdm.monitor_interval = 0  # a thread, which a fork would leave behind
+    tqdm.monitor_interval = 0  # no thread: forks need a single-threaded process
     module = importlib.import_module(f'fuzz.{MODULES[name]}')
     return next(kind for kind in module.kinds() if kind.name == name)
 
 
-class Trial:
-    """One kind in a sandbox.
+class Campaign:
+    """Campaign over one kind.
 
     Arguments:
-        name: of the kind.
-        seed: that all follows from.
-        sandbox: to run inputs in.
+        name: kind.
+        seed: determines all inputs.
+        sandbox: runs the inputs.
         out: folder for findings.
     """
 
@@ -98,34 +98,34 @@ class Trial:
         self.kind, self.sandbox, self._out = kind_of(name), sandbox, out
         self.figures = Figures(name, seed)
         self.findings: dict[str, Finding] = {}
-        self._whole = self.kind.make()
-        for files in self._whole:
-            self._check_whole(files)
+        self._corpus = self.kind.make()
+        for files in self._corpus:
+            self._check_valid(files)
         gc.collect()
-        gc.freeze()  # else the first collection of every child would copy all of it
-        self.figures.harness_mb = round(self._run(self._whole[0]).peak / 1e6)
+        gc.freeze()  # a collection in a child would copy all pages
+        self.figures.harness_mb = round(self._run(self._corpus[0]).peak / 1e6)
 
     def _run(self, files: Files) -> Outcome:
         return self.sandbox.run(files, self.kind.work, self.kind.allowed, self.kind.codes, self.kind.may)
 
-    def _check_whole(self, files: Files) -> None:
-        """A whole input must be accepted, or a run over spoilt ones would mean nothing."""
+    def _check_valid(self, files: Files) -> None:
+        """Raise `AssertionError` unless a valid input is accepted."""
         self.sandbox.warm_up(files, self.kind.work)
         outcome = self._run(files)
         if outcome.symptoms or outcome.code != 0:
             raise AssertionError(f'{self.kind.name}: {sorted(files)} is refused: {outcome}')
 
     def spend(self, count: int, seconds: float = float('inf'), first: int = 0, *, show: bool = False) -> None:
-        """Try so many inputs, or for so long, from a number on."""
+        """Run `count` inputs, or for `seconds`, beginning with the input number `first`."""
         begun = time.monotonic()
         total = count if seconds == float('inf') else None
         places = self.sandbox.places
         with Bar(total=total, desc=self.kind.name, unit='input', disable=not show) as bar:
             while self.figures.inputs < count and time.monotonic() - begun < seconds:
                 number = first + self.figures.inputs
-                chance = Chance(f'{self.kind.name} {self.figures.seed} {number}', str(places.canary), places.port)
-                files = self.kind.spoil(chance, dict(chance.pick(self._whole)))
-                self._note(number, files, self._run(files), chance.edits)
+                source = Source(f'{self.kind.name} {self.figures.seed} {number}', str(places.canary), places.port)
+                files = self.kind.mutate(source, dict(source.pick(self._corpus)))
+                self._note(number, files, self._run(files), source.edits)
                 bar.update()
         self.figures.seconds = round(self.figures.seconds + time.monotonic() - begun, 1)
 
@@ -167,12 +167,15 @@ class Trial:
 
 
 def repeat_command(place: Path) -> str:
-    """What repeats a finding, from the checkout."""
+    """Build the command that reproduces a finding."""
     return f'. tools/env.sh && PYTHONPATH=$PYTHONPATH:test python -m fuzz --repeat {place.resolve()}'
 
 
 def repeat(place: Path) -> Outcome:
-    """Run the input of a finding again, in a sandbox of the same name: paths and ports may be part of it."""
+    """Run the input of a finding again.
+
+    The sandbox has the same path and port, since the input may hold them.
+    """
     about = json.loads((place / 'finding.json').read_text())
     kind = kind_of(about['kind'])
     with Sandbox(Path(about['root']), about['port']) as sandbox:
@@ -181,7 +184,7 @@ def repeat(place: Path) -> Outcome:
         return sandbox.run(read_files(place / 'in'), kind.work, kind.allowed, kind.codes, kind.may)
 
 
-def described(trial: Trial) -> dict[str, Any]:
-    """For JSON."""
-    found = [{'symptom': item.symptom, 'count': item.count, 'edits': item.edits} for item in trial.findings.values()]
-    return {**asdict(trial.figures), 'symptoms': found}
+def described(campaign: Campaign) -> dict[str, Any]:
+    """Build the JSON record of a campaign."""
+    found = [{'symptom': item.symptom, 'count': item.count, 'edits': item.edits} for item in campaign.findings.values()]
+    return {**asdict(campaign.figures), 'symptoms': found}
