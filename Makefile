@@ -5,7 +5,8 @@
 #   make demo                       follow objects in a rendered clip through the real node; results in demo/out
 #   make demo VIDEO=clip.mp4 BOX=x,y,w,h        … in your own film, or folder of frames; or MASK=mask.png
 #   make demo RATE=5                … at 5 frames a second; FRAMES= SIZE= WEIGHTS= DEVICE= too
-#   make test                       every test; make test TESTS='test/package/test_package.py -x' runs some
+#   make test                       every test; make test TESTS='test/package/test_package.py -x' runs some; WORKERS=2 at once
+#   make test-fast                  the tests without nodes, a browser, training and long recordings: for every edit
 #   make lint                       style, types and manifests
 #   make format                     put the style right where a tool can
 #   make docs                       the documentation and the Python reference as a site, in build/docs
@@ -20,6 +21,8 @@
 SHELL := /bin/bash
 DISTRO ?=
 TESTS ?= test
+# One more than the cores, since tests wait for other processes; each takes up to 2 GB with the nodes that it starts.
+WORKERS ?= $(shell cores=$$(nproc); echo $$((cores < 8 ? cores + 1 : 8)))
 
 run = . tools/env.sh &&
 demo_options = $(foreach name,VIDEO BOX MASK RATE FRAMES SIZE WEIGHTS DEVICE,$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) '$($(name))'))
@@ -28,7 +31,7 @@ fuzz_options = $(foreach name,KIND COUNT SECONDS SEED JSON,$(if $($(name)),--$(s
 # Neither other machines nor other ROS graphs on this one are to be part of a test or a demonstration.
 export ROS_AUTOMATIC_DISCOVERY_RANGE ?= LOCALHOST
 
-.PHONY: build demo test lint format bench fuzz clean distclean
+.PHONY: build demo test test-fast lint format bench fuzz clean distclean
 
 build:
 	@DISTRO='$(DISTRO)' tools/setup.sh
@@ -36,8 +39,14 @@ build:
 demo: build
 	@$(run) python -m xmem_ros.demo.run $(demo_options)
 
+# A file's tests share nodes and recordings, so they stay together; test/conftest.py has the order of the files.
+pytest = $(run) python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
 test: build
-	@$(run) python -m pytest $(TESTS)
+	@$(pytest) $(TESTS)
+
+test-fast: build
+	@$(pytest) -m 'not slow' $(TESTS)
 
 lint: build
 	@$(run) ruff check .

@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: MIT
-"""Track a long bag with `xmem-ros track`, and see that no frame is lost, memory stays flat and -9 costs one segment.
+"""Long bag with `xmem-ros track`: no lost frame, flat memory, at most one segment lost by SIGKILL.
 
-    python benchmarks/bags.py --frames FOLDER --mask FIRST.png --seconds 600 --out DIR --json bags.json
-    python benchmarks/bags.py --seconds 10 --out DIR        # a rendered scene, for a quick look
+    python benchmarks/bags.py --frames FOLDER --mask FIRST.png --seconds 600 --out DIR
+    python benchmarks/bags.py --seconds 10 --out DIR        # a rendered scene, for a quick test
 
-A bag is made of the frames, played forwards and backwards, at --size and --rate, and tracked twice: once undisturbed,
-and once killed with SIGKILL after half of its segments and started again. Exit code 1 where a bar fails: every image
-tracked, resident memory at the end of tracking, and of writing, at most 1.05 times that after a fifth of it, what was
-finished before the kill not tracked again, all files of both runs equal byte by byte.
+A bag of the frames, forwards and backwards, is tracked twice: once undisturbed, and once killed
+with SIGKILL after half of its segments and restarted. Exit code 1 if a bar is missed:
+
+- every image is tracked,
+- resident memory at the end of tracking and of writing is at most 1.05 times
+  that after a fifth of it,
+- segments that were finished before the kill are not tracked again,
+- all files of both runs are equal byte by byte.
+
 Needs `pip install '.[bags,benchmarks]'`.
 """
 
@@ -38,28 +43,28 @@ from xmem_ros.atomic import write_text
 from xmem_ros.conversions.seeds import MASK
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.media import image_files, objects_of, read_image, read_mask
-from xmem_ros.offline.segments import part_of
+from xmem_ros.offline.segments import work_folder_of
 from xmem_ros.recordings import typestore
 
 START_NS = 1_700_000_000_000_000_000
 TOPIC = '/camera/image_raw'
 RSS_BAR = 1.05
-FIRST_SHARE = 0.2  # of the images, after which memory is to stay as it is
+FIRST_SHARE = 0.2  # share of the images after which memory must stay flat
 
 
 @dataclass
-class Watched:
-    """One process of `xmem-ros track`."""
+class ProcessRecord:
+    """Measurements of one process of `xmem-ros track`."""
 
     seconds: float = 0.0
     code: int = 0
-    begun_with: int = 0  # segments that there were already
-    samples: list[tuple[int, int]] = field(default_factory=list)  # whole segments, resident bytes
-    phase: list[tuple[float, int]] = field(default_factory=list)  # seconds, whole segments
+    begun_with: int = 0  # segments from an earlier run
+    samples: list[tuple[int, int]] = field(default_factory=list)  # finished segments, resident bytes
+    phase: list[tuple[float, int]] = field(default_factory=list)  # seconds, finished segments
 
 
 def main() -> int:
-    """Make the bag, run, report; returns the exit code."""
+    """Make the bag, track it, report; returns the exit code."""
     options = parse()
     work_folder.fresh(options.out, 'this benchmark')
     count = round(options.seconds * options.rate)
@@ -69,9 +74,9 @@ def main() -> int:
     made = time.perf_counter() - begun
     plain, killed = options.out / 'plain', options.out / 'killed'
     whole = -(-count // options.segment)
-    first = watch(command(bag, plain, options), part_of(plain))
-    cut = watch(command(bag, killed, options), part_of(killed), kill_after=max(whole // 2, 1))
-    again = watch(command(bag, killed, options), part_of(killed))
+    first = watch(command(bag, plain, options), work_folder_of(plain))
+    cut = watch(command(bag, killed, options), work_folder_of(killed), kill_after=max(whole // 2, 1))
+    again = watch(command(bag, killed, options), work_folder_of(killed))
     figures = report(options, count, made, first, cut, again, plain, killed)
     print(json.dumps(figures, indent=1))
     if options.json:
@@ -82,16 +87,16 @@ def main() -> int:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or '').partition('\n')[0])
     parser.add_argument('--frames', type=Path, metavar='FOLDER', help='real frames (default: a rendered scene)')
-    parser.add_argument('--mask', type=Path, help='objects in the first of them')
-    parser.add_argument('--seconds', type=float, default=10.0, help='of the bag (default: %(default)s)')
-    parser.add_argument('--size', default='640x480', help='WIDTHxHEIGHT of its images (default: %(default)s)')
-    parser.add_argument('--rate', type=float, default=30.0, help='images a second (default: %(default)s)')
+    parser.add_argument('--mask', type=Path, help='label image of the first frame')
+    parser.add_argument('--seconds', type=float, default=10.0, help='duration of the bag (default: %(default)s)')
+    parser.add_argument('--size', default='640x480', help='WIDTHxHEIGHT of the images (default: %(default)s)')
+    parser.add_argument('--rate', type=float, default=30.0, help='images per second (default: %(default)s)')
     parser.add_argument('--compressed', action='store_true', help='JPEG instead of raw images')
-    parser.add_argument('--formats', default='bag', help='with commas, as of xmem-ros track (default: %(default)s)')
-    parser.add_argument('--segment', type=int, default=300, help='images (default: %(default)s)')
+    parser.add_argument('--formats', default='bag', help='comma-separated, see xmem-ros track (default: %(default)s)')
+    parser.add_argument('--segment', type=int, default=300, help='images per segment (default: %(default)s)')
     parser.add_argument('--device', default='auto')
-    parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='for the bags')
-    parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures')
+    parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='folder for the bags')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write the results to this file')
     options = parser.parse_args()
     if (options.frames is None) != (options.mask is None):
         parser.error('--frames and --mask go together')
@@ -99,7 +104,7 @@ def parse() -> argparse.Namespace:
 
 
 def make_bag(path: Path, options: argparse.Namespace, count: int) -> None:
-    """A bag of images and the seeds of the first, written image by image."""
+    """Write a bag of images, with seeds of the first one."""
     from rosbags.rosbag2 import StoragePlugin, Writer
 
     size = tuple(int(part) for part in options.size.split('x'))
@@ -120,7 +125,7 @@ def make_bag(path: Path, options: argparse.Namespace, count: int) -> None:
 
 
 def footage(options: argparse.Namespace, size: tuple[int, ...]) -> Iterator[tuple[np.ndarray, dict[int, np.ndarray]]]:
-    """Frames of the wanted size (width, height), there and back again, with the objects of the first."""
+    """Yield frames (width, height) forwards and backwards, with the first one's objects."""
     if options.frames is None:
         scene = [(frame, labels) for frame, labels in RenderedScene(size[::-1], frames=90, objects=3)]
         order = cycle([*range(len(scene)), *range(len(scene) - 2, 0, -1)])
@@ -133,7 +138,7 @@ def footage(options: argparse.Namespace, size: tuple[int, ...]) -> Iterator[tupl
 
 
 def image_message(header: Any, frame: np.ndarray, *, compressed: bool) -> Any:
-    """sensor_msgs/Image, or a JPEG."""
+    """Make sensor_msgs/Image or CompressedImage (JPEG)."""
     if not compressed:
         return typestore.image(header, frame, 'rgb8')
     _, data = cv2.imencode('.jpg', cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
@@ -148,9 +153,9 @@ def command(bag: Path, out: Path, options: argparse.Namespace) -> list[str]:
     return [sys.executable, '-m', 'xmem_ros.cli.main', 'track', str(bag), '--out', str(out), *wanted, *settings]
 
 
-def watch(arguments: list[str], part: Path, kill_after: int = 0) -> Watched:
-    """Run to the end, or until so many segments are whole, and see what it takes meanwhile."""
-    seen = Watched(begun_with=whole_segments(part))
+def watch(arguments: list[str], part: Path, kill_after: int = 0) -> ProcessRecord:
+    """Run to the end or until `kill_after` segments, and record memory and progress."""
+    record = ProcessRecord(begun_with=whole_segments(part))
     begun = time.perf_counter()
     path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get('PYTHONPATH', '')])
     process = subprocess.Popen(arguments, env=os.environ | {'PYTHONPATH': path})
@@ -158,18 +163,18 @@ def watch(arguments: list[str], part: Path, kill_after: int = 0) -> Watched:
     while process.poll() is None:
         segments = whole_segments(part)
         try:
-            seen.samples.append((segments, resident.memory_info().rss))
+            record.samples.append((segments, resident.memory_info().rss))
         except psutil.Error:
             break
-        if not seen.phase or seen.phase[-1][1] != segments:
-            seen.phase.append((time.perf_counter() - begun, segments))
+        if not record.phase or record.phase[-1][1] != segments:
+            record.phase.append((time.perf_counter() - begun, segments))
         if kill_after and segments >= kill_after:
             process.send_signal(signal.SIGKILL)
             break
         time.sleep(0.2)
-    seen.code = process.wait()
-    seen.seconds = time.perf_counter() - begun
-    return seen
+    record.code = process.wait()
+    record.seconds = time.perf_counter() - begun
+    return record
 
 
 def whole_segments(part: Path) -> int:
@@ -180,20 +185,20 @@ def report(
     options: argparse.Namespace,
     count: int,
     made: float,
-    first: Watched,
-    cut: Watched,
-    again: Watched,
+    first: ProcessRecord,
+    cut: ProcessRecord,
+    again: ProcessRecord,
     plain: Path,
     killed: Path,
 ) -> dict[str, Any]:
-    """All figures, and the bars."""
+    """Collect all figures and bars."""
     summary = json.loads((plain / 'track.json').read_text()) if first.code == 0 else {'tracked': 0}
     whole = -(-count // options.segment)
     settled = max(int(FIRST_SHARE * whole), 1)
     early = [rss for segments, rss in first.samples if 1 <= segments <= settled] or [0]
     middle = [rss for segments, rss in first.samples if segments == max(whole // 2, 1)] or [0]
     late = [rss for segments, rss in first.samples if segments == whole - 1] or [0]
-    end = next((rss for _, rss in reversed(first.samples) if rss), 0)  # of a process that has just ended it is 0
+    end = next((rss for _, rss in reversed(first.samples) if rss), 0)  # 0 for a process that has just ended
     tracking = [seconds for seconds, segments in first.phase if segments == whole][:1] or [first.seconds]
     sizes = {
         name: sum(f.stat().st_size for f in (options.out / name).rglob('*') if f.is_file())
@@ -201,7 +206,7 @@ def report(
     }
     after_kill = again.begun_with
     writing = [rss for segments, rss in first.samples if segments == whole and rss] or [0]
-    begun = writing[int(FIRST_SHARE * len(writing))]  # encoders take their memory once
+    begun = writing[int(FIRST_SHARE * len(writing))]  # encoders allocate their memory once
     growth = max(max(late) / max(max(early), 1), writing[-1] / max(begun, 1))
     same = digest(plain) == digest(killed) and first.code == again.code == 0
     bars = {
@@ -239,7 +244,7 @@ def report(
 
 
 def digest(folder: Path) -> str:
-    """Of names and contents of all files."""
+    """Hash names and contents of all files."""
     found = hashlib.sha256()
     for file in sorted(folder.rglob('*')):
         if file.is_file():

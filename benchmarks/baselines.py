@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""J&F of two baselines that any tracker must beat, over a data set of the layout `generic`.
+"""J&F of two simple baselines on a data set of the layout `generic`.
 
-`repeat` gives the first mask for every frame. `flow` moves the first mask on from frame to frame by OpenCV's dense
-inverse search optical flow (Kroeger et al. 2016). Both work at the given sizes (px of the shorter side); masks are
-scored at the frames' own size, by the same code as `xmem-ros evaluate`.
+`repeat` repeats the first mask. `flow` propagates it by OpenCV's dense inverse search optical flow
+(Kroeger et al. 2016). Both work at the given sizes (shorter side, px); masks are scored at the
+frames' size, by the code of `xmem-ros evaluate`.
 
     python benchmarks/baselines.py --root DATASET [--size 240 480] [--json FILE]
 """
@@ -30,16 +30,18 @@ Propagate = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 def repeat(before: np.ndarray, frame: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """Leave masks H×W×O float32 as they are; the frames H×W×3 are not looked at."""
+    """Return masks H×W×O float32 unchanged."""
     del before, frame
     return masks
 
 
 def flow(before: np.ndarray, frame: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """Move masks H×W×O float32 0…1 of one frame H×W×3 uint8 RGB to the next by optical flow from the next to it."""
+    """Warp masks H×W×O float32 0…1 to the next frame H×W×3 uint8 RGB by backward optical flow."""
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     grey, grey_before = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (frame, before))
-    back = search.calc(grey, grey_before, np.zeros((*grey.shape, 2), np.float32))  # px: where each pixel was
+    back = search.calc(
+        grey, grey_before, np.zeros((*grey.shape, 2), np.float32)
+    )  # px, displacement to the previous frame
     y, x = np.mgrid[: grey.shape[0], : grey.shape[1]].astype(np.float32)
     moved = cv2.remap(masks, x + back[..., 0], y + back[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return moved.reshape(masks.shape)
@@ -49,7 +51,7 @@ METHODS: dict[str, Propagate] = {'repeat': repeat, 'flow': flow}
 
 
 def run_sequence(sequence: Sequence, propagate: Propagate, size: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield each frame's stem and mask, H×W uint8 of the frame's size in the data set's values."""
+    """Yield each frame's stem and mask, H×W uint8, with the data set's values."""
     first = sequence.frame(0)
     seeds = sequence.seed_objects(next(iter(sequence.seeds)), first.shape[:2])
     values = np.array([0, *seeds], np.uint8)
@@ -73,7 +75,7 @@ def run_sequence(sequence: Sequence, propagate: Propagate, size: int) -> Iterato
 
 
 def measure(sequences: list[Sequence], method: str, size: int) -> dict[str, dict]:
-    """Scores of a method over all sequences at one size: name → scores of that sequence."""
+    """Score a method at one size: sequence → scores."""
     scores = {}
     for sequence in tqdm(sequences, desc=f'{method} {size}', unit='sequence'):
         with tempfile.TemporaryDirectory() as folder:
@@ -85,10 +87,10 @@ def measure(sequences: list[Sequence], method: str, size: int) -> dict[str, dict
 
 def main() -> int:
     """Run the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description='Score the two baselines over a generic data set.')
+    parser = argparse.ArgumentParser(description='Score two baselines on a generic data set.')
     parser.add_argument('--root', type=Path, required=True, help='folder with JPEGImages and Annotations')
     parser.add_argument('--size', type=int, nargs='+', default=[240, 480], help='shorter sides, px (default: 240 480)')
-    parser.add_argument('--json', type=Path, metavar='FILE', help='write the scores here too')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='also write the scores to this file')
     args = parser.parse_args()
     try:
         sequences = read_dataset('generic', args.root, ReadOptions())

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Two objects at once: pairs of sequences side by side, J&F and how often one object is taken for the other.
+"""Pairs of sequences side by side: J&F, and how often the two objects are switched.
 
-    python benchmarks/pairs.py --data DAVIS_TRAIN [--sequences NAME …] [--size N] --out DIR [--json FILE]
+    python benchmarks/pairs.py --data DAVIS_TRAIN [--sequences NAME …] [--size N] --out DIR
 
-Sequences are those that the bundled weights were not trained on. A switch is a frame in which what is labelled as one
-object overlaps the other's true mask more than its own.
+The default sequences were not used for training the bundled weights. A switch is a frame in which
+an object's mask overlaps the other object's ground truth more than its own.
 """
 
 import argparse
@@ -25,12 +25,12 @@ from xmem_ros.evaluation.runner import evaluate
 from xmem_ros.media import read_mask, write_labels
 from xmem_ros.training.footage import Footage, FootageError, read_videos
 
-HELD_BACK = ('bmx-bumps', 'dog-agility', 'drift-turn', 'surf')  # from the bundled weights
-LEAST_PIXELS = 50  # of a mask, for the object to be there
+HELD_BACK = ('bmx-bumps', 'dog-agility', 'drift-turn', 'surf')  # not in the training data of the bundled weights
+LEAST_PIXELS = 50  # of a visible object's mask
 
 
 def side_by_side(left: Footage, right: Footage) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Frames and labels 1 (left) and 2 (right), from the first frame that shows both."""
+    """Join frames and labels 1 (left) and 2 (right), from the first frame that shows both."""
     pair = []
     for number in range(min(len(left.frames), len(right.frames))):
         masks = [(footage.labels[number] > 0).astype(np.uint8) for footage in (left, right)]
@@ -42,22 +42,22 @@ def side_by_side(left: Footage, right: Footage) -> list[tuple[np.ndarray, np.nda
 
 
 def switches(truth: np.ndarray, found: np.ndarray) -> int:
-    """Objects of a frame that are taken for the other."""
+    """Count the switched objects of a frame."""
     return sum(
         int(((found == own) & (truth == 3 - own)).sum() > ((found == own) & (truth == own)).sum()) for own in (1, 2)
     )
 
 
 def main() -> int:
-    """Write the pairs as a data set, evaluate it, count switches."""
+    """Write the pairs as a data set, evaluate it and count switches; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data', type=Path, required=True, help='folder with JPEGImages/SEQ and Annotations/SEQ')
     parser.add_argument('--sequences', nargs='+', default=list(HELD_BACK), help='(default: %(default)s)')
     parser.add_argument('--weights', default='compact', help='name or file (default: %(default)s)')
-    parser.add_argument('--size', type=int, help='working size, px (default: what suits the weights)')
+    parser.add_argument('--size', type=int, help='working size, px (default: that of the weights)')
     parser.add_argument('--device', default='auto', help='auto, cpu or cuda (default: %(default)s)')
-    parser.add_argument('--out', type=Path, required=True, help='folder for the pairs and the masks')
-    parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures here too')
+    parser.add_argument('--out', type=Path, required=True, help='folder for pairs and masks')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='also write the results to this file')
     args = parser.parse_args()
     try:
         videos = {video.name: video for video in read_videos(args.data, 256, only=args.sequences)}

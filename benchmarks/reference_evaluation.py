@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: MIT
-r"""The authors' evaluation beside ours on whole sequences of DAVIS 2016: how many pixels of the masks differ.
+r"""The authors' evaluation beside ours on sequences of DAVIS 2016: share of differing pixels.
 
     make bench RUN=reference_evaluation \
         BENCH='--reference DIR --data DAVIS_VAL --out DIR [--sequences NAME …] [--json F]'
 
-DIR is a checkout of hkchengrex/XMem, which stays as it is; what it needs to run without CUDA, hickle and progressbar is
-put in its place from outside. DAVIS_VAL holds JPEGImages/SEQ and Annotations/SEQ at 854×480. Weights are generated, the
-same on both sides, at the full size. Passes: at 480 px, at 480 px mirrored, at 384 px (from the same files, which stand
-in for those of full resolution), and the merge of the first and the last. A pass that is finished is kept, so that the
-command can be stopped and given again.
+DIR is a checkout of hkchengrex/XMem, which is not modified; stand-ins replace CUDA, hickle and
+progressbar. DAVIS_VAL holds JPEGImages/SEQ and Annotations/SEQ at 854×480. Both sides use the same
+generated weights at full size. Passes: 480 px, 480 px mirrored, 384 px (from the same files, in
+place of full resolution), and the merge of the first and the last. Finished passes are kept, so
+that the command can be interrupted and repeated.
 
-Pinned in the reference: frames are scaled without antialiasing, as torchvision did when the paper's figures were made.
+The reference scales frames without antialiasing here, as torchvision did for the paper's results.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ import torch
 from xmem_ros.media import read_mask
 
 SCALES = (480, 384)  # px
-SEED = 2  # of the generated weights
+SEED = 2  # seed of the generated weights
 PASSES = {'480p': [], '480p_flip': ['--flip'], '384p': ['--size', '384']}
-PUBLISHED_BAR = 0.1  # percent of pixels that may differ
+PUBLISHED_BAR = 0.1  # allowed share of differing pixels, percent
 
 
-# --- the reference, in a process of its own
+# --- the reference, in its own process
 
 
 class _Clock:
-    """Stands in for a CUDA event."""
+    """Stand-in for a CUDA event."""
 
     def __init__(self, enable_timing: bool = False) -> None:  # noqa: ARG002
         self.at = 0.0
@@ -65,7 +65,7 @@ def _dump(value: Any, path: str, **_: Any) -> None:
 
 
 def _load(path: str | Path) -> Any:
-    """What `_dump` wrote, in this command's own folder."""
+    """Load what `_dump` wrote into this command's folder."""
     with open(path, 'rb') as file:  # noqa: PTH123
         return pickle.load(file)  # noqa: S301 -- nobody else writes there
 
@@ -75,7 +75,7 @@ def _untrained(build: Any, pretrained: bool = True, extra_dim: int = 0) -> Any: 
 
 
 def run_reference(checkout: Path, script: str, arguments: list[str]) -> None:
-    """Run one of the reference's scripts in this process, with what it needs around it."""
+    """Run a script of the reference in this process, with stand-ins for its requirements."""
     sys.path.insert(0, str(checkout))
     stand_ins = {
         'progressbar': {'progressbar': lambda items, **_: items},
@@ -93,7 +93,7 @@ def run_reference(checkout: Path, script: str, arguments: list[str]) -> None:
     from PIL import ImagePalette
     from torch.utils import data
 
-    class Palette(ImagePalette.ImagePalette):  # newer versions of Pillow know one only by the mode of its colours
+    class Palette(ImagePalette.ImagePalette):  # newer versions of Pillow take only a colour mode
         def __init__(self, mode: str = 'RGB', palette: Any = None) -> None:  # noqa: ARG002
             super().__init__('RGB', palette)
 
@@ -118,7 +118,7 @@ def _loader(build: Any, *arguments: Any, num_workers: int = 0, **options: Any) -
 
 
 def lay_out(data: Path, root: Path, names: list[str]) -> Path:
-    """Make a DAVIS root of links to some sequences; returns the folder of DAVIS 2016."""
+    """Make a DAVIS root of links to the sequences; returns the folder of DAVIS 2016."""
     davis = root / '2016'
     for kind in ('JPEGImages', 'Annotations'):
         for resolution in ('480p', 'Full-Resolution'):
@@ -135,7 +135,7 @@ def lay_out(data: Path, root: Path, names: list[str]) -> Path:
 
 
 def theirs(checkout: Path, davis: Path, weights: Path, out: Path, every: int, *, plain_only: bool) -> float:
-    """Make the reference's passes and their merge; returns the seconds that this took."""
+    """Run the reference's passes and merge; returns the seconds."""
     begin = time.monotonic()
     for name, options in PASSES.items():
         if plain_only and name != '480p':
@@ -155,14 +155,14 @@ def theirs(checkout: Path, davis: Path, weights: Path, out: Path, every: int, *,
 
 
 def call_reference(checkout: Path, script: str, arguments: list[str]) -> None:
-    """Run one of the reference's scripts in a process of its own."""
+    """Run a script of the reference in its own process."""
     command = [sys.executable, __file__, '--inside', str(checkout.resolve()), script, *arguments]
     if subprocess.run(command, check=False).returncode:
         raise SystemExit(f'the reference failed: {" ".join(command)}')
 
 
 def ours(davis: Path, weights: Path, out: Path, every: int, *, plain_only: bool) -> float:
-    """Make the same with `xmem-ros evaluate`; returns the seconds that this took."""
+    """Run the same passes with our evaluation; returns the seconds."""
     from xmem_ros.evaluation.runner import evaluate
 
     begin = time.monotonic()
@@ -175,7 +175,7 @@ def ours(davis: Path, weights: Path, out: Path, every: int, *, plain_only: bool)
 
 
 def compare_masks(mine: Path, other: Path, names: list[str]) -> dict[str, Any]:
-    """Share of pixels of the PNGs that differ, in percent, over all frames and in the worst one."""
+    """Compare PNGs: share of differing pixels in percent, overall and in the worst frame."""
     shares, sizes = [], []
     for name in names:
         files = sorted((other / name).glob('*.png'))
@@ -220,8 +220,8 @@ def main() -> int:
         '--memory-every', type=int, default=5, help='frames between memory frames (default: %(default)s)'
     )
     parser.add_argument('--plain-only', action='store_true', help='only at 480 px, not mirrored')
-    parser.add_argument('--out', type=Path, required=True, help='folder for everything that is made')
-    parser.add_argument('--json', type=Path, help='write the figures here')
+    parser.add_argument('--out', type=Path, required=True, help='folder for all files')
+    parser.add_argument('--json', type=Path, help='write the results to this file')
     args = parser.parse_args()
     if not (args.reference / 'eval.py').is_file():
         parser.error(f'{args.reference}: not a checkout of hkchengrex/XMem (no eval.py)')

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""The authors' evaluation beside ours on small data sets in every layout that it reads: which masks, and which pixels.
+"""The authors' evaluation beside ours on small data sets of every layout: differing masks.
 
     make bench RUN=reference_protocols BENCH='--reference DIR --out DIR [--json FILE]'
 
-DIR is a checkout of hkchengrex/XMem, which stays as it is. The data sets are those of test/evaluation/test_layouts.py,
-larger, as the reference needs 30 memory positions: two objects, for YouTube-VOS the second one later. They are short,
-so that nothing is consolidated yet, which the reference does wrongly for later objects. Weights are generated, at full
-size.
+DIR is a checkout of hkchengrex/XMem, which is not modified. The data sets are those of
+test/evaluation/test_layouts.py, enlarged because the reference needs 30 memory positions. They have
+two objects; in YouTube-VOS the second one appears later. They are too short for a consolidation,
+which the reference does wrongly for later objects. Weights are generated, at full size.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from xmem_ros.evaluation.runner import evaluate
 from xmem_ros.media import read_mask
 
 layouts.SIZE = (96, 160)  # px
-SMALL = {'size': 112}  # px; 480 would be larger than the frames by far
-# ours: name and options; theirs: name, option for the root, more options; the folder of its masks
+SMALL = {'size': 112}  # px; 480 would be far larger than the frames
+# data set → folder, our options, the reference's arguments, folder of its masks
 CASES: dict[str, tuple[str, dict[str, Any], list[str], str]] = {
     'davis2016': ('2016', {}, ['--dataset', 'D16', '--d16_path'], ''),
     'davis2016 at another size': ('2016', SMALL, ['--dataset', 'D16', '--size', '112', '--d16_path'], ''),
@@ -49,7 +49,7 @@ CASES: dict[str, tuple[str, dict[str, Any], list[str], str]] = {
 
 
 def lay_out(root: Path) -> None:
-    """Make every data set once."""
+    """Write all data sets."""
     layouts.davis(root / '2016', binary=True)
     listing = root / '2017' / 'trainval' / 'ImageSets' / '2016' / 'val.txt'
     for split in ('val', 'test-dev'):
@@ -63,7 +63,7 @@ def lay_out(root: Path) -> None:
 
 
 def compare(mine: Path, other: Path) -> dict[str, Any]:
-    """The same files? And the share of their pixels that differ, in percent."""
+    """Compare file names, and the share of differing pixels in percent."""
     files = {
         folder: sorted(str(path.relative_to(folder)) for path in folder.rglob('*.png')) for folder in (mine, other)
     }
@@ -74,11 +74,11 @@ def compare(mine: Path, other: Path) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Run both sides and compare."""
+    """Run both evaluations and compare them; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--reference', type=Path, required=True, help='checkout of hkchengrex/XMem')
-    parser.add_argument('--out', type=Path, required=True, help='new folder for everything that is made')
-    parser.add_argument('--json', type=Path, help='write the figures here')
+    parser.add_argument('--out', type=Path, required=True, help='new folder for all files')
+    parser.add_argument('--json', type=Path, help='write the results to this file')
     args = parser.parse_args()
     if not (args.reference / 'eval.py').is_file():
         parser.error(f'{args.reference}: not a checkout of hkchengrex/XMem (no eval.py)')

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""Which memory policy remembers an object that was out of sight for long, and what each takes for it meanwhile.
+"""Memory policies after a long absence: recovery of the object, and false detections meanwhile.
 
-    python benchmarks/retention.py --data DAVIS_TRAIN [--sequences NAME …] [--absent 1500] [--jobs 2] [--json FILE]
+    python benchmarks/retention.py --data DAVIS_TRAIN [--absent 1500] [--jobs 2] [--json FILE]
 
-A clip shows an object (a sequence that the weights never saw, back and forth, `--seen` frames), then `--absent`
-frames of other footage, shuffled by sequence, then frames of the object that were not shown before. Each sequence
-gives two clips, as filmed and backwards, or four, both mirrored too. Long-term memory is so small that it evicts
-several times its size.
+A clip shows an object for `--seen` frames (a held-back sequence, back and forth), then `--absent`
+frames of other footage, shuffled by sequence, then new frames of the object. Each sequence gives
+two clips, forwards and backwards, or four, with both mirrored. Long-term memory is small enough to
+evict several times its size.
 
-An object is followed, or right again, where IoU is at least 0.5. Absent means OCCLUDED or LOST, against the truth of
-all frames. Clips already in FILE are not run again.
+An object counts as tracked or recovered at IoU 0.5 and more. Absent means OCCLUDED or LOST,
+compared with the ground truth of all frames. Clips already in FILE are not run again.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from tqdm import tqdm
 from xmem_ros.errors import XMemError
 from xmem_ros.training.footage import Footage, read_videos
 
-HELD_BACK = ('bmx-bumps', 'dog-agility', 'drift-turn', 'surf')  # from the bundled weights
+HELD_BACK = ('bmx-bumps', 'dog-agility', 'drift-turn', 'surf')  # not in the training data of the bundled weights
 POLICIES: dict[str, dict[str, Any]] = {
     'published': {'usage': 'all', 'quotas': False, 'guard': False},
     'quotas': {'usage': 'all', 'quotas': True, 'guard': False},
@@ -44,36 +44,35 @@ POLICIES: dict[str, dict[str, Any]] = {
     'own usage, quotas, guard': {'usage': 'own', 'quotas': True, 'guard': True},
     'published, guard': {'usage': 'all', 'quotas': False, 'guard': True},
 }
-CONTROL = 'default, never absent'  # what is in reach: the same clips without the other footage
+CONTROL = 'default, never absent'  # upper bound: the same clips without the absence
 POLICIES[CONTROL] = POLICIES['own usage, quotas, guard']
-RIGHT = 0.5  # IoU from which an object counts as found
-STEADY = 3  # frames in a row that have to be right, to be right again
-LEAST_PIXELS = 50  # of a mask, for the object to count as visible
+RIGHT = 0.5  # least IoU of a tracked object
+STEADY = 3  # consecutive right frames of a recovery
+LEAST_PIXELS = 50  # of a visible object's mask
 
-
-LEGEND = f"""followed: IoU ≥ {RIGHT} at the end of what was shown · right in 10: of those, right again within 10 frames
-of the return · median: frames until then · IoU: of those, mean over the first 10 frames · taken: share of the absence
-in which something else was reported as the object · prec., recall: of "absent", over all frames of all clips"""
+LEGEND = f"""followed: IoU ≥ {RIGHT} before the absence · right in 10: of those, recovered within 10 frames of the
+return · median: frames until then · IoU: of those, mean over the first 10 frames · taken: share of the absence with a
+false detection · prec., recall: of "absent", over all frames of all clips"""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What all clips of a run share."""
+    """Settings of all clips of a run."""
 
     seen: int
     absent: int
     size: int
     elements: int
     weights: str
-    fingerprint: str  # of the weights
-    held: list[str]  # sequences that show the object; the others are the other footage
+    fingerprint: str  # fingerprint of the weights
+    held: list[str]  # sequences of objects; the others are footage of the absence
     score: float
     data: str  # folder
 
 
 @dataclass
 class Clip:
-    """Frames H×W×3 uint8 RGB and the object's masks H×W bool."""
+    """A clip: frames H×W×3 uint8 RGB and the object's masks H×W bool."""
 
     name: str
     shown: list[tuple[np.ndarray, np.ndarray]]
@@ -90,7 +89,7 @@ class Clip:
 
 
 def build(held: Footage, others: list[Footage], settings: Settings, variant: int, seed: int) -> Clip:
-    """Clip of a variant 0…3 of a sequence: bit 0 backwards, bit 1 mirrored."""
+    """Build variant 0…3 of a sequence's clip: bit 0 backwards, bit 1 mirrored."""
     frames = list(zip(held.frames, [labels > 0 for labels in held.labels], strict=True))
     if variant & 1:
         frames.reverse()
@@ -112,7 +111,7 @@ def build(held: Footage, others: list[Footage], settings: Settings, variant: int
 
 
 def run(clip: Clip, policy: str, settings: Settings) -> dict[str, Any]:
-    """Track a clip; every frame's IoU, score, area and whether the object was said to be visible."""
+    """Track a clip; returns each frame's IoU, score, area and reported visibility."""
     import torch
 
     from xmem_ros.memory.config import MemoryConfig
@@ -138,7 +137,7 @@ def run(clip: Clip, policy: str, settings: Settings) -> dict[str, Any]:
 
 
 def summary(trace: dict[str, Any], settings: Settings) -> dict[str, Any]:
-    """What a clip comes to."""
+    """Summarise a clip."""
     iou, visible, truth = (np.array(trace[key]) for key in ('iou', 'visible', 'truth'))
     after = settings.seen + settings.absent
     back = iou[after:]
@@ -158,7 +157,7 @@ def summary(trace: dict[str, Any], settings: Settings) -> dict[str, Any]:
 
 
 def print_table(results: dict[str, dict[str, Any]], policies: list[str]) -> None:
-    """One line for each policy, over the clips that every policy has run."""
+    """Print one line per policy, over the clips that every policy has run."""
     done = {p: results.get(p, {}) for p in policies}
     names = set.intersection(*(set(r) for r in done.values())) if done else set()
     heads = ('policy', 'clips', 'followed', 'right in 10', 'right', 'median', 'IoU', 'taken', 'prec.', 'recall')
@@ -195,17 +194,21 @@ def main() -> int:
     """Run the clips under each policy and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data', type=Path, required=True, help='folder with JPEGImages/SEQ and Annotations/SEQ')
-    parser.add_argument('--sequences', nargs='+', default=list(HELD_BACK), help='held back (default: %(default)s)')
+    parser.add_argument(
+        '--sequences', nargs='+', default=list(HELD_BACK), help='held-back sequences (default: %(default)s)'
+    )
     parser.add_argument('--policies', nargs='+', default=list(POLICIES), choices=list(POLICIES), metavar='POLICY')
-    parser.add_argument('--seen', type=int, default=60, help='frames that show the object first (default: %(default)s)')
-    parser.add_argument('--absent', type=int, default=1500, help='frames without it (default: %(default)s)')
-    parser.add_argument('--variants', type=int, default=2, help='clips of each sequence, 1 to 4 (default: %(default)s)')
+    parser.add_argument('--seen', type=int, default=60, help='frames with the object (default: %(default)s)')
+    parser.add_argument('--absent', type=int, default=1500, help='frames without the object (default: %(default)s)')
+    parser.add_argument('--variants', type=int, default=2, help='clips per sequence, 1 to 4 (default: %(default)s)')
     parser.add_argument('--size', type=int, default=240, help='working size, px (default: %(default)s)')
-    parser.add_argument('--elements', type=int, default=2000, help='of long-term memory (default: %(default)s)')
+    parser.add_argument('--elements', type=int, default=2000, help='size of long-term memory (default: %(default)s)')
     parser.add_argument('--score', type=float, default=0.6, help='min_score (default: %(default)s)')
     parser.add_argument('--weights', default='compact', help='name or file (default: %(default)s)')
-    parser.add_argument('--jobs', type=int, default=os.cpu_count() or 1, help='processes (default: one for each core)')
-    parser.add_argument('--json', type=Path, metavar='FILE', help='keep every clip’s result here, and go on from it')
+    parser.add_argument('--jobs', type=int, default=os.cpu_count() or 1, help='processes (default: one per core)')
+    parser.add_argument(
+        '--json', type=Path, metavar='FILE', help='store the result of each clip in this file, and resume from it'
+    )
     args = parser.parse_args()
     from xmem_ros.tracker import Tracker
 
@@ -225,7 +228,7 @@ def main() -> int:
     if args.json and args.json.is_file():
         stored = json.loads(args.json.read_text())
         if stored['settings'] != vars(settings):
-            parser.error(f'{args.json} was made with other settings: {stored["settings"]}; name another file')
+            parser.error(f'{args.json} has other settings: {stored["settings"]}; give another file')
         results = stored['results']
     try:
         videos = read_videos(args.data, 256)

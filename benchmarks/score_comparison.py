@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Scores of davis2017-evaluation beside ours, on the same masks.
 
-    python benchmarks/score_comparison.py --davis2017-evaluation DIR --data DAVIS_VAL --out DIR [--json FILE]
+    python benchmarks/score_comparison.py --davis2017-evaluation DIR --data DAVIS_VAL --out DIR
 
-DIR is a checkout of davisvideochallenge/davis2017-evaluation, DAVIS_VAL holds JPEGImages/SEQ and Annotations/SEQ.
-Ground truth is made of its sequences two by two side by side: objects 1 and 2, both in the first frame. Masks are the
-truth, moved, eroded, swapped in part, empty in some frames, without one object in others, and blank throughout. Ids are
-1…n, all in the first frame: beyond that the two tools differ on purpose.
+DIR is a checkout of davisvideochallenge/davis2017-evaluation. DAVIS_VAL holds JPEGImages/SEQ and
+Annotations/SEQ. Pairs of its sequences side by side are the ground truth, with objects 1 and 2.
+Masks are the truth, shifted, eroded, partly swapped, or without one or all objects. All ids are in
+the first frame; elsewhere the two tools differ on purpose.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from xmem_ros.evaluation.datasets.registry import read_dataset
 from xmem_ros.evaluation.scores import score_sequence
 from xmem_ros.media import read_mask, write_labels
 
-BAR = 1e-4  # on the scale 0–1
-FRAMES = 40  # of each pair
+BAR = 1e-4  # largest difference, scores 0…1
+FRAMES = 40  # frames of a pair
 
 
 def spoil(labels: np.ndarray, number: int) -> np.ndarray:
-    """A mask that is wrong in a way that depends on the frame's number."""
+    """Damage a mask in a way that depends on the frame's number."""
     kind = number % 8
     if kind == 0:
         return np.roll(labels, (number % 5, 3), (0, 1))
@@ -52,7 +52,7 @@ def spoil(labels: np.ndarray, number: int) -> np.ndarray:
 
 
 def make_truth(data: Path, root: Path) -> list[str]:
-    """Write a DAVIS 2017 root of pairs; returns their names. In some frames an object, or both, are gone."""
+    """Write a DAVIS 2017 root of pairs, some frames without objects; returns their names."""
     names = sorted(folder.name for folder in (data / 'Annotations').iterdir() if folder.is_dir())
     pairs = []
     for left, right in zip(names[::2], names[1::2], strict=False):
@@ -79,7 +79,7 @@ def make_truth(data: Path, root: Path) -> list[str]:
 
 
 def make_masks(root: Path, out: Path, pairs: list[str]) -> int:
-    """Write masks to score; those of the last pair are all blank. Returns how many there are."""
+    """Write masks to score, blank ones for the last pair; returns their number."""
     count = 0
     for name in pairs:
         (out / name).mkdir(parents=True, exist_ok=True)
@@ -91,12 +91,12 @@ def make_masks(root: Path, out: Path, pairs: list[str]) -> int:
 
 
 def main() -> int:
-    """Score the same masks twice and compare."""
+    """Score the masks by both tools and compare; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--davis2017-evaluation', type=Path, required=True, dest='tool', help='checkout of that tool')
     parser.add_argument('--data', type=Path, required=True, help='folder with JPEGImages/SEQ and Annotations/SEQ')
     parser.add_argument('--out', type=Path, required=True, help='folder for truth and masks')
-    parser.add_argument('--json', type=Path, help='write the figures here')
+    parser.add_argument('--json', type=Path, help='write the results to this file')
     args = parser.parse_args()
     if not (args.tool / 'davis2017' / 'evaluation.py').is_file():
         parser.error(f'{args.tool}: not a checkout of davis2017-evaluation')

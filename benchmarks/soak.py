@@ -1,13 +1,19 @@
 # SPDX-License-Identifier: MIT
-"""Run for long, with objects coming and going, and see that nothing grows, slows or is lost.
+"""Long run with changing objects: memory, step time and ids must stay stable.
 
-    make bench RUN=soak BENCH='--frames 100000 --json soak.json'            the tracker
-    make bench RUN=soak BENCH='--frames 20000 --node --json soak_node.json'   the real node, over DDS
+    make bench RUN=soak BENCH='--frames 100000 --json soak.json'   the tracker
+    make bench RUN=soak BENCH='--size 96x128 --json soak.json'     images of one size
+    make bench RUN=soak BENCH='--node --json soak_node.json'       the real node, over DDS
 
-All along objects are added, corrected and removed at random (seeded), images change their size and the clock jumps. At
-the end the tracker is stepped in turn with a fresh one that has as many objects and full stores. Exit code 1 where a
-bar fails: resident memory at the end at most 1.02 times that after a fifth of the frames (5000 at most), median step
-at most 1.05 times the fresh one's, no exception, no id lost. A plot is drawn beside FILE.
+Objects are added, corrected and removed at random (seeded), the image size changes unless `--size`
+is given, and the clock jumps. At the end the tracker alternates with a fresh one that has as many
+objects and full stores. Exit code 1 if a bar is missed:
+
+- resident memory at the end at most 1.02 times that after a fifth of the frames (5000 at most),
+- median step at most 1.05 times that of the fresh tracker,
+- no exception, no lost id.
+
+A plot is written beside FILE.
 Needs `pip install '.[benchmarks]'`.
 """
 
@@ -39,34 +45,34 @@ except ImportError:
 from xmem_ros.demo.scene import PERIOD, RenderedScene
 from xmem_ros.tracker import Tracker, TrackerConfig
 
-SIZES = ((72, 128), (72, 96), (96, 128))  # of images; the first is what it ends with
-SIDE = 64  # working size
-MOST = 5  # objects at a time
+SIZES = ((72, 128), (72, 96), (96, 128))  # H×W px of images; the comparison uses the first
+SIDE = 64  # working size, px
+MOST = 5  # simultaneous objects
 CHANCES = {'add': 0.012, 'correct': 0.01, 'remove': 0.01, 'size': 0.001, 'jump': 0.001}
 RSS_BAR, TIME_BAR = 1.02, 1.05
-COMPARED = 600  # frames that old and fresh are stepped in turn
+COMPARED = 600  # frames on which the old and the fresh tracker alternate
 
 
 class Driver(Protocol):
-    """A tracker, in this process or behind a node."""
+    """Interface to a tracker in this process or in the node."""
 
     def step(self, frame: np.ndarray, time: float) -> tuple[list[int], float]:
-        """Track a frame; ids and milliseconds."""
+        """Track a frame; returns ids and milliseconds."""
 
     def seed(self, frame: np.ndarray, masks: dict[str | int, np.ndarray]) -> list[int]:
-        """Seed or correct on the frame that was tracked last; ids."""
+        """Seed or correct objects on the newest frame; returns their ids."""
 
     def remove(self, ids: list[int]) -> None:
-        """Forget objects."""
+        """Remove objects."""
 
     def full(self) -> bool:
         """Whether long-term memory is full."""
 
     def rss(self) -> int:
-        """Resident memory of the process that tracks, bytes."""
+        """Return the resident memory of the tracking process [bytes]."""
 
     def memory_bytes(self) -> int:
-        """Of the stores."""
+        """Return the size of the memory stores [bytes]."""
 
 
 class InProcess:
@@ -100,33 +106,32 @@ class InProcess:
 
 
 class BehindNode:
-    """The real node in a process of its own; every image waits for its labels."""
+    """The real node in its own process; each step waits for the objects of its image."""
 
     def __init__(self, robot: Any, elements: int):
         from xmem_ros.msg import TrackedObjectArray
 
         self.robot, self.elements = robot, elements
         self.process = psutil.Process(robot.process.process.pid)
-        self.heard = robot.listen(TrackedObjectArray, '~/objects')
+        self.received = robot.listen(TrackedObjectArray, '~/objects')
         robot.wait_matched('~/objects')
-        self.jump, self.shown = 0.0, 0.0
 
     def step(self, frame: np.ndarray, time: float) -> tuple[list[int], float]:
         from node_harness import wait_until
 
-        from xmem_ros.node.object_messages import seconds_of
+        from xmem_ros.conversions.objects import seconds_of
 
         stamp = 1_000_000_000 + round(time * 1e9)
         sent = self.robot.show(frame, stamp_ns=stamp)
-        wait_until(lambda: self.heard and self.heard[-1].header == sent.header, 'objects of an image', 60)
-        found = self.heard[-1]
-        del self.heard[:-1]
+        wait_until(lambda: self.received and self.received[-1].header == sent.header, 'objects of an image', 60)
+        found = self.received[-1]
+        del self.received[:-1]
         return [item.id for item in found.objects], seconds_of(found.processing_time) * 1e3
 
     def seed(self, frame: np.ndarray, masks: dict[str | int, np.ndarray]) -> list[int]:
         from node_harness import mask_seed
 
-        del frame  # the newest is taken
+        del frame  # the node seeds on the newest one
         seeds = [
             mask_seed(mask, '' if isinstance(key, int) else key, object_id=key if isinstance(key, int) else 0)
             for key, mask in masks.items()
@@ -155,7 +160,7 @@ class BehindNode:
 
 
 def timed(work: Any) -> tuple[Any, float]:
-    """Result and milliseconds."""
+    """Return a result and its time [ms]."""
     begun = time.perf_counter()
     result = work()
     return result, (time.perf_counter() - begun) * 1e3
@@ -163,7 +168,7 @@ def timed(work: Any) -> tuple[Any, float]:
 
 @dataclass
 class Record:
-    """What is measured on the way."""
+    """Measurements of a run."""
 
     every: int
     rss: list[tuple[int, int]] = field(default_factory=list)  # frame, bytes
@@ -176,23 +181,28 @@ class Record:
 
 
 class World:
-    """Images of several sizes and what happens in them; the same for every driver of a seed."""
+    """Rendered images with random events; the same for every driver, given a seed.
 
-    def __init__(self, seed: int):
+    Arguments:
+        seed: seed of the events.
+        sizes: H×W px of the images.
+    """
+
+    def __init__(self, seed: int, sizes: tuple[tuple[int, int], ...] = SIZES):
         self.random = np.random.default_rng(seed)
-        scenes = [RenderedScene(size, PERIOD, MOST, seed=0) for size in SIZES]
+        scenes = [RenderedScene(size, PERIOD, MOST, seed=0) for size in sizes]
         self.clips = [[scene[i] for i in range(PERIOD)] for scene in scenes]
         self.size, self.number, self.time = 0, 0, 0.0
-        self.known: dict[int, int] = {}  # id → its value in the truth
+        self.known: dict[int, int] = {}  # id → value in the ground truth
 
     def next(self) -> tuple[np.ndarray, np.ndarray]:
-        """The next frame and its truth."""
+        """Return the next frame and its ground truth."""
         self.number += 1
         self.time += 1 / 30
         return self.clips[self.size][self.number % PERIOD]
 
-    def happen(self, driver: Driver, frame: np.ndarray, truth: np.ndarray, record: Record) -> None:
-        """After a frame: perhaps something."""
+    def apply_events(self, driver: Driver, frame: np.ndarray, truth: np.ndarray, record: Record) -> None:
+        """Apply random events after a frame."""
         draw = self.random.random(len(CHANCES))
         wanted = [name for (name, chance), value in zip(CHANCES.items(), draw, strict=True) if value < chance]
         seen = [int(value) for value in np.unique(truth) if value and (truth == value).sum() >= 20]
@@ -213,7 +223,7 @@ class World:
             del self.known[key]
             record.events['remove'] += 1
         if 'size' in wanted:
-            self.size = int(self.random.integers(len(SIZES)))
+            self.size = int(self.random.integers(len(self.clips)))
             record.events['size'] += 1
         if 'jump' in wanted:
             self.time = max(self.time + float(self.random.uniform(-600, 600)), 0.0)
@@ -221,7 +231,7 @@ class World:
 
 
 def soak(driver: Driver, world: World, frames: int) -> Record:
-    """Drive for some frames."""
+    """Run a driver for a number of frames."""
     record = Record(max(frames // 200, 1))
     bar = tqdm(range(frames), unit='frame', mininterval=10)
     for number in bar:
@@ -232,7 +242,7 @@ def soak(driver: Driver, world: World, frames: int) -> Record:
                 record.ids_lost += len(set(world.known) - set(ids)) or 1
             record.milliseconds.append(spent)
             record.objects.append(len(ids))
-            world.happen(driver, frame, truth, record)
+            world.apply_events(driver, frame, truth, record)
         except Exception as error:
             record.exceptions.append(f'frame {number}: {type(error).__name__}: {error}')
             bar.write(record.exceptions[-1])
@@ -247,7 +257,7 @@ def soak(driver: Driver, world: World, frames: int) -> Record:
 
 
 def compare(old: Driver, fresh: Driver, world: World) -> dict[str, Any]:
-    """Old and fresh in turn, with as many objects of as many seeds and full stores: median milliseconds."""
+    """Alternate old and fresh tracker with equal objects, seeds and full stores; medians in ms."""
     world.size = 0
     twins: dict[int, int] = {}
     order = list(world.known.items())
@@ -258,7 +268,7 @@ def compare(old: Driver, fresh: Driver, world: World) -> dict[str, Any]:
         key, value = order[len(twins)]
         if (truth == value).sum() >= 20:
             (twins[key],) = fresh.seed(frame, {f'thing {value}': truth == value})
-    # as many corrections, too: they are kept for good, and read
+    # as many corrections, since they stay in memory
     for key, value in [*order, *order]:
         for _ in range(PERIOD):
             frame, truth = world.next()
@@ -275,7 +285,7 @@ def compare(old: Driver, fresh: Driver, world: World) -> dict[str, Any]:
         if number % 200 == 199 and old.full() and fresh.full():
             break
     else:
-        raise SystemExit('long-term memory did not fill: more frames, or fewer --elements')
+        raise SystemExit('long-term memory did not fill: give fewer --elements')
     times: dict[str, list[float]] = {'old': [], 'fresh': []}
     for number in range(COMPARED):
         frame, _ = world.next()
@@ -292,7 +302,7 @@ def compare(old: Driver, fresh: Driver, world: World) -> dict[str, Any]:
 
 
 def report(record: Record, comparison: dict[str, Any], frames: int, what: str, elements: int) -> dict[str, Any]:
-    """Everything as JSON, with the bars."""
+    """Collect all figures and bars for JSON."""
     baseline_frame = min(frames // 5, 5000)
     last = record.rss[-1][1]
     baseline = next((value for number, value in record.rss if number >= baseline_frame), last)
@@ -329,14 +339,14 @@ def report(record: Record, comparison: dict[str, Any], frames: int, what: str, e
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Resident memory and step times over the run."""
+    """Plot resident memory and step times."""
     try:
         import matplotlib as mpl
 
         mpl.use('Agg')
         from matplotlib import pyplot as plt
     except ImportError:
-        print(f'no plot: matplotlib is not installed (pip install matplotlib); the figures are in {path.stem}.json')
+        print(f'no plot, matplotlib is not installed (pip install matplotlib); the results are in {path.stem}.json')
         return
     figure, (above, below) = plt.subplots(2, 1, figsize=(8, 5), sharex=True, layout='constrained')
     numbers, rss = zip(*result['rss_series'], strict=True)
@@ -357,7 +367,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
 
 @contextlib.contextmanager
 def drivers(node: bool, elements: int) -> Iterator[tuple[Driver, Driver]]:
-    """The one that runs for long, and the fresh one."""
+    """Make the driver of the long run and the fresh one."""
     if not node:
         yield InProcess(elements), InProcess(elements)
         return
@@ -375,19 +385,29 @@ def drivers(node: bool, elements: int) -> Iterator[tuple[Driver, Driver]]:
         yield BehindNode(robot, elements), BehindNode(other, elements)
 
 
+def image_size(text: str) -> tuple[int, int]:
+    """Parse HxW, as in 96x128."""
+    height, _, width = text.partition('x')
+    size = (int(height), int(width))
+    if not all(32 <= side <= 4096 for side in size):
+        raise argparse.ArgumentTypeError(f'{text}: give HxW with 32 to 4096 px each, as in 96x128')
+    return size
+
+
 def main() -> int:
-    """Run, print, store; returns the exit code."""
+    """Run, print and write the results; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--frames', type=int, default=100_000, help='to drive (default: %(default)s)')
+    parser.add_argument('--frames', type=int, default=100_000, help='length of the run (default: %(default)s)')
     parser.add_argument('--node', action='store_true', help='the real node over DDS instead of the tracker')
-    parser.add_argument('--elements', type=int, default=10_000, help='of long-term memory (default: %(default)s)')
-    parser.add_argument('--threads', type=int, help='of torch (default: all cores)')
-    parser.add_argument('--seed', type=int, default=0, help='of what happens (default: %(default)s)')
-    parser.add_argument('--json', type=Path, required=True, metavar='FILE', help='write the figures here')
+    parser.add_argument('--elements', type=int, default=10_000, help='size of long-term memory (default: %(default)s)')
+    parser.add_argument('--threads', type=int, help='threads of torch (default: all cores)')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the events (default: %(default)s)')
+    parser.add_argument('--size', type=image_size, metavar='HxW', help='one image size, px (default: changing sizes)')
+    parser.add_argument('--json', type=Path, required=True, metavar='FILE', help='write the results to this file')
     args = parser.parse_args()
     if args.frames < 100:
-        parser.error('--frames is to be 100 at least')
-    if args.node:  # a graph of its own: another node called xmem would answer, too
+        parser.error(f'--frames is {args.frames}: give at least 100')
+    if args.node:  # a separate graph: another node xmem would respond too
         os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))
         os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     if args.threads:
@@ -395,7 +415,7 @@ def main() -> int:
 
         torch.set_num_threads(args.threads)
     with drivers(args.node, args.elements) as (old, fresh):
-        world = World(args.seed)
+        world = World(args.seed, (args.size,) if args.size else SIZES)
         record = soak(old, world, args.frames)
         result = report(
             record, compare(old, fresh, world), args.frames, 'node' if args.node else 'tracker', args.elements

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Drive towards an object: its box becomes a velocity, as Nav2's controllers publish it.
+"""Follow an object: publish a velocity towards its box, like Nav2's controllers.
 
     python3 follow.py --box 183 113 78 78 --ros-args -r cmd_vel:=/cmd_vel
 
-The object is turned to, and approached until its box is as high as `--height` of the image. The robot stands still
-where the object is not seen, nothing is heard of the tracker, or this ends. Mind: nothing here looks out for obstacles;
-let nav2_collision_monitor stand between this and the wheels.
+The robot turns to the object and approaches it until its box has `--height` of the image's height.
+It stops if the object is not visible, if the tracker is silent, and at the end of this program.
+
+Warning: this program does not avoid obstacles. Put nav2_collision_monitor between it and the
+wheels.
 """
 
 import argparse
@@ -23,14 +25,14 @@ from xmem_ros.errors import NodeError, XMemError
 
 
 def velocity(frame: Frame, object_id: int, height: float, speed: float, turn: float) -> Twist:
-    """Velocity towards an object.
+    """Return the velocity towards an object.
 
     Args:
-        frame: what the tracker says.
-        object_id: of the object.
-        height: that its box is to have, of the image's height.
-        speed: the largest forward velocity [m/s].
-        turn: the largest angular velocity [rad/s], taken where the object is at the image's edge.
+        frame: result of the tracker.
+        object_id: id of the object.
+        height: goal of the box's height, relative to the image.
+        speed: largest forward velocity [m/s].
+        turn: largest angular velocity [rad/s], for an object at the image's edge.
     """
     twist = Twist()
     item = frame.get(object_id)
@@ -40,24 +42,33 @@ def velocity(frame: Frame, object_id: int, height: float, speed: float, turn: fl
     x, _, box_width, box_height = item.box
     offset = (x + box_width / 2) / columns * 2 - 1  # -1 left edge, 1 right edge
     twist.angular.z = -turn * offset
-    # Slower the nearer it is and the more it is aside; never backwards.
+    # Slower near the object and off the image's centre; never backwards.
     twist.linear.x = speed * max(1 - box_height / rows / height, 0.0) * (1 - abs(offset))
     return twist
 
 
 def main() -> int:
     """Seed, then follow until interrupted; returns the exit code."""
-    parser = argparse.ArgumentParser(description='Drive towards an object that xmem_ros tracks.')
-    parser.add_argument('--node', default='/xmem', help='the tracker (default: %(default)s)')
+    parser = argparse.ArgumentParser(description='Follow an object that xmem_ros tracks.')
+    parser.add_argument('--node', default='/xmem', help='name of the tracker (default: %(default)s)')
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument('--box', type=int, nargs=4, metavar=('X', 'Y', 'W', 'H'), help='around it in the newest image')
-    which.add_argument('--id', type=int, help='of an object that is tracked already')
-    parser.add_argument('--height', type=float, default=0.6, help='where to stop, share of the image (%(default)s)')
-    parser.add_argument('--speed', type=float, default=0.3, help='m/s at most (default: %(default)s)')
-    parser.add_argument('--turn', type=float, default=0.8, help='rad/s at most (default: %(default)s)')
+    which.add_argument(
+        '--box', type=int, nargs=4, metavar=('X', 'Y', 'W', 'H'), help='box of the object in the newest image'
+    )
+    which.add_argument('--id', type=int, help='id of a tracked object')
+    parser.add_argument(
+        '--height',
+        type=float,
+        default=0.6,
+        help='height of the box to stop at, share of the image (default: %(default)s)',
+    )
+    parser.add_argument('--speed', type=float, default=0.3, help='largest velocity, m/s (default: %(default)s)')
+    parser.add_argument(
+        '--turn', type=float, default=0.8, help='largest angular velocity, rad/s (default: %(default)s)'
+    )
     args = parser.parse_args(remove_ros_args(sys.argv)[1:])
 
-    # A signal is to stop the robot first, and ROS afterwards.
+    # On a signal, stop the robot before ROS.
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     node = rclpy.create_node('follow')
@@ -69,7 +80,7 @@ def main() -> int:
                 try:
                     twist = velocity(client.wait(timeout=0.5), object_id, args.height, args.speed, args.turn)
                 except NodeError as error:
-                    node.get_logger().warning(f'standing still: {error}', throttle_duration_sec=5.0)
+                    node.get_logger().warning(f'stopped: {error}', throttle_duration_sec=5.0)
                     twist = Twist()
                 publisher.publish(twist)
     except XMemError as error:
@@ -79,7 +90,7 @@ def main() -> int:
         pass
     finally:
         publisher.publish(Twist())
-        time.sleep(0.2)  # for it to leave
+        time.sleep(0.2)  # until it is sent
         rclpy.try_shutdown()
     return 0
 

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Seed what a detector found: arrays of boxes and masks, as YOLO, Mask R-CNN, or Grounding DINO with SAM give them.
+"""Seed the boxes or masks of a detector, such as YOLO, Mask R-CNN, or Grounding DINO with SAM.
 
-A detector in the same program calls `seed_detections` with its arrays and the image's message. One that runs elsewhere
-saves them, and
+A detector in the same program calls `seed_detections` with its arrays and the image's message. One
+in another program saves its detections to a file for
 
     python3 seed_detections.py found.npz
 
-seeds them. The file holds `boxes` N×4 (x0, y0, x1, y1 in px), and where the detector has them `masks` N×H×W, `scores`
-N, `names` N and `stamp_ns`, of the image that it looked at.
+The file contains `boxes` N×4 (x0, y0, x1, y1 in px), and optionally `masks` N×H×W, `scores` N,
+`names` N and `stamp_ns`, the stamp of the detector's image.
 """
 
 import argparse
@@ -31,17 +31,17 @@ def seed_detections(
     min_score: float = 0.5,
     min_new: float = 0.5,
 ) -> list[int]:
-    """Seed detections that are sure enough and not tracked yet; returns their ids.
+    """Seed confident detections of untracked objects; returns their ids.
 
     Args:
-        client: of the tracker.
-        boxes: N×4 px, x0, y0, x1, y1.
-        masks: N×H×W, of the image's size, bool, or a probability.
-        scores: N, 0…1.
-        names: N.
-        stamp: of the image that the detector looked at, or its message; None: the newest.
-        min_score: less sure ones are left out.
-        min_new: share of a box that must lie outside the boxes of tracked objects.
+        client: client of the tracker.
+        boxes: N×4, x0, y0, x1, y1 [px].
+        masks: N×H×W of the image's size, bool or probability.
+        scores: N confidences, 0…1.
+        names: N names.
+        stamp: stamp or message of the detector's image; None: the newest image.
+        min_score: lowest score of a seeded detection.
+        min_new: least share of a box outside the boxes of tracked objects.
     """
     count = len(boxes)
     found = []
@@ -51,14 +51,14 @@ def seed_detections(
         x0, y0, x1, y1 = (int(value) for value in np.maximum(np.round(boxes[index]), 0))
         if overlap((x0, y0, x1 - x0, y1 - y0), client.latest()) > 1 - min_new:
             continue
-        # A mask is better than a box, out of which the tracker makes one by colours.
+        # A mask is better than a box, from which the tracker estimates a mask by colour.
         shape = Box(x0, y0, x1 - x0, y1 - y0) if masks is None else np.asarray(masks[index]) > 0.5
         found.append((str(names[index]) if names is not None else '', shape))
     return client.seed(found, stamp=stamp) if found else []
 
 
 def overlap(box: tuple[int, int, int, int], frame: Frame | None) -> float:
-    """The largest share of a box, x, y, width, height, that the box of one tracked object covers."""
+    """Return the largest share of a box (x, y, width, height) that a tracked box covers."""
     x, y, width, height = box
     shares = [0.0]
     for item in frame.objects if frame else ():
@@ -73,14 +73,14 @@ def main() -> int:
     """Seed a file's detections; returns the exit code."""
     parser = argparse.ArgumentParser(description='Seed the detections of a file.')
     parser.add_argument('file', type=Path, metavar='FILE.npz')
-    parser.add_argument('--node', default='/xmem', help='the tracker (default: %(default)s)')
+    parser.add_argument('--node', default='/xmem', help='name of the tracker (default: %(default)s)')
     args = parser.parse_args()
     with np.load(args.file) as file:
         given = {key: file[key] for key in ('masks', 'scores', 'names') if key in file}
         boxes, stamp = file['boxes'], int(file['stamp_ns']) if 'stamp_ns' in file else None
     try:
         with XMemClient(args.node) as client:
-            client.wait()  # what is tracked already
+            client.wait()  # to know the tracked objects
             ids = seed_detections(client, boxes, stamp=stamp, **given)
             print(f'{len(ids)} of {len(boxes)} detections seeded: ids {ids}')
             if ids:

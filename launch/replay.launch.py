@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Replay a bag into the tracker: `ros2 launch xmem_ros replay.launch.py bag:=drive`.
 
-The bag begins once the node is active, and all ends shortly after the bag, unless `loop` or `keep` says otherwise. What
-the tracker published when the bag was recorded is played below /recorded, apart from what it says now.
+The bag starts once the node is active. Everything ends shortly after the bag, unless `loop` or
+`keep` is set. Results of a tracker in the bag are played below /recorded, apart from the new ones.
 """
 
 import time
@@ -32,36 +32,37 @@ from lifecycle_msgs.srv import GetState
 
 from xmem_ros.replay.ros2_bag_play import BagTopics, played_topics, recorded_remaps, topics_of
 
-# Arguments that are parameters of the node, with their types. One that is empty leaves the word to params_file.
+# Arguments that override parameters of the node, with their types; empty: as in params_file.
 OVERRIDES = {'weights': str, 'device': str, 'queue': str, 'on_time_jump': str}
 SWITCH = ['true', 'false', 'True', 'False']
-LINGER_S = 3.0  # for the images that still wait when the bag has ended
-ASK_EVERY_S = 0.2  # whether the node is active
-ANSWER_S = 2.0  # after which it is asked anew
+LINGER_S = 3.0  # for images that still wait at the end of the bag
+POLL_INTERVAL_S = 0.2  # between requests for the node's state
+ANSWER_TIMEOUT_S = 2.0  # after which the request is repeated
 
 
-def given(context: LaunchContext, name: str) -> str:
-    """What an argument says."""
+def argument(context: LaunchContext, name: str) -> str:
+    """Return the value of an argument."""
     return LaunchConfiguration(name).perform(context)
 
 
 def switched_on(context: LaunchContext, name: str) -> bool:
-    return given(context, name).lower() == 'true'
+    """Tell whether an argument is true."""
+    return argument(context, name).lower() == 'true'
 
 
 def node_name(context: LaunchContext) -> str:
-    """The node's full name."""
-    namespace = given(context, 'namespace').strip('/')
+    """Return the full name of the node."""
+    namespace = argument(context, 'namespace').strip('/')
     return f'/{namespace}/xmem' if namespace else '/xmem'
 
 
 def make_node(context: LaunchContext, bag: BagTopics) -> LifecycleNode:
-    """The tracker, listening to the bag's images, whatever they are called and however they are packed."""
+    """Create the tracker, subscribed to the bag's images, raw or compressed."""
     parameters: list[ParameterFile | dict] = [ParameterFile(LaunchConfiguration('params_file'), allow_substs=True)]
     overrides: dict = {
         name: ParameterValue(LaunchConfiguration(name), value_type=value_type)
         for name, value_type in OVERRIDES.items()
-        if given(context, name)
+        if argument(context, name)
     }
     overrides['use_sim_time'] = switched_on(context, 'use_sim_time')
     if bag.image:
@@ -80,18 +81,18 @@ def make_node(context: LaunchContext, bag: BagTopics) -> LifecycleNode:
 
 
 def make_player(context: LaunchContext, bag: BagTopics) -> ExecuteProcess:
-    """`ros2 bag play`, or `xmem-ros replay`, which waits for the masks of each image."""
-    path = given(context, 'bag')
+    """Create `ros2 bag play`, or `xmem-ros replay`, which waits for the masks of each image."""
+    path = argument(context, 'bag')
     if switched_on(context, 'lockstep'):
         program = str(Path(get_package_prefix('xmem_ros')) / 'lib' / 'xmem_ros' / 'xmem-ros')
         command = [program, 'replay', path, '--node', node_name(context)]
         command += ['--image-topic', bag.image] if bag.image else []
-        command += ['--seed', given(context, 'seed')] if given(context, 'seed') else []
-        command += ['--rate', given(context, 'rate')] if given(context, 'rate') else []
+        command += ['--seed', argument(context, 'seed')] if argument(context, 'seed') else []
+        command += ['--rate', argument(context, 'rate')] if argument(context, 'rate') else []
         command += ['--clock'] if switched_on(context, 'use_sim_time') else []
         return ExecuteProcess(cmd=command, name='replay', output='screen', emulate_tty=True)
-    command = ['ros2', 'bag', 'play', path, '--disable-keyboard-controls', '--rate', given(context, 'rate') or '1.0']
-    command += ['--start-offset', given(context, 'start_offset') or '0.0']
+    command = ['ros2', 'bag', 'play', path, '--disable-keyboard-controls', '--rate', argument(context, 'rate') or '1.0']
+    command += ['--start-offset', argument(context, 'start_offset') or '0.0']
     command += ['--clock', '100'] if switched_on(context, 'use_sim_time') else []
     command += ['--loop'] if switched_on(context, 'loop') else []
     topics = played_topics(bag, clock=switched_on(context, 'use_sim_time'))
@@ -101,12 +102,12 @@ def make_player(context: LaunchContext, bag: BagTopics) -> ExecuteProcess:
 
 
 def make_recorder(context: LaunchContext, bag: BagTopics) -> list[Action]:
-    """`ros2 bag record` of the images and of all that the node says, where a folder is given."""
-    folder = given(context, 'record')
+    """Create `ros2 bag record` of the images and all topics of the node, if a folder is given."""
+    folder = argument(context, 'record')
     if not folder:
         return []
     if Path(folder).exists():
-        raise RuntimeError(f'record:={folder} is there already: give the name of a folder that is new')
+        raise RuntimeError(f'record:={folder} exists: give the name of a new folder')
     topics = [node_name(context) + '/.*', *([bag.image] if bag.image else [])]
     command = ['ros2', 'bag', 'record', '--output', folder, '--regex', f'^({"|".join(topics)})$']
     command += ['--use-sim-time'] if switched_on(context, 'use_sim_time') else []
@@ -114,7 +115,7 @@ def make_recorder(context: LaunchContext, bag: BagTopics) -> list[Action]:
 
 
 def make_rviz(context: LaunchContext) -> list[Action]:
-    """RViz with the layout of the package, moved to the node's namespace."""
+    """Create RViz with the package's layout, remapped to the node's namespace."""
     if not switched_on(context, 'rviz'):
         return []
     layout = Path(get_package_share_directory('xmem_ros')) / 'config' / 'xmem.rviz'
@@ -131,25 +132,30 @@ def make_rviz(context: LaunchContext) -> list[Action]:
 
 
 def check(context: LaunchContext) -> None:
-    """Say at once what cannot work, before the weights are loaded."""
-    path = Path(given(context, 'bag'))
+    """Refuse invalid arguments before the weights are loaded."""
+    path = Path(argument(context, 'bag'))
     if not path.exists():
-        raise RuntimeError(f'bag:={path} is not there: give the folder of a bag, or its .mcap or .db3 file')
+        raise RuntimeError(f'bag:={path} does not exist: give the folder of a bag, or its .mcap or .db3 file')
     lockstep = switched_on(context, 'lockstep')
     for name, least in (('rate', 0.001), ('start_offset', 0.0)):
         try:
-            value = float(given(context, name) or 1.0)
+            value = float(argument(context, name) or 1.0)
         except ValueError:
             value = -1.0
         if not least <= value < 1e9:
-            raise RuntimeError(f'{name}:={given(context, name)}: give a number from {least:g}')
-    unfit = {'start_offset': float(given(context, 'start_offset') or 0.0) > 0.0, 'loop': switched_on(context, 'loop')}
-    for name, asked in unfit.items():
+            raise RuntimeError(
+                f'{name}:={argument(context, name)} is out of range: give a number of at least {least:g}'
+            )
+    unsupported = {
+        'start_offset': float(argument(context, 'start_offset') or 0.0) > 0.0,
+        'loop': switched_on(context, 'loop'),
+    }
+    for name, asked in unsupported.items():
         if lockstep and asked:
-            raise RuntimeError(f'{name} is of ros2 bag play: leave it out with lockstep:=true, or leave out lockstep')
-    if given(context, 'seed') and not lockstep:
-        raise RuntimeError('seed is shown to the node by the lock-step replay: add lockstep:=true')
-    if lockstep and not given(context, 'record'):
+            raise RuntimeError(f'{name} is not allowed with lockstep:=true: leave out {name} or lockstep')
+    if argument(context, 'seed') and not lockstep:
+        raise RuntimeError('seed needs the lock-step replay: add lockstep:=true')
+    if lockstep and not argument(context, 'record'):
         return
     if not installed('ros2bag'):
         raise RuntimeError(
@@ -159,13 +165,13 @@ def check(context: LaunchContext) -> None:
     mcap = any(path.glob('*.mcap*')) if path.is_dir() else '.mcap' in path.suffixes
     if mcap and not lockstep and not installed('rosbag2_storage_mcap'):
         raise RuntimeError(
-            f'{path} is an MCAP bag, for which ros2 bag lacks a plugin here: apt install '
+            f'{path} is an MCAP bag and ros2 bag has no plugin for it: apt install '
             'ros-$ROS_DISTRO-rosbag2-storage-mcap, or use lockstep:=true, which needs none'
         )
 
 
 def installed(package: str) -> bool:
-    """Whether a ROS package is there."""
+    """Tell whether a ROS package is installed."""
     try:
         get_package_prefix(package)
     except PackageNotFoundError:
@@ -174,9 +180,9 @@ def installed(package: str) -> bool:
 
 
 def when_active(name: str, actions: list[Action]) -> Callable[[LaunchContext], list[Action]]:
-    """Start something once a node is active.
+    """Start actions once a node is active.
 
-    It is asked again and again: its announcement may come before anybody can hear it.
+    The state is polled: a transition event may be published before the subscription is matched.
     """
     client, answer, asked = None, None, 0.0
 
@@ -188,16 +194,16 @@ def when_active(name: str, actions: list[Action]) -> Callable[[LaunchContext], l
             client = get_ros_node(context).create_client(GetState, f'{name}/get_state')
         if answer is not None and answer.done() and answer.result().current_state.id == State.PRIMARY_STATE_ACTIVE:
             return actions
-        overdue = time.monotonic() - asked > ANSWER_S
+        overdue = time.monotonic() - asked > ANSWER_TIMEOUT_S
         if client.service_is_ready() and (answer is None or answer.done() or overdue):
             answer, asked = client.call_async(GetState.Request()), time.monotonic()
-        return [TimerAction(period=ASK_EVERY_S, actions=[OpaqueFunction(function=ask)])]
+        return [TimerAction(period=POLL_INTERVAL_S, actions=[OpaqueFunction(function=ask)])]
 
     return ask
 
 
 def end(reason: str, after: float = 0.0) -> Callable[[ProcessExited, LaunchContext], list[Action]]:
-    """What is done when a process has ended: end all, unless that is under way."""
+    """Create a handler that shuts everything down after the end of a process."""
 
     def ended(event: ProcessExited, context: LaunchContext) -> list[Action]:  # noqa: ARG001
         if context.is_shutdown:
@@ -209,16 +215,16 @@ def end(reason: str, after: float = 0.0) -> Callable[[ProcessExited, LaunchConte
 
 
 def start(context: LaunchContext) -> list[Action]:
-    """Return the node, and what follows it."""
+    """Create the node, the player, and what goes with them."""
     check(context)
-    bag = topics_of(Path(given(context, 'bag')), given(context, 'image'))
+    bag = topics_of(Path(argument(context, 'bag')), argument(context, 'image'))
     node, player = make_node(context, bag), make_player(context, bag)
     actions = [
-        RegisterEventHandler(OnProcessExit(target_action=node, on_exit=end('the node has ended'))),
+        RegisterEventHandler(OnProcessExit(target_action=node, on_exit=end('the node ended'))),
     ]
     if not switched_on(context, 'keep'):
         actions.append(
-            RegisterEventHandler(OnProcessExit(target_action=player, on_exit=end('the bag has ended', after=LINGER_S)))
+            RegisterEventHandler(OnProcessExit(target_action=player, on_exit=end('the bag ended', after=LINGER_S)))
         )
     begin = OpaqueFunction(function=when_active(node_name(context), [player]))
     return [*actions, *make_recorder(context, bag), node, *make_rviz(context), begin]
@@ -229,41 +235,41 @@ def generate_launch_description() -> LaunchDescription:
     arguments = [
         DeclareLaunchArgument(
             'bag',
-            description='The bag: its folder, or an .mcap or .db3 file.',
+            description='Folder of the bag, or its .mcap or .db3 file.',
         ),
         DeclareLaunchArgument(
             'image',
             default_value='',
-            description='Topic of the images in the bag. Empty: the only one, as far as its metadata.yaml tells.',
+            description='Topic of the images in the bag. Empty: the only one in its metadata.yaml.',
         ),
         DeclareLaunchArgument(
             'rate',
             default_value='',
-            description='Speed of the replay; 1: as it was recorded. Empty: 1; with lockstep, as fast as the node is.',
+            description='Speed of the replay. Empty: 1, the recorded speed; with lockstep, that of the node.',
         ),
         DeclareLaunchArgument(
             'start_offset',
             default_value='0.0',
-            description='Begin so many seconds into the bag; not with lockstep.',
+            description='Start offset in the bag [s]; not with lockstep.',
         ),
         DeclareLaunchArgument(
             'loop',
             default_value='false',
             choices=SWITCH,
-            description='Begin again at the end of the bag. Stamps jump back then: see on_time_jump.',
+            description='Repeat the bag. Stamps jump back with each round: see on_time_jump.',
         ),
         DeclareLaunchArgument(
             'on_time_jump',
             default_value='',
             choices=['', 'keep', 'reset'],
-            description='With each round of loop, keep the objects or forget them. Empty: as params_file says.',
+            description='With each round of loop, keep or forget the objects. Empty: as in params_file.',
         ),
         DeclareLaunchArgument(
             'lockstep',
             default_value='false',
             choices=SWITCH,
-            description='Show each image when the masks of the one before have come, so that none is lost '
-            '(xmem-ros replay in place of ros2 bag play).',
+            description='Publish each image after the masks of the previous one, so that none is lost '
+            '(xmem-ros replay instead of ros2 bag play).',
         ),
         DeclareLaunchArgument(
             'seed',
@@ -273,7 +279,7 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             'record',
             default_value='',
-            description='New folder for a bag with the images and all that the node says. Empty: none.',
+            description='New folder for a bag with the images and all topics of the node. Empty: none.',
         ),
         DeclareLaunchArgument(
             'rviz',
@@ -285,13 +291,13 @@ def generate_launch_description() -> LaunchDescription:
             'keep',
             default_value='false',
             choices=SWITCH,
-            description='Stay after the end of the bag, until Ctrl-C.',
+            description='Continue after the end of the bag, until Ctrl-C.',
         ),
         DeclareLaunchArgument(
             'use_sim_time',
             default_value='true',
             choices=SWITCH,
-            description='Publish the times of the bag on /clock, and live by them.',
+            description='Publish the time of the bag on /clock, and use it in the nodes.',
         ),
         DeclareLaunchArgument(
             'namespace',
@@ -306,24 +312,24 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             'weights',
             default_value='',
-            description='Weights of the network: a name such as compact, or a file. Empty: as params_file says.',
+            description='Weights of the network: a name such as compact, or a file. Empty: as in params_file.',
         ),
         DeclareLaunchArgument(
             'device',
             default_value='',
-            description='Where the network runs: auto, cpu, cuda or cuda:N. Empty: as params_file says.',
+            description='Device of the network: auto, cpu, cuda or cuda:N. Empty: as in params_file.',
         ),
         DeclareLaunchArgument(
             'queue',
             default_value='',
             choices=['', 'newest', 'all'],
-            description='Track the newest image, or every one that arrives. Empty: as params_file says.',
+            description='Track the newest image, or all images. Empty: as in params_file.',
         ),
         DeclareLaunchArgument(
             'log_level',
             default_value='info',
             choices=['debug', 'info', 'warn', 'error', 'fatal'],
-            description='Least severe messages to log.',
+            description='Minimum severity of log messages.',
         ),
     ]
     return LaunchDescription([*arguments, OpaqueFunction(function=start)])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Start the tracker on a camera's images: `ros2 launch xmem_ros track.launch.py image:=/camera/image_raw`."""
+"""Track a camera: `ros2 launch xmem_ros track.launch.py image:=/camera/image_raw`."""
 
 from pathlib import Path
 
@@ -10,9 +10,9 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode
 from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
 
-# Arguments that are parameters of the node, with their types. One that is empty leaves the word to params_file.
+# Arguments that override parameters of the node, with their types; empty: as in params_file.
 OVERRIDES = {'image_transport': str, 'weights': str, 'device': str, 'use_sim_time': bool, 'autostart': bool}
-# Topics of the node, and the arguments that say where they come from.
+# Topics of the node → the arguments that remap them.
 TOPICS = {
     'image': 'image',
     'depth/image': 'depth_image',
@@ -23,7 +23,7 @@ SWITCH = ['', 'true', 'false', 'True', 'False']
 
 
 def start_page(context: LaunchContext) -> list[Action]:
-    """Return the page on which objects are shown to the node, where it is asked for."""
+    """Create the web page for seeding, if enabled."""
     if LaunchConfiguration('web').perform(context).lower() != 'true':
         return []
     namespace = LaunchConfiguration('namespace').perform(context).strip('/')
@@ -38,7 +38,7 @@ def start_page(context: LaunchContext) -> list[Action]:
 
 
 def start_node(context: LaunchContext) -> list[Action]:
-    """Return the node, with the parameter file and the arguments that were given."""
+    """Create the node, with the parameter file and the overriding arguments."""
     overrides = {
         name: ParameterValue(LaunchConfiguration(name), value_type=value_type)
         for name, value_type in OVERRIDES.items()
@@ -74,12 +74,12 @@ def generate_launch_description() -> LaunchDescription:
             'image_transport',
             default_value='',
             choices=['', 'raw', 'compressed'],
-            description='How the images come; compressed: on <image>/compressed. Empty: as params_file says.',
+            description='Transport of the images; compressed: on <image>/compressed. Empty: as in params_file.',
         ),
         DeclareLaunchArgument(
             'depth_image',
             default_value='depth/image',
-            description='Topic of the depth images, where the parameter depth.enabled is set.',
+            description='Topic of the depth images; used with the parameter depth.enabled.',
         ),
         DeclareLaunchArgument(
             'camera_info',
@@ -89,12 +89,12 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             'seed_detections',
             default_value='~/seed_detections',
-            description='Topic of the detections to seed from, where the parameter seed_detections.enabled is set.',
+            description='Topic of the detections to seed from; used with the parameter seed_detections.enabled.',
         ),
         DeclareLaunchArgument(
             'namespace',
             default_value='',
-            description='Namespace of the node, and of the image topic unless that begins with "/".',
+            description='Namespace of the node, and of an image topic without a leading "/".',
         ),
         DeclareLaunchArgument(
             'params_file',
@@ -104,35 +104,35 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             'weights',
             default_value='',
-            description='Weights of the network: a name such as compact, or a file. Empty: as params_file says.',
+            description='Weights of the network: a name such as compact, or a file. Empty: as in params_file.',
         ),
         DeclareLaunchArgument(
             'device',
             default_value='',
-            description='Where the network runs: auto, cpu, cuda or cuda:N. Empty: as params_file says.',
+            description='Device of the network: auto, cpu, cuda or cuda:N. Empty: as in params_file.',
         ),
         DeclareLaunchArgument(
             'use_sim_time',
             default_value='',
             choices=SWITCH,
-            description='Take the time from /clock, as in simulation and replay. Empty: as params_file says.',
+            description='Use the time of /clock, as in simulation and replay. Empty: as in params_file.',
         ),
         DeclareLaunchArgument(
             'autostart',
             default_value='',
             choices=SWITCH,
-            description='Configure and activate the node when it starts. Empty: as params_file says.',
+            description='Configure and activate the node at its start. Empty: as in params_file.',
         ),
         DeclareLaunchArgument(
             'web',
             default_value='false',
             choices=['true', 'false', 'True', 'False'],
-            description='Serve a page on which a person shows the node objects (xmem-ros web).',
+            description='Serve a web page for seeding objects (xmem-ros web).',
         ),
         DeclareLaunchArgument(
             'web_host',
             default_value='127.0.0.1',
-            description='Address that the page listens on; 0.0.0.0: all, and a token is asked for.',
+            description='Address of the page; 0.0.0.0: all interfaces, with a token.',
         ),
         DeclareLaunchArgument(
             'web_port',
@@ -142,14 +142,14 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             'web_token_file',
             default_value='',
-            description='File with the token that the page asks for. Empty: the environment variable '
-            'XMEM_ROS_WEB_TOKEN; without it, a random one where others can reach the page.',
+            description='File with the token of the page. Empty: the environment variable XMEM_ROS_WEB_TOKEN; '
+            'without it, a random token if other machines can reach the page.',
         ),
         DeclareLaunchArgument(
             'log_level',
             default_value='info',
             choices=['debug', 'info', 'warn', 'error', 'fatal'],
-            description='Least severe messages to log.',
+            description='Minimum severity of log messages.',
         ),
     ]
     return LaunchDescription([*arguments, OpaqueFunction(function=start_node), OpaqueFunction(function=start_page)])

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Track in two cameras with one process: `ros2 launch xmem_ros two_cameras.launch.py front:=/a/image rear:=/b/image`.
+"""Track two cameras in one process.
 
-The nodes are /front/xmem and /rear/xmem; copy this file for other names or more cameras. All other settings, such as
-the device, are read from params_file.
+`ros2 launch xmem_ros two_cameras.launch.py front:=/a/image rear:=/b/image`
+
+The nodes are /front/xmem and /rear/xmem. Copy this file for other names or more cameras. All other
+settings, such as the device, come from params_file.
 """
 
 from pathlib import Path
@@ -28,7 +30,9 @@ def generate_launch_description() -> LaunchDescription:
                 for name in CAMERAS
             ),
             DeclareLaunchArgument(
-                'params_file', default_value=default_params_file, description='YAML file with the parameters.'
+                'params_file',
+                default_value=default_params_file,
+                description='YAML file with the parameters of the nodes.',
             ),
             Node(
                 package='xmem_ros',

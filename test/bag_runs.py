@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-GOES_ON = 'what was tracked is kept: the same command goes on there'
+GOES_ON = 'the work so far is kept: run the same command again to resume'
 
 
 def arguments(bag, out, *more):

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import bag_files
 import numpy as np
 import yaml
 
@@ -51,35 +52,24 @@ def write_bag(
         broken: images whose messages cannot be read.
         compressed: images and masks are sensor_msgs/CompressedImage, as PNG.
     """
-    from rosbags.rosbag2 import StoragePlugin, Writer
-
-    with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
-        topics = {**dict.fromkeys(image_topics, 'rgb8'), TRUTH_TOPIC: 'mono8'}
-        of = {
-            topic: writer.add_connection(topic, kind, typestore=typestore.typestore())
-            for topic, kind in (
-                *((topic, typestore.COMPRESSED_IMAGE if compressed else typestore.IMAGE) for topic in topics),
-                (SEEDS_TOPIC, typestore.ACCEPTED_SEEDS),
-            )
-        }
-        for index, (frame, labels) in enumerate(frames):
-            received = START_NS + index * FRAME_NS
-            header = typestore.header(stamp_of(index), 'camera')
+    items: list[tuple[str, int, Any]] = []
+    for index, (frame, labels) in enumerate(frames):
+        received = START_NS + index * FRAME_NS
+        header = typestore.header(stamp_of(index), 'camera')
+        shown = [(topic, header, frame, 'rgb8') for topic in image_topics]
+        if index < masks:
             truth_header = typestore.header((truth_stamp_of or stamp_of)(index), 'camera')
-            for topic, encoding in topics.items():
-                if topic == TRUTH_TOPIC and index >= masks:
-                    continue
-                pixels, of_it = (labels, truth_header) if topic == TRUTH_TOPIC else (frame, header)
-                made = typestore.png(of_it, pixels) if compressed else typestore.image(of_it, pixels, encoding)
-                raw = b'' if index in broken and topic != TRUTH_TOPIC else typestore.serialize(made)
-                writer.write(of[topic], received, raw)
-            if not index:
-                shifted = np.roll(labels, seed_shift, axis=1)
-                seeds = [typestore.seed(MASK, name=name, mask=shifted == k) for k, name in enumerate(names, 1)]
-                ids = list(range(1, len(names) + 1))
-                accepted = typestore.accepted_seeds(header, seeds, ids, ids)
-                writer.write(of[SEEDS_TOPIC], received + 1, typestore.serialize(accepted))
-    return path
+            shown.append((TRUTH_TOPIC, truth_header, labels, 'mono8'))
+        for topic, of_it, pixels, encoding in shown:
+            made = typestore.png(of_it, pixels) if compressed else typestore.image(of_it, pixels, encoding)
+            unreadable = index in broken and topic != TRUTH_TOPIC
+            items.append((topic, received, (made.__msgtype__, b'') if unreadable else made))
+        if not index:
+            shifted = np.roll(labels, seed_shift, axis=1)
+            seeds = [typestore.seed(MASK, name=name, mask=shifted == k) for k, name in enumerate(names, 1)]
+            ids = list(range(1, len(names) + 1))
+            items.append((SEEDS_TOPIC, received + 1, typestore.accepted_seeds(header, seeds, ids, ids)))
+    return bag_files.write_bag(path, items, version=9)
 
 
 def write_scene(path: Path, *, frames: int = 150, size: tuple[int, int] = (120, 216), **options: Any) -> Path:

@@ -25,6 +25,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from masks import bounding_box, iou  # noqa: F401 (for tests of nodes)
 from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.exceptions import InvalidHandle
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -343,20 +344,6 @@ def pixels_of(message: Image) -> np.ndarray:
     assert message.encoding == 'mono8'
     assert message.step == message.width
     return np.frombuffer(message.data, np.uint8).reshape(message.height, message.width)
-
-
-def iou(first: np.ndarray, second: np.ndarray) -> float:
-    """Intersection over union of two masks; 1 when both are empty."""
-    union = (first | second).sum()
-    return float((first & second).sum() / union) if union else 1.0
-
-
-def bounding_box(mask: np.ndarray, margin: int = 0) -> tuple[int, int, int, int]:
-    """x, y, width, height of a mask [px], grown by a margin and clipped to the image."""
-    ys, xs = np.nonzero(mask)
-    x0, y0 = max(xs.min() - margin, 0), max(ys.min() - margin, 0)
-    x1, y1 = min(xs.max() + 1 + margin, mask.shape[1]), min(ys.max() + 1 + margin, mask.shape[0])
-    return int(x0), int(y0), int(x1 - x0), int(y1 - y0)
 
 
 def flat(objects: list[Any]) -> Iterator[Any]:

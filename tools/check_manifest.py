@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Check that package.xml is sound, and that pyproject.toml and CITATION.cff have its version. Part of `make lint`."""
+"""Check package.xml, and its version in pyproject.toml and CITATION.cff. Part of `make lint`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def faults() -> list[str]:
-    """Return what is wrong, one sentence each."""
+    """Return the faults, one sentence each."""
     from catkin_pkg.package import InvalidPackage, parse_package
 
     warnings: list[str] = []
@@ -23,14 +23,14 @@ def faults() -> list[str]:
         return [f'package.xml: {error}']
     found = [f'package.xml: {warning}' for warning in warnings]
 
-    # Not by a TOML parser: Python 3.10 has none.
+    # Without a TOML parser, which Python 3.10 lacks.
     for name, pattern in (('pyproject.toml', r'^version = "(.+)"$'), ('CITATION.cff', r'^version: (.+)$')):
         match = re.search(pattern, (ROOT / name).read_text(), re.MULTILINE)
         if match is None or match[1] != package.version:
             found.append(f'package.xml says version {package.version}, {name} {match and match[1]}')
 
     if xmllint := shutil.which('xmllint'):
-        # Form only: the schema would have to be fetched.
+        # Well-formedness only; the schema would need a download.
         result = subprocess.run([xmllint, '--noout', ROOT / 'package.xml'], capture_output=True, text=True, check=False)
         if result.returncode:
             found.append(f'package.xml: {result.stderr.strip()}')
@@ -42,7 +42,7 @@ def main() -> int:
     for fault in found:
         print(fault, file=sys.stderr)
     if not found:
-        print('package.xml is sound; pyproject.toml and CITATION.cff have its version')
+        print('package.xml is valid; pyproject.toml and CITATION.cff have its version')
     return 1 if found else 0
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Make a virtual environment that holds ROS 2 from PyPI fit to build interfaces in.
+"""Prepare a virtual environment with ROS 2 from PyPI for building interfaces.
 
-The wheels' exported CMake files name the include folders of the machine that they were made on. Run with the
-environment's own interpreter; running it again changes nothing.
+The wheels' CMake files contain include folders of the build machine. Run this with the
+environment's interpreter; repeated runs change nothing.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ NUMPY_INCLUDE = re.compile(r'/opt/python/cp[^/;"]+/lib/python3\.\d+/site-package
 
 
 def point_at_own_includes(prefix: Path) -> int:
-    """Replace the foreign include folders below `prefix`/share; return how many files changed.
+    """Replace foreign include folders below `prefix`/share; return the number of changed files.
 
     Raises:
-        FileNotFoundError: this interpreter has no C headers.
+        FileNotFoundError: the C headers of this interpreter are missing.
     """
     headers = Path(sysconfig.get_path('include'))
     if not (headers / 'Python.h').is_file():
         raise FileNotFoundError(
-            f'{headers}/Python.h is missing, and the messages cannot be built without it: '
+            f'{headers}/Python.h is missing, which building the messages needs: '
             'install the headers of this Python (Debian and Ubuntu: apt install python3-dev)'
         )
     changed = 0
@@ -41,16 +41,16 @@ def point_at_own_includes(prefix: Path) -> int:
 
 
 def main() -> int:
-    """Fix the environment that this interpreter belongs to."""
+    """Prepare the environment of this interpreter; returns the exit code."""
     if sys.prefix == sys.base_prefix:
-        print('setup_ros: run me with the interpreter of a virtual environment', file=sys.stderr)
+        print('setup_ros: not a virtual environment: run this with the interpreter of one', file=sys.stderr)
         return 1
     try:
         changed = point_at_own_includes(Path(sys.prefix))
     except FileNotFoundError as error:
         print(f'setup_ros: {error}', file=sys.stderr)
         return 1
-    print(f'setup_ros: {changed} CMake files now name the include folders of {sys.prefix}')
+    print(f'setup_ros: {changed} CMake files updated to the include folders of {sys.prefix}')
     return 0
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Atomic file writes: a file is written beside its place and renamed, so that it appears whole or not at all.
+"""Atomic file writes: a temporary file beside the target, then a rename.
 
-Temporary names cannot be guessed. A symbolic link, a folder or a device in the file's place is refused, never followed
-or replaced. A file that is replaced keeps its mode; a new one has the mode that the umask allows. No torch, no ROS.
+Temporary names are random. A symbolic link, folder or device at the target is refused, never
+followed or replaced. A replaced file keeps its mode; a new one gets the umask's. No torch, no ROS.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
-PART = '.part'  # ending of temporary files
-_KEPT = 40  # characters of a name that its temporary name begins with: the longest names have no room for more
+PART = '.part'  # suffix of temporary files
+_PREFIX_LENGTH = 40  # characters of the target's name in the temporary name
 
 
 class Replacement:
-    """A file that takes its place when it is committed; a context manager that commits unless an error leaves it.
+    """A new version of a file; a context manager that commits unless an exception leaves it.
 
     Arguments:
-        target: the file to make or to replace.
-        suffix: ending of the temporary name, for libraries that tell a format by it.
-        sync: have the disk hold the content before the name is given, so that a loss of power leaves the old file.
+        target: the file to create or replace.
+        suffix: of the temporary name, for libraries that derive the format from it.
+        sync: flush the content to disk before the rename, so that a power cut leaves the old file.
 
     Attributes:
-        path: the temporary file, which is there and empty. Write it by name, then commit.
+        path: the temporary file, created empty. Write it by name, then commit.
 
     Raises:
-        OSError: something else than a regular file is at `target`, or nothing can be written there.
+        OSError: `target` is not a regular file, or its folder is not writable.
     """
 
     def __init__(self, target: Path, *, suffix: str = PART, sync: bool = True) -> None:
@@ -48,10 +48,10 @@ class Replacement:
         os.close(descriptor)
 
     def commit(self) -> None:
-        """Give the file its name; raises `OSError`, and then nothing has changed."""
+        """Rename the file to the target; raises `OSError` with the target unchanged."""
         try:
-            self._settle()
-            _mode_of(self.target)  # a link may have come meanwhile
+            self._finalize()
+            _mode_of(self.target)  # a link may have appeared meanwhile
             self.path.replace(self.target)
         except BaseException:
             self.discard()
@@ -64,13 +64,13 @@ class Replacement:
         with contextlib.suppress(OSError):
             self.path.unlink()
 
-    def _settle(self) -> None:
-        """Set the mode, which the library that wrote may have changed, and put the content on the disk."""
+    def _finalize(self) -> None:
+        """Restore the mode, which the writing library may have changed, and flush the content."""
         descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
-                raise OSError(errno.EINVAL, 'its temporary file was exchanged', str(self.path))
+                raise OSError(errno.EINVAL, 'its temporary file was replaced by another program', str(self.path))
             if stat.S_IMODE(found.st_mode) != self._mode:
                 os.fchmod(descriptor, self._mode)
             if self._sync:
@@ -92,51 +92,51 @@ class Replacement:
 
 @contextlib.contextmanager
 def writing(target: Path, *, suffix: str = PART, sync: bool = True) -> Iterator[Path]:
-    """The temporary file to write by its name; it takes its place when the block ends without an error."""
+    """Yield the temporary path to write; the target is replaced unless the block raises."""
     with Replacement(target, suffix=suffix, sync=sync) as replacement:
         yield replacement.path
 
 
 def write_bytes(target: Path, data: bytes, *, sync: bool = True) -> None:
-    """Write a file at once; raises `OSError`."""
+    """Write a file atomically; raises `OSError`."""
     with writing(target, sync=sync) as path:
         path.write_bytes(data)
 
 
 def write_text(target: Path, text: str, *, sync: bool = True) -> None:
-    """Write a text in UTF-8 at once; raises `OSError`. What UTF-8 cannot hold is escaped with a backslash."""
+    """Write UTF-8 text atomically; raises `OSError`. Lone surrogates are backslash-escaped."""
     write_bytes(target, text.encode('utf-8', errors='backslashreplace'), sync=sync)
 
 
 def open_new(target: Path) -> IO[bytes]:
-    """Open a file that is written over a long time, such as a log; an old one of that name is emptied.
+    """Open and truncate a file that is written over a long time, such as a log.
 
     Raises:
-        OSError: a symbolic link or something else than a regular file is there.
+        OSError: a symbolic link or another non-regular file has this name.
     """
     return _opened(target, os.O_WRONLY | os.O_TRUNC, 'wb')
 
 
 def open_append(target: Path) -> IO[bytes]:
-    """Open a file to add to it, unbuffered; raises `OSError` as `open_new`."""
+    """Open a file for appending, unbuffered; raises `OSError` as `open_new`."""
     return _opened(target, os.O_WRONLY | os.O_APPEND, 'ab')
 
 
 def open_lock(target: Path) -> IO[bytes]:
-    """Open a file to lock; what it holds stays. Raises `OSError` as `open_new`."""
+    """Open a file to lock, content kept; raises `OSError` as `open_new`."""
     return _opened(target, os.O_RDWR, 'r+b')
 
 
-def read_small(path: Path, most: int) -> bytes:
-    """The first `most` bytes of a regular file that is no link; raises `OSError`."""
+def read_small(path: Path, max_bytes: int) -> bytes:
+    """Read up to `max_bytes` of a regular file, no link; raises `OSError`."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, 'rb') as file:
         _check_regular(os.fstat(descriptor), path)
-        return file.read(most)
+        return file.read(max_bytes)
 
 
 def check_target(target: Path) -> None:
-    """Raise `OSError` for a file that could not be written; a folder that is not there is no hindrance."""
+    """Raise `OSError` for a file that could not be written; its folder need not exist yet."""
     _mode_of(target)
     temporary_name(target)
     if target.parent.is_dir() and not os.access(target.parent, os.W_OK | os.X_OK):
@@ -144,16 +144,16 @@ def check_target(target: Path) -> None:
 
 
 def temporary_name(target: Path, suffix: str = PART) -> Path:
-    """A name beside the target that nobody can guess; its length does not depend on the target's."""
+    """Return a random name beside the target, of bounded length."""
     if not target.name:
         raise IsADirectoryError(errno.EISDIR, 'it is a folder', str(target))
-    begins = target.name[:_KEPT].encode('utf-8', 'ignore').decode().lstrip('.')
-    return target.with_name(f'.{begins}.{secrets.token_hex(8)}{suffix}')
+    prefix = target.name[:_PREFIX_LENGTH].encode('utf-8', 'ignore').decode().lstrip('.')
+    return target.with_name(f'.{prefix}.{secrets.token_hex(8)}{suffix}')
 
 
 @contextlib.contextmanager
 def utf8_name(path: Path) -> Iterator[Path]:
-    """A name of a file in UTF-8, for libraries that open no other: its own, or a link in a folder of ours."""
+    """Yield a UTF-8 path of a file, for libraries that need one: its own, or a temporary link."""
     if _is_utf8(str(path)):
         yield path
         return
@@ -177,10 +177,10 @@ def _is_utf8(text: str) -> bool:
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the disk hold the names in a folder, where the file system can."""
+    """Flush a folder's entries to disk, if the file system supports it."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with contextlib.suppress(OSError):  # of file systems that sync no folders
+        with contextlib.suppress(OSError):  # some file systems cannot sync folders
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
@@ -203,7 +203,7 @@ def _opened(target: Path, flags: int, mode: str) -> IO[bytes]:
 
 
 def _mode_of(target: Path) -> int | None:
-    """The mode of the file that is to be replaced; None: there is none. Raises `OSError` for what is no file."""
+    """Return the mode of an existing target, or None; raises `OSError` if it is not a file."""
     if '\0' in str(target):
         raise OSError(errno.EINVAL, 'its name holds a NUL character')
     try:
@@ -216,7 +216,7 @@ def _mode_of(target: Path) -> int | None:
 
 def _check_regular(found: os.stat_result, path: Path) -> None:
     if stat.S_ISLNK(found.st_mode):
-        raise OSError(errno.ELOOP, 'it is a symbolic link, and none is followed: name the file itself', str(path))
+        raise OSError(errno.ELOOP, 'it is a symbolic link, which is not followed; name the file itself', str(path))
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, 'it is a folder', str(path))
     if not stat.S_ISREG(found.st_mode):

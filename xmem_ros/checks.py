@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What callers give, checked by type and range. The text says what was given and what is allowed. No torch, no ROS."""
+"""Checks of arguments by type and range. Imports neither torch nor ROS."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -11,26 +11,26 @@ from xmem_ros.errors import ParameterError, UnknownObjectError, XMemError, quote
 
 LARGEST_ID = 2**32 - 1  # of the messages
 LARGEST_SIDE = 65_535  # px
-LARGEST_NAME = 255  # characters; every message about an object holds its name
+LARGEST_NAME = 255  # characters; messages about an object hold its name
 
 
 def is_whole(given: Any) -> bool:
-    """Whether it is a whole number, NumPy's too; True and False are none."""
+    """Return whether `given` is a whole number, also of NumPy; booleans are not."""
     return isinstance(given, Integral) and not isinstance(given, bool)
 
 
 def is_number(given: Any) -> bool:
-    """Whether it is a number that a float can hold, NumPy's too; True, False and NaN are none."""
+    """Return whether `given` is a number in float's range, also of NumPy; bool and NaN are not."""
     if isinstance(given, bool) or not isinstance(given, Real):
         return False
     try:
         return not math.isnan(given)
-    except OverflowError:  # a whole number beyond all floating-point ones
+    except OverflowError:  # an int beyond the range of float
         return False
 
 
 def check_whole(name: str, given: Any, low: int, high: int | None = None) -> None:
-    """Raise `ParameterError` unless it is a whole number of the range."""
+    """Raise `ParameterError` unless `given` is a whole number in low…high."""
     if not is_whole(given):
         raise ParameterError(f'{name} is {quoted(given)}; it must be a whole number, {_range(low, high)}')
     if given < low or (high is not None and given > high):
@@ -38,7 +38,7 @@ def check_whole(name: str, given: Any, low: int, high: int | None = None) -> Non
 
 
 def check_number(name: str, given: Any, low: float, high: float | None = None) -> None:
-    """Raise `ParameterError` unless it is a number of the range; NaN is none."""
+    """Raise `ParameterError` unless `given` is a number in low…high; NaN is not."""
     if not is_number(given):
         raise ParameterError(f'{name} is {quoted(given)}; it must be a number, {_range(low, high)}')
     if given < low or (high is not None and given > high):
@@ -46,19 +46,22 @@ def check_number(name: str, given: Any, low: float, high: float | None = None) -
 
 
 def check_flag(name: str, given: Any) -> None:
-    """Raise `ParameterError` unless it is True or False."""
+    """Raise `ParameterError` unless `given` is True or False."""
     if not isinstance(given, bool):
         raise ParameterError(f'{name} is {quoted(given)}; it must be True or False')
 
 
 def check_choice(name: str, given: Any, choices: Sequence[str]) -> None:
-    """Raise `ParameterError` unless it is one of these texts."""
+    """Raise `ParameterError` unless `given` is one of the choices."""
     if not isinstance(given, str) or given not in choices:
         raise ParameterError(f'{name} is {quoted(given)}; it must be {", ".join(choices[:-1])} or {choices[-1]}')
 
 
 def checked_size(what: str, given: Any, error: type[XMemError]) -> tuple[int, int]:
-    """H, W in px; raises the error for what is no pair of whole numbers of an image's sides."""
+    """Return H, W in px; raises `error` unless `given` is two whole numbers in range.
+
+    what: name of the argument.
+    """
     try:
         height, width = given
     except (TypeError, ValueError):
@@ -69,18 +72,21 @@ def checked_size(what: str, given: Any, error: type[XMemError]) -> tuple[int, in
 
 
 def checked_path(what: str, given: Any, error: type[XMemError]) -> Path:
-    """Raises the error for what is no path."""
+    """Return a path; raises `error` if `given` is not a path. what: name of the argument."""
     try:
         path = Path(given)
     except TypeError:
         raise error(f'{what} is {quoted(given)}; give a text or a pathlib.Path') from None
     if '\0' in str(path):
-        raise error(f'{what} is {quoted(str(path))}; the name of a file holds no NUL character')
+        raise error(f'{what} is {quoted(str(path))}; remove the NUL character, which no file name may contain')
     return path
 
 
 def checked_ids(given: Any, least: int = 1) -> list[int]:
-    """One id, or several, as a list; raises `UnknownObjectError` for what is no id, such as a text or a fraction."""
+    """Return one id or several as a list.
+
+    Raises `UnknownObjectError` unless all are whole numbers from `least`.
+    """
     several = isinstance(given, Iterable) and not isinstance(given, (str, bytes))
     try:
         ids = list(given) if several else [given]
@@ -95,11 +101,11 @@ def checked_ids(given: Any, least: int = 1) -> list[int]:
 
 
 def name_fault(name: str) -> str:
-    """What is wrong with an object's name, with what to do; '' where nothing is."""
+    """Return why an object's name is invalid and what to do; '' if it is valid."""
     if len(name) > LARGEST_NAME:
         return f'the name has {len(name)} characters: give one of at most {LARGEST_NAME}'
     if '\0' in name or (not name.isascii() and any('\ud800' <= letter <= '\udfff' for letter in name)):
-        return f'the name {quoted(name)} is no text that UTF-8 can hold: leave out null characters and lone surrogates'
+        return f'the name {quoted(name)} cannot be stored as UTF-8 text: remove null characters and lone surrogates'
     return ''
 
 

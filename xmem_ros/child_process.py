@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Child processes that never outlive the demonstration."""
+"""Child processes that never outlive their parent."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 PR_SET_PDEATHSIG = 1  # Linux, prctl(2)
-GRACE_S = 5.0
+GRACE_S = 5.0  # after each signal
 
 
-class DemoError(XMemError):
-    """The demonstration cannot go on; the text says what to do."""
+class ProcessError(XMemError, RuntimeError):
+    """A child process ended or does not answer."""
 
 
 class Child:
-    """A Python module that runs as a process of its own; a context manager that ends it.
+    """Python module in a process of its own; a context manager that ends the process.
 
     Arguments:
-        module: what `python -m` runs.
-        arguments: its command line.
+        module: name, as for `python -m`.
+        arguments: command line of the module.
         log: file for its standard output and error.
     """
 
@@ -43,41 +43,41 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is for us, who then end it in order
+                start_new_session=True,  # Ctrl-C reaches only the parent, which ends its children in order
                 preexec_fn=_end_with_parent if sys.platform == 'linux' else None,
             )
 
     @property
     def pid(self) -> int:
-        """Of the process."""
+        """Process id."""
         return self._process.pid
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs."""
+        """Exit code; None while the process runs."""
         return self._process.poll()
 
     def check_running(self) -> None:
-        """Raise `DemoError` with the end of its log if it has ended."""
+        """Raise `ProcessError`, with the end of the log, if the process has ended."""
         if self.exit_code is not None:
-            raise DemoError(
+            raise ProcessError(
                 f'{self.module} ended with exit code {self.exit_code}; the end of {self.log}:\n{self.tail()}'
             )
 
     def tail(self, lines: int = 15) -> str:
-        """Last lines of its log, indented."""
+        """Return the last lines of the log, indented."""
         text = self.log.read_text(errors='replace').splitlines()[-lines:]
         return '\n'.join(f'    {line}' for line in text)
 
     def end(self) -> None:
-        """Ask it to end, then make it."""
+        """End the process: SIGINT, SIGTERM, SIGKILL, each after `GRACE_S`."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
             if self._process.poll() is not None:
                 break
             self._signal(number)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(GRACE_S)
-        self._signal(signal.SIGKILL)  # what it may have left behind in its group
+        self._signal(signal.SIGKILL)  # processes that it left in its group
 
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -93,5 +93,5 @@ class Child:
 
 
 def _end_with_parent() -> None:
-    """Have the kernel end this process when the one that started it dies, however it dies."""
+    """Have the kernel end this process when its parent dies."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""YAML and JSON files from outside, read within bounds: size, depth, number of values, digits of a number.
+"""Bounded reading of YAML and JSON files.
 
-What is beyond them, or cannot be read, is an error that names the file and the line. No torch, no ROS.
+Bounds are size, nesting depth, number of values and digits of an integer. Errors name the file
+and the line. Imports neither torch nor ROS.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,72 +16,110 @@ import yaml
 
 from xmem_ros.errors import XMemError, quoted
 
-MOST_BYTES = 4 << 20  # of a YAML file
-MOST_JSON_BYTES = 256 << 20
-DEEPEST = 40  # lists and mappings inside one another
-MOST_VALUES = 50_000  # with what aliases repeat
-MOST_DIGITS = 19  # of a whole number: those of 64 bits
+MAX_JSON_BYTES = 256 << 20
+_C_OR_PYTHON_LOADER: Any = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)  # libyaml's is 20 times faster
+_MERGE_TAG = 'tag:yaml.org,2002:merge'
 
 
-def read_yaml(path: Path, error: type[XMemError], *, text_only: bool = False) -> Any:
-    """What a YAML file holds; dates are text.
+@dataclass(frozen=True)
+class YamlBounds:
+    """What a YAML text may contain."""
+
+    max_bytes: int = 4 << 20
+    max_depth: int = 40  # nested lists and mappings
+    max_values: int = 50_000  # including what aliases repeat
+    max_digits: int = 19  # of an integer; signed 64 bits
+    merge_keys: bool = True  # whether `<<` is allowed
+
+
+DEFAULT_BOUNDS = YamlBounds()
+
+
+def read_yaml(
+    path: Path, error: type[XMemError], *, text_only: bool = False, bounds: YamlBounds = DEFAULT_BOUNDS
+) -> Any:
+    """Read a YAML file; dates stay text.
 
     Arguments:
         path: of the file.
-        error: what is raised.
-        text_only: numbers and the like are text, too.
+        error: type to raise.
+        text_only: keep all scalars as text, numbers included.
+        bounds: of the content.
 
     Raises:
         OSError: the file cannot be read.
-        XMemError: of the type `error`, naming file and line: not YAML, a key that is there twice, an alias inside what
-            it stands for, or more than the bounds of this module.
+        XMemError: of the type `error`, see `parse_yaml`.
     """
-    text = _text(path, MOST_BYTES, error)
+    text = _read_text(path, bounds.max_bytes, error)
+    return parse_yaml(text, f'{path}', error, text_only=text_only, bounds=bounds)
+
+
+def parse_yaml(
+    text: str, source: str, error: type[XMemError], *, text_only: bool = False, bounds: YamlBounds = DEFAULT_BOUNDS
+) -> Any:
+    """Parse a YAML text; `source` names it in errors.
+
+    Raises:
+        XMemError: of the type `error`, with the line: not YAML, a duplicate key, an alias inside
+            its own anchor, or beyond the bounds.
+    """
+    if len(text) > bounds.max_bytes:
+        raise error(f'{source}: {len(text)} characters; at most {bounds.max_bytes} are read')
     try:
-        return (_TextLoader if text_only else _Loader)(text).get_single_data()
+        _check_bounds(text, bounds)
+        loader = (_TextLoader if text_only else _Loader)(text)
+        loader.max_digits = bounds.max_digits
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
     except yaml.MarkedYAMLError as fault:
         mark = fault.problem_mark or fault.context_mark
+        if mark and fault.context_mark and mark.line > text.rstrip().count('\n'):
+            mark = fault.context_mark  # start of what is not closed at the end of the text
         place = f'line {mark.line + 1}, column {mark.column + 1}: ' if mark else ''
         problem = fault.problem or fault.context or 'it cannot be read'
-        raise error(f'{path}: not YAML that can be used: {place}{" ".join(problem.split())}') from fault
+        raise error(f'{source}: not usable YAML: {place}{" ".join(problem.split())}') from fault
     except yaml.reader.ReaderError as fault:
-        line = text.count('\n', 0, fault.position) + 1
-        raise error(f'{path}: not YAML that can be used: line {line}: {fault.reason}') from fault
+        line = text.encode()[: fault.position].count(b'\n') + 1
+        raise error(f'{source}: not usable YAML: line {line}: {fault.reason}') from fault
+    except UnicodeEncodeError as fault:
+        raise error(f'{source}: not usable YAML: text that UTF-8 cannot hold') from fault
     except yaml.YAMLError as fault:
-        raise error(f'{path}: not YAML that can be used ({" ".join(str(fault).split())})') from fault
+        raise error(f'{source}: not usable YAML ({" ".join(str(fault).split())})') from fault
 
 
-def read_json(path: Path, error: type[XMemError], most: int = MOST_JSON_BYTES) -> Any:
-    """What a JSON file holds.
+def read_json(path: Path, error: type[XMemError], most: int = MAX_JSON_BYTES) -> Any:
+    """Read a JSON file of at most `most` bytes.
 
     Raises:
         OSError: the file cannot be read.
-        XMemError: of the type `error`, naming the file and, where it is no JSON, the line.
+        XMemError: of the type `error`, naming the file and the line.
     """
-    return parse_json(_text(path, most, error), f'{path}', error)
+    return parse_json(_read_text(path, most, error), f'{path}', error)
 
 
 def parse_json(text: str | bytes, where: str, error: type[XMemError]) -> Any:
-    """What a JSON text holds; `where` is for the error, of the type `error`."""
+    """Parse a JSON text; `where` names it in errors, of the type `error`."""
     try:
         return json.loads(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError as fault:
         raise error(f'{where}: not JSON: line {fault.lineno}, column {fault.colno}: {fault.msg}') from fault
     except RecursionError as fault:
-        raise error(f'{where}: not JSON that can be used: lists or objects are nested too deeply') from fault
-    except ValueError as fault:  # a number of too many digits, NaN, bytes that are no text
-        raise error(f'{where}: not JSON that can be used ({fault})') from fault
+        raise error(f'{where}: not usable JSON: lists or objects are nested too deeply') from fault
+    except ValueError as fault:  # too many digits, NaN, bytes that are not text
+        raise error(f'{where}: not usable JSON ({fault})') from fault
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f'{name} is no number of JSON')
+    raise ValueError(f'{name} is not a JSON number')
 
 
-def _text(path: Path, most: int, error: type[XMemError]) -> str:
+def _read_text(path: Path, max_bytes: int, error: type[XMemError]) -> str:
     with path.open('rb') as file:
-        data = file.read(most + 1)
-    if len(data) > most:
-        raise error(f'{path}: larger than {most >> 20} MB; it must be smaller')
+        data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise error(f'{path}: larger than {max_bytes >> 20} MB; at most that much is read, make it smaller')
     try:
         return data.decode('utf-8-sig')
     except UnicodeDecodeError as fault:
@@ -87,71 +127,84 @@ def _text(path: Path, most: int, error: type[XMemError]) -> str:
         raise error(f'{path}: not a text file in UTF-8 (line {line}, byte {fault.start}: {fault.reason})') from fault
 
 
-class _Bounded(yaml.SafeLoader):
-    """Counts while it composes, so that nothing is built of a file that is beyond the bounds."""
+def _check_bounds(text: str, bounds: YamlBounds) -> None:
+    """Check the parser's events, so that nothing is built from a text beyond the bounds."""
+    open_nodes: list[tuple[str | None, Any]] = []  # anchor and position of each enclosing collection
+    sizes: list[list[int]] = []  # their values and depth so far
+    extents: dict[str, tuple[int, int]] = {}  # anchor → values, depth
+    total = 0  # values in the open collections
 
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self._open: list[list[Any]] = []  # of what is being composed: anchor, values so far, depth below
-        self._extent: dict[str, tuple[int, int]] = {}  # anchor → values, depth
+    def add(values: int, depth: int, mark: Any) -> None:
+        nonlocal total
+        if len(open_nodes) + depth > bounds.max_depth:
+            raise _fault(f'lists and mappings are nested more than {bounds.max_depth} deep', mark)
+        if not sizes:
+            return
+        sizes[-1][0] += values
+        sizes[-1][1] = max(sizes[-1][1], depth)
+        total += values
+        if total > bounds.max_values:
+            raise _fault(f'more than {bounds.max_values} values, including what aliases repeat', mark)
 
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        event = self.peek_event()
+    for event in yaml.parse(text, Loader=_C_OR_PYTHON_LOADER):
         mark = event.start_mark
         if isinstance(event, yaml.AliasEvent):
-            if any(anchor == event.anchor for anchor, _, _ in self._open):
-                raise _fault(f'the alias *{event.anchor} stands inside what it repeats', mark)
-            node = super().compose_node(parent, index)
-            self._count(*self._extent[str(event.anchor)], mark)
-            return node
-        anchor = event.anchor
-        self._open.append([anchor, 0, 0])
-        if len(self._open) > DEEPEST:
-            raise _fault(f'lists and mappings are nested more than {DEEPEST} deep', mark)
-        node = super().compose_node(parent, index)
-        _, values, depth = self._open.pop()
-        if anchor is not None:
-            self._extent[anchor] = values + 1, depth + 1
-        self._count(values + 1, depth + 1, mark)
-        return node
+            if any(anchor == event.anchor for anchor, _ in open_nodes):
+                raise _fault(f'the alias *{event.anchor} stands inside its own anchor', mark)
+            if event.anchor in extents:  # otherwise the composer reports it
+                add(*extents[event.anchor], mark)
+        elif isinstance(event, yaml.ScalarEvent):
+            if not bounds.merge_keys and (event.value == '<<' or event.tag == _MERGE_TAG):
+                raise _fault('merge keys (<<) are not allowed; write out the values', mark)
+            if event.anchor is not None:
+                extents[event.anchor] = 1, 1
+            add(1, 1, mark)
+        elif isinstance(event, yaml.CollectionStartEvent):
+            open_nodes.append((event.anchor, mark))
+            sizes.append([0, 0])
+            if len(open_nodes) > bounds.max_depth:
+                raise _fault(f'lists and mappings are nested more than {bounds.max_depth} deep', mark)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, mark = open_nodes.pop()
+            values, depth = sizes.pop()
+            if anchor is not None:
+                extents[anchor] = values + 1, depth + 1
+            total -= values
+            add(values + 1, depth + 1, mark)
 
-    def _count(self, values: int, depth: int, mark: Any) -> None:
-        """Add a node to that which holds it."""
-        if not self._open:
-            return
-        self._open[-1][1] += values
-        self._open[-1][2] = max(self._open[-1][2], depth)
-        if sum(item[1] for item in self._open) > MOST_VALUES:
-            raise _fault(f'more than {MOST_VALUES} values, counting what aliases repeat', mark)
-        if len(self._open) + depth > DEEPEST:
-            raise _fault(f'lists and mappings are nested more than {DEEPEST} deep', mark)
+
+class _StrictLoader(_C_OR_PYTHON_LOADER):
+    """Safe loader that refuses duplicate keys and reports every bad value as a YAML error."""
+
+    max_digits = DEFAULT_BOUNDS.max_digits
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Refuse a key that is there twice, of which YAML readers silently take the last."""
+        """Refuse a duplicate key, of which YAML readers silently take the last."""
         seen: set[tuple[str, str]] = set()
         for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             if isinstance(key, yaml.ScalarNode) and key.value != '<<':
                 if (key.tag, key.value) in seen:
-                    raise _fault(f'the key {quoted(key.value)[1:-1]} is there twice; keep one', key.start_mark)
+                    raise _fault(f'duplicate key {quoted(key.value)[1:-1]}; keep one', key.start_mark)
                 seen.add((key.tag, key.value))
-        return super().construct_mapping(node, deep)
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        return mapping
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        """As PyYAML's, but what its constructors raise for odd values are errors of YAML."""
+        """Construct as PyYAML does, with its constructors' other exceptions as YAML errors."""
         try:
             value = super().construct_object(node, deep)
         except (yaml.YAMLError, RecursionError):
             raise
         except Exception as error:
-            given = quoted(node.value) if isinstance(node, yaml.ScalarNode) else 'what stands here'
-            raise _fault(f'{given} is no {node.tag.rpartition(":")[2]}', node.start_mark) from error
-        if isinstance(value, int) and abs(value) >= 10**MOST_DIGITS:
-            raise _fault(f'a whole number of more than {MOST_DIGITS} digits', node.start_mark)
+            given = quoted(node.value) if isinstance(node, yaml.ScalarNode) else 'this value'
+            raise _fault(f'{given} is not a valid {node.tag.rpartition(":")[2]}', node.start_mark) from error
+        if isinstance(value, int) and abs(value) >= 10**self.max_digits:
+            raise _fault(f'an integer of more than {self.max_digits} digits', node.start_mark)
         return value
 
 
-class _Loader(_Bounded):
-    """Numbers, truth values and nothing as YAML has them; dates as text."""
+class _Loader(_StrictLoader):
+    """Loader of numbers, booleans and null; dates stay text."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012  # as PyYAML has it
         first: [(tag, pattern) for tag, pattern in resolvers if tag != 'tag:yaml.org,2002:timestamp']
@@ -159,8 +212,8 @@ class _Loader(_Bounded):
     }
 
 
-class _TextLoader(_Bounded):
-    """All scalars as text: a stamp has more digits than a floating-point number."""
+class _TextLoader(_StrictLoader):
+    """Loader of text only: a stamp has more digits than a floating-point number."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  # as PyYAML has it
 

@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""Errors that a user can cause. Their text says what was given, what is allowed and what to do.
+"""Errors that a user can cause, and their codes in service responses.
 
-Layers below the node raise these types and know no codes. The table at the end gives each type its code in service
-responses, and the client turns codes into the same types again.
+The text of an error says what was given, what is allowed and what to do. Layers below the node
+raise these types without codes. The table at the end maps types to codes; the client maps codes
+back.
 """
+
+from __future__ import annotations
 
 import enum
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-MOST_QUOTED = 80  # characters of what was given
+MOST_QUOTED = 80  # characters of a value in an error's text
 
 
 class _Brief(reprlib.Repr):
-    """As `repr`, but of large containers and numbers only so much as anybody reads."""
+    """`repr` with bounds on containers and numbers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -22,7 +25,7 @@ class _Brief(reprlib.Repr):
         self.maxstring = self.maxother = 10 * MOST_QUOTED
 
     def repr_int(self, number: int, level: int) -> str:  # noqa: ARG002  # as reprlib has it
-        """Python refuses to write whole numbers of thousands of digits."""
+        """Describe huge integers, which Python refuses to convert to text."""
         bits = number.bit_length()
         return repr(number) if bits <= 1000 else f'a whole number of about {round(bits * 0.30103)} digits'
 
@@ -31,27 +34,27 @@ _BRIEF = _Brief()
 
 
 def quoted(given: object, most: int = MOST_QUOTED) -> str:
-    """What was given, for an error's text: a message that holds all of a huge input can be read by nobody.
+    """Return a value for an error's text, shortened to `most` characters.
 
-    Takes little time and memory whatever is given, and never fails.
+    Time and memory are bounded for any value, and it never raises.
     """
     if isinstance(given, str | bytes) and len(given) > most:
         return f'{given[:most]!r}… ({len(given)} {"characters" if isinstance(given, str) else "bytes"})'
     try:
         text = _BRIEF.repr(given)
-    except Exception:  # of a class whose own text fails
+    except Exception:  # raised by the value's own __repr__
         return f'an object of type {type(given).__name__}'
     return text if len(text) <= most else f'{text[:most]}… ({len(text)} characters)'
 
 
 def listed(given: Sequence[object], most: int = 10) -> str:
-    """The first of what was given, and how many there are."""
+    """Return the first `most` values and the number of all."""
     text = ', '.join(map(str, given[:most]))
     return text if len(given) <= most else f'{text}, … ({len(given)} in all)'
 
 
-def told(error: Exception) -> str:
-    """What went wrong, in a line: an error of a library begins with its type, since not every one says anything."""
+def summary_of(error: Exception) -> str:
+    """Return an error in one line; errors of libraries with their type, as texts may be empty."""
     first = next(iter(str(error).strip().splitlines()), '')
     if first and isinstance(error, XMemError | OSError):
         return first
@@ -59,15 +62,38 @@ def told(error: Exception) -> str:
 
 
 class XMemError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base of the errors that this package raises on purpose."""
+
+    setting: Setting | None = None
+
+
+class Setting(enum.Enum):
+    """Input that would correct an error. Each front end has its own name for it."""
+
+    IMAGE_TOPIC = enum.auto()
+    SEEDS_TOPIC = enum.auto()
+    SEEDS = enum.auto()
+    TIMEOUT = enum.auto()
+
+
+def naming(setting: Setting, error: XMemError) -> XMemError:
+    """Attach to an error the setting that would correct it; returns the error."""
+    error.setting = setting
+    return error
+
+
+def with_setting(error: Exception, names: Mapping[Setting, str]) -> str:
+    """Return the text of an error, with a front end's name for its setting."""
+    setting = error.setting if isinstance(error, XMemError) else None
+    return f'{error} ({names[setting]})' if setting is not None and setting in names else str(error)
 
 
 class FrameError(XMemError, ValueError):
-    """An image that cannot be used: shape, type, size, encoding or too little data."""
+    """Unusable image: shape, type, size, encoding or too little data."""
 
 
 class SeedError(XMemError, ValueError):
-    """A seed that cannot be used; no object was added or changed."""
+    """Unusable seed; no object was added or changed."""
 
 
 class TooManyObjectsError(SeedError):
@@ -75,50 +101,50 @@ class TooManyObjectsError(SeedError):
 
 
 class NoImageError(SeedError):
-    """No image has arrived that could be seeded."""
+    """No image has arrived yet to be seeded."""
 
 
 class StampNotHeldError(SeedError):
-    """A stamp of which no image is held, or not any more."""
+    """No image with this stamp is held, or no longer."""
 
 
 class RequestError(XMemError, ValueError):
-    """A request with fields that are missing or contradict each other."""
+    """Request with missing or contradicting fields."""
 
 
 class UnknownObjectError(XMemError, KeyError):
-    """An id that names no object; nothing was changed."""
+    """Unknown object id; nothing was changed."""
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ''
 
 
 class WeightsError(XMemError, ValueError):
-    """Weights that are absent, unreadable or of another model."""
+    """Weights that are missing, unreadable or of another model."""
 
 
 class DeviceError(XMemError, RuntimeError):
-    """A device that was asked for and is not there."""
+    """Requested device that is not present."""
 
 
 class EngineError(XMemError, RuntimeError):
-    """What runs or exports the network is absent, or cannot do what was asked for."""
+    """Inference or export engine that is missing or does not support the request."""
 
 
 class ParameterError(XMemError, ValueError):
-    """A parameter or option that is unknown, of the wrong type or out of range."""
+    """Parameter or option that is unknown, of the wrong type or out of range."""
 
 
 class OutOfMemoryError(XMemError, RuntimeError):
-    """The device's memory ran out and nothing more could be given up; what is tracked stays as it was."""
+    """Device memory ran out and nothing is left to give up; the tracked objects are unchanged."""
 
 
 class MemoryFileError(XMemError, ValueError):
-    """A memory file that cannot be used; this type itself: cut off, damaged or something else."""
+    """Unusable memory file; this type itself: cut off, damaged or another kind of file."""
 
 
 class MemoryFileNameError(MemoryFileError):
-    """A name that is no plain file name, or leads out of the folder."""
+    """Name that is no plain file name, or leads out of the folder."""
 
 
 class MemoryFileMissingError(MemoryFileError):
@@ -126,43 +152,43 @@ class MemoryFileMissingError(MemoryFileError):
 
 
 class MemoryFileMismatchError(MemoryFileError):
-    """A memory file of other weights or another version, or with more objects than there may be."""
+    """Memory file of other weights or another version, or with too many objects."""
 
 
 class MemoryFileWriteError(MemoryFileError):
-    """A memory file that cannot be written."""
+    """Memory file that cannot be written."""
 
 
 class BagError(XMemError, ValueError):
-    """A recording that is absent, damaged, empty, or holds no images that can be meant."""
+    """Recording that is missing, damaged, empty, or without usable images."""
 
 
 class OutputError(XMemError, OSError):
-    """A file that cannot be written: no room, no right, no folder."""
+    """File that cannot be written: no space, no permission, no folder."""
 
 
 class RunError(XMemError, RuntimeError):
-    """A run over a recording that broke off, though its input, seeds and arguments can be used."""
+    """Run over a recording that stopped, although input, seeds and arguments are valid."""
 
 
 class NodeError(XMemError, RuntimeError):
-    """A request to the node failed; this type itself: by a fault of the node, or with an unknown code."""
+    """A request to the node failed; this type itself: by a fault or with an unknown code."""
 
 
 class NodeMissingError(NodeError):
-    """No node of that name is there."""
+    """No node of this name is present."""
 
 
 class NodeInactiveError(NodeError):
-    """The node is there, but its lifecycle state is not active."""
+    """The node is present, but its lifecycle state is not active."""
 
 
 class NodeFaultError(NodeError):
-    """The node's tracking thread ended on a fault: deactivate and activate the node."""
+    """The node's tracking thread ended with a fault: deactivate and activate the node."""
 
 
 class NodeTimeoutError(NodeError, TimeoutError):
-    """What was waited for did not come in time."""
+    """The time to wait for the node passed."""
 
 
 class ErrorCode(enum.IntEnum):
@@ -217,12 +243,12 @@ _CODES = {kind: code for code, kind in _TYPES.items()}
 
 
 def error_code(error: BaseException) -> ErrorCode:
-    """Return the code of an error's type or, failing that, of the nearest base type; INTERNAL without one."""
+    """Return the code of an error's type or nearest base type; INTERNAL if none has one."""
     return next((_CODES[kind] for kind in type(error).__mro__ if kind in _CODES), ErrorCode.INTERNAL)
 
 
 def error_of(code: int, message: str) -> XMemError:
-    """Return the error that a code means; `NodeError` with the code in its text for one of another version."""
+    """Return the error of a code; an unknown code gives `NodeError` with the code in its text."""
     if code in _TYPES:
         return _TYPES[ErrorCode(code)](message)
     return NodeError(f'{message} (unknown error code {code})')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Memory of the host's processes. All of it concerns glibc; with another C library nothing happens."""
+"""Heap of this process: settings of glibc's allocator. Without glibc nothing happens."""
 
 import contextlib
 import ctypes
@@ -10,11 +10,11 @@ _LARGE = 1 << 30  # bytes
 
 
 def keep_large_blocks() -> bool:
-    """Have this process reuse large blocks that it freed; returns whether it will.
+    """Let the allocator reuse freed large blocks; returns whether it does.
 
-    By default every block above 32 MB, as activations of several objects are, comes from the system and goes back to
-    it, and the system clears each page again, which takes a good part of a step with five objects. To be called before
-    threads are started, by programs rather than by the library: it holds for the whole process.
+    By default the system provides every block above 32 MB and clears each page anew. Activations of
+    several objects are that large, and clearing takes a good part of a step with five objects. Call
+    this in programs, before threads start: it holds for the whole process.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -24,10 +24,10 @@ def keep_large_blocks() -> bool:
     return all(bool(mallopt(name, value)) for name, value in wanted)
 
 
-def give_back() -> None:
-    """Hand freed memory back to the system.
+def release_freed_memory() -> None:
+    """Return freed memory to the system.
 
-    Large blocks that are freed leave holes which the allocator keeps, and blocks of another size do not fit into them.
+    The allocator keeps freed large blocks, and blocks of another size do not fit in their place.
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

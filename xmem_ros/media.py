@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Files of images: a clip read from a video or a folder, masks read and written, a video written. No ROS, no torch."""
+"""Image files, mask files, videos and folders of frames. No ROS, no torch."""
 
 from __future__ import annotations
 
@@ -21,35 +21,36 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
-FOLDER_RATE = 30.0  # frames a second of a folder, which does not say
+FOLDER_RATE = 30.0  # frames per second of a folder
 VOID = 255
 
-# OpenCV's FFmpeg also reads playlists, and opens the files and addresses that they name: containers of video alone.
+# OpenCV's FFmpeg also reads playlists and opens the files and URLs in them; this allows only
+# video containers.
 _CONTAINERS = 'mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpegts,mpeg,mpegvideo,flv,ogg,asf,h264,hevc,mjpeg,m4v,mxf'
 os.environ.setdefault('OPENCV_FFMPEG_CAPTURE_OPTIONS', f'protocol_whitelist;file|format_whitelist;{_CONTAINERS}')
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The folder's images in the order of their names; hidden files are left out."""
+    """Return the folder's image files by name, without hidden files."""
     files = (file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
     return sorted(file for file in files if file.is_file() and not file.name.startswith('.'))
 
 
 def read_image(path: Path) -> np.ndarray:
-    """H×W×3 uint8 RGB.
+    """Read an image, H×W×3 uint8 RGB.
 
     Raises:
-        FrameError: the file is absent, damaged, cut short, too large, or has more than eight bits a channel.
+        FrameError: missing, damaged, truncated, too large, or more than 8 bits per channel.
     """
     try:
         with pictures.opened(path) as image:
             if image.mode.startswith(('I', 'F')):
-                raise FrameError(f'{image.mode} image; images of eight bits a channel are read')
+                raise FrameError(f'{image.mode} image; only 8 bits per channel are supported, convert it')
             return np.array(ImageOps.exif_transpose(image).convert('RGB'))
     except FileNotFoundError:
         raise FrameError(f'{path}: no such image') from None
     except PermissionError as error:
-        raise FrameError(f'{path}: not a readable image ({error}); give yourself the right to read it') from error
+        raise FrameError(f'{path}: not a readable image ({error}); allow reading it (chmod u+r)') from error
     except pictures.PictureError as error:
         raise FrameError(f'{path}: not a readable image ({error}); replace or remove the file') from error
     except FrameError as error:
@@ -57,10 +58,10 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """H×W uint8: the values of a palette, grey or one-bit image (one-bit: 0 and 255).
+    """Read a mask, H×W uint8: the values of a palette, grey or one-bit image (0 and 255).
 
     Raises:
-        SeedError: the file is absent, damaged, too large, or of a kind that does not hold values exactly.
+        SeedError: missing, damaged, too large, or a format that does not keep values exactly.
     """
     try:
         with pictures.opened(path) as image:
@@ -73,7 +74,7 @@ def read_mask(path: Path) -> np.ndarray:
     except FileNotFoundError:
         raise SeedError(f'{path}: no such mask') from None
     except PermissionError as error:
-        raise SeedError(f'{path}: not a readable mask ({error}); give yourself the right to read it') from error
+        raise SeedError(f'{path}: not a readable mask ({error}); allow reading it (chmod u+r)') from error
     except pictures.PictureError as error:
         raise SeedError(f'{path}: not a readable mask ({error}); replace or remove the file') from error
     except FrameError as error:
@@ -81,9 +82,9 @@ def read_mask(path: Path) -> np.ndarray:
 
 
 def objects_of(mask: np.ndarray) -> dict[int, np.ndarray]:
-    """The objects of a mask H×W uint8: their value → H×W bool, in order of value.
+    """Split a mask H×W uint8 into objects: value → H×W bool, in order of value.
 
-    0 is background. 255 is void, except in a mask of only 0 and 255, which is one object with the value 1.
+    0 is background. 255 is void, except in a mask of only 0 and 255: one object of value 1.
     """
     values = [value for value in np.unique(mask).tolist() if value]
     if values == [VOID]:
@@ -92,7 +93,7 @@ def objects_of(mask: np.ndarray) -> dict[int, np.ndarray]:
 
 
 def write_labels(path: Path, labels: np.ndarray) -> None:
-    """Write labels H×W uint8 as a palette PNG in the colours of the overlay; the file appears once it is whole."""
+    """Write labels H×W uint8 atomically as a palette PNG in the overlay's colours."""
     image = Image.fromarray(labels, mode='L')
     image.putpalette(PALETTE.tobytes())
     with atomic.writing(path, sync=False) as part:
@@ -100,13 +101,13 @@ def write_labels(path: Path, labels: np.ndarray) -> None:
 
 
 class Clip:
-    """Frames of a video file, or of a folder of images in the order of their names.
+    """Frames of a video file, or of a folder of images by name.
 
-    `len()` is the number of frames; for a video it is what its header says, which some files get wrong. A frame's
-    name is its file's name without the suffix, or, in a video, its number with five digits.
+    `len()` is the number of frames; for a video, the header's, which can be wrong. The name of a
+    frame is its file's stem or, in a video, its five-digit number.
 
     Raises:
-        FrameError: the file is absent, holds no frame or cannot be read.
+        FrameError: missing, without frames, or unreadable.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -139,7 +140,7 @@ class Clip:
         video.release()
 
     def _open(self) -> cv2.VideoCapture:
-        # the other readers take a name for a pattern of names, or print what a file holds as it is
+        # other backends treat a name as a pattern, or print untrusted bytes of the file
         backend = cv2.CAP_FFMPEG if cv2.CAP_FFMPEG in cv2.videoio_registry.getBackends() else cv2.CAP_ANY
         with atomic.utf8_name(self.path) as name:
             video = cv2.VideoCapture(os.fspath(name), backend)
@@ -154,19 +155,19 @@ class Clip:
 
     @property
     def stems(self) -> list[str]:
-        """Names of the frames, as far as the length is known."""
+        """Names of the frames; for a video, according to its header."""
         return [file.stem for file in self._files] or [f'{index:05d}' for index in range(self._length)]
 
     @property
     def file_names(self) -> dict[str, str]:
-        """Of a folder: name of a frame → that of its file; empty of a video."""
+        """Frame name → file name of a folder; empty for a video."""
         return {file.stem: file.name for file in self._files}
 
     def __iter__(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield each frame's name and the frame, H×W×3 uint8 RGB; all have the first one's size.
+        """Yield name and pixels, H×W×3 uint8 RGB, of each frame.
 
         Raises:
-            FrameError: one cannot be read, or has another size.
+            FrameError: a frame is unreadable, or differs in size from the first.
         """
         for name, frame in self.frames():
             if isinstance(frame, FrameError):
@@ -174,9 +175,9 @@ class Clip:
             yield name, frame
 
     def frames(self) -> Iterator[tuple[str, np.ndarray | FrameError]]:
-        """Yield what `__iter__` does, and in the place of a frame that cannot be used, why.
+        """Yield as `__iter__`, with an error in place of an unusable frame.
 
-        The size of all is that of the first one that can be read.
+        All frames must have the size of the first readable one.
         """
         size = None
         for name, frame in self._frames():
@@ -191,7 +192,7 @@ class Clip:
                     name,
                     FrameError(
                         f'{self.path}: frame {name} is {frame.shape[1]}×{frame.shape[0]} px, '
-                        f'those before it {size[1]}×{size[0]}; a clip has one size'
+                        f'earlier ones {size[1]}×{size[0]}; all frames must have one size'
                     ),
                 )
 
@@ -222,30 +223,32 @@ class Clip:
 
 
 class VideoWriter:
-    """Writes frames H×W×3 uint8 RGB as MPEG-4 in an .mp4 file; a context manager.
+    """Writer of frames H×W×3 uint8 RGB to an MPEG-4 video (.mp4); a context manager.
 
-    The file appears when the context is left, and not at all when it is left by an error.
+    The file appears at the end of the context, unless an exception leaves it.
 
     Raises:
         FrameError: OpenCV cannot write to the file.
-        OutputError: the file is not whole, as where room ran out.
+        OutputError: frames are missing in the file, for example after the disk ran full.
     """
 
     def __init__(self, path: Path, rate: float) -> None:
         self.path = Path(path)
-        self.rate = round(rate, 3 if rate < 65 else 2 if rate < 650 else 1)  # MPEG-4 counts in at most 65535 parts
+        self.rate = round(rate, 3 if rate < 65 else 2 if rate < 650 else 1)  # MPEG-4: denominator up to 65535
         self._count = 0  # frames
         self._file: atomic.Replacement | None = None
         self._video: cv2.VideoWriter | None = None
 
     def write(self, frame: np.ndarray) -> None:
-        """Append a frame, H×W×3 uint8 RGB; all have the first one's size."""
+        """Append a frame, H×W×3 uint8 RGB, of the first one's size."""
         if self._video is None:
             size = (frame.shape[1], frame.shape[0])
             try:
                 self._file = atomic.Replacement(self.path, suffix='.mp4', sync=False)
             except OSError as error:
-                raise FrameError(f'{self.path}: this video cannot be written ({error.strerror})') from error
+                raise FrameError(
+                    f'{self.path}: this video cannot be written ({error.strerror}); choose another file'
+                ) from error
             with atomic.utf8_name(self._file.path) as name:
                 self._video = cv2.VideoWriter(os.fspath(name), cv2.VideoWriter.fourcc(*'mp4v'), self.rate, size)
             if not self._video.isOpened():
@@ -262,7 +265,7 @@ class VideoWriter:
         if self._file is None:
             return
         if self._video is not None:
-            # others guess how many frames a file has
+            # other backends estimate the number of frames
             exact = self._video.isOpened() and self._video.getBackendName() == 'FFMPEG'
             self._video.release()
             if kind is None:
@@ -272,7 +275,7 @@ class VideoWriter:
             self._file.discard()
 
     def _check(self, *, exact: bool) -> None:
-        """OpenCV says nothing where a frame could not be written."""
+        """Check the number of frames, since OpenCV does not report failed writes."""
         assert self._file is not None
         with atomic.utf8_name(self._file.path) as name:
             video = cv2.VideoCapture(os.fspath(name))
@@ -282,5 +285,5 @@ class VideoWriter:
         if not opened or (exact and found != self._count):
             self._file.discard()
             raise OutputError(
-                f'{self.path}: only {found} of {self._count} frames could be written; is there room on the disk?'
+                f'{self.path}: only {found} of {self._count} frames could be written; check the room on the disk'
             )

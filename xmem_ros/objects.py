@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Objects and their identity: the one place where ids become tensor rows and pixel labels."""
+"""Objects and their identity: the only mapping of ids, tensor rows and pixel labels."""
 
 import dataclasses
 import enum
@@ -17,28 +17,28 @@ MOST_OBJECTS = 254  # a label is a pixel value 1…254; 0 is background and 255 
 
 
 class ObjectState(enum.IntEnum):
-    """What the tracker knows of an object; the values of `xmem_ros/TrackedObject`."""
+    """State of an object; the values of `xmem_ros/TrackedObject`."""
 
-    NEW = 0  # seeded, not yet tracked in a later frame
+    NEW = 0  # not yet tracked after its seed
     TRACKED = 1
-    OCCLUDED = 2  # too small or too unsure
-    LOST = 3  # OCCLUDED for long
+    OCCLUDED = 2  # mask too small or score too low
+    LOST = 3  # OCCLUDED for `lost_after`
 
 
 @dataclass(frozen=True)
 class TrackedObject:
-    """One object in one frame."""
+    """Observation of one object in one frame."""
 
-    id: int  # unique, never reused before a reset
-    label: int  # its pixel value in the label image, 1…254
+    id: int  # unique until a reset
+    label: int  # pixel value in the label image, 1…254
     name: str
     state: ObjectState
-    score: float  # 0…1, mean probability inside its mask × how much that looks like the object
-    box: tuple[int, int, int, int] | None  # x, y, width, height in px; None when nothing is visible
+    score: float  # 0…1, mean probability in the mask × confidence by appearance
+    box: tuple[int, int, int, int] | None  # x, y, width, height in px; None: no pixels
     area: int  # px
-    centroid: tuple[float, float]  # x, y in px; nan when nothing is visible
-    frames_since_seed: int  # since the first
-    frames_since_seen: int  # 0: seen in this frame
+    centroid: tuple[float, float]  # x, y in px; NaN: no pixels
+    frames_since_seed: int  # since the first seed
+    frames_since_seen: int  # 0: visible in this frame
     time_since_seed: float  # s
     time_since_seen: float  # s
 
@@ -50,13 +50,21 @@ class _Entry:
     name: str
     seeded_at: int  # frame number
     seen_at: int
-    seeded_time: float | None  # s; None: seeded before any frame, and not yet observed
-    seen_time: float | None  # s; the same
+    seeded_time: float | None  # s; None: seeded before any frame, not yet observed
+    seen_time: float | None  # s; None: as above
     shown: TrackedObject | None = None
 
 
+def label_of(row: int) -> int:
+    """Return the pixel label of a tensor row."""
+    return row + 1
+
+
 class ObjectTable:
-    """Who is tracked. An object's tensor row is its label − 1, both fixed for its life and free after it."""
+    """Tracked objects. An object's row and label are fixed until it is removed, then free again.
+
+    Raises `ParameterError` for `max_objects` outside 1…254.
+    """
 
     def __init__(self, max_objects: int):
         check_whole('max_objects', max_objects, 1, MOST_OBJECTS)
@@ -80,29 +88,36 @@ class ObjectTable:
 
     @property
     def labels(self) -> list[int]:
-        """Pixel values, in order of id."""
-        return [entry.row + 1 for entry in self._entries.values()]
+        """Pixel labels, in order of id."""
+        return [label_of(entry.row) for entry in self._entries.values()]
 
     def row(self, object_id: int) -> int:
-        """The tensor row of an id."""
+        """Return the tensor row of an id."""
         return self._entries[object_id].row
+
+    def rows_of(self, ids: Iterable[int]) -> list[int]:
+        """Return the tensor rows of some ids, in their order."""
+        return [self._entries[object_id].row for object_id in ids]
 
     def check_room(self, count: int) -> None:
         """Raise `TooManyObjectsError` unless `count` more objects fit."""
         if len(self) + count > self.max_objects:
             raise TooManyObjectsError(
-                f'{count} new object(s) asked for, but {len(self)} of at most {self.max_objects} are tracked; '
+                f'{count} new object(s) requested, but {len(self)} of at most {self.max_objects} are tracked; '
                 'remove some first or raise max_objects'
             )
 
     def check_known(self, ids: Iterable[int]) -> None:
-        """Raise `UnknownObjectError` naming the ids that are not tracked."""
+        """Raise `UnknownObjectError` if any id is not tracked."""
         if unknown := [i for i in ids if i not in self._entries]:
             known = ', '.join(map(str, self._entries)) or 'none'
             raise UnknownObjectError(f'no object has the id {listed(unknown)}; tracked ids: {known}')
 
     def add(self, name: str, frame: int, time: float | None) -> int:
-        """Give a new object an id and the lowest free row; time: of the frame [s], None before any frame."""
+        """Add an object with the lowest free row; returns its id.
+
+        frame, time: of its seed; time in s, None before the first frame.
+        """
         taken = {entry.row for entry in self._entries.values()}
         row = next(row for row in range(self.max_objects) if row not in taken)
         object_id, self._next_id = self._next_id, self._next_id + 1
@@ -110,45 +125,45 @@ class ObjectTable:
         return object_id
 
     def rename(self, object_id: int, name: str) -> None:
-        """Change the name, unless the new one is empty."""
+        """Rename an object; an empty name changes nothing."""
         if name:
             self._entries[object_id].name = name
 
     def remove(self, object_id: int) -> int:
-        """Forget an object; returns the row that is free now."""
+        """Remove an object; returns its row."""
         return self._entries.pop(object_id).row
 
     def withdraw(self, newest: list[int]) -> list[int]:
-        """Take back the ids added last, as if they had never been given; returns the rows that are free now."""
+        """Undo the last additions, so that their ids are given again; returns the rows."""
         rows = [self.remove(object_id) for object_id in newest]
         self._next_id = min([self._next_id, *newest])
         return rows
 
     def clear(self) -> None:
-        """Forget everything; ids start again at 1."""
+        """Remove all objects; ids start again at 1."""
         self._entries.clear()
         self._next_id = 1
 
     def export_state(self) -> TableState:
-        """A copy of everything."""
+        """Return a copy of the state."""
         return TableState(self._next_id, [_exported(entry) for entry in self._entries.values()])
 
     @classmethod
     def import_state(cls, state: TableState, max_objects: int) -> 'ObjectTable':
-        """From what `export_state` gave; raises `ParameterError` where an object's label is beyond `max_objects`."""
+        """Make a table of a state; raises `ParameterError` for a label above `max_objects`."""
         table = cls(max_objects)
         for entry in state.entries:
             if entry.row >= max_objects:
                 raise ParameterError(
-                    f'object {entry.id} has the label {entry.row + 1}, but max_objects is {max_objects}: '
-                    f'raise it to {entry.row + 1} or more'
+                    f'object {entry.id} has the label {label_of(entry.row)}, but max_objects is {max_objects}: '
+                    f'raise it to {label_of(entry.row)} or more'
                 )
             table._entries[entry.id] = _imported(entry)
         table._next_id = state.next_id
         return table
 
-    def seen(self, object_id: int, frame: int, time: float | None) -> None:
-        """Note that a seed shows the object in this frame; time: as in `add`."""
+    def mark_seen(self, object_id: int, frame: int, time: float | None) -> None:
+        """Mark an object as visible in a frame by a seed; time: as for `add`."""
         entry = self._entries[object_id]
         entry.seen_at, entry.seen_time = frame, time
 
@@ -165,9 +180,12 @@ class ObjectTable:
         box: tuple[int, int, int, int] | None,
         centroid: tuple[float, float],
     ) -> TrackedObject:
-        """Turn what a frame shows of an object into its state."""
+        """Update an object's state by a frame.
+
+        time, lost_after: s; score, area, box, centroid: as in `TrackedObject`.
+        """
         entry = self._entries[object_id]
-        # the clock may jump back, as when a bag starts again
+        # the clock may jump back, for example when a bag is restarted
         entry.seeded_time = time if entry.seeded_time is None else min(entry.seeded_time, time)
         entry.seen_time = time if entry.seen_time is None else min(entry.seen_time, time)
         if visible:
@@ -177,7 +195,7 @@ class ObjectTable:
             state = ObjectState.LOST if time - entry.seen_time >= lost_after else ObjectState.OCCLUDED
         entry.shown = TrackedObject(
             entry.id,
-            entry.row + 1,
+            label_of(entry.row),
             entry.name,
             state,
             score,
@@ -193,11 +211,22 @@ class ObjectTable:
 
     @property
     def shown(self) -> list[TrackedObject]:
-        """Every object as last observed; one that no frame has shown yet is NEW and nowhere."""
+        """Every object as last observed, in order of id; NEW and without box before that."""
         return [
             entry.shown
             or TrackedObject(
-                entry.id, entry.row + 1, entry.name, ObjectState.NEW, 0.0, None, 0, (math.nan, math.nan), 0, 0, 0.0, 0.0
+                entry.id,
+                label_of(entry.row),
+                entry.name,
+                ObjectState.NEW,
+                0.0,
+                None,
+                0,
+                (math.nan, math.nan),
+                0,
+                0,
+                0.0,
+                0.0,
             )
             for entry in self._entries.values()
         ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Draw what the tracker says over the frame that it said it of: colours, outlines, boxes, names. No ROS, no torch."""
+"""Overlay of tracking results on a frame: masks, outlines, boxes, names. No ROS, no torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from xmem_ros.objects import TrackedObject
 
-_GOLDEN = 0.6180339887498949
+_GOLDEN_RATIO = 0.6180339887498949
 _TONES = ((0.95, 1.0), (0.6, 1.0), (0.9, 0.75))
 _STATE_NOTES = {2: ' occluded', 3: ' lost'}
 
@@ -23,17 +23,17 @@ def _make_palette() -> np.ndarray:
     colours = np.zeros((256, 3), np.uint8)
     for label in range(1, 256):
         saturation, value = _TONES[(label - 1) // 8 % len(_TONES)]
-        colours[label] = np.round(255 * np.array(colorsys.hsv_to_rgb(label * _GOLDEN % 1, saturation, value)))
+        colours[label] = np.round(255 * np.array(colorsys.hsv_to_rgb(label * _GOLDEN_RATIO % 1, saturation, value)))
     return colours
 
 
 PALETTE = _make_palette()
-"""256×3 uint8 RGB: a label's colour, the same in every run. Neighbouring labels lie far apart in hue; 0 is black."""
+"""256×3 uint8 RGB: the fixed colour of each label; 0 is black, neighbours differ in hue."""
 PALETTE.setflags(write=False)
 
 
 def colour_of(label: int) -> tuple[int, int, int]:
-    """RGB of a label (0…255)."""
+    """Return the RGB colour of a label (0…255)."""
     red, green, blue = PALETTE[label].tolist()
     return red, green, blue
 
@@ -48,11 +48,11 @@ def draw(
     """Draw masks, outlines, boxes and names over a frame.
 
     Args:
-        frame: H×W×3 uint8 RGB; left as it is.
+        frame: H×W×3 uint8 RGB; not modified.
         labels: H×W uint8, 0 = background.
-        objects: what the labels mean; anything with `id`, `label`, `name`, `state`, `score` and `box` of
-            `xmem_ros.tracker.TrackedObject`. An object that is not visible is listed at the top.
-        opacity: of the colour over the object, 0…1.
+        objects: of the labels, with the fields of `xmem_ros.tracker.TrackedObject`. Objects that
+            are not visible are listed at the top.
+        opacity: of the mask colours, 0…1.
 
     Returns:
         H×W×3 uint8 RGB, a new array.

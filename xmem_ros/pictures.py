@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Picture files and compressed images opened with care: their head is looked at before anything is decoded. No ROS."""
+"""Image files and compressed images, opened with format and size checks. No ROS."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from xmem_ros.errors import FrameError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MOST_PIXELS = 64_000_000  # of an image that is decoded; more than any camera's, and within reach of a robot's memory
-# Pillow tells a format by content, whatever the name says, and for some it starts other programs (EPS: Ghostscript).
+MAX_PIXELS = 64_000_000  # above any camera's resolution, and within a robot's memory
+# Pillow detects a format by content and starts other programs for some (EPS: Ghostscript).
 FORMATS = ('JPEG', 'PNG', 'BMP', 'DIB', 'TIFF', 'WEBP', 'GIF', 'PPM')
 
 
 class PictureError(FrameError):
-    """A picture that cannot be opened or decoded; the text says why, and not which one."""
+    """An image cannot be opened or decoded; the text has the reason, but not the name."""
 
 
 def check_pixels(width: int, height: int) -> None:
-    """Raise `PictureError` for a picture of more pixels than are decoded."""
-    if width * height > MOST_PIXELS:
-        raise PictureError(f'{width}×{height}; at most {MOST_PIXELS} pixels are decoded')
+    """Raise `PictureError` for an image of more than `MAX_PIXELS`."""
+    if width * height > MAX_PIXELS:
+        raise PictureError(f'{width}×{height}; at most {MAX_PIXELS} pixels are decoded')
 
 
 @contextlib.contextmanager
 def opened(source: Path | bytes | memoryview, formats: tuple[str, ...] = FORMATS) -> Iterator[Image.Image]:
-    """Open a picture whose head is sound and not too large; pixels are decoded inside the context.
+    """Open an image after a check of its header; pixels are decoded inside the context.
 
     Raises:
-        FileNotFoundError, PermissionError: of a file.
-        PictureError: it is none of these formats, too large, damaged, or cut short, also where decoding shows it.
+        FileNotFoundError, PermissionError: of the file.
+        PictureError: another format, too large, damaged or truncated, also found while decoding.
     """
-    given: Path | BinaryIO = source if isinstance(source, Path) else io.BytesIO(source)
+    stream: Path | BinaryIO = source if isinstance(source, Path) else io.BytesIO(source)
     try:
-        with Image.open(given, formats=formats) as image:
+        with Image.open(stream, formats=formats) as image:
             check_pixels(*image.size)
             yield image
     except (FileNotFoundError, PermissionError, FrameError):
         raise
     except Image.DecompressionBombError as error:
-        raise PictureError(f'larger than the {MOST_PIXELS} pixels that are decoded') from error
+        raise PictureError(f'more than the {MAX_PIXELS} pixels that are decoded') from error
     except Exception as error:  # Pillow's decoders have no common base for damaged files
         raise PictureError(f'{error}' or type(error).__name__) from error

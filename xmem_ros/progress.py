@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Progress of what takes long: a bar on a terminal, a line now and then in a log."""
+"""Progress display: a bar on a terminal, occasional lines in a log."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tqdm import tqdm
 
 from xmem_ros.outside_text import for_log
 
-LINE_EVERY = 30.0  # s between lines where stderr is no terminal; what takes less says nothing
+LINE_EVERY = 30.0  # s between lines if stderr is not a terminal; shorter tasks print none
 
 
 class Bar(tqdm):
-    """tqdm's bar, which in a file or a pipe would be one long line of all its states.
+    """tqdm's bar; prints occasional lines if the output is not a terminal.
 
     Arguments:
-        options: of tqdm. Whoever sets a description for each part gives `refresh=False`, which is heeded elsewhere.
+        options: of tqdm. With a description for each item, pass `refresh=False`.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -31,20 +31,20 @@ class Bar(tqdm):
                 'mininterval': LINE_EVERY,
                 'maxinterval': 2 * LINE_EVERY,
                 'delay': LINE_EVERY,
-                'leave': False,  # the last state is the command's to tell
+                'leave': False,  # the command prints the final state
             }
         else:
-            # a terminal may say that its size is 0, as in some containers, and tqdm would show nothing
+            # some containers report a terminal size of 0, for which tqdm shows nothing
             columns, rows = shutil.get_terminal_size()
             options = {'ncols': columns, 'nrows': rows, **options}
         super().__init__(*args, **options)
 
     def set_description(self, desc: str | None = None, refresh: bool | None = True) -> None:
-        """Say what is being done; as tqdm's own, but a name from outside drives no terminal."""
+        """Set the description as tqdm does, with untrusted text escaped."""
         super().set_description(desc and for_log(desc), refresh)
 
     def display(self, msg: str | None = None, pos: int | None = None) -> Any:
-        """Show the state; as tqdm's own, whether something was shown."""
+        """Show the state; return whether anything was shown, as tqdm does."""
         if not self.by_lines:
             return super().display(msg, pos)
         text = str(self) if msg is None else msg

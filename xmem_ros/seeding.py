@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""A mask out of what a person or a detector gives: a mask, a label image, a box or points. No ROS, no torch.
+"""Seeds to masks: mask, label image, box or points. No ROS, no torch.
 
-Boxes and points go through GrabCut (Rother, Kolmogorov and Blake, SIGGRAPH 2004) on a crop around the hint, scaled down
-so that it takes a bounded time whatever the image's size. The same image and hint give the same mask.
+Boxes and points use GrabCut (Rother, Kolmogorov and Blake, SIGGRAPH 2004) on a crop around them.
+The crop is scaled down, which bounds the time for any image size. The result is deterministic.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 BOX_SIDE, POINTS_SIDE = 240, 160
-"""The longer side that GrabCut sees [px]: once for a box, once for each of `_REACHES` for points."""
+"""Longer side of GrabCut's crop [px]; it runs once for a box, once per `_REACHES` for points."""
 
 _ITERATIONS = 4
 _RNG_SEED = 20_221_026
 _BOX_MARGIN = 0.35
 _MIN_BOX = 4
-MOST_POINTS = 1000  # each is drawn at every reach
-_REACHES = (0.1, 0.18, 0.3, 0.45)  # that an object may have around its points, of the frame's shorter side
+MOST_POINTS = 1000  # each is drawn once per reach
+_REACHES = (0.1, 0.18, 0.3, 0.45)  # extent around the points / shorter side of the frame
 
 
 def mask_from_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Check a mask against the image it belongs to.
 
     Args:
-        mask: H×W, non-zero = object.
-        size: height and width of the image [px].
+        mask: H×W; pixels of the object are not 0.
+        size: H, W of the image [px].
 
     Returns:
         H×W bool.
 
     Raises:
-        SeedError: another size than the image's, or empty.
+        SeedError: the mask has another size or is empty.
     """
     _check_size('mask', mask, size)
     inside = mask != 0
@@ -52,14 +52,14 @@ def masks_from_labels(labels: np.ndarray, size: tuple[int, int]) -> dict[int, np
     """Split a label image.
 
     Args:
-        labels: H×W integers, 0 = background, every other value an object.
-        size: height and width of the image [px].
+        labels: H×W integers; 0 is the background, every other value an object.
+        size: H, W of the image [px].
 
     Returns:
         value → H×W bool, smallest value first.
 
     Raises:
-        SeedError: another size than the image's, or nothing but background.
+        SeedError: the label image has another size or only background.
     """
     _check_size('label image', labels, size)
     values = np.unique(labels)
@@ -70,17 +70,17 @@ def masks_from_labels(labels: np.ndarray, size: tuple[int, int]) -> dict[int, np
 
 
 def mask_from_box(frame: np.ndarray, box: Sequence[int]) -> np.ndarray:
-    """Find the object that a box is drawn around.
+    """Segment the object in a box.
 
     Args:
         frame: H×W×3 uint8 RGB.
         box: x, y, width, height [px], inside the frame.
 
     Returns:
-        H×W bool, False everywhere outside the box.
+        H×W bool, False outside the box.
 
     Raises:
-        SeedError: a box that is empty, tiny or not inside the frame; nothing stands out in it.
+        SeedError: the box is empty, tiny or not inside the frame, or shows no distinct object.
     """
     x, y, width, height = check_box(box, frame.shape[:2])
     margin = max(int(_BOX_MARGIN * max(width, height)), 8)
@@ -95,14 +95,14 @@ def mask_from_box(frame: np.ndarray, box: Sequence[int]) -> np.ndarray:
     mask[y : y + height, x : x + width] = found[y : y + height, x : x + width]
     if mask.sum() < max(0.01 * width * height, 4):
         raise SeedError(
-            f'nothing stands out from its surroundings in the box {_box_text(box)}: draw it closer around the whole '
+            f'nothing stands out in the box {_box_text(box)}: draw it closer around the whole '
             'object, or give points or a mask'
         )
     return mask
 
 
 def mask_from_points(frame: np.ndarray, points: np.ndarray, point_labels: np.ndarray) -> np.ndarray:
-    """Find the object that points lie on.
+    """Segment the object under points.
 
     Args:
         frame: H×W×3 uint8 RGB.
@@ -110,11 +110,11 @@ def mask_from_points(frame: np.ndarray, points: np.ndarray, point_labels: np.nda
         point_labels: N, 1 = on the object, 0 = not on it.
 
     Returns:
-        H×W bool: connected to the points on the object, and never over a point that is not.
+        H×W bool: connected to the points on the object, without the other points.
 
     Raises:
-        SeedError: no point on the object, a point outside the frame or not a number, labels that do not fit the points,
-            two labels for one pixel.
+        SeedError: no point is on the object, a point is outside the frame or not a number, points
+            and labels differ in number, or a pixel has two labels.
     """
     pixels, on_object = check_points(points, point_labels, frame.shape[:2])
     height, width = frame.shape[:2]
@@ -133,7 +133,7 @@ def mask_from_points(frame: np.ndarray, points: np.ndarray, point_labels: np.nda
 
 
 class _Crop:
-    """A part of a frame, its longer side scaled down to `side` px."""
+    """Part of a frame, scaled down so that its longer side has at most `side` px."""
 
     def __init__(self, frame: np.ndarray, x0: int, y0: int, x1: int, y1: int, side: int) -> None:
         height, width = frame.shape[:2]
@@ -148,19 +148,19 @@ class _Crop:
         )
 
     def scaled(self, x0: int, y0: int, x1: int, y1: int) -> tuple[int, int, int, int]:
-        """A box's corners in px of `image`; at least one px wide and high."""
+        """Scale the corners of a box to px of `image`; at least one px wide and high."""
         ratio_x, ratio_y = self._ratio()
         left, top = int((x0 - self._x0) * ratio_x), int((y0 - self._y0) * ratio_y)
         right, bottom = round((x1 - self._x0) * ratio_x), round((y1 - self._y0) * ratio_y)
         return left, top, max(right, left + 1), max(bottom, top + 1)
 
     def scaled_points(self, points: np.ndarray) -> np.ndarray:
-        """N×2 px of the frame → N×2 px of `image`; those outside it lie outside."""
+        """Scale N×2 px of the frame to N×2 px of `image`; points outside stay outside."""
         centred = points - (self._x0, self._y0) + 0.5
         return np.floor(centred * self._ratio()).astype(int)
 
     def restore(self, mask: np.ndarray) -> np.ndarray:
-        """h×w bool of `image` → H×W bool of the frame, with smooth edges."""
+        """Scale a mask, h×w bool of `image`, to H×W bool of the frame, with smooth edges."""
         part = (self._x1 - self._x0, self._y1 - self._y0)
         full = np.zeros(self._frame_size, bool)
         enlarged = cv2.resize(mask.astype(np.float32), part, interpolation=cv2.INTER_LINEAR)
@@ -172,7 +172,7 @@ class _Crop:
 
 
 def _grab_cut(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
-    """image h×w×3 uint8, trimap h×w of cv2.GC_* → h×w bool."""
+    """Run GrabCut: image h×w×3 uint8 and trimap h×w of cv2.GC_* → mask h×w bool."""
     if not (trimap & 1).any() or (trimap & 1).all():
         return (trimap & 1).astype(bool)
     cv2.setRNGSeed(_RNG_SEED)
@@ -183,10 +183,11 @@ def _grab_cut(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
 
 
 def _within_reach(crop: _Crop, points: np.ndarray, on_object: np.ndarray, reach: float) -> tuple[float, np.ndarray]:
-    """GrabCut's answer when the object ends within `reach` px of the hull of its points.
+    """Run GrabCut for an object within `reach` px of the convex hull of its points.
 
-    Returns how believable it is, and the mask, h×w bool. An outline along strong edges is believable, the more so the
-    larger it is; one that runs along the limit of the reach is not.
+    Returns:
+        A score, and the mask, h×w bool. The score rises with the contrast along the outline and
+        with the area. It falls with the share of the outline along the limit of the reach.
     """
     height, width = crop.size
     positives = points[on_object]
@@ -207,7 +208,7 @@ def _within_reach(crop: _Crop, points: np.ndarray, on_object: np.ndarray, reach:
 
 
 def _contrast(image: np.ndarray, mask: np.ndarray) -> float:
-    """How strongly the image changes along the mask's outline, for choosing between masks."""
+    """Return the mean gradient of the image along the outline of a mask."""
     grey = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2Lab), (3, 3), 0).astype(np.float32)
     gradient = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)).sum(-1)
     inside = mask.astype(np.uint8)
@@ -217,14 +218,14 @@ def _contrast(image: np.ndarray, mask: np.ndarray) -> float:
 
 
 def _distance_to(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """h×w float32: distance to the convex hull of the points [px]."""
+    """Return the distance to the convex hull of the points [px], h×w float32."""
     elsewhere = np.ones(size, np.uint8)
     cv2.fillConvexPoly(elsewhere, cv2.convexHull(points.astype(np.int32)), 0)
     return cv2.distanceTransform(elsewhere, cv2.DIST_L2, 5)
 
 
 def _connected_to(mask: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """The connected parts of a mask that hold at least one of the points."""
+    """Keep the connected parts of a mask that contain at least one of the points."""
     _, parts = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
     return np.isin(parts, parts[points[:, 1], points[:, 0]]) & mask
 
@@ -240,7 +241,7 @@ def _without_specks(mask: np.ndarray) -> np.ndarray:
 
 
 def _mark_corners_as_background(trimap: np.ndarray) -> None:
-    """A box as large as the image leaves no background to learn from; its corners are the likeliest."""
+    """Mark the corners as background: a box as large as the image has no other background."""
     height, width = trimap.shape
     ellipse = np.zeros_like(trimap)
     cv2.ellipse(ellipse, (width // 2, height // 2), (width // 2, height // 2), 0, 0, 360, 1, cv2.FILLED)
@@ -259,7 +260,11 @@ def _box_text(box: Sequence[int]) -> str:
 
 
 def check_box(box: Sequence[int], size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """A box x, y, width, height [px] in an image of H, W; raises `SeedError` as `mask_from_box`, and takes no time."""
+    """Check a box x, y, width, height [px] in an image of H, W, without segmenting.
+
+    Raises:
+        SeedError: the box is empty, tiny or not inside the image.
+    """
     x, y, width, height = (int(value) for value in box)
     if width < _MIN_BOX or height < _MIN_BOX:
         raise SeedError(f'the box {_box_text(box)} is too small: draw it at least {_MIN_BOX}×{_MIN_BOX} px')
@@ -271,7 +276,14 @@ def check_box(box: Sequence[int], size: tuple[int, int]) -> tuple[int, int, int,
 
 
 def check_points(points: np.ndarray, point_labels: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """N×2 int pixels and N bool; raises `SeedError` as `mask_from_points`, and takes no time."""
+    """Check points and labels in an image of H, W, without segmenting.
+
+    Returns:
+        N×2 int pixels, and N bool: on the object.
+
+    Raises:
+        SeedError: as for `mask_from_points`.
+    """
     points = np.asarray(points, np.float64).reshape(-1, 2)
     point_labels = np.asarray(point_labels).reshape(-1)
     if max(len(points), len(point_labels)) > MOST_POINTS:
@@ -283,7 +295,9 @@ def check_points(points: np.ndarray, point_labels: np.ndarray, size: tuple[int, 
             f'{len(points)} points and {len(point_labels)} point labels given: give one label for each point'
         )
     if not np.isin(point_labels, (0, 1)).all():
-        raise SeedError(f'point labels {listed(point_labels.tolist())} given: 1 is on the object, 0 is not on it')
+        raise SeedError(
+            f'point labels {listed(point_labels.tolist())} given; allowed: 1 (on the object) and 0 (not on it)'
+        )
     if not (point_labels == 1).any():
         raise SeedError('no point on the object given: give at least one with the label 1')
     outside = ~(np.isfinite(points).all(1) & (points >= 0).all(1) & (points < (size[1], size[0])).all(1))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a memory file says in JSON: the type and range of every value that is not a tensor."""
+"""JSON schema of memory files: type and range of every value that is not a tensor."""
 
 from typing import Annotated
 
@@ -8,8 +8,8 @@ from msgspec import Meta, Struct
 from xmem_ros.checks import LARGEST_NAME, LARGEST_SIDE
 
 MOST_ROWS = 254
-MOST_FRAMES = 10_000  # in working memory, or kept as anchors
-LARGEST_COUNT = 2**31  # of frames and ids: both go on from here, and messages hold 32 bits
+MOST_FRAMES = 10_000  # of working memory, and of anchors
+LARGEST_COUNT = 2**31  # of frames and ids; half of what messages hold, as both continue
 
 Row = Annotated[int, Meta(ge=0, lt=MOST_ROWS)]
 Count = Annotated[int, Meta(ge=0, le=LARGEST_COUNT)]
@@ -22,13 +22,13 @@ Rows = Annotated[list[Row], Meta(max_length=MOST_ROWS)]
 
 
 class ShownState(Struct, frozen=True, forbid_unknown_fields=True):
-    """A `TrackedObject`, as an object was last seen."""
+    """`TrackedObject` as last observed."""
 
     id: Positive
     label: Annotated[int, Meta(ge=1, le=MOST_ROWS)]
     name: Name
     state: Annotated[int, Meta(ge=0, le=3)]
-    score: Annotated[float, Meta(ge=0, le=1.001)]  # a mean of float32 may exceed 1 by rounding
+    score: Annotated[float, Meta(ge=0, le=1.001)]  # above 1 by rounding of float32
     box: tuple[Pixel, Pixel, Side, Side] | None
     area: Count
     centroid: tuple[Coordinate, Coordinate] | None
@@ -39,7 +39,7 @@ class ShownState(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ObjectEntry(Struct, frozen=True, forbid_unknown_fields=True):
-    """One object of the table."""
+    """Object of the table."""
 
     id: Positive
     row: Row
@@ -52,14 +52,14 @@ class ObjectEntry(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TableState(Struct, frozen=True, forbid_unknown_fields=True):
-    """An `ObjectTable`; entries in order of id."""
+    """State of an `ObjectTable`; entries in order of id."""
 
     next_id: Positive
     entries: Annotated[list[ObjectEntry], Meta(max_length=MOST_ROWS)]
 
 
 class ClockState(Struct, frozen=True, forbid_unknown_fields=True):
-    """How far a tracker has come; time in s."""
+    """Clock of a tracker; frames are counted from 1, time in s."""
 
     frame: Count
     last_memory_frame: Count
@@ -67,14 +67,14 @@ class ClockState(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class AnchorHeader(Struct, frozen=True, forbid_unknown_fields=True):
-    """Whose anchor a frame is."""
+    """Objects seeded in an anchor, and those with their first seed."""
 
     rows: Rows
     first: Rows
 
 
 class MemoryHeader(Struct, frozen=True, forbid_unknown_fields=True):
-    """A `MemoryState` without its tensors."""
+    """`MemoryState` without its tensors."""
 
     cohorts: Annotated[list[tuple[Row, Positive]], Meta(max_length=MOST_ROWS)]
     partial: Annotated[list[Count], Meta(max_length=MOST_FRAMES)]
@@ -84,7 +84,7 @@ class MemoryHeader(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class GeometryHeader(Struct, frozen=True, forbid_unknown_fields=True):
-    """A `FrameGeometry`."""
+    """Fields of a `FrameGeometry`."""
 
     image_size: tuple[Side, Side]
     working_size: tuple[Side, Side]
@@ -92,7 +92,7 @@ class GeometryHeader(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SnapshotHeader(Struct, frozen=True, forbid_unknown_fields=True):
-    """All of the JSON; without objects, memory, geometry and seeds are absent."""
+    """Whole JSON document; memory, geometry and seeds are absent without objects."""
 
     table: TableState
     clock: ClockState

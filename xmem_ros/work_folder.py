@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Work folders: marked as ours when they are made, so that nothing that is not ours is emptied or removed.
+"""Work folders with a marker file; only marked folders are ever emptied or removed.
 
-The mark is a file of a fixed content. A folder without it, or a symbolic link in its place, is left as it is. No torch,
-no ROS.
+The marker has a fixed content. A folder without it, or a symbolic link to a marked one, is left
+alone. No torch, no ROS.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _TEXT = b'xmem_ros made this folder, and empties and removes it. Keep nothing of
 
 
 def make(folder: Path) -> None:
-    """Make a folder with its mark, at once; raises `OSError`, as where one of that name is there."""
-    if _is_there(folder):
-        raise FileExistsError(errno.EEXIST, 'is there already', str(folder))
+    """Create a marked folder atomically; raises `OSError`, also if the name exists."""
+    if _exists(folder):
+        raise FileExistsError(errno.EEXIST, 'already exists', str(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = atomic.temporary_name(folder)
     part.mkdir()
@@ -40,36 +40,36 @@ def make(folder: Path) -> None:
 
 
 def fresh(folder: Path, what: str) -> None:
-    """Make a folder for results, or empty one that we made; any other with something in it is left as it is.
+    """Create a folder for results, or empty a marked one.
 
-    what: who makes it, for the error, as in 'a demonstration'.
+    what: its owner, for the error, as in 'a demonstration'.
 
     Raises:
-        ParameterError: somebody else's things are there.
+        ParameterError: an unmarked folder with content exists.
         OSError: the folder cannot be written.
     """
     if is_ours(folder):
         empty(folder)
     elif folder.is_dir() and not any(folder.iterdir()):
         mark(folder)
-    elif _is_there(folder):
-        raise ParameterError(f'{folder}: is there already and not of {what}; move it away, or choose another --out')
+    elif _exists(folder):
+        raise ParameterError(f'{folder}: is there already and not of {what}; move it away or choose another --out')
     else:
         make(folder)
 
 
 def mark(folder: Path) -> None:
-    """Mark a folder that was made just now."""
+    """Mark a new folder."""
     atomic.write_bytes(folder / MARK, _TEXT, sync=False)
 
 
 def unmark(folder: Path) -> None:
-    """Take the mark away from a folder that is handed over."""
+    """Remove the marker from a finished folder."""
     (folder / MARK).unlink()
 
 
 def is_ours(folder: Path) -> bool:
-    """Whether it is a folder that carries our mark; a link to one does not."""
+    """Return whether a path is a marked folder; a link to one is not."""
     try:
         found = stat.S_ISDIR(folder.lstat().st_mode)
         return found and atomic.read_small(folder / MARK, len(_TEXT) + 1) == _TEXT
@@ -78,23 +78,23 @@ def is_ours(folder: Path) -> bool:
 
 
 def claim(folder: Path, busy: str) -> IO[bytes]:
-    """Make a work folder, or take one that is left of a run that was killed; returns its lock, which is held.
+    """Create a work folder, or reuse that of a killed run; return its held lock.
 
-    busy: who may be at it, for the error, as in 'another run'.
+    busy: the possible other user, for the error, as in 'another run'.
 
     Raises:
-        ParameterError: somebody else made the folder, or `busy` is at it.
-        OutputError: it cannot be made.
+        ParameterError: the folder is unmarked, or `busy` holds its lock.
+        OutputError: the folder cannot be created.
     """
     try:
         with contextlib.suppress(FileExistsError):
             make(folder)
     except OSError as error:
-        if not _is_there(folder):
+        if not _exists(folder):
             raise OutputError(f'{folder}: cannot be written ({error.strerror}); choose another --out') from error
     if not is_ours(folder):
         raise ParameterError(
-            f'{folder}: is there already and not of a run of xmem-ros; move it away, or choose another --out'
+            f'{folder}: is there already and not of a run of xmem-ros; move it away or choose another --out'
         )
     try:
         lock = atomic.open_lock(folder / LOCK)
@@ -103,15 +103,15 @@ def claim(folder: Path, busy: str) -> IO[bytes]:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not os.path.samestat((folder / LOCK).lstat(), os.fstat(lock.fileno())):
-            raise FileNotFoundError  # the run that had it has removed it
+            raise FileNotFoundError  # its previous owner has removed it
     except OSError:
         lock.close()
-        raise ParameterError(f'{folder}: {busy} writes there; wait for it, or choose another --out') from None
+        raise ParameterError(f'{folder}: {busy} writes there; wait for it or choose another --out') from None
     return lock
 
 
 def empty(folder: Path) -> None:
-    """Remove all but mark and lock, if the folder is ours; raises `OSError`."""
+    """Empty a marked folder, except for marker and lock; raises `OSError`."""
     if is_ours(folder):
         for item in folder.iterdir():
             if item.name not in (MARK, LOCK):
@@ -119,9 +119,10 @@ def empty(folder: Path) -> None:
 
 
 def remove(folder: Path, last: str = '') -> None:
-    """Remove a folder that is ours, and leave any other. Its mark goes last, so that the rest can be removed again.
+    """Remove a marked folder; any other is left alone.
 
-    last: of the other files the one that goes last.
+    The marker is removed last, so that an interrupted removal can be repeated.
+    last: name of the file that is removed last before lock and marker.
     """
     if not is_ours(folder):
         return
@@ -141,6 +142,6 @@ def _remove(item: Path) -> None:
         item.unlink()
 
 
-def _is_there(path: Path) -> bool:
-    """Whether anything has the name, a link that leads nowhere, too."""
+def _exists(path: Path) -> bool:
+    """Return whether the name exists, dangling links included."""
     return os.path.lexists(path)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Speed of a tracker's step, beside the authors' implementation and the machine's floor."""
+"""Benchmark of a tracker's step, beside the authors' implementation and the machine's floor."""

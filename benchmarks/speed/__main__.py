@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: MIT
-"""How fast a tracker's step is, beside the authors' implementation and beside what the machine could do.
+"""Speed of a tracker's step, beside the authors' implementation and the machine's floor.
 
-    make bench BENCH='[--reference DIR] [--device cpu|cuda] [--quick | --full] [--json FILE] [--plot FILE]'
-    make bench BENCH='--models xmem --sizes 480 --objects 5 --fullness evicting --reference DIR'
+    make bench BENCH='[--reference DIR] [--device cpu|cuda] [--quick | --full] [--json FILE]'
+    make bench BENCH='--models xmem --sizes 480 --objects 5 --fullness evicting'
 
-DIR is a checkout of hkchengrex/XMem. For every case, ours in float32, ours in reduced precision and the reference take
-each frame in turn, on the same frames, masks and weights, so that a change of the machine's speed meets all of them;
-`ratio` is the median over frames of reference / ours. `xmem` has generated weights (its speed does not depend on them)
-unless --weights names some. On CUDA the reference is in float16 (AMP) where ours is in reduced precision; on a CPU it
-is in float32 always. How stores are filled: `fullness.py`. `floor` and its share: `floor.py`. Differences of
-probability are to ours in float32. Exit code 1 where a bar of `bars.py` is missed.
-Peak memory: on CUDA what the caching allocator held for that contender; on a CPU what memory stores occupy.
+DIR is a checkout of hkchengrex/XMem. For every case, ours in float32, ours in reduced precision and
+the reference take each frame in turn, on the same frames, masks and weights, so that a change of
+the machine's speed meets all of them; `ratio` is the median over frames of reference / ours. `xmem`
+has generated weights (its speed does not depend on them) unless --weights names some. On CUDA the
+reference is in float16 (AMP) where ours is in reduced precision; on a CPU it is in float32 always.
+How stores are filled: `fullness.py`. `floor` and its share: `floor.py`. Differences of probability
+are to ours in float32. Exit code 1 where a bar of `bars.py` is missed.
+Peak memory: on CUDA what the caching allocator held for that contender; on a CPU what memory stores
+occupy.
 """
 
 from __future__ import annotations
@@ -43,8 +45,8 @@ from speed.fullness import FULLNESS, make_filling
 from speed.report import plot, print_rows
 from xmem_ros.demo.scene import RenderedScene
 
-WIDTHS = {240: 432, 480: 864, 720: 1280}  # px, of frames of that height
-CYCLE = 25  # frames from one consolidation to the next
+WIDTHS = {240: 432, 480: 864, 720: 1280}  # px; height → width of frames
+CYCLE = 25  # frames between consolidations
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Case:
 
 @dataclass
 class Samples:
-    """What was measured of one contender."""
+    """Measurements of one contender."""
 
     ms: list[float] = field(default_factory=list)
     stages: dict[str, list[float]] = field(default_factory=dict)
@@ -71,7 +73,7 @@ class Samples:
 
 
 def run_case(case: Case, args: argparse.Namespace, ceilings: dict[torch.dtype, Ceiling]) -> list[dict[str, Any]]:
-    """All contenders, frame by frame; a row for each of ours."""
+    """Run all contenders frame by frame; returns a row for each of ours."""
     size = (case.size, WIDTHS[case.size])
     scene = RenderedScene(size, args.frames + 1, min(max(case.objects, 2), 6), seed=0)
     frame, labels = masks_for(scene, case.objects)
@@ -84,11 +86,11 @@ def run_case(case: Case, args: argparse.Namespace, ceilings: dict[torch.dtype, C
         contender.fill(filling)
     sizes = {c.name: c.elements for c in contenders}
     if len({tuple(held.items()) for held in sizes.values()}) != 1:
-        raise SystemExit(f'{case}: the contenders do not remember equally much: {sizes}')
+        raise SystemExit(f'{case}: the memories of the contenders differ in size: {sizes}')
     samples = {contender.name: Samples() for contender in contenders}
     for number in tqdm(range(1, args.frames + 1), desc=str(case), leave=False):
         frame = scene[number][0]
-        # each begins in turn: what the one before left in the caches is part of what is measured
+        # they take turns to begin, so that the state of the caches affects all alike
         turn = contenders[number % len(contenders) :] + contenders[: number % len(contenders)]
         for contender in turn:
             ms, stages = contender.step(frame)
@@ -120,7 +122,7 @@ def _row(
     ceilings: dict[torch.dtype, Ceiling],
     scene: RenderedScene,
 ) -> dict[str, Any]:
-    """Figures of one of ours."""
+    """Collect the figures of one of our contenders."""
     held = samples[contender.name]
     median = statistics.median(held.ms)
     row: dict[str, Any] = vars(case) | {
@@ -130,7 +132,7 @@ def _row(
         'fps': 1e3 / median,
         'median_ms': median,
         'p95_ms': float(np.percentile(held.ms, 95)),
-        # a stage that only memory frames have counts where it ran
+        # stages of memory frames count only where they ran
         'stages_ms': {
             k: statistics.median([v for v in values if v > 0.05] or [0.0]) for k, values in held.stages.items()
         },
@@ -155,25 +157,30 @@ def _row(
 
 
 def arguments() -> argparse.Namespace:
-    """Parse the command line and fill in presets."""
+    """Parse the command line and apply presets."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--reference', type=Path, help='checkout of hkchengrex/XMem to run beside ours')
     parser.add_argument('--device', default='cpu', help='cpu or cuda (default: %(default)s)')
     parser.add_argument('--models', nargs='+', choices=('xmem', 'compact'), default=['compact', 'xmem'])
     parser.add_argument('--weights', help='name or file, for xmem (default: generated)')
-    parser.add_argument('--sizes', type=int, nargs='+', choices=sorted(WIDTHS), help='px (default: what suits a model)')
+    parser.add_argument('--sizes', type=int, nargs='+', choices=sorted(WIDTHS), help='px (default: that of the model)')
     parser.add_argument('--objects', type=int, nargs='+', default=[1, 5], help='(default: 1 5)')
     parser.add_argument('--fullness', nargs='+', choices=FULLNESS, default=['evicting'])
     parser.add_argument('--precisions', nargs='+', choices=('float32', 'reduced'), default=['float32', 'reduced'])
-    parser.add_argument('--policy', choices=('published', 'default'), default='published', help='of ours, see docs')
-    parser.add_argument('--engine', default='torch', help='of ours: torch or onnxruntime (default: %(default)s)')
-    parser.add_argument('--cuda-graphs', action='store_true', help='record what the network launches, in ours on CUDA')
-    parser.add_argument('--frames', type=int, default=CYCLE + 2, help='a case (default: one cycle of memory)')
-    parser.add_argument('--warm-up', type=int, default=2, help='frames that do not count (default: %(default)s)')
+    parser.add_argument(
+        '--policy',
+        choices=('published', 'default'),
+        default='published',
+        help='our memory policy (default: %(default)s)',
+    )
+    parser.add_argument('--engine', default='torch', help='our engine, torch or onnxruntime (default: %(default)s)')
+    parser.add_argument('--cuda-graphs', action='store_true', help='use CUDA graphs in our contenders')
+    parser.add_argument('--frames', type=int, default=CYCLE + 2, help='frames per case (default: one memory cycle)')
+    parser.add_argument('--warm-up', type=int, default=2, help='uncounted first frames (default: %(default)s)')
     parser.add_argument('--quick', action='store_true', help='1 object, full memory, few frames')
     parser.add_argument('--full', action='store_true', help='every combination; hours on a CPU')
-    parser.add_argument('--json', type=Path, help='write the figures to this file')
-    parser.add_argument('--plot', type=Path, help='draw them into this file')
+    parser.add_argument('--json', type=Path, help='write the results to this file')
+    parser.add_argument('--plot', type=Path, help='plot the results to this file')
     args = parser.parse_args()
     if args.quick:
         args.objects, args.frames = [1], 11
@@ -183,14 +190,14 @@ def arguments() -> argparse.Namespace:
 
 
 def machine_name(device: str) -> str:
-    """The device as it calls itself."""
+    """Return the name of the device."""
     if device.startswith('cuda'):
         return torch.cuda.get_device_name(device)
     return f'cpu, {torch.get_num_threads()} threads, {platform.machine()}'
 
 
 def main() -> int:
-    """Measure, print, judge."""
+    """Measure, print, judge; returns the exit code."""
     args = arguments()
     machine = machine_name(args.device)
     device = torch.device(args.device)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The authors' implementation, from a checkout that stays as it is, behind the two calls that a benchmark needs."""
+"""Adapter of the authors' implementation, from an unmodified checkout."""
 
 import contextlib
 import sys
@@ -64,9 +64,9 @@ class Reference:
 
     @torch.inference_mode()
     def step(self, frame: np.ndarray, labels: np.ndarray | None = None) -> Tensor:
-        """Track one frame as its evaluation does, from uint8 image to label image; returns probabilities (1+O)×H×W.
+        """Track a frame as in its evaluation; returns probabilities (1+O)×H×W.
 
-        labels: H×W, whose values 1…O show the objects; where given, they begin here.
+        labels: H×W with objects 1…O, to seed this frame.
         """
         mean, std = (torch.tensor(v, device=self.device).view(3, 1, 1) for v in (IMAGE_MEAN, IMAGE_STD))
         image = (torch.from_numpy(frame).to(self.device).permute(2, 0, 1).float() / 255 - mean) / std
@@ -87,7 +87,7 @@ class Reference:
 
     @torch.inference_mode()
     def fill(self, working: list[Positions], long_term: Positions | None) -> None:
-        """Add frames to working memory and prototypes to long-term memory, with what ours was given."""
+        """Add the same frames and prototypes to working and long-term memory as for ours."""
         memory = self.core.memory
 
         def plane(rows: Tensor) -> Tensor:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the speed has to be, as data: a row of `python -m speed` is compared with every bar that is meant for it."""
+"""Speed requirements: each row of `python -m speed` is compared with its bars."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Bar:
-    """One demand on the rows that have these values; a figure is at least, or at most, a bound."""
+    """Lower or upper bound of a figure, for rows with these values."""
 
     machine: str  # part of the device's name
     model: str
@@ -18,7 +18,7 @@ class Bar:
     precision: str  # float32 or reduced
     figure: str  # key of a row
     bound: float
-    most: bool = False  # the bound is the largest that is allowed
+    most: bool = False  # whether the bound is an upper one
     fullness: str = 'evicting'
 
     def __str__(self) -> str:
@@ -28,13 +28,13 @@ class Bar:
             f'{self.figure} {sign} {self.bound:g}'
         )
 
-    def concerns(self, row: dict[str, Any]) -> bool:
-        """Whether a row is of the kind that this is about."""
+    def applies_to(self, row: dict[str, Any]) -> bool:
+        """Whether the bar applies to a row."""
         keys = ('model', 'size', 'objects', 'fullness')
         return all(row[key] == getattr(self, key) for key in keys) and row['kind'] == self.precision
 
     def met(self, row: dict[str, Any]) -> bool:
-        """Whether the row keeps it."""
+        """Whether a row meets the bar."""
         value = row[self.figure]
         return value <= self.bound if self.most else value >= self.bound
 
@@ -53,15 +53,15 @@ BARS = (
 
 
 def judge(rows: list[dict[str, Any]], machine: str) -> tuple[list[str], bool]:
-    """A line for every bar, and whether all that could be judged are met."""
+    """Return a line for every bar, and whether all applicable bars are met."""
     lines, good = [], True
     for bar in BARS:
         if bar.machine not in machine:
             lines.append(f'skipped  {bar}: for {bar.machine}, this is {machine}')
             continue
-        row = next((row for row in rows if bar.concerns(row)), None)
+        row = next((row for row in rows if bar.applies_to(row)), None)
         if row is None or row.get(bar.figure) is None:
-            why = 'not among what was run' if row is None else 'nothing to compare with in this run'
+            why = 'no such case in this run' if row is None else 'no reference in this run'
             lines.append(f'skipped  {bar}: {why}')
             continue
         met = bar.met(row)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What takes part in a speed benchmark: our tracker in a precision, or the authors' implementation."""
+"""Contenders of the benchmark: our tracker in several precisions, and the authors' one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from parity import generated_network
 
-import xmem_ros.tracker.tracker as tracker_module
 from speed.authors import Reference
 from speed.floor import Work, WorkCounter
 from speed.fullness import Filling, fill
@@ -21,12 +20,12 @@ from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.engines.deployment import deployed
 from xmem_ros.memory.config import MemoryConfig
 from xmem_ros.network.model import XMemNetwork
-from xmem_ros.tracker import Tracker, TrackerConfig
+from xmem_ros.tracker import Tracker, TrackerConfig, frame_processor
 from xmem_ros.weights.checkpoint import find_weights, load_network
 
 
 def masks_for(scene: RenderedScene, objects: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first frame and labels 1…objects; more objects than the scene has come of cutting some in two."""
+    """Return the first frame and labels 1…objects; splits objects if the scene has fewer."""
     frame, labels = scene[0]
     out = np.where(labels <= objects, labels, 0).astype(np.uint8)
     have = int(out.max())
@@ -41,7 +40,7 @@ def masks_for(scene: RenderedScene, objects: int) -> tuple[np.ndarray, np.ndarra
 
 
 class Contender:
-    """One of ours, or the reference: steps frames, keeps what the last one gave."""
+    """One of our trackers or the reference; keeps the probabilities of the last frame."""
 
     def __init__(self, name: str, device: str, *, tracker: Tracker | None = None, reference: Reference | None = None):
         self.name, self.device, self.ours = name, device, tracker is not None
@@ -52,29 +51,29 @@ class Contender:
 
     @property
     def tracker(self) -> Tracker:
-        """Ours."""
+        """Our tracker."""
         assert self._tracker is not None
         return self._tracker
 
     @property
     def dtype(self) -> torch.dtype:
-        """What ours computes in."""
+        """Data type of our tracker."""
         return self.tracker.dtype
 
     @property
     def elements(self) -> dict[str, int]:
-        """Positions in working and in long-term memory."""
+        """Positions in working and long-term memory."""
         return self.tracker.memory_elements if self._reference is None else self._reference.elements
 
     @property
     def peak_bytes(self) -> int:
-        """On CUDA the most that was allocated for it; elsewhere what its stores occupy, 0 for the reference."""
+        """Peak memory: allocated bytes on CUDA, else bytes of the stores (reference: 0)."""
         if self.device.startswith('cuda'):
             return self._peak
         return self.tracker.memory_bytes if self.ours else 0
 
     def reference_peak_bytes(self, name: str) -> int:
-        """Of another one."""
+        """Return the peak memory of another contender."""
         return next((peer.peak_bytes for peer in self.peers if peer.name == name), 0)
 
     def begin(self, frame: np.ndarray, labels: np.ndarray) -> None:
@@ -87,7 +86,7 @@ class Contender:
             self._accounted(lambda: self.tracker.step(frame, masks))
 
     def fill(self, filling: Filling) -> None:
-        """Fill its memory."""
+        """Fill the memory."""
         if self._reference is not None:
             reference = self._reference
             self._accounted(lambda: reference.fill(filling.working, filling.long_term))
@@ -95,19 +94,19 @@ class Contender:
             self._accounted(lambda: fill(self.tracker, filling))
 
     def step(self, frame: np.ndarray) -> tuple[float, dict[str, float]]:
-        """Track a frame; milliseconds, and those of its stages where it tells."""
+        """Track a frame; returns milliseconds, and those of the stages if known."""
         if self._reference is not None:
             reference, begin = self._reference, time.perf_counter()
             self.probabilities = self._accounted(lambda: reference.step(frame)).float()
             return (time.perf_counter() - begin) * 1e3, {}
         kept: list[torch.Tensor] = []
-        observe = tracker_module.observe_labels
+        observe = frame_processor.observe_labels
 
         def observed(joint: torch.Tensor, *others: Any) -> Any:
-            kept.append(joint)  # as it is on the device, so that taking it costs nothing
+            kept.append(joint)  # on the device, without a copy
             return observe(joint, *others)
 
-        with patch.object(tracker_module, 'observe_labels', observed):
+        with patch.object(frame_processor, 'observe_labels', observed):
             begin = time.perf_counter()
             result = self._accounted(lambda: self.tracker.step(frame))
             ms = (time.perf_counter() - begin) * 1e3
@@ -115,21 +114,21 @@ class Contender:
         return ms, result.timings_ms
 
     def count(self, frame: np.ndarray) -> Work:
-        """Arithmetic and bytes of an average step of five; four update the sensory state, one is memorised."""
+        """Count the work of an average step of five: four sensory updates, one memory frame."""
         with WorkCounter() as counter:
             for _ in range(5):
                 self.tracker.step(frame)
         return counter.work / 5
 
     def close(self) -> None:
-        """Free what it holds."""
+        """Free the memory."""
         self._tracker = self._reference = None
         self.probabilities = torch.empty(0)
         if self.device.startswith('cuda'):
             torch.cuda.empty_cache()
 
     def _accounted(self, call: Any) -> Any:
-        """Call, and note what the allocator held for this contender meanwhile."""
+        """Call a function and record the allocator's peak for this contender."""
         if not self.device.startswith('cuda'):
             return call()
         torch.cuda.synchronize()
@@ -143,7 +142,7 @@ class Contender:
 
 
 def make_contenders(model: str, objects: int, args: argparse.Namespace) -> list[Contender]:
-    """Ours in float32 first, which the others are compared with; then reduced, then the reference in each."""
+    """Make ours in float32 (the baseline) and reduced precision, then the reference in each."""
     network = _network(model, args.weights)
     memory = MemoryConfig().published() if args.policy == 'published' else MemoryConfig()
     reduced = 'float16' if args.device.startswith('cuda') else 'bfloat16'

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""What a step takes at least on machines that are not here, by counting: nothing is measured.
+"""Lower bounds of a step's time on other machines, by counting operations, without measuring.
 
     python -m speed.expected [--json FILE]
 
-A step's convolutions, matrix products and gathers are counted as they are called, with 16-bit features, weights and
-values, and full memory (see `floor.py`), and set against rates that follow from clocks and numbers of cores: dense
-float16 products on tensor cores, float32 elsewhere, memory bandwidth. Additions, activations and launches are not
-counted.
+A step's convolutions, matrix products and gathers are counted as they are called, with 16-bit
+features, weights and values, and full memory (see `floor.py`), and set against rates that follow
+from clocks and numbers of cores: dense float16 products on tensor cores, float32 elsewhere, memory
+bandwidth. Additions, activations and launches are not counted.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ from xmem_ros.tracker.segmenter import Segmenter
 
 @dataclass(frozen=True)
 class Board:
-    """A GPU by what its rates follow from; docs/jetson.md says where each figure is from."""
+    """Specification of a GPU; docs/jetson.md gives the sources."""
 
     processors: int  # streaming multiprocessors
     mhz: float  # highest clock of the GPU
-    half: int  # operations of a processor in a cycle: dense float16 on tensor cores
-    moved: float  # bytes a second, of memory
+    half: int  # dense float16 operations per processor and cycle on tensor cores
+    moved: float  # memory bandwidth, bytes per second
 
     @property
     def ceilings(self) -> dict[torch.dtype, Ceiling]:
-        """16-bit types on tensor cores; float32 on 128 cores in each processor, a multiply-add in each cycle."""
+        """Rates of 16-bit types on tensor cores, and of float32 on 128 cores per processor."""
         cycles = self.processors * self.mhz * 1e6
         return {
             torch.bfloat16: Ceiling(self.half * cycles, self.moved),
@@ -64,7 +64,7 @@ WIDTHS = {240: 432, 480: 864}
 
 
 def count(model: str, size: int, objects: int) -> Work:
-    """Of an average step with full memory."""
+    """Count the work of an average step with full memory."""
     args = argparse.Namespace(
         device='cpu', precisions=['reduced'], policy='published', engine='torch', cuda_graphs=False
     )
@@ -77,9 +77,9 @@ def count(model: str, size: int, objects: int) -> Work:
 
 
 def main() -> int:
-    """Count and print."""
+    """Count and print; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--json', type=Path, help='write the figures to this file')
+    parser.add_argument('--json', type=Path, help='write the results to this file')
     args = parser.parse_args()
     rows = []
     for name, board in MACHINES.items():

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""The least time that a step's arithmetic and memory traffic can take on this machine.
+"""Floor: least time of a step's arithmetic and memory traffic on this machine.
 
-Arithmetic (2 per multiply-add) and bytes (each operand read once, the result written once) are counted for every
-convolution, matrix product and gather that a step really calls. The floor is the sum over them of the longer of both,
-at the rates that a large matrix product and a large copy reach here, measured in the same process. Whatever lies
-between them (activations, additions, top-k, resizing) counts as free, so nothing can reach the floor.
+Arithmetic (2 per multiply-add) and bytes (each operand read once, the result written once) are
+counted for every convolution, matrix product and gather that a step really calls. The floor is the
+sum over them of the longer of both, at the rates that a large matrix product and a large copy reach
+here, measured in the same process. Whatever lies between them (activations, additions, top-k,
+resizing) counts as free, so nothing can reach the floor.
 """
 
 import time
@@ -20,7 +21,7 @@ GATHERS = (torch.ops.aten._embedding_bag_forward_only, torch.ops.aten._embedding
 
 @dataclass
 class Work:
-    """What a call asks of the machine: arithmetic, bytes and type of every operation."""
+    """Work of a call: arithmetic, bytes and type of every operation."""
 
     operations: list[tuple[float, float, torch.dtype]] = field(default_factory=list)
 
@@ -35,7 +36,7 @@ class Work:
         return sum(moved for _, moved, _ in self.operations)
 
     def floor_ms(self, ceilings: 'dict[torch.dtype, Ceiling]') -> float:
-        """Milliseconds at a machine's rates, each operation at that of its type."""
+        """Return the time at a machine's rates [ms], each operation at that of its type."""
         return 1e3 * sum(max(f / ceilings[t].flops, b / ceilings[t].bytes) for f, b, t in self.operations)
 
     def __truediv__(self, steps: int) -> 'Work':
@@ -44,25 +45,25 @@ class Work:
 
 @dataclass(frozen=True)
 class Ceiling:
-    """What a machine reaches in one type."""
+    """Measured rates of a machine for one type."""
 
-    flops: float  # a second
-    bytes: float  # a second, read and written together
+    flops: float  # per second
+    bytes: float  # per second, reads and writes
 
 
 class WorkCounter(TorchDispatchMode):
-    """Counts while it is entered."""
+    """Counts operations while active."""
 
     def __init__(self) -> None:
         super().__init__()
         self.work = Work()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Count and call."""
+        """Count an operation and execute it."""
         kwargs = kwargs or {}
         packet = func._overloadpacket
         if packet not in flop_registry and packet not in GATHERS:
-            with self:  # in inference mode a composite operation arrives whole
+            with self:  # inference mode does not decompose composite operations
                 parts = func.decompose(*args, **kwargs)
             if parts is not NotImplemented:
                 return parts
@@ -72,9 +73,9 @@ class WorkCounter(TorchDispatchMode):
             self.work.operations.append((float(flops), float(_nbytes(args) + _nbytes([out])), out.dtype))
         elif packet in GATHERS:
             table, indices = args[0], args[1]
-            taken = indices.numel() * table.shape[1]
-            moved = taken * table.element_size() + indices.nbytes + out[0].nbytes
-            self.work.operations.append((2.0 * taken, float(moved), table.dtype))
+            gathered = indices.numel() * table.shape[1]
+            moved = gathered * table.element_size() + indices.nbytes + out[0].nbytes
+            self.work.operations.append((2.0 * gathered, float(moved), table.dtype))
         return out
 
 
@@ -85,7 +86,7 @@ def _nbytes(values: Any) -> int:
 
 
 def _best(call: Any, device: torch.device, repeats: int = 5) -> float:
-    """Shortest seconds of a call."""
+    """Return the shortest time of a call [s]."""
     times = []
     for _ in range(repeats + 1):
         begin = time.perf_counter()
@@ -97,7 +98,7 @@ def _best(call: Any, device: torch.device, repeats: int = 5) -> float:
 
 
 def measure_ceiling(device: torch.device, dtype: torch.dtype) -> Ceiling:
-    """A large matrix product in `dtype` and a large copy."""
+    """Measure a large matrix product in `dtype` and a large copy."""
     side = 8192 if device.type == 'cuda' else 2048
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     out = torch.empty_like(a)

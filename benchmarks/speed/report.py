@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The table and the plot of `python -m speed`."""
+"""Table and plot of `python -m speed`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ STAGES = ('preprocess', 'key', 'match', 'decode', 'value', 'resize', 'postproces
 
 
 def print_rows(rows: list[dict[str, Any]]) -> None:
-    """Two lines for each."""
+    """Print two lines per row."""
     print(
         f'{"model":8}{"size":>5}{"obj":>4} {"memory":9}{"precision":>9}{"frames/s":>9}{"median":>8}{"p95":>8}'
         f'{"ref.":>8}{"ratio":>7}{"floor":>7}{"share":>7}{"peak MB":>9}{"largest":>9}{"mean":>9}'
@@ -30,7 +30,7 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
 
 
 def plot(rows: list[dict[str, Any]], file: Path, machine: str) -> None:
-    """Bars of milliseconds, by stage, the reference and the floor beside them."""
+    """Plot the stages in milliseconds, beside the reference and the floor."""
     try:
         import matplotlib as mpl
     except ImportError:

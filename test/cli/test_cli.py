@@ -9,13 +9,14 @@ import sys
 import cv2
 import numpy as np
 import pytest
+from needs import require
 from PIL import Image
 from scene_files import SIZE, save_frame, save_mask, save_sequence, save_untrained_weights
 
 from xmem_ros.cli.main import main
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.media import Clip, VideoWriter
-from xmem_ros.offline.tracking import Offline
+from xmem_ros.offline.tracking import OfflineTracker
 
 
 @pytest.fixture(scope='module')
@@ -122,11 +123,13 @@ def test_an_empty_folder_serves_as_output_and_a_full_one_is_left_alone(clip, wei
     assert digests(out) == before
 
 
-def test_nothing_is_left_behind_where_a_frame_is_damaged(clip, weights, tmp_path, capsys):
+def test_a_damaged_frame_is_left_out_with_a_warning(clip, weights, tmp_path, capsys):
     (clip / '00004.jpg').write_bytes((clip / '00004.jpg').read_bytes()[:-300])
-    assert track(clip, weights, tmp_path / 'out') == 2
-    assert '00004.jpg: not a readable image' in capsys.readouterr().err
-    assert not (tmp_path / 'out').exists()
+    assert track(clip, weights, tmp_path / 'out') == 0
+    err = capsys.readouterr().err
+    assert 'warning: image 4 was left out' in err
+    assert '00004.jpg: not a readable image' in err
+    assert not (tmp_path / 'out' / '00004.png').exists()
     assert not [file for file in tmp_path.iterdir() if 'part' in file.name]
 
 
@@ -134,7 +137,7 @@ def test_nothing_is_left_behind_when_it_is_interrupted(clip, weights, tmp_path, 
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Offline, 'step', interrupted)
+    monkeypatch.setattr(OfflineTracker, 'step', interrupted)
     assert track(clip, weights, tmp_path / 'out') == 130
     assert 'interrupted' in capsys.readouterr().err
     assert sorted(file.name for file in tmp_path.iterdir()) == ['Annotations', 'JPEGImages']
@@ -205,7 +208,7 @@ def test_unknown_weights_and_devices_are_refused(clip, weights, tmp_path, capsys
 
 
 def test_evaluate_prints_a_table_and_writes_the_same_figures_as_json(clip, weights, tmp_path, capsys):
-    pytest.importorskip('vos_benchmark', reason='vos-benchmark is not installed')
+    require('vos_benchmark')
     options = ['--root', tmp_path, '--weights', weights, '--size', 64, '--output', tmp_path / 'out']
     options += ['--json', tmp_path / 'scores' / 'toys.json', '--device', 'cpu']
     assert main(['evaluate', '--dataset', 'generic', *map(str, options)]) == 0

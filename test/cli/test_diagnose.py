@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from needs import require
 
 from xmem_ros.cli import diagnose
 from xmem_ros.cli.diagnose import ABSENT, OK, WRONG
@@ -179,7 +180,7 @@ def test_an_onnxruntime_that_makes_no_use_of_the_gpu_is_said(monkeypatch, offere
 
 
 def test_a_torch_that_cannot_export_is_said(monkeypatch):
-    pytest.importorskip('onnxscript')
+    require('onnxscript')
     monkeypatch.setattr('torch.__version__', '2.4.1')
     found = {finding.subject: finding for finding in diagnose._onnx()}['xmem-ros export']
     assert found.state == ABSENT

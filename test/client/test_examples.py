@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Every example, run as a user runs it, beside the real node."""
+"""Examples, run like a user does, with the real node."""
 
 import contextlib
 import os
@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from needs import require
 
-pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or source ROS 2')
-pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
+require('rclpy', 'xmem_ros.msg')
 
 import node_harness as robots
 from geometry_msgs.msg import Twist
@@ -84,7 +84,8 @@ def test_follow_turns_to_the_object_approaches_it_and_stops_at_the_end(robot):
     remap = ['--ros-args', '-r', f'cmd_vel:={robot.namespace}/cmd_vel']
     with scene_camera(robot), example('follow.py', '--node', robot.prefix, '--box', *MUG, *remap) as process:
         wait_until(lambda: any(twist.linear.x > 0 for twist in heard), 'a velocity', SLOW_S)
-        # In the first frame the mug's middle is at 222 of 432 px, right of the image's at 216: turn right, a little.
+        # In the first frame the mug's middle is at 222 of 432 px, right of the image's at 216: turn
+        # right, a little.
         assert -0.8 * 0.15 < heard[-1].angular.z < 0
         assert 0 < heard[-1].linear.x < 0.3
         moving = len(heard)
@@ -137,7 +138,7 @@ def test_crop_cloud_cuts_out_what_the_mask_shows(robot):
 
 
 def cloud_of(header):
-    """An organised cloud in which x and y are the pixel; rows are padded, as some cameras have them."""
+    """Make an organised cloud whose x and y are the pixel, with padded rows."""
     height, width = SCENE.size
     points = np.zeros((height, width + 3, 4), np.float32)
     points[:, :width, 1], points[:, :width, 0] = np.mgrid[:height, :width]

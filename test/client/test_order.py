@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""What the client takes for old, of a node of a few lines that says what a test wants, when it wants; over real DDS."""
+"""Order of messages: which frames the client treats as outdated, with a scripted node."""
 
 import threading
 import time
 
 import numpy as np
 import pytest
+from needs import require
 
-pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or source ROS 2')
-pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
+require('rclpy', 'xmem_ros.msg')
 
 import rclpy
 from lifecycle_msgs.srv import GetState
@@ -113,13 +113,13 @@ def client(speaker):
 @pytest.fixture
 def slow(monkeypatch):
     """A client that is behind with what it hears."""
-    hear = XMemClient._hear
+    hear = XMemClient._receive
 
     def late(*given):
         time.sleep(SLOW_S)
         hear(*given)
 
-    monkeypatch.setattr(XMemClient, '_hear', late)
+    monkeypatch.setattr(XMemClient, '_receive', late)
 
 
 def newest(client, speaker):
@@ -154,7 +154,7 @@ def test_halves_of_images_from_before_a_reset_make_no_image_after_it(speaker, cl
 def test_wait_tracked_returns_no_image_from_before_the_answer_to_a_seed(speaker, client, slow):
     speaker.before = BEFORE
     client.seed({1: Box(0, 0, 8, 8)})
-    with pytest.raises(NodeTimeoutError, match='object 1 is TRACKED; .* said nothing of any new image'):
+    with pytest.raises(NodeTimeoutError, match='object 1 is TRACKED; .* published no new frame'):
         client.wait_tracked(1, timeout=2 * SLOW_S)
     stamp = speaker.say()
     assert client.wait_tracked(1).stamp_ns == stamp
@@ -200,10 +200,10 @@ def test_a_call_during_which_the_client_is_closed_says_so(whole):
         return ready()
 
     service.service_is_ready = closing
-    with pytest.raises(NodeError, match='closed: make another one'):
+    with pytest.raises(NodeError, match='closed: create a new client'):
         client.reset()
     for ask in (client.latest, lambda: client.hold(5), link.others, link.is_there):
-        with pytest.raises(NodeError, match='closed: make another one'):
+        with pytest.raises(NodeError, match='closed: create a new client'):
             ask()
     for _, close, arguments, _ in rest:
         close(*arguments)

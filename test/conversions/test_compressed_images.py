@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Compressed images to pixels and back, without ROS."""
+"""Conversion of compressed images, without ROS."""
 
 import array
 import io
@@ -25,7 +25,7 @@ def message(data, said='rgb8; jpeg compressed bgr8'):
 
 
 def written(pixels, kind, **options):
-    """A file as Pillow writes it, which shares no code with OpenCV."""
+    """Encode an image with Pillow, which shares no code with OpenCV."""
     file = io.BytesIO()
     PillowImage.fromarray(pixels).save(file, kind, **options)
     return file.getvalue()
@@ -52,7 +52,7 @@ def test_grey_and_16_bit_images_are_read():
 
 def test_a_rotation_noted_in_the_file_is_not_applied():
     exif = PillowImage.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees to look at it
+    exif[0x0112] = 6  # orientation: rotate by 90 degrees
     assert rgb_from_compressed(message(written(FRAME, 'JPEG', exif=exif.tobytes()))).shape == FRAME.shape
 
 
@@ -64,7 +64,7 @@ def test_the_mosaic_of_a_bayer_sensor_becomes_colours():
     mosaic[::2, 1::2] = mosaic[1::2, ::2] = 120
     pixels = rgb_from_compressed(message(written(mosaic, 'PNG'), 'bayer_rggb8; png compressed '))
     assert np.abs(pixels[4:-4, 4:-4].astype(int) - colour[4:-4, 4:-4]).max() <= 1
-    # what was made colours before it was compressed is colours
+    # an image debayered before compression is in colour already
     coloured = rgb_from_compressed(message(written(colour, 'PNG'), 'bayer_rggb8; png compressed bgr8'))
     assert np.array_equal(coloured, colour)
     with pytest.raises(FrameError, match="'bayer_xxxx8' cannot be read"):
@@ -88,7 +88,7 @@ def test_either_kind_of_message_gives_pixels():
 
 
 def huge_png():
-    """A few bytes that claim to be 60 000 × 60 000 pixels."""
+    """A PNG of a few bytes that declares 60 000×60 000 px."""
 
     def chunk(kind, data):
         return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
@@ -100,7 +100,7 @@ def huge_png():
 
 
 def large_png():
-    """Larger than is decoded, small enough for Pillow's own limit."""
+    """An image above our limit and below Pillow's."""
     return written(np.zeros((8001, 8001), np.uint8), 'PNG')
 
 
@@ -108,8 +108,8 @@ def large_png():
     ('data', 'reason'),
     [
         (b'', 'it has no data'),
-        (b'nothing of the kind', 'something else than JPEG or PNG'),
-        (written(FRAME, 'BMP'), 'something else than JPEG or PNG'),
+        (b'nothing of the kind', 'or not JPEG or PNG'),
+        (written(FRAME, 'BMP'), 'or not JPEG or PNG'),
         (written(FRAME, 'PNG')[:20], 'damaged, cut off'),
         (written(FRAME, 'PNG')[:33] + b'\0' * 50, 'damaged, cut off'),
         (written(FRAME, 'JPEG')[:200], 'cannot be'),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Images of every encoding to pixels and back, without ROS."""
+"""Image conversion of every encoding, without ROS."""
 
 import array
 from types import SimpleNamespace
@@ -20,7 +20,7 @@ BYTES |= {name: 2 for name in ENCODINGS if name.startswith('bayer') and name.end
 
 
 def message(data, encoding, *, height=HEIGHT, width=WIDTH, step=None, is_bigendian=0):
-    """A sensor_msgs/Image as far as it is read."""
+    """The fields of sensor_msgs/Image that the conversion reads."""
     data = array.array('B', data if isinstance(data, bytes) else np.ascontiguousarray(data).tobytes())
     step = width * BYTES.get(encoding, 1) if step is None else step
     return SimpleNamespace(
@@ -29,19 +29,19 @@ def message(data, encoding, *, height=HEIGHT, width=WIDTH, step=None, is_bigendi
 
 
 def colours():
-    """H×W×3 uint8: four flat quarters, so that subsampled chroma and Bayer patterns lose nothing inside them."""
+    """Four flat quarters, H×W×3 uint8: subsampling and Bayer patterns lose nothing inside them."""
     image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     image[:6, :8], image[:6, 8:], image[6:, :8], image[6:, 8:] = RED, GREEN, BLUE, OCHRE
     return image
 
 
 def inside(image):
-    """The pixels away from where quarters meet and from the border, where a neighbourhood is all one colour."""
+    """Return the pixels whose neighbourhood has one colour: away from borders of the quarters."""
     return np.concatenate([image[y : y + 2, x : x + 4].reshape(-1, 3) for y in (2, 8) for x in (2, 10)]).astype(int)
 
 
 def bayer(image, pattern):
-    """The mosaic of a sensor whose first two rows begin with these colours, as REP and sensor_msgs name it."""
+    """Build a Bayer mosaic; `pattern` names its first two rows, as sensor_msgs does."""
     channel = {'r': 0, 'g': 1, 'b': 2}
     mosaic = np.zeros(image.shape[:2], np.uint8)
     for i, colour in enumerate(pattern):
@@ -50,7 +50,7 @@ def bayer(image, pattern):
 
 
 def yuv_planes(image):
-    """Full-resolution Y, U, V of BT.601 in studio range, after its formula."""
+    """Convert to full-resolution Y, U, V of BT.601 in studio range, by its formula."""
     red, green, blue = (image[..., i].astype(float) for i in range(3))
     luma = 16 + 0.257 * red + 0.504 * green + 0.098 * blue
     blueness = 128 - 0.148 * red - 0.291 * green + 0.439 * blue
@@ -59,7 +59,7 @@ def yuv_planes(image):
 
 
 def encode(image, encoding):
-    """Pixels as a driver would send them, written down from the definition of each encoding."""
+    """Encode pixels as a driver does, by the definition of each encoding."""
     name = {'8UC3': 'bgr8', '8UC4': 'bgra8'}.get(encoding, encoding)
     if name.endswith('16') and not name.startswith('mono'):
         return encode(image, f'{name[:-2]}8').astype('<u2') * 257

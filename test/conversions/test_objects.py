@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Objects as messages of ROS and of bags, and back again."""
+"""Conversion of tracked objects, for messages of ROS and of bags."""
 
 import dataclasses
 import math
@@ -7,8 +7,9 @@ import subprocess
 import sys
 
 import pytest
+from needs import require
 
-pytest.importorskip('rosbags.rosbag2', reason='rosbags is not installed')
+require('rosbags.rosbag2')
 
 from xmem_ros.conversions.objects import duration_message, object_message, object_of, seconds_of
 from xmem_ros.objects import ObjectState, TrackedObject

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Seed messages to masks: what can be refused at once is refused before GrabCut begins."""
+"""Conversion of seed messages to masks; checks precede GrabCut."""
 
 import numpy as np
 import pytest
+from needs import require
 
-pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or source ROS 2')
-pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
+require('rclpy', 'xmem_ros.msg')
 
 from node_harness import bounding_box, box_seed, iou, mask_seed, points_seed
 
@@ -21,7 +21,7 @@ BOX = bounding_box(TRUTH == 1, 4)
 
 @pytest.fixture
 def grab_cut(monkeypatch):
-    """Calls of it, which it answers as it would."""
+    """Record the calls of a function and pass them on."""
     calls, real = [], seeding._grab_cut
     monkeypatch.setattr(seeding, '_grab_cut', lambda *given: calls.append(given) or real(*given))
     return calls
@@ -77,12 +77,12 @@ def test_good_seeds_come_out_in_their_order_with_one_question(grab_cut):
 
 
 def test_a_name_without_a_mask_is_refused_with_the_way_to_rename():
-    with pytest.raises(SeedError, match=r"'mug' \(MASK\): there is no mask: .* what object_3/mask says of an image"):
+    with pytest.raises(SeedError, match=r"'mug' \(MASK\): there is no mask: .* the message of object_3/mask with"):
         read_seeds([Seed(id=3, name='mug')], FRAME, 8)
 
 
 def test_masks_need_no_question_beforehand():
-    """The tracker refuses them as fast when they are applied."""
+    """The tracker refuses them when they are applied."""
 
     def check(_):
         raise AssertionError

@@ -13,11 +13,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from needs import require
 from scene_files import BUNDLED, FOOTAGE, save_mask, save_sequence, save_untrained_weights
 
 from xmem_ros import child_process
-from xmem_ros.child_process import Child, DemoError
-from xmem_ros.demo.report import Report, TrackedFrame, contact_sheet, iou
+from xmem_ros.child_process import Child, ProcessError
+from xmem_ros.demo.report import ClipResult, Report, contact_sheet, iou
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.demo.truth import box_seed, mask_seeds, scene_seeds
 from xmem_ros.errors import SeedError
@@ -109,7 +110,7 @@ def tracked_object(number, label=None):
 
 def tracked_frame(delay_ms, numbers=(1,), labels=None):
     image = np.ones((60, 80), np.uint8) if labels is None else labels
-    return TrackedFrame([tracked_object(number) for number in numbers], lambda: image, delay_ms)
+    return ClipResult([tracked_object(number) for number in numbers], lambda: image, delay_ms)
 
 
 def make_report(tracked, published=10):
@@ -226,7 +227,7 @@ def test_a_child_that_has_ended_is_told_with_the_end_of_its_log(tmp_path, monkey
     monkeypatch.setenv('PYTHONPATH', f'{tmp_path}:{os.environ.get("PYTHONPATH", "")}')
     with Child('failing', [], tmp_path / 'log') as child:
         assert wait_until(lambda: child.exit_code is not None)
-        with pytest.raises(DemoError, match=r'failing ended with exit code 1(.|\n)*no camera at all'):
+        with pytest.raises(ProcessError, match=r'failing ended with exit code 1(.|\n)*no camera at all'):
             child.check_running()
 
 
@@ -261,7 +262,7 @@ def listener():
 
 
 def camera(tmp_path, *options):
-    pytest.importorskip('rclpy', reason='ROS 2 is not on the path')
+    require('rclpy')
     arguments = ['--topic', '/film', '--frame-id', 'lens', '--wait-for-subscriber', '--log', str(tmp_path / 'stamps')]
     return Child('xmem_ros.demo.camera', [*arguments, *options], tmp_path / 'camera.log')
 
@@ -346,12 +347,9 @@ def weights(tmp_path_factory):
 
 
 def start_demo(*options):
-    pytest.importorskip('rclpy', reason='ROS 2 is not on the path')
+    require('rclpy')
     command = [sys.executable, '-m', 'xmem_ros.demo.run', '--quiet', *map(str, options)]
-    # A graph of its own, also beside that of the test process.
-    environment = {name: value for name, value in os.environ.items() if name != 'ROS_DOMAIN_ID'}
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=ROOT, env=environment)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
 
 
 def demonstrate(*options, seconds=400):

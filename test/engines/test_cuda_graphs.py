@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is done around CUDA graphs. The graphs themselves need a GPU: test_cuda.py."""
+"""CUDA graphs with a stand-in recorder. The graphs themselves need a GPU: test_cuda.py."""
 
 import logging
 
@@ -14,7 +14,7 @@ from xmem_ros.weights.checkpoint import find_weights, load_network
 
 
 class Rerun:
-    """In place of a graph: calls the function again and writes to the tensors that it gave first, as a graph would."""
+    """Stand-in for a graph: calls the function again and writes to its first outputs."""
 
     def __init__(self):
         self.recorded = 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Exported models on disk: whole or not used. No network is run here."""
+"""Exported models on disk: intact or not used. No network is run here."""
 
 import hashlib
 import json
@@ -125,16 +125,16 @@ def lengthen(folder: Path) -> None:
 
 
 DAMAGE = {
-    cut: 'decoder.onnx has 3 bytes, and was written with 5',
-    flip: 'its SHA-256 is another',
+    cut: 'decoder.onnx has 3 bytes instead of 5',
+    flip: 'its SHA-256 differs',
     remove: 'decoder.onnx cannot be read',
     cut_manifest: 'manifest.json cannot be read',
     remove_manifest: 'manifest.json is missing',
-    change_manifest: 'manifest.json is of other models',
-    lead_out: "'../elsewhere.onnx' is no file of this folder",
-    lead_out_by_a_link: "'decoder.onnx' is no file of this folder",
-    keep_tensors_elsewhere: 'decoder.onnx keeps tensors in other files',
-    hold_an_engine: 'decoder.onnx holds a compiled engine',
+    change_manifest: 'manifest.json belongs to other models',
+    lead_out: "'../elsewhere.onnx' is not a file of this folder",
+    lead_out_by_a_link: "'decoder.onnx' is not a file of this folder",
+    keep_tensors_elsewhere: 'decoder.onnx refers to tensors in other files',
+    hold_an_engine: 'decoder.onnx contains a compiled engine',
     change(objects=[True]): 'manifest.json cannot be read',
     change(objects=[10**9]): 'manifest.json cannot be read',
     change(models=[]): 'manifest.json cannot be read',
@@ -175,7 +175,7 @@ def test_damaged_models_are_not_used_and_the_log_says_why(cache: Path, harm, cap
     with caplog.at_level(logging.WARNING):
         assert find_models(KEY) is None
     assert DAMAGE[harm] in caplog.text
-    assert 'exported again' in caplog.text
+    assert 'exporting the models again' in caplog.text
     exported(cache, content=b'another')
     assert find_models(KEY) == folder
     assert (folder / 'decoder.onnx').read_bytes() == b'another'
@@ -185,7 +185,7 @@ def test_damaged_models_are_not_used_and_the_log_says_why(cache: Path, harm, cap
 def test_damaged_models_that_the_user_exported_are_refused(cache: Path, harm) -> None:
     folder = exported(cache, by=COMMAND)
     harm(folder)
-    with pytest.raises(EngineError, match='give that command again') as raised:
+    with pytest.raises(EngineError, match='repeat that command') as raised:
         find_models(KEY)
     assert DAMAGE[harm] in str(raised.value)
     assert str(folder) in str(raised.value)
@@ -215,7 +215,7 @@ def test_a_folder_that_is_not_of_exported_models_is_left_and_the_export_refused(
     theirs = cache / KEY.folder
     theirs.mkdir(parents=True)
     (theirs / 'thesis.tex').write_text('mine')
-    with pytest.raises(FileExistsError, match='not ours'):
+    with pytest.raises(FileExistsError, match='not made by xmem_ros'):
         exported(cache)
     assert [path.name for path in theirs.iterdir()] == ['thesis.tex']
 
@@ -248,7 +248,7 @@ def test_engines_that_were_built_here_stay_and_others_go(cache: Path, tmp_path: 
     with caplog.at_level(logging.WARNING):
         remove_unknown(engines)
     assert [path.name for path in engines.iterdir()] == ['a.engine']
-    assert 'c.engine: removed, since it was not built by this user' in caplog.text
+    assert 'c.engine: removed, because this user did not build it' in caplog.text
     assert (tmp_path / 'elsewhere').read_bytes() == b'built here'
     (engines / 'a.engine').write_bytes(b'changed since')
     remove_unknown(engines)

@@ -55,7 +55,7 @@ def test_every_published_figure_has_a_row():
 def test_every_command_of_the_table_is_well_formed(command, monkeypatch, capsys):
     monkeypatch.chdir(CHECKOUT)
     assert main([*arguments_of(command), '--dry-run']) == 0
-    assert capsys.readouterr().out.startswith('well-formed: ')
+    assert capsys.readouterr().out.startswith('valid: ')
 
 
 def test_the_command_that_fetches_the_trunks_is_a_module_with_these_arguments(monkeypatch, tmp_path):
@@ -79,7 +79,7 @@ def test_the_command_that_fetches_the_trunks_is_a_module_with_these_arguments(mo
         ),
         (['--dataset', 'davis2016', '--root', 'DATA', '--output', 'out', '--split', 'test-dev'], 'no split'),
         (['--dataset', 'davis2016', '--root', 'DATA', '--output', 'out', '--keep-scores', 's'], '--scales'),
-        (['--dataset', 'davis2016', '--root', 'DATA', '--fps', '--scales', '480'], '--fps measures one pass'),
+        (['--dataset', 'davis2016', '--root', 'DATA', '--fps', '--scales', '480'], '--fps measures a single pass'),
         (['--dataset', 'davis2016', '--root', 'DATA', '--output', 'o', '--working-frames', '9', '5'], 'must be below'),
     ],
 )
@@ -125,14 +125,14 @@ def test_results_and_what_a_server_said_fill_their_rows(tmp_path):
     page = table(tmp_path)
     assert '| 91.5 | **91.5** (J 90.4, F 92.7) | masks: 0.0005 % of pixels differ |' in page
     assert '| 57.6 | **57.6** |' in page
-    assert '| 85.7 | masks made; its server has not said yet |' in page
+    assert '| 85.7 | masks are ready; not scored by the server yet |' in page
     assert '| 29.6 | **29.6** (Tesla V100) |' in page
     assert 'on all 89 frames of a and b, a memory frame every 5.' in page
 
 
 def test_a_result_that_cannot_be_read_and_a_folder_that_is_not_there_are_named(tmp_path, capsys):
     (tmp_path / 'd16.json').write_text('{')
-    with pytest.raises(ParameterError, match=r'd16\.json: not readable as a result'):
+    with pytest.raises(ParameterError, match=r'd16\.json: not JSON'):
         table(tmp_path)
     assert main(['evaluate', '--reproduction-table', '--results', str(tmp_path / 'nowhere')]) == 2
     assert 'nowhere: no such folder' in capsys.readouterr().err

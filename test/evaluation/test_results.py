@@ -12,13 +12,14 @@ import sys
 import cv2
 import numpy as np
 import pytest
+from needs import require
 from published_layouts import davis
 from scene_files import save_frame, save_mask, save_sequence, save_untrained_weights
 
 from xmem_ros.cli.main import main
 from xmem_ros.evaluation.report import worst
 
-pytest.importorskip('vos_benchmark', reason='vos-benchmark is not installed')
+require('vos_benchmark')
 
 
 @pytest.fixture(scope='module')
@@ -113,7 +114,7 @@ def test_a_truncated_checkpoint_is_named(tmp_path, weights, capsys):
 
     save_sequence(tmp_path)
     torch.save({'weight': torch.zeros(1000)}, tmp_path / 'cut.pth')
-    for name, text in (('cut.pth', 'not readable as weights'), ('cut.safetensors', 'not readable as weights')):
+    for name, text in (('cut.pth', 'cannot be read as weights'), ('cut.safetensors', 'cannot be read as weights')):
         path = tmp_path / name
         data = weights.read_bytes() if name.endswith('tensors') else path.read_bytes()
         path.write_bytes(data[: len(data) // 2])
@@ -136,7 +137,7 @@ def test_objects_that_no_seed_shows_are_scored_and_named(tmp_path, weights, caps
     save_mask(seed, labels * (labels == 1))
     assert evaluate(tmp_path, weights, tmp_path / 'out') == 0
     said = capsys.readouterr()
-    assert 'toys: scored, but no seed shows them: 2' in said.err
+    assert 'toys: objects with ground truth but without a seed: 2' in said.err
     assert '  object 2' in said.out
 
 
@@ -193,4 +194,4 @@ def test_other_sizes_are_refused(text, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(['evaluate', '--dataset', 'generic', '--root', '.', '--output', 'out', '--size', text])
     assert stopped.value.code == 2
-    assert 'nor full, -1 or auto' in capsys.readouterr().err
+    assert 'full, -1 or auto' in capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from needs import require
 from scene_files import save_frame, save_mask
 
 from xmem_ros.errors import FrameError, SeedError
@@ -13,7 +14,7 @@ from xmem_ros.evaluation.datasets.plain import read_generic
 from xmem_ros.evaluation.datasets.sequence import Seed, Sequence
 from xmem_ros.evaluation.scores import overall, score_masks, score_sequence, table
 
-pytest.importorskip('vos_benchmark', reason='vos-benchmark is not installed')
+require('vos_benchmark')
 
 EMPTY = np.zeros((100, 100), np.uint8)
 

@@ -205,7 +205,7 @@ def _use_message(places: Places) -> None:
     from xmem_ros.conversions.seeds import read_seeds
     from xmem_ros.parameters.table import Parameters
     from xmem_ros.stream.depth import camera_of, locate, scaled_labels
-    from xmem_ros.stream.detection_policy import candidates_of, choose
+    from xmem_ros.stream.detection_policy import candidates_of, select_candidates
 
     message = namespace(json.loads((places.input / 'message.json').read_text()))
     if hasattr(message, 'seeds'):
@@ -213,7 +213,9 @@ def _use_message(places: Places) -> None:
     elif hasattr(message, 'detections'):
         stamp_ns(message.header.stamp)
         policy = Parameters().seed_detections
-        choose(candidates_of(message, policy), [(0, 0, 5, 5)], mask().shape, policy.max_iou, policy.max_per_message)
+        select_candidates(
+            candidates_of(message, policy), [(0, 0, 5, 5)], mask().shape, policy.max_iou, policy.max_per_message
+        )
     else:
         depth = depth_from_image(message.depth)
         labels = scaled_labels(mask(), depth.shape[:2])

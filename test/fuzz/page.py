@@ -17,7 +17,7 @@ from fuzz.kinds import Kind
 from fuzz.messages import image, namespace
 from fuzz.mutation import Source, mutate_bytes, mutate_tree
 from fuzz.sandbox import Link, Places
-from xmem_ros.client.calls import Calls
+from xmem_ros.client.calls import ServiceCalls
 from xmem_ros.web import server
 from xmem_ros.web.access import Access
 
@@ -110,14 +110,14 @@ class FakeLink:
         """Nothing to close."""
 
 
-class FakeBridge(Calls):
+class FakeBridge(ServiceCalls):
     """Bridge without a ROS graph."""
 
     def __init__(self, _: str, on_image: Callable[[Any], None]) -> None:
         super().__init__(FakeLink())  # type: ignore[arg-type]
         self._on_image = on_image
 
-    def look(self, *, overlay: bool, **_: bool) -> None:
+    def subscribe_to(self, *, overlay: bool, **_: bool) -> None:
         """Deliver an image at once."""
         if overlay:
             self._on_image(namespace(image(np.zeros((4, 6, 3), np.uint8), 'rgb8')))

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""The real memory against a slow, plain one, through lives of objects that come, are corrected and go.
+"""Memory compared with a slow, plain implementation while objects join, are corrected and leave.
 
-What the published implementation gets wrong is stated here as what is right: values stay with their keys through
-consolidation and eviction for objects that came later; eviction works with objects of different ages, drops exactly
-as many as it must, ties included, and never reads from nothing; objects can be removed.
+The published implementation fails in these cases. Values must stay with their keys through
+consolidation and eviction, also for late objects. Eviction must work with objects of different
+ages, drop exactly the excess in spite of ties, and never read an empty store. Objects can
+be removed.
 """
 
 import random
@@ -43,7 +44,7 @@ class Both:
         frame = self.frame(rows if alone else self.plain.rows)
         self.plain.add(frame, rows, alone=alone)
         self.plain.consolidate()
-        self.real.add(frame, {row: torch.ones(self.positions, dtype=torch.bool) for row in rows}, alone=alone)
+        self.real.add(frame, {row: torch.ones(self.positions, dtype=torch.bool) for row in rows}, seeded_only=alone)
         self.real.consolidate()
 
     def remember(self) -> None:
@@ -70,7 +71,7 @@ class Both:
         self.real.count(readings, rows, presence)
 
     def agree(self) -> None:
-        """Every position of the real memory is that of the plain one, with its values, owner and usage."""
+        """Assert that both memories have equal positions, values, owners and usage."""
         items, store = self.plain.items, self.real.store
         where = torch.cat([torch.arange(a.start, a.start + a.size) for a in store.arenas])
         assert len(where) == len(items)

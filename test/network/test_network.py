@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The network: official names and shapes, variants of checkpoints, and what files are refused."""
+"""The network: official names and shapes, variants of checkpoints, refused files."""
 
 import copy
 import json
@@ -140,7 +140,7 @@ def test_files_that_are_not_our_weights_are_refused(tmp_path: Path, capsys: pyte
     refused(tmp_path / 'cut.safetensors', 'cut off')
 
     (tmp_path / 'code.pth').write_bytes(pickle.dumps(_Surprise()))
-    refused(tmp_path / 'code.pth', 'refused, it holds more than tensors')
+    refused(tmp_path / 'code.pth', 'refused, it contains more than tensors')
     assert 'executed' not in capsys.readouterr().out
 
     torch.save(state | {'decoder.pred.bias': torch.tensor([float('nan')])}, tmp_path / 'nan.pth')

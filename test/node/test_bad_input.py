@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""Whatever is wrong with a request or an image: the answer says what and what to do, and the objects go on."""
+"""Invalid requests and images: a clear error, and the objects stay."""
 
 import array
 import time
 
 import numpy as np
 import pytest
+from needs import require
 
-pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or source ROS 2')
-pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
+require('rclpy', 'xmem_ros.msg')
 
 import node_harness as robots
 from builtin_interfaces.msg import Time
@@ -35,7 +35,7 @@ def running():
 
 @pytest.fixture
 def robot(running):
-    """Follows two objects; after the test they must still be there, and be followed."""
+    """A node with two objects, which must still be tracked after the test."""
     assert running.reset().success
     running.show_and_wait(FRAME, running.labels)
     assert running.seed(mask_seed(TRUTH == 1, 'first'), mask_seed(TRUTH == 2, 'second')).success
@@ -48,14 +48,14 @@ def robot(running):
 
 
 def states_of(robot):
-    """The objects of one more frame."""
+    """Show one more frame; return its objects."""
     robot.show_and_wait(FRAME, robot.labels)
     wait_until(lambda: robot.objects[-1].header == robot.labels[-1].header, 'objects')
     return robot.objects[-1].objects
 
 
 def image_seed(kind=Seed.MASK, object_id=0, **fields):
-    """A seed of a good mask, with some fields of its image made wrong."""
+    """Build a seed with a valid mask, then change fields of its image."""
     seed = mask_seed(TRUTH == 3, object_id=object_id, kind=kind)
     for name, value in fields.items():
         setattr(seed.mask, name, value)
@@ -89,7 +89,7 @@ SEEDS = {
     'no points': (points_seed([], []), 'no point on the object given'),
     'only points that are not on it': (points_seed([(50, 50)], [0]), 'give at least one with the label 1'),
     'more points than labels': (points_seed([(50, 50), (60, 50)], [1]), 'give one label for each point'),
-    'a point label that is none': (points_seed([(50, 50)], [3]), '1 is on the object, 0 is not on it'),
+    'a point label that is none': (points_seed([(50, 50)], [3]), 'allowed: 1 (on the object) and 0 (not on it)'),
     'a point outside the image': (points_seed([(50, HEIGHT + 1)], [1]), 'is not inside the image'),
     'a point that is not a number': (points_seed([(NAN, 50)], [1]), 'is not inside the image'),
     'an unknown kind': (Seed(kind=9), 'kind is 9: set it to 0 (MASK), 1 (BOX), 2 (POINTS) or 3 (LABELS)'),
@@ -126,8 +126,8 @@ def test_more_seeds_than_there_can_be_objects_are_refused_before_any_is_read(rob
     begun = time.monotonic()
     answer = robot.seed(*[box_seed(10, 10, WIDTH // 2, HEIGHT // 2)] * 1000)
     assert not answer.success
-    assert 'the request holds 1000 seeds, and there can be 3 objects (max_objects)' in answer.message
-    assert time.monotonic() - begun < 10  # GrabCut for all of them takes a minute and more
+    assert 'the request holds 1000 seeds, and at most 3 objects are allowed (max_objects)' in answer.message
+    assert time.monotonic() - begun < 10  # GrabCut for all of them would take over a minute
 
 
 def test_a_refusal_does_not_repeat_a_huge_input(robot):
@@ -227,7 +227,11 @@ def test_a_negative_stamp_is_dropped_and_counted_and_refused_in_a_seed(robot):
         ('memory_every', 'often', "memory_every is 'often'; it must be a whole number"),
         ('memory_every', True, 'it must be a whole number'),
         ('on_time_jump', 'panic', "on_time_jump is 'panic'; allowed: keep, reset"),
-        ('max_objects', 5, 'max_objects is read when the node is configured: take it through deactivate and cleanup'),
+        (
+            'max_objects',
+            5,
+            'max_objects is read when the node is configured: take the transitions deactivate and cleanup',
+        ),
         ('autostart', False, 'autostart is read only at the start'),
         ('memry_every', 5, "unknown parameter 'memry_every' (did you mean 'memory_every'?)"),
     ],
@@ -242,5 +246,5 @@ def test_a_refused_parameter_keeps_its_value(robot):
     assert robot.set_parameter('min_score', 0.55).successful
     assert not robot.set_parameter('min_score', 2.0).successful
     assert robot.get_parameter('min_score') == 0.55
-    assert robot.set_parameter('min_score', 0).successful  # a whole number serves
+    assert robot.set_parameter('min_score', 0).successful  # a whole number is accepted
     assert robot.get_parameter('min_score') == 0.0

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""Several cameras in one process: a tracker each, one set of weights, the device by turns."""
+"""Several cameras in one process: a tracker each, shared weights, a fair lock for the device."""
 
 import gc
 import threading
 import time
 
 import pytest
+from needs import require
 
-pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or source ROS 2')
-pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
+require('rclpy', 'xmem_ros.msg')
 
 import cv2
 import node_harness as robots
@@ -21,7 +21,7 @@ from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.errors import ErrorCode
 from xmem_ros.msg import AcceptedSeeds
 from xmem_ros.node.standard_messages import AVAILABLE
-from xmem_ros.stream.fair_lock import Turns
+from xmem_ros.stream.fair_lock import FairLock
 from xmem_ros.tracker import Tracker
 from xmem_ros.tracker.engine import Engines
 
@@ -33,7 +33,7 @@ SCENE = RenderedScene(objects=3)
 
 @pytest.fixture(scope='module')
 def pair():
-    """Front and rear, of one process."""
+    """The nodes front and rear of one process."""
     parameters = {'cameras': ['front', 'rear'], 'diagnostics_period': 0.2, 'history': 5, 'held': 1}
     detections = {'seed_detections.enabled': True, 'seed_detections.period': 0.1} if AVAILABLE else {}
     process = NodeProcess(parameters | detections, ['-r', '__ns:=/duo'])
@@ -56,7 +56,7 @@ def pair():
 
 @pytest.fixture
 def both(pair):
-    """The same, with nothing tracked and the first frame shown."""
+    """The same without objects, after the first frame."""
     for camera in pair:
         assert camera.reset().success
         show(camera, 0)
@@ -64,7 +64,7 @@ def both(pair):
 
 
 def show(camera, index):
-    """Until it is tracked: best effort may lose an image."""
+    """Show an image until it is tracked: best effort may lose one."""
     for _ in range(5):
         try:
             return pixels_of(camera.show_and_wait(SCENE[index][0], camera.labels))
@@ -221,48 +221,48 @@ def test_trackers_share_weights_and_let_them_go():
     assert not len(held)
 
 
-def test_turns_are_given_in_the_order_in_which_they_are_asked_for():
-    turns, order, waiting = Turns(), [], []
+def test_the_lock_is_granted_in_the_order_of_requests():
+    lock, order, waiting = FairLock(), [], []
 
     def take(number):
-        with turns:
+        with lock:
             order.append(number)
 
-    with turns:
+    with lock:
         for number in range(5):
             thread = threading.Thread(target=take, args=(number,))
             thread.start()
             waiting.append(thread)
-            robots.wait_until(lambda n=number: turns._next == n + 2, 'the thread to wait')
+            robots.wait_until(lambda n=number: lock._next == n + 2, 'the thread to wait')
     for thread in waiting:
         thread.join()
     assert order == [0, 1, 2, 3, 4]
-    with pytest.raises(ZeroDivisionError), turns:
+    with pytest.raises(ZeroDivisionError), lock:
         1 / 0  # noqa: B018
-    with turns:
+    with lock:
         order.append(5)
     assert order[-1] == 5
 
 
-def test_who_is_interrupted_while_waiting_does_not_hold_up_the_others():
-    turns, order = Turns(), []
+def test_an_interrupted_thread_does_not_block_the_lock():
+    lock, order = FairLock(), []
 
     class Interrupted(threading.Condition):
         def wait_for(self, *_):
             raise KeyboardInterrupt
 
     def take():
-        with turns:
+        with lock:
             order.append('next')
 
-    with turns:
-        real, turns._changed = turns._changed, Interrupted()
-        with pytest.raises(KeyboardInterrupt), turns:
+    with lock:
+        real, lock._changed = lock._changed, Interrupted()
+        with pytest.raises(KeyboardInterrupt), lock:
             pass
-        turns._changed = real
+        lock._changed = real
         thread = threading.Thread(target=take)
         thread.start()
-        robots.wait_until(lambda: turns._next == 3, 'the thread to wait')
+        robots.wait_until(lambda: lock._next == 3, 'the thread to wait')
         assert not order
     thread.join(10)
     assert order == ['next']

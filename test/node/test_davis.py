@@ -6,9 +6,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from needs import require
 
-pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or source ROS 2')
-pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
+require('rclpy', 'xmem_ros.msg')
 
 import node_harness as robots
 from node_harness import iou, mask_seed, pixels_of, wait_until
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(not DAVIS.is_dir(), reason=f'{DAVIS} is not ther
 
 
 def read(sequence, index):
-    """Frame H×W×3 RGB and mask H×W bool of one clip, half as large as they are."""
+    """Read a frame, H×W×3 RGB, and mask, H×W bool, of one clip at half size."""
     frame = cv2.imread(str(DAVIS / 'JPEGImages' / sequence / f'{index:05d}.jpg'))[..., ::-1]
     mask = cv2.imread(str(DAVIS / 'Annotations' / sequence / f'{index:05d}.png'), cv2.IMREAD_GRAYSCALE)
     size = (frame.shape[1] // 2, frame.shape[0] // 2)
@@ -36,7 +36,7 @@ def read(sequence, index):
 
 
 def clip(index):
-    """Frame and label image: the first clip's object is 1, the second's 2."""
+    """Join both clips; their objects have the labels 1 and 2."""
     (left, first), (right, second) = (read(sequence, index) for sequence in SEQUENCES)
     return np.hstack([left, right]), np.hstack([first, second * np.uint8(2)]).astype(np.uint8)
 

@@ -6,9 +6,9 @@ import os
 import cv2
 import numpy as np
 import pytest
+from needs import require
 
-pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or source ROS 2')
-pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
+require('rclpy', 'xmem_ros.msg')
 
 import node_harness as robots
 from node_harness import ANSWER_S, NodeProcess, Robot, mask_seed, pixels_of, wait_until
@@ -28,7 +28,7 @@ LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability
 
 
 def depth_of(labels: np.ndarray) -> np.ndarray:
-    """H×W float32 [m]."""
+    """Build a depth image, H×W float32 [m]."""
     depth = np.full(labels.shape, BACKGROUND, np.float32)
     for label, distance in NEAR.items():
         depth[labels == label] = distance
@@ -36,7 +36,7 @@ def depth_of(labels: np.ndarray) -> np.ndarray:
 
 
 class DepthCamera:
-    """Publishes depth images beside the robot's images."""
+    """Publisher of depth images beside the robot's images."""
 
     def __init__(self, robot) -> None:
         self._images = robot.node.create_publisher(Image, f'{robot.namespace}/depth/image', robots.CAMERA)
@@ -51,7 +51,7 @@ class DepthCamera:
         self._infos.publish(info)
 
     def show(self, depth: np.ndarray, header, frame_id='') -> None:
-        """uint16 [mm] or float32 [m]."""
+        """Publish depth, uint16 [mm] or float32 [m]."""
         message = image_from_array(depth.view(np.uint8), 'mono8', Image)
         message.encoding = '16UC1' if depth.dtype == np.uint16 else '32FC1'
         message.height, message.width = depth.shape
@@ -76,7 +76,7 @@ def running():
 
 @pytest.fixture
 def robot(running):
-    """The node without objects, one frame shown, and a calibrated depth camera."""
+    """The node without objects after one frame, and a calibrated depth camera."""
     assert running.reset().success
     running.depth.tell()
     running.show_and_wait(FRAME, running.labels)
@@ -84,7 +84,7 @@ def robot(running):
 
 
 def track(robot, index: int):
-    """Show a frame; its objects and its detections."""
+    """Show a frame; return its objects and detections."""
     sent = robot.show_and_wait(SCENE[index][0], robot.labels)
     for heard in (robot.objects, robot.detections):
         wait_until(lambda heard=heard: heard and heard[-1].header == sent.header, 'what was tracked')
@@ -109,7 +109,7 @@ def test_detections_are_the_visible_objects_with_their_boxes(robot):
         assert [found.hypothesis.score for found in detection.results] == [pytest.approx(item.score)]
     assert [item.results[0].hypothesis.class_id for item in detections] == ['cup', str(objects[1].label)]
     blank = np.full_like(FRAME, 127)
-    for _ in range(3):  # nothing is to be seen
+    for _ in range(3):  # nothing is visible
         robot.show_and_wait(blank, robot.labels)
         wait_until(lambda: robot.detections[-1].header == robot.labels[-1].header, 'detections of a blank image')
     assert robot.detections[-1].detections == []
@@ -139,7 +139,7 @@ def test_label_info_says_which_pixel_value_is_which_object_to_those_who_come_lat
 
 
 def placed(robot, index: int, depth, *, first: bool = True):
-    """Show a frame with its depth, before or after it is tracked; returns what was said of it in space."""
+    """Show a frame with depth, before or after it is tracked; return its 3D detections."""
     if not first:
         labels = robot.show_and_wait(SCENE[index][0], robot.labels)
         robot.depth.show(depth, labels.header)
@@ -213,8 +213,12 @@ def test_depth_of_half_the_size_and_of_a_near_stamp_serves(robot):
 @pytest.mark.parametrize(
     ('depth', 'frame_id', 'says'),
     [
-        (np.ones((HEIGHT, HEIGHT), np.float32), '', 'which is no scale of it: align depth to the colour image'),
-        (np.ones((HEIGHT, WIDTH), np.float32), 'other_lens', "in the frame 'other_lens' and the image in"),
+        (
+            np.ones((HEIGHT, HEIGHT), np.float32),
+            '',
+            'their aspect ratios must be the same; align depth to the colour image',
+        ),
+        (np.ones((HEIGHT, WIDTH), np.float32), 'other_lens', "has the frame_id 'other_lens' and the image"),
     ],
 )
 def test_depth_that_is_not_aligned_is_refused_in_the_log_and_tracking_goes_on(robot, depth, frame_id, says):
@@ -239,9 +243,9 @@ def test_camera_info_of_another_camera_is_refused_in_the_log(robot):
         for index in range(1, 400):
             labels = robot.show_and_wait(SCENE[index % 20][0], robot.labels)
             robot.depth.show(np.ones((HEIGHT, WIDTH), np.float32), labels.header)
-            if "is of the frame 'infrared'" in robot.process.output:
+            if "has the frame_id 'infrared'" in robot.process.output:
                 break
-        robot.process.says("is of the frame 'infrared'", 1)
+        robot.process.says("has the frame_id 'infrared'", 1)
         assert len(robot.places) == heard
     finally:
         robot.depth.tell()
@@ -263,7 +267,7 @@ def test_without_vision_msgs_the_node_says_so_once_and_tracks(tmp_path, monkeypa
         robot.wait_matched('~/labels')
         robot.process.says('vision_msgs 4 or later is not installed: ~/detections', ANSWER_S)
         assert 'apt install ros-iron-vision-msgs,' in robot.process.output
-        robot.process.says('without vision_msgs, depth.enabled and seed_detections.enabled can do nothing')
+        robot.process.says('without vision_msgs, depth.enabled and seed_detections.enabled cannot work')
         robot.show_and_wait(FRAME, labels)
         assert robot.seed(mask_seed(TRUTH == 1)).success
         robot.show_and_wait(SCENE[1][0], labels)

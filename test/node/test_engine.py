@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""The node on ONNX Runtime: what is made ready while it is configured, and what its log says of that."""
+"""The node on ONNX Runtime: models prepared during configuration, and the log of that."""
 
 import json
 from pathlib import Path
 
 import pytest
+from needs import require
 
-pytest.importorskip('rclpy')
-pytest.importorskip('onnxruntime')
-pytest.importorskip('onnxscript')
+require('rclpy', 'onnxruntime', 'onnxscript')
 
 from node_harness import START_S, NodeProcess
 
@@ -36,7 +35,7 @@ def test_engines_are_ready_before_the_first_image_and_damaged_ones_are_refused(
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), 'exported_by': 'xmem-ros export'}))
     with (manifest.parent / 'decoder.onnx').open('r+b') as file:
         file.truncate(1000)
-    process = NodeProcess(SETTINGS)  # prepares for the size that was used last
+    process = NodeProcess(SETTINGS)  # prepares for the size used last
     try:
         assert process.exit_code() == 1
         assert 'decoder.onnx has 1000 bytes' in process.output

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""The error codes of every service, from the real node over real DDS, and the errors that the client makes of them."""
+"""Error codes of every service of the real node, and the client's errors for them."""
 
 import numpy as np
 import pytest
+from needs import require
 
-pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or source ROS 2')
-pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
+require('rclpy', 'xmem_ros.msg')
 
 import node_harness as robots
 from builtin_interfaces.msg import Time
@@ -25,7 +25,7 @@ ODD = Time(sec=5)  # of no image
 
 
 def calls(robot):
-    """Every service, as somebody calls it who makes no mistake."""
+    """Valid calls of every service."""
     return {
         'seed': lambda: robot.seed(mask_seed(CUP)),
         'remove': lambda: robot.remove(1),
@@ -106,7 +106,7 @@ def test_seeds_that_cannot_be_used_have_codes_by_their_kind(robot):
 
 
 def test_a_seed_for_an_image_that_cannot_be_read_says_that_it_is_the_image(robot):
-    sent = robot.show(SCENE[1][0], encoding='rgb8', data=[1, 2, 3])  # three bytes of it
+    sent = robot.show(SCENE[1][0], encoding='rgb8', data=[1, 2, 3])  # cut off after three bytes
     answer = wait_until(
         lambda: (
             (answer := robot.seed(mask_seed(CUP), stamp=sent.header.stamp)).error_code != ErrorCode.STAMP_NOT_HELD
@@ -183,11 +183,11 @@ def test_a_node_with_other_settings_refuses_the_file_and_to_hold(robot):
 def test_a_request_that_makes_the_node_stumble_has_the_code_of_that():
     from types import SimpleNamespace
 
-    from xmem_ros.node.rclpy_workarounds import refuse
+    from xmem_ros.node.rclpy_workarounds import mark_failed
     from xmem_ros.srv import HoldImage
 
     response = HoldImage.Response(success=True)
-    refuse(SimpleNamespace(), response, 'RuntimeError: odd')
+    mark_failed(SimpleNamespace(), response, 'RuntimeError: odd')
     assert (response.success, response.error_code, response.message) == (False, 1, 'RuntimeError: odd')
     with pytest.raises(errors.NodeError, match='odd'):
         checked(response)

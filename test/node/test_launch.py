@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The launch file, loaded and started for real. Launch is not on PyPI, so this runs only where ROS 2 is installed."""
+"""The launch file, loaded and started. Needs a ROS 2 installation: launch is not on PyPI."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from launch_runs import LAUNCHER, START_S
+from needs import require
 
 # Not launch itself: from the checkout's root, its folder of that name is importable as a namespace.
-pytest.importorskip('launch.actions', reason='launch is not installed')
-pytest.importorskip('launch_ros.actions', reason='launch_ros is not installed')
+require('launch.actions', 'launch_ros.actions')
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH_FILE = ROOT / 'launch' / 'track.launch.py'
@@ -37,22 +38,6 @@ ARGUMENTS = [
     'web_token_file',
     'log_level',
 ]
-START_S = 120.0  # importing torch on a busy machine takes long
-
-# ros2cli may be missing where launch is there.
-LAUNCHER = """
-import sys
-from launch import LaunchService
-from launch.actions import IncludeLaunchDescription
-from launch import LaunchDescription
-from launch.launch_description_sources import PythonLaunchDescriptionSource
-path, *arguments = sys.argv[1:]
-pairs = [tuple(argument.split(':=', 1)) for argument in arguments]
-service = LaunchService()
-source = PythonLaunchDescriptionSource(path)
-service.include_launch_description(LaunchDescription([IncludeLaunchDescription(source, launch_arguments=pairs)]))
-sys.exit(service.run())
-"""
 
 
 def test_every_argument_is_declared_with_a_description_and_a_default() -> None:
@@ -73,7 +58,7 @@ def log(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def launched(tmp_path: Path, log: Path) -> Iterator[subprocess.Popen[str]]:
-    """The launch file with the node in it, watching the scene camera's topic."""
+    """The running launch file, with the node on the scene camera's topic."""
     process = subprocess.Popen(
         [sys.executable, '-c', LAUNCHER, str(LAUNCH_FILE), 'image:=/scene/image', 'namespace:=robot', 'device:=cpu'],
         stdout=log.open('w'),
@@ -121,7 +106,7 @@ def test_launched_node_follows_the_remapped_camera_and_ends_on_interrupt(
         rclpy.shutdown()
         camera.terminate()
         camera.wait(10)
-    os.killpg(launched.pid, signal.SIGINT)  # as a terminal does: launch relies on its children having had it, too
+    os.killpg(launched.pid, signal.SIGINT)  # to the group, as a terminal does: launch relies on that
     assert launched.wait(20) == 0
     assert 'process has finished cleanly' in log.read_text()
     assert 'escalating' not in log.read_text()

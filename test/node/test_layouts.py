@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The layouts for RViz and Foxglove show what the node really publishes. Neither program is run."""
+"""The layouts for RViz and Foxglove use topics that the node publishes. Neither program runs."""
 
 import json
 from pathlib import Path
@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from needs import require
 
-pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or source ROS 2')
-pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
+require('rclpy', 'xmem_ros.msg')
 
 import node_harness as robots
 from node_harness import mask_seed, wait_until
@@ -20,7 +20,7 @@ CONFIG = Path(__file__).resolve().parents[2] / 'config'
 
 @pytest.fixture(scope='module')
 def topics():
-    """Topic → type, with one object, as the node at /xmem has them."""
+    """Topic → type of the node /xmem with one object."""
     with robots.running() as robot:
         robot.show_and_wait(np.full((64, 96, 3), 90, np.uint8), robot.listen(Image, '~/labels'))
         robot.seed(mask_seed(np.eye(64, 96, dtype=bool) | np.eye(64, 96, 1, dtype=bool)))
@@ -53,5 +53,5 @@ def test_foxglove_shows_images_objects_and_diagnostics(topics):
 
 
 def leaves(part):
-    """The panels of a layout."""
+    """Return the panels of a layout."""
     return [part] if isinstance(part, str) else leaves(part['first']) + leaves(part['second'])

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""The node's memory: what it takes is said before the first image, and it survives a restart."""
+"""The node's memory: its size is logged at configuration, and memory files survive a restart."""
 
 import numpy as np
 import pytest
+from needs import require
 
-pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or source ROS 2')
-pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
+require('rclpy', 'xmem_ros.msg')
 
 import node_harness as robots
 from node_harness import iou, mask_seed, pixels_of, wait_until
@@ -76,7 +76,7 @@ def robot(running):
 
 
 def followed(robot):
-    """Whether the one object is still there."""
+    """Tell whether the one object is still there."""
     shown = pixels_of(robot.show_and_wait(SCENE[1][0], robot.labels))
     return set(np.unique(shown)) == {0, 1} and iou(shown == 1, SCENE[1][1] == 1) > 0.6
 

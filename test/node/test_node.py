@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""The real node over real DDS: seeded by service, heard by topic, on the rendered scene."""
+"""The real node over real DDS on the rendered scene: services and topics."""
 
 import numpy as np
 import pytest
+from needs import require
 
-pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or source ROS 2')
-pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
+require('rclpy', 'xmem_ros.msg')
 
 import node_harness as robots
 from node_harness import bounding_box, box_seed, iou, mask_seed, pixels_of, points_seed, wait_until
@@ -32,14 +32,14 @@ def running():
 
 @pytest.fixture
 def robot(running):
-    """The node without objects, and one frame shown."""
+    """The node without objects, after one frame."""
     assert running.reset().success
     running.show_and_wait(SCENE[0][0], running.labels)
     return running
 
 
 def follow(robot, indices):
-    """Show frames; returns (index, label image, objects by id) of each."""
+    """Show frames; return (index, label image, objects by id) of each."""
     heard = []
     for index in indices:
         labels = robot.show_and_wait(SCENE[index][0], robot.labels)
@@ -70,7 +70,7 @@ def test_seeded_objects_are_followed_and_keep_their_ids(robot):
                 without_specks, _ = outline(inside.astype(np.uint8), 0.05)  # min_part_share
                 assert without_specks == (box.x_offset, box.y_offset, box.width, box.height)
     assert [objects[1].frames_since_seed for _, _, objects in heard] == list(range(1, 31))
-    for _, _, objects in heard:  # a frame is 1/30 s
+    for _, _, objects in heard:  # a frame takes 1/30 s
         item = objects[1]
         assert seconds_of(item.time_since_seed) == pytest.approx(item.frames_since_seed / 30, abs=1e-5)
         assert seconds_of(item.time_since_seen) == pytest.approx(item.frames_since_seen / 30, abs=1e-5)
@@ -146,7 +146,7 @@ def test_a_seed_belongs_to_the_image_of_its_stamp(robot):
 
 
 def test_a_segmenter_that_takes_half_a_second_seeds_a_moving_object_right(robot):
-    """Its mask is of the image 15 frames ago; put on the newest image, it is beside the object."""
+    """The mask belongs to the image 15 frames ago; in the newest image it misses the object."""
     found = {}
     for how in ('with the stamp', 'on the newest'):
         assert robot.reset().success
@@ -266,5 +266,5 @@ def test_the_node_says_what_the_tracker_says(robot):
 
 
 def leaver():
-    """The value of the object that is out of view for a while."""
+    """Return the value of the object that leaves the view for a while."""
     return next(value for value in (1, 2, 3) if any(not (SCENE[i][1] == value).any() for i in range(0, 130, 5)))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The image subscription's QoS: what the parameters and the user's overrides make of it."""
+"""QoS of the image subscription, from parameters and the user's overrides."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 
 rclpy = pytest.importorskip('rclpy', reason='rclpy is not installed: source a ROS 2 or run make build')
 
-from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
-from rclpy.parameter import Parameter  # noqa: E402
-from rclpy.qos import ReliabilityPolicy  # noqa: E402
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.qos import ReliabilityPolicy
 
-from xmem_ros.node.node import XMemNode  # noqa: E402
+from xmem_ros.node.node import XMemNode
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -71,8 +71,8 @@ def test_overrides_of_the_user_hold(make_node) -> None:
     ('policy', 'value', 'text'),
     [
         ('reliability', 'relible', "is 'relible'; allowed: .*best_effort"),
-        ('depth', 'abc', 'must be a whole number'),
-        ('durabilty', 'volatile', "no policy 'durabilty'"),
+        ('depth', 'abc', 'allowed: a whole number'),
+        ('durabilty', 'volatile', "unknown policy 'durabilty'"),
     ],
 )
 def test_an_override_that_makes_no_sense_is_named(make_node, policy: str, value: str, text: str) -> None:

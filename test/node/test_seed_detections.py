@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""A detector that seeds the real node, over real DDS."""
+"""Seeds from a detector, with the real node over real DDS."""
 
 import numpy as np
 import pytest
+from needs import require
 
-pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or source ROS 2')
-pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
-pytest.importorskip('vision_msgs.msg', reason='vision_msgs is not installed')
+require('rclpy', 'xmem_ros.msg', 'vision_msgs.msg')
 
 import functools
 
@@ -24,7 +23,7 @@ FRAME, TRUTH = SCENE[0]
 RESEED = {'reseed_within': 600.0, 'min_likeness': 0.7}
 POLICY = {'seed_detections.enabled': True, 'seed_detections.period': 0.1, 'max_objects': 4, 'diagnostics_period': 0.3}
 box_of = functools.partial(detections.box_of, SCENE)
-FOUND = 0.6  # IoU of what GrabCut makes of a box around a textured thing
+FOUND = 0.6  # IoU of GrabCut's mask for a box around a textured object
 
 
 @pytest.fixture(scope='module')
@@ -43,7 +42,7 @@ def running():
 
 @pytest.fixture
 def robot(running):
-    """The node without objects, and one frame shown."""
+    """The node without objects, after one frame."""
     assert running.reset().success
     running.show_and_wait(FRAME, running.labels)
     running.seeds.clear()
@@ -51,12 +50,12 @@ def robot(running):
 
 
 def detect(robot, header, *boxes):
-    """Publish boxes (x, y, width, height, class, score) of the image of a header."""
+    """Publish boxes (x, y, width, height, class, score) for the image of a header."""
     robot.detector.publish(detections.detections(header, *boxes))
 
 
 def figures(robot):
-    """Of the detections, in the diagnostics."""
+    """Return the counts of detections from the diagnostics."""
     values = robot.diagnostics(lambda values: 'detection messages' in values, 'detections')
     return {name: int(values[name]) for name in values if 'detection' in name}
 
@@ -110,7 +109,9 @@ def test_detections_of_an_unknown_image_are_dropped_with_the_span_that_is_held(r
     header = type(robot.labels[-1].header)()
     header.stamp.sec = 99_999
     detect(robot, header, box_of(1, 'cup'))
-    robot.process.says('seed_detections: dropped: no image of stamp 99999.000000000 is held, only some from')
+    robot.process.says(
+        'seed_detections: dropped: no image of stamp 99999.000000000 is held; the images held have stamps from'
+    )
     detect(robot, robot.labels[-1].header, box_of(2, 'bowl'))
     wait_until(lambda: robot.seeds, 'a seed')
     assert [seed.name for message in robot.seeds for seed in message.seeds] == ['bowl']
@@ -131,7 +132,7 @@ def test_what_cannot_be_seeded_does_not_keep_the_rest_from_it(robot):
 
 
 def test_a_flood_of_detections_leaves_room_for_tracking_and_is_counted(robot):
-    """Twenty boxes in each message, three hundred messages: the newest win, and no more objects come than fit."""
+    """300 messages of 20 boxes: the newest are used, and max_objects holds."""
     height, width = TRUTH.shape
     rng = np.random.default_rng(0)
     before = figures(robot)
@@ -175,7 +176,7 @@ def test_seeds_of_a_person_are_known_to_the_detector_at_once(robot):
 
 @pytest.fixture
 def out_of_sight(robot):
-    """A cup that a detector began is out of sight; whatever the tracker finds of it from now on is too unsure."""
+    """A cup started by a detector and out of sight: its score stays below min_score."""
     detect(robot, robot.labels[-1].header, box_of(1, 'cup'))
     wait_until(lambda: robot.seeds, 'the seed')
     robot.seeds.clear()

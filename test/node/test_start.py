@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Starting, the lifecycle and ending, of the real process."""
+"""Start, lifecycle and end of the real process."""
 
 import contextlib
 import os
@@ -8,9 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from needs import require
 
-pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or source ROS 2')
-pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
+require('rclpy', 'xmem_ros.msg')
 
 import node_harness as robots
 import rclpy
@@ -37,7 +37,7 @@ def context():
 
 
 def refused(parameters=None, arguments=()):
-    """Start a node that cannot start; returns its exit code and what it printed."""
+    """Start a node that cannot start; return its exit code and output."""
     process = NodeProcess(parameters, arguments)
     try:
         return process.exit_code(), process.output
@@ -121,14 +121,14 @@ def test_ending_takes_little_work_and_the_graph_hears_of_it():
         assert robot.process.interrupt() == 0
         after = os.times()
         spent = after.children_user + after.children_system - children.children_user - children.children_system - before
-        assert spent < 0.5  # 0.2 s of a processor; taking the interpreter down with torch in it takes 0.8 s
-        # one that goes without a word is seen until its lease ends, 20 s later
+        assert spent < 0.5  # 0.2 s of CPU time; finalising an interpreter with torch takes 0.8 s
+        # a node that leaves without a goodbye is seen until its lease ends, 20 s later
         name = ('xmem', robot.namespace)
         wait_until(lambda: name not in robot.node.get_node_names_and_namespaces(), 'the node to be gone', 10)
 
 
 def work_of(pid):
-    """Seconds of a processor that a process has used."""
+    """Return the CPU time of a process [s]."""
     fields = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
 
@@ -225,7 +225,7 @@ def test_no_request_ends_the_node():
         assert not answer.result.successful
         assert '42' in answer.result.reason
         change = ChangeState.Request()
-        for transition in (3, 200):  # activate, which it is, and one that there is not
+        for transition in (3, 200):  # activate, while active, and an unknown one
             change.transition.id = transition
             assert not robot.call(ChangeState, '~/change_state', change).success
         state = robot.call(GetState, '~/get_state', GetState.Request()).current_state.label
@@ -234,7 +234,7 @@ def test_no_request_ends_the_node():
 
 
 class StuckProcess(NodeProcess):
-    """Its node is never destroyed: something in C waits for good, and keeps the interpreter's lock."""
+    """A process that hangs: C code waits forever and holds the interpreter's lock."""
 
     program = (
         '-c',
@@ -255,7 +255,7 @@ def test_an_end_that_hangs_is_cut_off_and_says_where_it_was():
 
 
 def test_what_rclpy_lets_out_is_answered_with_a_refusal(context):
-    """As rclpy of Humble and Jazzy does for transitions that the state does not allow."""
+    """Raise, as rclpy of Humble and Jazzy does for invalid transitions."""
     node = rclpy.create_node('guarded', context=context)
 
     def fail(request, response):

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""What cameras and bags do to the node: bursts, jumps of time, other sizes and encodings, QoS, silence."""
+"""Streams of cameras and bags: bursts, time jumps, changing sizes and encodings, QoS, silence."""
 
 import threading
 
 import cv2
 import numpy as np
 import pytest
+from needs import require
 
-pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or source ROS 2')
-pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
+require('rclpy', 'xmem_ros.msg')
 
 import node_harness as robots
 from node_harness import bounding_box, box_seed, iou, mask_seed, pixels_of, wait_until
@@ -40,7 +40,7 @@ def running():
 
 @pytest.fixture
 def robot(running):
-    """Follows two objects."""
+    """A node with two objects."""
     assert running.reset().success
     running.show_and_wait(FRAME, running.labels)
     assert running.seed(mask_seed(TRUTH == 1), mask_seed(TRUTH == 2)).success
@@ -73,7 +73,7 @@ def test_of_a_burst_the_newest_is_tracked_and_every_image_is_accounted_for(robot
 
 def test_a_seed_belongs_to_an_image_that_was_dropped_too(robot):
     held: list[int] = []
-    for _ in range(10):  # until the node itself, and not only the middleware, dropped an image
+    for _ in range(10):  # until the node itself, not only the middleware, has dropped an image
         burst = [robot.show(SCENE[index][0]) for index in range(12)]
         wait_until(lambda last=burst[-1]: robot.labels[-1].header == last.header, 'the last of the burst')
         heard = {(message.header.stamp.sec, message.header.stamp.nanosec) for message in robot.labels}
@@ -81,7 +81,7 @@ def test_a_seed_belongs_to_an_image_that_was_dropped_too(robot):
         held = [i for i in dropped if robot.seed(mask_seed(SCENE[i][1] == 3), stamp=burst[i].header.stamp).success]
         if held:
             break
-    assert held  # of those that arrived, every one
+    assert held  # every image that arrived
     labels = robot.show_and_wait(SCENE[12][0], robot.labels)
     assert ids_now(robot)[:2] == [1, 2]
     assert len(ids_now(robot)) == 2 + len(held)
@@ -221,21 +221,21 @@ def test_with_queue_all_every_image_is_tracked_in_its_order():
         assert robot.seed(mask_seed(TRUTH, kind=Seed.LABELS)).success
         robot.labels.clear()
         burst = [robot.show(SCENE[index][0]) for index in range(1, 21)]
-        # the call may overtake the last image on its way; then it is refused, and made again
+        # The call may overtake the last image; then it is refused and repeated.
         answer = wait_until(
             lambda: (a := robot.seed(mask_seed(SCENE[20][1] == 3), stamp=burst[-1].header.stamp)).success and a,
             'the last image',
         )
         wait_until(lambda: len(robot.labels) == 20, '20 label images')
         assert [message.header for message in robot.labels] == [sent.header for sent in burst]
-        # The seed waited for its image's turn and began with it.
+        # The seed waited for the turn of its image and started with it.
         assert answer.success, answer.message
         found = pixels_of(robot.labels[-1]) == answer.labels[0]
         assert iou(found, SCENE[20][1] == 3) > 0.95
 
 
 def test_compressed_images_come_in_and_go_out():
-    parameters = {'image_transport': 'compressed', 'autostart': False}  # nothing waits for a raw camera then
+    parameters = {'image_transport': 'compressed', 'autostart': False}  # no node waits for a raw camera then
     with robots.running(parameters, arguments=['-r', 'image:=/cam/colour']) as robot:
         assert robot.change_state('configure')
         assert robot.change_state('activate')
@@ -264,7 +264,7 @@ def test_compressed_images_come_in_and_go_out():
         assert small[-1].format == 'mono8; png compressed mono8'
         assert rgb_of(drawn[-1]).shape == FRAME.shape
         camera.publish(CompressedImage(header=first.header, format='jpeg', data=[1, 2, 3]))
-        robot.process.says('something else than JPEG or PNG')
+        robot.process.says('or not JPEG or PNG')
         show(6)
 
 
@@ -278,7 +278,7 @@ def test_images_of_the_other_transport_are_pointed_out():
 
 def test_a_best_effort_camera_that_starts_after_the_node_is_heard():
     with robots.running({'no_image_warning_after': 2.0}, camera=robots.CAMERA) as robot:
-        # The node was there first, and asked for what nobody offered yet.
+        # The node subscribed first, without a publisher.
         robot.process.says('no image on', 30)
         listen(robot)
         wait_until(lambda: robot.show(FRAME) and robot.labels, 'labels of a best-effort image', 30)
@@ -308,5 +308,5 @@ def test_without_per_object_topics_only_the_common_ones_are_there():
         robot.show_and_wait(SCENE[1][0], robot.labels)
         assert ids_now(robot) == [1]
         assert robot.node.count_publishers(f'{robot.prefix}/object_1/mask') == 0
-        # No clock is published, and the diagnostics come all the same.
+        # Diagnostics are published although no clock is.
         robot.diagnostics(lambda values: values['tracked'] == '2', 'two frames')

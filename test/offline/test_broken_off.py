@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`xmem-ros track` that breaks off: what was tracked is kept, and the same command goes on there."""
+"""Interrupted runs of `xmem-ros track`: the work is kept, and the same command resumes it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import os
 import cv2
 import numpy as np
 import pytest
+from needs import require
 
-pytest.importorskip('rosbags.rosbag2', reason='rosbags is not installed')
+require('rosbags.rosbag2')
 
-from bag_files import image_items, scene, write_bag
+from bag_files import image_items, write_bag
 from bag_runs import GOES_ON, arguments, digests, elsewhere, left
 from scene_files import save_mask
 
@@ -19,47 +20,15 @@ from xmem_ros.cli.main import main
 from xmem_ros.errors import OutOfMemoryError
 from xmem_ros.offline import run as run_module
 from xmem_ros.offline.job import content_of
-from xmem_ros.offline.tracking import Offline
+from xmem_ros.offline.tracking import OfflineTracker
 from xmem_ros.tracker import Tracker
-
-COUNT = 10
-
-
-@pytest.fixture(scope='module')
-def frames():
-    return scene(COUNT)
-
-
-@pytest.fixture
-def bag(frames, tmp_path):
-    """Ten images, and a mask of the first one beside them."""
-    save_mask(tmp_path / 'mask.png', frames[0][1])
-    return write_bag(tmp_path / 'bag', image_items(frames))
-
-
-@pytest.fixture(autouse=True)
-def threads(monkeypatch):
-    """As many in the processes that are started as in this one, since a run says that it depends on them."""
-    import torch
-
-    monkeypatch.setenv('OMP_NUM_THREADS', str(torch.get_num_threads()))
-
-
-@pytest.fixture
-def stepped(monkeypatch):
-    """Indexes of the images that are tracked from here on."""
-    found = []
-    step = Offline.step
-    monkeypatch.setattr(Offline, 'step', lambda self, frame: found.append(frame.index) or step(self, frame))
-    return found
-
 
 # --- no room, and errors of others
 
 LITTLE_ROOM = """
 import resource, sys
 from xmem_ros.tracker import snapshot
-from xmem_ros.offline.segments import Work
+from xmem_ros.offline.segments import RunFolder
 from xmem_ros.cli.main import main
 write = snapshot.write
 def little(saved, path):
@@ -100,9 +69,9 @@ sys.exit(main(sys.argv[1:]))
 def test_where_room_runs_out_for_results_none_are_delivered_and_the_next_run_writes_them(
     frames, tmp_path, kind, stepped
 ):
-    """Images of noise, so that every kind needs more than 16 KiB for a file; a folder, so nothing else is written."""
+    """Write noise, so that every format needs more than 16 KiB per file."""
     if kind == 'coco':
-        pytest.importorskip('pycocotools', reason='pycocotools is not installed')
+        require('pycocotools')
     noise = np.random.default_rng(0).integers(0, 256, (6, 384, 512, 3), np.uint8)
     (tmp_path / 'bag').mkdir()
     for index, image in enumerate(noise):
@@ -123,9 +92,9 @@ def test_where_room_runs_out_for_results_none_are_delivered_and_the_next_run_wri
 @pytest.mark.parametrize(
     ('error', 'code', 'text'),
     [
-        (RuntimeError('cuDNN error: no\nand more'), 1, 'error: RuntimeError: cuDNN error: no; what'),
-        (MemoryError(), 1, 'error: MemoryError; what'),
-        (OSError(28, 'No space left on device'), 2, 'No space left on device; what'),
+        (RuntimeError('cuDNN error: no\nand more'), 1, 'error: RuntimeError: cuDNN error: no; the work'),
+        (MemoryError(), 1, 'error: MemoryError; the work'),
+        (OSError(28, 'No space left on device'), 2, 'No space left on device; the work'),
     ],
     ids=['of a library', 'memory', 'room'],
 )
@@ -189,7 +158,7 @@ def test_an_error_before_anything_is_tracked_is_told_and_leaves_nothing(bag, tmp
 
     monkeypatch.setattr(Tracker, 'from_weights', broken)
     assert main(arguments(bag, tmp_path / 'out')) == 1
-    assert 'the tracker cannot be made ready on cpu (RuntimeError: CUDA error: out of' in capsys.readouterr().err
+    assert 'the tracker cannot be set up on cpu (RuntimeError: CUDA error: out of' in capsys.readouterr().err
     assert left(tmp_path) == []
 
 
@@ -212,22 +181,22 @@ def test_where_there_is_no_room_to_begin_nothing_is_left(bag, tmp_path):
 
 
 def broken_off(bag, out, monkeypatch, *more):
-    """Leave one whole segment of four images."""
+    """Interrupt a run after one segment of four images."""
 
     def interrupted(self, frame):
         if frame.index == 6:
             raise KeyboardInterrupt
         return step(self, frame)
 
-    step = Offline.step
+    step = OfflineTracker.step
     with monkeypatch.context() as patched:
-        patched.setattr(Offline, 'step', interrupted)
+        patched.setattr(OfflineTracker, 'step', interrupted)
         assert main(arguments(bag, out, *more)) == 130
     assert left(out.parent) == [f'.{out.name}.part']
 
 
 def edited(file, place, *, keep_time):
-    """Change a byte, and the time of change if not told otherwise."""
+    """Change a byte and, by default, the modification time."""
     before = file.stat()
     data = bytearray(file.read_bytes())
     data[place] ^= 1
@@ -244,8 +213,8 @@ def test_a_run_does_not_go_on_with_another_input_of_the_same_size(bag, tmp_path,
     edited(file, place, keep_time=keep_time)
     assert main(arguments(bag, tmp_path / 'out')) == 2
     said = capsys.readouterr().err
-    assert 'was begun on an input that has changed since' in said
-    assert '--restart to begin anew' in said
+    assert 'the input of an interrupted run has changed since' in said
+    assert '--restart to start over' in said
     assert left(tmp_path) == ['.out.part']
     edited(file, place, keep_time=True)
     if not keep_time:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""COCO of `xmem-ros track`: the files that it names."""
+"""COCO output of `xmem-ros track`: file names of images."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import json
 
 import cv2
 import pytest
+from needs import require
 
-pytest.importorskip('pycocotools', reason='pycocotools is not installed')
+require('pycocotools')
 
 from bag_files import image_items, scene, write_bag
 from scene_files import save_mask
@@ -24,7 +25,7 @@ def frames():
 
 
 def images_of(source, out, *more):
-    """Images in coco.json; the seed is of image 0 unless told otherwise."""
+    """Return the images of coco.json; the default seed is on image 0."""
     options = ['--out', out, '--size', 64, '--device', 'cpu', '--format', 'coco', *more]
     assert main([str(part) for part in ['track', source, *options]]) == 0
     coco = json.loads((out / 'coco.json').read_text())

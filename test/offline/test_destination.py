@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Where `xmem-ros track` delivers: what will not do is refused at once, nothing is covered, nothing stays beside it."""
+"""Destination of `xmem-ros track`: early refusals, nothing overwritten, nothing left behind."""
 
 from __future__ import annotations
 
@@ -8,48 +8,15 @@ import signal
 import subprocess
 
 import pytest
+from needs import require
 
-pytest.importorskip('rosbags.rosbag2', reason='rosbags is not installed')
+require('rosbags.rosbag2')
 
-from bag_files import image_items, scene, write_bag
 from bag_runs import GOES_ON, arguments, digests, elsewhere, left
-from scene_files import save_mask
 
 from xmem_ros.cli.main import main
 from xmem_ros.offline import run as run_module
-from xmem_ros.offline.tracking import Offline
-
-COUNT = 10
-
-
-@pytest.fixture(scope='module')
-def frames():
-    return scene(COUNT)
-
-
-@pytest.fixture
-def bag(frames, tmp_path):
-    """Ten images, and a mask of the first one beside them."""
-    save_mask(tmp_path / 'mask.png', frames[0][1])
-    return write_bag(tmp_path / 'bag', image_items(frames))
-
-
-@pytest.fixture(autouse=True)
-def threads(monkeypatch):
-    """As many in the processes that are started as in this one, since a run says that it depends on them."""
-    import torch
-
-    monkeypatch.setenv('OMP_NUM_THREADS', str(torch.get_num_threads()))
-
-
-@pytest.fixture
-def stepped(monkeypatch):
-    """Indexes of the images that are tracked from here on."""
-    found = []
-    step = Offline.step
-    monkeypatch.setattr(Offline, 'step', lambda self, frame: found.append(frame.index) or step(self, frame))
-    return found
-
+from xmem_ros.offline.tracking import OfflineTracker
 
 # --- a destination that will not do is refused before anything is tracked
 
@@ -57,7 +24,7 @@ MOUNTED = ['unshare', '--user', '--map-root-user', '--mount', 'sh', '-c']
 
 
 def mounted(command, *given):
-    """Run the command line after a shell command, in a namespace of its own, where things can be mounted."""
+    """Run the command line after a shell command, in its own mount namespace."""
     if subprocess.run([*MOUNTED, 'mount -t tmpfs none /mnt'], capture_output=True, check=False).returncode:
         pytest.skip('nothing can be mounted here')
     script = 'import sys; from xmem_ros.cli.main import main; sys.exit(main(sys.argv[1:]))'
@@ -83,7 +50,7 @@ def test_a_parent_that_cannot_be_written_to_is_refused_at_once(bag, tmp_path):
     folder.mkdir()
     done = mounted(f'mount -t tmpfs -o ro none "{folder}"', *arguments(bag, folder / 'walks' / 'out'))
     assert done.returncode == 2, done.stderr
-    assert f'{folder} cannot be written to' in done.stderr
+    assert f'{folder} is not writable' in done.stderr
 
 
 def test_a_destination_below_a_file_is_refused_at_once(bag, tmp_path, capsys, stepped):
@@ -98,9 +65,9 @@ def test_results_may_lie_in_the_folder_of_the_bag(bag, monkeypatch, stepped):
             raise KeyboardInterrupt
         return step(self, frame)
 
-    step = Offline.step
+    step = OfflineTracker.step
     with monkeypatch.context() as patched:
-        patched.setattr(Offline, 'step', interrupted)
+        patched.setattr(OfflineTracker, 'step', interrupted)
         assert main(arguments(bag, bag / 'out')) == 130
     stepped.clear()
     assert main(arguments(bag, bag / 'out')) == 0
@@ -112,8 +79,8 @@ def test_results_may_lie_in_the_folder_of_the_bag(bag, monkeypatch, stepped):
 def test_what_another_run_delivered_meanwhile_is_not_covered(bag, tmp_path, monkeypatch, capsys, stepped):
     assert main(arguments(bag, tmp_path / 'out')) == 0
     stepped.clear()
-    monkeypatch.setattr(run_module, 'check_out', lambda out: None)  # as it was when this run began
-    monkeypatch.setattr('xmem_ros.offline.destination.check_out', lambda out: None)
+    monkeypatch.setattr(run_module, 'check_destination', lambda out: None)  # as it was when this run began
+    monkeypatch.setattr('xmem_ros.offline.destination.check_destination', lambda out: None)
     before = digests(tmp_path / 'out')
     assert main(arguments(bag, tmp_path / 'out')) == 2
     assert 'is there already' in capsys.readouterr().err
@@ -137,7 +104,7 @@ def test_what_somebody_puts_there_while_it_is_tracked_stays_and_results_wait(
         patched.setattr(run_module, 'write_results', disturbed)
         assert main(arguments(bag, out)) == 2
     said = capsys.readouterr().err
-    assert f'{out}: results cannot be put there (Directory not empty)' in said
+    assert f'{out}: results cannot be moved there (Directory not empty)' in said
     assert GOES_ON in said
     assert [file.name for file in out.iterdir()] == ['thesis.tex']
     (out / 'thesis.tex').unlink()
@@ -150,16 +117,16 @@ def test_what_somebody_puts_there_while_it_is_tracked_stays_and_results_wait(
 
 KILLED_AT_LAST = """
 import os, signal, sys
-from xmem_ros.offline.segments import Work
+from xmem_ros.offline.segments import RunFolder
 from xmem_ros.cli.main import main
-Work.discard = lambda self: os.kill(os.getpid(), signal.SIGKILL)
+RunFolder.discard = lambda self: os.kill(os.getpid(), signal.SIGKILL)
 main(sys.argv[1:])
 """
 
 
 @pytest.fixture
 def delivered(bag, tmp_path):
-    """The destination of a run that was killed between delivering and clearing up."""
+    """Return the destination of a run killed between delivery and cleanup."""
     done = elsewhere(KILLED_AT_LAST, *arguments(bag, tmp_path / 'out'))
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert left(tmp_path) == ['.out.part', 'out']
@@ -169,7 +136,7 @@ def delivered(bag, tmp_path):
 def test_what_a_run_left_that_was_killed_at_last_is_removed_by_the_same_command(bag, delivered, capsys, stepped):
     before = digests(delivered)
     assert main(arguments(bag, delivered)) == 2
-    assert 'the results are there, whole' in capsys.readouterr().err
+    assert 'the results are complete' in capsys.readouterr().err
     assert left(delivered.parent) == ['out']
     assert main(arguments(bag, delivered)) == 2
     assert 'is there already' in capsys.readouterr().err

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`xmem-ros track` on bags: what it writes, that it writes it again, and what it says where something is wrong."""
+"""`xmem-ros track` on bags: outputs, repeatability and errors."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from needs import require
 
-pytest.importorskip('rosbags.rosbag2', reason='rosbags is not installed')
+require('rosbags.rosbag2')
 
 from bag_files import LATE_NS, SIZE, TOPIC, image_items, image_message, scene, seeds_message, stamp_of, write_bag
 from PIL import Image
@@ -29,7 +30,7 @@ from xmem_ros.conversions.seeds import MASK
 from xmem_ros.evaluation.datasets.options import ReadOptions
 from xmem_ros.evaluation.datasets.plain import read_generic
 from xmem_ros.media import Clip
-from xmem_ros.offline.tracking import Offline
+from xmem_ros.offline.tracking import OfflineTracker
 from xmem_ros.recordings import typestore
 from xmem_ros.training.bag import read_bag as read_footage
 
@@ -38,13 +39,8 @@ COUNT = 10
 
 
 @pytest.fixture(scope='module')
-def frames():
-    return scene(COUNT)
-
-
-@pytest.fixture(scope='module')
 def bag(frames, tmp_path_factory):
-    """Images, seeds of image 2 that came later, and a topic of another kind."""
+    """Write images, late seeds of image 2, and a topic of another type."""
     seeds = [typestore.seed(MASK, name=name, mask=frames[2][1] == value) for value, name in [(1, 'mug'), (2, 'duck')]]
     items = image_items(frames)
     items.append(('/xmem/seeds', stamp_of(4) + LATE_NS + 1, seeds_message(2, seeds, [3, 4])))
@@ -69,7 +65,7 @@ def digests(folder):
 
 
 def read_bag(path, *, but=()):
-    """(topic, time, message) of all messages, as rosbags alone reads them, but for some topics."""
+    """Return (topic, time, message) by rosbags alone, without some topics."""
     with AnyReader([path]) as reader:
         wanted = [connection for connection in reader.connections if connection.topic not in but]
         return [(c.topic, time, reader.deserialize(raw, c.msgtype)) for c, time, raw in reader.messages(wanted)]
@@ -137,7 +133,7 @@ def test_a_tracked_bag_can_be_tracked_again_to_the_same(bag, tmp_path):
 
 
 def test_every_format_at_once(bag, frames, tmp_path):
-    pytest.importorskip('pycocotools', reason='pycocotools is not installed')
+    require('pycocotools')
     from pycocotools.coco import COCO
 
     formats = [f'--format={name}' for name in ('bag', 'png', 'coco', 'ytvos', 'overlay')]
@@ -241,28 +237,28 @@ def test_topics_of_types_that_nobody_knows_are_copied_as_they_are(frames, tmp_pa
 
 KILLED = """
 import os, signal, sys
-from xmem_ros.offline.segments import Work
+from xmem_ros.offline.segments import RunFolder
 from xmem_ros.cli.main import main
-finish = Work.finish_segment
+finish = RunFolder.finish_segment
 def finish_and_die(self, *arguments):
     kept = finish(self, *arguments)
     if len(self.segments) == 2:
         os.kill(os.getpid(), signal.SIGKILL)
     return kept
-Work.finish_segment = finish_and_die
+RunFolder.finish_segment = finish_and_die
 main(sys.argv[1:])
 """
 KILLED_LATE = """
 import os, signal, sys
-from xmem_ros.offline.segments import Work
+from xmem_ros.offline.segments import RunFolder
 from xmem_ros.cli.main import main
-Work.deliver = lambda self: os.kill(os.getpid(), signal.SIGKILL)
+RunFolder.deliver = lambda self: os.kill(os.getpid(), signal.SIGKILL)
 main(sys.argv[1:])
 """
 
 
 def kill_after_two_segments(*arguments, script=KILLED):
-    """Run the command line in a process that is gone once two segments are whole, or when the script says."""
+    """Run the command line in a process that is killed after two segments, or by the script."""
     path = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
     command = [sys.executable, '-c', script, *map(str, arguments)]
     done = subprocess.run(command, env=os.environ | {'PYTHONPATH': path}, capture_output=True, timeout=300, check=False)
@@ -280,8 +276,8 @@ def test_two_runs_and_one_that_was_killed_write_the_same_bytes(bag, tmp_path, mo
     kill_after_two_segments(*options(bag, tmp_path / 'three'))
     assert left(tmp_path) == ['.three.part', 'one', 'two']
     stepped = []
-    step = Offline.step
-    monkeypatch.setattr(Offline, 'step', lambda self, frame: stepped.append(frame.index) or step(self, frame))
+    step = OfflineTracker.step
+    monkeypatch.setattr(OfflineTracker, 'step', lambda self, frame: stepped.append(frame.index) or step(self, frame))
     assert main([*map(str, options(bag, tmp_path / 'three'))]) == 0
     assert stepped == [8, 9], 'two segments of four images were whole'
     assert digests(tmp_path / 'one') == digests(tmp_path / 'two') == digests(tmp_path / 'three')
@@ -292,38 +288,30 @@ def test_a_run_that_was_killed_while_it_wrote_tracks_nothing_again(bag, tmp_path
     assert main([*map(str, options(bag, tmp_path / 'one'))]) == 0
     kill_after_two_segments(*options(bag, tmp_path / 'two'), script=KILLED_LATE)
     assert left(tmp_path) == ['.two.part', 'one']
-    monkeypatch.setattr(Offline, 'step', None)
+    monkeypatch.setattr(OfflineTracker, 'step', None)
     assert main([*map(str, options(bag, tmp_path / 'two'))]) == 0
     assert digests(tmp_path / 'one') == digests(tmp_path / 'two')
 
 
 def test_a_run_that_a_person_interrupts_goes_on_later(bag, tmp_path, monkeypatch, capsys):
-    step = Offline.step
+    step = OfflineTracker.step
 
     def interrupted(self, frame):
         if frame.index == 6:
             raise KeyboardInterrupt
         return step(self, frame)
 
-    monkeypatch.setattr(Offline, 'step', interrupted)
+    monkeypatch.setattr(OfflineTracker, 'step', interrupted)
     assert track(bag, tmp_path / 'out') == 130
     assert 'the same command goes on where this one stopped' in capsys.readouterr().err
     assert left(tmp_path) == ['.out.part']
     stepped = []
-    monkeypatch.setattr(Offline, 'step', lambda self, frame: stepped.append(frame.index) or step(self, frame))
+    monkeypatch.setattr(OfflineTracker, 'step', lambda self, frame: stepped.append(frame.index) or step(self, frame))
     assert track(bag, tmp_path / 'out') == 0
     assert stepped == [4, 5, 6, 7, 8, 9], 'one segment of four images was whole'
 
 
-@pytest.fixture
-def threads(monkeypatch):
-    """As many in the processes that are started as in this one, since a run says that it depends on them."""
-    import torch
-
-    monkeypatch.setenv('OMP_NUM_THREADS', str(torch.get_num_threads()))
-
-
-def test_a_run_goes_on_with_the_same_arguments_only(bag, tmp_path, capsys, threads):
+def test_a_run_goes_on_with_the_same_arguments_only(bag, tmp_path, capsys):
     kill_after_two_segments(*options(bag, tmp_path / 'out'))
     assert main([*map(str, options(bag, tmp_path / 'out')), '--only-ours']) == 2
     said = capsys.readouterr().err
@@ -347,22 +335,22 @@ def test_a_late_seed_that_cannot_be_used_is_put_right_without_tracking_all_again
     assert main([*map(str, command)]) == 2
     said = capsys.readouterr().err
     assert 'seeds.yaml, entry 2' in said
-    assert 'what was tracked before is kept' in said
+    assert 'the work so far is kept: correct the seeds' in said
     save_mask(tmp_path / 'late.png', (frames[6][1] == 1).astype(np.uint8))
     seeds.write_text(first.replace('frame: 1', 'frame: 2') + late)
     assert main([*map(str, command)]) == 2, 'what was applied cannot be changed any more'
     assert 'seeds of image 1' in capsys.readouterr().err
     seeds.write_text(first + late)
     stepped = []
-    step = Offline.step
-    monkeypatch.setattr(Offline, 'step', lambda self, frame: stepped.append(frame.index) or step(self, frame))
+    step = OfflineTracker.step
+    monkeypatch.setattr(OfflineTracker, 'step', lambda self, frame: stepped.append(frame.index) or step(self, frame))
     assert main([*map(str, command)]) == 0
     assert stepped == [4, 5, 6, 7, 8, 9], 'one segment of four images was whole'
     assert main([*map(str, [*options(bag, tmp_path / 'again'), '--seed', seeds])]) == 0
     assert digests(tmp_path / 'out') == digests(tmp_path / 'again')
 
 
-def test_what_an_interrupted_run_left_is_not_trusted_when_it_is_damaged(bag, tmp_path, capsys, threads):
+def test_what_an_interrupted_run_left_is_not_trusted_when_it_is_damaged(bag, tmp_path, capsys):
     kill_after_two_segments(*options(bag, tmp_path / 'out'))
     (memory,) = (tmp_path / '.out.part').glob('memory_*')
     memory.write_bytes(memory.read_bytes()[:-100])
@@ -372,9 +360,9 @@ def test_what_an_interrupted_run_left_is_not_trusted_when_it_is_damaged(bag, tmp
 
 
 def test_two_runs_do_not_write_to_one_place(bag, tmp_path, capsys):
-    from xmem_ros.offline.segments import Work
+    from xmem_ros.offline.segments import RunFolder
 
-    other = Work(tmp_path / 'out', {})
+    other = RunFolder(tmp_path / 'out', {})
     assert track(bag, tmp_path / 'out') == 2
     assert 'another run writes there' in capsys.readouterr().err
     other.close()
@@ -439,7 +427,7 @@ def test_images_that_cannot_be_used_are_counted_and_named(frames, tmp_path, caps
 
 
 def useless(folder, frames):
-    """Name, input, options, what is said."""
+    """Return name, input, options and expected error."""
     (folder / 'empty.mcap').write_bytes(b'')
     (folder / 'text.db3').write_text('no bag')
     save_mask(folder / 'mask.png', frames[0][1])
@@ -459,11 +447,11 @@ def useless(folder, frames):
         (bag, ['--seeds-topic', '/y', *seed], 'give either --seeds-topic'),
         (bag, [*seed, '--at', 99], 'mask.png: there is no image 99'),
         (bag, [*seed, '--at', '1.5'], 'mask.png: no image of'),
-        (bag, [*seed, '--at', 'noon'], "'noon' is no image"),
+        (bag, [*seed, '--at', 'noon'], "'noon' is not an image"),
         (bag, ['--seed', folder / 'small.png'], "small.png: image 000000: seeds[0] '1' (MASK): the mask is 8×8"),
         (bag, ['--at', 3], '--at goes with a mask or a box'),
         (bag, [*seed, '--only-ours', '--format', 'png'], '--only-ours and --labels are of --format bag'),
-        (bag, ['--box', 'cup=1,2,3'], "'cup=1,2,3' is no box"),
+        (bag, ['--box', 'cup=1,2,3'], "'cup=1,2,3' is not a box"),
         (bag, ['--box', 'cup=90,60,40,40'], 'box cup: image 000000: '),
         (bag, [*seed, '--node', '/my node'], "--node '/my node' is no name of a node"),
         (bag, [*seed, '--params', folder / 'none.yaml'], 'none.yaml: no such parameter file'),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Recordings tracked without a node: which image a seed is applied on, what objects are called, what is left out."""
+"""Offline tracking: images of seeds, ids of objects, skipped images."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import json
 
 import numpy as np
 import pytest
+from needs import require
 
-pytest.importorskip('rosbags.rosbag2', reason='rosbags is not installed')
+require('rosbags.rosbag2')
 
-from bag_files import LATE_NS, SIZE, TOPIC, image_items, scene, seeds_message, stamp_of, write_bag
+from bag_files import LATE_NS, SIZE, TOPIC, image_items, seeds_message, stamp_of, write_bag
 
 from xmem_ros.conversions.seeds import LABELS, MASK
 from xmem_ros.errors import BagError, FrameError, SeedError, UnknownObjectError
-from xmem_ros.offline.tracking import Checkpoint, Offline, track
+from xmem_ros.offline.tracking import Checkpoint, OfflineTracker, track
 from xmem_ros.parameters.table import Parameters
 from xmem_ros.recordings import typestore
 from xmem_ros.recordings.recording import open_recording
@@ -25,11 +26,6 @@ from xmem_ros.tracker.engine import Engines
 
 PARAMETERS = dataclasses.replace(Parameters(), device='cpu', size=64, max_objects=4)
 ENGINES = Engines()
-
-
-@pytest.fixture(scope='module')
-def frames():
-    return scene(10)
 
 
 def mask_seed(frames, index, value, *, object_id=0, name=''):
@@ -43,7 +39,7 @@ def tracked(path, plan=None, topic=''):
 
 
 def seeded_bag(folder, frames, *seeds, name='bag'):
-    """A bag with images, and seeds: index of the image that a message comes after, and the message."""
+    """Write a bag of images and seeds, given as index of the image before, and message."""
     items = image_items(frames)
     for after, message in seeds:
         items.append(('/xmem/seeds', stamp_of(after) + LATE_NS + 1, message))
@@ -116,7 +112,7 @@ def test_a_recorded_seed_without_its_image_is_told_and_ends_nothing(frames, tmp_
     good = seeds_message(0, [mask_seed(frames, 0, 1)], [2])
     path = seeded_bag(tmp_path, frames, (0, early), (0, good))
     with open_recording(path) as recording:
-        offline = Offline(recording, recorded_seeds(recording), PARAMETERS, engines=ENGINES)
+        offline = OfflineTracker(recording, recorded_seeds(recording), PARAMETERS, engines=ENGINES)
         found = [offline.step(frame) for frame in recording.frames()]
     assert [item.id for item in found[9].objects] == [2]
     (told,) = offline.missed
@@ -130,7 +126,7 @@ def test_a_recorded_seed_that_cannot_be_used_now_is_told_and_ends_nothing(frames
     second = seeds_message(2, [mask_seed(frames, 2, 1)], [2])
     path = seeded_bag(tmp_path, frames, (1, first), (2, second))
     with open_recording(path) as recording:
-        offline = Offline(recording, recorded_seeds(recording), PARAMETERS, engines=ENGINES)
+        offline = OfflineTracker(recording, recorded_seeds(recording), PARAMETERS, engines=ENGINES)
         found = [offline.step(frame) for frame in recording.frames()]
     assert all(item is not None for item in found)
     assert [item.id for item in found[2].objects] == [2]
@@ -143,7 +139,7 @@ def test_recorded_seeds_of_another_camera_are_refused(frames, tmp_path):
         for index in range(3)
     ]
     items.append(('/xmem/seeds', stamp_of(3), seeds_message(0, [mask_seed(frames, 0, 1)], [1])))
-    with pytest.raises(SeedError, match='none of the 1 recorded seeds belongs to an image of .*--image-topic'):
+    with pytest.raises(SeedError, match='none of the 1 recorded seeds belongs to an image of .*image topic'):
         tracked(write_bag(tmp_path / 'bag', items))
 
 
@@ -156,7 +152,7 @@ def test_several_topics_of_seeds_have_to_be_named(frames, tmp_path):
     ]
     path = write_bag(tmp_path / 'bag', items)
     with open_recording(path) as recording:
-        with pytest.raises(BagError, match='/front/xmem/seeds, /rear/xmem/seeds; name .* --seeds-topic'):
+        with pytest.raises(BagError, match='/front/xmem/seeds, /rear/xmem/seeds; name .* such as /front'):
             recorded_seeds(recording)
         assert len(recorded_seeds(recording, '/rear/xmem/seeds')) == 1
         with pytest.raises(BagError, match='no topic /xmem/seeds'):
@@ -192,7 +188,7 @@ def test_an_image_that_cannot_be_decoded_is_left_out_and_the_others_are_as_witho
     without = tracked(write_bag(tmp_path / 'without', items[:4] + items[5:]), plan)
     items[4] = (TOPIC, items[4][1], message)
     with open_recording(write_bag(tmp_path / 'bag', items)) as recording:
-        offline = Offline(recording, plan, PARAMETERS, engines=ENGINES)
+        offline = OfflineTracker(recording, plan, PARAMETERS, engines=ENGINES)
         found = [item for frame in recording.frames() if (item := offline.step(frame))]
     assert [fault.index for fault in offline.dropped] == [4]
     assert reason in offline.dropped[0].reason
@@ -226,7 +222,7 @@ def test_stamps_that_jump_back_keep_or_forget_as_in_the_node_and_are_told(frames
     parameters = dataclasses.replace(PARAMETERS, on_time_jump=policy)
     with open_recording(path) as recording:
         plan = [PlannedSeeds((mask_seed(frames, 2, 1),), (1,), index=2)]
-        offline = Offline(recording, plan, parameters, engines=ENGINES)
+        offline = OfflineTracker(recording, plan, parameters, engines=ENGINES)
         found = [offline.step(frame) for frame in recording.frames()]
     assert [item.id for item in found[9].objects] == [1]
     assert [item.id for item in found[12].objects] == ids
@@ -260,7 +256,7 @@ def test_objects_are_removed_and_unknown_ones_refused(frames, tmp_path):
     with pytest.raises(UnknownObjectError, match='image 000005: no object has the id 3'):
         tracked(path, [begin, PlannedSeeds((), (), index=5, removed=(3,))])
     wrong = PlannedSeeds((mask_seed(frames, 5, 1, object_id=8),), (8,), index=5)
-    with pytest.raises(UnknownObjectError, match='no object has the id 8 here, so it cannot be corrected; ids: 1, 2'):
+    with pytest.raises(UnknownObjectError, match='no object has the id 8 here, so it cannot be corrected; known ids: 1, 2'):
         tracked(path, [begin, wrong])
 
 
@@ -273,7 +269,7 @@ def test_going_on_from_a_checkpoint_gives_what_an_undisturbed_run_gives(frames, 
     path = write_bag(tmp_path / 'bag', sorted(items, key=lambda item: item[1]))
     whole = tracked(path)
     with open_recording(path) as recording:
-        offline = Offline(recording, recorded_seeds(recording), PARAMETERS, engines=ENGINES)
+        offline = OfflineTracker(recording, recorded_seeds(recording), PARAMETERS, engines=ENGINES)
         begun = [offline.step(frame) for frame in recording.frames() if frame.index < 5]
         saved = offline.checkpoint()
         snapshot.write(saved.snapshot, tmp_path / 'memory.safetensors')

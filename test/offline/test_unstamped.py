@@ -1,19 +1,20 @@
 # SPDX-License-Identifier: MIT
-"""Images without stamps, as some drivers send them: which of them recorded seeds are applied on."""
+"""Images without stamps, as some drivers send: image of recorded seeds."""
 
 from __future__ import annotations
 
 import dataclasses
 
 import pytest
+from needs import require
 
-pytest.importorskip('rosbags.rosbag2', reason='rosbags is not installed')
+require('rosbags.rosbag2')
 
 from bag_files import LATE_NS, TOPIC, scene, stamp_of, write_bag
 
 from xmem_ros.conversions.seeds import MASK
 from xmem_ros.errors import SeedError
-from xmem_ros.offline.tracking import Offline, track
+from xmem_ros.offline.tracking import OfflineTracker, track
 from xmem_ros.parameters.table import Parameters
 from xmem_ros.recordings import typestore
 from xmem_ros.recordings.recording import open_recording
@@ -27,12 +28,12 @@ NOWHEN = typestore.header(0, 'camera')
 
 
 def seeds(index: int, value: int, header=NOWHEN):
-    """Of an object of an image, as the node accepted them."""
+    """Return accepted seeds of an object of an image."""
     return typestore.accepted_seeds(header, [typestore.seed(MASK, mask=FRAMES[index][1] == value)], [value], [value])
 
 
 def bag_of(folder, *seeds, stamped: int = 0):
-    """Six images, of which the first have stamps, and seeds: when they were recorded [ns], and the message."""
+    """Write six images, the first ones with stamps, and seeds by recording time [ns]."""
     items = [
         (TOPIC, stamp_of(index) + LATE_NS, typestore.image(header, pixels, 'rgb8'))
         for index, (pixels, _) in enumerate(FRAMES)
@@ -49,11 +50,11 @@ def test_recorded_seeds_are_applied_on_the_newest_image_before_them(tmp_path, st
     with open_recording(path) as recording:
         plan = recorded_seeds(recording)
         found = list(track(recording, plan, PARAMETERS, engines=ENGINES))
-        offline = Offline(recording, plan, PARAMETERS, engines=ENGINES)
+        offline = OfflineTracker(recording, plan, PARAMETERS, engines=ENGINES)
     assert [[item.id for item in frame.objects] for frame in found] == [[], [], [1], [1], [1, 2], [1, 2]]
     assert offline.missed == []
     assert [text.partition(': its image ')[2] for text in offline.notes] == [
-        f'has no stamp; taken for the newest that was recorded before it, image {index}' for index in (2, 4)
+        f'has no stamp; used the newest image recorded before it, image {index}' for index in (2, 4)
     ]
 
 
@@ -62,7 +63,7 @@ def test_a_seed_with_a_stamp_is_for_the_image_that_has_it(tmp_path):
     path = bag_of(tmp_path, (late, seeds(1, 1, typestore.header(stamp_of(1), 'camera'))), stamped=2)
     with open_recording(path) as recording:
         found = list(track(recording, recorded_seeds(recording), PARAMETERS, engines=ENGINES))
-        assert Offline(recording, recorded_seeds(recording), PARAMETERS, engines=ENGINES).notes == []
+        assert OfflineTracker(recording, recorded_seeds(recording), PARAMETERS, engines=ENGINES).notes == []
     assert [len(frame.objects) for frame in found] == [0, 1, 1, 1, 1, 1]
 
 
@@ -70,6 +71,6 @@ def test_where_no_image_came_before_the_seeds_that_the_images_have_no_stamps_is_
     path = bag_of(tmp_path, (stamp_of(0), seeds(0, 1)))
     with (
         open_recording(path) as recording,
-        pytest.raises(SeedError, match=rf'no image without a stamp of .*{TOPIC} was recorded before it'),
+        pytest.raises(SeedError, match=rf'no unstamped image of .*{TOPIC} was recorded before it'),
     ):
-        Offline(recording, recorded_seeds(recording), PARAMETERS, engines=ENGINES)
+        OfflineTracker(recording, recorded_seeds(recording), PARAMETERS, engines=ENGINES)

@@ -9,7 +9,7 @@ import pytest
 
 PROGRAM = """
 import ctypes, resource, sys, threading
-from xmem_ros.host_memory import give_back, keep_large_blocks
+from xmem_ros.host_memory import keep_large_blocks, release_freed_memory
 if sys.argv[1] == 'keep':
     assert keep_large_blocks()
 libc = ctypes.CDLL(None)
@@ -33,7 +33,7 @@ def run():
     use()
     faults()
     held = resident()
-    give_back()
+    release_freed_memory()
     print(held - resident())
 
 thread = threading.Thread(target=run)

@@ -167,7 +167,7 @@ HOSTILE_YAML = {
 @pytest.mark.parametrize('text', HOSTILE_YAML.values(), ids=HOSTILE_YAML)
 def test_hostile_yaml_is_refused_with_file_and_line_by_every_command(frames, tmp_path, capsys, text):
     suite = write_suite(tmp_path, text)
-    refused(capsys, ['regress', suite, '--dry-run'], 'suite.yaml: not YAML that can be used: line ')
+    refused(capsys, ['regress', suite, '--dry-run'], 'suite.yaml: not usable YAML: line ')
     (tmp_path / 'seeds.yaml').write_text(text)
     commands = [
         arguments(frames, tmp_path / 'out', '--params', suite),
@@ -395,8 +395,8 @@ def test_a_table_of_objects_holds_no_formula(tmp_path):
 @pytest.mark.parametrize(
     'text',
     [
-        'https://robot:s3cret@mirror/x.pth: the server answers 404',
-        'http://mirror/x.pth?token=s3cret&size=1: cannot be fetched',
+        'https://robot:s3cret@mirror/x.pth: the server responded 404',
+        'http://mirror/x.pth?token=s3cret&size=1: download failed',
         "http://mirror/x?X-Amz-Signature=s3cret'",
         'password=s3cret',
         'Authorization: Bearer s3cret',

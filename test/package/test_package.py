@@ -11,6 +11,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+from needs import require
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -100,7 +101,7 @@ def prefix() -> Path:
 
 def interface(name: str) -> type:
     """Return a generated class: `msg.Seed`, `srv.SeedObjects_Request`."""
-    pytest.importorskip('rclpy', reason='ROS 2 is not on the path')
+    require('rclpy')
     import xmem_ros.msg
     import xmem_ros.srv
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The table of parameters and the files that are written from it, without ROS."""
+"""The parameter table and the files written from it, without ROS."""
 
 from pathlib import Path
 
@@ -99,15 +99,15 @@ def test_a_list_loses_the_empty_texts_that_stand_for_none():
         ({'min_score': 'low'}, 'it must be a number'),
         ({'min_score': float('nan')}, 'min_score is nan; allowed: 0…1'),
         ({'autostart': 1}, 'it must be true or false'),
-        ({'weights': 7}, 'it must be text'),
+        ({'weights': 7}, 'it must be a string'),
         ({'max_objects': 255}, 'max_objects is 255; allowed: 1…254'),
         ({'lost_after': -1.0}, 'lost_after is -1.0; allowed: 0…86400 s'),
         ({'queue': 'some'}, "queue is 'some'; allowed: newest, all"),
         ({'image_transport': 'theora'}, "image_transport is 'theora'; allowed: raw, compressed"),
-        ({'cameras': 'front'}, "cameras is 'front'; it must be a list of texts"),
-        ({'cameras': [1, 2]}, 'it must be a list of texts'),
-        ({'cameras': ['front', 'left eye']}, "cameras has 'left eye'; allowed are letters"),
-        ({'cameras': ['front', 'front']}, "cameras has 'front' more than once"),
+        ({'cameras': 'front'}, "cameras is 'front'; it must be a list of strings"),
+        ({'cameras': [1, 2]}, 'it must be a list of strings'),
+        ({'cameras': ['front', 'left eye']}, "cameras contains 'left eye'; allowed: letters"),
+        ({'cameras': ['front', 'front']}, "cameras contains 'front' more than once"),
         ({'memory.min_working_frames': 20}, 'must be below memory.max_working_frames'),
     ],
 )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Files of bags as recorders leave them: without chunks, with a journal, compressed, without metadata, oddly named."""
+"""Bag files without chunks, with a journal, compressed, without metadata, or oddly named."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from needs import require
 
-pytest.importorskip('rosbags.rosbag2', reason='rosbags is not installed')
+require('rosbags.rosbag2')
 
 from bag_files import STEP_NS, image_items, scene, stamp_of, write_bag, write_without_chunks
 
@@ -30,7 +31,7 @@ def frames():
 
 
 def stamps(path) -> list[int]:
-    """Of the images of a bag that is whole [ns]."""
+    """Return the stamps of a complete bag's images [ns]."""
     with open_recording(path) as recording:
         found = recording.stamps()
         assert (recording.damage, recording.length) == ('', len(found))
@@ -87,7 +88,7 @@ time.sleep(600)
 
 
 def record_more_and_be_killed(database: Path, journal: str, end: str) -> None:
-    """Write the messages of a database a second time, as going on after the last one."""
+    """Append a database's messages again, with later times."""
     arguments = [str(database), journal, str(STEP_NS), end]
     with subprocess.Popen([sys.executable, '-c', RECORDER, *arguments], stdout=subprocess.PIPE, text=True) as recorder:
         assert recorder.stdout is not None
@@ -105,7 +106,7 @@ def test_messages_that_only_the_log_of_a_killed_recorder_has_are_read(frames, tm
     with open_recording(folder / 'bag.db3' if alone else folder) as recording:
         assert recording.length == 16
         found = recording.stamps()
-        assert recording.damage == '' if alone else 'the recording was not ended' in recording.damage
+        assert recording.damage == '' if alone else 'the recording was not completed' in recording.damage
     assert found == [stamp_of(index) for index in range(8)] * 2
     assert before == {file.name: file.read_bytes() for file in folder.iterdir()}, 'a recording is only read'
 
@@ -221,7 +222,7 @@ def test_files_without_metadata_are_read_by_the_time_of_what_is_in_them(frames, 
     folder = tmp_path / 'bag'
     folder.mkdir()
     items = image_items(frames)
-    # twice the recorder began with 0, and the later folder's name comes first; an empty one is no hindrance
+    # two recordings numbered from 0, the later one's name first, and an empty file
     for name, part in [('walk_b_0', items[:3]), ('walk_b_1', items[3:5]), ('walk_a_0', items[5:]), ('walk_0_0', [])]:
         made = write_bag(tmp_path / name, part)
         shutil.copy(made / f'{name}.mcap', folder)
@@ -262,7 +263,7 @@ def test_another_rosbags_is_no_damage_of_the_bag_and_both_versions_are_named(fra
     command = [sys.executable, '-m', 'xmem_ros.cli.main', 'track', str(path), '--out', str(tmp_path / 'out')]
     done = subprocess.run(command, env=os.environ | {'PYTHONPATH': places}, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert f'rosbags: version {version} is installed, and rosbags>=0.11.7,<0.12 is needed' in done.stderr
+    assert f'rosbags: version {version} is installed, but rosbags>=0.11.7,<0.12 is required' in done.stderr
     assert 'readable' not in done.stderr
     assert 'Traceback' not in done.stderr
 

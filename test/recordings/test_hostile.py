@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Recordings that were made to do harm: at worst they are refused."""
+"""Hostile recordings: refused at worst."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import tracemalloc
 import zlib
 
 import pytest
+from needs import require
 
-pytest.importorskip('rosbags.rosbag2', reason='rosbags is not installed')
+require('rosbags.rosbag2')
 
 from bag_files import TOPIC, image_items, scene, seeds_message, stamp_of, write_bag, write_without_chunks
 from recordings.test_bag_files import record_more_and_be_killed
@@ -20,8 +21,7 @@ from scene_files import save_mask
 from xmem_ros.cli.main import main
 from xmem_ros.errors import BagError, ParameterError
 from xmem_ros.media import FOLDER_RATE
-from xmem_ros.recordings import compression
-from xmem_ros.recordings import mcap_repair as mending
+from xmem_ros.recordings import compression, mcap_reader
 from xmem_ros.recordings import typestore as messages
 from xmem_ros.recordings.recording import open_recording
 from xmem_ros.recordings.seed_plan import recorded_seeds
@@ -33,7 +33,7 @@ else:
     from backports import zstd
 
 COUNT = 4
-MOST_MESSAGE = 256 * 2**20  # bytes, as in xmem_ros.recordings.limits
+MAX_MESSAGE_BYTES = 256 * 2**20  # bytes, as in xmem_ros.recordings.limits
 
 
 @pytest.fixture(scope='module')
@@ -43,7 +43,7 @@ def frames():
 
 @pytest.fixture
 def database(frames, tmp_path):
-    """The one file of a bag, alone in its folder."""
+    """Return the storage file of a bag without metadata."""
     return (write_bag(tmp_path / 'made', image_items(frames), storage='sqlite3') / 'made.db3').rename(
         tmp_path / 'x.db3'
     )
@@ -61,7 +61,7 @@ def test_messages_of_one_time_have_the_rate_of_a_folder(database):
 
 
 def test_sql_that_a_database_holds_is_not_run(database, tmp_path):
-    """As text of its schema, which was once run to copy a damaged file."""
+    """SQL in the schema, which a copy of a damaged file would run."""
     with sqlite3.connect(tmp_path / 'other.db') as other:
         other.execute('CREATE TABLE precious(item)')
     statements = [
@@ -83,7 +83,7 @@ def test_sql_that_a_database_holds_is_not_run(database, tmp_path):
 
 
 def test_rows_that_a_database_computes_are_refused(database):
-    """A view would go on for ever, a generated column give a gigabyte for each row."""
+    """A view could run forever, a generated column return a gigabyte per row."""
     endless = 'CREATE VIEW messages AS WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n) SELECT id, id AS topic_id, id AS timestamp, id AS data FROM n'  # noqa: E501
     generous = 'CREATE TABLE messages(id INTEGER PRIMARY KEY, topic_id, timestamp, data AS (zeroblob(1000000000)))'
     for sql in (endless, generous):
@@ -95,7 +95,7 @@ def test_rows_that_a_database_computes_are_refused(database):
 
 
 def test_a_journal_does_not_delete_the_file_that_it_names(frames, tmp_path):
-    """SQLite deletes the journal of a transaction over several databases once none of them needs it."""
+    """SQLite deletes a super-journal once no database needs it."""
     database = write_bag(tmp_path / 'bag', image_items(frames), storage='sqlite3') / 'bag.db3'
     record_more_and_be_killed(database, 'DELETE', 'break off')
     precious = tmp_path / 'precious'
@@ -110,7 +110,7 @@ def test_a_journal_does_not_delete_the_file_that_it_names(frames, tmp_path):
     )
     journal.write_bytes(journal.read_bytes() + end)
     with open_recording(database) as recording:
-        assert 'names a further file' in recording.damage
+        assert 'names a super-journal' in recording.damage
     assert precious.read_text() == 'kept'
 
 
@@ -131,7 +131,7 @@ def test_a_row_without_a_time_or_with_one_beyond_all_ends_the_reading(database):
 
 
 def chunk(data: bytes, size: int | None = None) -> bytes:
-    """A chunk of an MCAP file, compressed."""
+    """Return a compressed MCAP chunk."""
     packed = zstd.compress(data)
     head = struct.pack('<QQQI', 0, 0, len(data) if size is None else size, 0) + struct.pack('<I', 4) + b'zstd'
     content = head + struct.pack('<Q', len(packed)) + packed
@@ -142,20 +142,20 @@ def test_a_chunk_that_becomes_larger_than_any_image_is_not_unpacked(frames, tmp_
     path = write_without_chunks(tmp_path / 'bomb.mcap', image_items(frames))
     whole = path.read_bytes()
     place = whole.index(struct.pack('<BQ', 15, 4))  # the end of the data
-    huge = bytes(MOST_MESSAGE + 2**20)
-    for told in (len(huge), 10):
-        path.write_bytes(whole[:place] + chunk(huge, told))
+    huge = bytes(MAX_MESSAGE_BYTES + 2**20)
+    for size in (len(huge), 10):
+        path.write_bytes(whole[:place] + chunk(huge, size))
         tracemalloc.start()
         with open_recording(path) as recording:
             assert len(list(recording.frames())) == COUNT
-            assert 'at most' in recording.damage or 'that it may be' in recording.damage
+            assert 'at most' in recording.damage or 'that are allowed' in recording.damage
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert most < 20 * 2**20
 
 
 def test_an_index_that_names_a_chunk_many_times_is_not_trusted(tmp_path):
-    """So a few kilobytes were held hundreds of times at once."""
+    """Otherwise a few kilobytes expand to hundreds of open chunks."""
     path = write_bag(tmp_path / 'bag', image_items(scene(2)), compression='storage') / 'bag.mcap'
     whole = path.read_bytes()
     begin, _, _ = struct.unpack('<QQI', whole[-28:-8])
@@ -170,7 +170,7 @@ def test_an_index_that_names_a_chunk_many_times_is_not_trusted(tmp_path):
 
 
 def test_a_file_that_becomes_implausibly_large_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(compression, '_ALWAYS', 2**20, raising=False)
+    monkeypatch.setattr(compression, '_ALWAYS_ALLOWED_BYTES', 2**20, raising=False)
     path = tmp_path / 'bomb.mcap.zstd'
     path.write_bytes(zstd.compress(bytes(50 * 2**20)))
     with pytest.raises(BagError, match=f'its {path.stat().st_size} bytes become more than .* if you trust it'):
@@ -179,10 +179,10 @@ def test_a_file_that_becomes_implausibly_large_is_refused(tmp_path, monkeypatch)
 
 def test_a_message_that_becomes_larger_than_any_image_is_left_out_and_named(frames, tmp_path):
     items = image_items(frames)
-    items[1] = (TOPIC, items[1][1], (messages.IMAGE, zstd.compress(bytes(MOST_MESSAGE + 1))))
+    items[1] = (TOPIC, items[1][1], (messages.IMAGE, zstd.compress(bytes(MAX_MESSAGE_BYTES + 1))))
     with open_recording(write_bag(tmp_path / 'bag', items)) as recording:
         assert [frame.index for frame in recording.frames()] == [0, 2, 3]
-        assert f'becomes more than {MOST_MESSAGE} bytes' in recording.faults[0].reason
+        assert f'becomes more than {MAX_MESSAGE_BYTES} bytes' in recording.faults[0].reason
 
 
 def test_seeds_of_more_points_than_anybody_gives_are_refused(frames, tmp_path):
@@ -221,10 +221,13 @@ rosbag2_bagfile_information:
     ('text', 'reason'),
     [
         (LAUGHS, 'merge key'),
-        ('[' * 100_000, 'nested deeper|nesting depth'),
+        ('[' * 100_000, 'nested more|nesting depth'),
         ('x' * 3_000_000, 'at most'),
         ('rosbag2_bagfile_information: 2000-99-99', 'not the metadata of a bag'),
-        ('rosbag2_bagfile_information: {relative_file_paths: [".."], topics_with_message_count: []}', 'no name of one'),
+        (
+            'rosbag2_bagfile_information: {relative_file_paths: [".."], topics_with_message_count: []}',
+            'not a valid file name',
+        ),
         (ENDLESS, 'cannot convert float infinity'),
     ],
     ids=['laughs', 'deep', 'long', 'date', 'above', 'endless'],
@@ -253,11 +256,11 @@ def test_a_topic_whose_name_would_write_to_the_terminal_is_left_out(frames, tmp_
     path = write_without_chunks(tmp_path / 'odd.mcap', items)
     with open_recording(path) as recording:
         assert [topic.name for topic in recording.topics] == [TOPIC]
-        assert '1 topics whose name or type is no name are left out' in recording.damage
+        assert '1 topics with an invalid name or type are skipped' in recording.damage
 
 
 def test_a_bag_of_more_topics_than_there_can_be_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(mending, 'MOST_TOPICS', 50, raising=False)
+    monkeypatch.setattr(mcap_reader, 'MAX_TOPICS', 50, raising=False)
     empty = messages.header(1, '')
     path = write_without_chunks(tmp_path / 'many.mcap', [(f'/t{number}', stamp_of(0), empty) for number in range(60)])
     with pytest.raises(BagError, match='more than 50 topics'):
@@ -268,7 +271,7 @@ def test_a_bag_of_more_topics_than_there_can_be_is_refused(tmp_path, monkeypatch
 
 
 def test_frames_that_cannot_be_used_do_not_cost_the_others(frames, tmp_path, capsys):
-    """The last one is cut short, and one before it has another size."""
+    """The last frame is truncated, an earlier one has another size."""
     import cv2
 
     folder = tmp_path / 'walk'

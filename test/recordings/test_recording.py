@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Recordings: what is read of whole, compressed, cut-off and useless bags, of videos and of folders."""
+"""Recordings: complete, compressed, truncated and unusable bags, videos and folders."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from needs import require
 
-pytest.importorskip('rosbags.rosbag2', reason='rosbags is not installed')
+require('rosbags.rosbag2')
 
 from bag_files import LATE_NS, TOPIC, image_items, image_message, scene, stamp_of, write_bag
 from scene_files import save_frame
@@ -96,7 +97,7 @@ def test_a_bag_in_several_files_is_read_in_their_order(frames, tmp_path):
     (folder / 'bag_1.mcap').unlink()
     with open_recording(folder) as recording:
         assert len(recording.stamps()) == 5
-        assert 'Some database files are missing' in recording.damage
+        assert 'some storage files are missing' in recording.damage
 
 
 @pytest.mark.parametrize('suffix', ['mcap', 'db3'])
@@ -117,7 +118,7 @@ def test_compressed_images_are_read(frames, tmp_path):
 def test_a_topic_that_could_be_another_has_to_be_named(frames, tmp_path):
     items = image_items(frames) + image_items(frames[:3], '/rear/image')
     path = write_bag(tmp_path / 'bag', sorted(items, key=lambda item: item[1]))
-    with pytest.raises(BagError, match=r'/camera/image_raw \(8\), /rear/image \(3\); name one: --image-topic'):
+    with pytest.raises(BagError, match=r'/camera/image_raw \(8\), /rear/image \(3\); name one image topic'):
         open_recording(path)
     with open_recording(path, '/rear/image') as recording:
         assert recording.length == 3
@@ -220,7 +221,7 @@ def test_a_folder_whose_recording_was_not_ended_is_read_file_by_file(frames, lon
     (folder / 'bag_11.mcap').write_bytes((long_bag / 'long.mcap').read_bytes()[:3_000_000])
     with open_recording(folder) as recording:
         read = list(recording.frames())
-        assert 'metadata.yaml is not there' in recording.damage
+        assert 'metadata.yaml is missing' in recording.damage
         assert 'bag_11.mcap was cut off' in recording.damage
     assert [rgb_of(frame.message).shape[:2] for frame in read[:7]] == [frames[0][0].shape[:2]] * 6 + [LARGE]
     np.testing.assert_array_equal(rgb_of(read[3].message), frames[3][0])
@@ -244,7 +245,7 @@ def test_damage_in_the_middle_ends_the_images_there_and_is_told(tmp_path):
         assert recording.damage == ''
         count = len(list(recording.frames()))
         assert 0 < count < 20
-        assert f'cannot be read further than {count} messages' in recording.damage
+        assert f'cannot be read beyond {count} messages' in recording.damage
 
 
 # --- useless
@@ -342,7 +343,7 @@ def test_a_clip_has_no_topic(frames, tmp_path):
 
 
 def write_with(path, topic, msgtype, definition, raw, frames):
-    """A bag of images, and of one message whose definition is given."""
+    """Write a bag of images and one message with the given definition."""
     from rosbags.rosbag2 import StoragePlugin, Writer
 
     with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
@@ -357,7 +358,10 @@ def write_with(path, topic, msgtype, definition, raw, frames):
 def test_seeds_of_a_version_with_other_fields_are_refused_by_name(frames, tmp_path):
     definition = 'uint32[] ids\nuint8[] labels\n'
     path = write_with(tmp_path / 'bag', '/xmem/seeds', typestore.ACCEPTED_SEEDS, definition, bytes(64), frames)
-    with open_recording(path) as recording, pytest.raises(BagError, match='recorded by a version in which .* --seed'):
+    with (
+        open_recording(path) as recording,
+        pytest.raises(BagError, match='by a version in which .* seeds of your own'),
+    ):
         recorded_seeds(recording)
 
 

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""What a user may say of seeds on the command line and in a file, and what is said where it is wrong."""
+"""Seeds on the command line and in files, and their errors."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from needs import require
 
-pytest.importorskip('rosbags.rosbag2', reason='rosbags is not installed')
+require('rosbags.rosbag2')
 
 from scene_files import save_mask
 
@@ -15,7 +16,7 @@ from xmem_ros.errors import ParameterError, SeedError
 from xmem_ros.parameters.docs import track_yaml
 from xmem_ros.parameters.table import Parameters
 from xmem_ros.parameters.yaml_file import read_parameters
-from xmem_ros.recordings.seed_files import Place, SeedReader, read_box, read_place
+from xmem_ros.recordings.seed_files import ImageReference, SeedReader, parse_box, parse_image_reference
 
 FILE = """
 - frame: 0
@@ -68,16 +69,16 @@ def test_a_file_names_objects_in_all_ways_and_at_any_image(folder):
     [
         ('', 'must be a list of entries'),
         ('frame: 0', 'must be a list of entries'),
-        ('- [1, 2', 'not YAML'),
-        ('- 3', 'entry 1: .* must have keys: frame'),
+        ('- [1, 2', 'not usable YAML: line 1, column 3'),
+        ('- 3', 'entry 1: .* must be a mapping with keys frame'),
         ('- {frame: 0, object: []}', "unknown key 'object'"),
         ('- {objects: []}', 'give either frame'),
         ('- {frame: 0, stamp: 1.5, remove: [1]}', 'give either frame'),
-        ('- {frame: 0}', 'nothing to do'),
+        ('- {frame: 0}', 'the entry is empty'),
         ('- {frame: -1, remove: [1]}', "frame is '-1'; it must be a whole number from 0"),
-        ('- {stamp: soon, remove: [1]}', "'soon' is no image"),
-        ('- {stamp: 1.0000000001, remove: [1]}', 'is no image'),
-        ('- {frame: 0, names: {1: a}, objects: [{box: [1, 2, 3, 4]}]}', 'names go with labels'),
+        ('- {stamp: soon, remove: [1]}', "'soon' is not an image"),
+        ('- {stamp: 1.0000000001, remove: [1]}', 'is not an image'),
+        ('- {frame: 0, names: {1: a}, objects: [{box: [1, 2, 3, 4]}]}', 'names belongs to labels'),
         ('- {frame: 0, labels: masks/first.png, names: {3: a}}', 'no object has the value 3; it has 2, 90'),
         ('- {frame: 0, labels: masks/absent.png}', 'absent.png: no such mask'),
         ('- {frame: 0, labels: masks/empty.png}', 'the mask shows no object'),
@@ -85,15 +86,15 @@ def test_a_file_names_objects_in_all_ways_and_at_any_image(folder):
         ('- {frame: 0, objects: [{name: cup}]}', 'one of mask, box and points'),
         ('- {frame: 0, objects: [{box: [1, 2, 3]}]}', r'box must be \[x, y, width, height\]'),
         ('- {frame: 0, objects: [{box: [1, 2, 3, x]}]}', "box is 'x'"),
-        ('- {frame: 0, objects: [{points: [[1, nan]]}]}', 'is no point'),
-        ('- {frame: 0, objects: [{box: [1, 2, 3, 4], beside: [[1, 2]]}]}', 'goes with points'),
-        ('- {frame: 0, objects: [{correct: cup, box: [1, 2, 3, 4]}]}', "no object is called 'cup'.* none"),
-        ('- {frame: 0, remove: [cup]}', "no object is called 'cup'"),
+        ('- {frame: 0, objects: [{points: [[1, nan]]}]}', 'is not a point'),
+        ('- {frame: 0, objects: [{box: [1, 2, 3, 4], beside: [[1, 2]]}]}', 'belongs to points'),
+        ('- {frame: 0, objects: [{correct: cup, box: [1, 2, 3, 4]}]}', "no object has the name or id 'cup'.* none"),
+        ('- {frame: 0, remove: [cup]}', "no object has the name or id 'cup'"),
         ('- {frame: 0, objects: [{id: 1, box: [1, 2, 3, 4]}, {id: 1, box: [1, 2, 3, 4]}]}', 'the id 1 is taken'),
         (
             '- {frame: 0, objects: [{name: a, box: [1, 2, 3, 4]}, {name: a, box: [1, 2, 3, 4]}]}\n'
             '- {frame: 1, remove: [a]}',
-            "entry 2: remove: several objects are called 'a'.* a \\(id 1\\), a \\(id 2\\)",
+            "entry 2: remove: several objects have the name 'a'.* a \\(id 1\\), a \\(id 2\\)",
         ),
     ],
 )
@@ -103,19 +104,19 @@ def test_what_is_wrong_in_a_file_is_named_with_its_entry(folder, text, fault):
 
 
 def test_images_are_named_by_index_or_stamp():
-    assert read_place('12') == Place(12, None)
-    assert read_place('1700000000.25') == Place(None, 1_700_000_000_250_000_000)
+    assert parse_image_reference('12') == ImageReference(12, None)
+    assert parse_image_reference('1700000000.25') == ImageReference(None, 1_700_000_000_250_000_000)
     for text in ('', 'first', '-1', '1e400', 'nan', '0.0'):
-        with pytest.raises(SeedError, match='is no image'):
-            read_place(text)
+        with pytest.raises(SeedError, match='is not an image'):
+            parse_image_reference(text)
 
 
 def test_boxes_have_four_numbers_and_perhaps_a_name():
-    assert read_box('cup=1,2,30,40') == ('cup', (1, 2, 30, 40))
-    assert read_box('1,2,30,40') == ('', (1, 2, 30, 40))
+    assert parse_box('cup=1,2,30,40') == ('cup', (1, 2, 30, 40))
+    assert parse_box('1,2,30,40') == ('', (1, 2, 30, 40))
     for text in ('cup', 'cup=1,2,3', '1,2,3,-4', '1,2,3,x'):
-        with pytest.raises(SeedError, match='is no box'):
-            read_box(text)
+        with pytest.raises(SeedError, match='is not a box'):
+            parse_box(text)
 
 
 # --- parameters of the node
@@ -145,7 +146,7 @@ def test_the_sections_of_a_node_count_and_later_ones_win(tmp_path):
 @pytest.mark.parametrize(
     ('text', 'fault'),
     [
-        ('[1', 'not YAML that can be used: line 1'),
+        ('[1', 'not usable YAML: line 1'),
         ('3', 'not a parameter file: it needs'),
         ('xmem: {ros__parameters: {min_aera: 3}}', "unknown parameter 'min_aera'.*did you mean 'min_area'"),
         ('xmem: {ros__parameters: {min_area: lots}}', "min_area is 'lots'; it must be a whole number"),

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""What the figures of a regression say of masks: by hand where that is short, else beside vos-benchmark."""
+"""Figures of masks: against values by hand, or against vos-benchmark."""
 
 import numpy as np
 import pytest
+from needs import require
 
 from xmem_ros.errors import ParameterError
 from xmem_ros.evaluation.scores import score_masks
@@ -10,7 +11,7 @@ from xmem_ros.objects import ObjectState, TrackedObject
 from xmem_ros.recordings.seed_plan import PlannedSeeds
 from xmem_ros.regress.figures import LOST_AFTER
 from xmem_ros.regress.overlaps import figures_of, overlap, score
-from xmem_ros.regress.references import Binary
+from xmem_ros.regress.references import VoidValue
 from xmem_ros.regress.removals import Removals
 
 SIZE = (40, 60)
@@ -48,7 +49,7 @@ def test_iou_of_a_mask_that_is_shifted_by_a_quarter():
 
 
 def test_the_mean_is_the_j_of_vos_benchmark():
-    pytest.importorskip('vos_benchmark')
+    require('vos_benchmark')
     random = np.random.default_rng(0)
     seed = np.where(random.random(SIZE) < 0.5, 1, 2).astype(np.uint8)
     pairs = [(seed, seed)]
@@ -204,9 +205,9 @@ def test_void_and_slivers_count_for_nothing():
 
 
 def test_a_reference_of_0_and_255_is_one_object():
-    binary = Binary()
-    assert not binary.values(np.zeros(SIZE, np.uint8)).any()
-    assert set(np.unique(binary.values(patch(255, 10)))) == {0, 1}
-    several = Binary()
-    assert set(np.unique(several.values(patch(1, 5) + patch(255, 35)))) == {0, 1, 255}
-    assert set(np.unique(several.values(patch(255, 10)))) == {0, 255}
+    void_value = VoidValue()
+    assert not void_value.normalized(np.zeros(SIZE, np.uint8)).any()
+    assert set(np.unique(void_value.normalized(patch(255, 10)))) == {0, 1}
+    several = VoidValue()
+    assert set(np.unique(several.normalized(patch(1, 5) + patch(255, 35)))) == {0, 1, 255}
+    assert set(np.unique(several.normalized(patch(255, 10)))) == {0, 255}

@@ -1,26 +1,19 @@
 # SPDX-License-Identifier: MIT
-"""What `xmem-ros regress` is given: masks beside frames, and recordings and references that are not whole."""
+"""Inputs of `xmem-ros regress`: masks beside frames; incomplete recordings and references."""
 
 import json
 
 import numpy as np
-import pytest
+from needs import require
 
-pytest.importorskip('rosbags', reason='rosbags is not installed: pip install rosbags')
+require('rosbags.rosbag2')
 
 import bag_suite
 from bag_suite import TRUTH_TOPIC, write_scene
+from regress_runs import SHORT, cut_off, regress, short_case
 from scene_files import save_frame, save_mask
-from test_regress import SHORT, regress, short_case
 
 from xmem_ros.demo.scene import RenderedScene
-
-
-@pytest.fixture
-def short(tmp_path):
-    """A folder with a bag `scene` of few frames, in which nothing leaves."""
-    write_scene(tmp_path / 'scene', frames=SHORT)
-    return tmp_path
 
 
 def test_a_recording_or_a_reference_that_became_shorter_is_caught(short, capsys):
@@ -31,11 +24,11 @@ def test_a_recording_or_a_reference_that_became_shorter_is_caught(short, capsys)
     write_scene(short / 'fewer_images', frames=5)
     capsys.readouterr()
     for name, faults in (
-        ('fewer_masks', [f'compared_frames is 6 frames, in the baseline {SHORT} frames; tolerated is 0']),
+        ('fewer_masks', [f'compared_frames is 6 frames, in the baseline {SHORT} frames; the tolerance is 0']),
         (
             'fewer_images',
             [
-                f'{kind}_frames is 5 frames, in the baseline {SHORT} frames; tolerated is 0'
+                f'{kind}_frames is 5 frames, in the baseline {SHORT} frames; the tolerance is 0'
                 for kind in ('tracked', 'compared')
             ],
         ),
@@ -58,16 +51,10 @@ def test_a_baseline_that_does_not_know_its_frames_is_compared_and_says_so(short,
     capsys.readouterr()
     assert regress(short, [case], '--baseline', baseline)[0] == 0
     said = capsys.readouterr().out
-    assert 'the baseline does not say tracked_frames and compared_frames' in said
+    assert 'the baseline lacks tracked_frames and compared_frames' in said
     assert '--update-baseline adds it' in said
     assert regress(short, [case], '--baseline', baseline, '--update-baseline')[0] == 0
     assert regress(short, [short_case(frames=3)], '--baseline', baseline)[0] == 1
-
-
-def cut_off(bag):
-    """Only the first part of a bag's file is left, as of a copy that broke off."""
-    (path,) = bag.glob('*.mcap')
-    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
 
 
 def test_a_recording_that_was_cut_off_fails_unless_the_case_allows_it(tmp_path, capsys):

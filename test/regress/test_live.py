@@ -1,18 +1,16 @@
 # SPDX-License-Identifier: MIT
-"""`xmem-ros regress` through the real node, over DDS: one that it starts, or one that runs."""
+"""`xmem-ros regress` through the real node over DDS: started for the case, or already running."""
 
 import pytest
+from needs import require
 
-pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or source ROS 2')
-pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
-pytest.importorskip('rosbags', reason='rosbags is not installed: pip install rosbags')
+require('rclpy', 'xmem_ros.msg', 'rosbags.rosbag2')
 
 import node_harness as robots
 import numpy as np
 from bag_suite import IMAGE_TOPIC, TRUTH_TOPIC, write_bag, write_scene
+from regress_runs import cut_off, regress, stepping_back_at
 from scene_files import FOOTAGE, save_frame, save_mask
-from test_regress import regress, stepping_back_at
-from test_regress_input import cut_off
 
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.media import image_files, read_image

@@ -50,7 +50,7 @@ def test_what_is_expected_is_checked_on_the_right_side(expect, met):
 
 def test_an_unknown_object_is_named_with_those_that_are_there():
     (fault,) = checked(case(expect={'object_iou.cup': 0.1})).faults
-    assert fault == 'object_iou.cup: was not measured; the objects are mug, ball'
+    assert fault == 'object_iou.cup: not measured; the objects are mug, ball'
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_the_baseline_is_compared_within_the_tolerance(baseline, tolerance, met)
 
 def test_a_switch_more_than_in_the_baseline_is_a_regression():
     result = checked(case(), dict(FIGURES), id_switches=1.0)
-    assert result.faults == ['id_switches is 1, in the baseline 0; tolerated is 0']
+    assert result.faults == ['id_switches is 1, in the baseline 0; the tolerance is 0']
 
 
 def test_a_baseline_keeps_the_cases_that_did_not_run_or_failed(tmp_path):
@@ -104,11 +104,11 @@ def test_json_results_serve_as_a_baseline(tmp_path):
 @pytest.mark.parametrize(
     ('text', 'said'),
     [
-        ('{', 'not a baseline'),
-        ('[]', 'not a baseline'),
-        ('{"version": 1, "cases": {"a": {}}}', 'not a baseline'),
+        ('{', 'neither a baseline'),
+        ('[]', 'neither a baseline'),
+        ('{"version": 1, "cases": {"a": {}}}', 'neither a baseline'),
         ('{"version": 1, "cases": {"a": {"figures": {"beauty": 1}}}}', "unknown figure 'beauty'; known: mean_iou"),
-        ('{"version": 1, "cases": {"a": {"figures": {"mean_iou": "x"}}}}', 'not a baseline'),
+        ('{"version": 1, "cases": {"a": {"figures": {"mean_iou": "x"}}}}', 'neither a baseline'),
         ('{"version": 9, "cases": {}}', 'version 9'),
     ],
 )

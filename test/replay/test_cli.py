@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`xmem-ros replay`, as a process beside the real node."""
+"""`xmem-ros replay` as a process, with the real node."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from needs import require
 
-pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or source ROS 2')
-pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
-pytest.importorskip('rosbags', reason="rosbags is not installed: pip install 'xmem_ros[bags]'")
+require('rclpy', 'xmem_ros.msg', 'rosbags.rosbag2')
 
 import bag_files
 import node_harness as robots
@@ -66,7 +65,7 @@ def test_masks_bag_and_video_are_written_and_what_is_amiss_is_named(robot, bag, 
     assert f'5 of 6 images tracked on {robot.namespace}/image; from image to masks' in done.stdout
     assert 'warning: image 3 was left out: dropped by the node' in done.stderr
     assert 'warning: /tide is not published: moon_msgs/msg/Tide is not installed' in done.stderr
-    assert 'not published: /robot/xmem/labels: a recorded output of the tracker (all below /robot' in done.stdout
+    assert 'not published: /robot/xmem/labels: a recorded output of the tracker (it lies below /robot' in done.stdout
     written = {path.name for path in out.iterdir()}
     pictures = {f'{index:06d}.png' for index in (0, 1, 2, 4, 5)}
     assert written == {*pictures, 'frames.csv', 'objects.csv', 'bag', 'overlay.mp4'}
@@ -135,7 +134,7 @@ def test_what_cannot_work_is_refused_in_a_line(bag, capsys, arguments, text):
 
 
 def test_messages_of_the_robot_are_the_only_ones_that_need_ros() -> None:
-    """The command line itself, and its help, are there without ROS."""
+    """The command line and its help work without ROS."""
     code = (
         'import sys; sys.modules["rclpy"] = None\n'
         'from xmem_ros.cli.main import make_parser\n'

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""replay.launch.py, with a stand-in for `ros2 bag`, which is not on PyPI. Runs only where launch is installed."""
+"""replay.launch.py with a stand-in for `ros2 bag`, which is not on PyPI. Needs launch."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from needs import require
 
 # Not launch itself: from the checkout's root, its folder of that name is importable as a namespace.
-pytest.importorskip('launch.actions', reason='launch is not installed')
-pytest.importorskip('launch_ros.actions', reason='launch_ros is not installed')
+require('launch.actions', 'launch_ros.actions')
 
+from launch_runs import LAUNCHER, START_S
 from node_harness import wait_until
-from test_launch import LAUNCHER, START_S
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH_FILE = ROOT / 'launch' / 'replay.launch.py'
@@ -41,8 +41,8 @@ TOPICS = {
 }
 OF_THE_RUN = ('/clock', '/rosout', '/parameter_events')  # stay in the bag
 
-# Writes down what it is told. Playing, it shows one image to whoever listens, and ends once that is tracked; with
-# --loop it stays, as the recorder does.
+# Logs its arguments. As player it publishes one image and ends once that is tracked; with --loop
+# it stays, as the recorder does.
 STAND_IN = """
 #!{python}
 import json, os, signal, sys, time
@@ -72,7 +72,7 @@ rclpy.shutdown()
 
 @pytest.fixture
 def bag(tmp_path: Path) -> Path:
-    """The folder of a bag, as far as the launch file looks at it."""
+    """Write the files of a bag that the launch file reads."""
     folder = tmp_path / 'drive'
     folder.mkdir()
     topics = [
@@ -85,7 +85,7 @@ def bag(tmp_path: Path) -> Path:
 
 
 class Launched:
-    """The launch file, started with arguments; what it prints, and what `ros2 bag` was told."""
+    """A started launch file, its output, and the arguments of `ros2 bag`."""
 
     def __init__(self, folder: Path, arguments: list[str], *, installed: Collection[str] = ('ros2bag',)) -> None:
         self._output, self._told = folder / 'launch.log', folder / 'told.jsonl'
@@ -213,7 +213,7 @@ def test_what_cannot_work_is_refused_before_anything_starts(launch, bag, argumen
 
 def test_in_lock_step_a_bag_is_replayed_without_ros2_bag(launch, tmp_path) -> None:
     """The whole of it: the node, and `xmem-ros replay` of a bag with six images and a mask."""
-    pytest.importorskip('rosbags', reason="rosbags is not installed: pip install 'xmem_ros[bags]'")
+    require('rosbags.rosbag2')
     import bag_files
     from scene_files import save_mask
 
@@ -230,7 +230,7 @@ def test_in_lock_step_a_bag_is_replayed_without_ros2_bag(launch, tmp_path) -> No
 
 def test_in_lock_step_a_rate_holds_the_bag_back(launch, tmp_path) -> None:
     """Six images, 1/30 s apart, at a twentieth of their speed: the last mask comes 5 · 20 / 30 s after the first."""
-    pytest.importorskip('rosbags', reason="rosbags is not installed: pip install 'xmem_ros[bags]'")
+    require('rosbags.rosbag2')
     import bag_files
     from scene_files import save_mask
 

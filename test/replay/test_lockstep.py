@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Bags replayed in lock-step into the real node, over real DDS."""
+"""Lock-step replay of bags into the real node, over real DDS."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import dataclasses
 
 import numpy as np
 import pytest
+from needs import require
 
-pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or source ROS 2')
-pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
-pytest.importorskip('rosbags', reason="rosbags is not installed: pip install 'xmem_ros[bags]'")
+require('rclpy', 'xmem_ros.msg', 'rosbags.rosbag2')
 
 import bag_files
 import node_harness as robots
@@ -36,7 +35,7 @@ PATIENCE_S = 60.0  # on a busy machine
 
 @pytest.fixture(scope='module')
 def robot():
-    """The node, with its diagnostics coming fast; the robot's own camera is gone."""
+    """Start the node with frequent diagnostics and without the robot's camera."""
     with robots.running({'device': 'cpu', 'diagnostics_period': 0.2}) as robot:
         robot.node.destroy_publisher(robot.images)
         wait_until(lambda: not robot.node.count_publishers(f'{robot.namespace}/image'), 'the camera to be gone')
@@ -49,13 +48,13 @@ def bag(tmp_path):
 
 
 def seed_of(*values, index=0, ids=(), **fields):
-    """Masks of the scene's objects in one of its images; ids as the values unless given."""
+    """Return seed masks of the scene's objects in an image; ids are the values by default."""
     seeds = tuple(typestore.seed(MASK, name=f'toy {value}', mask=TRUTH[index] == value) for value in values)
     return PlannedSeeds(seeds, ids or values, **{'index': index, **fields})
 
 
 def follow(robot, bag, plan=(), **options):
-    """All frames of a replay, and its report."""
+    """Return all frames of a replay and its report."""
     with replay(bag, robot.prefix, plan=plan, timeout=PATIENCE_S, **options) as frames:
         return list(frames), frames.report
 
@@ -66,7 +65,7 @@ def offline(bag, plan):
 
 
 def agreement(live, tracked):
-    """Share of the pixels that are the same in all frames."""
+    """Return the share of pixels that are equal in all frames."""
     assert [frame.index for frame in live] == [frame.frame.index for frame in tracked]
     same = [frame.labels_with_seeds == other.labels for frame, other in zip(live, tracked, strict=True)]
     return float(np.mean(same))
@@ -99,7 +98,7 @@ def test_with_keep_the_node_goes_on_with_its_objects(robot, bag):
 
 
 def test_recorded_seeds_are_shown_again_with_corrections_and_resets(robot, tmp_path):
-    """Recorded by a node whose ids began at 7, which was reset then, and began again at 7."""
+    """The recorded node's ids started at 7, and again after a reset."""
     correction = typestore.seed(MASK, object_id=7, mask=TRUTH[2] == 1)
     recorded = [
         bag_files.seeds_message(0, [typestore.seed(LABELS, mask=np.where(TRUTH[0] < 3, TRUTH[0], 0))], [7, 8]),
@@ -153,7 +152,7 @@ def camera_info(index):
 
 
 def test_what_belongs_to_an_image_comes_before_it_and_our_recorded_outputs_stay_in_the_bag(robot, tmp_path):
-    """Camera infos and a depth image that were recorded behind their image, other topics, and a type nobody has."""
+    """Companions recorded after their image, other topics, and an unknown type."""
     images = [bag_files.image_message(index, frame) for index, (frame, _) in enumerate(FRAMES)]
     depth = [dataclasses.replace(image, encoding='16UC1') for image in images]
     items = image_items(FRAMES)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Where `xmem-ros replay --out` puts its files: whose folders it leaves alone."""
+"""Destination of `xmem-ros replay --out`, and folders that it must not touch."""
 
 from __future__ import annotations
 
@@ -8,31 +8,30 @@ import sys
 
 import numpy as np
 import pytest
+from needs import require
 
-pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or source ROS 2')
-pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
-pytest.importorskip('rosbags', reason="rosbags is not installed: pip install 'xmem_ros[bags]'")
+require('rclpy', 'xmem_ros.msg', 'rosbags.rosbag2')
 
 from xmem_ros.errors import OutputError, ParameterError
-from xmem_ros.offline.segments import Work
-from xmem_ros.replay.output import LiveOutput
+from xmem_ros.offline.segments import RunFolder
+from xmem_ros.replay.output import ReplayOutput
 
 LEAVE = """
 import os, sys
 from pathlib import Path
-from xmem_ros.replay.output import LiveOutput
-LiveOutput(Path(sys.argv[1]), ['png'], '/xmem', 30.0).__enter__()
+from xmem_ros.replay.output import ReplayOutput
+ReplayOutput(Path(sys.argv[1]), ['png'], '/xmem', 30.0).__enter__()
 os._exit(9)
 """
 
 
 def output(out):
-    return LiveOutput(out, ['png'], '/xmem', 30.0)
+    return ReplayOutput(out, ['png'], '/xmem', 30.0)
 
 
 @pytest.mark.parametrize('running', [True, False])
 def test_the_work_of_an_offline_run_with_the_same_destination_is_left_alone(tmp_path, running):
-    work = Work(tmp_path / 'out', {'input': 'walk'})
+    work = RunFolder(tmp_path / 'out', {'input': 'walk'})
     done = work.folder / 'segment_000000.zip'
     done.write_bytes(b'hours of work')
     if not running:

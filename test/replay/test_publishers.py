@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""How the topics of a bag are published, over real DDS: what those hear who come later, or do not listen."""
+"""Publishing of recorded topics over real DDS: late and blocking subscribers."""
 
 from __future__ import annotations
 
 import os
 
 import pytest
+from needs import require
 
-pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or source ROS 2')
-pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
-pytest.importorskip('rosbags', reason="rosbags is not installed: pip install 'xmem_ros[bags]'")
+require('rclpy', 'xmem_ros.msg', 'rosbags.rosbag2')
 
 import rclpy
 from node_harness import wait_until
@@ -19,16 +18,16 @@ from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, Qo
 from std_msgs.msg import String
 
 from xmem_ros.errors import OutputError
-from xmem_ros.replay import topics as live_topics
-from xmem_ros.replay.source import LiveMessage
-from xmem_ros.replay.topics import Topics, publisher_qos
+from xmem_ros.replay import topics as replay_topics
+from xmem_ros.replay.source import RecordedMessage
+from xmem_ros.replay.topics import ReplayPublishers, publisher_qos
 
 TOPIC = f'/late_{os.getpid()}'
 KIND = 'std_msgs/msg/String'
 
 
 def offered(depth=1, *, latched=True, whole=False):
-    """Of a recorded publisher."""
+    """Return the QoS of a recorded publisher."""
     history = QosHistory.KEEP_ALL if whole else QosHistory.KEEP_LAST
     durability = QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE
     never = QosTime(0, 0)
@@ -52,14 +51,14 @@ def nodes():
 
 def say(topics, number):
     data = serialize_message(String(data=str(number)))
-    topics.publish(LiveMessage(TOPIC, KIND, number, data))
+    topics.publish(RecordedMessage(TOPIC, KIND, number, data))
 
 
 @pytest.mark.parametrize('recorded', [[offered()] * 120, [offered(0, whole=True)]], ids=['120 publishers', 'keep all'])
 def test_who_comes_later_hears_all_that_the_recorded_publishers_kept(nodes, recorded):
-    """As the static transforms of 120 broadcasters, each of which keeps one."""
+    """Static transforms of 120 broadcasters, each with depth 1."""
     speaker, listener, executor = nodes
-    topics = Topics(speaker, {TOPIC: KIND}, {TOPIC: recorded}, {})
+    topics = ReplayPublishers(speaker, {TOPIC: KIND}, {TOPIC: recorded}, {})
     for number in range(120):
         say(topics, number)
     heard = []
@@ -94,9 +93,9 @@ def test_qos_is_that_of_all_recorded_publishers_together(recorded, history, dept
     'fastrtps' not in rclpy.get_rmw_implementation_identifier(), reason='other middlewares have other limits'
 )
 def test_a_listener_that_takes_nothing_of_what_is_kept_for_it_is_told(nodes, monkeypatch):
-    monkeypatch.setattr(live_topics, 'SLOW_S', 0.1)
+    monkeypatch.setattr(replay_topics, 'ACK_TIMEOUT_S', 0.1)
     speaker, listener, _ = nodes
-    topics = Topics(speaker, {TOPIC: KIND}, {TOPIC: [offered(0, latched=False, whole=True)]}, {})
+    topics = ReplayPublishers(speaker, {TOPIC: KIND}, {TOPIC: [offered(0, latched=False, whole=True)]}, {})
     listener.create_subscription(String, TOPIC, print, QoSProfile(history=HistoryPolicy.KEEP_ALL))
     wait_until(lambda: topics.subscribers[TOPIC], 'the listener')
 
@@ -104,5 +103,5 @@ def test_a_listener_that_takes_nothing_of_what_is_kept_for_it_is_told(nodes, mon
         for number in range(30_000):  # 5000 on either side, with Fast DDS
             say(topics, number)
 
-    with pytest.raises(OutputError, match=f'{TOPIC}: a listener does not take its messages'):
+    with pytest.raises(OutputError, match=f'{TOPIC}: a subscriber does not receive its messages'):
         say_more_than_fits()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What of a bag goes back into the graph, and when: order, times and QoS, without a node."""
+"""Selection, order, times and QoS of replayed topics, without a node."""
 
 from __future__ import annotations
 
@@ -9,34 +9,33 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from needs import require
 
-pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or source ROS 2')
-pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
-pytest.importorskip('rosbags', reason="rosbags is not installed: pip install 'xmem_ros[bags]'")
+require('rclpy', 'xmem_ros.msg', 'rosbags.rosbag2')
 
 from bag_files import TOPIC, image_items, scene, stamp_of, write_bag
 
 from xmem_ros.recordings import typestore as messages
 from xmem_ros.recordings.topics import recorded_outputs
-from xmem_ros.replay import topics as live_topics
-from xmem_ros.replay.clock import BagTime
+from xmem_ros.replay import topics as replay_topics
+from xmem_ros.replay.clock import ReplayClock
 from xmem_ros.replay.ros2_bag_play import BagTopics, recorded_remaps, topics_of
-from xmem_ros.replay.source import LiveMessage
-from xmem_ros.replay.topics import companions_first, left_out, message_class, publisher_qos
+from xmem_ros.replay.source import RecordedMessage
+from xmem_ros.replay.topics import companions_first, excluded_topics, message_class, publisher_qos
 
 MS = 1_000_000
 
 
 def image(at_ms, data=b''):
-    return LiveMessage('/image', 'sensor_msgs/msg/Image', at_ms * MS, data, at_ms * MS)
+    return RecordedMessage('/image', 'sensor_msgs/msg/Image', at_ms * MS, data, at_ms * MS)
 
 
 def info(at_ms, stamp_ms):
-    return LiveMessage('/info', 'sensor_msgs/msg/CameraInfo', at_ms * MS, b'', stamp_ms * MS)
+    return RecordedMessage('/info', 'sensor_msgs/msg/CameraInfo', at_ms * MS, b'', stamp_ms * MS)
 
 
 def transform(at_ms):
-    return LiveMessage('/tf', 'tf2_msgs/msg/TFMessage', at_ms * MS, b'')
+    return RecordedMessage('/tf', 'tf2_msgs/msg/TFMessage', at_ms * MS, b'')
 
 
 def test_camera_infos_that_were_recorded_late_come_first_and_time_never_goes_back():
@@ -59,7 +58,9 @@ OBJECTS = 'xmem_ros/msg/TrackedObjectArray'
 def test_objects_that_were_remapped_among_a_cameras_topics_hide_none_of_these():
     topics = {**CAMERA, '/camera/objects': OBJECTS}
     assert list(recorded_outputs(topics, '/xmem')) == ['/camera/objects']
-    assert set(left_out(topics, '/xmem', clock=False)) & set(CAMERA) <= {'/camera/detections'}  # vision_msgs may lack
+    assert set(excluded_topics(topics, '/xmem', clock=False)) & set(CAMERA) <= {
+        '/camera/detections'
+    }  # vision_msgs may lack
     assert recorded_remaps(BagTopics('/camera/image_raw', False, topics), '/xmem')[0] == (
         '/camera/objects:=/recorded/camera/objects'
     )
@@ -97,10 +98,12 @@ def test_service_events_are_found_where_ros_has_them():
 
     topics = {'/arm/_service_event': 'std_srvs/srv/SetBool_Event', '/leg/_service_event': 'moon_srvs/srv/Hop_Event'}
     if not hasattr(SetBool, 'Event'):
-        assert set(left_out(topics, '/xmem', clock=False)) == set(topics)
+        assert set(excluded_topics(topics, '/xmem', clock=False)) == set(topics)
         return
     assert message_class(topics['/arm/_service_event']) is SetBool.Event
-    assert left_out(topics, '/xmem', clock=False) == {'/leg/_service_event': 'moon_srvs/srv/Hop_Event is not installed'}
+    assert excluded_topics(topics, '/xmem', clock=False) == {
+        '/leg/_service_event': 'moon_srvs/srv/Hop_Event is not installed'
+    }
 
 
 INTERFACES = """
@@ -120,7 +123,7 @@ not_a_message = Support
 
 @pytest.fixture
 def place_package(tmp_path, monkeypatch):
-    """Write a package of interfaces to a folder that Python looks into, and to the ament index or not."""
+    """Write an interface package to sys.path and, optionally, the ament index."""
 
     def place(name: str, *, listed: bool, code: str = INTERFACES) -> None:
         prefix = tmp_path / 'prefix'
@@ -142,7 +145,7 @@ def place_package(tmp_path, monkeypatch):
 
 
 def test_messages_of_actions_are_found_where_rosidl_puts_them(place_package):
-    """By a stand-in with the names of rosidl's template: no package on PyPI has an action."""
+    """A stand-in has the names of rosidl's template: no package on PyPI has an action."""
     place_package('moon_msgs', listed=True)
     assert message_class('moon_msgs/action/Hop_FeedbackMessage').__name__ == 'Message'
     assert message_class('moon_msgs/action/Hop_SendGoal_Event').__name__ == 'Message'
@@ -153,11 +156,11 @@ def test_messages_of_actions_are_found_where_rosidl_puts_them(place_package):
 
 
 def test_code_that_is_no_installed_interface_is_not_run_by_the_name_of_a_type(place_package, tmp_path):
-    """The type is text of a bag, and the working directory may hold whatever came with it."""
+    """The type is text of a bag, and the working directory is not trusted."""
     place_package('moon_evil', listed=False, code=f'open({str(tmp_path / "ran")!r}, "w")')
     for msgtype in ('moon_evil/msg/X', 'moon_evil/action/X_FeedbackMessage', 'venv/__main__/X', 'antigravity/msg/X'):
         assert message_class(msgtype) is None
-        assert left_out({'/a': msgtype}, '/xmem', clock=False) == {'/a': f'{msgtype} is not installed'}
+        assert excluded_topics({'/a': msgtype}, '/xmem', clock=False) == {'/a': f'{msgtype} is not installed'}
     assert not (tmp_path / 'ran').exists()
     assert 'moon_evil' not in sys.modules
 
@@ -171,7 +174,7 @@ def test_a_folder_with_the_name_of_an_installed_package_does_not_take_its_place(
 
 def test_a_name_that_ros_does_not_allow_is_not_published():
     topics = {'/a b': 'std_msgs/msg/Empty', '/a\0b': 'std_msgs/msg/Empty', f'/{"a" * 300}': 'std_msgs/msg/Empty'}
-    assert set(left_out(topics, '/xmem', clock=False).values()) == {'ROS allows no topic of that name'}
+    assert set(excluded_topics(topics, '/xmem', clock=False).values()) == {'its name is not a valid ROS topic'}
 
 
 def test_the_depth_that_a_bag_asks_for_has_a_bound():
@@ -187,7 +190,7 @@ def test_what_is_no_message_type_has_no_class(name):
 
 
 def read_ahead(messages, handed_out):
-    """How many messages are read for the first ones to be handed out."""
+    """Return how many messages are read before the first ones are yielded."""
     read = []
 
     def stream():
@@ -202,14 +205,14 @@ def read_ahead(messages, handed_out):
 
 
 def test_where_time_begins_anew_the_rest_of_the_bag_is_not_read_ahead():
-    """100 images at 30 a second, and 3000 whose clock was an hour behind; half a second is 15 images."""
+    """100 images at 30 Hz, and 3000 with a clock one hour behind; 0.5 s is 15 images."""
     messages = [image(4_000_000 + at) for at in range(0, 3300, 33)] + [image(at) for at in range(0, 99_000, 33)]
     assert read_ahead(messages, 90) <= 90 + 20
     assert read_ahead(messages, 110) <= 110 + 20
 
 
 def test_nothing_is_moved_across_a_new_beginning():
-    """The camera info has a stamp before the image's, but is of the second round."""
+    """The camera info's stamp precedes the image's, but it is of the second round."""
     messages = [image(9000), info(9010, 9000), info(1010, 1000), image(1000)]
     assert [(item.topic, item.stamp_ns // MS) for item in companions_first(messages, '/image')] == [
         ('/info', 9000),
@@ -220,27 +223,27 @@ def test_nothing_is_moved_across_a_new_beginning():
 
 
 def test_what_is_held_has_a_bound_where_time_stands_still(monkeypatch):
-    assert read_ahead([image(0) for _ in range(7000)], 1) <= live_topics.MOST_AHEAD + 1
-    monkeypatch.setattr(live_topics, 'MOST_AHEAD_BYTES', 10_000)
+    assert read_ahead([image(0) for _ in range(7000)], 1) <= replay_topics.MAX_AHEAD + 1
+    monkeypatch.setattr(replay_topics, 'MAX_AHEAD_BYTES', 10_000)
     assert read_ahead([image(0, bytes(1000)) for _ in range(100)], 50) <= 50 + 10 + 1
 
 
 def test_a_message_larger_than_the_bound_goes_out(monkeypatch):
-    monkeypatch.setattr(live_topics, 'MOST_AHEAD_BYTES', 10)
+    monkeypatch.setattr(replay_topics, 'MAX_AHEAD_BYTES', 10)
     messages = [image(0, bytes(1000)), info(1, 0), image(30, bytes(1000))]
     assert len(list(companions_first(messages, '/image'))) == 3
 
 
 def test_the_time_of_a_bag_waits_for_messages_out_of_order_and_follows_a_new_beginning():
-    bag = BagTime()
-    assert [bag.reach(at * MS) // MS for at in (5000, 5040, 5030, 5050)] == [5000, 5040, 5040, 5050]
-    assert [bag.reach(at * MS) // MS for at in (1000, 1010)] == [1000, 1010]
+    bag = ReplayClock()
+    assert [bag.wait_until(at * MS) // MS for at in (5000, 5040, 5030, 5050)] == [5000, 5040, 5040, 5050]
+    assert [bag.wait_until(at * MS) // MS for at in (1000, 1010)] == [1000, 1010]
 
 
 def test_a_rate_holds_from_each_beginning_on():
     """A bag of 100 ms at a fifth of its speed, twice: each takes half a second."""
-    bag = BagTime(0.2)
+    bag = ReplayClock(0.2)
     begun = time.monotonic()
     for at in (5000, 5050, 5100, 1000, 1050, 1100):
-        bag.reach(at * MS)
+        bag.wait_until(at * MS)
     assert time.monotonic() - begun >= 2 * 0.1 / 0.2

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""What the node stands: processes that die, a tracker that is too slow, requests and images that are wrong.
+"""Robustness trials of the node: dying processes, slow tracking, malformed requests and images.
 
     . tools/env.sh && cd test
     python -m robustness restarts --times 200 --json restarts.json
     python -m robustness age --seconds 60 --json age.json
     python -m robustness fuzz --times 1000 --json fuzz.json
 
-Real processes over DDS, in a ROS domain of their own, with config/fastdds.xml. What happens follows from `--seed`. Exit
-code 1 where a bar is missed; docs/robustness.md says what is done and which bars there are.
+Real processes over DDS, in a separate ROS domain, with config/fastdds.xml. Events are drawn from
+`--seed`. Exit code 1 if a bar is missed; docs/robustness.md describes trials and bars.
 """
 
 from __future__ import annotations
@@ -26,30 +26,32 @@ wait_asleep()
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     whole = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     trials = whole.add_subparsers(dest='trial', required=True)
-    restarts = trials.add_parser('restarts', help='kill camera, consumer and node at random; masks come again in 2 s')
+    restarts = trials.add_parser('restarts', help='kill camera, consumer and node at random; masks return within 2 s')
     restarts.add_argument('--times', type=int, default=200, help='kills (default: %(default)s)')
-    restarts.add_argument('--rate', type=float, default=30.0, help='images a second (default: %(default)s)')
+    restarts.add_argument('--rate', type=float, default=30.0, help='images per second (default: %(default)s)')
     age = trials.add_parser('age', help='a tracker slower than the camera: no result older than two steps')
-    age.add_argument('--seconds', type=float, default=60.0, help='to measure (default: %(default)s)')
-    age.add_argument('--step', type=float, default=100.0, help='that tracking takes, ms (default: %(default)s)')
-    age.add_argument('--rate', type=float, default=30.0, help='images a second (default: %(default)s)')
-    fuzz = trials.add_parser('fuzz', help='malformed requests and images: all refused by name, good frames untouched')
-    fuzz.add_argument('--times', type=int, default=1000, help='malformed things in each run (default: %(default)s)')
+    age.add_argument('--seconds', type=float, default=60.0, help='duration (default: %(default)s)')
+    age.add_argument('--step', type=float, default=100.0, help='duration of a step, ms (default: %(default)s)')
+    age.add_argument('--rate', type=float, default=30.0, help='images per second (default: %(default)s)')
+    fuzz = trials.add_parser(
+        'fuzz', help='malformed requests and images: all refused with a reason, good frames unaffected'
+    )
+    fuzz.add_argument('--times', type=int, default=1000, help='malformed inputs per run (default: %(default)s)')
     fuzz.add_argument(
         '--transport',
         choices=('raw', 'compressed', 'both'),
         default='both',
-        help='of the images (default: %(default)s)',
+        help='image transport (default: %(default)s)',
     )
     for trial in (restarts, age, fuzz):
-        trial.add_argument('--seed', type=int, default=0, help='of what happens (default: %(default)s)')
+        trial.add_argument('--seed', type=int, default=0, help='seed of the events (default: %(default)s)')
         trial.add_argument('--device', default='auto', help='(default: %(default)s)')
-        trial.add_argument('--size', type=int, default=120, help='the node tracks at [px] (default: %(default)s)')
+        trial.add_argument('--size', type=int, default=120, help='working size [px] (default: %(default)s)')
         trial.add_argument('--default-dds', action='store_true', help='Fast DDS without config/fastdds.xml')
-        trial.add_argument('--json', type=Path, metavar='FILE', help='write the figures here')
+        trial.add_argument('--json', type=Path, metavar='FILE', help='write the results to this file')
     return whole
 
 
@@ -59,15 +61,15 @@ def main(arguments: list[str] | None = None) -> int:
     args = whole.parse_args(arguments)
     if getattr(args, 'times', 1) < 1:
         whole.error('--times is to be 1 at least')
-    # A shell that starts this in the background has SIGINT ignored, and processes would inherit that.
+    # Processes would inherit an ignored SIGINT from a shell that starts this in the background.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    # a graph of its own: another node called xmem would answer, too
+    # a separate graph: another node xmem would respond too
     os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     if not args.default_dds:
         profiles = TESTS.parent / 'config' / 'fastdds.xml'
         os.environ.setdefault('FASTDDS_DEFAULT_PROFILES_FILE', str(profiles))
-    # the processes of a trial are modules of this package, too
+    # the processes of a trial are modules of this package
     os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, (str(TESTS), os.environ.get('PYTHONPATH'))))
     if args.trial == 'restarts':
         from robustness.restarts import run

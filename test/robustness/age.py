@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""A camera that is faster than the tracker: how old results are, and that no image goes uncounted.
+"""Trial `age`: a camera faster than the tracker; age of results, and complete image counters.
 
-Used by `python -m robustness age`. Run as a program it is the node, whose `Tracker.step` takes a given time in all.
+Run as a program, this is the node with a `Tracker.step` of a given duration.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-NOTES = 'XMEM_ROS_STEP_NOTES'  # variable: file that gets the ns of each step, its own and in all
-STEP = 'XMEM_ROS_STEP_NS'  # variable: what a step is to take
-SMALLER = (240, 160, 120, 96, 64)  # px; sizes to go down to where the machine's own step takes too long
+NOTES = 'XMEM_ROS_STEP_NOTES'  # variable: file for the times of each step, own and total [ns]
+STEP = 'XMEM_ROS_STEP_NS'  # variable: duration of a step [ns]
+SMALLER = (240, 160, 120, 96, 64)  # px; fallback sizes for slow machines
 WARM_UP = 10  # frames
 
 
 def as_node() -> int:
-    """Run the node with steps that sleep until they have taken as long as they are to take."""
+    """Run the node with steps that sleep up to the given duration."""
     from xmem_ros.node import main as node_main
     from xmem_ros.tracker import Tracker
 
@@ -39,15 +39,15 @@ def as_node() -> int:
         return node_main.main()
 
 
-class Slow:
-    """The slowed node, a consumer, and what both say.
+class SlowNode:
+    """The slowed node and its consumer.
 
     Arguments:
-        folder: for files.
-        size: that the node tracks at, px.
-        step_ms: that a step is to take.
-        footage: to seed with.
-        device: of the node.
+        folder: folder for files.
+        size: working size of the node [px].
+        step_ms: duration of a step [ms].
+        footage: footage to seed with.
+        device: device of the node.
     """
 
     def __init__(self, folder: Path, size: int, step_ms: float, footage: Any, device: str) -> None:
@@ -60,13 +60,13 @@ class Slow:
         self.notes = folder / f'steps_{size}.txt'
         os.environ[NOTES], os.environ[STEP] = str(self.notes), str(round(step_ms * 1e6))
         parameters = {'device': device, 'size': size, 'max_objects': 1, 'diagnostics_period': 0.2}
-        self.size, self.heard = size, []
+        self.size, self.received = size, []
         self.node = processes.node(parameters, ('-m', 'robustness.age'))
         self.robot = robots.Robot(processes.NAMESPACE)
 
         def take(message: Any) -> None:
             now = time.time_ns()
-            self.heard.append((stamp_ns(message.header.stamp), now))
+            self.received.append((stamp_ns(message.header.stamp), now))
 
         self.robot.node.create_subscription(Image, f'{self.robot.prefix}/labels', take, robots.RELIABLE)
         try:
@@ -79,53 +79,53 @@ class Slow:
             raise
 
     def _warm_up(self, footage: Any) -> None:
-        """Until labels come; then seed, and track some more, one image at a time."""
+        """Show images until labels arrive, seed, and track some more, one image at a time."""
         import node_harness as robots
 
         for _ in range(60):
             self._show(footage.frames[0])
             try:
-                robots.wait_until(lambda: self.heard, 'labels', 1)
+                robots.wait_until(lambda: self.received, 'labels', 1)
                 break
             except AssertionError:
                 continue
         answer = self.robot.seed(robots.mask_seed(footage.mask(0), 'thing'))
         assert answer.success, answer.message
         for number in range(1, WARM_UP):
-            before = len(self.heard)
+            before = len(self.received)
             self._show(footage.frames[number])
-            robots.wait_until(lambda before=before: len(self.heard) > before, 'labels of an image')
+            robots.wait_until(lambda before=before: len(self.received) > before, 'labels of an image')
 
     def _show(self, frame: Any) -> None:
         self.robot.show(frame, stamp_ns=time.time_ns())
 
     def steps_ms(self) -> list[tuple[float, float]]:
-        """Of each step: what the machine took for it, and what it took in all."""
+        """Return own and total time of each step [ms]."""
         lines = self.notes.read_text().splitlines()
         return [tuple(int(value) / 1e6 for value in line.split()) for line in lines if len(line.split()) == 2]
 
     def counts(self, seconds: float = 30.0) -> dict[str, int]:
-        """Of /diagnostics, once no image waits and no more come."""
+        """Return the counters of /diagnostics once no image waits."""
         names = ('received', 'tracked', 'dropped', 'waiting', 'invalid', 'lost before the node')
         last: dict[str, int] = {}
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             values = self.robot.diagnostics(lambda values: 'received' in values, 'the node')
             now = {name: int(values[name]) for name in names}
-            if now == last and not now['waiting'] and len(self.heard) >= now['tracked']:
+            if now == last and not now['waiting'] and len(self.received) >= now['tracked']:
                 break
             last = now
         return last
 
     def close(self) -> Any:
-        """End the node; returns how it ended."""
+        """Stop the node; returns how it ended."""
         ending = self.node.end()
         self.robot.close()
         return ending
 
 
 def run(args: Any) -> int:
-    """The trial; returns the exit code."""
+    """Run the trial; returns the exit code."""
     from robustness import processes
     from robustness.footage import Footage
 
@@ -141,11 +141,11 @@ def run(args: Any) -> int:
     return _report(args, slow, figures, processes.faults_of(ending.output) + ['hung on SIGINT'] * ending.hung)
 
 
-def _fitting(folder: Path, footage: Any, args: Any) -> Slow:
-    """A node at the largest size, up to the one asked for, at which the machine's own step leaves room for sleep."""
+def _fitting(folder: Path, footage: Any, args: Any) -> SlowNode:
+    """Start the node at the largest size, at most the requested one, that leaves time to sleep."""
     sizes = [args.size, *(size for size in SMALLER if size < args.size)]
     for size in sizes:
-        slow = Slow(folder, size, args.step, footage, args.device)
+        slow = SlowNode(folder, size, args.step, footage, args.device)
         own = sorted(step for step, _ in slow.steps_ms()[2:])
         if own[-2] < 0.6 * args.step or size == sizes[-1]:
             return slow
@@ -154,14 +154,14 @@ def _fitting(folder: Path, footage: Any, args: Any) -> Slow:
     raise AssertionError
 
 
-def _measure(slow: Slow, footage: Any, folder: Path, args: Any) -> dict[str, Any]:
+def _measure(slow: SlowNode, footage: Any, folder: Path, args: Any) -> dict[str, Any]:
     import node_harness as robots
     from tqdm import tqdm
 
     from robustness import processes
 
     before = slow.counts()
-    heard_before, steps_before = len(slow.heard), len(slow.steps_ms())
+    received_before, steps_before = len(slow.received), len(slow.steps_ms())
     log = processes.Tail(folder / 'camera.log')
     eye = processes.camera(footage.folder, log.path, args.rate)
     try:
@@ -172,7 +172,7 @@ def _measure(slow: Slow, footage: Any, folder: Path, args: Any) -> dict[str, Any
         eye.end()
     sent += log.read()
     after = slow.counts()
-    ages = sorted((now - stamp) / 1e6 for stamp, now in slow.heard[heard_before:])
+    ages = sorted((now - stamp) / 1e6 for stamp, now in slow.received[received_before:])
     return {
         'sent': len(sent),
         'heard': len(ages),
@@ -180,11 +180,11 @@ def _measure(slow: Slow, footage: Any, folder: Path, args: Any) -> dict[str, Any
         'steps_ms': slow.steps_ms()[steps_before:],
         **{name: after[name] - before[name] for name in after},
         'unaccounted': after['received'] - after['tracked'] - after['dropped'] - after['waiting'],
-        'unheard': after['tracked'] - len(slow.heard),
+        'unheard': after['tracked'] - len(slow.received),
     }
 
 
-def _report(args: Any, slow: Slow, figures: dict[str, Any], faults: list[str]) -> int:
+def _report(args: Any, slow: SlowNode, figures: dict[str, Any], faults: list[str]) -> int:
     from robustness.report import Bar, finish, table
 
     ages, steps = figures.pop('ages_ms'), figures.pop('steps_ms')

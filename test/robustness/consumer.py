@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A consumer: a process that hears `xmem/labels` and `xmem/objects` and writes what it heard, a JSON list a line.
+"""Consumer process: writes `xmem/labels` and `xmem/objects` to a file, one JSON list per line.
 
     python -m robustness.consumer FILE [--ros-args …]
 
@@ -35,7 +35,7 @@ QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 
 
 class Consumer(Node):
-    """Writes what it hears, at once."""
+    """Writes messages as they arrive."""
 
     def __init__(self, path: Path) -> None:
         super().__init__('consumer')
@@ -58,14 +58,14 @@ class Consumer(Node):
 
 
 def main() -> int:
-    """Listen until SIGINT."""
+    """Run until SIGINT."""
     path = Path(remove_ros_args(sys.argv)[1])
     try:
         rclpy.init(args=sys.argv)
         rclpy.spin(Consumer(path))
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
-    except RCLError:  # the signal came while rclpy built its wait set
+    except RCLError:  # the signal arrived while rclpy built its wait set
         if rclpy.ok():
             raise
     finally:

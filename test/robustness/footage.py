@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the camera of a robustness trial plays, and where the object is in it. Used by `python -m robustness`."""
+"""Footage of the trials' camera, with the ground truth of its object."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SIZE = (120, 216)  # H, W: small, so that the camera keeps its rate on a busy machine
-OBJECT, DECOY = 1, 2  # values in the truth: one that is always in view, and one that is seeded and removed
+OBJECT, DECOY = 1, 2  # values in the ground truth: always in view; seeded and removed
 SEED = 1  # of the scene
 RIGHT_IOU = 0.5
 
 
 class Footage:
-    """A rendered scene as a folder of frames, with its truth.
+    """A rendered scene as a folder of frames, with its ground truth.
 
     Arguments:
         folder: for the frames.
@@ -37,11 +37,11 @@ class Footage:
             self.truths.append(truth)
 
     def mask(self, index: int, value: int = OBJECT) -> np.ndarray:
-        """H×W bool of an object in a frame."""
+        """Return the mask of an object in a frame, H×W bool."""
         return self.truths[index] == value
 
     def iou(self, index: int, mask: np.ndarray) -> float:
-        """Of a mask H×W bool with the object."""
+        """Return the IoU of a mask H×W bool with the object."""
         truth = self.mask(index)
         if mask.shape != truth.shape:
             return 0.0

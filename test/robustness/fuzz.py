@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Trial `fuzz`: malformed requests and images between good frames, which are tracked all the same.
+"""Trial `fuzz`: malformed requests and images must not affect the tracking of good frames.
 
 Two nodes are shown the same good frames; one of them gets everything that is wrong, too.
 """
@@ -28,32 +28,32 @@ from robustness.requests import World, Wrong, wrong_request
 from xmem_ros.errors import ErrorCode
 from xmem_ros.srv import SeedObjects
 
-LONGEST_MESSAGE = 4000  # characters, of a refusal that can be read
-BURST = 10  # malformed things between two good frames, at most
-SLOW_S = 5.0  # that a refusal may take
-STEP_NS = 1000  # from one malformed image's stamp to the next
+LONGEST_MESSAGE = 4000  # characters of a readable refusal
+BURST = 10  # most malformed inputs between two good frames
+SLOW_S = 5.0  # longest time of a refusal
+STEP_NS = 1000  # between stamps of malformed images
 
 
 @dataclass
 class Result:
-    """What one run found."""
+    """Result of a run."""
 
     transport: str
     requests: Counter[str] = field(default_factory=Counter)
     images: Counter[str] = field(default_factory=Counter)
     frames: int = 0
-    differing: int = 0  # good frames whose labels were others than those of the calm node
+    differing: int = 0  # good frames whose labels differ from those of the calm node
     not_refused: list[str] = field(default_factory=list)
-    unclear: list[str] = field(default_factory=list)  # refused without words, or with too many
+    unclear: list[str] = field(default_factory=list)  # refused without a reason or with one too long
     slow: list[str] = field(default_factory=list)
-    not_counted: list[str] = field(default_factory=list)  # images that were not counted as invalid
+    not_counted: list[str] = field(default_factory=list)  # malformed images not counted as invalid
     not_named: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     crashes: int = 0
 
 
 class Eye:
-    """Shows one node images of a transport and hears its labels."""
+    """Sends images of a transport to a node and receives its labels."""
 
     def __init__(self, robot: robots.Robot, transport: str) -> None:
         self.robot, self.transport = robot, transport
@@ -67,13 +67,13 @@ class Eye:
         robot.wait_matched('~/labels')
 
     def show(self, message: Any, stamp: int | None) -> None:
-        """Publish, with a stamp in ns unless the message has its own."""
+        """Publish a message, with a stamp [ns] unless it has its own."""
         if stamp is not None:
             message.header.stamp = time_of(stamp)
         self.publisher.publish(message)
 
     def track(self, frame: np.ndarray, stamp: int, seconds: float = robots.ANSWER_S) -> np.ndarray:
-        """Show a frame; returns its labels H×W."""
+        """Publish a frame; returns its labels H×W."""
         message = good_image(frame, self.transport)
         self.show(message, stamp)
         robots.wait_until(
@@ -85,7 +85,7 @@ class Eye:
         return robots.pixels_of(self.labels[-1])
 
     def first(self, frame: np.ndarray, stamp: int) -> None:
-        """Show a frame until its labels come: the first may be lost while publisher and subscriber find each other."""
+        """Publish a frame until its labels arrive; the first may be lost during discovery."""
         for attempt in range(30):
             try:
                 self.track(frame, stamp + attempt, 1.0)
@@ -96,7 +96,7 @@ class Eye:
 
 
 class Fuzz:
-    """One run."""
+    """A run of the trial."""
 
     def __init__(self, calm: Eye, wild: Eye, footage: Footage, folder: Path, chance: random.Random) -> None:
         self.calm, self.wild, self.footage, self.chance = calm, wild, footage, chance
@@ -117,7 +117,7 @@ class Fuzz:
         self.world = World(footage.mask(0).shape, footage.mask(0, 3), tuple(answer.ids), 1, folder)
 
     def good_frame(self) -> None:
-        """The next frame, to both."""
+        """Send the next frame to both nodes."""
         self.result.frames += 1
         frame = self.footage.frames[self.result.frames % len(self.footage.frames)]
         self.stamp += robots.FRAME_NS
@@ -125,7 +125,7 @@ class Fuzz:
         self.result.differing += not np.array_equal(quiet, labels)
 
     def burst(self, count: int) -> None:
-        """Some malformed things to the wild node."""
+        """Send malformed inputs to the wild node."""
         for number in range(1, count + 1):
             if self.chance.random() < 0.5:
                 self._request(wrong_request(self.chance, self.world))
@@ -161,7 +161,7 @@ class Fuzz:
             self.result.not_counted.append(what)
             self.invalid -= 1
             return
-        if negative:  # such an image is not kept; the log tells of it, as often as it may
+        if negative:  # such an image is not held; the log reports it, throttled
             if 'is negative; correct the clock' not in self.wild.robot.process.output:
                 self.result.not_named.append(what)
             return
@@ -172,7 +172,7 @@ class Fuzz:
             self.result.not_named.append(f'{what}: {said[:200]}')
 
     def afterwards(self) -> None:
-        """What is odd yet allowed: it may be tracked or refused, and the node goes on."""
+        """Send odd but allowed inputs: tracked or refused, and the node continues."""
         sizes = ((1, 1), (1, 2), (2, 1), (3, 5), (16, 16), (70, 700))
         for size in sizes:
             self.stamp += robots.FRAME_NS
@@ -185,7 +185,7 @@ class Fuzz:
         self.wild.track(self.footage.frames[0], self.stamp)
 
     def _arrived(self) -> None:
-        """Wait until the node holds the image of the newest stamp: until then a seed for it is refused for that."""
+        """Wait until the node holds the newest image and accepts seeds for it."""
         request = SeedObjects.Request(seeds=[robots.mask_seed(self.world.mask)])
         request.header.stamp = time_of(self.stamp)
 
@@ -197,17 +197,17 @@ class Fuzz:
 
 
 def _internal(answer: Any) -> bool:
-    """Whether the node stumbled over a request instead of refusing it; services that are not ours have no code."""
+    """Whether a request caused an internal error; foreign services have no error code."""
     return bool(getattr(answer, 'error_code', ErrorCode.NONE) == ErrorCode.INTERNAL)
 
 
 def time_of(stamp: int) -> Time:
-    """A stamp in ns as a message."""
+    """Convert a stamp [ns] to a message."""
     return Time(sec=stamp // 10**9, nanosec=stamp % 10**9)
 
 
 def run(args: Any) -> int:
-    """The trial; returns the exit code."""
+    """Run the trial; returns the exit code."""
     transports = ('raw', 'compressed') if args.transport == 'both' else (args.transport,)
     with tempfile.TemporaryDirectory(prefix='xmem_fuzz_') as name:
         footage = Footage(Path(name) / 'frames', 60)

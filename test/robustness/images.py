@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Images that no node can read, drawn at random. Used by `python -m robustness fuzz`."""
+"""Random unreadable images, for trial `fuzz`."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ LONG = 65536  # px
 
 
 def good_image(frame: np.ndarray, transport: str) -> Any:
-    """A frame H×W×3 as a message, exactly."""
+    """Convert a frame H×W×3 to a lossless message."""
     if transport == 'raw':
         return image_from_array(frame, 'rgb8', Image)
     return compressed_from_array(frame, 'png', CompressedImage)
 
 
 def wrong_image(chance: random.Random, frame: np.ndarray, transport: str) -> tuple[str, Any]:
-    """What is wrong with it, and the message, without a stamp unless that is wrong."""
+    """Draw a fault and a message with it, unstamped unless the stamp is the fault."""
     if chance.random() < 0.05:
         message = good_image(frame, transport)
         message.header.stamp.sec = chance.choice((-1, -(2**31)))
@@ -95,7 +95,7 @@ def _compressed(chance: random.Random, frame: np.ndarray) -> tuple[str, Compress
 
 
 def _damaged(chance: random.Random, frame: np.ndarray, kind: str) -> tuple[str, bytes]:
-    """Damage that makes the file unreadable; much damage of a JPEG only makes it ugly, which nobody can tell."""
+    """Damage a file beyond reading; most damage of a JPEG only spoils its pixels, unnoticed."""
     while True:
         data = bytearray(written(frame, kind))
         for _ in range(chance.choice((1, 8, 100))):
@@ -108,14 +108,14 @@ def _damaged(chance: random.Random, frame: np.ndarray, kind: str) -> tuple[str, 
 
 
 def written(pixels: np.ndarray, kind: str) -> bytes:
-    """A file as Pillow writes it."""
+    """Encode a file by Pillow."""
     file = io.BytesIO()
     PillowImage.fromarray(np.ascontiguousarray(pixels)).save(file, kind)
     return file.getvalue()
 
 
 def png_that_claims(width: int, height: int) -> bytes:
-    """A few bytes that claim to be a large image."""
+    """Make a few bytes that claim to be a large image."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Processes of a robustness trial: started, killed, asked to end, and where they hang when they do not.
+"""Processes of a trial: start, kill, stop, and stacks of processes that hang.
 
-Used by `python -m robustness`. Everything runs in a namespace of the trial's own.
+All of them run in the trial's own namespace.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from node_harness import NodeProcess, Robot
 
 NAMESPACE = '/trial'
-END_S = 10.0  # that a process may take to end when it is asked to
+END_S = 10.0  # longest time until a process ends
 FAULTS = ('Traceback (most recent call last)', 'internal error', 'Fatal Python error', 'Segmentation fault')
 
 
@@ -29,12 +29,12 @@ class Ending:
     signal: str
     seconds: float
     code: int
-    hung: bool  # it had to be killed
-    output: str  # all of it; of one that hung with the stack of every thread
+    hung: bool  # whether it had to be killed
+    output: str  # complete output; with the stacks of all threads if it hung
 
 
 class TrialProcess(NodeProcess):
-    """A Python program with arguments for ROS, in the trial's namespace.
+    """A Python program with ROS arguments, in the trial's namespace.
 
     Arguments:
         program: what Python runs, with its own arguments.
@@ -43,11 +43,11 @@ class TrialProcess(NodeProcess):
 
     def __init__(self, program: tuple[str, ...], parameters: dict[str, Any] | None = None) -> None:
         self.program = program
-        os.environ['PYTHONFAULTHANDLER'] = '1'  # inherited: on SIGABRT it prints the stack of every thread
+        os.environ['PYTHONFAULTHANDLER'] = '1'  # inherited: SIGABRT prints the stacks of all threads
         super().__init__(parameters, ['-r', f'__ns:={NAMESPACE}'])
 
     def end(self, sign: signal.Signals = signal.SIGINT, seconds: float = END_S) -> Ending:
-        """Send a signal and wait; one that does not end says where its threads are, and is killed."""
+        """Send a signal and wait; a process that hangs prints its stacks and is killed."""
         begun, hung = time.monotonic(), False
         if self.process.poll() is None:
             self.process.send_signal(sign)
@@ -71,14 +71,14 @@ class TrialProcess(NodeProcess):
             log.write(text)
 
     def close(self) -> None:
-        """End it, in whatever state."""
+        """Stop the process in any state."""
         if self.process.poll() is None:
             self.end()
         self._log.unlink(missing_ok=True)
 
 
 def native_stacks(pid: int) -> str:
-    """Where the threads of a process are, by gdb; empty where there is none.
+    """Return the stacks of a process's threads by gdb; empty without gdb.
 
     faulthandler does not tell any more when the interpreter is being taken down.
     """
@@ -94,13 +94,13 @@ def native_stacks(pid: int) -> str:
 
 
 class Tail:
-    """Whole lines that are written to a file, as they come."""
+    """Reads complete lines of a growing file."""
 
     def __init__(self, path: Path) -> None:
         self.path, self._at, self._rest = path, 0, b''
 
     def read(self) -> list[str]:
-        """Lines since the last call; none while there is no file."""
+        """Return the lines since the last call; none while the file does not exist."""
         if not self.path.exists():
             return []
         with self.path.open('rb') as file:
@@ -112,37 +112,37 @@ class Tail:
 
 
 def node(parameters: dict[str, Any], program: tuple[str, ...] = NodeProcess.program) -> TrialProcess:
-    """The node."""
+    """Start the node."""
     return TrialProcess(program, parameters)
 
 
 def camera(clip: Path, log: Path, rate: float) -> TrialProcess:
-    """A camera that plays a folder of frames again and again; a line of stamp (ns) and index per image in `log`."""
+    """Start a camera that repeats a folder of frames; `log` gets stamp [ns] and index per image."""
     options = ['--clip', clip, '--rate', rate, '--loop', '--log', log]
     return TrialProcess(('-m', 'xmem_ros.demo.camera', *map(str, options)))
 
 
 def consumer(log: Path) -> TrialProcess:
-    """A process that hears labels and objects, and writes them to `log`."""
+    """Start a consumer that writes labels and objects to `log`."""
     return TrialProcess(('-m', 'robustness.consumer', str(log)))
 
 
 def operator() -> Robot:
-    """Who calls the node's services.
+    """Make the operator, who calls the node's services.
 
-    A new one for each life of the node: one that knew a node that was killed would go on calling that until the
-    middleware gives it up, which takes some 20 s.
+    A new one for each life of the node: one that knew a node that was killed would go on calling
+    that until the middleware gives it up, which takes some 20 s.
     """
     robot = Robot(NAMESPACE)
-    robot.node.destroy_publisher(robot.images)  # the camera is a process of its own
+    robot.node.destroy_publisher(robot.images)  # the camera is a separate process
     return robot
 
 
 def faults_of(output: str) -> list[str]:
-    """Lines of a process's output that tell of a fault."""
+    """Return the lines of an output that report faults."""
     return [line for line in output.splitlines() if any(fault in line for fault in FAULTS)]
 
 
 def tail_of(output: str, lines: int = 60) -> str:
-    """The end of an output, indented."""
+    """Return the end of an output, indented."""
     return '\n'.join(f'    {line}' for line in output.splitlines()[-lines:])

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Bar:
-    """A demand on one figure."""
+    """Upper bound of a figure."""
 
     name: str
     value: float
@@ -24,7 +24,7 @@ class Bar:
 
     @property
     def met(self) -> bool:
-        """Whether the figure keeps it."""
+        """Whether the figure meets the bar."""
         return self.value <= self.most
 
     def __str__(self) -> str:
@@ -32,7 +32,7 @@ class Bar:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Columns, the first to the left, the others to the right."""
+    """Format columns, the first left-aligned, the others right-aligned."""
     lines = [list(map(str, head)), *([_cell(value) for value in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     return '\n'.join(
@@ -42,7 +42,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def finish(result: dict[str, Any], bars: Sequence[Bar], path: Path | None) -> int:
-    """Print the bars, write the JSON; returns the exit code, 1 where a bar is missed."""
+    """Print the bars and write the JSON; returns the exit code, 1 if a bar is missed."""
     result['bars'] = {bar.name: {'value': bar.value, 'at_most': bar.most, 'met': bar.met} for bar in bars}
     for bar in bars:
         print(bar)

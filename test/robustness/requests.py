@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Requests that no node can fulfil, drawn at random. Used by `python -m robustness fuzz`.
+"""Random invalid requests, for trial `fuzz`.
 
-What docs/node.md allows is left out: extra bytes after an image, an id twice in a removal, two images of one stamp.
+What docs/node.md allows is left out: extra bytes after an image, an id twice in a removal, two
+images of one stamp.
 """
 
 from __future__ import annotations
@@ -41,18 +42,18 @@ NOT_NUMBERS = (math.nan, math.inf, -math.inf, 3e38, -3e38)
 
 @dataclass
 class World:
-    """What the fuzzed node knows."""
+    """State of the fuzzed node."""
 
     size: tuple[int, int]  # H, W
-    mask: np.ndarray  # H×W bool: a good mask
-    ids: tuple[int, ...]  # that are tracked
-    room: int  # objects that could still be seeded
-    folder: Path  # of the memories, with a good one, `good`
+    mask: np.ndarray  # a valid mask, H×W bool
+    ids: tuple[int, ...]  # tracked ids
+    room: int  # number of objects that can still be seeded
+    folder: Path  # folder of memory files, with a valid one, `good`
 
 
 @dataclass(frozen=True)
 class Wrong:
-    """A request that has to be refused."""
+    """A request that must be refused."""
 
     what: str
     kind: type
@@ -61,7 +62,7 @@ class Wrong:
 
 
 def wrong_request(chance: random.Random, world: World) -> Wrong:
-    """One of them."""
+    """Draw one of the requests."""
     family = chance.choices((_seed, _removal, _memory, _parameter, _transition), (12, 3, 4, 2, 1))[0]
     return family(chance, world)
 
@@ -76,7 +77,7 @@ def _seed(chance: random.Random, world: World) -> Wrong:
     if maker is _good:
         stamp = _unknown_stamp(chance)
     elif len(seeds) == 1:
-        if chance.random() < 0.2:  # one bad seed spoils good ones
+        if chance.random() < 0.2:  # an invalid seed among valid ones
             seeds = [_of_mask(world.mask), *seeds]
         if chance.random() < 0.2:
             seeds[-1].name = chance.choice(ODD_TEXTS)
@@ -246,7 +247,7 @@ _SEEDS = (
 
 
 def spoil_layout(chance: random.Random, image: Any, row_bytes: int) -> str:
-    """Make an Image message's size, step and data disagree, in place; `row_bytes` for each pixel. Says how."""
+    """Make size, step and data of an Image inconsistent, in place; returns the fault."""
     height, width, step = image.height, image.width, image.step
     match chance.randrange(7):
         case 0:
@@ -328,7 +329,7 @@ def _memory(chance: random.Random, world: World) -> Wrong:
 
 
 def _damaged(chance: random.Random, world: World) -> str:
-    """Name of a file that is no saved memory."""
+    """Return the name of a file that is not a memory file."""
     good = (world.folder / 'good.safetensors').read_bytes()
     path = world.folder / 'bad.safetensors'
     if path.is_dir():

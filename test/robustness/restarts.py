@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Trial `restarts`: camera, consumer and node are killed in turn, and masks have to come again."""
+"""Trial `restarts`: camera, consumer and node are killed in turn, and masks must return."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ from robustness.footage import DECOY, OBJECT, RIGHT_IOU, Footage
 from robustness.report import Bar, finish, table
 
 RECOVERY_S = 2.0
-PATIENCE_S = 30.0  # after which an object counts as not found
+PATIENCE_S = 30.0  # then an object counts as not found
 KINDS = ('camera', 'consumer', 'node')
-SAVED = 'trial'  # name of the memory
+SAVED = 'trial'  # name of the memory file
 
 
 @dataclass
 class Event:
-    """One kill and what came of it."""
+    """A kill and the recovery from it."""
 
     number: int
     killed: str
     signal: str
-    memory: str = ''  # of the node: loaded, or seeded again
+    memory: str = ''  # of the node: loaded or re-seeded
     ended_s: float = 0.0
     hung: bool = False
     exit_code: int = 0
-    start_s: float = 0.0  # from the start of the process until it is ready
-    heard_s: float | None = None  # from then to the first message of any kind: what the middleware takes to connect
-    recovery_s: float | None = None  # from then to the first right mask; None: there was none
-    iou: float | None = None  # of that mask
+    start_s: float = 0.0  # from process start to ready
+    heard_s: float | None = None  # from ready to the first message: discovery
+    recovery_s: float | None = None  # from ready to the first correct mask; None: none
+    iou: float | None = None  # IoU of that mask
     identity_changed: bool = False
     note: str = ''
 
 
 @dataclass
 class Heard:
-    """What the consumer heard of one image."""
+    """Messages of the consumer for one image."""
 
     stamp_ns: int
     received_ns: int = 0
@@ -60,7 +60,7 @@ class Heard:
 
 @dataclass
 class Stage:
-    """The three processes, and what is known of the images."""
+    """The three processes and the state of their images."""
 
     footage: Footage
     parameters: dict[str, Any]
@@ -72,16 +72,16 @@ class Stage:
     heard: dict[int, Heard] = field(default_factory=dict)
     identity: tuple[int, str] = (0, '')  # id and name of the object
     lives: int = 0
-    judged: list[float] = field(default_factory=list)  # IoU of every mask of the object
-    first_ns: int = 0  # stamp of the first image of the camera that runs
-    ready_ns: int = 0  # when the process that started last was ready
+    judged: list[float] = field(default_factory=list)  # IoU of each mask of the object
+    first_ns: int = 0  # stamp of the running camera's first image
+    ready_ns: int = 0  # when the latest process was ready
     _camera: processes.Tail | None = None
     _consumer: processes.Tail | None = None
 
     # --- processes
 
     def start(self, kind: str) -> float:
-        """Start a process and wait until it is ready; returns the seconds that took."""
+        """Start a process and wait until it is ready; returns the seconds."""
         begun = time.monotonic()
         self.lives += 1
         log = self.folder / f'{kind}_{self.lives}.log'
@@ -108,13 +108,13 @@ class Stage:
         self.robot = processes.operator()
 
     def end(self, kind: str, sign: signal.Signals) -> processes.Ending:
-        """Kill a process, or ask it to end."""
+        """Kill a process or stop it by SIGINT."""
         ending = self.running.pop(kind).end(sign)
-        self.read()  # what it wrote last
+        self.read()  # its last lines
         return ending
 
     def close(self) -> None:
-        """End what runs."""
+        """Stop all processes."""
         for process in self.running.values():
             process.close()
         if self.robot is not None:
@@ -127,10 +127,10 @@ class Stage:
 
         return robots.wait_until(looked, what, seconds)
 
-    # --- what is heard
+    # --- messages
 
     def read(self) -> None:
-        """Take in what camera and consumer wrote."""
+        """Read the output of camera and consumer."""
         for line in self._camera.read() if self._camera else ():
             stamp, index = map(int, line.split())
             self.indices[stamp] = index
@@ -149,7 +149,7 @@ class Stage:
                 entry.objects = [tuple(item) for item in rest[1]]
 
     def masks(self) -> list[tuple[Heard, float, bool]]:
-        """Take what is complete: of each image the IoU of the object and whether its identity is the known one."""
+        """Judge complete images: IoU of the object, and whether its identity is the known one."""
         done = [stamp for stamp, entry in self.heard.items() if _whole(entry) and stamp in self.indices]
         found = []
         for stamp in sorted(done):
@@ -165,7 +165,7 @@ class Stage:
     # --- the operator
 
     def seed(self) -> None:
-        """Seed the object by the truth of a recent image, as a segmenter that took a moment would."""
+        """Seed the object by the ground truth of a recent image, like a slow segmenter."""
         robot, decoy = self.robot, f'decoy {self.lives}'
         assert robot is not None
         name = f'thing {self.lives}'
@@ -184,11 +184,11 @@ class Stage:
                 raise RuntimeError(f'the node cannot be seeded: {answer.message}')
             time.sleep(0.02)  # that image did not reach the node; the next one may
         self.identity = (answer.ids[1], name)
-        # so that the id is none that a fresh node would give again
+        # so that a fresh node would not assign the same id
         robot.remove(answer.ids[0])
 
     def forget(self) -> None:
-        """Call ~/reset: an object that is still there would be taken for the one that is seeded anew."""
+        """Call ~/reset, so that a remaining object is not mistaken for the re-seeded one."""
         assert self.robot is not None
         assert self.robot.reset().success
 
@@ -200,9 +200,9 @@ class Stage:
             raise RuntimeError(f'{service}: {answer.message}')
 
     def recover(self, event: Event) -> None:
-        """Wait for the first right mask since the process was ready."""
+        """Wait for the first correct mask since the process was ready."""
         begun, end = self.ready_ns, time.monotonic() + PATIENCE_S
-        fresh = self.first_ns if event.killed == 'camera' else 0  # an older image may still be in the node's hands
+        fresh = self.first_ns if event.killed == 'camera' else 0  # the node may still process an older image
         while time.monotonic() < end:
             self.read()
             for entry, iou, same in self.masks():
@@ -219,7 +219,7 @@ class Stage:
         event.note = f'no right mask within {PATIENCE_S:g} s'
 
     def watch(self, seconds: float) -> None:
-        """Judge the masks of a quiet time."""
+        """Judge the masks of an undisturbed period."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             self.read()
@@ -228,7 +228,7 @@ class Stage:
 
 
 def order(times: int, chance: random.Random) -> list[str]:
-    """Who is killed: random, yet each of the three equally often."""
+    """Draw the killed processes, each of the three equally often."""
     kinds: list[str] = []
     while len(kinds) < times:
         kinds += chance.sample(KINDS, len(KINDS))
@@ -236,7 +236,7 @@ def order(times: int, chance: random.Random) -> list[str]:
 
 
 def strike(stage: Stage, event: Event, *, load: bool) -> list[str]:
-    """One kill, the new start and the recovery; returns the faults that the process printed."""
+    """Kill, restart, recover; returns the faults that the process printed."""
     if event.killed == 'node':
         event.memory = 'loaded' if load else 'seeded again'
         if load:
@@ -258,7 +258,7 @@ def strike(stage: Stage, event: Event, *, load: bool) -> list[str]:
 
 
 def run(args: Any) -> int:
-    """The trial; returns the exit code."""
+    """Run the trial; returns the exit code."""
     chance = random.Random(args.seed)
     loads = [number % 2 == 0 for number in range(args.times)]
     chance.shuffle(loads)
@@ -290,7 +290,7 @@ def run(args: Any) -> int:
                 events.append(event)
                 if event.recovery_s is None or event.identity_changed:
                     print(f'\n{event}\n{processes.tail_of(stage.running["node"].output, 12)}')
-                    stage.forget()  # what follows is judged by itself
+                    stage.forget()  # the rest is judged separately
                     stage.seed()
             stage.watch(1.0)
             for kind in list(stage.running):
@@ -307,7 +307,7 @@ def run(args: Any) -> int:
 
 
 def report(args: Any, events: list[Event], faults: list[str], judged: list[float]) -> int:
-    """Table, bars and JSON."""
+    """Print table and bars, write the JSON."""
     restarts = [event for event in events if not event.note.startswith('at the end')]
     groups: dict[str, list[Event]] = {}
     for event in restarts:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Short robustness trials: the node outlives its neighbours, its backlog, and whatever it is sent."""
+"""Short robustness trials: killed neighbours, backlog, malformed input."""
 
 import json
 import subprocess
@@ -7,15 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from needs import require
 
-pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or source ROS 2')
-pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
+require('rclpy', 'xmem_ros.msg')
 
 BENCHMARK = Path(__file__).parents[2] / 'benchmarks' / 'robustness.py'
 
 
 def trial(folder, *arguments):
-    """Run a trial; its figures, and what it printed."""
+    """Run a trial; returns its results and output."""
     report = folder / 'report.json'
     done = subprocess.run(
         [sys.executable, str(BENCHMARK), *arguments, '--device', 'cpu', '--json', str(report)],
@@ -30,7 +30,7 @@ def trial(folder, *arguments):
 
 
 def missed(figures, *but):
-    """Bars that were missed, without those of time, which are for a quiet machine."""
+    """Return the missed bars, without those of time, which need a quiet machine."""
     return {name for name, bar in figures['bars'].items() if not bar['met'] and not name.startswith(but)}
 
 
@@ -43,12 +43,12 @@ def test_masks_come_again_whoever_was_killed(tmp_path):
 
 
 def test_a_slow_tracker_drops_images_instead_of_falling_behind(tmp_path):
-    # a long step, so that what else the machine does is short beside it
+    # a step that is long compared with other load
     figures, said = trial(tmp_path, 'age', '--seconds', '5', '--step', '500', '--size', '96')
     assert not missed(figures), said
     counts = figures['counts']
     assert counts['heard'] >= 3
-    assert counts['dropped'] > counts['tracked']  # the camera shows 15 images in a step
+    assert counts['dropped'] > counts['tracked']  # the camera sends 15 images per step
 
 
 @pytest.mark.parametrize('transport', ['raw', 'compressed'])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Numbers that nobody means: nothing but the typed errors comes of them, and no place that is not finite."""
+"""Absurd numbers give typed errors, and never a location that is not finite."""
 
 import numpy as np
 import pytest

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Masks and depth images to places in space, without ROS. The truth is a pinhole's: x = (u − cx)·z/fx."""
+"""Location from masks and depth images, without ROS. Truth: a pinhole, x = (u − cx)·z/fx."""
 
 import array
 from types import SimpleNamespace
@@ -10,7 +10,7 @@ import pytest
 
 from xmem_ros.conversions.images import depth_from_image
 from xmem_ros.errors import FrameError
-from xmem_ros.stream.depth import Camera, Place, camera_of, locate, scaled_labels
+from xmem_ros.stream.depth import Camera, Location, camera_of, locate, scaled_labels
 
 HEIGHT, WIDTH = 240, 320
 CAMERA = Camera(300.0, 290.0, 160.0, 118.0, (HEIGHT, WIDTH))
@@ -28,16 +28,16 @@ def labels(box: tuple[int, int, int, int] = BOX) -> np.ndarray:
 
 
 def wall(object_at: float = 1.5, background: float = 4.0) -> np.ndarray:
-    """Depth [m] of a plate before a wall."""
+    """Depth [m] of a plate in front of a wall."""
     return np.where(labels() > 0, np.float32(object_at), np.float32(background))
 
 
-def place(depth: np.ndarray, image: np.ndarray | None = None) -> Place | None:
+def place(depth: np.ndarray, image: np.ndarray | None = None) -> Location | None:
     return locate(depth, labels() if image is None else image, LABEL, BOX, CAMERA)
 
 
-def assert_the_plate(found: Place | None, tolerance: float = 0.02, rim: int = 2) -> None:
-    """The rim [px] is left out, 5 mm a pixel at 1.5 m, and the outermost 2 % on each side."""
+def assert_the_plate(found: Location | None, tolerance: float = 0.02, rim: int = 2) -> None:
+    """The rim [px], 5 mm a pixel at 1.5 m, and the outermost 2 % on each side are left out."""
     assert found is not None
     assert found.position == pytest.approx(TRUE_CENTRE, abs=tolerance)
     assert found.centre == pytest.approx(TRUE_CENTRE, abs=tolerance)
@@ -103,7 +103,7 @@ def test_a_box_at_the_border_is_read_as_far_as_there_is_an_image() -> None:
     found = locate(np.full((HEIGHT, WIDTH), 2000, np.uint16), labels(corner), LABEL, corner, CAMERA)
     assert found is not None
     assert found.position[2] == pytest.approx(2.0)
-    # the border of the image is no edge of the thing, so it is not taken away
+    # the border of the image is not an edge of the object, so it is not eroded
     assert found.centre[0] + found.size[0] / 2 == pytest.approx((WIDTH - 1 - 160) / 300 * 2, abs=0.01)
 
 

@@ -1,19 +1,26 @@
 # SPDX-License-Identifier: MIT
-"""Which boxes of a detector become objects."""
+"""Policy for seeds from a detector."""
 
 import math
 from types import SimpleNamespace as Some
 
 import pytest
 
-from xmem_ros.parameters.table import SeedDetectionParameters
-from xmem_ros.stream.detection_policy import Candidate, Unplaced, candidates_of, choose, iou, recognise
+from xmem_ros.parameters.groups import SeedDetectionParameters
+from xmem_ros.stream.detection_policy import (
+    Candidate,
+    UnlocatedObjects,
+    assign_ids,
+    candidates_of,
+    iou,
+    select_candidates,
+)
 
 SIZE = (100, 200)
 
 
 def detection(x, y, width, height, *results, theta=0.0):
-    """As vision_msgs/Detection2D lays it out: the box by its centre."""
+    """Build a vision_msgs/Detection2D, whose box is given by its centre."""
     centre = Some(position=Some(x=x + width / 2, y=y + height / 2), theta=theta)
     hypotheses = [Some(hypothesis=Some(class_id=name, score=score)) for name, score in results]
     return Some(bbox=Some(center=centre, size_x=width, size_y=height), results=hypotheses)
@@ -24,7 +31,7 @@ def found(*detections, **policy):
 
 
 def chosen(candidates, known=(), most=10):
-    return [(candidate.name, box) for candidate, box in choose(candidates, known, SIZE, 0.3, most)]
+    return [(candidate.name, box) for candidate, box in select_candidates(candidates, known, SIZE, 0.3, most)]
 
 
 def test_the_likeliest_come_first_and_unlikely_ones_not_at_all():
@@ -94,36 +101,39 @@ def test_intersection_over_union_of_boxes():
 def test_without_room_only_what_may_be_an_object_out_of_sight_is_tried():
     candidates = [Candidate(name, 0.9, (20.0 * i, 0.0, 20.0 * i + 10, 10.0)) for i, name in enumerate('abcb')]
     for room, names in ((0, ['b', 'b']), (1, ['a', 'b', 'b']), (2, ['a', 'b', 'c', 'b'])):
-        found = choose(candidates, [], SIZE, 0.3, 10, room, Unplaced({4: 'b'}, {}))
+        found = select_candidates(candidates, [], SIZE, 0.3, 10, room, UnlocatedObjects({4: 'b'}, {}))
         assert [candidate.name for candidate, _ in found] == names
-    assert [candidate.name for candidate, _ in choose(candidates, [], SIZE, 0.3, 2, 9)] == ['a', 'b']
+    assert [candidate.name for candidate, _ in select_candidates(candidates, [], SIZE, 0.3, 2, 9)] == ['a', 'b']
 
 
-def recognised(names, unplaced, alike, least, room=5):
-    """Candidates of 10×10 px, 20 px apart."""
+def assigned(names, unlocated, alike, least, room=5):
+    """Assign ids to candidates of 10×10 px, 20 px apart."""
     chosen = [(Candidate(name, 0.9, (0, 0, 0, 0)), (20 * number, 0, 10, 10)) for number, name in enumerate(names)]
-    return recognise(chosen, unplaced, alike, SeedDetectionParameters(min_likeness=least), room)
+    return assign_ids(chosen, unlocated, alike, SeedDetectionParameters(min_likeness=least), room)
 
 
 def test_a_box_is_the_object_of_its_class_that_it_looks_like_most():
-    lost = Unplaced({1: 'cup', 2: 'cup', 3: 'bowl'}, {})
+    lost = UnlocatedObjects({1: 'cup', 2: 'cup', 3: 'bowl'}, {})
     alike = {1: [0.8, 0.9, 0.0], 2: [0.75, 0.95, 0.0], 3: [0.99, 0.99, 0.5]}
-    assert recognised(['cup', 'cup', 'bowl'], lost, alike, 0.7) == [1, 2, 0]
-    assert recognised(['cup', 'cup', 'bowl'], lost, alike, 0.4) == [1, 2, 3]
-    assert recognised(['cup', 'cup', 'bowl'], lost, alike, 0.85) == [0, 2, 0]
+    assert assigned(['cup', 'cup', 'bowl'], lost, alike, 0.7) == [1, 2, 0]
+    assert assigned(['cup', 'cup', 'bowl'], lost, alike, 0.4) == [1, 2, 3]
+    assert assigned(['cup', 'cup', 'bowl'], lost, alike, 0.85) == [0, 2, 0]
 
 
 def test_where_an_object_was_last_in_sight_its_class_is_enough():
     alike = {1: [0.9, 0.1]}
     for place, ids in (((21, 1, 10, 10), [0, 1]), ((27, 0, 10, 10), [1, 0]), ((20, 0, 40, 40), [1, 0])):
-        assert recognised(['cup', 'cup'], Unplaced({1: 'cup'}, {}, {1: place}), alike, 0.7) == ids
-    assert recognised(['cup', 'bowl'], Unplaced({1: 'cup'}, {}, {1: (21, 1, 10, 10)}), {1: [0.1, 0.1]}, 0.7) == [0, 0]
+        assert assigned(['cup', 'cup'], UnlocatedObjects({1: 'cup'}, {}, {1: place}), alike, 0.7) == ids
+    assert assigned(['cup', 'bowl'], UnlocatedObjects({1: 'cup'}, {}, {1: (21, 1, 10, 10)}), {1: [0.1, 0.1]}, 0.7) == [
+        0,
+        0,
+    ]
 
 
 def test_an_object_is_corrected_once_and_what_is_left_needs_room():
     alike = {7: [0.8, 0.9, 0.7, 0.7]}
-    assert recognised(['cup'] * 4, Unplaced({7: 'cup'}, {}), alike, 0.7, room=2) == [0, 7, 0, None]
+    assert assigned(['cup'] * 4, UnlocatedObjects({7: 'cup'}, {}), alike, 0.7, room=2) == [0, 7, 0, None]
 
 
 def test_what_is_in_sight_again_by_now_is_left_alone():
-    assert recognised(['cup', 'cup'], Unplaced({}, {1: 'cup'}), {1: [0.9, 0.2]}, 0.7) == [None, 0]
+    assert assigned(['cup', 'cup'], UnlocatedObjects({}, {1: 'cup'}), {1: [0.9, 0.2]}, 0.7) == [None, 0]

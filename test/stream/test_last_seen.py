@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which objects a thing in a frame may be, though no box says so."""
+"""Objects without a known box in a frame: lost or returned."""
 
 import math
 
@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from xmem_ros.objects import ObjectState, TrackedObject
-from xmem_ros.stream.detection_policy import NOBODY
+from xmem_ros.stream.detection_policy import NO_OBJECTS
 from xmem_ros.stream.frame import Frame
-from xmem_ros.stream.last_seen import Sightings
+from xmem_ros.stream.last_seen import LastSeen
 
 BOX = (1, 2, 3, 4)
 
@@ -33,7 +33,7 @@ def item(object_id, state=ObjectState.TRACKED, box=BOX):
 
 
 def frame(*labels):
-    """That was tracked, and showed these; none: it was dropped."""
+    """Build a tracked frame that shows these labels; without labels, a dropped one."""
     pixels = np.zeros((4, 4), np.uint8)
     for place, label in enumerate(labels):
         pixels[place] = label
@@ -42,43 +42,43 @@ def frame(*labels):
 
 @pytest.mark.parametrize('state', [ObjectState.OCCLUDED, ObjectState.LOST])
 def test_what_was_in_sight_not_long_ago_is_lost_at_its_last_place(state):
-    sightings = Sightings()
-    sightings.note([item(1), item(2)], 10.0)
-    sightings.note([item(1, state), item(2, box=(5, 5, 5, 5))], 14.0)
+    last_seen = LastSeen()
+    last_seen.update([item(1), item(2)], 10.0)
+    last_seen.update([item(1, state), item(2, box=(5, 5, 5, 5))], 14.0)
     objects = [item(1, state), item(2)]
-    found = sightings.unplaced(objects, frame(), 4.0)
-    assert (found.lost, found.back) == ({1: 'name 1'}, {})
-    assert found.places[1] == BOX
-    assert sightings.unplaced(objects, frame(), 3.9).lost == {}
-    assert sightings.unplaced(objects, frame(), 9.0, without={1}).lost == {}
-    assert sightings.unplaced(objects, frame(), 0.0) is NOBODY
+    found = last_seen.unlocated(objects, frame(), 4.0)
+    assert (found.lost, found.returned) == ({1: 'name 1'}, {})
+    assert found.last_boxes[1] == BOX
+    assert last_seen.unlocated(objects, frame(), 3.9).lost == {}
+    assert last_seen.unlocated(objects, frame(), 9.0, exclude={1}).lost == {}
+    assert last_seen.unlocated(objects, frame(), 0.0) is NO_OBJECTS
 
 
 def test_what_a_tracked_frame_did_not_show_and_is_in_sight_now_is_back():
-    sightings = Sightings()
+    last_seen = LastSeen()
     objects = [item(1), item(2), item(3, ObjectState.NEW)]
-    sightings.note(objects, 10.0)
-    assert sightings.unplaced(objects, frame(1), 5.0).back == {2: 'name 2', 3: 'name 3'}
-    assert sightings.unplaced(objects, frame(), 5.0).back == {}  # dropped: who knows
+    last_seen.update(objects, 10.0)
+    assert last_seen.unlocated(objects, frame(1), 5.0).returned == {2: 'name 2', 3: 'name 3'}
+    assert last_seen.unlocated(objects, frame(), 5.0).returned == {}  # dropped: unknown
 
 
 def test_objects_out_of_a_file_count_from_the_first_frame_and_those_that_are_gone_not_at_all():
-    sightings = Sightings()
+    last_seen = LastSeen()
     lost = [item(1, ObjectState.LOST)]
-    assert sightings.unplaced(lost, frame(), 5.0).lost == {1: 'name 1'}
-    sightings.note(lost, 1000.0)
-    assert sightings.unplaced(lost, frame(), 5.0).lost == {1: 'name 1'}
-    sightings.note(lost, 1006.0)
-    assert sightings.unplaced(lost, frame(), 5.0).lost == {}
-    sightings.note([], 1007.0)
-    sightings.note(lost, 1008.0)
-    assert sightings.unplaced(lost, frame(), 5.0).lost == {1: 'name 1'}
+    assert last_seen.unlocated(lost, frame(), 5.0).lost == {1: 'name 1'}
+    last_seen.update(lost, 1000.0)
+    assert last_seen.unlocated(lost, frame(), 5.0).lost == {1: 'name 1'}
+    last_seen.update(lost, 1006.0)
+    assert last_seen.unlocated(lost, frame(), 5.0).lost == {}
+    last_seen.update([], 1007.0)
+    last_seen.update(lost, 1008.0)
+    assert last_seen.unlocated(lost, frame(), 5.0).lost == {1: 'name 1'}
 
 
 def test_time_that_jumps_back_does_not_make_them_younger():
-    sightings = Sightings()
-    sightings.note([item(1)], 100.0)
+    last_seen = LastSeen()
+    last_seen.update([item(1)], 100.0)
     lost = [item(1, ObjectState.LOST)]
-    sightings.note(lost, 106.0)
-    sightings.note(lost, 3.0)
-    assert sightings.unplaced(lost, frame(), 5.0).lost == {}
+    last_seen.update(lost, 106.0)
+    last_seen.update(lost, 3.0)
+    assert last_seen.unlocated(lost, frame(), 5.0).lost == {}

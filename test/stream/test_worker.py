@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The queue of frames and the thread that tracks them, without ROS."""
+"""The worker's queue and thread, and the history, without ROS."""
 
 import threading
 import time
@@ -14,7 +14,7 @@ from xmem_ros.stream.worker import BrokenError, StoppedError, Worker
 
 
 class Slow:
-    """Stands for tracking; each frame waits until it is let through."""
+    """Replaces tracking; each frame waits until it is released."""
 
     def __init__(self):
         self.done = []
@@ -87,7 +87,7 @@ def test_with_keep_all_the_sender_waits_and_nothing_is_dropped(make, slow):
     sender.start()
     assert slow.busy.wait(5)
     time.sleep(0.2)
-    assert len(offered) <= 3  # one in hand, two waiting, and the third is not taken yet
+    assert len(offered) <= 3  # one current, two waiting, the third not accepted yet
     slow.let_through(10)
     sender.join(10)
     assert settle(worker).tracked == 10
@@ -180,7 +180,7 @@ def filled(history, stamps_s, size=(10, 100)):
     for stamp in stamps_s:
         frame = Frame(SimpleNamespace(data=bytes(3 * size[0] * size[1])), int(stamp * 1e9))
         history.add(frame)
-        frame.labels = np.zeros(size, np.uint8)  # it is tracked afterwards
+        frame.labels = np.zeros(size, np.uint8)  # set when it is tracked
     return tuple(stamp / 1e9 for stamp in history.span_ns())
 
 
@@ -188,12 +188,12 @@ def test_history_reaches_back_as_far_as_seconds_bytes_and_frames_allow():
     stamps = [number / 10 for number in range(50)]
     assert filled(History(1000), stamps) == (0.0, 4.9)
     assert filled(History(1000, seconds=2.0), stamps) == (2.9, 4.9)
-    # an image of 3000 bytes, and 1000 of labels but for the newest
+    # an image has 3000 bytes and, except for the newest, 1000 of labels
     assert filled(History(1000, nbytes=39_000), stamps) == (4.0, 4.9)
     assert filled(History(7, seconds=2.0, nbytes=39_000), stamps) == (4.3, 4.9)
     assert filled(History(1000, nbytes=1), stamps) == (4.9, 4.9)
     assert filled(History(1, seconds=0.1, nbytes=1, least=5), stamps) == (4.5, 4.9)
-    # after a jump back, what was newer then goes as these become more
+    # after a jump back, the frames from before it are dropped as new ones arrive
     assert filled(History(1000, seconds=2.0), [100.0, *stamps])[0] == 100.0
     assert filled(History(30, seconds=2.0), [100.0, *stamps]) == (2.9, 4.9)
 
@@ -259,7 +259,7 @@ def test_a_held_frame_outlives_the_newest_and_the_first_asked_for_goes_first(mon
         assert history.hold(stamp)
     history.add(Frame(None, 5))
     assert [bool(history.find(stamp)) for stamp in range(1, 6)] == [False, False, True, True, True]
-    assert history.hold(3)  # asked for again: now 4 would go first
+    assert history.hold(3)  # requested again: now 4 is released first
     history.add(Frame(None, 6))
     assert history.hold(6)
     history.add(Frame(None, 7))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Memory files from strangers: refused with a `MemoryFileError`, and tracking goes on as if nobody had asked."""
+"""Hostile memory files: refused with a `MemoryFileError`; tracking is unaffected."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def scene() -> RenderedScene:
 
 
 def make(network, scene: RenderedScene) -> Tracker:
-    """Tracks two objects that were seeded apart, with all kinds of memory in use."""
+    """Make a tracker of two objects seeded at different times, with all kinds of memory in use."""
     memory = MemoryConfig(max_working_frames=4, min_working_frames=2, long_term_elements=150, prototypes=40)
     tracker = Tracker(network, TrackerConfig(size=96, max_objects=4, memory_every=2, memory=memory), 'cpu')
     frame, truth = scene[0]
@@ -53,7 +53,7 @@ def parts(network, scene: RenderedScene, tmp_path_factory) -> tuple[dict[str, st
 
 @pytest.fixture(scope='module')
 def attacked(network, scene: RenderedScene):
-    """Tracks; when all tests are over the next images are tracked as by one that was never asked."""
+    """Tracker that all files are loaded into; at the end it still tracks like an untouched twin."""
     tracker = make(network, scene)
     yield tracker
     twin = make(network, scene)
@@ -71,7 +71,7 @@ def running(attacked: Tracker):
 
 
 def write(path: Path, parts, change) -> Path:
-    """A file as a stranger may make it: changed in places, with a digest that fits."""
+    """Write a changed memory file with a matching digest."""
     header, tensors = dict(parts[0]), {name: tensor.clone() for name, tensor in parts[1].items()}
     state = json.loads(header['state'])
     changed = change(state, tensors)
@@ -82,7 +82,7 @@ def write(path: Path, parts, change) -> Path:
 
 
 def put(*keys: Any, value: Any):
-    """Sets an entry of the JSON."""
+    """Return a change that sets an entry of the JSON."""
 
     def change(state: State, tensors: Tensors) -> None:
         place: Any = state
@@ -94,7 +94,7 @@ def put(*keys: Any, value: Any):
 
 
 def fill(name: str, value: float):
-    """Sets one value of a tensor."""
+    """Return a change that sets one value of a tensor."""
 
     def change(state: State, tensors: Tensors) -> None:
         tensors[name].view(-1)[-1] = value
@@ -103,7 +103,7 @@ def fill(name: str, value: float):
 
 
 def become(name: str, how):
-    """Replaces a tensor."""
+    """Return a change that replaces a tensor."""
 
     def change(state: State, tensors: Tensors) -> None:
         tensors[name] = how(tensors[name]).contiguous()
@@ -240,7 +240,7 @@ def test_it_is_refused_and_nothing_changes(running: Tracker, parts, tmp_path: Pa
 
 
 def test_without_a_change_it_is_loaded(network, scene, parts, tmp_path: Path) -> None:
-    """So the refusals above are for the changes."""
+    """The refusals above are therefore due to the changes."""
     path = write(tmp_path / 'm.safetensors', parts, lambda state, tensors: None)
     assert make(network, scene).load(path) == [1, 2]
 

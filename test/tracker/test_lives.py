@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Objects that come, are corrected and go, on rendered frames: the others do not notice, and nothing grows."""
+"""Objects that join, are corrected and leave: the others are unaffected, and no memory grows."""
 
 import gc
 import weakref
@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from masks import iou
 
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.memory.config import MemoryConfig
@@ -20,17 +21,13 @@ def scene() -> RenderedScene:
     return RenderedScene((160, 288), 60, 3, seed=2)
 
 
-def iou(a: np.ndarray, b: np.ndarray) -> float:
-    return float((a & b).sum() / max((a | b).sum(), 1))
-
-
 def near(first: np.ndarray, second: np.ndarray) -> bool:
-    """Whether two masks come within 8 px of each other."""
+    """Return whether two masks are within 8 px of each other."""
     return bool((cv2.dilate(first.astype(np.uint8), np.ones((17, 17))).astype(bool) & second).any())
 
 
 def held(tracker: Tracker, row: int) -> list[torch.Tensor]:
-    """Keys, values, owners and usage of all that an object can read."""
+    """Return keys, values and usage of all positions that an object reads."""
     memory = tracker._segmenter.memory
     assert memory is not None
     store = memory.store
@@ -104,7 +101,7 @@ def test_the_masks_of_one_are_the_same_with_and_without_another_that_it_does_not
 
 
 def test_many_later_seeds_leave_the_first_object_followed(network, scene: RenderedScene) -> None:
-    """Their anchors take room from its own, which still has to say what it is not."""
+    """Their anchors take room from its own, which must still hold background."""
     tracker = Tracker(network, TrackerConfig(size=160, max_objects=16), 'cpu')
     tracker.seed(scene[0][0], {'a': scene[0][1] == 1})
     for number in range(1, 13):
@@ -113,7 +110,7 @@ def test_many_later_seeds_leave_the_first_object_followed(network, scene: Render
     assert iou(result.labels == 1, scene[13][1] == 1) > 0.85
 
 
-def test_a_thousand_objects_one_after_another_leave_memory_where_it_was(network) -> None:
+def test_more_objects_one_after_another_than_labels_leave_memory_where_it_was(network) -> None:
     scene = RenderedScene((64, 112), 4, 2, seed=0)
     tracker = Tracker(network, TrackerConfig(size=64, max_objects=3), 'cpu')
     (frame, truth), (later, _) = scene[0], scene[1]
@@ -124,12 +121,12 @@ def test_a_thousand_objects_one_after_another_leave_memory_where_it_was(network)
         t.data_ptr() for t in (*tracker._segmenter.memory.store._shared, *tracker._segmenter.memory.store._per_row)
     }
     ids = set()
-    for _ in range(1000):
+    for _ in range(260):  # labels end at 255
         (new,) = tracker.seed(later, {'passing': truth == 2})
         ids.add(new)
         tracker.remove([new])
         assert tracker.memory_elements == elements
-    assert len(ids | {kept}) == 1001
+    assert len(ids | {kept}) == 261
     assert tracker.memory_bytes == size
     assert pointers == {
         t.data_ptr() for t in (*tracker._segmenter.memory.store._shared, *tracker._segmenter.memory.store._per_row)
@@ -138,7 +135,7 @@ def test_a_thousand_objects_one_after_another_leave_memory_where_it_was(network)
 
 
 def test_stores_of_another_size_of_image_are_freed_at_once(network) -> None:
-    """Without waiting for the garbage collector: it would come after many sizes."""
+    """Not by the garbage collector, which would run only after many sizes."""
     scene = RenderedScene((64, 112), 2, 1, seed=0)
     tracker = Tracker(network, TrackerConfig(size=64, max_objects=2), 'cpu')
     tracker.seed(scene[0][0], {'it': scene[0][1] == 1})
@@ -155,7 +152,7 @@ def test_stores_of_another_size_of_image_are_freed_at_once(network) -> None:
 
 @pytest.mark.parametrize('size', [(16, 16), (20, 48), (33, 17), (64, 64)])
 def test_frames_of_a_few_positions(network, size: tuple[int, int]) -> None:
-    """One position at stride 16 and up: fewer than are read, fewer than a consolidation makes."""
+    """From one position at stride 16: fewer than top-k, and than prototypes of a consolidation."""
     random = np.random.default_rng(0)
     config = TrackerConfig(size=0, max_objects=2, memory_every=1, min_area=1)
     tracker = Tracker(network, config, 'cpu')
@@ -174,16 +171,16 @@ def test_something_else_is_not_reported_as_the_object(network, scene: RenderedSc
     tracker.seed(scene[0][0], {'a': scene[0][1] == 1})
     for number in range(1, 20):
         tracker.step(scene[number][0])
-    said = []
+    states = []
     random = np.random.default_rng(0)
     for _ in range(60):
         frame = random.integers(0, 255, (10, 18, 3)).astype(np.uint8).repeat(16, 0).repeat(16, 1)
         (found,) = tracker.step(frame).objects
-        said.append(found.state)
+        states.append(found.state)
         if found.state is not ObjectState.TRACKED:
             assert found.box is None
             assert found.area == 0
-    assert np.mean([state in (ObjectState.OCCLUDED, ObjectState.LOST) for state in said]) > 0.9
+    assert np.mean([state in (ObjectState.OCCLUDED, ObjectState.LOST) for state in states]) > 0.9
     for number in range(19, 30):
         result = tracker.step(scene[number][0])
     assert iou(result.labels == 1, scene[29][1] == 1) > 0.7

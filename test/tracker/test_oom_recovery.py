@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""When memory runs out: less is used, the frame is tracked all the same, no object is lost.
+"""Out-of-memory recovery: the frame is tracked with less memory, and no object is lost.
 
-On a CPU the fault is injected, at every place in turn; test_cuda.py provokes it with the allocator's limit.
+On a CPU the fault is injected, at every place in turn; test_cuda.py provokes it with the
+allocator's limit.
 """
 
 import numpy as np
@@ -24,19 +25,31 @@ def scene() -> RenderedScene:
     return RenderedScene((128, 208), 40, 3, seed=0)
 
 
-@pytest.fixture
-def tracker(network, scene: RenderedScene) -> Tracker:
-    config = TrackerConfig(size=128, max_objects=4, memory_every=2, memory=SMALL)
-    tracker = Tracker(network, config, 'cpu')
+CONFIG = TrackerConfig(size=128, max_objects=4, memory_every=2, memory=SMALL)
+
+
+@pytest.fixture(scope='module')
+def tracked(network, scene: RenderedScene) -> Tracker:
+    """Has followed two objects up to frame 18."""
+    tracker = Tracker(network, CONFIG, 'cpu')
     frame, truth = scene[0]
     tracker.seed(frame, {'a': truth == 1, 'b': truth == 2})
-    for number in range(1, 20):
+    for number in range(1, 19):
         tracker.step(scene[number][0])
     return tracker
 
 
+@pytest.fixture
+def tracker(network, scene: RenderedScene, tracked: Tracker) -> Tracker:
+    """One of its own that goes on from there with frame 19, and so has stores."""
+    tracker = Tracker(network, CONFIG, 'cpu')
+    tracker.import_state(tracked.export_state())
+    tracker.step(scene[19][0])
+    return tracker
+
+
 class Failing:
-    """Wraps a method so that chosen calls fail as an allocation does."""
+    """Wrapper of a method whose chosen calls fail like an allocation."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, owner: type, name: str, times: int, after: int = 0):
         self.left, self.after, self.calls = times, after, 0
@@ -110,7 +123,7 @@ def test_when_nothing_is_left_to_give_up_the_frame_is_refused_and_the_objects_st
 
 
 def test_stores_that_cannot_be_made_again_lose_nothing(monkeypatch, scene, tracker: Tracker) -> None:
-    """A larger image makes new stores; where that fails, what is remembered waits outside."""
+    """A larger image needs new stores; if they fail, the state waits in host memory."""
     with monkeypatch.context() as patched:
         Failing(patched, Store, '__init__', times=2)
         large = np.repeat(scene[20][0], 2, 0)[:200]
@@ -129,7 +142,7 @@ def test_a_seed_that_fails_takes_no_id(monkeypatch, scene, tracker: Tracker) -> 
 
 
 def test_a_seed_that_fails_before_it_has_begun_is_made_again(monkeypatch, scene, tracker: Tracker) -> None:
-    from xmem_ros.tracker import tracker as module
+    from xmem_ros.tracker import frame_processor as module
 
     original, failed = module.mask_to_tensor, []
 

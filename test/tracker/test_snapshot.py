@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Saving and loading what a tracker remembers: it goes on as if nothing had been, or refuses and changes nothing."""
+"""Memory files: a tracker continues bit for bit, or refuses the file and is unchanged."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def make(network, **settings) -> Tracker:
 
 
 def a_while(tracker: Tracker, scene: RenderedScene) -> None:
-    """Three objects seeded at three times, one removed, consolidations and evictions behind them."""
+    """Track three objects, seeded at different times, one removed, until positions are evicted."""
     frame, truth = scene[0]
     tracker.seed(frame, {'first': truth == 1})
     for number in range(1, 30):
@@ -140,7 +140,7 @@ def test_a_change_in_the_header_is_refused(network, scene, tmp_path: Path) -> No
 
 
 def test_many_anchors_are_carried_whole(network, scene, tmp_path: Path) -> None:
-    """More anchors than whole frames fit: some are thinned, and stay as they are."""
+    """More anchors than whole frames fit, so that some are thinned."""
     tracker = make(network)
     frame, truth = scene[0]
     for value in (1, 2, 3):

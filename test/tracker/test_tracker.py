@@ -1,43 +1,41 @@
 # SPDX-License-Identifier: MIT
-"""The tracker as a library: seeds in, masks out, objects that come and go, and what is refused."""
+"""The tracker as a library: seeds, masks, objects that join and leave, refused arguments."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
+from masks import iou
 
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.errors import DeviceError, FrameError, ParameterError, SeedError, UnknownObjectError
 from xmem_ros.memory.config import MemoryConfig
+from xmem_ros.tracker import ObjectState, SeedMask, Tracker, TrackerConfig
+from xmem_ros.tracker.frame_processor import SENSORY_KEPT
 from xmem_ros.tracker.geometry import FrameGeometry
-from xmem_ros.tracker.tracker import SENSORY_KEPT, ObjectState, SeedMask, Tracker, TrackerConfig
 
 
 @pytest.fixture(scope='module')
 def scene() -> RenderedScene:
-    return RenderedScene((240, 432), 40, 3, seed=0)
+    return RenderedScene((160, 288), 40, 3, seed=0)
 
 
 @pytest.fixture
 def tracker(network) -> Tracker:
-    return Tracker(network, TrackerConfig(size=240, max_objects=4), 'cpu')
+    return Tracker(network, TrackerConfig(size=160, max_objects=4), 'cpu')
 
 
 def masks_of(labels: np.ndarray, *values: int) -> dict[str, np.ndarray]:
     return {f'object {value}': labels == value for value in values}
 
 
-def iou(a: np.ndarray, b: np.ndarray) -> float:
-    return float((a & b).sum() / max((a | b).sum(), 1))
-
-
 def test_three_lines_give_masks(scene: RenderedScene) -> None:
-    tracker = Tracker.from_weights('compact', config=TrackerConfig(size=240))
+    tracker = Tracker.from_weights('compact', config=TrackerConfig(size=160))
     ids = tracker.seed(scene[0][0], masks_of(scene[0][1], 1))
     result = tracker.step(scene[1][0])
     assert ids == [1]
-    assert result.labels.shape == (240, 432)
+    assert result.labels.shape == (160, 288)
     assert result.labels.dtype == np.uint8
     assert iou(result.labels == 1, scene[1][1] == 1) > 0.8
 
@@ -56,7 +54,7 @@ def test_objects_are_followed_through_the_scene(tracker: Tracker, scene: Rendere
     assert all(np.mean(values) > 0.7 for values in scores.values()), {i: np.mean(v) for i, v in scores.items()}
 
 
-def test_what_is_said_of_an_object_describes_its_mask(tracker: Tracker, scene: RenderedScene) -> None:
+def test_an_observation_describes_the_mask_of_its_object(tracker: Tracker, scene: RenderedScene) -> None:
     tracker.seed(scene[0][0], {'cup': scene[0][1] == 1})
     result = tracker.step(scene[1][0])
     (found,) = result.objects
@@ -156,7 +154,7 @@ def test_ids_and_room_can_be_asked_for_before_there_are_masks(tracker: Tracker, 
 
 
 def test_an_object_out_of_sight_becomes_occluded_then_lost_and_comes_back(network, scene: RenderedScene) -> None:
-    tracker = Tracker(network, TrackerConfig(size=240, lost_after=0.5), 'cpu')
+    tracker = Tracker(network, TrackerConfig(size=160, lost_after=0.5), 'cpu')
     frame, truth = scene[0]
     tracker.seed(frame, {'it': truth == 1})
     tracker.step(frame, time=0.0)
@@ -206,7 +204,7 @@ def test_sensory_memory_of_what_is_long_out_of_sight_begins_anew(network, scene:
 
 
 def test_a_clock_that_jumps_back_does_not_put_off_lost(network, scene: RenderedScene) -> None:
-    tracker = Tracker(network, TrackerConfig(size=240, lost_after=0.5), 'cpu')
+    tracker = Tracker(network, TrackerConfig(size=160, lost_after=0.5), 'cpu')
     frame, truth = scene[0]
     tracker.step(frame, {'it': truth == 1}, time=1000.0)
     empty = np.full_like(frame, 90)
@@ -216,7 +214,7 @@ def test_a_clock_that_jumps_back_does_not_put_off_lost(network, scene: RenderedS
 
 
 def test_reduced_precision_gives_nearly_the_same_masks(network, scene: RenderedScene) -> None:
-    trackers = [Tracker(network, TrackerConfig(size=240, precision=p), 'cpu') for p in ('float32', 'bfloat16')]
+    trackers = [Tracker(network, TrackerConfig(size=160, precision=p), 'cpu') for p in ('float32', 'bfloat16')]
     for tracker in trackers:
         tracker.seed(scene[0][0], masks_of(scene[0][1], 1, 2))
     for number in range(1, 8):
@@ -264,7 +262,7 @@ def test_frames_of_any_size_work(network, size: tuple[int, int]) -> None:
 def test_memory_is_known_before_the_first_frame_and_does_not_grow(network, scene: RenderedScene) -> None:
     config = TrackerConfig(size=64, max_objects=3, memory_every=1, memory=MemoryConfig(long_term_elements=300))
     tracker = Tracker(network, config, 'cpu')
-    expected = Tracker.memory_bytes_for((240, 432), 3, network=network.config, config=config, dtype=torch.float32)
+    expected = Tracker.memory_bytes_for((160, 288), 3, network=network.config, config=config, dtype=torch.float32)
     tracker.seed(scene[0][0], masks_of(scene[0][1], 1))
     assert tracker.memory_bytes == expected
     for number in range(80):
@@ -276,15 +274,15 @@ def test_memory_is_known_before_the_first_frame_and_does_not_grow(network, scene
 @pytest.mark.parametrize(
     ('seeds', 'error', 'text'),
     [
-        ({'a': np.zeros((240, 432), bool)}, SeedError, 'empty'),
-        ({'a': np.ones((10, 10), bool)}, SeedError, r'frame is \(240, 432\)'),
-        ({7: np.ones((240, 432), bool)}, UnknownObjectError, 'no object has the id 7; tracked ids: 1'),
-        ([SeedMask(np.ones((240, 432), bool), id=1)] * 2, SeedError, 'empty|twice'),
-        ({str(i): np.eye(240, 432, i, dtype=bool) for i in range(5)}, SeedError, 'at most 4'),
+        ({'a': np.zeros((160, 288), bool)}, SeedError, 'empty'),
+        ({'a': np.ones((10, 10), bool)}, SeedError, r'frame is \(160, 288\)'),
+        ({7: np.ones((160, 288), bool)}, UnknownObjectError, 'no object has the id 7; tracked ids: 1'),
+        ([SeedMask(np.ones((160, 288), bool), id=1)] * 2, SeedError, 'empty|twice'),
+        ({str(i): np.eye(160, 288, i, dtype=bool) for i in range(5)}, SeedError, 'at most 4'),
         ({}, SeedError, 'no mask'),
-        (np.ones((240, 432), bool), SeedError, r'\{name: mask\}'),
-        ({0: np.ones((240, 432), bool)}, SeedError, 'under 0'),
-        ({1.5: np.ones((240, 432), bool)}, SeedError, 'under 1.5'),
+        (np.ones((160, 288), bool), SeedError, r'\{name: mask\}'),
+        ({0: np.ones((160, 288), bool)}, SeedError, 'under 0'),
+        ({1.5: np.ones((160, 288), bool)}, SeedError, 'under 1.5'),
     ],
 )
 def test_bad_seeds_are_refused_and_change_nothing(
@@ -336,7 +334,7 @@ def test_objects_seeded_corrected_and_removed_in_any_order(network, scene: Rende
 
 
 def test_lost_is_not_said_at_once_after_a_reset(network, scene: RenderedScene) -> None:
-    tracker = Tracker(network, TrackerConfig(size=240, lost_after=5.0), 'cpu')
+    tracker = Tracker(network, TrackerConfig(size=160, lost_after=5.0), 'cpu')
     tracker.step(scene[0][0], time=1000.0)
     tracker.reset()
     tracker.seed(scene[0][0], masks_of(scene[0][1], 1))
@@ -345,16 +343,16 @@ def test_lost_is_not_said_at_once_after_a_reset(network, scene: RenderedScene) -
 
 
 def test_an_elongated_frame_is_refused_before_memory_is_allocated(network) -> None:
-    tracker = Tracker(network, TrackerConfig(size=240), 'cpu')
+    tracker = Tracker(network, TrackerConfig(size=160), 'cpu')
     with pytest.raises(FrameError, match='factor of at most'):
         tracker.seed(np.zeros((2, 640, 3), np.uint8), {'it': np.ones((2, 640), bool)})
     assert tracker.memory_bytes == 0
 
 
 def test_many_seeds_too_many_are_refused_at_once(tracker: Tracker) -> None:
-    masks = {str(i): np.ones((240, 432), bool) for i in range(5)}
+    masks = {str(i): np.ones((160, 288), bool) for i in range(5)}
     with pytest.raises(SeedError, match='at most 4'):
-        tracker.seed(np.zeros((240, 432, 3), np.uint8), masks)
+        tracker.seed(np.zeros((160, 288, 3), np.uint8), masks)
 
 
 def test_removing_an_unknown_id_removes_none(tracker: Tracker, scene: RenderedScene) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The library given what it cannot use: errors of ours that say what is allowed, and nothing has changed."""
+"""Wrong arguments to the library: errors that say what is allowed; the state is unchanged."""
 
 import dataclasses
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Clients that mean the page harm, over raw sockets: it stays there for others, and takes little memory and log."""
+"""Hostile clients over raw sockets: the page stays available, memory and log stay small."""
 
 import asyncio
 import base64
@@ -11,10 +11,9 @@ import struct
 from pathlib import Path
 
 import pytest
+from needs import require
 
-pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or source ROS 2')
-pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
-pytest.importorskip('aiohttp', reason='aiohttp is not installed: pip install .[web]')
+require('rclpy', 'xmem_ros.msg', 'aiohttp')
 
 import aiohttp
 import numpy as np
@@ -375,7 +374,7 @@ def test_a_mask_of_another_size_than_the_image_is_refused_before_it_is_unpacked(
         async with serving() as address, page_of(address) as page:
             seed = {'type': 'seed', 'request': 1, 'stamp': {'sec': 1, 'nanosec': 0}, 'kind': 'mask'}
             await page.send_json({**seed, 'width': 8000, 'height': 8000, 'runs': [64_000_000]})
-            assert 'another size than the image' in (await answer(page))['text']
+            assert 'a different size than the image' in (await answer(page))['text']
 
     run(check())
 

@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""A hostile node: neither the client nor the page trusts what it says with a size, a number or markup."""
+"""Hostile node: client and page trust no size, number or markup in its messages."""
 
 import json
 import shutil
 import time
 
 import pytest
+from needs import require
 
-pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or source ROS 2')
-pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
-pytest.importorskip('aiohttp', reason='aiohttp is not installed: pip install .[web]')
+require('rclpy', 'xmem_ros.msg', 'aiohttp')
 
 import aiohttp
 import numpy as np
@@ -19,7 +18,7 @@ from sensor_msgs.msg import Image
 from web_harness import SLOW_S, TOKEN, WebProcess, answer, page_of, run, serving
 
 from xmem_ros.client import Box, XMemClient
-from xmem_ros.client.seen import FramePairs, frame_of
+from xmem_ros.client.frames import FramePairs, frame_of
 from xmem_ros.conversions.images import image_from_array
 from xmem_ros.errors import ErrorCode, FrameError, NodeError, SeedError
 from xmem_ros.msg import TrackedObject, TrackedObjectArray
@@ -235,7 +234,7 @@ def test_names_and_errors_are_text_on_the_page(node, browser):
         expect(page.locator('#notice-title')).to_have_text('The tracker is unknown')
         node.state = 'active'
         node.close()
-        expect(page.locator('#notice-title')).to_have_text('The tracker is not there')
+        expect(page.locator('#notice-title')).to_have_text('Tracker not found')
         assert page.evaluate('window.harmed') is None
         assert page.locator('img[src=x], main script').count() == 0
         # and were there a hole, the policy would keep it shut
@@ -264,12 +263,12 @@ def test_a_browser_signs_in_by_the_address_or_by_hand_and_the_token_leaves_the_a
                 page.goto(process.address)
                 page.fill('#token', 'wrong')
                 page.click('button')
-                expect(page.locator('#refusal')).to_have_text('That is not the token.')
+                expect(page.locator('#refusal')).to_have_text('Wrong token.')
                 page.fill('#token', TOKEN)
                 page.click('button')
             else:
                 page.goto(f'{process.address}#token={TOKEN}')
-            expect(page.locator('#notice-title')).to_have_text('The tracker is not there')
+            expect(page.locator('#notice-title')).to_have_text('Tracker not found')
             assert TOKEN not in page.url
             assert page.evaluate('document.cookie') == ''  # scripts cannot read it
             assert [cookie['sameSite'] for cookie in context.cookies()] == ['Strict']

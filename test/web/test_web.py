@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The page in a real browser, with the real node: what a person does there is heard on the node's topics."""
+"""Page in a real browser with the real node: user actions reach the node's topics."""
 
 import contextlib
 import re
@@ -8,11 +8,9 @@ import threading
 
 import numpy as np
 import pytest
+from needs import require
 
-pytest.importorskip('rclpy', reason='rclpy is not importable: run make build, or source ROS 2')
-pytest.importorskip('xmem_ros.msg', reason='the messages are not built: run make build')
-pytest.importorskip('aiohttp', reason='aiohttp is not installed: pip install .[web]')
-pytest.importorskip('playwright', reason='playwright is not installed: pip install .[dev]')
+require('rclpy', 'xmem_ros.msg', 'aiohttp', 'playwright')
 
 import node_harness as robots
 from node_harness import iou, pixels_of, wait_until
@@ -264,7 +262,7 @@ def test_an_image_that_is_gone_is_said_and_another_one_can_be_drawn_on(open_page
 
     wait_until(others_are_held, 'other images to be held')
     page.click('#seed')
-    expect(page.locator('#refusal')).to_contain_text('This image is gone')
+    expect(page.locator('#refusal')).to_contain_text('The node no longer has this image')
     expect(page.locator('#refusal')).to_contain_text('try again')
     assert not robot.objects[-1].objects
     page.click('#freeze')
@@ -307,7 +305,7 @@ def test_a_node_that_is_not_active_is_said_and_comes_back_by_itself(open_page, r
     try:
         expect(page.locator('#notice-title')).to_have_text('The tracker is inactive')
         expect(page.locator('#notice-text')).to_contain_text(f'ros2 lifecycle set {robot.prefix} activate')
-        expect(page.locator('#no-objects')).to_have_text('Not known: the tracker is inactive.')
+        expect(page.locator('#no-objects')).to_have_text('Unknown: the tracker is inactive.')
     finally:
         assert robot.change_state('activate')
     expect(page.locator('#notice')).to_be_hidden()
@@ -323,7 +321,7 @@ def test_images_that_stay_away_are_said(open_page, robot):
         # the camera is there and silent: who offers what, and what to do
         expect(page.locator('#notice-text')).to_contain_text('robot offers sensor_msgs/msg/Image')
         expect(page.locator('#notice-text')).to_contain_text('the camera itself is silent')
-        expect(page.locator('#no-objects')).to_have_text('Not known before the first image has come.')
+        expect(page.locator('#no-objects')).to_have_text('Unknown until the first image arrives.')
         page.set_viewport_size({'width': 320, 'height': 568})
         inner, outer = (page.locator(item).bounding_box() for item in ('#notice', '#stage'))
         assert inner['height'] <= outer['height']  # nothing of it is cut off
@@ -346,7 +344,7 @@ def test_a_tracker_without_a_camera_is_said_to_wait_for_its_topic(browser):
             page.goto(process.address)
             notice = page.locator('#notice-text')
             expect(notice).to_have_text(
-                f'The tracker {robot.prefix} is active: it waits for images on {robot.namespace}/image.'
+                f'The tracker {robot.prefix} is active and waiting for images on {robot.namespace}/image.'
             )
             elsewhere = robot.node.create_publisher(Image, f'{robot.namespace}/camera/image_raw', 1)
             robot.node.destroy_publisher(robot.images)
@@ -364,12 +362,12 @@ def test_the_page_reconnects_and_says_when_there_is_no_node(open_page, robot, br
     page = browser.new_page()
     try:
         page.goto(process.address)
-        expect(page.locator('#notice-title')).to_have_text('The tracker is not there')
-        expect(page.locator('#notice-text')).to_contain_text('No node /nowhere/xmem can be seen')
-        expect(page.locator('#notice-text')).to_contain_text(f'Trackers that are there: {robot.prefix}. Start it')
-        expect(page.locator('#no-objects')).to_have_text('Not known: the tracker is not there.')
+        expect(page.locator('#notice-title')).to_have_text('Tracker not found')
+        expect(page.locator('#notice-text')).to_contain_text('No node /nowhere/xmem is visible')
+        expect(page.locator('#notice-text')).to_contain_text(f'Visible trackers: {robot.prefix}. Start it')
+        expect(page.locator('#no-objects')).to_have_text('Unknown: the tracker was not found.')
         wait_until(lambda: 'no node /nowhere/xmem was found' in process.output, 'the word in the shell', SLOW_S)
-        assert f'trackers that are there: {robot.prefix}. Start it' in process.output
+        assert f'visible trackers: {robot.prefix}. Start it' in process.output
         process.close()
         expect(page.locator('#notice-title')).to_have_text('Connecting')
         process = WebProcess(robot.prefix, process.port)

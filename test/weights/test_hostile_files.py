@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Weights from strangers: refused with a `WeightsError`, before memory is taken for what they claim."""
+"""Untrusted weights: refused with `WeightsError` before memory is allocated for them."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def archive(path: Path, content: bytes, records: dict[str, bytes] | None = None,
     ids=['bytearray', 'torch.Tensor', 'print', 'torch.Size'],
 )
 def test_a_pickle_that_calls_anything_is_refused(tmp_path: Path, call: _Calls, capsys) -> None:
-    refused(archive(tmp_path / 'w.pth', pickle.dumps({'a': call}, 2)), 'refused, it holds more than tensors')
+    refused(archive(tmp_path / 'w.pth', pickle.dumps({'a': call}, 2)), 'refused, it contains more than tensors')
     assert 'executed' not in capsys.readouterr().out
 
 
@@ -151,7 +151,7 @@ def claiming(elements: int) -> bytes:
 @pytest.mark.parametrize('elements', [1000, HUGE, 2**62])
 def test_a_storage_never_reaches_beyond_its_file(tmp_path: Path, elements: int) -> None:
     path = archive(tmp_path / 'w.pth', claiming(elements), {'w/data/0': bytes(8)})
-    refused(path, 'not readable as weights|refused')
+    refused(path, 'cannot be read as weights|refused')
 
 
 def test_a_storage_that_is_there_is_read(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_a_storage_that_is_there_is_read(tmp_path: Path) -> None:
 
 def test_pickles_outside_of_an_archive_are_refused(tmp_path: Path) -> None:
     torch.save(small(), tmp_path / 'w.pth', _use_new_zipfile_serialization=False)
-    refused(tmp_path / 'w.pth', 'a pickle outside of a zip archive')
+    refused(tmp_path / 'w.pth', 'a pickle outside a zip archive')
 
 
 ARCHIVES = {
@@ -198,7 +198,7 @@ def test_a_pickle_of_depth_or_length_without_end_is_refused(tmp_path: Path) -> N
 def test_a_file_without_an_end_is_refused_unread(tmp_path: Path, suffix: str) -> None:
     with (tmp_path / f'w{suffix}').open('wb') as file:
         file.truncate(torch_files.LARGEST_FILE + 1)  # takes no room on the disk
-    refused(tmp_path / f'w{suffix}', 'weights have 2.1 GB at most')
+    refused(tmp_path / f'w{suffix}', 'at most 2.1 GB are allowed')
 
 
 @pytest.mark.parametrize('name', ['x' * 5000, 'x' * 5000 + '.pth', 'a\0b.pth', '~nobody-of-that-name/w.pth', '', '/'])

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""The command line `xmem-ros`."""
+"""Command line `xmem-ros`: one module for each sub-command."""

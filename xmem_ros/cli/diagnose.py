@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What an installation has, what is wrong with it, and what to do: torch, CUDA, ROS, weights, optional packages."""
+"""Checks of an installation: torch, CUDA, ROS, weights, optional packages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 OK, ABSENT, WRONG = 'ok', '-', 'WRONG'
 
-# module → package on PyPI; of optional ones what they are for, too
+# module → package on PyPI; for optional modules also their purpose
 REQUIRED = {
     'numpy': 'numpy',
     'cv2': 'opencv-python-headless',
@@ -38,10 +38,10 @@ OPTIONAL = {
     'vos_benchmark': ('scores of xmem-ros evaluate', 'vos-benchmark'),
     'jinja2': ('the report of xmem-ros evaluate', 'jinja2'),
     'aiohttp': ('xmem-ros web', 'aiohttp'),
-    'rosbags': ('bags: xmem-ros track, and as training data', f"'{ROSBAGS}'"),
+    'rosbags': ('bags in xmem-ros track and xmem-ros train', f"'{ROSBAGS}'"),
     'pycocotools': ('xmem-ros track --format coco', 'pycocotools'),
     'tensorboard': ('curves of xmem-ros train', 'tensorboard'),
-    'onnxruntime': ('engine onnxruntime (on a GPU onnxruntime-gpu in its place)', 'onnxruntime'),
+    'onnxruntime': ('engine onnxruntime; for a GPU install onnxruntime-gpu instead', 'onnxruntime'),
     'onnxscript': ('xmem-ros export', 'onnx onnxscript'),
 }
 _ROS_TIMEOUT = 60  # s
@@ -49,17 +49,17 @@ _ROS_TIMEOUT = 60  # s
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """Result of one check."""
 
-    state: str  # OK, ABSENT (nothing wrong, but something does not work without it) or WRONG
+    state: str  # OK, ABSENT (an optional part is missing) or WRONG
     subject: str
     text: str
     remedy: str = ''
 
 
 def examine() -> Iterator[Finding]:
-    """Look at everything, one thing after another; what cannot be looked at is wrong, and the rest is still seen."""
-    looks = {
+    """Run all checks; a check that raises is WRONG and does not stop the others."""
+    checks = {
         'Python': _python,
         'packages': _packages,
         'torch': _torch,
@@ -70,15 +70,15 @@ def examine() -> Iterator[Finding]:
         'optional packages': _optional,
         'ONNX Runtime': _onnx,
     }
-    for subject, look in looks.items():
+    for subject, check in checks.items():
         try:
-            yield from look()
-        except Exception as error:  # what is broken raises whatever it happens to
+            yield from check()
+        except Exception as error:  # broken packages raise any type
             yield Finding(
                 WRONG,
                 subject,
-                f'cannot be looked at: {type(error).__name__}: {error}',
-                'put right what else is wrong, and give the command again',
+                f'the check failed: {type(error).__name__}: {error}',
+                'correct the other faults, then run the command again',
             )
 
 
@@ -103,14 +103,14 @@ def _torch() -> Iterator[Finding]:
     problem = _problem('torch')
     if problem:
         yield Finding(
-            WRONG, 'torch', problem, 'pip install torch torchvision; on a Jetson as docs/jetson_install.md says'
+            WRONG, 'torch', problem, 'pip install torch torchvision; on a Jetson follow docs/jetson_install.md'
         )
         return
     import torch
 
     version = tuple(int(part) for part in torch.__version__.split('+')[0].split('.')[:2])
     if version < (2, 4):
-        yield Finding(WRONG, 'torch', torch.__version__, 'version 2.4 or newer is needed')
+        yield Finding(WRONG, 'torch', torch.__version__, 'install torch 2.4 or newer')
     else:
         yield Finding(OK, 'torch', f'{torch.__version__}, {torch.get_num_threads()} threads')
 
@@ -125,20 +125,20 @@ def _cuda() -> Iterator[Finding]:
             yield _cuda_device(index)
         return
     if not _has_nvidia_driver():
-        yield Finding(ABSENT, 'CUDA', 'no NVIDIA GPU or driver was found; trackers run on the CPU')
+        yield Finding(ABSENT, 'CUDA', 'no NVIDIA GPU or driver found; trackers run on the CPU')
     elif torch.version.cuda is None:
         yield Finding(
             WRONG,
             'CUDA',
-            f'there is an NVIDIA driver, but this torch ({torch.__version__}) was built without CUDA',
-            'install a torch with CUDA; on a Jetson one that was built for your JetPack, see docs/jetson_install.md',
+            f'an NVIDIA driver is installed, but this torch ({torch.__version__}) was built without CUDA',
+            'install torch with CUDA; on a Jetson the build for your JetPack, see docs/jetson_install.md',
         )
     else:
         yield Finding(
             WRONG,
             'CUDA',
-            f'there is an NVIDIA driver, but this torch (for CUDA {torch.version.cuda}) sees no GPU',
-            'does nvidia-smi show it? If so, the driver may be too old for this torch; in a container, pass the GPU in',
+            f'an NVIDIA driver is installed, but this torch (for CUDA {torch.version.cuda}) finds no GPU',
+            'run nvidia-smi; if it lists the GPU, update the driver; in a container, pass the GPU to it',
         )
 
 
@@ -151,10 +151,10 @@ def _cuda_device(index: int) -> Finding:
         ones = torch.ones(64, 64, device=name)
         total = float((ones @ ones).sum())
         if total != 64.0**3:
-            return Finding(WRONG, name, f'{properties.name} computes wrongly: {total}', 'try another driver or GPU')
+            return Finding(WRONG, name, f'{properties.name} gives wrong results: {total}', 'try another driver or GPU')
         free, memory = torch.cuda.mem_get_info(index)
-    except RuntimeError as error:  # an architecture that this torch was not built for, a GPU that is taken
-        return Finding(WRONG, name, str(error).splitlines()[0], 'install a torch that is built for this GPU')
+    except RuntimeError as error:  # an architecture without kernels in this torch, or a GPU in exclusive use
+        return Finding(WRONG, name, str(error).splitlines()[0], 'install a torch that supports this GPU')
     return Finding(OK, name, f'{properties.name}, {free / 1e9:.1f} of {memory / 1e9:.1f} GB free')
 
 
@@ -173,8 +173,8 @@ def _bundled() -> Iterator[Finding]:
     if not files:
         yield Finding(WRONG, 'bundled weights', f'{bundled_folder()}: none', 'install the package again')
     for path in files:
-        look = partial(load_network, path)
-        yield _judge(path.stem, path, look, 'install the package again', f'licence {licence_of(path)}')
+        check = partial(load_network, path)
+        yield _file_finding(path.stem, path, check, 'install the package again', f'licence {licence_of(path)}')
 
 
 def _official() -> Iterator[Finding]:
@@ -188,29 +188,29 @@ def _official() -> Iterator[Finding]:
         part = path.with_name(f'{path.name}.part')
         again = f'remove the file, then xmem-ros weights fetch {name}'
         if path.is_file():
-            yield _judge(name, path, partial(_check, weights, path), again)
+            yield _file_finding(name, path, partial(_check_official, weights, path), again)
         elif part.is_file():
-            yield Finding(WRONG, name, f'{part}: fetched in part only', f'xmem-ros weights fetch {name} goes on')
+            yield Finding(WRONG, name, f'{part}: incomplete', f'xmem-ros weights fetch {name} completes it')
         else:
             yield Finding(ABSENT, name, 'not fetched', f'xmem-ros weights fetch {name}')
 
 
-def _check(weights: OfficialWeights, path: Path) -> None:
+def _check_official(weights: OfficialWeights, path: Path) -> None:
     from xmem_ros.weights.fetch import check, read_lock
 
     check(weights, path, read_lock(), pin=False)
 
 
-def _judge(name: str, path: Path, look: Callable[[], object], remedy: str, more: str = '') -> Finding:
+def _file_finding(name: str, path: Path, check: Callable[[], object], remedy: str, detail: str = '') -> Finding:
     try:
-        look()
+        check()
     except (XMemError, OSError) as error:
         return Finding(WRONG, name, str(error), remedy)
-    return Finding(OK, name, f'{path}, {more}' if more else str(path))
+    return Finding(OK, name, f'{path}, {detail}' if detail else str(path))
 
 
 def _ros() -> Iterator[Finding]:
-    """In processes of their own: some wheels of rclpy start their process anew."""
+    """Check ROS in child processes, as some wheels of rclpy restart their process."""
     if _run_python('import rclpy') is not None:
         yield Finding(
             ABSENT,
@@ -229,14 +229,14 @@ def _ros() -> Iterator[Finding]:
         yield Finding(
             WRONG,
             'ROS 2',
-            f'rclpy is there, but the messages of xmem_ros are not ({problem})',
+            f'rclpy is installed, but the messages of xmem_ros are not ({problem})',
             'colcon build --packages-select xmem_ros, then source install/setup.bash; without a workspace: make build, '
             'then . tools/env.sh',
         )
 
 
 def _run_python(program: str) -> str | None:
-    """None where the program ends well, else the last line that it says."""
+    """Run a program; returns None for exit code 0, else the last line of its standard error."""
     try:
         done = subprocess.run(
             [sys.executable, '-c', program], capture_output=True, text=True, timeout=_ROS_TIMEOUT, check=False
@@ -251,7 +251,7 @@ def _run_python(program: str) -> str | None:
 def _optional() -> Iterator[Finding]:
     for module, (purpose, package) in OPTIONAL.items():
         if importlib.util.find_spec(module) is None:
-            yield Finding(ABSENT, module, f'not installed; needed for {purpose}', f'pip install {package}')
+            yield Finding(ABSENT, module, f'not installed; used for {purpose}', f'pip install {package}')
             continue
         problem = rosbags_trouble() if module == 'rosbags' else _problem(module)
         state, text = (WRONG, problem) if problem else (OK, f'for {purpose}')
@@ -259,7 +259,7 @@ def _optional() -> Iterator[Finding]:
 
 
 def _onnx() -> Iterator[Finding]:
-    """What of ONNX Runtime is there, but cannot be used on this machine."""
+    """Check which providers of ONNX Runtime work on this machine, and whether the exporter does."""
     if _problem('torch'):
         return
     import torch
@@ -275,21 +275,21 @@ def _onnx() -> Iterator[Finding]:
             yield Finding(
                 ABSENT,
                 'engine onnxruntime',
-                'on the CPU only, though there is a GPU: with device cuda a tracker refuses it',
-                'uninstall onnxruntime, pip install onnxruntime-gpu, on a Jetson as docs/jetson_install.md says',
+                'supports only the CPU, although a GPU is present; trackers with device cuda reject it',
+                'uninstall onnxruntime, then pip install onnxruntime-gpu; on a Jetson follow docs/jetson_install.md',
             )
     if importlib.util.find_spec('onnxscript') is not None:
         from xmem_ros.engines.onnx_export import exporter_problem
 
         problem = exporter_problem()
         if problem:
-            yield Finding(ABSENT, 'xmem-ros export', problem, 'or export on another machine, see docs/jetson.md')
+            yield Finding(ABSENT, 'xmem-ros export', problem, 'or export on another machine: docs/jetson.md')
 
 
 def _problem(module: str) -> str:
-    """Why a module cannot be imported; '' where it can."""
+    """Return why a module cannot be imported; '' if it can."""
     try:
         importlib.import_module(module)
-    except Exception as error:  # a broken package raises whatever it happens to
+    except Exception as error:  # broken packages raise any type
         return f'cannot be imported: {error}'
     return ''

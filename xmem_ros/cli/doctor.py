@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`xmem-ros doctor`: what this installation has, what is wrong with it, and what to do."""
+"""`xmem-ros doctor`: check the installation."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import argparse
 
 from xmem_ros.outside_text import for_log, say
 
-SOMETHING_WRONG = 2  # as for other things that the user can put right
+SOMETHING_WRONG = 2  # as for every fault that the user can correct
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the sub-command to `xmem-ros`."""
     parser = commands.add_parser(
         'doctor',
-        help='what this installation has, what is wrong, what to do',
-        description='Look at torch, CUDA, ROS, weights and optional packages. Exit code: 0 where nothing is wrong, '
-        f'else {SOMETHING_WRONG}. What is only absent (-) is not wrong.',
+        help='check the installation',
+        description='Check torch, CUDA, ROS, the weights and optional packages, and print a remedy for each fault. '
+        f'Optional parts that are absent are marked - and are no fault. Exit code: 0 without faults, else '
+        f'{SOMETHING_WRONG}.',
     )
     parser.set_defaults(run=run)
 

@@ -25,9 +25,15 @@ DATASETS = (
     'generic',
 )  # as in xmem_ros.evaluation.datasets, which imports torch
 EPILOG = """\
-Layouts of the data sets, their rules, and what comes out: docs/evaluation.md. generic: ROOT/JPEGImages/SEQ/*.jpg and
-ROOT/Annotations/SEQ/*.png; the earliest mask seeds, the others are ground truth. Finished sequences in OUTPUT are kept.
-Several GPUs: torchrun --nproc-per-node 4 -m xmem_ros.cli.main evaluate …
+generic: ROOT/JPEGImages/SEQ/*.jpg and ROOT/Annotations/SEQ/*.png; the earliest mask seeds, the
+others are ground truth. Sequences that are finished in the output folder are not tracked again.
+
+examples:
+  xmem-ros evaluate --dataset davis2017 --root DAVIS/2017 --output out --json scores.json
+  xmem-ros evaluate --dataset generic --root my_videos --fps
+  torchrun --nproc-per-node 4 -m xmem_ros.cli.main evaluate …      # four GPUs
+
+Layouts, protocols and results: docs/evaluation.md
 """
 
 
@@ -36,9 +42,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         'evaluate',
         help='track a data set and score the masks',
-        description='Track every sequence of a data set, write the masks as its server or tool expects them, and score '
-        'them where the ground truth is there: J, F and J&F in percent, as vos-benchmark has them.',
+        description='Track every sequence of a data set and write the masks in the layout of its server.\n'
+        'With ground truth, score them: J, F and J&F in percent, by vos-benchmark.',
         epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_data_arguments(parser)
     _add_result_arguments(parser)
@@ -47,100 +54,116 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--dataset', choices=DATASETS, help='which data set, in its published layout')
-    parser.add_argument('--split', help='part of the data set: val, test-dev (davis2017), test (youtube…, lvos)')
-    parser.add_argument('--root', type=Path, help='folder of the data set')
-    parser.add_argument(
+    group = parser.add_argument_group('data set and network')
+    group.add_argument('--dataset', choices=DATASETS, metavar='NAME', help=f'one of {", ".join(DATASETS)}')
+    group.add_argument(
+        '--split',
+        metavar='NAME',
+        help='part of the data set: val, test-dev (davis2017) or test (youtube2018, youtube2019, lvos); default: val',
+    )
+    group.add_argument('--root', type=Path, metavar='DIR', help='folder of the data set, in its published layout')
+    group.add_argument(
         '--weights',
         default='compact',
+        metavar='NAME|FILE',
         help='bundled: compact, compact-permissive; official: xmem, xmem-s012, xmem-s2, xmem-no-sensory; or a '
         '.safetensors or .pth file (default: %(default)s)',
     )
-    parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N (default: %(default)s)')
-    parser.add_argument(
+    group.add_argument(
+        '--device', default='auto', metavar='DEVICE', help='auto, cpu, cuda or cuda:N (default: %(default)s)'
+    )
+    group.add_argument(
         '--precision',
         choices=('auto', 'float32', 'float16', 'bfloat16'),
         default='auto',
-        help='auto: float16 (AMP) on CUDA, else float32',
+        help='auto: float16 (AMP) on CUDA, float32 on the CPU (default: %(default)s)',
     )
 
 
 def _add_result_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--output', type=Path, help='folder for the masks')
-    parser.add_argument('--json', type=Path, metavar='FILE', help='write scores, rate and settings here')
-    parser.add_argument('--csv', type=Path, metavar='FILE', help='write the scores of every sequence and object here')
-    parser.add_argument(
-        '--report', type=Path, metavar='FILE.html', help='write a page with overlays of the worst five sequences'
+    group = parser.add_argument_group('results')
+    group.add_argument('--output', type=Path, metavar='DIR', help='folder for the masks')
+    group.add_argument('--json', type=Path, metavar='FILE', help='write scores, frame rate and settings to this file')
+    group.add_argument('--csv', type=Path, metavar='FILE', help='write the scores of all sequences and objects')
+    group.add_argument(
+        '--report', type=Path, metavar='FILE.html', help='write a report with overlays of the five worst sequences'
     )
-    parser.add_argument(
-        '--keep-scores', type=Path, metavar='DIR', help='with --scales: keep the 8-bit probabilities of every pass'
+    group.add_argument(
+        '--keep-scores', type=Path, metavar='DIR', help='with --scales: keep the 8-bit probabilities of each pass'
     )
-    parser.add_argument('--fps', action='store_true', help='only measure frames a second; nothing is written or scored')
-    parser.add_argument('--dry-run', action='store_true', help='only check that the command is well-formed')
-    parser.add_argument(
+    group.add_argument('--fps', action='store_true', help='measure the frame rate only; write and score nothing')
+    group.add_argument('--dry-run', action='store_true', help='check the command, then exit')
+    group.add_argument(
         '--reproduction-table',
         action='store_true',
-        help="print docs/reproduction.md: the paper's figures, the commands, and the results found",
+        help='print docs/reproduction.md: published figures, commands and our results',
     )
-    parser.add_argument(
-        '--results', type=Path, default=Path('results'), metavar='DIR', help='of --reproduction-table: the JSON results'
+    group.add_argument(
+        '--results',
+        type=Path,
+        default=Path('results'),
+        metavar='DIR',
+        help='with --reproduction-table: folder of the JSON results (default: %(default)s)',
     )
 
 
 def _add_protocol_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+    group = parser.add_argument_group('protocol')
+    group.add_argument(
         '--size',
         type=size,
         default='auto',
         metavar='PX|full|auto',
-        help='shorter side that frames are tracked at; full or -1: as they come; auto: as published for the data set '
+        help='shorter side of the images in the network. full or -1: no scaling. auto: as published for the data set '
         'with the official weights, 240 with compact (default: %(default)s)',
     )
-    parser.add_argument(
+    group.add_argument(
         '--scales', type=size, nargs='+', default=[], metavar='PX', help='track at each of these sizes and merge'
     )
-    parser.add_argument(
-        '--flip', action='store_true', help='track mirrored frames; with --scales both ways, at every size'
-    )
-    parser.add_argument(
+    group.add_argument('--flip', action='store_true', help='mirror the frames; with --scales, track both ways')
+    group.add_argument(
         '--memory',
         choices=('published', 'default'),
         default='published',
-        help='policy of the memory: that of the paper, or that of the node (default: %(default)s)',
+        help="memory policy: the paper's, or the node's default (default: %(default)s)",
     )
-    parser.add_argument(
+    group.add_argument(
         '--memory-every', type=int, metavar='N', help='frames between memory frames (default: 5; longvideo3: 10)'
     )
-    parser.add_argument(
+    group.add_argument(
         '--long-term',
         action=argparse.BooleanOptionalAction,
         default=True,
-        help='long-term memory; without it working memory is a ring of --working-frames (default: on)',
+        help='long-term memory; without it, working memory is a ring of --working-frames (default: on)',
     )
-    parser.add_argument(
+    group.add_argument(
         '--working-frames',
         type=int,
         nargs=2,
-        metavar=('LEAST', 'MOST'),
+        metavar=('MIN', 'MAX'),
         default=(5, 10),
-        help='memory frames after and before a consolidation, the first among them (default: 5 10)',
+        help='memory frames after and before a consolidation, including the first (default: 5 10)',
     )
-    parser.add_argument('--long-term-elements', type=int, default=10_000, metavar='N', help='(default: %(default)s)')
-    parser.add_argument('--prototypes', type=int, default=128, metavar='N', help='(default: %(default)s)')
-    parser.add_argument('--top-k', type=int, default=30, metavar='N', help='(default: %(default)s)')
-    parser.add_argument(
-        '--save-all', action='store_true', help='write the mask of every frame (youtube, longvideo, lvos)'
+    group.add_argument(
+        '--long-term-elements', type=int, default=10_000, metavar='N', help='size of long-term memory: %(default)s'
     )
-    parser.add_argument(
+    group.add_argument(
+        '--prototypes', type=int, default=128, metavar='N', help='prototypes of a consolidation (default: %(default)s)'
+    )
+    group.add_argument(
+        '--top-k', type=int, default=30, metavar='N', help='memory elements in a readout (default: %(default)s)'
+    )
+    group.add_argument('--save-all', action='store_true', help='youtube, longvideo, lvos: write every mask')
+    group.add_argument(
         '--late-objects',
         action='store_true',
-        help='generic, mose: seed each object by the first mask that shows it (default: the first mask alone seeds)',
+        help='generic, mose: seed each object by the first mask that shows it (default: only the first mask seeds)',
     )
-    parser.add_argument('--sparse', action='store_true', help='youtube: track the annotated frames alone')
-    parser.add_argument(
+    group.add_argument('--sparse', action='store_true', help='youtube: track only the annotated frames')
+    group.add_argument(
         '--ignore-void',
         action='store_true',
-        help='pixels of 255 beside other values neither seed nor count (default: 255 is an object like any other)',
+        help='ignore pixels of value 255 in masks with other values (default: 255 is an object)',
     )
 
 
@@ -155,7 +178,7 @@ def size(text: str) -> int | str:
     if value == -1:
         return 'full'
     if not 16 <= value <= 4096:
-        raise argparse.ArgumentTypeError(f'{text!r} is not a number of pixels from 16 to 4096, nor full, -1 or auto')
+        raise argparse.ArgumentTypeError(f'{text!r} is no size; give 16 to 4096 (px), full, -1 or auto')
     return value
 
 
@@ -171,13 +194,13 @@ def run(args: argparse.Namespace) -> int:
         from xmem_ros.weights.checkpoint import check_name
 
         check_name(args.weights)
-        say(f'well-formed: {settings.about.title} {settings.split} with {args.weights}')
+        say(f'valid: {settings.about.title} {settings.split} with {args.weights}')
         return 0
     return _measure(args, settings) if args.fps else _evaluate(args, settings)
 
 
 def make_settings(args: argparse.Namespace) -> Settings:
-    """Arguments → settings; raises `ParameterError` for what does not go together."""
+    """Convert arguments to settings; raises `ParameterError` for a contradiction."""
     from xmem_ros.errors import ParameterError
     from xmem_ros.evaluation.settings import Settings
     from xmem_ros.memory.config import MemoryConfig
@@ -185,15 +208,15 @@ def make_settings(args: argparse.Namespace) -> Settings:
     needed = ('dataset', 'root') if args.fps else ('dataset', 'root', 'output')
     for name in needed:
         if getattr(args, name) is None:
-            raise ParameterError(f'--{name} is missing')
+            raise ParameterError(f'--{name} is missing; required are --{", --".join(needed)}')
     if args.fps and (args.scales or args.report or args.csv):
-        raise ParameterError('--fps measures one pass and scores nothing: leave --scales, --report and --csv away')
+        raise ParameterError('--fps measures a single pass without scores; omit --scales, --report and --csv')
     if args.keep_scores and not args.scales:
-        raise ParameterError('--keep-scores keeps the passes of --scales, which is missing')
-    least, most = args.working_frames
+        raise ParameterError('--keep-scores requires --scales')
+    min_frames, max_frames = args.working_frames
     stores = MemoryConfig(
-        max_working_frames=most,
-        min_working_frames=least,
+        max_working_frames=max_frames,
+        min_working_frames=min_frames,
         long_term=args.long_term,
         long_term_elements=args.long_term_elements,
         prototypes=args.prototypes,
@@ -244,7 +267,7 @@ def _evaluate(args: argparse.Namespace, settings: Settings) -> int:
     dataset, root = options.pop('dataset'), options.pop('root')
     result = evaluate(dataset, root, output=args.output, scores=args.keep_scores, **options)
     if is_first_process():
-        _tell(result)
+        _print_result(result)
         if args.json:
             write_json(args.json, result)
         if args.csv:
@@ -254,7 +277,7 @@ def _evaluate(args: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-def _tell(result: dict[str, Any]) -> None:
+def _print_result(result: dict[str, Any]) -> None:
     from xmem_ros.evaluation.scores import table
 
     if result['J&F'] is not None:
@@ -262,15 +285,15 @@ def _tell(result: dict[str, Any]) -> None:
     for name, scores in result['sequences'].items():
         if scores['unseeded']:
             values = ', '.join(map(str, scores['unseeded']))
-            say(f'{name}: scored, but no seed shows them: {values}', file=sys.stderr)
+            say(f'{name}: objects with ground truth but without a seed: {values}', file=sys.stderr)
     if result['fps']:
-        say(f'{result["fps"]:.2f} frames a second of forward time, {result["precision"]}, {result["device_name"]}')
+        say(f'{result["fps"]:.2f} frames/s (forward time), {result["precision"]}, {result["device_name"]}')
     if 'zip' in result:
-        say(f'{result["zip"]}: for the server, which alone has the ground truth')
+        say(f'{result["zip"]}: upload this file; only the server has the ground truth')
 
 
 def is_first_process() -> bool:
-    """Whether this process speaks for all that torchrun started."""
+    """Whether this is the process of rank 0, which prints and writes the results."""
     import os
 
     return os.environ.get('RANK', '0') == '0'

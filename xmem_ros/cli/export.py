@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`xmem-ros export`: write the network as ONNX models."""
+"""`xmem-ros export`: export the network as ONNX models."""
 
 import argparse
 from pathlib import Path
@@ -7,9 +7,12 @@ from pathlib import Path
 from xmem_ros.outside_text import say
 
 EPILOG = """\
-A tracker with `engine: onnxruntime` exports what it needs by itself when the first image comes. Do it before to save it
-the time, or on another machine: copy the content of DIR into ~/.cache/xmem_ros/onnx of the robot, or name DIR in its
-variable XMEM_ROS_ONNX.
+A tracker with engine onnxruntime exports missing models when its first image arrives. Export them
+beforehand to save that time, or on another machine: copy the content of DIR to the robot's
+~/.cache/xmem_ros/onnx, or set XMEM_ROS_ONNX to DIR there.
+
+example:
+  xmem-ros export --onnx models --size 480 640 --precision float16
 """
 
 
@@ -17,30 +20,43 @@ def add_parser(commands: 'argparse._SubParsersAction[argparse.ArgumentParser]') 
     """Add the sub-command to `xmem-ros`."""
     parser = commands.add_parser(
         'export',
-        help='write the network as ONNX models, for ONNX Runtime and TensorRT',
-        description=__doc__,
+        help='export the network as ONNX models',
+        description='Export the network as ONNX models, for ONNX Runtime and TensorRT.',
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        '--onnx', type=Path, metavar='DIR', required=True, help='the models come into a folder of their own in it'
+        '--onnx', type=Path, metavar='DIR', required=True, help='parent of the folder that holds the models'
     )
-    parser.add_argument('--weights', default='compact', help='name or file (default: %(default)s)')
+    parser.add_argument(
+        '--weights', default='compact', metavar='NAME|FILE', help='name or file of the weights (default: %(default)s)'
+    )
     parser.add_argument(
         '--size',
         type=int,
         nargs=2,
         default=[480, 640],
         metavar=('H', 'W'),
-        help="of the camera's images (default: 480 640)",
+        help="height and width of the camera's images, px (default: 480 640)",
     )
     parser.add_argument(
-        '--shorter-side', type=int, default=-1, metavar='N', help='px that images are scaled to; the node calls it size'
+        '--shorter-side',
+        type=int,
+        default=-1,
+        metavar='PX',
+        help='shorter side of the images in the network; parameter size of the node (default: as for the weights)',
     )
     parser.add_argument(
-        '--objects', type=int, nargs='+', default=[1, 2, 4, 8, 16], metavar='N', help='buckets (default: 1 2 4 8 16)'
+        '--objects',
+        type=int,
+        nargs='+',
+        default=[1, 2, 4, 8, 16],
+        metavar='N',
+        help='numbers of objects to export for, 1 to 254 (default: 1 2 4 8 16)',
     )
-    parser.add_argument('--precision', choices=('float32', 'float16'), default='float32', help='(default: %(default)s)')
+    parser.add_argument(
+        '--precision', choices=('float32', 'float16'), default='float32', help='of the models (default: %(default)s)'
+    )
     parser.set_defaults(run=run)
 
 
@@ -55,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     from xmem_ros.weights.checkpoint import find_weights, fingerprint, load_network
 
     if not all(1 <= count <= 254 for count in args.objects):
-        raise ParameterError(f'--objects is {quoted(args.objects)}; each must be 1…254')
+        raise ParameterError(f'--objects is {quoted(args.objects)}; each number must be from 1 to 254')
     checked_size('--size', args.size, ParameterError)
     network = load_network(find_weights(args.weights))
     config = with_size(TrackerConfig(size=args.shorter_side), network.config)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`xmem-ros regress`: track recordings whose masks are known, and tell whether that has become worse."""
+"""`xmem-ros regress`: regression tests on recordings with reference masks."""
 
 from __future__ import annotations
 
@@ -14,8 +14,16 @@ if TYPE_CHECKING:
 
 NOT_MET = 1
 EPILOG = """\
-Every key of a suite, every figure, and a job for CI: docs/regress.md. Exit code: 0 everything held, 1 something became
-worse, did not hold or failed, 2 something in the suite or the command to put right; nothing was run then.
+examples:
+  xmem-ros regress suite.yaml --update-baseline      # store the current figures
+  xmem-ros regress suite.yaml --junit results.xml    # compare with the stored ones
+
+exit codes:
+  0  all checks passed
+  1  a check failed, or a case could not run
+  2  the suite or the command is wrong; no case was run
+
+Keys of a suite, figures, and a CI job: docs/regress.md
 """
 
 
@@ -23,24 +31,26 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add the sub-command to `xmem-ros`."""
     parser = commands.add_parser(
         'regress',
-        help='track recordings whose masks are known, and tell whether that has become worse',
-        description='Track the recordings of a suite, offline or through a node, compare the masks with a reference, '
-        'and check the figures against what the suite expects and what a stored baseline had.',
+        help='run regression tests on recordings with reference masks',
+        description='Track the recordings of a suite, offline or through a node, and compare the masks with a\n'
+        'reference. Check the figures against the limits of the suite and against a stored baseline.',
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('suite', type=Path, metavar='SUITE.yaml', help='what is run, and what has to hold')
+    parser.add_argument('suite', type=Path, metavar='SUITE.yaml', help='cases to run, and their limits')
     parser.add_argument(
-        '--case', action='append', default=[], metavar='NAME', help='run this case only; may be given several times'
+        '--case', action='append', default=[], metavar='NAME', help='run only this case; repeat it for several cases'
     )
-    parser.add_argument('--baseline', type=Path, metavar='FILE', help="figures to compare with (default: the suite's)")
     parser.add_argument(
-        '--update-baseline', action='store_true', help='write what was found as the baseline, better or worse'
+        '--baseline', type=Path, metavar='FILE', help='stored figures to compare with (default: as named in the suite)'
     )
-    parser.add_argument('--json', type=Path, metavar='FILE', help='write everything that was found here')
+    parser.add_argument(
+        '--update-baseline', action='store_true', help='store the figures of this run as baseline, better or worse'
+    )
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write all results as JSON')
     parser.add_argument('--junit', type=Path, metavar='FILE', help='write JUnit XML, for CI servers')
-    parser.add_argument('--html', type=Path, metavar='FILE', help='write a page with the worst frames drawn')
-    parser.add_argument('--dry-run', action='store_true', help='only check that the suite is well-formed')
+    parser.add_argument('--html', type=Path, metavar='FILE', help='write a report with the worst frames')
+    parser.add_argument('--dry-run', action='store_true', help='check the suite, then exit')
     parser.set_defaults(run=run)
 
 
@@ -60,27 +70,29 @@ def run(args: argparse.Namespace) -> int:
         check_report()  # before minutes of tracking
     path = args.baseline or suite.baseline
     if args.update_baseline and path is None:
-        raise ParameterError(f'--update-baseline: name the file with --baseline, or as baseline in {args.suite}')
+        raise ParameterError(
+            f'--update-baseline requires a file: give --baseline FILE, or the key baseline in {args.suite}'
+        )
     check_writable(filter(None, (args.json, args.junit, args.html, path if args.update_baseline else None)))
     baseline = None
     if path is not None and (path.exists() or not args.update_baseline):
         baseline = read_baseline(path)
     if args.dry_run:
-        say(f'well-formed: {args.suite}, {len(cases)} cases')
+        say(f'valid: {args.suite}, {len(cases)} cases')
         return 0
     results = run_cases(cases, baseline, pictures=bool(args.html))
     say(table(results))
     known = {case.name for case in suite.cases}
-    if gone := sorted(set(baseline or {}) - known):
-        say(f'{path}: has cases that the suite has not: {", ".join(gone)}')
+    if unknown := sorted(set(baseline or {}) - known):
+        say(f'{path}: cases that are not in the suite: {", ".join(unknown)}')
     _write(args, results)
     if args.update_baseline:
         assert path is not None
         kept = {name: figures for name, figures in (baseline or {}).items() if name in known}
-        fresh = write_baseline(path, results, kept)
-        said = f'written anew for {", ".join(fresh)}' if fresh else 'not written, as no case has figures'
-        say(f'{path}: {said}')
-    return _exit_code(results, accepted=args.update_baseline)
+        updated = write_baseline(path, results, kept)
+        state = f'updated for {", ".join(updated)}' if updated else 'not written, as no case has figures'
+        say(f'{path}: {state}')
+    return _exit_code(results, ignore_baseline=args.update_baseline)
 
 
 def _write(args: argparse.Namespace, results: list[Result]) -> None:
@@ -96,11 +108,11 @@ def _write(args: argparse.Namespace, results: list[Result]) -> None:
         write_report(args.html, args.suite.stem, results)
 
 
-def _exit_code(results: list[Result], *, accepted: bool) -> int:
-    """1 where something did not hold; what is worse than a baseline that is being replaced is accepted."""
+def _exit_code(results: list[Result], *, ignore_baseline: bool) -> int:
+    """Return 1 for an error or a failed check; `ignore_baseline`: it is being replaced."""
     for result in results:
         if result.error or any(
-            not check.met and not (accepted and check.against == 'baseline') for check in result.checks
+            not check.met and not (ignore_baseline and check.against == 'baseline') for check in result.checks
         ):
             return NOT_MET
     return 0

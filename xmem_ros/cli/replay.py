@@ -1,77 +1,86 @@
 # SPDX-License-Identifier: MIT
-"""`xmem-ros replay`: a bag into the live node, image by image."""
+"""`xmem-ros replay`: replay a recording into a running node, image by image."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.util
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xmem_ros.cli.output import MAX_WARNINGS, warn
 from xmem_ros.cli.seed_arguments import add_seed_arguments, read_plan
-from xmem_ros.outside_text import for_terminal, say
+from xmem_ros.installation import check_installed
+from xmem_ros.outside_text import say
 
 if TYPE_CHECKING:
     from xmem_ros.recordings.recording import Recording
     from xmem_ros.recordings.seed_plan import PlannedSeeds
     from xmem_ros.replay.lockstep import Replay, Report
-    from xmem_ros.replay.output import LiveOutput
+    from xmem_ros.replay.output import ReplayOutput
 
 FORMATS = ('bag', 'png', 'overlay')
 TIMEOUT_S = 60.0  # as in xmem_ros.replay.lockstep, which imports rclpy
-MOST_TOLD = 5  # of many warnings of a kind
+EPILOG = """\
+The node is reset first, unless --keep is given. Recorded outputs of a tracker are not published, nor
+are topics of types that are not installed; both are listed.
+
+examples:
+  xmem-ros replay my_bag                                  # with the recorded seeds
+  xmem-ros replay clip.mp4 --seed first.png --out masks   # a mask of the first image
+
+More: docs/bags.md
+"""
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the sub-command to `xmem-ros`."""
     parser = commands.add_parser(
         'replay',
-        help='replay a bag into the live node, no image lost (needs ROS)',
-        description='Publish a ROS 2 bag, and wait after each image for the masks of that very image: so every image '
-        'is tracked, however slow the machine is, by the node as it runs on the robot. docs/bags.md says more.',
-        epilog='The node is reset first, unless --keep is given. What the tracker published when the bag was recorded '
-        'stays in the bag; so do topics of types that are not installed, which are named.',
+        help='replay a recording into a running node, image by image (needs ROS)',
+        description='Publish a recording and wait after each image for its masks, so that a running node tracks every\n'
+        'image, however slow the machine is.',
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         'input',
         type=Path,
         metavar='BAG|VIDEO|FOLDER',
-        help="a bag's folder or its .mcap or .db3 file, a video file, or frames in the order of their names",
+        help='a bag (folder, .mcap or .db3 file), a video file, or a folder of images in the order of their names',
     )
-    parser.add_argument('--node', default='/xmem', metavar='NAME', help="the tracker's node (default: %(default)s)")
-    parser.add_argument('--image-topic', default='', metavar='TOPIC', help='where a bag has images on several topics')
+    parser.add_argument('--node', default='/xmem', metavar='NAME', help='name of the node (default: %(default)s)')
+    parser.add_argument('--image-topic', default='', metavar='TOPIC', help='image topic, if a bag has several')
     add_seed_arguments(parser)
-    parser.add_argument('--no-seeds', action='store_true', help='show the node none: somebody else does')
+    parser.add_argument('--no-seeds', action='store_true', help='send no seeds')
     parser.add_argument(
         '--remap',
         action='append',
         default=[],
         metavar='FROM:=TO',
-        help='publish a topic of the bag under another name; the images go to where the node listens anyway',
+        help="publish a topic of the bag under another name; images always go to the node's image topic",
     )
     parser.add_argument(
-        '--rate', type=float, default=0.0, metavar='R', help='at most R times as fast as recorded (default: no limit)'
+        '--rate', type=float, default=0.0, metavar='R', help='maximum speed, 1 as recorded (default: no limit)'
     )
-    parser.add_argument('--clock', action='store_true', help='publish the times of the bag on /clock')
-    parser.add_argument('--keep', action='store_true', help='go on with the objects that the node has')
+    parser.add_argument('--clock', action='store_true', help='publish the recorded times on /clock')
+    parser.add_argument('--keep', action='store_true', help='keep the objects of the node instead of a reset')
     parser.add_argument(
         '--timeout',
         type=float,
         default=TIMEOUT_S,
         metavar='S',
-        help='longest wait for the node, and for the masks of one image (default: %(default)g s)',
+        help='time limit for the node, and for the masks of one image, s (default: %(default)g)',
     )
-    parser.add_argument('--out', type=Path, metavar='DIR', help='new or empty folder; appears once it is whole')
+    parser.add_argument('--out', type=Path, metavar='DIR', help='folder for the results; new or empty')
     parser.add_argument(
         '--format',
         action='append',
         default=[],
         choices=FORMATS,
         dest='formats',
-        help="bag: DIR/bag, the node's topics; png: a palette mask for each image; overlay: DIR/overlay.mp4. May be "
-        'given several times (default: png)',
+        help="bag: DIR/bag with the node's topics; png: a palette PNG for each image; overlay: DIR/overlay.mp4; "
+        'repeat it for several formats (default: png)',
     )
     parser.set_defaults(run=run)
 
@@ -80,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the sub-command; returns the exit code."""
     _check(args)
     from xmem_ros.replay.lockstep import replay
-    from xmem_ros.replay.source import LiveSource
+    from xmem_ros.replay.source import ReplaySource
     from xmem_ros.replay.topics import parse_remaps
 
     def plan(recording: Recording) -> list[PlannedSeeds]:
@@ -88,8 +97,8 @@ def run(args: argparse.Namespace) -> int:
 
     remaps = parse_remaps(args.remap)
     with contextlib.ExitStack() as stack:
-        source = stack.enter_context(LiveSource(args.input, args.image_topic))
-        # Before the replay, which resets the node: that is not to happen for a destination that will not do.
+        source = stack.enter_context(ReplaySource(args.input, args.image_topic))
+        # Before the replay, which resets the node: a bad destination must not cost its objects.
         output = stack.enter_context(_output(args, source.recording.rate)) if args.out is not None else None
         frames = stack.enter_context(
             replay(
@@ -103,36 +112,31 @@ def run(args: argparse.Namespace) -> int:
                 timeout=args.timeout,
             )
         )
-        ages = _follow(frames, output)
-    _tell(args, frames.report, ages)
+        ages = _write_frames(frames, output)
+    _print_report(args, frames.report, ages)
     return 0
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Raise `ParameterError` where something is not installed that is needed, or arguments do not go together."""
+    """Raise `ParameterError` if ROS is not installed, or for contradicting options."""
     from xmem_ros.errors import ParameterError
 
-    for module, remedy in (
-        ('rclpy', 'source the setup.bash of a ROS 2 and of the workspace with xmem_ros'),
-        ('xmem_ros.msg', 'build the package (colcon build, or make build) and source its setup.bash'),
-    ):
-        if importlib.util.find_spec(module) is None:
-            raise ParameterError(f'the replay needs {module}, which is not installed here: {remedy}')
+    check_installed('the replay')
     if args.formats and args.out is None:
-        raise ParameterError('--format says what is written, and --out is not given: give both or neither')
+        raise ParameterError('--format requires --out; give both or neither')
     if args.no_seeds and (args.seed or args.box or args.seeds_topic):
-        raise ParameterError('--no-seeds goes without --seed, --box and --seeds-topic')
+        raise ParameterError('--no-seeds excludes --seed, --box and --seeds-topic')
 
 
-def _output(args: argparse.Namespace, rate: float) -> LiveOutput:
-    """Where results go; rate: images a second of the recording."""
-    from xmem_ros.replay.output import LiveOutput
+def _output(args: argparse.Namespace, rate: float) -> ReplayOutput:
+    """Open the results; `rate`: images/s of the recording."""
+    from xmem_ros.replay.output import ReplayOutput
 
-    return LiveOutput(args.out, args.formats or ['png'], f'/{args.node.strip("/")}', rate)
+    return ReplayOutput(args.out, args.formats or ['png'], f'/{args.node.strip("/")}', rate)
 
 
-def _follow(frames: Replay, output: LiveOutput | None) -> list[float]:
-    """Go through the replay; returns the age of each mask [ms]."""
+def _write_frames(frames: Replay, output: ReplayOutput | None) -> list[float]:
+    """Run the replay and write its results; returns the age of each mask, ms."""
     from xmem_ros.progress import Bar
 
     ages = []
@@ -145,8 +149,8 @@ def _follow(frames: Replay, output: LiveOutput | None) -> list[float]:
     return ages
 
 
-def _tell(args: argparse.Namespace, report: Report, ages: list[float]) -> None:
-    """What was done goes to stdout, what is amiss to stderr."""
+def _print_report(args: argparse.Namespace, report: Report, ages: list[float]) -> None:
+    """Print the summary to stdout and warnings to stderr."""
     median = f'; from image to masks {sorted(ages)[len(ages) // 2]:.0f} ms (median)' if ages else ''
     written = f'; {args.out}' if args.out is not None else ''
     foreign = [f'{topic} is not published: {why}' for topic, why in report.left_out.items() if 'installed' in why]
@@ -155,12 +159,8 @@ def _tell(args: argparse.Namespace, report: Report, ages: list[float]) -> None:
         if 'installed' not in why:
             kept.setdefault(why, []).append(topic)
     for why, topics in kept.items():
-        more = f' and {len(topics) - MOST_TOLD} more' if len(topics) > MOST_TOLD else ''
-        say(f'not published: {", ".join(topics[:MOST_TOLD])}{more}: {why}')
+        more = f' and {len(topics) - MAX_WARNINGS} more' if len(topics) > MAX_WARNINGS else ''
+        say(f'not published: {", ".join(topics[:MAX_WARNINGS])}{more}: {why}')
     say(f'{report.tracked} of {report.images} images tracked on {report.topic}{median}{written}')
     dropped = [f'image {item.index} was left out: {item.reason}' for item in report.dropped]
-    for told in ([report.damage] if report.damage else [], dropped, report.missed, foreign):
-        for text in told[:MOST_TOLD]:
-            say(f'xmem-ros replay: warning: {for_terminal(text)}', file=sys.stderr)
-        if len(told) > MOST_TOLD:
-            say(f'xmem-ros replay: warning: … and {len(told) - MOST_TOLD} more like this', file=sys.stderr)
+    warn('replay', [report.damage] if report.damage else [], dropped, report.missed, foreign)

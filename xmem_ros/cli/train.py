@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`xmem-ros train`: train a network, or fine-tune one on your own objects, by one YAML file."""
+"""`xmem-ros train`: train or fine-tune a network."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ if TYPE_CHECKING:
     from xmem_ros.training.footage import Footage
 
 EPILOG = """\
-Fine-tune the bundled weights on a labelled bag, or on folders JPEGImages/SEQ and Annotations/SEQ:
-  xmem-ros train --config config/training/finetune.yaml --videos my_bag --out runs/mine --export mine.safetensors
-Several GPUs: torchrun --nproc-per-node 4 -m xmem_ros.cli.main train … --device cuda
-Killed, it goes on from its last checkpoint when started again. Every key of the file: docs/training.md.
+An interrupted run continues from its last checkpoint when the same command is given again.
+
+examples:
+  xmem-ros train --config config/training/finetune.yaml --videos my_bag \\
+      --out runs/mine --export mine.safetensors           # fine-tune on a labelled bag
+  torchrun --nproc-per-node 4 -m xmem_ros.cli.main train … --device cuda      # four GPUs
+
+Keys of the configuration file, layouts of videos: docs/training.md
 """
 
 
@@ -27,21 +31,31 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         'train',
         help='train a network, or fine-tune one on your own objects',
-        description=__doc__,
+        description='Train a network, or fine-tune one on your own objects, as a YAML file describes.',
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('--config', type=Path, required=True, help='YAML file that describes the run')
-    parser.add_argument('--data', type=Path, default=Path(), help='folder that the paths in the file are relative to')
-    parser.add_argument('--videos', nargs='+', help="override the file's videos: folders, or bags with label images")
-    parser.add_argument('--out', type=Path, required=True, help='folder for checkpoints; a run found there goes on')
-    parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N (default: %(default)s)')
-    parser.add_argument('--iterations', type=int, help='override the number of iterations')
-    parser.add_argument('--start-from', help="override the file's start_from: a checkpoint to begin with")
-    parser.add_argument('--export', type=Path, help='when done, write the weights to this .safetensors file')
+    parser.add_argument('--config', type=Path, required=True, metavar='FILE', help='configuration file (YAML)')
     parser.add_argument(
-        '--dry-run', action='store_true', help='only check that the command and its file are well-formed'
+        '--data',
+        type=Path,
+        default=Path(),
+        metavar='DIR',
+        help='folder for relative paths in the configuration (default: the current folder)',
     )
+    parser.add_argument(
+        '--videos', nargs='+', metavar='PATH', help='override videos: folders, or bags with label images'
+    )
+    parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='folder for checkpoints')
+    parser.add_argument(
+        '--device', default='auto', metavar='DEVICE', help='auto, cpu, cuda or cuda:N (default: %(default)s)'
+    )
+    parser.add_argument('--iterations', type=int, metavar='N', help='override iterations')
+    parser.add_argument('--start-from', metavar='NAME|FILE', help='override start_from: the initial weights')
+    parser.add_argument(
+        '--export', type=Path, metavar='FILE', help='write the trained weights to this .safetensors file'
+    )
+    parser.add_argument('--dry-run', action='store_true', help='check the command and its configuration, then exit')
     parser.set_defaults(run=run)
 
 
@@ -55,13 +69,13 @@ def run(args: argparse.Namespace) -> int:
     from xmem_ros.weights.checkpoint import save_network
 
     if args.export and args.export.suffix != '.safetensors':
-        raise ParameterError(f'--export {args.export}: the name must end in .safetensors')
+        raise ParameterError(f'--export {args.export}: the file name must end in .safetensors')
     if args.export:
         _check_export(args.export)  # before hours of training
     videos = tuple(args.videos) if args.videos else None
     config = read_config(args.config, videos=videos, iterations=args.iterations, start_from=args.start_from)
     if args.dry_run:
-        say(f'well-formed: {args.config}, {config.iterations} iterations')
+        say(f'valid: {args.config}, {config.iterations} iterations')
         return 0
     trainer = Trainer(config, args.data, args.out, str(pick_device(args.device)))
     compare = bool(trainer.held) and bool(config.start_from) and trainer.rank == 0
@@ -75,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
         after = trainer.validation(network)
         say(before_after(before, after))
         if mean(after) < mean(before):
-            say('what is held back is followed no better than before: more footage, or a lower learning_rate?')
+            say('the held-back videos did not improve; add footage, or lower learning_rate')
     if args.export:
         _calibrate(network, trainer.held or trainer.data.videos)
         save_network(network, args.export)

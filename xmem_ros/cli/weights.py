@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`xmem-ros weights`: fetch the official weights, and list what there is."""
+"""`xmem-ros weights`: list weights and fetch the official ones."""
 
 from __future__ import annotations
 
@@ -8,28 +8,30 @@ from pathlib import Path
 
 from xmem_ros.outside_text import say
 
-OFFICIAL_LICENCE = 'as its authors say'
+OFFICIAL_LICENCE = 'see release page'
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the sub-command to `xmem-ros`."""
     parser = commands.add_parser(
         'weights',
-        help='fetch the official weights, and list what there is',
-        description="Weights are looked for in the package and in the user's cache ($XMEM_ROS_WEIGHTS, or "
-        '~/.cache/xmem_ros).',
+        help='list weights and fetch the official ones',
+        description='List the bundled and official weights, or fetch the official ones. Weights are searched for in '
+        'the package, then in the cache: the folder $XMEM_ROS_WEIGHTS, by default ~/.cache/xmem_ros.',
     )
     actions = parser.add_subparsers(title='actions', dest='action', required=True, metavar='ACTION')
-    listing = actions.add_parser('list', help='what there is, under which licence, and what can be fetched')
+    listing = actions.add_parser(
+        'list', help='list weights with licence and state', description='List all weights with size, licence and state.'
+    )
     listing.set_defaults(run=run_list)
     fetching = actions.add_parser(
         'fetch',
-        help="fetch official weights into the user's cache",
-        description="Fetch released files of XMem's authors into the user's cache. A fetch that broke off goes on "
-        'where it stopped. Size and checksum are pinned in weights.lock.json there. $XMEM_ROS_WEIGHTS_URL names a '
-        'folder to fetch from instead of the release page.',
+        help='fetch official weights into the cache',
+        description="Fetch the files released by XMem's authors into the cache. An interrupted download continues. "
+        'Size and checksum are pinned in weights.lock.json in the cache. Set XMEM_ROS_WEIGHTS_URL to fetch from '
+        'another address than the release page.',
     )
-    fetching.add_argument('names', nargs='+', metavar='NAME', help='xmem, xmem-s012, xmem-s2, xmem-no-sensory, or all')
+    fetching.add_argument('names', nargs='+', metavar='NAME', help='xmem, xmem-s012, xmem-s2, xmem-no-sensory or all')
     fetching.set_defaults(run=run_fetch)
     calibrating = actions.add_parser(
         'calibrate',
@@ -107,7 +109,7 @@ def run_list(_: argparse.Namespace) -> int:
         part = path.with_name(f'{path.name}.part')
         if path.is_file():
             pinned = lock.get(weights.file, {}).get('sha256')
-            state = f'fetched, sha256 {pinned[:12]}…' if pinned else 'here, not checked yet'
+            state = f'fetched, sha256 {pinned[:12]}…' if pinned else 'fetched, not verified'
             rows.append((name, f'{path.stat().st_size / 1e6:.1f} MB', OFFICIAL_LICENCE, state, str(path)))
         elif part.is_file():
             state = f'{part.stat().st_size / 1e6:.1f} MB fetched'
@@ -117,6 +119,6 @@ def run_list(_: argparse.Namespace) -> int:
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for row in rows:
         say(f'{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:<{widths[2]}}  {row[3]:<{widths[3]}}  {row[4]}')
-    say('licences: CC BY-NC is not for commercial use; the cards lie beside the bundled files')
-    say(f'official weights: {RELEASE}, which says under what terms; they lie in {user_folder()}')
+    say('CC BY-NC does not permit commercial use; model cards are beside the bundled files')
+    say(f'official weights: terms at {RELEASE}; folder {user_folder()}')
     return 0

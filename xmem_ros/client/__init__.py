@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The node from a script or a notebook; needs ROS, not torch.
+"""Python client of the node, for scripts and notebooks; needs ROS, not torch.
 
 from xmem_ros.client import XMemClient
 
@@ -10,7 +10,7 @@ frame = client.wait_tracked(ids)
 
 from xmem_ros.client.calls import LoadedMemory, SavedMemory
 from xmem_ros.client.client import XMemClient
+from xmem_ros.client.frames import Frame, SeenObject
 from xmem_ros.client.seeds import Box, Points
-from xmem_ros.client.seen import Frame, SeenObject
 
 __all__ = ['Box', 'Frame', 'LoadedMemory', 'Points', 'SavedMemory', 'SeenObject', 'XMemClient']

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Calls of the node's services: seed, hold, remove, reset, save, load. A refusal becomes the error of its code."""
+"""Calls of the node's services: seed, hold, remove, reset, save, load.
+
+A failed response raises the error of its code.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,8 @@ from xmem_ros.conversions.images import stamp_ns
 from xmem_ros.errors import NodeError, UnknownObjectError, error_of
 from xmem_ros.srv import HoldImage, LoadMemory, RemoveObjects, ResetTracker, SaveMemory, SeedObjects
 
-SEED_S = 60.0  # for the first seed the node may have to build engines
-MOST_TEXT = 4000  # characters of an answer's text
+SEED_S = 60.0  # least timeout of a seed: for the first one, the node may build engines
+MOST_TEXT = 4000  # characters of a response's message
 
 
 @dataclass(frozen=True)
@@ -24,27 +27,27 @@ class SavedMemory:
 
     path: str  # on the node's machine
     nbytes: int
-    ids: tuple[int, ...]  # of the objects in it
+    ids: tuple[int, ...]  # of the saved objects
 
 
 @dataclass(frozen=True)
 class LoadedMemory:
-    """A memory file that the node continues from."""
+    """A memory file that the node has loaded."""
 
     path: str  # on the node's machine
-    labels: dict[int, int]  # id → pixel value, of every object
+    labels: dict[int, int]  # object id → label (pixel value)
 
     @property
     def ids(self) -> list[int]:
-        """Ids of the objects that are tracked now."""
+        """Ids of the tracked objects."""
         return list(self.labels)
 
 
-class Calls:
-    """Calls of the node's services.
+class ServiceCalls:
+    """Blocking calls of the node's services.
 
     Arguments:
-        link: to the node.
+        link: connection to the node.
     """
 
     def __init__(self, link: NodeLink) -> None:
@@ -57,24 +60,27 @@ class Calls:
         *,
         timeout: float | None = None,
     ) -> list[int]:
-        """Show the node objects, or correct some that it tracks; all of them are accepted, or none.
+        """Seed new objects or correct tracked ones; either all seeds are accepted or none.
 
         Args:
-            shapes: what each object is → where it is, or pairs of the two. What: a name for a new object, the id of one
-                to correct, or (id, new name). Where: a mask (H×W bool or number, of the image's size), a `Box` or four
-                numbers x, y, width, height [px], or `Points`.
-            stamp: of the image that they were found in: the image's message, its header or stamp, a `Frame`, or whole
-                nanoseconds; None: the newest image.
-            timeout: for the answer [s]; None: a minute at least, for the first seed may have to wait for what is built.
+            shapes: target → shape, or pairs of the two. A target is a name for a new object, the
+                id of an object to correct, or (id, new name). A shape is a mask (H×W bool or
+                number, of the image's size), a `Box` or four numbers x, y, width, height [px], or
+                `Points`.
+            stamp: stamp of the image to seed on: the image's message, its header or stamp, a
+                `Frame`, or whole nanoseconds; None: the newest image.
+            timeout: for the response [s]; None: at least a minute, because the node may build
+                engines before the first seed.
 
         Returns:
             Ids, in the order of `shapes`.
 
         Raises:
-            SeedError: a seed cannot be used; the text says which, and why. Its subtypes: `StampNotHeldError`,
-                `NoImageError`, `TooManyObjectsError`.
-            UnknownObjectError: an id to correct is not tracked. FrameError: the image cannot be read.
-            OutOfMemoryError: the node has no memory for it.
+            SeedError: a seed cannot be used; the message says which and why. Subtypes:
+                `StampNotHeldError`, `NoImageError`, `TooManyObjectsError`.
+            UnknownObjectError: an id to correct is not tracked.
+            FrameError: the image cannot be read.
+            OutOfMemoryError: the node ran out of memory.
             NodeMissingError, NodeInactiveError, NodeTimeoutError.
         """
         request = SeedObjects.Request(seeds=seed_messages(shapes))
@@ -85,14 +91,16 @@ class Calls:
         return _ids_for(len(request.seeds), checked(answer).ids)
 
     def hold(self, stamp: Any = None, *, timeout: float | None = None) -> int:
-        """Have the node keep an image for ten minutes, so that a seed for it is accepted also when it comes late.
+        """Hold an image in the node for ten minutes, so that a late seed for it is accepted.
 
-        Worth it where finding the object takes longer than `history_seconds`. `stamp` as in `seed`; returns the stamp
-        of the image that is held [ns].
+        Use it when detection takes longer than `history_seconds`. `stamp` as in `seed`. Returns
+        the stamp of the held image [ns].
 
         Raises:
-            StampNotHeldError: the image is gone already; names those that are there. NoImageError: none has come yet.
-            ParameterError: the node's parameter `held` is 0. SeedError: not a stamp.
+            StampNotHeldError: the image is already gone; the message lists the available ones.
+            NoImageError: no image has arrived yet.
+            ParameterError: the node's parameter `held` is 0.
+            SeedError: not a stamp.
             NodeMissingError, NodeInactiveError, NodeTimeoutError.
         """
         request = HoldImage.Request()
@@ -100,42 +108,43 @@ class Calls:
         return stamp_ns(checked(self.link.call(HoldImage, 'hold', request, timeout)).stamp)
 
     def remove(self, ids: int | Iterable[int], *, timeout: float | None = None) -> list[int]:
-        """Stop tracking some objects, all of them or none; returns their ids.
+        """Remove objects, either all of the given ids or none; returns the removed ids.
 
         Raises:
-            UnknownObjectError: an id that is not tracked, or no id.
+            UnknownObjectError: an id is not tracked, or no id is given.
             NodeMissingError, NodeInactiveError, NodeTimeoutError.
         """
         return self._remove(RemoveObjects.Request(ids=id_list(ids)), timeout)
 
     def remove_all(self, *, timeout: float | None = None) -> list[int]:
-        """Stop tracking every object; returns their ids, which are not used again. Raises as `remove`."""
+        """Remove every object; returns their ids, which are not reused. Raises as `remove`."""
         return self._remove(RemoveObjects.Request(all=True), timeout)
 
     def reset(self, *, timeout: float | None = None) -> None:
-        """Forget everything; ids start again at 1.
+        """Reset the tracker: remove all objects and memory; ids start again at 1.
 
         Raises:
-            NodeMissingError, NodeInactiveError, NodeTimeoutError; NodeError: refused for another reason.
+            NodeError: refused for another reason.
+            NodeMissingError, NodeInactiveError, NodeTimeoutError.
         """
         checked(self.link.call(ResetTracker, 'reset', ResetTracker.Request(), timeout))
 
     def save_memory(self, name: str, *, timeout: float | None = None) -> SavedMemory:
-        """Have the node write all that it remembers to a file of its `memory_folder`.
+        """Save the node's memory to a file in its `memory_folder`.
 
         Raises:
-            MemoryFileError: its subtypes say why: `MemoryFileNameError`, `MemoryFileWriteError`.
+            MemoryFileError: subtypes `MemoryFileNameError`, `MemoryFileWriteError`.
             NodeMissingError, NodeInactiveError, NodeTimeoutError.
         """
         answer = checked(self.link.call(SaveMemory, 'save_memory', SaveMemory.Request(name=name), timeout))
         return SavedMemory(answer.path, answer.size, tuple(answer.ids))
 
     def load_memory(self, name: str, *, timeout: float | None = None) -> LoadedMemory:
-        """Have the node forget everything and continue from a file, with its ids.
+        """Replace the node's memory, objects and ids by those of a memory file.
 
         Raises:
-            MemoryFileError: damaged, or by its subtypes: `MemoryFileNameError`, `MemoryFileMissingError`,
-                `MemoryFileMismatchError`.
+            MemoryFileError: a damaged file; subtypes `MemoryFileNameError`,
+                `MemoryFileMissingError`, `MemoryFileMismatchError`.
             NodeMissingError, NodeInactiveError, NodeTimeoutError.
         """
         answer = checked(self.link.call(LoadMemory, 'load_memory', LoadMemory.Request(name=name), timeout))
@@ -146,28 +155,28 @@ class Calls:
 
 
 def checked(answer: Any) -> Any:
-    """Return a response with success; raise the error of its code otherwise."""
+    """Return a successful response; raise the error of the code of a failed one."""
     if answer.success:
         return answer
     raise error_of(answer.error_code, _text(answer.message))
 
 
 def _ids_for(seeds: int, ids: Any) -> list[int]:
-    """The ids that came of seeds that are one object each."""
+    """Check that the node returned one id for each seed."""
     if len(ids) != seeds:
-        raise NodeError(f'the node answered with {len(ids)} ids for {seeds} seeds: see what it tracks (~/objects)')
+        raise NodeError(f'the node returned {len(ids)} ids for {seeds} seeds: check the tracked objects (~/objects)')
     return list(ids)
 
 
 def _text(message: str) -> str:
-    """What a node says, of bounded length and without what a terminal would obey."""
+    """Shorten a message from the node and replace its control characters."""
     text = ''.join(letter if letter.isprintable() or letter == '\n' else '�' for letter in message[:MOST_TEXT])
     return text if len(message) <= MOST_TEXT else f'{text}… ({len(message)} characters)'
 
 
 def id_list(ids: int | Iterable[int]) -> list[int]:
-    """One id or several, as a list; raises `UnknownObjectError` for what is no id, and for none."""
-    found = checked_ids(ids)
-    if not found:
+    """Convert one or several ids to a list; raises `UnknownObjectError` if none or invalid."""
+    checked = checked_ids(ids)
+    if not checked:
         raise UnknownObjectError('no id given: give one id or several')
-    return found
+    return checked

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from sensor_msgs.msg import Image
 
-from xmem_ros.client.calls import Calls, LoadedMemory, id_list
+from xmem_ros.client.calls import LoadedMemory, ServiceCalls, id_list
+from xmem_ros.client.frames import Frame, FramePairs
 from xmem_ros.client.link import NodeLink
-from xmem_ros.client.seen import Frame, FramePairs
 from xmem_ros.errors import FrameError, NodeError, NodeInactiveError, NodeTimeoutError, SeedError, quoted
 from xmem_ros.msg import TrackedObjectArray
 from xmem_ros.node import qos
@@ -22,16 +22,16 @@ from xmem_ros.outside_text import for_log
 if TYPE_CHECKING:
     from types import TracebackType
 
-_LOG_S = 10.0  # between two warnings about messages
-_STATE_S = 2.0  # for the node's state, where something went wrong and the message is to say why
-_ON_ITS_WAY_S = 1.0  # that a message may take which was sent before the answer to a call
+_LOG_S = 10.0  # between warnings about unreadable messages
+_STATE_S = 2.0  # timeout of the state request that explains an error
+_IN_FLIGHT_S = 1.0  # longest delay of a message that was sent before the response to a call
 
 
-class XMemClient(Calls):
-    """The tracker's node, called like a library.
+class XMemClient(ServiceCalls):
+    """Client of the tracker's node with the interface of a library.
 
-    It hears the node's topics in a thread of its own and works in a script, in a notebook, and beside nodes and
-    executors of the program's own, also called from their callbacks. Every method may be called from any thread.
+    It receives the node's topics in its own thread. It works in scripts and notebooks, beside other
+    nodes and executors, and in their callbacks. Every method may be called from any thread.
 
         with XMemClient('/xmem') as client:
             ids = client.seed({'cup': mask})
@@ -39,11 +39,11 @@ class XMemClient(Calls):
             print(frame['cup'].box, frame['cup'].mask.sum())
 
     Arguments:
-        name: of the node.
-        timeout: the longest that a method waits, unless it is told otherwise [s].
+        name: full name of the node.
+        timeout: default timeout of every method [s].
 
     Raises:
-        ParameterError: a name that no node can have.
+        ParameterError: not a valid node name.
     """
 
     def __init__(self, name: str = '/xmem', *, timeout: float = 10.0) -> None:
@@ -51,11 +51,13 @@ class XMemClient(Calls):
         self._pairs = FramePairs()
         self._changed = threading.Condition()
         self._latest: Frame | None = None
-        self._count = self._returned = 0  # frames heard; the number of the last that a wait has returned
-        self._seeded = self._corrected = 0  # number of the last frame from before a seed; the same without renaming
-        self._old = (-1, 0.0)  # stamp [ns] up to which frames that arrive by that time are from before a reset
+        self._count = self._returned = 0  # received frames; number of the last one that a wait returned
+        # number of the last frame before the last seed, and before the last one that changed a mask
+        self._seeded = self._corrected = 0
+        # last stamp before a reset [ns], and until when such frames may still arrive (monotonic, s)
+        self._before_reset = (-1, 0.0)
         self._subscriptions = [
-            self.link.subscribe(kind, self.link.topic(half), _hearing(weakref.ref(self), half), qos.output())
+            self.link.subscribe(kind, self.link.topic(half), _receiver(weakref.ref(self), half), qos.output())
             for half, kind in (('labels', Image), ('objects', TrackedObjectArray))
         ]
 
@@ -68,35 +70,36 @@ class XMemClient(Calls):
         self.close()
 
     def close(self) -> None:
-        """Leave the graph; whoever waits gets `NodeError`."""
+        """Leave the graph; a waiting method raises `NodeError`."""
         self.link.close()
         with self._changed:
             self._changed.notify_all()
 
     def seed(self, shapes: Any, stamp: Any = None, *, timeout: float | None = None) -> list[int]:
-        """As `Calls.seed`; `wait_tracked` returns no image from before the answer."""
+        """Seed as `ServiceCalls.seed`; `wait_tracked` skips frames from before the response."""
         ids = super().seed(shapes, stamp, timeout=timeout)
         self.link.catch_up(self._subscriptions, self._note_correction)
         return ids
 
     def reset(self, *, timeout: float | None = None) -> None:
-        """Forget everything; ids start again at 1. Raises as `Calls.reset`."""
+        """Reset the tracker; ids start again at 1. Raises as `ServiceCalls.reset`."""
         super().reset(timeout=timeout)
         self.link.catch_up(self._subscriptions, self._forget)
 
     def load_memory(self, name: str, *, timeout: float | None = None) -> LoadedMemory:
-        """Have the node forget everything and continue from a file, with its ids. Raises as `Calls.load_memory`."""
+        """Load a memory file in the node. Raises as `ServiceCalls.load_memory`."""
         loaded = super().load_memory(name, timeout=timeout)
         self.link.catch_up(self._subscriptions, self._forget)
         return loaded
 
     def latest(self, timeout: float | None = None) -> Frame | None:
-        """What the node said last; None where the node is there and has said nothing yet.
+        """Return the newest frame; None while the node has published none.
 
-        Returns at once, unless nothing has come and the node cannot be seen: then it is waited for, up to the timeout.
+        Returns at once if a frame has arrived or the node is visible; else waits for the node.
 
         Raises:
-            NodeMissingError: no node of that name; names those that are there. NodeError: the client is closed.
+            NodeMissingError: no node of that name; the message lists the visible trackers.
+            NodeError: the client is closed.
         """
         with self._changed:
             if self._latest is not None:
@@ -106,11 +109,12 @@ class XMemClient(Calls):
             return self._latest
 
     def wait(self, timeout: float | None = None) -> Frame:
-        """Return what the node said last, once: waits for the next image where that has been returned already.
+        """Return the newest frame, each at most once; waits for the next one if necessary.
 
         Raises:
-            NodeTimeoutError: the node is active, but nothing came; NodeMissingError; NodeInactiveError.
+            NodeTimeoutError: the node is active but published nothing.
             NodeError: the client is closed.
+            NodeMissingError, NodeInactiveError.
         """
         limit = self.link.timeout if timeout is None else timeout
         with self._changed:
@@ -121,55 +125,63 @@ class XMemClient(Calls):
         raise self._silence(limit)
 
     def wait_tracked(self, ids: int | Iterable[int], timeout: float | None = None) -> Frame:
-        """Wait for an image in which all of these objects are visible, and return what the node said of it.
+        """Wait for a frame in which all of these objects are visible, and return it.
 
-        What `wait` or `wait_tracked` has returned is not returned again: a loop gets each image at most once. Nor is
-        what came before the answer to the last `seed` or `rename`.
+        A frame that `wait` or `wait_tracked` has returned is not returned again, so a loop gets
+        each at most once. Frames from before the last `seed` or `rename` are skipped.
 
         Raises:
-            NodeTimeoutError: the text says what became of each; or nothing came at all.
-            NodeMissingError, NodeInactiveError; NodeError: the client is closed.
+            NodeTimeoutError: an object is not visible, and the message gives the state of each; or
+                the node published nothing.
+            NodeError: the client is closed.
+            NodeMissingError, NodeInactiveError.
         """
         return self._wait_visible(id_list(ids), timeout)
 
     def rename(self, object_id: int, name: str, timeout: float | None = None) -> None:
-        """Give an object another name: corrects it with its own mask in the newest image that shows it.
+        """Rename an object: correct it with its own mask in the newest frame that shows it.
 
-        Waits for such an image, so an object that is out of sight cannot be renamed.
+        Waits for such a frame, so an object that is out of sight cannot be renamed.
 
         Raises:
-            SeedError: no name, or refused. UnknownObjectError: not an id.
-            NodeTimeoutError: not seen in time; the text says what became of it, or that it is not tracked.
-            NodeMissingError, NodeInactiveError; NodeError: the client is closed.
+            SeedError: an empty name, or the seed is refused.
+            UnknownObjectError: not an id.
+            NodeTimeoutError: the object is not visible or not tracked; the message says which.
+            NodeError: the client is closed.
+            NodeMissingError, NodeInactiveError.
         """
         if not isinstance(name, str) or not name:
-            raise SeedError(f'the name is {quoted(name)}: give a text that is not empty')
+            raise SeedError(f'the name is {quoted(name)}: give a non-empty string')
         (one,) = id_list([object_id])
         frame = self._wait_visible([one], timeout, returned_too=True)
         super().seed({(one, name): frame[one].mask}, stamp=frame, timeout=timeout)
         self.link.catch_up(self._subscriptions, self._note_renaming)
 
-    # --- inside
+    # --- internal
 
     @property
     def _closed(self) -> bool:
         return self.link.closed
 
-    def _hear(self, half: str, message: Any) -> None:
+    def _receive(self, half: str, message: Any) -> None:
         with self._changed:
             try:
                 frame = self._pairs.add(half, message)
             except (FrameError, ValueError) as error:
                 logger = self.link.node.get_logger()
-                logger.warning(f'a message of {half} cannot be read: {for_log(error)}', throttle_duration_sec=_LOG_S)
+                logger.warning(f'unreadable message on ~/{half}: {for_log(error)}', throttle_duration_sec=_LOG_S)
                 return
-            if frame is None or (frame.stamp_ns <= self._old[0] and time.monotonic() < self._old[1]):
+            if frame is None or (frame.stamp_ns <= self._before_reset[0] and time.monotonic() < self._before_reset[1]):
                 return
             self._latest, self._count = frame, self._count + 1
             self._changed.notify_all()
 
     def _wait_visible(self, wanted: list[int], timeout: float | None, *, returned_too: bool = False) -> Frame:
-        """As `wait_tracked`. `returned_too`: any image whose masks no seed has corrected since, also one returned."""
+        """Wait as `wait_tracked`.
+
+        `returned_too`: also accept a frame that was returned before, if no seed has corrected a
+        mask since.
+        """
         limit = self.link.timeout if timeout is None else timeout
         end = time.monotonic() + limit
         with self._changed:
@@ -189,10 +201,10 @@ class XMemClient(Calls):
         if self._closed or frame is None:
             raise self._silence(limit)
         error = self._silence(limit) if silent else NodeTimeoutError(f'waited {limit:g} s')
-        raise type(error)(f'{_fates(frame, wanted)}; {error}')
+        raise type(error)(f'{_states_text(frame, wanted)}; {error}')
 
     def _note_correction(self) -> None:
-        """The masks, and names, that were said so far are from before it."""
+        """Mark masks and names received so far as outdated."""
         with self._changed:
             self._seeded = self._corrected = self._count
 
@@ -201,47 +213,47 @@ class XMemClient(Calls):
             self._seeded = self._count
 
     def _forget(self) -> None:
-        """What was said so far, and what may still be on its way: its ids mean something else now."""
+        """Drop received frames and those still in flight: their ids have a new meaning."""
         with self._changed:
             if self._latest is not None:
-                self._old = (self._latest.stamp_ns, time.monotonic() + _ON_ITS_WAY_S)
+                self._before_reset = (self._latest.stamp_ns, time.monotonic() + _IN_FLIGHT_S)
             self._pairs.clear()
             self._latest, self._returned = None, self._count
 
     def _silence(self, waited: float) -> NodeError:
-        """Why nothing came."""
+        """Return the error that explains why no frame arrived."""
         try:
             state = self.link.state(_STATE_S)
         except NodeError as error:
             return error
         if state != 'active':
             return NodeInactiveError(
-                f'{self.link.name} is {state}, so it tracks nothing: configure and activate it '
+                f'{self.link.name} is {state} and tracks nothing: configure and activate it '
                 f'(ros2 lifecycle set {self.link.name} activate)'
             )
         return NodeTimeoutError(
-            f'{self.link.name} is active, but said nothing of any new image for {waited:g} s: does its camera publish? '
-            '/diagnostics says what it hears'
+            f'{self.link.name} is active but published no new frame within {waited:g} s: check that its camera '
+            'publishes; /diagnostics shows its input'
         )
 
 
-def _hearing(client: weakref.ref[XMemClient], half: str) -> Callable[[Any], None]:
-    """For a subscription; it does not keep the client alive, which would then never be closed."""
+def _receiver(client: weakref.ref[XMemClient], half: str) -> Callable[[Any], None]:
+    """Make a subscription callback that does not keep the client alive."""
 
-    def hear(message: Any) -> None:
+    def receive(message: Any) -> None:
         one = client()
         if one is not None:
-            one._hear(half, message)
+            one._receive(half, message)
 
-    return hear
+    return receive
 
 
 def _all_visible(frame: Frame, ids: list[int]) -> bool:
-    found = [frame.get(item) for item in ids]
-    return all(item is not None and item.visible for item in found)
+    items = [frame.get(object_id) for object_id in ids]
+    return all(item is not None and item.visible for item in items)
 
 
-def _fates(frame: Frame, ids: list[int]) -> str:
+def _states_text(frame: Frame, ids: list[int]) -> str:
     texts = []
     for object_id in ids:
         item = frame.get(object_id)

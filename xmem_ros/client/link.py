@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A connection to the node: a context, a node and a thread of its own, so that it gets in nobody's way."""
+"""Connection to the node, with an rclpy context, node and thread of its own."""
 
 from __future__ import annotations
 
@@ -24,23 +24,22 @@ from xmem_ros.errors import NodeError, NodeMissingError, NodeTimeoutError, Param
 from xmem_ros.node.graph import trackers
 
 _numbers = itertools.count(1)
-_LOOK_S = 0.01  # between looks whether somebody hears a topic
-_LOG_S = 10.0  # between two reports of faults
-_CLOSED_S = 0.2  # after which a call notices that the link is closed
+_LOG_S = 10.0  # between reports of exceptions
+_CLOSED_S = 0.2  # longest time until a call notices that the link is closed
 
 
 class NodeLink:
-    """Calls services of the node and subscribes to its topics, from any thread.
+    """Thread-safe access to the node's services and topics.
 
-    It has an rclpy context of its own: whether and how the program uses rclpy otherwise makes no difference, and what
-    was remapped for the program's nodes does not apply to it.
+    It has its own rclpy context, so it is independent of the program's use of rclpy, and the
+    program's remappings do not apply.
 
     Arguments:
-        name: of the tracker's node, such as /xmem or /left/xmem.
-        timeout: the longest that a call waits, unless it says otherwise [s].
+        name: full name of the tracker's node, such as /xmem or /left/xmem.
+        timeout: default timeout of a call [s].
 
     Raises:
-        ParameterError: a name that no node can have.
+        ParameterError: not a valid node name.
     """
 
     def __init__(self, name: str = '/xmem', *, timeout: float = 10.0) -> None:
@@ -60,7 +59,7 @@ class NodeLink:
         executor.add_node(self.node)
         thread = threading.Thread(target=_spin, args=(executor, self.node, self._context), daemon=True)
         thread.start()
-        # Also when the program ends: a thread that spins meanwhile would crash it.
+        # Also at interpreter exit, where a spinning thread would crash.
         self._end = weakref.finalize(self, _close, executor, thread, self.node, self._context)
 
     def close(self) -> None:
@@ -73,28 +72,29 @@ class NodeLink:
         return not self._end.alive
 
     def topic(self, name: str) -> str:
-        """The full name of a topic or service of the node."""
+        """Return the full name of a topic or service of the node."""
         return f'{self.name}/{name}'
 
-    def subscribe(self, kind: type, topic: str, heard: Any, qos: Any) -> Any:
-        """Have `heard` called, in this link's thread, with every message of a topic, named in full."""
-        # A group of its own: rclpy leaves a group busy for good whose entity was destroyed just before its turn.
+    def subscribe(self, kind: type, topic: str, callback: Any, qos: Any) -> Any:
+        """Subscribe to a topic by its full name; `callback` runs in this link's thread."""
+        # Its own group: rclpy blocks a group for good if an entity is destroyed just before its
+        # turn.
         group = MutuallyExclusiveCallbackGroup()
         with self._while_open():
-            return self.node.create_subscription(kind, topic, heard, qos, callback_group=group)
+            return self.node.create_subscription(kind, topic, callback, qos, callback_group=group)
 
     def catch_up(self, subscriptions: Iterable[Any], then: Callable[[], None]) -> None:
-        """Have what has come on these subscriptions heard, and then call something, both in this link's thread.
+        """Process waiting messages of these subscriptions, then call `then`, in the link's thread.
 
-        The executor reads one message of a topic by turns, and so may hand on an answer before what was sent earlier.
-        Returns when it is done, and at once where the link is closed.
+        The executor takes the topics in turns, so it may deliver a response before earlier
+        messages. Blocks until done; returns at once if the link is closed.
         """
         done = threading.Event()
 
         def work() -> None:
             try:
                 for subscription in subscriptions:
-                    _hear_waiting(subscription)
+                    _process_waiting(subscription)
             finally:
                 then()
                 done.set()
@@ -112,13 +112,13 @@ class NodeLink:
         Args:
             kind: class of the service.
             service: name below the node's, such as seed.
-            request: of that class.
-            timeout: for the service to be there and to answer [s]; None: as the link was made.
-            found_within: for the service to be there [s], where that is to be less.
+            request: request of that class.
+            timeout: for discovery and response together [s]; None: the link's default.
+            found_within: shorter timeout for discovery alone [s].
 
         Raises:
             NodeMissingError: no such service.
-            NodeTimeoutError: no answer.
+            NodeTimeoutError: no response.
             NodeError: the link is closed.
         """
         limit = self.timeout if timeout is None else timeout
@@ -134,30 +134,31 @@ class NodeLink:
                 if time.monotonic() >= end:
                     client.remove_pending_request(future)
                     raise NodeTimeoutError(
-                        f'{self.topic(service)} did not answer within {limit:g} s: the node may be busy, and still do '
-                        'what it was asked for; see what it tracks (~/objects, `latest`) before asking again, with '
-                        'more time'
+                        f'{self.topic(service)} did not respond within {limit:g} s: the node may be busy and still '
+                        'execute the request; check the tracked objects (~/objects, `latest`) before repeating it '
+                        'with a longer timeout'
                     )
         return future.result()
 
     def state(self, timeout: float | None = None) -> str:
-        """The node's lifecycle state, such as active; raises as `call`."""
+        """Return the node's lifecycle state, such as active; raises as `call`."""
         return str(self.call(GetState, 'get_state', GetState.Request(), timeout).current_state.label)
 
     def check_there(self, timeout: float | None = None) -> None:
-        """Return at once where the node can be seen; where it cannot, wait for it.
+        """Wait until the node is visible in the graph.
 
         Args:
-            timeout: the longest to wait [s]; None: as the link was made. A node that has just started, or a link that
-                was just made, takes some tenths of a second to be seen.
+            timeout: the longest wait [s]; None: the link's default. Discovery of a new node or by
+                a new link takes some tenths of a second.
 
         Raises:
-            NodeMissingError: it is not there; names those that are. NodeError: the link is closed.
+            NodeMissingError: the node is missing; the message lists the visible trackers.
+            NodeError: the link is closed.
         """
         self._wait_for(self._client(GetState, 'get_state'), self.timeout if timeout is None else timeout)
 
     def is_there(self) -> bool:
-        """Whether the node's services can be seen now."""
+        """Whether the node's services are visible now."""
         with self._while_open():
             return bool(self._client(GetState, 'get_state').service_is_ready())
 
@@ -176,7 +177,7 @@ class NodeLink:
 
     @contextlib.contextmanager
     def _while_open(self) -> Iterator[None]:
-        """What rclpy raises, of many kinds, because the link is closed meanwhile becomes `NodeError`."""
+        """Turn the various rclpy errors of a link that is closed meanwhile into `NodeError`."""
         self._check_open()
         try:
             yield
@@ -188,16 +189,16 @@ class NodeLink:
 
     def _check_open(self) -> None:
         if self.closed:
-            raise NodeError('the connection is closed: make another one')
+            raise NodeError('the connection is closed: create a new client')
 
     def others(self) -> list[str]:
-        """Names of the trackers that can be seen and are configured."""
+        """Return the names of the visible, configured trackers."""
         with self._while_open():
             return [name for name in trackers(self.node) if name.isprintable()]
 
     def _missing(self, waited: float) -> str:
         others = self.others()
-        known = f'trackers that are there: {listed(others)}' if others else 'no tracker is there at all'
+        known = f'visible trackers: {listed(others)}' if others else 'no tracker is visible'
         return (
             f'no node {self.name} was found within {waited:g} s; {known}. Start it (ros2 launch xmem_ros '
             f'track.launch.py), give its full name, or compare ROS_DOMAIN_ID ({os.environ.get("ROS_DOMAIN_ID", "0")} '
@@ -210,13 +211,13 @@ def _full_name(name: str) -> str:
     try:
         validate_full_topic_name(full)
     except InvalidTopicNameException as error:
-        raise ParameterError(f'{name!r} is not the name of a node: give one such as /xmem or /left/xmem') from error
+        raise ParameterError(f'{name!r} is not a valid node name: give one such as /xmem or /left/xmem') from error
     return full
 
 
-def _hear_waiting(subscription: Any) -> None:
-    """Do as the executor does with the messages that lie there."""
-    for _ in range(subscription.qos_profile.depth):  # no more can have waited
+def _process_waiting(subscription: Any) -> None:
+    """Process waiting messages as the executor does."""
+    for _ in range(subscription.qos_profile.depth):  # no more can wait
         with subscription.handle:
             taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
         if taken is None:
@@ -230,11 +231,11 @@ def _spin(executor: SingleThreadedExecutor, node: Any, context: Any) -> None:
             executor.spin()
         except ExternalShutdownException:
             return
-        except InvalidHandle:  # rclpy does not guard its wait set against what another thread destroys
+        except InvalidHandle:  # rclpy does not protect its wait set from another thread that destroys an entity
             continue
         except Exception:
             if context.ok():
-                # at most now and then: whoever sends what cannot be read must not fill the log
+                # throttled: a sender of unreadable messages must not fill the log
                 node.get_logger().error(traceback.format_exc(), throttle_duration_sec=_LOG_S)
 
 

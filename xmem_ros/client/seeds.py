@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""From masks, boxes and points to xmem_ros/Seed messages, and from whatever has a stamp to that stamp."""
+"""Conversion of masks, boxes and points to xmem_ros/Seed messages, and of stamps to Time."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Point32
 from sensor_msgs.msg import Image, RegionOfInterest
 
-from xmem_ros.client.seen import Frame
+from xmem_ros.client.frames import Frame
 from xmem_ros.conversions.images import image_from_array
 from xmem_ros.errors import SeedError
 from xmem_ros.msg import Seed
 
-_MOST = 2**32 - 1  # of the messages' whole numbers
+_MOST = 2**32 - 1  # largest integer of the messages
 
 
 class Box(NamedTuple):
-    """Around the whole object [px]; x to the right and y down from the image's upper left corner."""
+    """Bounding box of the whole object [px]; x to the right, y down from the upper left corner."""
 
     x: int
     y: int
@@ -32,27 +32,27 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class Points:
-    """Clicks: N×2 x, y [px] on the object, and M×2 beside it."""
+    """Clicks: `on` are N×2 x, y [px] on the object, `off` M×2 beside it."""
 
     on: Any
     off: Any = ()
 
 
 Shape = np.ndarray | Box | Points
-"""What shows an object: H×W mask of the image's size, a box (or four numbers), or points."""
+"""Shape of an object: an H×W mask of the image's size, a box (or four numbers), or points."""
 
-Who = str | int | tuple[int, str]
-"""A name for a new object, the id of one to correct, or id and new name."""
+Target = str | int | tuple[int, str]
+"""Target of a seed: a name for a new object, the id of an object to correct, or (id, new name)."""
 
 
 def seed_messages(shapes: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> list[Seed]:
-    """Turn what shows objects into messages.
+    """Convert shapes of objects to messages.
 
     Args:
-        shapes: `Who` → `Shape`, or pairs of them, where a name comes twice.
+        shapes: `Target` → `Shape`, or pairs of them if a name occurs twice.
 
     Raises:
-        SeedError: one is none of these; says which.
+        SeedError: an invalid target or shape; the message says which.
     """
     pairs = list(shapes.items()) if isinstance(shapes, Mapping) else list(shapes)
     if not pairs:
@@ -61,11 +61,11 @@ def seed_messages(shapes: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> list
 
 
 def time_message(stamp: Any) -> Time:
-    """The stamp of an image, out of whatever has it.
+    """Extract the stamp of an image; zero stands for the newest image.
 
     Args:
-        stamp: None (the newest image), a `Frame`, a message with a header, a header, a builtin_interfaces/Time, an
-            rclpy Time, or whole nanoseconds.
+        stamp: None (the newest image), a `Frame`, a message with a header, a header, a
+            builtin_interfaces/Time, an rclpy Time, or whole nanoseconds.
 
     Raises:
         SeedError: none of these.
@@ -85,8 +85,8 @@ def time_message(stamp: Any) -> Time:
     if hasattr(stamp, 'sec') and hasattr(stamp, 'nanosec'):
         return Time(sec=stamp.sec, nanosec=stamp.nanosec)
     raise SeedError(
-        f'stamp is {stamp!r}: give a Frame, a message, a header, a Time or whole nanoseconds; seconds as a fraction do '
-        'not hold a stamp exactly'
+        f'stamp is {stamp!r}: give a Frame, a message, a header, a Time or whole nanoseconds; fractional seconds '
+        'are not exact'
     )
 
 
@@ -96,8 +96,8 @@ def _pair(item: Any) -> tuple[Any, Any]:
     raise SeedError(f"a seed is {item!r:.80}: give pairs such as ('cup', mask)")
 
 
-def _message(who: Any, shape: Any) -> Seed:
-    object_id, name = _who(who)
+def _message(target: Any, shape: Any) -> Seed:
+    object_id, name = _target(target)
     text = f'{name!r}' if name else f'object {object_id}'
     seed = Seed(id=object_id, name=name)
     if isinstance(shape, Points):
@@ -116,14 +116,16 @@ def _message(who: Any, shape: Any) -> Seed:
     return seed
 
 
-def _who(who: Any) -> tuple[int, str]:
-    """Id, 0 for a new object, and name."""
-    object_id, name = who if isinstance(who, tuple) and len(who) == 2 else (0, who)
-    if not isinstance(who, (str, tuple)):
-        object_id, name = who, ''
+def _target(target: Any) -> tuple[int, str]:
+    """Split a target into id (0: a new object) and name."""
+    object_id, name = target if isinstance(target, tuple) and len(target) == 2 else (0, target)
+    if not isinstance(target, (str, tuple)):
+        object_id, name = target, ''
     whole = isinstance(object_id, (int, np.integer)) and not isinstance(object_id, bool)
-    if not isinstance(name, str) or not whole or not (isinstance(who, str) or 1 <= object_id <= _MOST):
-        raise SeedError(f'a seed is for {who!r}: give a name for a new object, an id to correct, or (id, name)')
+    if not isinstance(name, str) or not whole or not (isinstance(target, str) or 1 <= object_id <= _MOST):
+        raise SeedError(
+            f'the target of a seed is {target!r}: give a name for a new object, an id to correct, or (id, name)'
+        )
     return int(object_id), name
 
 

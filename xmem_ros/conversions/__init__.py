@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Conversions between ROS messages and arrays. Imports no rclpy."""
+"""Conversion of ROS messages ↔ arrays. No rclpy."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Between sensor_msgs/CompressedImage and arrays, as image_transport writes and reads it. No rclpy."""
+"""Conversion of sensor_msgs/CompressedImage ↔ arrays, as in image_transport. No rclpy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FORMATS = ('JPEG', 'PNG')
 
 
 class CompressedMessage(Protocol):
-    """What is read of a sensor_msgs/CompressedImage, whoever made it."""
+    """Fields of sensor_msgs/CompressedImage, for classes of rclpy and of bags."""
 
     header: Any
     format: str
@@ -28,21 +28,21 @@ class CompressedMessage(Protocol):
 
 
 def rgb_of(message: Any) -> np.ndarray:
-    """Turn an Image or a CompressedImage into H×W×3 uint8 RGB; raises `FrameError`."""
+    """Convert an Image or CompressedImage to H×W×3 uint8 RGB; raises `FrameError`."""
     return rgb_from_compressed(message) if hasattr(message, 'format') else rgb_from_image(message)
 
 
 def rgb_from_compressed(message: CompressedMessage) -> np.ndarray:
-    """Turn a compressed image message into pixels.
+    """Convert a compressed image message to an array.
 
-    What is inside is read off the data. `format` says only whether they are the mosaic of a Bayer sensor, as in
+    The file type is detected from the data. `format` only tells a Bayer mosaic, as in
     `bayer_rggb8; jpeg compressed `. 16-bit channels are scaled to 8.
 
     Returns:
-        H×W×3 uint8 RGB. A rotation that is noted in the file is not applied: the camera's pixels are what counts.
+        H×W×3 uint8 RGB, in the camera's pixels: a rotation noted in the file is not applied.
 
     Raises:
-        FrameError: not JPEG or PNG, cut off, damaged or too large.
+        FrameError: not JPEG or PNG, truncated, damaged or too large.
     """
     data = np.frombuffer(message.data, np.uint8)
     _check(data, message.format)
@@ -63,20 +63,20 @@ def rgb_from_compressed(message: CompressedMessage) -> np.ndarray:
 def compressed_from_array(
     pixels: np.ndarray, kind: str, make: Callable[[], CompressedMessage], quality: int = 80
 ) -> CompressedMessage:
-    """Turn pixels into a compressed image message.
+    """Convert an array to a compressed image message.
 
     Args:
         pixels: H×W or H×W×3 RGB uint8.
         kind: jpeg or png.
-        make: the message's class, called without arguments.
-        quality: of JPEG, 1…100.
+        make: class of the message, called without arguments.
+        quality: JPEG quality, 1…100.
     """
     grey = pixels.ndim == 2
     options = [cv2.IMWRITE_JPEG_QUALITY, quality] if kind == 'jpeg' else [cv2.IMWRITE_PNG_COMPRESSION, 1]
-    given = pixels if grey else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-    done, encoded = cv2.imencode('.jpg' if kind == 'jpeg' else '.png', given, options)
+    source = pixels if grey else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    done, encoded = cv2.imencode('.jpg' if kind == 'jpeg' else '.png', source, options)
     if not done:
-        raise FrameError(f'an image {pixels.shape} cannot be written as {kind}')
+        raise FrameError(f'an image of shape {pixels.shape} cannot be written as {kind}')
     message = make()
     message.format = f'mono8; {kind} compressed mono8' if grey else f'rgb8; {kind} compressed bgr8'
     data = array.array('B')
@@ -85,8 +85,8 @@ def compressed_from_array(
     return message
 
 
-def _check(data: np.ndarray, said: str) -> None:
-    """What the head of the file says, before anything is allocated for its pixels."""
+def _check(data: np.ndarray, declared: str) -> None:
+    """Check the file's header before memory is allocated for its pixels."""
     if not data.size:
         raise FrameError('the compressed image is empty: it has no data')
     try:
@@ -94,6 +94,6 @@ def _check(data: np.ndarray, said: str) -> None:
             pass
     except pictures.PictureError as error:
         raise FrameError(
-            f'the compressed image (format {quoted(said)}, {data.size} bytes) cannot be read: it is damaged, cut off, '
-            f'too large, or something else than {" or ".join(FORMATS)} ({error})'
+            f'the compressed image (format {quoted(declared)}, {data.size} bytes) cannot be read: it is damaged, '
+            f'cut off, too large, or not {" or ".join(FORMATS)} ({error})'
         ) from error

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Between sensor_msgs/Image and arrays: the one place that knows encodings. No rclpy, so it also reads images of bags.
+"""Conversion of sensor_msgs/Image ↔ arrays; the one place that knows encodings. No rclpy.
 
-OpenCV does the colour conversions, as it does below cv_bridge and rosbags-image: so there is one path, the same with
-and without a ROS install, that honours `step` and copies nothing where it need not.
+OpenCV converts the colours, as in cv_bridge and rosbags-image. Messages of rclpy and of bags take
+the same path, which honours `step` and avoids copies.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class ImageMessage(Protocol):
-    """What is read of a sensor_msgs/Image, whoever made it."""
+    """Fields of sensor_msgs/Image, for classes of rclpy and of bags."""
 
     header: Any
     height: int
@@ -36,13 +36,13 @@ class ImageMessage(Protocol):
 
 @dataclass(frozen=True)
 class _Encoding:
-    """How an encoding lies in memory. The pixels that a conversion gets are H×W or H×W×channels."""
+    """Memory layout of an encoding; its pixels are H×W or H×W×channels."""
 
     channels: int
-    code: int | None  # of cv2.cvtColor, to RGB; None: RGB already
+    code: int | None  # for cv2.cvtColor to RGB; None: RGB already
     depth: int = 1  # bytes a channel
-    planar: bool = False  # half as many rows again follow the image: chroma at half the resolution
-    even: tuple[int, int] = (1, 1)  # what height and width must be multiples of
+    planar: bool = False  # chroma at half the resolution follows, half as many rows again
+    even: tuple[int, int] = (1, 1)  # height and width must be multiples of these
 
 
 def _table() -> dict[str, _Encoding]:
@@ -79,27 +79,30 @@ def _table() -> dict[str, _Encoding]:
 
 _ENCODINGS = _table()
 ENCODINGS = tuple(_ENCODINGS)
-"""What `rgb_from_image` reads."""
+"""Encodings that `rgb_from_image` reads."""
 
 _MASK_ENCODINGS = ('mono8', '8UC1')
 _DEPTH_ENCODINGS = {'16UC1': _Encoding(1, None, 2), 'mono16': _Encoding(1, None, 2), '32FC1': _Encoding(1, None, 4)}
 
 
 def stamp_ns(stamp: Any) -> int:
-    """A builtin_interfaces/Time in nanoseconds; negative before 1970, which rclpy's own class refuses."""
+    """Convert a builtin_interfaces/Time to nanoseconds.
+
+    Negative before 1970, which rclpy's Time refuses.
+    """
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
 def rgb_from_image(message: ImageMessage) -> np.ndarray:
-    """Turn an image message into pixels.
+    """Convert an image message to an array.
 
-    16-bit channels are scaled to 8. `8UC3` and `8UC4` are read as OpenCV has them, blue first.
+    16-bit channels are scaled to 8. `8UC3` and `8UC4` are read as in OpenCV, blue first.
 
     Returns:
-        H×W×3 uint8 RGB. Of an rgb8 image it is the message's own memory, whatever its step.
+        H×W×3 uint8 RGB; a view of the message for rgb8, whatever its step.
 
     Raises:
-        FrameError: an unknown encoding, an empty image, or a layout that cannot hold what the message says.
+        FrameError: an unknown encoding, an empty image, or too little data for its size.
     """
     pixels = _pixels(message, _ENCODINGS, 'convert it with image_proc or republish it')
     encoding = _ENCODINGS[message.encoding]
@@ -111,7 +114,11 @@ def rgb_from_image(message: ImageMessage) -> np.ndarray:
 
 
 def bayer_to_rgb(mosaic: np.ndarray, encoding: str) -> np.ndarray:
-    """Turn a Bayer sensor's mosaic, H×W uint8, into H×W×3 RGB; raises `FrameError` for an unknown encoding."""
+    """Convert a Bayer mosaic, H×W uint8, to H×W×3 RGB.
+
+    Raises:
+        FrameError: an unknown encoding, or an odd height or width.
+    """
     known = _ENCODINGS.get(f'{encoding.rstrip("0123456789")}8')
     if known is None or known.code is None:
         raise FrameError(f'the encoding {quoted(encoding)} cannot be read; convert it with image_proc')
@@ -121,35 +128,35 @@ def bayer_to_rgb(mosaic: np.ndarray, encoding: str) -> np.ndarray:
 
 
 def mask_from_image(message: ImageMessage) -> np.ndarray:
-    """Turn a mono8 image message into H×W uint8; it is the message's own memory.
+    """Convert a mono8 image message to H×W uint8, a view of the message.
 
     Raises:
-        FrameError: another encoding, an empty image, or a layout that cannot hold what the message says.
+        FrameError: another encoding, an empty image, or too little data for its size.
     """
     allowed = {name: _ENCODINGS[name] for name in _MASK_ENCODINGS}
     return _pixels(message, allowed, 'send masks and label images as mono8')
 
 
 def depth_from_image(message: ImageMessage) -> np.ndarray:
-    """Turn a depth image message into pixels, as REP 118 has them.
+    """Convert a depth image message to an array, following REP 118.
 
     Returns:
-        H×W: uint16 [mm], 0 where there is no depth, or float32 [m], not finite where there is none.
+        H×W: uint16 [mm], 0 without depth; or float32 [m], non-finite without depth.
 
     Raises:
-        FrameError: another encoding, an empty image, or a layout that cannot hold what the message says.
+        FrameError: another encoding, an empty image, or too little data for its size.
     """
     pixels = _pixels(message, _DEPTH_ENCODINGS, 'send depth as 16UC1 in mm or as 32FC1 in m')
     return pixels if pixels.dtype == np.uint16 else pixels.view(np.float32)
 
 
 def image_from_array(pixels: np.ndarray, encoding: str, make: Callable[[], ImageMessage]) -> ImageMessage:
-    """Turn pixels into an image message.
+    """Convert an array to an image message.
 
     Args:
         pixels: H×W or H×W×channels uint8.
-        encoding: that says what they are, such as mono8 or rgb8.
-        make: the message's class, called without arguments.
+        encoding: of the array, such as mono8 or rgb8.
+        make: class of the message, called without arguments.
     """
     message = make()
     message.height, message.width = pixels.shape[:2]
@@ -157,14 +164,14 @@ def image_from_array(pixels: np.ndarray, encoding: str, make: Callable[[], Image
     message.is_bigendian = 0
     message.step = pixels.size // message.height
     data = array.array('B')
-    # Anything but an array of bytes would be checked byte by byte by the message.
+    # The message checks anything but an array of bytes byte by byte.
     data.frombytes(np.ascontiguousarray(pixels).reshape(-1).data)
     message.data = data
     return message
 
 
 def _pixels(message: ImageMessage, allowed: dict[str, _Encoding], remedy: str) -> np.ndarray:
-    """H×W or H×W×channels of the encoding's depth, native byte order, in the message's memory where possible."""
+    """Return H×W or H×W×channels in native byte order, a view of the message where possible."""
     encoding = allowed.get(message.encoding)
     if encoding is None:
         raise FrameError(

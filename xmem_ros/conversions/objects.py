@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`TrackedObject` ↔ xmem_ros/TrackedObject, for messages of rclpy and of bags alike. No rclpy."""
+"""Conversion of `TrackedObject` ↔ xmem_ros/TrackedObject, for rclpy and bags. No rclpy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from xmem_ros.objects import ObjectState, TrackedObject
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    Make = Callable[..., Any]  # make('std_msgs/msg/Header', **fields) gives the message
+    Make = Callable[..., Any]  # make('std_msgs/msg/Header', **fields) returns the message
 
 OBJECT = 'xmem_ros/msg/TrackedObject'
 OBJECTS = 'xmem_ros/msg/TrackedObjectArray'
@@ -19,7 +19,7 @@ DURATION = 'builtin_interfaces/msg/Duration'
 
 
 def object_message(item: TrackedObject, make: Make) -> Any:
-    """xmem_ros/TrackedObject of an object."""
+    """Convert an object to xmem_ros/TrackedObject."""
     x, y, width, height = item.box or (0, 0, 0, 0)
     return make(
         OBJECT,
@@ -40,7 +40,7 @@ def object_message(item: TrackedObject, make: Make) -> Any:
 
 
 def objects_message(header: Any, objects: Sequence[TrackedObject], processing_s: float, make: Make) -> Any:
-    """xmem_ros/TrackedObjectArray of the objects of one image."""
+    """Convert the objects of one image to xmem_ros/TrackedObjectArray."""
     return make(
         OBJECTS,
         header=header,
@@ -50,7 +50,7 @@ def objects_message(header: Any, objects: Sequence[TrackedObject], processing_s:
 
 
 def object_of(message: Any) -> TrackedObject:
-    """The object of an xmem_ros/TrackedObject; raises `ValueError` for a state that there is not."""
+    """Convert an xmem_ros/TrackedObject to an object; raises `ValueError` for an unknown state."""
     box = message.box
     return TrackedObject(
         id=message.id,
@@ -69,11 +69,11 @@ def object_of(message: Any) -> TrackedObject:
 
 
 def duration_message(seconds: float, make: Make) -> Any:
-    """builtin_interfaces/Duration of seconds, to the microsecond; at most what it holds, 68 years."""
+    """Convert seconds to builtin_interfaces/Duration, to the microsecond, clamped to 68 years."""
     whole, microseconds = divmod(round(seconds * 1e6), 1_000_000)
     return make(DURATION, sec=min(max(whole, -(2**31)), 2**31 - 1), nanosec=microseconds * 1000)
 
 
 def seconds_of(duration: Any) -> float:
-    """Seconds of a builtin_interfaces/Duration."""
+    """Convert a builtin_interfaces/Duration to seconds."""
     return float(duration.sec + duration.nanosec / 1e9)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""From xmem_ros/Seed messages to masks. Runs in the service's thread: GrabCut takes longer than a frame."""
+"""Conversion of xmem_ros/Seed messages to masks. No rclpy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KINDS = ('MASK', 'BOX', 'POINTS', 'LABELS')
 
 @dataclass(frozen=True)
 class ObjectSeed:
-    """One object's mask, out of a seed message."""
+    """Mask of one object, from a seed message."""
 
     mask: np.ndarray  # H×W bool
     name: str
@@ -32,37 +32,40 @@ class ObjectSeed:
 
 @dataclass(frozen=True)
 class _Planned:
-    """One object's seed, checked; its mask may still take GrabCut to make."""
+    """Checked seed of one object; its mask may still need GrabCut."""
 
     name: str
     id: int
-    mask: Callable[[], np.ndarray]  # gives H×W bool
-    slow: bool = False
+    mask: Callable[[], np.ndarray]  # returns H×W bool
+    slow: bool = False  # needs GrabCut
 
 
 def read_seeds(
     seeds: Sequence[Any], image: np.ndarray, most: int, check: Callable[[list[int]], None] = lambda _: None
 ) -> list[ObjectSeed]:
-    """Turn the seeds of a request into masks. What can be refused at once is refused before GrabCut begins.
+    """Convert the seeds of a request to masks; all checks precede GrabCut, which is slow.
 
     Args:
         seeds: xmem_ros/Seed messages.
-        image: H×W×3 uint8 RGB that they belong to.
-        most: objects that there can be.
-        check: gets the ids that are seeded, 0 for each new object, and raises where the tracker would refuse them;
-            called only where masks take GrabCut. Nothing holds from then on: others may seed meanwhile.
+        image: H×W×3 uint8 RGB to which they belong.
+        most: maximum number of objects.
+        check: gets the ids of the seeds, 0 for each new object, and raises if the tracker would
+            refuse them. Called only if a mask needs GrabCut. The tracker has to check again
+            afterwards, because others may seed meanwhile.
 
     Returns:
-        One for each object, in the order of the seeds; a label image gives one for each value, smallest first.
+        One seed for each object, in the order of the seeds. A label image gives one for each of its
+        values, smallest first.
 
     Raises:
-        SeedError: says which seed cannot be used, why, and what to do. RequestError: no seed.
+        SeedError: a seed is unusable; the message names it.
+        RequestError: no seed is given.
     """
     if not seeds:
         raise RequestError('the request holds no seed: give at least one')
-    if len(seeds) > most:  # before any is read: GrabCut for hundreds of boxes takes minutes
+    if len(seeds) > most:  # checked first: GrabCut for hundreds of boxes takes minutes
         raise TooManyObjectsError(
-            f'the request holds {len(seeds)} seeds, and there can be {most} objects (max_objects): '
+            f'the request holds {len(seeds)} seeds, and at most {most} objects are allowed (max_objects): '
             'give one seed for each object'
         )
     planned: list[tuple[str, _Planned]] = []
@@ -75,11 +78,11 @@ def read_seeds(
             planned += [(which, item) for item in _READERS.get(seed.kind, _refuse_kind)(seed, image)]
     if any(item.slow for _, item in planned):
         check([item.id for _, item in planned])
-    found: list[ObjectSeed] = []
+    result: list[ObjectSeed] = []
     for which, item in planned:
         with _named(which):
-            found.append(ObjectSeed(item.mask(), item.name, item.id))
-    return found
+            result.append(ObjectSeed(item.mask(), item.name, item.id))
+    return result
 
 
 @contextlib.contextmanager
@@ -102,8 +105,8 @@ def _ready(name: str, object_id: int, mask: np.ndarray) -> _Planned:
 def _read_mask(seed: Any, image: np.ndarray) -> list[_Planned]:
     if seed.id and seed.name and not len(seed.mask.data):
         raise SeedError(
-            f'there is no mask: a name comes with a correction; send what object_{seed.id}/mask says of an image, with '
-            "that image's stamp, or draw the object again"
+            f'there is no mask: a new name needs a correction; send the message of object_{seed.id}/mask with the '
+            'stamp of its image, or draw the object again'
         )
     mask = seeding.mask_from_mask(mask_from_image(seed.mask), image.shape[:2])
     return [_ready(seed.name, seed.id, mask)]
@@ -115,7 +118,7 @@ def _read_box(seed: Any, image: np.ndarray) -> list[_Planned]:
 
 
 def _read_points(seed: Any, image: np.ndarray) -> list[_Planned]:
-    if max(len(seed.points), len(seed.point_labels)) > seeding.MOST_POINTS:  # before millions are turned into numbers
+    if max(len(seed.points), len(seed.point_labels)) > seeding.MOST_POINTS:  # before millions are converted
         raise SeedError(
             f'{len(seed.points)} points and {len(seed.point_labels)} point labels given: give at most '
             f'{seeding.MOST_POINTS}, or a mask'

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""A clip of our own, a camera that plays it, and the demonstration that runs the real node on it."""
+"""Demonstration: a rendered clip, a camera process that plays it, and the real node."""

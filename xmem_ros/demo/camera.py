@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A camera: a process that publishes a clip as images, at the clip's own rate whatever its subscribers can follow."""
+"""Camera process: publishes a clip as images at its own rate, whatever its subscribers do."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ from xmem_ros.outside_text import for_terminal, say
 if TYPE_CHECKING:
     import numpy as np
 
-HOLD_RATE = 10.0  # frames a second while the first frame is held
-ACKNOWLEDGE_S = 2.0  # how long the last frame is waited for to arrive
+HOLD_RATE = 10.0  # frames/s while the first frame is repeated
+ACKNOWLEDGE_S = 2.0  # maximum wait for delivery of the last frame
 
 
 class SceneCamera(Node):
-    """Publishes frames as rgb8 images, stamped with the time of publishing.
+    """Publisher of frames as rgb8 images, stamped with the time of publishing.
 
-    With `hold` it repeats the first frame until its service `~/start` (std_srvs/Trigger) is called, so that whoever
-    wants to seed an object there has the time for it; then it plays the clip from the first frame on.
+    `hold` repeats the first frame until the service `~/start` (std_srvs/Trigger) is called, so that
+    objects can be seeded in it.
 
     Arguments:
-        topic: for the images.
+        topic: of the images.
         frame_id: of the images' headers.
-        log: gets a line for every image published: its stamp in nanoseconds and its index in the clip, -1 while held.
+        log: file for a line for each image: stamp, ns, and index in the clip, -1 while held.
     """
 
     def __init__(self, topic: str, frame_id: str, log: TextIO | None = None) -> None:
@@ -58,12 +58,12 @@ class SceneCamera(Node):
 
     def _start(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         response.success = not self.started.is_set()
-        response.message = 'the clip plays' if response.success else 'the clip plays already'
+        response.message = 'the clip plays' if response.success else 'the clip is already playing'
         self.started.set()
         return response
 
     def publish(self, frame: np.ndarray, index: int) -> None:
-        """Publish a frame, H×W×3 uint8 RGB, which has this index in the clip."""
+        """Publish a frame H×W×3 uint8 RGB and log its index in the clip."""
         message = Image()
         message.height, message.width = frame.shape[:2]
         message.encoding = 'rgb8'
@@ -77,12 +77,12 @@ class SceneCamera(Node):
             print(now.nanoseconds, index, file=self._log, flush=True)
 
     def wait_for_subscriber(self) -> None:
-        """Return once somebody subscribes to the images."""
-        told = time.monotonic()
+        """Wait for a subscriber of the images."""
+        logged = time.monotonic()
         while rclpy.ok() and not self._publisher.get_subscription_count():
-            if time.monotonic() - told > 5:
+            if time.monotonic() - logged > 5:
                 self.get_logger().info(f'waiting for a subscriber of {self._publisher.topic_name}')
-                told = time.monotonic()
+                logged = time.monotonic()
             time.sleep(0.02)
 
     def hold(self, frame: np.ndarray, rate: float) -> None:
@@ -91,7 +91,7 @@ class SceneCamera(Node):
             self.publish(frame, -1)
 
     def play(self, source: Source) -> None:
-        """Publish the clip once, frame k at k/rate seconds; late frames follow at once, none is left out."""
+        """Publish the clip once, frame k at k/rate seconds; late frames follow immediately."""
         begin = time.monotonic()
         for index, (_, frame) in enumerate(source):
             time.sleep(max(0.0, begin + index / source.rate - time.monotonic()))
@@ -100,10 +100,10 @@ class SceneCamera(Node):
             self.publish(frame, index)
         late = time.monotonic() - begin - len(source) / source.rate
         if late > 1:
-            self.get_logger().warning(f'the clip took {late:.1f} s longer than at {source.rate:g} frames a second')
+            self.get_logger().warning(f'the clip took {late:.1f} s longer than at {source.rate:g} frames/s')
 
     def finish(self) -> None:
-        """Wait a moment until reliable subscribers have the last image."""
+        """Wait until reliable subscribers have the last image, at most `ACKNOWLEDGE_S`."""
         try:
             self._publisher.wait_for_all_acked(rclpy.duration.Duration(seconds=ACKNOWLEDGE_S))
         except AttributeError:  # before Iron
@@ -111,7 +111,7 @@ class SceneCamera(Node):
 
 
 def run(camera: SceneCamera, source: Source, args: argparse.Namespace) -> None:
-    """Wait, hold and play as the arguments say."""
+    """Wait, hold and play, as the arguments require."""
     if args.wait_for_subscriber:
         camera.wait_for_subscriber()
     if args.hold:
@@ -124,24 +124,26 @@ def run(camera: SceneCamera, source: Source, args: argparse.Namespace) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the camera; returns the exit code: 0, or 2 where the clip cannot be played."""
+    """Run the camera; returns the exit code: 0, or 2 if the clip cannot be played."""
     parser = argparse.ArgumentParser(prog='scene_camera', description='Publish a clip as the images of a camera.')
     add_source_arguments(parser)
-    parser.add_argument('--topic', default='image', help='for the images (default: %(default)s)')
-    parser.add_argument('--frame-id', default='camera', help="of the images' headers (default: %(default)s)")
-    parser.add_argument('--loop', action='store_true', help='play the clip again and again')
+    parser.add_argument('--topic', default='image', metavar='NAME', help='topic of the images (default: %(default)s)')
+    parser.add_argument(
+        '--frame-id', default='camera', metavar='NAME', help="frame_id of the images' headers (default: %(default)s)"
+    )
+    parser.add_argument('--loop', action='store_true', help='repeat the clip')
     parser.add_argument('--hold', action='store_true', help='repeat the first frame until ~/start is called')
-    parser.add_argument('--wait-for-subscriber', action='store_true', help='publish nothing before somebody subscribes')
-    parser.add_argument('--log', type=Path, metavar='FILE', help='write stamp (ns) and index of every image here')
-    everything = sys.argv if arguments is None else ['scene_camera', *arguments]
-    args = parser.parse_args(remove_ros_args(everything)[1:])
+    parser.add_argument('--wait-for-subscriber', action='store_true', help='wait for a subscriber before publishing')
+    parser.add_argument('--log', type=Path, metavar='FILE', help='write stamp (ns) and index of every image')
+    argv = sys.argv if arguments is None else ['scene_camera', *arguments]
+    args = parser.parse_args(remove_ros_args(argv)[1:])
     try:
         source = source_of(args)
         log = io.TextIOWrapper(atomic.open_new(args.log), write_through=True) if args.log else None
     except (XMemError, OSError) as error:
         parser.error(str(error))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    rclpy.init(args=everything)
+    rclpy.init(args=argv)
     camera = SceneCamera(args.topic, args.frame_id, log)
     executor = SingleThreadedExecutor()
     executor.add_node(camera)
@@ -155,7 +157,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except RCLError:
-        if rclpy.ok():  # otherwise a signal ended the context while an image was on its way
+        if rclpy.ok():  # otherwise a signal shut the context down during publishing
             raise
     finally:
         rclpy.try_shutdown()

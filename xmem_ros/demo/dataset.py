@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Write rendered scenes as videos with masks: FOLDER/JPEGImages/scene_SEED/ and FOLDER/Annotations/scene_SEED/."""
+"""Rendered scenes as a data set: FOLDER/JPEGImages/scene_SEED/, FOLDER/Annotations/scene_SEED/."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from xmem_ros.progress import Bar
 
 
 def write_scene(folder: Path, scene: RenderedScene, name: str) -> None:
-    """Write every frame and its labels in the layout that training and evaluation read."""
+    """Write all frames and labels of a scene in the layout for training and evaluation."""
     images, masks = folder / 'JPEGImages' / name, folder / 'Annotations' / name
     for path in (images, masks):
         path.mkdir(parents=True, exist_ok=True)
@@ -27,14 +27,18 @@ def write_scene(folder: Path, scene: RenderedScene, name: str) -> None:
 
 
 def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('folder', type=Path)
-    parser.add_argument('--size', type=int, nargs=2, default=(240, 432), metavar=('HEIGHT', 'WIDTH'), help='px')
-    parser.add_argument('--frames', type=int, default=150, help='(default: %(default)s)')
-    parser.add_argument('--objects', type=int, default=3, help='1 to 6 (default: %(default)s)')
-    parser.add_argument('--seed', type=int, default=0, help='of the first scene (default: %(default)s)')
-    parser.add_argument('--scenes', type=int, default=1, help='how many, each of the next seed (default: %(default)s)')
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description='Write rendered scenes as videos with masks.')
+    parser.add_argument('folder', type=Path, help='folder for JPEGImages and Annotations')
+    parser.add_argument(
+        '--size', type=int, nargs=2, default=(240, 432), metavar=('H', 'W'), help='size, px (default: 240 432)'
+    )
+    parser.add_argument('--frames', type=int, default=150, metavar='N', help='frames a scene (default: %(default)s)')
+    parser.add_argument('--objects', type=int, default=3, metavar='N', help='1 to 6 (default: %(default)s)')
+    parser.add_argument('--seed', type=int, default=0, metavar='N', help='of the first scene (default: %(default)s)')
+    parser.add_argument(
+        '--scenes', type=int, default=1, metavar='N', help='number of scenes, with successive seeds (default: 1)'
+    )
     args = parser.parse_args()
     for seed in range(args.seed, args.seed + args.scenes):
         scene = RenderedScene(tuple(args.size), args.frames, args.objects, seed)

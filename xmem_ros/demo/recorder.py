@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The demonstration's own ROS node: it seeds through the node's service and records the node's topics."""
+"""ROS node of the demonstration: seeds by the service and records the topics of the tracker."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image, RegionOfInterest
 from std_srvs.srv import Trigger
 
-from xmem_ros.child_process import DemoError
+from xmem_ros.child_process import ProcessError
 from xmem_ros.conversions.objects import object_of
 from xmem_ros.msg import Seed, TrackedObjectArray
 from xmem_ros.srv import SeedObjects
@@ -34,20 +34,20 @@ if TYPE_CHECKING:
     from xmem_ros.demo.truth import DemoSeed
     from xmem_ros.objects import TrackedObject
 
-DEPTH = 1000  # messages that may wait for us, so that none is lost while we write files
+DEPTH = 1000  # of the subscriptions, so that no message is lost while files are written
 ANSWER_S = 60.0
 
 
 @dataclass
 class Recorded:
-    """What the node said of one image."""
+    """Results of the node for one image."""
 
     published_ns: int = 0
     objects: list[TrackedObject] | None = None
     labels_png: np.ndarray | None = None
 
     def decode(self) -> np.ndarray:
-        """Labels H×W uint8."""
+        """Decode the labels, H×W uint8."""
         assert self.labels_png is not None
         image = cv2.imdecode(self.labels_png, cv2.IMREAD_UNCHANGED)
         assert image is not None
@@ -55,7 +55,7 @@ class Recorded:
 
 
 class Recorder(Node):
-    """Records `~/objects` and `~/labels` of a node by the stamp of the image, in nanoseconds; a context manager."""
+    """Recorder of a node's `~/objects` and `~/labels`, by stamp in ns; a context manager."""
 
     def __init__(self, node: str = '/xmem') -> None:
         super().__init__('demo_recorder')
@@ -63,10 +63,11 @@ class Recorder(Node):
         self._recorded: dict[int, Recorded] = {}
         reliability = getattr(ReliabilityPolicy, 'BEST_AVAILABLE', ReliabilityPolicy.RELIABLE)
         qos = QoSProfile(depth=DEPTH, reliability=reliability)
-        # Humble hands over the message alone.
-        take = self._take_timed_objects if hasattr(rclpy.subscription, 'MessageInfo') else self._take_objects
-        self.create_subscription(TrackedObjectArray, f'{node}/objects', take, qos)
-        self.create_subscription(Image, f'{node}/labels', self._take_labels, qos)
+        # Humble passes only the message.
+        has_info = hasattr(rclpy.subscription, 'MessageInfo')
+        on_objects = self._on_objects_with_info if has_info else self._on_objects
+        self.create_subscription(TrackedObjectArray, f'{node}/objects', on_objects, qos)
+        self.create_subscription(Image, f'{node}/labels', self._on_labels, qos)
         self._seed_client: Any = self.create_client(SeedObjects, f'{node}/seed')
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self)
@@ -87,10 +88,10 @@ class Recorder(Node):
         self._thread.join(timeout=2)
         self.destroy_node()
 
-    def _take_timed_objects(self, message: TrackedObjectArray, info: Any) -> None:
+    def _on_objects_with_info(self, message: TrackedObjectArray, info: Any) -> None:
         self._record_objects(message, info.get('source_timestamp') or time.time_ns())
 
-    def _take_objects(self, message: TrackedObjectArray) -> None:
+    def _on_objects(self, message: TrackedObjectArray) -> None:
         self._record_objects(message, time.time_ns())
 
     def _record_objects(self, message: TrackedObjectArray, published_ns: int) -> None:
@@ -100,7 +101,7 @@ class Recorder(Node):
             recorded.objects = objects
             recorded.published_ns = published_ns
 
-    def _take_labels(self, message: Image) -> None:
+    def _on_labels(self, message: Image) -> None:
         labels = np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)[:, : message.width]
         _, encoded = cv2.imencode('.png', labels)
         with self._lock:
@@ -108,13 +109,13 @@ class Recorder(Node):
 
     @property
     def recorded(self) -> dict[int, Recorded]:
-        """Stamp in nanoseconds → what was said of that image; only images of which both messages are here."""
+        """Results by stamp, ns, of the images with both messages."""
         with self._lock:
-            whole = {s: r for s, r in self._recorded.items() if r.objects is not None and r.labels_png is not None}
-        return dict(sorted(whole.items()))
+            complete = {s: r for s, r in self._recorded.items() if r.objects is not None and r.labels_png is not None}
+        return dict(sorted(complete.items()))
 
     def wait_for(self, done: Callable[[], bool], seconds: float, check: Callable[[], None] = lambda: None) -> bool:
-        """Return whether done() came true within so many seconds; check() is called meanwhile and may raise."""
+        """Wait until done(); returns False after a time limit. check() may raise meanwhile."""
         end = time.monotonic() + seconds
         while not done():
             check()
@@ -127,27 +128,27 @@ class Recorder(Node):
         """Seed objects in the newest image; returns their ids and labels.
 
         Raises:
-            DemoError: the service refuses, with its own words, or does not answer.
+            ProcessError: the service rejects the seeds or does not answer.
         """
         request = SeedObjects.Request(seeds=[_message_of(seed, frame_id) for seed in seeds])
         response = self._call(self._seed_client, request)
         if not response.success:
-            raise DemoError(f'the node refuses the seed: {response.message}')
+            raise ProcessError(f'the node rejects the seeds: {response.message}')
         return list(response.ids), list(response.labels)
 
     def start_camera(self) -> None:
-        """Have the camera play on from the frame that it holds."""
+        """Start the clip of a camera that holds its first frame."""
         client: Any = self.create_client(Trigger, '/scene_camera/start')
         self._call(client, Trigger.Request())
 
     def _call(self, client: Client, request: Any) -> Any:
         if not client.wait_for_service(ANSWER_S):
-            raise DemoError(f'there is no service {client.srv_name}')
+            raise ProcessError(f'no service {client.srv_name} within {ANSWER_S:g} s; see node.log and camera.log')
         answered = threading.Event()
         future = client.call_async(request)
         future.add_done_callback(lambda _: answered.set())
         if not answered.wait(ANSWER_S):
-            raise DemoError(f'service {client.srv_name} gave no answer within {ANSWER_S:g} s')
+            raise ProcessError(f'no answer of {client.srv_name} within {ANSWER_S:g} s; see node.log and camera.log')
         return future.result()
 
 

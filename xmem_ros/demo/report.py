@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the demonstration shows for it: a video, a picture of six frames, a table. No ROS."""
+"""Results of the demonstration: a video, a picture of six frames, a table. No ROS."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ if TYPE_CHECKING:
     from xmem_ros.objects import TrackedObject
 
 PICTURES = 6
-PICTURE_WIDTH = 640  # px at most
+PICTURE_WIDTH = 640  # maximum, px
 
 
 @dataclass(frozen=True)
-class TrackedFrame:
-    """One tracked frame of the clip."""
+class ClipResult:
+    """Result of tracking one frame of the clip."""
 
     objects: list[TrackedObject]
     labels: Callable[[], np.ndarray]  # H×W uint8
-    delay_ms: float  # from the image's stamp to the publishing of its result
+    delay_ms: float  # from the image's stamp to the publication of its result
 
 
 @dataclass
 class Report:
-    """The figures of a run.
+    """Figures of a run.
 
     Attributes:
-        published: images that the camera published of the clip.
-        rate: images a second that it published.
+        published: number of images of the clip that the camera published.
+        rate: of their publication, images/s.
         ids: of the seeded objects, in the order of their seeds.
-        labels: of the same.
-        names: of the same.
-        tracked: index in the clip → what came of that frame.
-        iou: name → intersection over union with the truth, one figure for each frame with truth, both empty = 1.
+        labels: of these objects.
+        names: of these objects.
+        tracked: index in the clip → result of that frame.
+        iou: name → IoU with the truth for each frame with truth; 1 if both are empty.
     """
 
     published: int
@@ -52,20 +52,20 @@ class Report:
     ids: list[int]
     labels: list[int]
     names: list[str]
-    tracked: dict[int, TrackedFrame]
+    tracked: dict[int, ClipResult]
     iou: dict[str, list[float]] = field(default_factory=dict)
 
     def ids_fault(self) -> str:
-        """How the ids or labels of some frame differ from those seeded; empty where they never do."""
+        """Return how ids or labels of a frame differ from the seeded ones; '' if they never do."""
         expected = set(zip(self.ids, self.labels, strict=True))
         for index, frame in self.tracked.items():
             found = {(item.id, item.label) for item in frame.objects}
             if found != expected:
-                return f'frame {index} has (id, label) {sorted(found)}, seeded were {sorted(expected)}'
+                return f'frame {index} has (id, label) {sorted(found)} instead of {sorted(expected)}'
         return ''
 
     def table(self) -> str:
-        """The figures as lines of text."""
+        """Format the figures as a table."""
         tracked = len(self.tracked)
         rows = [
             ('frames in', f'{self.published} at {self.rate:.1f} frames/s'),
@@ -74,7 +74,7 @@ class Report:
             ('rate', f'{self.rate * tracked / self.published:.1f} frames/s'),
         ]
         if tracked < self.published / 3:
-            rows.append(('', 'the camera outruns this machine: make demo RATE=5 slows it down'))
+            rows.append(('', 'the camera is too fast for this machine; slow it down with make demo RATE=5'))
         delays = [frame.delay_ms for frame in self.tracked.values()]
         rows.append(('image to publish', f'{np.median(delays):.0f} ms median, {np.percentile(delays, 95):.0f} ms p95'))
         for name in self.names:
@@ -94,18 +94,18 @@ class Report:
         *,
         progress: bool = True,
     ) -> None:
-        """Write `overlay.mp4` and `frames.png` of the tracked frames, and compare with the truth on the way.
+        """Write `overlay.mp4` and `frames.png` of the tracked frames, and compute the IoU.
 
         Arguments:
             frames: of the whole clip, H×W×3 uint8 RGB.
-            truth: index → name → mask H×W uint8 of 0, 1 and 255 (void); empty where it is not known.
+            truth: index → name → mask H×W uint8 of 0, 1 and 255 (void); empty without truth.
             folder: for the files.
-            progress: show a bar.
+            progress: whether to show a bar.
         """
         chosen = {list(self.tracked)[k] for k in np.linspace(0, len(self.tracked) - 1, PICTURES).round().astype(int)}
         pictures = []
         label_of = dict(zip(self.names, self.labels, strict=True))
-        # As long as the clip: dropped frames are not shown, those tracked a little longer.
+        # Same duration as the clip: the tracked frames are shown longer in place of dropped ones.
         rate = max(1.0, self.rate * len(self.tracked) / self.published)
         bar = Bar(total=len(self.tracked), desc='drawing', unit='frame', disable=not progress)
         with VideoWriter(folder / 'overlay.mp4', rate) as video, bar:
@@ -127,7 +127,7 @@ class Report:
 
 
 def iou(mask: np.ndarray, truth: np.ndarray) -> float:
-    """Intersection over union of a mask H×W bool and the truth H×W of 0, 1 and 255 (void); both empty = 1."""
+    """Return the IoU of a mask H×W bool and the truth H×W of 0, 1 and 255 (void); 1 if empty."""
     counts = truth != VOID
     mask, truth = mask & counts, (truth > 0) & counts
     union = np.count_nonzero(mask | truth)
@@ -135,7 +135,7 @@ def iou(mask: np.ndarray, truth: np.ndarray) -> float:
 
 
 def contact_sheet(pictures: Sequence[np.ndarray], columns: int = 3) -> np.ndarray:
-    """Pictures H×W×3 of one size, side by side in rows, with a white line between them."""
+    """Arrange pictures H×W×3 of one size in rows, with white lines between them."""
     width = min(PICTURE_WIDTH, pictures[0].shape[1])
     height = round(pictures[0].shape[0] * width / pictures[0].shape[1])
     line = 4

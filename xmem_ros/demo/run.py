@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`make demo`: a camera process plays a clip, the real node follows what is seeded in it, and we record and measure."""
+"""`make demo`: a camera process plays a clip, the node tracks it, and the results are measured."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import rclpy
 
 from xmem_ros import work_folder
-from xmem_ros.child_process import Child, DemoError
+from xmem_ros.child_process import Child, ProcessError
 from xmem_ros.demo.recorder import Recorder
-from xmem_ros.demo.report import Report, TrackedFrame
+from xmem_ros.demo.report import ClipResult, Report
 from xmem_ros.demo.source import SCENE, Source
 from xmem_ros.demo.truth import box_seed, mask_seeds, scene_seeds
 from xmem_ros.errors import ParameterError, XMemError
@@ -33,23 +33,23 @@ if TYPE_CHECKING:
 TOPIC = '/camera/image'
 FRAME_ID = 'camera'
 NODE_MODULE, CAMERA_MODULE = 'xmem_ros.node.main', 'xmem_ros.demo.camera'
-START_S = 180.0  # the first import of torch from a slow disk takes its time
-QUIET_S = 3.0  # without a message after the clip's end, everything has come
+START_S = 180.0  # the first import of torch from a slow disk is slow
+QUIET_S = 3.0  # without a message after the end of the clip: all results have arrived
 
 
 def isolate() -> None:
-    """Keep this ROS graph to this machine and apart from others on it, unless the environment says otherwise."""
+    """Restrict ROS to this machine and a domain of its own, unless the environment sets them."""
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-    if os.environ.get('ROS_DISTRO') == 'humble':  # which does not know that name
+    if os.environ.get('ROS_DISTRO') == 'humble':  # which has another variable
         os.environ.setdefault('ROS_LOCALHOST_ONLY', '1')
     os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))
 
 
 def demonstrate(args: argparse.Namespace) -> Report:
-    """Run the demonstration; returns its figures, with its files written.
+    """Run the demonstration and write its files; returns the figures.
 
     Raises:
-        XMemError: the clip, the seed or one of the processes; the text says what to do.
+        XMemError: the clip or a seed cannot be used, or a process failed.
     """
     source = Source(args.video or SCENE, frames=args.frames, rate=args.rate)
     seeds, truth = _seeds_of(args, source)
@@ -73,9 +73,9 @@ def demonstrate(args: argparse.Namespace) -> Report:
     for stamp, result in recorded.items():
         index = index_of.get(stamp, -1)
         if index >= 0:
-            tracked[index] = TrackedFrame(result.objects or [], result.decode, (result.published_ns - stamp) / 1e6)
+            tracked[index] = ClipResult(result.objects or [], result.decode, (result.published_ns - stamp) / 1e6)
     if not tracked:
-        raise DemoError(f'no result came for any frame of the clip; the end of {node.log}:\n{node.tail()}')
+        raise ProcessError(f'the node published no result of the clip; the end of {node.log}:\n{node.tail()}')
     played = [stamp for stamp, index in index_of.items() if index >= 0]
     span = (max(played) - min(played)) / 1e9
     report = Report(
@@ -91,15 +91,13 @@ def demonstrate(args: argparse.Namespace) -> Report:
 
 
 def _seeds_of(args: argparse.Namespace, source: Source) -> tuple[list[DemoSeed], Callable[[int], Truth]]:
-    """What to follow, as the arguments say, and what is known of the truth."""
+    """Make the seeds of the first frame, and the function of the truth."""
     if source.scene:
         if args.box or args.mask:
-            raise ParameterError('the rendered scene is seeded by its own masks; give a box or a mask with a video')
+            raise ParameterError('the rendered scene has its own seeds; give a box or a mask only with a video')
         return scene_seeds(source.scene)
     if bool(args.box) == bool(args.mask):
-        raise ParameterError(
-            'say what to follow in the first frame: a box (BOX=x,y,width,height) or a mask (MASK=file.png), one of them'
-        )
+        raise ParameterError('seed the first frame with either a box (BOX=x,y,width,height) or a mask (MASK=file.png)')
     _, frame = next(iter(source))
     if args.box:
         return [box_seed(args.box, frame)], lambda _: {}
@@ -116,19 +114,19 @@ def _node_arguments(args: argparse.Namespace) -> list[str]:
 
 
 def _seed(recorder: Recorder, seeds: list[DemoSeed], node: Child, camera: Child) -> tuple[list[int], list[int]]:
-    """Wait for the node's first message, then seed in the frame that the camera holds; returns ids and labels."""
+    """Wait for the node's first message, then seed the held frame; returns ids and labels."""
 
     def check() -> None:
         node.check_running()
         camera.check_running()
 
     if not recorder.wait_for(lambda: bool(recorder.recorded), START_S, check):
-        raise DemoError(f'the node published nothing within {START_S:g} s; the end of {node.log}:\n{node.tail()}')
+        raise ProcessError(f'the node published nothing within {START_S:g} s; the end of {node.log}:\n{node.tail()}')
     return recorder.seed(seeds, FRAME_ID)
 
 
 def _record(recorder: Recorder, node: Child, camera: Child, stamps: Path, length: int, *, progress: bool) -> None:
-    """Return when the camera has played its clip and the node has said what it has to say of it."""
+    """Wait for the end of the clip and of the node's results."""
     with Bar(total=length, desc='camera', unit='frame', disable=not progress) as bar:
         results = begin = len(recorder.recorded)
         last = time.monotonic()
@@ -146,38 +144,45 @@ def _record(recorder: Recorder, node: Child, camera: Child, stamps: Path, length
 
 
 def _read_stamps(path: Path) -> dict[int, int]:
-    """Stamp in nanoseconds → index in the clip, -1 while held, of every image that the camera published."""
-    whole, _, _ = path.read_text().rpartition('\n')  # the last line may be half written
-    lines = (line.split() for line in whole.splitlines())
+    """Read the camera's log: stamp, ns → index in the clip, -1 while held."""
+    complete, _, _ = path.read_text().rpartition('\n')  # the last line may be incomplete
+    lines = (line.split() for line in complete.splitlines())
     return {int(stamp): int(index) for stamp, index in lines}
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Build the command line's parser."""
-    parser = argparse.ArgumentParser(prog='make demo', description='Follow objects in a clip through the real node.')
-    parser.add_argument('--video', default='', help='a video file or a folder of frames; else a rendered scene')
-    parser.add_argument('--box', default='', metavar='X,Y,W,H', help='what to follow in its first frame, px')
+    parser = argparse.ArgumentParser(prog='make demo', description='Track objects of a clip through the real node.')
+    parser.add_argument(
+        '--video', default='', metavar='PATH', help='video file or folder of images (default: a rendered scene)'
+    )
+    parser.add_argument('--box', default='', metavar='X,Y,W,H', help='box around an object in the first frame, px')
     parser.add_argument(
         '--mask',
         type=Path,
-        help='what to follow in its first frame, a PNG; masks beside it that are named as later frames count as truth',
+        metavar='FILE',
+        help='mask of the first frame (PNG); masks of later frames in the same folder are the truth',
     )
-    parser.add_argument('--frames', type=int, default=0, metavar='N', help='the first N frames only')
+    parser.add_argument('--frames', type=int, default=0, metavar='N', help='only the first N frames')
     parser.add_argument(
-        '--rate', type=float, default=0.0, help="frames a second (default: the clip's own; a folder: 30)"
+        '--rate', type=float, default=0.0, metavar='R', help="frames/s (default: the clip's own; a folder: 30)"
     )
-    parser.add_argument('--weights', default='', help="for the node (default: the node's own)")
-    parser.add_argument('--device', default='', help="for the node (default: the node's own)")
-    parser.add_argument('--size', type=int, metavar='N', help="for the node (default: the node's own)")
+    parser.add_argument('--weights', default='', metavar='NAME|FILE', help='parameter of the node')
+    parser.add_argument('--device', default='', metavar='DEVICE', help='parameter of the node')
+    parser.add_argument('--size', type=int, metavar='PX', help='parameter of the node')
     parser.add_argument(
-        '--out', type=Path, default=Path('demo/out'), help='folder for the results (default: %(default)s)'
+        '--out',
+        type=Path,
+        default=Path('demo/out'),
+        metavar='DIR',
+        help='folder for the results (default: %(default)s)',
     )
-    parser.add_argument('--quiet', action='store_true', help='no progress bars')
+    parser.add_argument('--quiet', action='store_true', help='show no progress bars')
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the demonstration; returns the exit code: 0, 2 for what the user can put right, 130 when interrupted."""
+    """Run the demonstration; returns the exit code: 0, 2 for an error, 130 when interrupted."""
     args = make_parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     isolate()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""A rendered clip with exact masks: things on a table, seen by a moving camera.
+"""Rendered clip with exact masks: objects on a table before a moving camera.
 
-Everything follows from the seed, so the clip needs no file and no licence, and any frame can be asked for in any order.
+It follows from a seed, needs no file or licence, and gives frames in any order.
 """
 
 from collections.abc import Iterator
@@ -12,13 +12,13 @@ import numpy as np
 from xmem_ros.demo import sprites
 from xmem_ros.errors import ParameterError
 
-RATE = 30.0  # frames a second that the motion is meant for
-PERIOD = 150  # frames after which the motion repeats
+RATE = 30.0  # frames/s
+PERIOD = 150  # frames of one cycle of the motion
 
-# Paths relative to where an object starts: frame, x, y (of the frame's width and height), scale, rotation in degrees.
+# Paths relative to the start: frame, x and y (of the frame's width and height), scale, degrees.
 _CROSSER = ((0, 0, 0, 1.0, 0), (50, 0.30, -0.02, 1.1, 60), (78, 0.52, -0.08, 0.9, 130), (112, 0.30, -0.16, 0.8, 60))
 _WANDERER = ((0, 0, 0, 1.0, 0), (38, 0.05, 0.04, 1.15, 14), (75, -0.03, 0.02, 1.0, -10), (112, -0.06, -0.05, 0.85, -18))
-# The leaver's x is 1 where it is just outside the frame.
+# The leaver's x of 1 is just outside the frame.
 _LEAVER = (
     (0, 0, 0, 1.0, 0),
     (36, -0.22, -0.08, 1.1, -20),
@@ -29,29 +29,29 @@ _LEAVER = (
 
 
 class RenderedScene:
-    """A sequence of frames and label images.
+    """Sequence of frames and label images.
 
-    Objects start apart from one another, all in full view. One crosses in front of the others, one leaves the frame
-    and returns (it is gone from frame 65 to 105 or so of every 150), the rest stay about where they are; all of them
-    turn, change size and pass through changing light.
+    Objects start apart and in full view. One crosses in front of the others. One leaves the frame
+    and returns; it is absent in about frames 65 to 105 of every 150. Others stay near their start.
+    All rotate, change size and light.
 
     Arguments:
         size: height and width, px; at least 64 each.
         frames: length; the motion repeats after 150 frames.
         objects: 1 to 6; object k (from 0) has the label k + 1.
-        seed: chooses textures, sizes and paths.
+        seed: of textures, sizes and paths.
 
     Raises:
-        ParameterError: an argument out of range.
+        ParameterError: an argument is out of range.
     """
 
     def __init__(self, size: tuple[int, int] = (240, 432), frames: int = 150, objects: int = 3, seed: int = 0) -> None:
         if not 1 <= objects <= len(sprites.NAMES):
-            raise ParameterError(f'{objects} objects asked for; a rendered scene has 1 to {len(sprites.NAMES)}')
+            raise ParameterError(f'objects is {objects}; it must be 1 to {len(sprites.NAMES)}')
         if min(size) < 64:
-            raise ParameterError(f'size {size[0]}×{size[1]} asked for; a rendered scene has at least 64×64 px')
+            raise ParameterError(f'size is {size[0]}×{size[1]}; it must be at least 64×64 px')
         if frames < 1:
-            raise ParameterError(f'{frames} frames asked for; a rendered scene has at least 1')
+            raise ParameterError(f'frames is {frames}; it must be at least 1')
         self.size = (int(size[0]), int(size[1]))
         self.frames = int(frames)
         self.rate = RATE
@@ -62,7 +62,7 @@ class RenderedScene:
         side = round(min(0.42 * height, 0.8 * width / objects))
         self._sprites = [sprites.render(name, side, random) for name in self.names]
         self._paths = [_path(k, objects, side / width, random) for k in range(objects)]
-        # Drawn from back to front: those that stay, the one that crosses, the one that leaves.
+        # From back to front: wanderers, crosser, leaver.
         self._order = sorted(
             range(objects), key=lambda k: {'wanderer': 0, 'crosser': 1, 'leaver': 2}[_role(k, objects)]
         )
@@ -80,7 +80,7 @@ class RenderedScene:
         return (self[index] for index in range(self.frames))
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Frame H×W×3 uint8 RGB and labels H×W uint8 (0 background, k + 1 object k) of an index."""
+        """Render a frame H×W×3 uint8 RGB and labels H×W uint8 (0 background, k + 1 object k)."""
         index = range(self.frames)[index]
         height, width = self.size
         camera = self._camera(index)
@@ -98,7 +98,7 @@ class RenderedScene:
         return np.clip(frame + noise, 0, 255).astype(np.uint8), labels
 
     def _camera(self, index: int) -> np.ndarray:
-        """2×3, from the frame's px to the room's: a handheld camera that pans, sways and breathes."""
+        """Return the 2×3 map of frame px to room px, as of a handheld camera."""
         height, width = self.size
         t = 2 * np.pi * index / PERIOD
         angle = np.deg2rad(1.5) * np.sin(t + self._phase[0])
@@ -112,7 +112,7 @@ class RenderedScene:
         )
 
     def _light(self, index: int) -> np.ndarray:
-        """H×W gain: brightness that swells, from a side that wanders."""
+        """Return the gain H×W of the changing light."""
         t = 2 * np.pi * index / PERIOD
         gain = 0.95 + 0.12 * np.sin(3 * t + self._phase[0])
         return (gain + 0.3 * np.cos(t + self._phase[1]) * self._x + 0.15 * np.sin(t + self._phase[2]) * self._y).astype(
@@ -120,7 +120,7 @@ class RenderedScene:
         )
 
     def _draw(self, frame: np.ndarray, labels: np.ndarray, k: int, index: int) -> None:
-        """Put object k of one frame, and its shadow, onto frame (H×W×3 float32) and labels, in place."""
+        """Draw object k and its shadow onto a frame (H×W×3 float32) and labels, in place."""
         height, width = self.size
         sprite = self._sprites[k]
         x, y, scale, angle = self._paths[k][index % PERIOD]
@@ -139,25 +139,25 @@ class RenderedScene:
         part = frame[top:bottom, left:right]
         part *= 1 - cv2.warpAffine(self._shadows[k], fall, extent)[..., None] * (0.45 / 255)
         drawn = cv2.warpAffine(sprite, turn, extent, flags=cv2.INTER_LINEAR)
-        # Colours are stored multiplied by their opacity, so edges blend without a halo.
+        # Premultiplied colours blend without a halo at the edges.
         part *= 1 - drawn[..., 3:] * (1 / 255)
         part += drawn[..., :3]
         labels[top:bottom, left:right][drawn[..., 3] >= 127.5] = k + 1
 
 
 def _role(k: int, objects: int) -> str:
-    """What object k of so many does."""
+    """Return the kind of motion of object k."""
     if k == objects - 1:
         return 'leaver'
     return 'crosser' if k == 0 else 'wanderer'
 
 
 def _path(k: int, objects: int, width: float, random: np.random.Generator) -> np.ndarray:
-    """PERIOD×4: x, y (of the frame), scale and degrees of object k, whose width is given as a part of the frame's."""
+    """Return the path of object k: PERIOD×4 of x, y, scale, degrees, relative to the frame."""
     role = _role(k, objects)
     start = (k + 0.5) / objects
     path = np.array({'crosser': _CROSSER, 'wanderer': _WANDERER, 'leaver': _LEAVER}[role], float)
-    # Out of the frame by the nearer side, towards the farther side.
+    # The leaver exits by the nearer side, the crosser moves to the farther side.
     outwards = 1 if start >= 0.5 else -1
     if role == 'leaver':
         out = (1 - start if outwards > 0 else start) + 0.8 * width
@@ -172,7 +172,10 @@ def _path(k: int, objects: int, width: float, random: np.random.Generator) -> np
 
 
 def _periodic_spline(frames: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """PERIOD×D samples of a closed cubic Hermite curve (finite-difference tangents) through values K×D at frames K."""
+    """Sample a closed cubic Hermite curve through values K×D at frames K; returns PERIOD×D.
+
+    Tangents are finite differences.
+    """
     knots = np.concatenate((frames[-1:] - PERIOD, frames, frames[:2] + PERIOD))
     points = np.concatenate((values[-1:], values, values[:2]))
     slopes = (points[2:] - points[:-2]) / (knots[2:] - knots[:-2])[:, None]

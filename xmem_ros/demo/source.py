@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a camera can play: the rendered scene, a video file or a folder of frames."""
+"""Sources of a camera: the rendered scene, a video file or a folder of images."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ SCENE = 'scene'
 
 
 class Source:
-    """Frames of the rendered scene or of a file, one like the other.
+    """Frames of the rendered scene, a video file or a folder.
 
     Arguments:
-        clip: `scene`, or the path of a video file or a folder of frames.
-        frames: how many of its frames at most; 0 = all (of the scene: 150).
-        rate: frames a second; 0 = the clip's own.
+        clip: `scene`, or the path of a video file or a folder of images.
+        frames: maximum number of frames; 0: all (scene: 150).
+        rate: frames/s; 0: the clip's own.
+        objects: of the scene, 1 to 6.
+        seed: of the scene.
 
     Raises:
         FrameError: the file cannot be read.
@@ -36,7 +38,9 @@ class Source:
         self, clip: str = SCENE, *, frames: int = 0, rate: float = 0.0, objects: int = 3, seed: int = 0
     ) -> None:
         if frames < 0 or not 0 <= rate <= 1000:
-            raise ParameterError(f'{frames} frames at a rate of {rate}; both are at least 0, and the rate at most 1000')
+            raise ParameterError(
+                f'frames is {frames} and rate {rate}; allowed are frames from 0 on, and a rate of 0 to 1000'
+            )
         self.clip: RenderedScene | Clip
         if clip == SCENE:
             self.clip = RenderedScene(frames=frames or 150, objects=objects, seed=seed)
@@ -47,7 +51,7 @@ class Source:
 
     @property
     def scene(self) -> RenderedScene | None:
-        """The rendered scene, which knows the truth, or None."""
+        """The rendered scene; None for another clip."""
         return self.clip if isinstance(self.clip, RenderedScene) else None
 
     @property
@@ -56,11 +60,11 @@ class Source:
         return self.clip.stems if isinstance(self.clip, Clip) else [f'{index:05d}' for index in range(len(self))]
 
     def __len__(self) -> int:
-        """Return the number of frames; of a video, what its header says."""
+        """Return the number of frames, for a video by its header."""
         return min(len(self.clip), self._frames) if self._frames else len(self.clip)
 
     def __iter__(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield each frame's name and the frame, H×W×3 uint8 RGB."""
+        """Yield the name of each frame and the frame H×W×3 uint8 RGB."""
         if isinstance(self.clip, RenderedScene):
             yield from ((f'{index:05d}', frame) for index, (frame, _) in enumerate(self.clip))
         else:
@@ -70,18 +74,27 @@ class Source:
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     """Add `--clip`, `--frames`, `--rate`, `--objects` and `--scene-seed`."""
     parser.add_argument(
-        '--clip', default=SCENE, help='scene (rendered), a video file or a folder of frames (default: %(default)s)'
+        '--clip',
+        default=SCENE,
+        metavar='PATH',
+        help='a video file, a folder of images, or scene, the rendered one (default: %(default)s)',
     )
-    parser.add_argument('--frames', type=int, default=0, metavar='N', help='play the first N frames only')
+    parser.add_argument('--frames', type=int, default=0, metavar='N', help='play only the first N frames')
     parser.add_argument(
-        '--rate', type=float, default=0.0, help="frames a second (default: the clip's own; a folder: 30)"
+        '--rate', type=float, default=0.0, metavar='R', help="frames/s (default: the clip's own; a folder: 30)"
     )
     parser.add_argument(
-        '--objects', type=int, default=3, help='objects in the rendered scene, 1 to 6 (default: %(default)s)'
+        '--objects',
+        type=int,
+        default=3,
+        metavar='N',
+        help='objects of the rendered scene, 1 to 6 (default: %(default)s)',
     )
-    parser.add_argument('--scene-seed', type=int, default=0, help='another rendered scene (default: %(default)s)')
+    parser.add_argument(
+        '--scene-seed', type=int, default=0, metavar='N', help='seed of the rendered scene (default: %(default)s)'
+    )
 
 
 def source_of(args: argparse.Namespace) -> Source:
-    """Make the source that parsed arguments ask for."""
+    """Make the source from parsed arguments."""
     return Source(args.clip, frames=args.frames, rate=args.rate, objects=args.objects, seed=args.scene_seed)

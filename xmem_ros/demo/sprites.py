@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the rendered scene is made of: textured objects with an outline, and a room."""
+"""Parts of the rendered scene: textured objects with an outline, and a room."""
 
 import cv2
 import numpy as np
@@ -7,17 +7,17 @@ import numpy as np
 NAMES = ('ball', 'mug', 'box', 'star', 'fish', 'leaf')
 
 _HUES = {'ball': 4, 'mug': 106, 'box': 24, 'star': 150, 'fish': 12, 'leaf': 55}  # OpenCV's 0…180
-_FINER = 4  # drawn so much larger, then shrunk, for smooth edges
+_SUPERSAMPLING = 4  # for smooth edges
 
 
 def _colour(hue: float, saturation: float, value: float) -> np.ndarray:
-    """RGB, 0…255, of an OpenCV hue (0…180) with saturation and value 0…1."""
+    """Convert an OpenCV hue (0…180), saturation and value (0…1) to RGB, 0…255."""
     pixel = np.array([[[hue % 180, saturation * 255, value * 255]]], np.uint8)
     return cv2.cvtColor(pixel, cv2.COLOR_HSV2RGB)[0, 0].astype(np.float32)
 
 
 def _noise(shape: tuple[int, int], cells: float, random: np.random.Generator) -> np.ndarray:
-    """H×W float32 in about -1…1: smooth noise in three octaves; the coarsest has `cells` along the longer side."""
+    """Make smooth noise, three octaves, H×W float32, about -1…1; `cells`: on the longer side."""
     height, width = shape
     total = np.zeros(shape, np.float32)
     for octave in range(3):
@@ -28,7 +28,7 @@ def _noise(shape: tuple[int, int], cells: float, random: np.random.Generator) ->
 
 
 def _outline(name: str, side: int) -> np.ndarray:
-    """side×side uint8, 255 inside the named shape."""
+    """Draw a shape: side×side uint8, 255 inside."""
     shape = np.zeros((side, side), np.uint8)
 
     def points(xy: list[tuple[float, float]]) -> list[np.ndarray]:
@@ -68,7 +68,7 @@ def _outline(name: str, side: int) -> np.ndarray:
 
 
 def _paint(name: str, side: int, random: np.random.Generator) -> np.ndarray:
-    """side×side×3 float32: the named object's pattern, before its shading."""
+    """Draw the texture of an object, without shading: side×side×3 float32."""
     y, x = (np.mgrid[0:side, 0:side] / side).astype(np.float32)
     hue = _HUES[name] + random.uniform(-5, 5)
     first, second = _colour(hue, 0.85, 0.85), _colour(hue + random.uniform(14, 26), 0.30, 0.95)
@@ -92,7 +92,7 @@ def _paint(name: str, side: int, random: np.random.Generator) -> np.ndarray:
 
 
 def _shade(name: str, side: int) -> np.ndarray:
-    """side×side float32 gain: how light falls on the named object."""
+    """Return the shading of an object, a gain side×side float32."""
     y, x = (np.mgrid[0:side, 0:side] / side).astype(np.float32)
     if name == 'ball':
         shade = 1.2 - 1.5 * np.hypot(x - 0.38, y - 0.35) ** 2 / 0.4
@@ -108,11 +108,11 @@ def _shade(name: str, side: int) -> np.ndarray:
 
 
 def render(name: str, side: int, random: np.random.Generator) -> np.ndarray:
-    """side×side×4 float32: the named object's RGB, multiplied by its opacity, and its opacity, each 0…255."""
-    fine = side * _FINER
+    """Render an object: side×side×4 float32, premultiplied RGB and opacity, 0…255."""
+    fine = side * _SUPERSAMPLING
     outline = _outline(name, fine)
     image = np.clip(_paint(name, fine, random) * _shade(name, fine)[..., None], 0, 255)
-    # A darker rim, as real edges turn away from the light.
+    # A darker rim, as on real objects.
     inside = cv2.distanceTransform(outline, cv2.DIST_L2, 3) / fine
     image *= (0.65 + 0.35 * np.clip(inside / 0.03, 0, 1))[..., None]
     opacity = outline.astype(np.float32)[..., None]
@@ -120,10 +120,10 @@ def render(name: str, side: int, random: np.random.Generator) -> np.ndarray:
 
 
 def room(height: int, width: int, random: np.random.Generator) -> np.ndarray:
-    """A wall with pictures and a wooden table, uint8 RGB, with room for the camera to move."""
+    """Render a wall with pictures and a wooden table, uint8 RGB, larger than the frame."""
     tall, wide = round(height * 1.45), round(width * 1.5)
     y, x = np.mgrid[0:tall, 0:wide].astype(np.float32)
-    x, y = x / height, y / height  # so shapes keep their proportions
+    x, y = x / height, y / height  # keeps proportions
     hue = random.uniform(20, 120)
     wall = _colour(hue, 0.18, 0.75) * np.where((x * 9) % 1 < 0.5, 1.0, 0.93)[..., None]
     wall = wall * (1 + 0.10 * _noise((tall, wide), 12, random))[..., None]

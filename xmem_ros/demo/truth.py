@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the demonstration seeds with, and what it knows of the truth. No ROS."""
+"""Seeds and ground truth of the demonstration. No ROS."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Truth = dict[str, np.ndarray]  # name → H×W uint8: 1 the object, 255 void
 
 @dataclass(frozen=True)
 class DemoSeed:
-    """One object to follow: a mask H×W bool, or a box (x, y, width, height in px)."""
+    """Seed of one object: a mask H×W bool, or a box (x, y, width, height in px)."""
 
     name: str
     mask: np.ndarray | None = None
@@ -30,7 +30,7 @@ class DemoSeed:
 
 
 def scene_seeds(scene: RenderedScene) -> tuple[list[DemoSeed], Callable[[int], Truth]]:
-    """Seeds of every object of the rendered scene by its exact mask, and the truth of each frame."""
+    """Seed all objects of the rendered scene by their masks; returns also the truth of frames."""
     _, first = scene[0]
     seeds = [DemoSeed(name, mask=first == k + 1) for k, name in enumerate(scene.names)]
 
@@ -42,10 +42,10 @@ def scene_seeds(scene: RenderedScene) -> tuple[list[DemoSeed], Callable[[int], T
 
 
 def box_seed(text: str, frame: np.ndarray) -> DemoSeed:
-    """Make a seed of a box given as `x,y,width,height` in px.
+    """Make a seed from a box `x,y,width,height` in px.
 
     Raises:
-        SeedError: it is not four numbers, or does not lie in the frame H×W×3.
+        SeedError: the text is not four numbers, or the box is not inside the frame H×W×3.
     """
     height, width = frame.shape[:2]
     try:
@@ -53,20 +53,20 @@ def box_seed(text: str, frame: np.ndarray) -> DemoSeed:
     except ValueError:
         raise SeedError(f'box {text!r}: give four whole numbers, x,y,width,height in px') from None
     if across < 1 or down < 1 or x < 0 or y < 0 or x + across > width or y + down > height:
-        raise SeedError(f'box {text}: not inside the frame of {width}×{height} px; the order is x,y,width,height')
+        raise SeedError(f'box {text}: not inside the frame of {width}×{height} px; give x,y,width,height')
     return DemoSeed('object', box=(x, y, across, down))
 
 
 def mask_seeds(path: Path, frame: np.ndarray, stems: list[str]) -> tuple[list[DemoSeed], Callable[[int], Truth]]:
-    """Seeds of every object in a mask file, and the truth where masks of later frames lie beside it.
+    """Seed all objects of a mask file; masks of later frames in its folder are the truth.
 
     Arguments:
-        path: the mask of the first frame.
-        frame: H×W×3, the first frame.
-        stems: names of the clip's frames without suffix; masks are found by them.
+        path: mask of the first frame.
+        frame: first frame, H×W×3.
+        stems: names of the clip's frames without suffix, to find their masks.
 
     Raises:
-        SeedError: the file cannot be read, is of another size than the frame, or shows nothing.
+        SeedError: the file cannot be read, has another size than the frame, or is empty.
     """
     mask = read_mask(path)
     if mask.shape != frame.shape[:2]:
@@ -76,7 +76,7 @@ def mask_seeds(path: Path, frame: np.ndarray, stems: list[str]) -> tuple[list[De
         )
     objects = objects_of(mask)
     if not objects:
-        raise SeedError(f'{path}: the mask shows no object')
+        raise SeedError(f'{path}: the mask shows no object; give values from 1 to 254, or 255 alone')
     binary = set(np.unique(mask).tolist()) <= {0, VOID}
     names = {value: f'object {value}' if len(objects) > 1 else 'object' for value in objects}
     beside = {file.stem: file for file in image_files(path.parent)}
@@ -87,7 +87,7 @@ def mask_seeds(path: Path, frame: np.ndarray, stems: list[str]) -> tuple[list[De
             return {}
         values = read_mask(files[index])
         if values.shape != mask.shape:
-            raise SeedError(f'{files[index]}: not of the size of {path}')
+            raise SeedError(f'{files[index]}: its size is not that of {path}; they must be equal')
         if binary:
             return {names[1]: (values == VOID).astype(np.uint8)}
         void = (values == VOID).astype(np.uint8) * VOID

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""What runs a network: ONNX Runtime, CUDA graphs, and folded or low-precision torch."""
+"""Engines that run a network: ONNX Runtime, CUDA graphs, folded or low-precision torch."""

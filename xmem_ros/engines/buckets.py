@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Any number of objects through a function that exists for a few numbers of them only."""
+"""Buckets: any number of objects through functions of a few fixed sizes."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -15,15 +15,15 @@ def in_buckets(
     buckets: Sequence[int],
     per_object: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
-    """Run in parts of the largest bucket, the rest padded with zeros to the next one.
+    """Run in chunks of the largest bucket; the last chunk is zero-padded to the next bucket.
 
     Arguments:
-        run: gets a bucket and tensors 1×bucket×…; its outputs are 1×bucket×… too.
+        run: function of a bucket and tensors 1×bucket×…, with outputs 1×bucket×….
         buckets: numbers of objects, ascending.
-        per_object: 1×O×…
+        per_object: tensors 1×O×….
 
     Returns:
-        What `run` gives, 1×O×…; what comes of the padding is cut off.
+        Outputs of `run`, 1×O×…, without the padding.
     """
     total = next(iter(per_object.values())).shape[1]
     parts = []

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""TensorRT engines that this user's machine built. An engine is code: one that came from elsewhere is never loaded.
+"""Record of the TensorRT engines that this user built on this machine.
 
-Their SHA-256 are kept beside the weights, not beside the engines, so that nobody who hands on a folder of models can
-vouch for the engines in it.
+An engine is code, so one from elsewhere is never loaded. The SHA-256 digests are kept beside the
+weights, not beside the engines, so that a foreign folder of models cannot vouch for its engines.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Annotated
 
 import msgspec
 
+from xmem_ros import atomic
 from xmem_ros.engines.onnx_files import Digest, sha256_of
 from xmem_ros.errors import EngineError, OutputError
 from xmem_ros.weights.checkpoint import user_folder
@@ -26,12 +27,14 @@ log = logging.getLogger(__name__)
 
 
 def remove_unknown(cache: Path) -> None:
-    """Leave in an engine cache only what was built here; TensorRT builds the rest anew.
+    """Remove engines from a cache that were not built here; TensorRT rebuilds them.
 
-    Raises `EngineError` for a cache that is a link or holds folders, `OutputError` where a file cannot be removed.
+    Raises:
+        EngineError: the cache is a link or contains folders.
+        OutputError: a file cannot be removed.
     """
     if cache.is_symlink():
-        raise EngineError(f'{cache}: is a link, and TensorRT loads engines from there: remove it')
+        raise EngineError(f'{cache}: is a link, and engines must not come from elsewhere: remove it')
     if not cache.is_dir():
         return
     known = _record()
@@ -40,18 +43,18 @@ def remove_unknown(cache: Path) -> None:
             if path.is_file() and not path.is_symlink() and sha256_of(path) in known:
                 continue
             if path.is_dir() and not path.is_symlink():
-                raise EngineError(f'{path}: is a folder among what TensorRT built: remove it')
+                raise EngineError(f'{path}: is a folder in an engine cache: remove it')
             path.unlink()
         except OSError as error:
             raise OutputError(
-                f'{path}: was not built on this machine, so that TensorRT may not load it, and cannot be removed '
-                f'({error.strerror}); remove it'
+                f'{path}: was not built on this machine and must not be loaded, but cannot be deleted '
+                f'({error.strerror}): remove it'
             ) from error
-        log.warning('%s: removed, since it was not built by this user on this machine; it is built again', path)
+        log.warning('%s: removed, because this user did not build it on this machine; TensorRT rebuilds it', path)
 
 
 def note_built(cache: Path) -> None:
-    """Record what an engine cache holds now; where that cannot be written, it is built again the next time."""
+    """Record the content of an engine cache; without a record, TensorRT rebuilds it next time."""
     built = {sha256_of(path): path.name for path in sorted(cache.iterdir()) if path.is_file() and not path.is_symlink()}
     known = _record()
     if set(built) <= set(known):
@@ -60,17 +63,17 @@ def note_built(cache: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = dict(list({**known, **built}.items())[-MOST_ENGINES:])
-        path.write_text(json.dumps(kept, indent=2) + '\n')
+        atomic.write_text(path, json.dumps(kept, indent=2) + '\n')
     except OSError as error:
         log.warning(
-            '%s: cannot be written (%s); TensorRT builds again what it built, the next time: set XMEM_ROS_WEIGHTS',
+            '%s: cannot be written (%s), so TensorRT rebuilds its engines next time: set XMEM_ROS_WEIGHTS',
             path,
             error.strerror,
         )
 
 
 def _record() -> dict[str, str]:
-    """SHA-256 → name; empty where it cannot be read: then everything is built again."""
+    """Read the record, SHA-256 → name; empty if unreadable, so that engines are rebuilt."""
     path = user_folder() / RECORD
     try:
         if path.stat().st_size > MOST_RECORD:
@@ -79,5 +82,5 @@ def _record() -> dict[str, str]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, msgspec.MsgspecError, RecursionError) as error:
-        log.warning('%s: cannot be read (%s); what TensorRT built is built again', path, error)
+        log.warning('%s: cannot be read (%s); TensorRT rebuilds its engines', path, error)
         return {}

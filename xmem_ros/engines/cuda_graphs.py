@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The network as CUDA graphs: what a function launches is recorded once for each shape, and sent as a whole then.
+"""CUDA graphs of the network: the kernels of a function are recorded once per shape and replayed.
 
-A step of a small network is some hundred kernels, which a CPU takes longer to launch than a GPU takes to run.
+A step of a small network has some hundred kernels, whose launches take longer than their execution.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
 
 Tensors = Mapping[str, Tensor]
 Function = Callable[[Tensors], dict[str, Tensor]]
-# Records a function of tensors at fixed addresses; gives what runs it again, and the tensors that it then writes to.
+# Records a function of tensors at fixed addresses; returns the replay and its output tensors.
 Recorder = Callable[[Function, Tensors], tuple[Callable[[], Any], dict[str, Tensor]]]
 
-WARM_UP = 3  # calls before recording, in which libraries choose their kernels
-GRAPHS_KEPT = 32  # for two sizes of image, all functions and buckets
+WARM_UP = 3  # calls before recording, while libraries select kernels
+GRAPHS_KEPT = 32  # enough for two image sizes with all functions and buckets
 
 log = logging.getLogger(__name__)
 
 
 class CudaRecorder:
-    """Records CUDA graphs that share their working memory. Their outputs are held, so none overwrites another's."""
+    """Records CUDA graphs with a common memory pool; their outputs stay allocated and separate."""
 
     def __init__(self) -> None:
         self._pool: Any = None
 
     def __call__(self, function: Function, inputs: Tensors) -> tuple[Callable[[], Any], dict[str, Tensor]]:
-        """A `Recorder`."""
+        """Record a function; see `Recorder`."""
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -50,7 +50,7 @@ class CudaRecorder:
         graph = torch.cuda.CUDAGraph()
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
-        # other threads of the process may use CUDA meanwhile
+        # other threads may use CUDA meanwhile
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode='thread_local'):
             outputs = function(inputs)
         return graph.replay, outputs
@@ -58,37 +58,37 @@ class CudaRecorder:
 
 @dataclass
 class _Recorded:
-    inputs: dict[str, Tensor]  # where the graph reads
-    copied: list[str]  # inputs that have to be brought there
-    outputs: dict[str, Tensor]  # where it writes
+    inputs: dict[str, Tensor]  # static inputs of the graph
+    copied: list[str]  # names of inputs that are copied before a replay
+    outputs: dict[str, Tensor]  # static outputs of the graph
     replay: Callable[[], Any]
 
 
 class GraphedNetwork:
-    """What `XMemNetwork` does for a tracker, by CUDA graphs. Letters as there; B is 1.
+    """Interface of `XMemNetwork` for a tracker, run by CUDA graphs. Letters as there; B is 1.
 
-    What a call gives is overwritten by the next call of the same function and shapes. Where recording fails, the log
-    says why, and the network runs as usual from then on.
+    The next call of the same function and shapes overwrites the outputs of a call. If recording
+    fails, the log gives the reason, and the network runs without graphs from then on.
 
     Arguments:
-        network: on its device; its weights are not to be moved any more.
-        record: makes graphs.
+        network: network on its device; its weights must stay in place.
+        record: recorder of graphs.
     """
 
     def __init__(self, network: XMemNetwork, record: Recorder | None = None):
         self.network = network
-        self.fault = ''  # why it runs without graphs
+        self.fault = ''  # why the network runs without graphs
         self._record = record or CudaRecorder()
         self._recorded: OrderedDict[Hashable, _Recorded] = OrderedDict()
-        self._owned: set[int] = set()  # addresses of what graphs write to
+        self._owned: set[int] = set()  # addresses of graph outputs
 
     @property
     def config(self) -> NetworkConfig:
-        """Of the network."""
+        """Configuration of the network."""
         return self.network.config
 
     def encode_image(self, image: Tensor) -> EncodedImage:
-        """image: 1×3×H×W normalised, H and W multiples of 16."""
+        """Encode an image 1×3×H×W, normalised, H and W multiples of 16."""
 
         def function(given: Tensors) -> dict[str, Tensor]:
             encoded = self.network.encode_image(given['image'])
@@ -102,7 +102,7 @@ class GraphedNetwork:
     def encode_value(
         self, image: Tensor, f16: Tensor, masks: Tensor, sensory: Tensor | None, deep_update: bool = True
     ) -> tuple[Tensor, Tensor | None]:
-        """masks: 1×O×H×W → value 1×O×CV×h×w and the (deeply updated) sensory memory 1×O×CS×h×w."""
+        """Encode masks 1×O×H×W to values 1×O×CV×h×w and sensory memory 1×O×CS×h×w."""
 
         def function(given: Tensors) -> dict[str, Tensor]:
             value, new = self.network.value_encoder.encode(
@@ -117,7 +117,7 @@ class GraphedNetwork:
     def decode(
         self, features: tuple[Tensor, Tensor, Tensor], readout: Tensor, sensory: Tensor | None, update: bool = True
     ) -> tuple[Tensor, Tensor | None]:
-        """readout: 1×O×CV×h×w → logits 1×O×H×W (before the sigmoid) and the sensory memory."""
+        """Decode a readout 1×O×CV×h×w to logits 1×O×H×W and sensory memory 1×O×CS×h×w."""
 
         def function(given: Tensors) -> dict[str, Tensor]:
             logits, new = self.network.decode(
@@ -131,7 +131,7 @@ class GraphedNetwork:
         return out['logits'], out.get('sensory')
 
     def zero_sensory(self, batch: int, objects: int, size: tuple[int, int]) -> Tensor | None:
-        """A new object's sensory memory, B×O×CS×h×w; None for a model without one."""
+        """Return a new object's sensory memory, B×O×CS×h×w; None for a model without one."""
         return self.network.zero_sensory(batch, objects, size)
 
     def _in_buckets(
@@ -145,7 +145,7 @@ class GraphedNetwork:
 
         def run(_: int, part: Tensors) -> dict[str, Tensor]:
             out = self._run(name, function, {**shared, **part})
-            # the next part overwrites what this one gave
+            # the next chunk overwrites these outputs
             return {key: tensor.clone() for key, tensor in out.items()} if several else out
 
         return in_buckets(run, BUCKETS, per_object)
@@ -166,8 +166,8 @@ class GraphedNetwork:
         return recorded.outputs
 
     def _find(self, name: str, function: Function, inputs: Tensors) -> _Recorded:
-        """The graph for these shapes; recorded with the first of them."""
-        # what a graph has written is read where it lies; all else is copied to where the graph reads
+        """Return the graph for these shapes; record it on first use."""
+        # graph outputs are read in place; other inputs are copied to static tensors
         places = {key: tensor.data_ptr() for key, tensor in inputs.items() if tensor.data_ptr() in self._owned}
         kind = next(iter(inputs.values())).device.type
         key = (
@@ -179,7 +179,7 @@ class GraphedNetwork:
             self._recorded.move_to_end(key)
             return self._recorded[key]
         static = {n: t if n in places else t.clone() for n, t in inputs.items()}
-        # a weight that autocast has cast before, outside of the graph, would be gone when the graph reads it
+        # a weight cast by autocast outside the graph would be freed before the graph reads it
         cached = torch.is_autocast_cache_enabled()
         torch.clear_autocast_cache()
         torch.set_autocast_cache_enabled(False)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A network for inference alone: the same function with fewer passes over features and weights."""
+"""Deployment: the same network for inference only, with fewer passes over its data."""
 
 from itertools import pairwise
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The network as three ONNX models for images of one size: key encoder, value encoder, decoder.
+"""ONNX export of the network for one image size: key encoder, value encoder, decoder.
 
-Image sizes are static. The number of objects is an axis named `objects`, meant to be fixed to a few values (buckets)
-when a model is loaded: an engine that needs static shapes has them then, and the weights are on disk once.
+Image sizes are static. The number of objects is an axis named `objects`, which is fixed to a few
+values (buckets) at load time: engines get static shapes, and the weights are on disk once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from xmem_ros.errors import EngineError, OutputError
 from xmem_ros.network.model import STRIDE, XMemNetwork
 
 OPSET = 18
-LEAST_TORCH = (2, 5)  # the first whose `torch.onnx.export(dynamo=True)` takes an axis of any length
+LEAST_TORCH = (2, 5)  # first version whose `torch.onnx.export(dynamo=True)` supports a dynamic axis
 OBJECTS = 'objects'
 EXPORTED = {'float32': torch.float32, 'float16': torch.float16}
 
@@ -80,17 +80,26 @@ PARTS: dict[str, Any] = {'key_encoder': _KeyEncoder, 'value_encoder': _ValueEnco
 def export(
     network: XMemNetwork, key: ExportKey, into: Path, objects: Sequence[int] = BUCKETS, exported_by: str = TRACKER
 ) -> Path:
-    """Write the three models and a manifest; returns their folder in `into`, which appears once they are whole.
+    """Export the three models and a manifest; returns their folder in `into`.
 
-    network: stays as it is. objects: numbers of objects that the models are meant to be loaded for. exported_by: who
-    has to give a command again should they be damaged. Raises `EngineError` where what exports them is not installed
-    or too old, `OutputError` where they cannot be written.
+    The folder appears once it is complete.
+
+    Arguments:
+        network: network to export; it is not modified.
+        key: weights, size and precision of the models.
+        into: folder of exported models.
+        objects: numbers of objects (buckets) to load the models for.
+        exported_by: origin in the manifest; it decides whether damaged models are re-exported.
+
+    Raises:
+        EngineError: the exporter is not installed or too old.
+        OutputError: the models cannot be written.
     """
     problem = exporter_problem()
     if problem:
         raise EngineError(
-            f'exporting ONNX models {problem}; or export on another machine, with `xmem-ros export --onnx DIR`, and '
-            f"copy DIR's content into {models_folder()}"
+            f'exporting ONNX models {problem}; or export on another machine with `xmem-ros export --onnx DIR` and '
+            f'copy the content of DIR into {models_folder()}'
         )
     target = into / key.folder
     part = None
@@ -104,8 +113,8 @@ def export(
         put(part, target, key)
     except OSError as error:
         raise OutputError(
-            f'{into}: exported models cannot be written there ({error.strerror}); make room or name another folder, '
-            'for trackers with the variable XMEM_ROS_ONNX'
+            f'{into}: exported models cannot be written ({error.strerror}); free some space or choose another folder '
+            '(for trackers: the variable XMEM_ROS_ONNX)'
         ) from error
     finally:
         if part is not None:
@@ -114,12 +123,12 @@ def export(
 
 
 def exporter_problem() -> str:
-    """What is lacking to export, and what to do, as in 'needs torch …'; '' where nothing is."""
+    """Return the missing requirement and remedy, as in 'needs torch …'; '' if there is none."""
     version = tuple(int(part) for part in torch.__version__.split('+')[0].split('.')[:2])
     if version < LEAST_TORCH:
         return (
-            f'needs torch {".".join(map(str, LEAST_TORCH))} or newer, for its exporter; this is torch '
-            f'{torch.__version__}: install a newer one, or use engine torch, for which this one is enough'
+            f'needs torch {".".join(map(str, LEAST_TORCH))} or newer, and this is torch {torch.__version__}: install a '
+            'newer one, or use engine torch'
         )
     try:
         import onnx  # noqa: F401
@@ -130,15 +139,15 @@ def exporter_problem() -> str:
 
 
 def _export_parts(network: XMemNetwork, key: ExportKey, folder: Path) -> dict[str, Any]:
-    """Write the models; returns what the manifest says of each."""
+    """Write the models; returns their manifest entries."""
     dtype = EXPORTED[key.precision]
     if any(isinstance(module, WinogradConv2d) for module in network.modules()):
-        raise EngineError('this network was made for torch on a CPU; export it as it was loaded')
+        raise EngineError('this network is deployed for torch on a CPU; export the network as loaded')
     network = deployed(copy.deepcopy(network).cpu().float()).to(dtype)
     config, described = network.config, {}
     h, w = key.height // STRIDE, key.width // STRIDE
     c16, c8, c4 = config.feature_widths
-    count = 2  # of the example; one would be taken for a constant
+    count = 2  # objects of the example; 1 would become a constant
     examples = {
         'image': torch.zeros(1, 3, key.height, key.width),
         'f16': torch.zeros(1, c16, h, w, dtype=dtype),
@@ -171,7 +180,7 @@ def _export_parts(network: XMemNetwork, key: ExportKey, folder: Path) -> dict[st
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter warns about what is meant to be as it is."""
+    """Silence exporter warnings about intended behaviour."""
     logger = logging.getLogger('torch.onnx')
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Exported ONNX models on disk: a folder for each weights, size and precision, with a manifest of what is in it."""
+"""Exported ONNX models on disk: one folder per weights, size and precision, with a manifest."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from xmem_ros.data_files import read_json
 from xmem_ros.errors import EngineError
 from xmem_ros.weights.checkpoint import user_folder
 
-FORMAT = 1  # of the models' inputs and outputs; another one makes other files
+FORMAT = 1  # version of the models' inputs and outputs, part of the folder's name
 MANIFEST = 'manifest.json'
-TRACKER, COMMAND = 'tracker', 'xmem-ros export'  # who exported
+TRACKER, COMMAND = 'tracker', 'xmem-ros export'  # origins of an export
 
 MOST_MANIFEST = 1 << 20  # bytes
 Digest = Annotated[str, msgspec.Meta(pattern='^[0-9a-f]{64}$')]
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 class ModelFile(msgspec.Struct, frozen=True):
-    """A model, as the manifest has it; further keys are for readers."""
+    """Manifest entry of a model; unknown keys are ignored."""
 
     file: str
     bytes: Annotated[int, msgspec.Meta(ge=0, le=1 << 31)]
@@ -39,7 +39,7 @@ class ModelFile(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """What is in a folder of models; further keys are for readers."""
+    """Manifest of a folder of models; unknown keys are ignored."""
 
     format: int
     weights: Digest
@@ -52,20 +52,20 @@ class Manifest(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class ExportKey:
-    """What decides which models serve."""
+    """Key of exported models: they fit one combination of weights, size and precision."""
 
-    weights: str  # fingerprint
-    height: int  # px that the network sees, multiples of 16
+    weights: str  # fingerprint of the weights
+    height: int  # px of the network's input, a multiple of 16
     width: int
     precision: str  # float32 or float16
 
     @property
     def folder(self) -> str:
-        """Name of the folder that they lie in."""
+        """Name of the models' folder."""
         return f'{self.weights[:16]}-{self.height}x{self.width}-{self.precision}-{FORMAT}'
 
     def described(self) -> dict[str, Any]:
-        """As the manifest has it."""
+        """Entries of the manifest."""
         return {
             'format': FORMAT,
             'weights': self.weights,
@@ -76,14 +76,15 @@ class ExportKey:
 
 
 def models_folder() -> Path:
-    """Where exported models are kept: $XMEM_ROS_ONNX, or the user's cache."""
+    """Return the folder of exported models: $XMEM_ROS_ONNX, or in the user's cache."""
     return Path(os.environ.get('XMEM_ROS_ONNX') or user_folder() / 'onnx')
 
 
 def find_models(key: ExportKey) -> Path | None:
-    """The folder of models exported before; None where they are not there, or are damaged and may be made again.
+    """Find exported models; None if there are none, or damaged ones that may be re-exported.
 
-    Raises `EngineError` where models are damaged that somebody exported with the command.
+    Raises:
+        EngineError: damaged models that a user exported with the command.
     """
     folder = models_folder() / key.folder
     if not folder.is_dir():
@@ -93,15 +94,15 @@ def find_models(key: ExportKey) -> Path | None:
         return folder
     if _exported_by(folder) == COMMAND:
         raise EngineError(
-            f'{folder}: {problem}; it was made by `{COMMAND}`: give that command again, copy the folder anew where '
-            'it was made on another machine, or remove it and have the models exported here'
+            f'{folder}: {problem}; it was made by `{COMMAND}`: repeat that command, copy the folder again if it was '
+            'made on another machine, or remove it to have the models exported here'
         )
-    log.warning('%s: %s; the models are exported again', folder, problem)
+    log.warning('%s: %s; exporting the models again', folder, problem)
     return None
 
 
 def damage(folder: Path, key: ExportKey) -> str:
-    """What is wrong with exported models, in words; '' where they are whole: every byte as it was written."""
+    """Check exported models byte by byte; returns what is wrong with them, '' if intact."""
     try:
         manifest = read_manifest(folder)
     except FileNotFoundError:
@@ -109,18 +110,18 @@ def damage(folder: Path, key: ExportKey) -> str:
     except (OSError, msgspec.MsgspecError, ValueError, RecursionError) as error:
         return f'{MANIFEST} cannot be read ({type(error).__name__}: {error})'
     if {name: getattr(manifest, name) for name in key.described()} != key.described():
-        return f'{MANIFEST} is of other models'
+        return f'{MANIFEST} belongs to other models'
     for name, what in manifest.models.items():
         file = folder / what.file
         try:
             if what.file != f'{name}.onnx' or file.is_symlink():
-                return f'{what.file!r} is no file of this folder'
+                return f'{what.file!r} is not a file of this folder'
             found = file.stat().st_size
             if found != what.bytes:
-                return f'{what.file} has {found} bytes, and was written with {what.bytes}'
+                return f'{what.file} has {found} bytes instead of {what.bytes}'
             if sha256_of(file) != what.sha256:
-                return f'{what.file} is not as it was written: its SHA-256 is another'
-            if found and (reach := _reaches_out(file)):
+                return f'{what.file} was modified: its SHA-256 differs from the manifest'
+            if found and (reach := _foreign_content(file)):
                 return f'{what.file} {reach}'
         except OSError as error:
             return f'{what.file} cannot be read ({error.strerror})'
@@ -128,30 +129,31 @@ def damage(folder: Path, key: ExportKey) -> str:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read what a folder says of its models; raises `OSError`, `msgspec.MsgspecError`, `ValueError`."""
+    """Read a folder's manifest; raises `OSError`, `msgspec.MsgspecError`, `ValueError`."""
     path = folder / MANIFEST
     if path.stat().st_size > MOST_MANIFEST:
         raise ValueError(f'it has more than {MOST_MANIFEST} bytes')
     return msgspec.json.decode(path.read_bytes(), type=Manifest)
 
 
-def _reaches_out(model: Path) -> str:
-    """How a model would take in what the manifest does not cover, in words; '' where it does not.
+def _foreign_content(model: Path) -> str:
+    """Return how a model would load content that the manifest does not cover; '' if it does not.
 
-    Other files hold its tensors (the key `location` of ONNX's external data), or a compiled engine is part of it.
+    Its tensors may lie in other files (key `location` of ONNX's external data), or it may contain a
+    compiled engine.
     """
     with model.open('rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         if content.find(b'location') >= 0:
-            return 'keeps tensors in other files, which ours never do'
+            return 'refers to tensors in other files, which exported models never do'
         if content.find(b'EPContext') >= 0:
-            return 'holds a compiled engine, which ours never do'
+            return 'contains a compiled engine, which exported models never do'
     return ''
 
 
 def newest_size(weights: str, precision: str, shorter_side: int) -> tuple[int, int] | None:
-    """H, W that the network saw when it last ran on exported models with these weights; None where it never did.
+    """Return H, W of the most recently used exported models of these weights, or None.
 
-    shorter_side: px that images are scaled to and padded to multiples of 16; 0: any.
+    shorter_side: working size [px], before padding to multiples of 16; 0: any.
     """
     found = []
     for manifest in models_folder().glob(f'{weights[:16]}-*-{precision}-{FORMAT}/{MANIFEST}'):
@@ -161,22 +163,22 @@ def newest_size(weights: str, precision: str, shorter_side: int) -> tuple[int, i
             if not shorter_side or min(size) == -(-shorter_side // 16) * 16:
                 found.append((manifest.stat().st_mtime_ns, size))
         except (OSError, msgspec.MsgspecError, ValueError, RecursionError):
-            continue  # said when they are to be used
+            continue  # reported when they are loaded
     return max(found)[1] if found else None
 
 
 def note_use(folder: Path) -> None:
-    """Remember that these models were the last to be used; not where the folder belongs to somebody else."""
+    """Mark these models as the most recently used, if the folder is writable."""
     try:
         os.utime(folder / MANIFEST)
     except OSError:
-        log.debug('%s: not noted as used', folder)
+        log.debug('%s: not marked as used', folder)
 
 
 def write_manifest(folder: Path, key: ExportKey, models: dict[str, Any], **further: Any) -> None:
-    """Write what is in a folder, and see to it that all of it is on the disk.
+    """Write a folder's manifest and sync its files to disk.
 
-    models: what the manifest says of each, by name; `file` is its file. further: other entries of the manifest.
+    models: manifest entries by name; `file` is the model's file. further: other manifest entries.
     """
     for what in models.values():
         path = folder / what['file']
@@ -187,14 +189,15 @@ def write_manifest(folder: Path, key: ExportKey, models: dict[str, Any], **furth
 
 
 def put(part: Path, target: Path, key: ExportKey) -> None:
-    """Move what was exported to its place, unless whole models are there already.
+    """Move an export to its place, unless intact models are already there.
 
-    Those stay, with what TensorRT built of them, and only the numbers of objects become the new ones.
+    Those stay, with their TensorRT engines, and only the numbers of objects are updated.
     """
     if os.path.lexists(target) and damage(target, key):
         work_folder.remove(target)
         if os.path.lexists(target):
-            raise FileExistsError(errno.EEXIST, f'{target} is there already and not ours: move it away', str(target))
+            problem = f'{target} exists and was not made by xmem_ros: move it away'
+            raise FileExistsError(errno.EEXIST, problem, str(target))
     try:
         part.rename(target)
     except OSError:
@@ -213,7 +216,7 @@ def _exported_by(folder: Path) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """Of a file, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
     with path.open('rb') as file:
         while block := file.read(1 << 20):
@@ -222,7 +225,7 @@ def sha256_of(path: Path) -> str:
 
 
 def _sync(path: Path) -> None:
-    """Have the disk hold what was written: a name must not outlive a loss of power that its content does not."""
+    """Sync a file to disk, so that its name does not survive a power loss without its content."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

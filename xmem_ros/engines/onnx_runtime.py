@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The network, run by ONNX Runtime instead of torch: TensorRT where it offers that, else CUDA, else the CPU."""
+"""ONNX Runtime engine: TensorRT if available, else CUDA, else the CPU."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from xmem_ros.network.model import XMemNetwork
 
 TENSORRT, CUDA, CPU = 'TensorrtExecutionProvider', 'CUDAExecutionProvider', 'CPUExecutionProvider'
-SIZES_KEPT = 2  # sizes of image whose models stay loaded, where one tracker uses them
+SIZES_KEPT = 2  # image sizes whose models stay loaded
 TYPES: dict[str, tuple[Any, torch.dtype]] = {
     'tensor(float)': (np.float32, torch.float32),
     'tensor(float16)': (np.float16, torch.float16),
 }
-# Of its errors those that say that a file cannot be used; the others may be about memory.
+# onnxruntime errors about an unusable file; others may be about memory.
 UNUSABLE = ('InvalidArgument', 'InvalidGraph', 'InvalidProtobuf', 'NoModel', 'NoSuchFile', 'NotImplemented')
 
 log = logging.getLogger(__name__)
@@ -41,27 +41,27 @@ def _runtime() -> Any:
         import onnxruntime
     except ImportError as error:
         raise EngineError(
-            'engine onnxruntime was asked for, but onnxruntime is not installed: pip install onnxruntime, '
-            'onnxruntime-gpu for CUDA and TensorRT, on a Jetson as docs/jetson_install.md says; or use engine torch'
+            'engine onnxruntime needs onnxruntime, which is not installed: pip install onnxruntime, or '
+            'onnxruntime-gpu for CUDA and TensorRT, on a Jetson as in docs/jetson_install.md; or use engine torch'
         ) from error
     return onnxruntime
 
 
 def pick_providers(available: Sequence[str], device: torch.device) -> list[str]:
-    """The best first; raises `EngineError` where a GPU was asked for and none of them runs on it."""
+    """Return providers, best first; raises `EngineError` if none runs on the requested GPU."""
     if device.type == 'cpu':
         return [CPU]
     chosen = [name for name in (TENSORRT, CUDA) if name in available]
     if not chosen:
         raise EngineError(
-            f'device {device} was asked for, but this onnxruntime offers only {", ".join(available)}: install '
-            'onnxruntime-gpu, on a Jetson as docs/jetson_install.md says; or use device cpu, or engine torch'
+            f'this onnxruntime cannot use device {device}, it offers only {", ".join(available)}: install '
+            'onnxruntime-gpu, on a Jetson as in docs/jetson_install.md; or use device cpu or engine torch'
         )
     return [*chosen, CPU]
 
 
 def provider_options(name: str, device: torch.device, cache: Path, precision: str) -> dict[str, Any]:
-    """What a provider is told."""
+    """Return the options of a provider."""
     if name == CPU:
         return {}
     options: dict[str, Any] = {'device_id': device.index or 0}
@@ -75,9 +75,10 @@ def provider_options(name: str, device: torch.device, cache: Path, precision: st
 
 
 def engine_cache(model: Path, objects: int) -> Path:
-    """Where TensorRT keeps what it builds of a model for a number of objects.
+    """Return the TensorRT cache folder of a model for a number of objects.
 
-    A folder for each: it names its files by the model alone, and takes one that was built for another number.
+    Each number has its own folder, because TensorRT names its files after the model alone and would
+    load an engine for another number.
     """
     return model.parent / f'{model.stem}-{objects}'
 
@@ -87,25 +88,25 @@ def _make_folder(cache: Path) -> None:
         cache.mkdir(exist_ok=True)
     except OSError as error:
         raise OutputError(
-            f'{cache}: TensorRT cannot keep there what it builds ({error.strerror}); make {models_folder()} writable, '
-            'or copy it and name the copy in the variable XMEM_ROS_ONNX'
+            f'{cache}: cannot be created for TensorRT engines ({error.strerror}); make {models_folder()} writable, or '
+            'set the variable XMEM_ROS_ONNX to a copy of it'
         ) from error
 
 
 class _Model:
-    """One ONNX model, loaded once for each number of objects, with static shapes."""
+    """An ONNX model, loaded once per number of objects, with static shapes."""
 
     def __init__(self, path: Path, device: torch.device, precision: str, size: tuple[int, int]):
         self.path, self.device, self.precision = path, device, precision
         self.name = f'{path.stem} at {size[0]}×{size[1]} px'
         self._sessions: dict[int, Any] = {}
 
-    def prepare(self, objects: int, place: str) -> None:
-        """Load it for a number of objects, and run it once where the first run is a slow one.
+    def load(self, objects: int, progress: str) -> None:
+        """Load the model for a number of objects; on a GPU, also run it once to warm up.
 
-        place: among what is being prepared, as in '2 of 7'.
+        progress: position among the models to load, as in '2 of 7'.
         """
-        session = self._session(objects, place)
+        session = self._session(objects, progress)
         if self.device.type != 'cpu':
             inputs = session.get_inputs()
             shapes = {i.name: (tuple(i.shape), TYPES[i.type][1]) for i in inputs}
@@ -113,17 +114,17 @@ class _Model:
             if (cache := engine_cache(self.path, objects)).is_dir():
                 note_built(cache)
 
-    def _session(self, objects: int, place: str = '') -> Any:
+    def _session(self, objects: int, progress: str = '') -> Any:
         if objects not in self._sessions:
-            self._sessions[objects] = self._load(objects, place)
+            self._sessions[objects] = self._new_session(objects, progress)
         return self._sessions[objects]
 
-    def _load(self, objects: int, place: str) -> Any:
+    def _new_session(self, objects: int, progress: str) -> Any:
         runtime = _runtime()
         options = runtime.SessionOptions()
         options.log_severity_level = 3  # errors
         options.intra_op_num_threads = torch.get_num_threads()
-        # as torch's own, see `threads`
+        # as in torch, see `threads`
         options.add_session_config_entry('session.intra_op.allow_spinning', '0')
         options.add_free_dimension_override_by_name(OBJECTS, objects)
         names = pick_providers(runtime.get_available_providers(), self.device)
@@ -135,9 +136,9 @@ class _Model:
         building = TENSORRT in names and not any(cache.glob('*.engine'))
         if building:
             log.info(
-                'TensorRT builds %s%s: minutes, in which no image is tracked; it is kept in %s',
+                'TensorRT builds %s%s; this takes minutes, without tracking. The engine is kept in %s',
                 what,
-                f' ({place})' if place else '',
+                f' ({progress})' if progress else '',
                 cache,
             )
         providers = [(n, provider_options(n, self.device, cache, self.precision)) for n in names]
@@ -147,13 +148,13 @@ class _Model:
             if type(error).__module__.startswith('onnxruntime') and type(error).__name__ in UNUSABLE:
                 raise EngineError(
                     f'onnxruntime {runtime.__version__} cannot load {self.path} ({str(error).splitlines()[0]}): it may '
-                    f'be too old for it; install a newer one, or remove {self.path.parent} to have it exported again'
+                    f'be too old; install a newer one, or remove {self.path.parent} to export the models again'
                 ) from error
             raise
         if self.device.type != 'cpu' and session.get_providers()[0] == CPU:
             raise EngineError(
-                f'device {self.device} was asked for, but onnxruntime could not load {" or ".join(names[:-1])}: '
-                'its log names the library that is missing; or use device cpu, or engine torch'
+                f'onnxruntime could not load {" or ".join(names[:-1])} for device {self.device}: install the '
+                'missing library that its log names; or use device cpu or engine torch'
             )
         if TENSORRT in names:
             note_built(cache)
@@ -167,37 +168,38 @@ class _Model:
         return session
 
     def __call__(self, objects: int, **inputs: Tensor) -> dict[str, Tensor]:
-        """Run it on tensors that lie on the device, for a number of objects; nothing is copied to or from the host."""
+        """Run on device tensors for a number of objects, without copies to or from the host."""
         session = self._session(objects)
         binding = session.io_binding()
         kind, index = self.device.type, self.device.index or 0
-        held, outputs = [], {}
+        inputs_alive, outputs = [], {}
         for wanted in session.get_inputs():
             numpy_type, torch_type = TYPES[wanted.type]
             tensor = inputs[wanted.name].to(torch_type).contiguous()
-            held.append(tensor)  # until the run is over
+            inputs_alive.append(tensor)  # until the run ends
             binding.bind_input(wanted.name, kind, index, numpy_type, tuple(tensor.shape), tensor.data_ptr())
         for given in session.get_outputs():
             numpy_type, torch_type = TYPES[given.type]
             tensor = torch.empty(tuple(given.shape), dtype=torch_type, device=self.device)
             outputs[given.name] = tensor
             binding.bind_output(given.name, kind, index, numpy_type, tuple(tensor.shape), tensor.data_ptr())
-        if kind == 'cuda':  # the runtime has a stream of its own
+        if kind == 'cuda':  # the runtime has its own stream
             torch.cuda.current_stream(self.device).synchronize()
         session.run_with_iobinding(binding)
         return outputs
 
 
 class OnnxNetwork:
-    """What `XMemNetwork` does for a tracker, by ONNX Runtime. Letters as there; B is 1.
+    """Interface of `XMemNetwork` for a tracker, run by ONNX Runtime. Letters as there; B is 1.
 
-    Models are exported when images of a new size come, and kept for the next time; `prepare` does it before.
+    Models are exported for the first image of a new size, or by `prepare`, and kept on disk.
 
     Arguments:
-        config: of the network.
-        fingerprint: of the weights.
-        source: gives the network itself, where it has to be exported.
-        device, precision: to run on and in.
+        config: configuration of the network.
+        fingerprint: fingerprint of the weights.
+        source: factory of the network, for exporting it.
+        device: device to run on.
+        precision: float32 or float16.
     """
 
     def __init__(
@@ -208,22 +210,22 @@ class OnnxNetwork:
         device: torch.device,
         precision: str,
     ):
-        pick_providers(_runtime().get_available_providers(), device)  # fails now rather than at the first frame
+        pick_providers(_runtime().get_available_providers(), device)  # fail now, not at the first frame
         self.config, self.fingerprint, self.device, self.precision = config, fingerprint, device, precision
         self._source = source
         self.sizes_kept = SIZES_KEPT
         self._loaded: dict[tuple[int, int], tuple[dict[str, _Model], list[int]]] = {}
 
     def _models(self, height: int, width: int) -> tuple[dict[str, _Model], list[int]]:
-        """Models and buckets for images of this size."""
+        """Return models and buckets for an image size."""
         size = height, width
         if size in self._loaded:
-            self._loaded[size] = self._loaded.pop(size)  # now the one that was used last
+            self._loaded[size] = self._loaded.pop(size)  # now the most recently used
             return self._loaded[size]
-        while len(self._loaded) >= self.sizes_kept:  # first: the old and the new may not fit together
-            gone = next(iter(self._loaded))
-            log.info('models for images of %d×%d px make room for those for %d×%d px', *gone, height, width)
-            del self._loaded[gone]
+        while len(self._loaded) >= self.sizes_kept:  # before loading: both may not fit
+            evicted = next(iter(self._loaded))
+            log.info('unloading models for images of %d×%d px, loading those for %d×%d px', *evicted, height, width)
+            del self._loaded[evicted]
         key = ExportKey(self.fingerprint, *size, self.precision)
         folder = find_models(key)
         if folder is None:
@@ -239,14 +241,14 @@ class OnnxNetwork:
         return self._loaded[size]
 
     def newest_size(self, shorter_side: int) -> tuple[int, int] | None:
-        """H, W of the images that these weights ran on last, as `onnx_files.newest_size`."""
+        """Return H, W of the most recently used models, as `onnx_files.newest_size`."""
         return newest_size(self.fingerprint, self.precision, shorter_side)
 
     def prepare(self, size: tuple[int, int], objects: int) -> None:
-        """Export, build and load whatever up to so many objects need on images of a size.
+        """Export, build and load the models for up to `objects` objects.
 
-        size: H, W that the network sees, multiples of 16. With TensorRT it takes minutes the first time; the log says
-        what is being built.
+        size: H, W of the network's input, multiples of 16. The first TensorRT build takes minutes;
+        the log shows its progress.
         """
         begun = time.monotonic()
         models, buckets = self._models(*size)
@@ -255,16 +257,16 @@ class OnnxNetwork:
         wanted = [(models['key_encoder'], 1)]
         wanted += [(models[name], bucket) for bucket in several for name in ('value_encoder', 'decoder')]
         for number, (model, count) in enumerate(wanted, 1):
-            model.prepare(count, f'{number} of {len(wanted)}')
+            model.load(count, f'{number} of {len(wanted)}')
         log.info(
-            'ONNX models for images of %d×%d px and %s objects are loaded, in %.1f s',
+            'loaded ONNX models for images of %d×%d px and %s objects in %.1f s',
             *size,
             ', '.join(map(str, several)),
             time.monotonic() - begun,
         )
 
     def encode_image(self, image: Tensor) -> EncodedImage:
-        """image: 1×3×H×W normalised, H and W multiples of 16."""
+        """Encode an image 1×3×H×W, normalised, H and W multiples of 16."""
         models, _ = self._models(*image.shape[-2:])
         out = models['key_encoder'](1, image=image)
         return EncodedImage(out['key'], out['shrinkage'], out['selection'], (out['f16'], out['f8'], out['f4']))
@@ -272,7 +274,7 @@ class OnnxNetwork:
     def encode_value(
         self, image: Tensor, f16: Tensor, masks: Tensor, sensory: Tensor | None, deep_update: bool = True
     ) -> tuple[Tensor, Tensor | None]:
-        """masks: 1×O×H×W → value 1×O×CV×h×w and the (deeply updated) sensory memory 1×O×CS×h×w."""
+        """Encode masks 1×O×H×W to values 1×O×CV×h×w and sensory memory 1×O×CS×h×w."""
         models, buckets = self._models(*image.shape[-2:])
         per_object = {'masks': masks, 'others': masks.sum(1, keepdim=True) - masks}
         out = _run(models['value_encoder'], buckets, {'image': image, 'f16': f16}, per_object, sensory)
@@ -281,7 +283,7 @@ class OnnxNetwork:
     def decode(
         self, features: tuple[Tensor, Tensor, Tensor], readout: Tensor, sensory: Tensor | None, update: bool = True
     ) -> tuple[Tensor, Tensor | None]:
-        """readout: 1×O×CV×h×w → logits 1×O×H×W (before the sigmoid) and the sensory memory."""
+        """Decode a readout 1×O×CV×h×w to logits 1×O×H×W and sensory memory 1×O×CS×h×w."""
         f16, f8, f4 = features
         models, buckets = self._models(f4.shape[2] * 4, f4.shape[3] * 4)
         shared = {'f16': f16, 'f8': f8, 'f4': f4}
@@ -289,7 +291,7 @@ class OnnxNetwork:
         return out['logits'], out.get('new_sensory', sensory) if update else sensory
 
     def zero_sensory(self, batch: int, objects: int, size: tuple[int, int]) -> Tensor | None:
-        """A new object's sensory memory, B×O×CS×h×w; None for a model without one."""
+        """Return a new object's sensory memory, B×O×CS×h×w; None for a model without one."""
         if not self.config.sensory_dim:
             return None
         return torch.zeros(batch, objects, self.config.sensory_dim, *size, device=self.device)
@@ -302,6 +304,6 @@ def _run(
     per_object: Mapping[str, Tensor],
     sensory: Tensor | None,
 ) -> dict[str, Tensor]:
-    """Run for any number of objects O, the second axis of per_object and sensory."""
+    """Run for O objects, the second axis of per_object and sensory."""
     tensors = {**per_object, **({} if sensory is None else {'sensory': sensory})}
     return in_buckets(lambda bucket, padded: model(bucket, **shared, **padded), buckets, tensors)

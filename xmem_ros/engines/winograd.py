@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: MIT
-"""3×3 convolutions by Winograd's minimal filtering (Lavin & Gray, "Fast Algorithms for Convolutional Neural Networks").
+"""Winograd convolutions, 3×3 with F(4×4, 3×3).
 
-F(4×4, 3×3): a tile of 4×4 outputs takes 36 products for every pair of channels where the definition takes 144. The same
-function up to rounding, whose error is some six times that of a direct convolution in float32; lower precisions would
-lose too much. torch's own convolutions on a CPU are direct ones, at the limit of the processor's arithmetic.
+Source: Lavin & Gray, "Fast Algorithms for Convolutional Neural Networks". A tile of 4×4 outputs
+takes 36 products per pair of channels instead of 144. The result equals a direct convolution up to
+rounding; in float32 the error is some six times larger, and lower precisions lose too much. torch's
+own convolutions on a CPU are direct ones, at the limit of the processor's arithmetic.
 """
 
 import torch
 from torch import Tensor, nn
 
-TILE, PATCH = 4, 6  # px to a side of a tile of outputs, and of the inputs that it needs
-CHUNK_BYTES = 6 << 20  # of transformed inputs at a time: they are to stay in the processor's cache
-LEAST_CHANNELS = 64  # below, transforming costs more than it saves
+TILE, PATCH = 4, 6  # px, sides of an output tile and of its input patch
+CHUNK_BYTES = 6 << 20  # transformed inputs per chunk, so that they stay in the CPU cache
+LEAST_CHANNELS = 64  # below, the transforms cost more than they save
 
 # With points 0, ±1, ±2 and ∞: output = A · [(G · kernel · Gᵀ) ∘ (B · input · Bᵀ)] · Aᵀ
 _INPUT = (
@@ -39,16 +40,16 @@ _OUTPUT = (
 
 
 def suits(conv: nn.Conv2d) -> bool:
-    """Whether a convolution is one that this does, and does faster."""
+    """Whether a convolution is supported and gets faster."""
     plain = conv.kernel_size == (3, 3) and conv.stride == (1, 1) and conv.padding == (1, 1)
     plain &= conv.dilation == (1, 1) and conv.groups == 1
     return plain and min(conv.in_channels, conv.out_channels) >= LEAST_CHANNELS
 
 
 class WinogradConv2d(nn.Module):
-    """A biased or unbiased 3×3 convolution that keeps the size; for inference in float32.
+    """Size-preserving 3×3 convolution, with or without bias, for inference in float32.
 
-    Holds the transformed kernels alone, four times as large as the kernels.
+    Holds only the transformed kernels, four times as large as the original ones.
     """
 
     def __init__(self, conv: nn.Conv2d):
@@ -68,7 +69,7 @@ class WinogradConv2d(nn.Module):
         self.bias: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: B×C×H×W → B×C'×H×W, channels-last."""
+        """Convolve x, B×C×H×W, to B×C'×H×W, channels-last."""
         batch, channels, height, width = x.shape
         down, across = -(-height // TILE), -(-width // TILE)
         rows = max(1, min(down, CHUNK_BYTES // (4 * PATCH**2 * across * channels)))
@@ -78,7 +79,7 @@ class WinogradConv2d(nn.Module):
         for image, result in zip(images, out, strict=True):
             for begin in range(0, down, rows):
                 count = min(rows, down - begin)
-                first, last = begin * TILE - 1, (begin + count) * TILE + 1  # px, rows that these tiles need
+                first, last = begin * TILE - 1, (begin + count) * TILE + 1  # px, input rows of these tiles
                 top, bottom = max(first, 0), min(last, height)
                 framed[: top - first] = 0
                 framed[bottom - first :] = 0
@@ -89,7 +90,7 @@ class WinogradConv2d(nn.Module):
         return out[:, :height, :width].permute(0, 3, 1, 2)
 
     def _tiles(self, framed: Tensor, count: int, across: int) -> Tensor:
-        """Rows of pixels, H×W×C with their border → 4×4×count×across×C' outputs of each tile."""
+        """Convolve bordered rows H×W×C; returns the tiles' outputs 4×4×count×across×C'."""
         step, side, _ = framed.stride()
         shape = (PATCH, PATCH, count, across, framed.shape[2])
         patches = framed.as_strided(shape, (step, side, TILE * step, TILE * side, 1))
@@ -100,7 +101,7 @@ class WinogradConv2d(nn.Module):
 
 
 def with_winograd(network: nn.Module) -> None:
-    """Replace every convolution that it suits, in place."""
+    """Replace suitable convolutions of a network, in place."""
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Conv2d) and suits(child):

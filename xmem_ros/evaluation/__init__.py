@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Track the sequences of a data set and score the masks."""
+"""Evaluation: track the sequences of a data set and score the masks."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Frames a second: a clock for frames, and the machine that they were timed on."""
+"""Frame rate: time of frames, and the machine of the measurement."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ if TYPE_CHECKING:
 
 @dataclass
 class Clock:
-    """Adds up frames and their time, s."""
+    """Total number of frames and time, s."""
 
     frames: int = 0
     seconds: float = 0.0
     step_seconds: float = 0.0
 
     def add(self, seconds: float, step_seconds: float) -> None:
-        """One frame: its forward time, and that of its whole step."""
+        """Add a frame: its forward time, and the time of its whole step, s."""
         self.frames += 1
         self.seconds += seconds
         self.step_seconds += step_seconds
 
     def facts(self) -> dict[str, float]:
-        """As a dictionary."""
+        """Return the totals as a dictionary."""
         return {'frames': self.frames, 'seconds': self.seconds, 'step_seconds': self.step_seconds}
 
 
 def rate(*facts: Mapping[str, Any], of: str = 'seconds') -> float | None:
-    """Frames a second over what clocks noted; None where nothing was timed."""
+    """Return frames/s over the facts of several clocks; None without times."""
     frames = sum(item.get('frames', 0) for item in facts if item.get(of))
     seconds = sum(item.get(of, 0.0) for item in facts)
     return frames / seconds if seconds else None
 
 
 def machine(device: torch.device, precision: str) -> dict[str, Any]:
-    """What a rate was measured on."""
+    """Describe the device, for the results."""
     name = torch.cuda.get_device_name(device) if device.type == 'cuda' else f'{_processor()}'
     threads = {} if device.type == 'cuda' else {'threads': torch.get_num_threads()}
     return {'device': device.type, 'device_name': name, 'precision': precision, 'torch': torch.__version__, **threads}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Follow seeded objects through named frames: what evaluation and the command line have in common."""
+"""Tracking of seeded objects through named frames."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FollowedFrame:
-    """One frame, and what the tracker said of it."""
+    """Result of tracking one frame."""
 
     name: str
     frame: np.ndarray  # H×W×3 uint8 RGB
-    values: np.ndarray  # H×W uint8: the objects' values as seeded, 0 = background
-    planes: list[int]  # the value of each plane of `result.probabilities`; 0, the background's, first
+    values: np.ndarray  # H×W uint8: values of the seeds, 0 background
+    planes: list[int]  # value of each plane of `result.probabilities`, first 0, the background
     result: StepResult
-    seconds: float  # forward time: from the image on the device to probabilities of the result's size
-    step_seconds: float  # of the whole step: from an image in the host's memory to labels there
+    seconds: float  # forward time: image on the device → probabilities of the result's size
+    step_seconds: float  # whole step: image in host memory → labels in host memory
 
 
 def follow(
@@ -41,22 +41,23 @@ def follow(
     probabilities: bool = False,
     output_size: tuple[int, int] | None = None,
 ) -> Iterator[FollowedFrame]:
-    """Track frames, each with a name, from the first on; the tracker forgets what it knew.
+    """Reset the tracker and track named frames.
 
     Arguments:
-        tracker: with room for the objects.
+        tracker: `max_objects` is at least the number of objects.
         frames: names and frames H×W×3 uint8 RGB.
-        seeds: from a frame's index and the frame to what seeds there: value 1…255 → H×W bool; empty for most frames.
-        length: number of frames; the last of them is not memorised.
-        exact_seeds: such a frame's `values` show the seeds exactly, else what is left of them at the working size.
-        probabilities: keep them in the result.
-        output_size: H, W of the result, if not the frame's; then seeds are not shown exactly.
+        seeds: index and frame → seeds of that frame, value 1…255 → H×W bool; usually empty.
+        length: number of frames; the last one is not memorised. None: unknown.
+        exact_seeds: whether `values` of a seeded frame are the seeds themselves, not their masks
+            after scaling to the working size.
+        probabilities: whether results have probabilities.
+        output_size: H, W of the results; None: those of the frames. Excludes exact seeds.
 
     Raises:
-        XMemError: of the tracker, with the frame's name before its text.
+        XMemError: of the tracker; the text begins with the name of the frame.
     """
     tracker.reset()
-    value_of = np.zeros(256, np.uint8)  # the tracker's label → value
+    value_of = np.zeros(256, np.uint8)  # label → value
     for index, (name, frame) in enumerate(frames):
         masks = seeds(index, frame)
         new = [SeedMask(mask, name=str(value)) for value, mask in masks.items()]
@@ -75,6 +76,6 @@ def follow(
             for value, mask in masks.items():
                 values[mask] = value
         planes = [0, *(int(value_of[item.label]) for item in result.objects)]
-        # as published, the clock starts with the image on the device, and stops before labels are taken
+        # as published: from the image on the device to the probabilities
         outside = sum(result.timings_ms.get(stage, 0.0) for stage in ('preprocess', 'postprocess')) / 1000
         yield FollowedFrame(name, frame, values, planes, result, max(whole - outside, 0.0), whole)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""The output folder: masks in the layout that servers and tools expect, what made them, and a zip to upload.
+"""Output folder: masks in the layout of the data set's server, settings, and a zip to upload.
 
-OUTPUT/SEQ/STEM.png                 or OUTPUT/Annotations/SEQ/STEM.png, as the data set's server wants it
-OUTPUT/settings.json                what made the masks
-OUTPUT/finished.N.jsonl             a line for each sequence that process N finished: its frames and seconds
-OUTPUT/DATASET-SPLIT.zip            where a server scores
+OUTPUT/SEQ/STEM.png                 or OUTPUT/Annotations/SEQ/STEM.png, as the server requires
+OUTPUT/settings.json                settings of the evaluation
+OUTPUT/finished.N.jsonl             one line for each sequence of process N: frames and seconds
+OUTPUT/DATASET-SPLIT.zip            if a server scores the masks
 """
 
 from __future__ import annotations
@@ -30,15 +30,13 @@ if TYPE_CHECKING:
     from xmem_ros.evaluation.settings import Settings
 
 SETTINGS = 'settings.json'
-KEPT = (
-    'make room or choose another output folder, and give the same command again: sequences that are finished are kept'
-)
-PROBABILITIES = 'probabilities'  # of the folder that holds them until they are merged
+REMEDY = 'make room or choose another output folder, and run the same command again; finished sequences are kept'
+PROBABILITIES = 'probabilities'  # folder of the passes, until they are merged
 
 
 @contextmanager
-def named_errors(path: Path, remedy: str = KEPT) -> Iterator[None]:
-    """Turn an error of the file system into an `OutputError` that names the file and says what to do."""
+def named_errors(path: Path, remedy: str = REMEDY) -> Iterator[None]:
+    """Turn an `OSError` into an `OutputError` with the name of the file and a remedy."""
     try:
         yield
     except OSError as error:
@@ -46,59 +44,61 @@ def named_errors(path: Path, remedy: str = KEPT) -> Iterator[None]:
 
 
 class Output:
-    """The folder that an evaluation writes to."""
+    """Output folder of an evaluation."""
 
     def __init__(self, folder: Path, settings: Settings) -> None:
         self.folder, self.settings = folder, settings
         self.masks = folder / settings.about.masks_folder if settings.about.masks_folder else folder
 
     def claim(self, record: Mapping[str, Any]) -> None:
-        """Make the folder, or see that what it holds was made by the same settings.
+        """Create the folder, or check that its content has the same settings.
 
         Raises:
-            ParameterError: it was not.
+            ParameterError: it has other settings, or is no output folder.
         """
         file = self.folder / SETTINGS
         try:
             if file.is_file():
                 earlier = read_json(file, ParameterError)
                 if not isinstance(earlier, dict):
-                    raise ParameterError(f'{file}: not the settings of an evaluation; choose another output folder')
+                    raise ParameterError(f'{file}: no settings of an evaluation; choose another output folder')
                 changed = [key for key in record if earlier.get(key) != json.loads(json.dumps(record[key]))]
                 if changed:
                     raise ParameterError(
-                        f'{self.folder}: holds masks of other settings ({", ".join(changed)} differ); '
+                        f'{self.folder}: holds masks of other settings (different: {", ".join(changed)}); '
                         'choose another output folder or remove this one'
                     )
                 self._sweep()
                 return
             if self.folder.is_dir() and any(self.folder.iterdir()):
                 raise ParameterError(
-                    f'{self.folder}: not empty and not of an earlier evaluation; choose another output folder'
+                    f'{self.folder}: not empty, and not an earlier evaluation; choose another output folder'
                 )
             self.folder.mkdir(parents=True, exist_ok=True)
             write_text(file, json.dumps(dict(record), indent=2) + '\n')
         except OSError as error:
-            raise ParameterError(f'{self.folder}: cannot be used as output folder: {error}') from error
+            raise ParameterError(
+                f'{self.folder}: cannot be used as output folder ({error}); choose another one'
+            ) from error
 
     def _sweep(self) -> None:
-        """Remove what a killed run left behind: parts of sequences, and probabilities that waited for their merge."""
+        """Remove unfinished sequences and probabilities of a killed run."""
         for folder in {self.folder, self.masks}:
-            for left in folder.glob(f'.*{atomic.PART}'):
-                work_folder.remove(left)
+            for part in folder.glob(f'.*{atomic.PART}'):
+                work_folder.remove(part)
 
     def folder_of(self, sequence: Sequence) -> Path:
-        """Where a sequence's masks are once they are all there."""
+        """Return the folder of a finished sequence."""
         return self.masks / sequence.name
 
     def is_finished(self, sequence: Sequence) -> bool:
-        """Whether all masks of a sequence are there."""
+        """Whether all masks of a sequence are present."""
         folder = self.folder_of(sequence)
         return folder.is_dir() and all((folder / f'{stem}.png').is_file() for stem in sequence.written)
 
     @contextmanager
     def filling(self, sequence: Sequence) -> Iterator[Path]:
-        """A folder to write a sequence's masks into; it takes its place when the block ends without an error."""
+        """Yield a temporary folder for a sequence's masks; renamed after a block without errors."""
         folder = self.folder_of(sequence)
         part = atomic.temporary_name(folder)
         with named_errors(part):
@@ -111,13 +111,13 @@ class Output:
             work_folder.remove(part)
 
     def note(self, rank: int, sequence: str, facts: Mapping[str, Any]) -> None:
-        """Remember what is known of a sequence that is finished."""
+        """Record the facts of a finished sequence."""
         file = self.folder / f'finished.{rank}.jsonl'
         with named_errors(file), atomic.open_append(file) as lines:
             lines.write((json.dumps({'sequence': sequence, **facts}) + '\n').encode())
 
     def notes(self) -> dict[str, dict[str, Any]]:
-        """Sequence → what was noted of it; of a line that was cut off when its process died, nothing."""
+        """Read the records: sequence → facts. Lines cut off by a killed process are ignored."""
         found = {}
         for file in sorted(self.folder.glob('finished.*.jsonl'), key=lambda file: file.stat().st_mtime):
             for line in file.read_text(encoding='utf-8', errors='replace').splitlines():
@@ -129,7 +129,7 @@ class Output:
         return found
 
     def zip(self, sequences: list[Sequence]) -> Path:
-        """Pack the masks as the data set's server wants them; returns the file."""
+        """Pack the masks for the data set's server; returns the file."""
         path = self.folder / f'{self.settings.dataset}-{self.settings.split}.zip'
         # PNGs are compressed already
         with (
@@ -150,15 +150,15 @@ def write_mask(path: Path, mask: np.ndarray) -> None:
         write_labels(path, mask)
 
 
-def write_text(path: Path, text: str, remedy: str = KEPT) -> None:
-    """Write a file that appears once it is whole; raises `OutputError` naming it, and what to do."""
+def write_text(path: Path, text: str, remedy: str = REMEDY) -> None:
+    """Write a file atomically; raises `OutputError` with its name and the remedy."""
     with named_errors(path, remedy):
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic.write_text(path, text)
 
 
 def _deliver(part: Path, folder: Path) -> None:
-    """Rename a sequence's folder into place; where one is there, its masks are replaced and the rest of it stays."""
+    """Rename a sequence's folder into place; in an existing folder, replace only the masks."""
     if not os.path.lexists(folder):
         part.rename(folder)
         work_folder.unmark(folder)

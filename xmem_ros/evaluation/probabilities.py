@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Probabilities of several passes over a sequence, kept on disk as eight bits, and their merge.
+"""Probabilities of several passes over a sequence, stored with 8 bits, and their merge.
 
-As published: each pass stores its probabilities at the size of the masks that are written, truncated to 8 bits; the
-merge adds them and takes the largest.
+As published: each pass stores its probabilities at the size of the written masks, truncated to
+8 bits; the merge adds them and takes the maximum.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-VALUES = 'Values'  # of the planes, in the PNG's text
+VALUES = 'Values'  # text chunk of the PNG with the values of the planes
 
 
 def truncate(probabilities: np.ndarray) -> np.ndarray:
-    """C×H×W float32, 0…1 → C×H×W uint8."""
+    """Truncate C×H×W float32, 0…1, to C×H×W uint8."""
     return (probabilities * 255).astype(np.uint8)
 
 
 def write(path: Path, planes: np.ndarray, values: list[int]) -> None:
-    """Write C×H×W uint8 as a grey PNG, the planes one below another; values: what each plane stands for."""
+    """Write C×H×W uint8 as a grey PNG, planes below one another; `values`: one for each plane."""
     from PIL.PngImagePlugin import PngInfo
 
     text = PngInfo()
@@ -42,21 +42,21 @@ def write(path: Path, planes: np.ndarray, values: list[int]) -> None:
 
 
 def read(path: Path) -> tuple[np.ndarray, list[int]]:
-    """What `write` wrote; raises `OutputError` where it is damaged."""
+    """Read planes and values from `write`; raises `OutputError` for a damaged file."""
     try:
         with Image.open(path, formats=('PNG',)) as image:
             image.load()
             values = json.loads(image.info[VALUES])
             stacked = np.array(image)
         return stacked.reshape(len(values), -1, stacked.shape[1]), values
-    except Exception as error:  # whatever Pillow raises for a damaged file
+    except Exception as error:  # Pillow raises many types for a damaged file
         raise OutputError(
-            f'{path}: not readable as probabilities ({error}); remove its folder and run again'
+            f'{path}: not readable as probabilities ({error}); remove its folder and run the command again'
         ) from error
 
 
 def merge(passes: Iterable[tuple[np.ndarray, list[int]]]) -> np.ndarray:
-    """Planes C×H×W uint8 of several passes, each with the planes' values → mask H×W uint8, of those values."""
+    """Merge passes, each C×H×W uint8 with the values of its planes, to a mask H×W uint8."""
     total, values = None, None
     for planes, own in passes:
         if total is None:

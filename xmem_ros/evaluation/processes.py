@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Several processes that share an evaluation's sequences, started by torchrun: one for each GPU, or some on a CPU."""
+"""Processes of torchrun that share the sequences of an evaluation."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ if TYPE_CHECKING:
 
     Item = TypeVar('Item')
 
-LONGEST_WAIT = timedelta(days=7)  # of the first process that is done for the last one
+LONGEST_WAIT = timedelta(days=7)  # of the first process for the last one
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among all of them."""
+    """Rank of this process, and the number of processes."""
 
     rank: int = 0
     count: int = 1
 
     @classmethod
     def join(cls) -> Processes:
-        """Find the others, where torchrun started any."""
+        """Join the process group of torchrun, if there is one."""
         count = cls.started()
         if count == 1:
             return cls()
         if not dist.is_initialized():
-            dist.init_process_group('gloo', timeout=LONGEST_WAIT)  # only words are exchanged
+            dist.init_process_group('gloo', timeout=LONGEST_WAIT)  # only small dictionaries are exchanged
         return cls(dist.get_rank(), count)
 
     @staticmethod
     def started() -> int:
-        """How many torchrun started; 1 without it."""
+        """Return the number of processes of torchrun; 1 without it."""
         return int(os.environ.get('WORLD_SIZE', '1'))
 
     def device(self, wanted: str) -> str:
-        """`auto` and `cuda` become this process's own GPU, where there are several processes and GPUs."""
+        """Return this process's own GPU for `auto` and `cuda` with several processes."""
         import torch
 
         if self.count > 1 and wanted in ('auto', 'cuda') and torch.cuda.is_available():
@@ -50,7 +50,7 @@ class Processes:
         return wanted
 
     def share(self, items: Sequence[Item], cost: Callable[[Item], float]) -> list[Item]:
-        """This process's items: the costliest first, each to the process that has least, so that all end together."""
+        """Return this process's items; greedy, so that all processes have about equal costs."""
         loads = [0.0] * self.count
         mine = []
         for index in sorted(range(len(items)), key=lambda index: -cost(items[index])):
@@ -61,7 +61,7 @@ class Processes:
         return [items[index] for index in sorted(mine)]
 
     def gather(self, part: dict[str, Any]) -> dict[str, Any]:
-        """All processes' dictionaries in one; waits for every process."""
+        """Merge the dictionaries of all processes; waits for each of them."""
         if self.count == 1:
             return part
         parts: list[Any] = [None] * self.count
@@ -69,11 +69,11 @@ class Processes:
         return {name: value for one in parts for name, value in one.items()}
 
     def wait(self) -> None:
-        """Until every process is here."""
+        """Wait for all processes."""
         if self.count > 1:
             dist.barrier()
 
     def leave(self) -> None:
-        """Part from the others."""
+        """Leave the process group."""
         if self.count > 1 and dist.is_initialized():
             dist.destroy_process_group()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A page on an evaluation, in one file: the scores, and overlays of the worst sequences."""
+"""HTML report of an evaluation: scores, and overlays of the worst sequences, in one file."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def check_report() -> None:
 
 
 def write_report(path: Path, settings: Settings, output: Path, result: Mapping[str, Any]) -> None:
-    """Write the page.
+    """Write the report.
 
     Raises:
         OutputError: the file cannot be written.
@@ -68,18 +68,18 @@ def write_report(path: Path, settings: Settings, output: Path, result: Mapping[s
 
 
 def style() -> str:
-    """What pages on results look like, as CSS."""
+    """Return the style sheet of reports."""
     return (Path(__file__).parent / 'report.css').read_text()
 
 
 def worst(result: Mapping[str, Any]) -> list[str]:
-    """Names of the sequences of the lowest J&F, the lowest first; where there are no scores, the first ones."""
+    """Return the sequences with the lowest J&F, lowest first; without scores, the first ones."""
     scored = {name: scores['J&F'] for name, scores in result['sequences'].items() if scores['J&F'] is not None}
     return sorted(scored, key=lambda name: scored[name])[:WORST] or list(result['sequences'])[:WORST]
 
 
 def _tiles(sequence: Sequence, folder: Path) -> list[dict[str, str]]:
-    """Overlays of some frames of a sequence; the last of them is the one with the least overlap."""
+    """Draw overlays of some frames of a sequence; the last one has the lowest overlap."""
     overlaps = {}
     for stem in sequence.scored:
         truth, mask = sequence.values(sequence.truth[stem]), read_mask(folder / f'{stem}.png')
@@ -95,14 +95,14 @@ def _tiles(sequence: Sequence, folder: Path) -> list[dict[str, str]]:
 
 
 def _overlap(mask: np.ndarray, truth: np.ndarray) -> float:
-    """Mean IoU of two masks H×W uint8 over the values that either shows."""
+    """Return the mean IoU of two masks H×W uint8 over the values of either."""
     values = (set(np.unique(mask).tolist()) | set(np.unique(truth).tolist())) - {0}
     overlaps = [((mask == v) & (truth == v)).sum() / ((mask == v) | (truth == v)).sum() for v in values]
     return float(np.mean(overlaps)) if overlaps else 1.0
 
 
 def _tile(sequence: Sequence, folder: Path, stem: str) -> str:
-    """A frame with its mask in colour and the outline of the truth in white, as the text of a JPEG."""
+    """Draw a mask in colour and the outline of the ground truth in white; JPEG in base64."""
     mask = read_mask(folder / f'{stem}.png')
     frame = read_image(next(path for path in sequence.frames if path.stem == stem))
     if frame.shape[:2] != mask.shape:
@@ -117,7 +117,10 @@ def _tile(sequence: Sequence, folder: Path, stem: str) -> str:
 
 
 def picture(image: np.ndarray, name: str, width: int) -> str:
-    """An image H×W×3 uint8 RGB, scaled to a width in px, as the text of a JPEG in base64; `name` is for errors."""
+    """Scale an image H×W×3 uint8 RGB to a width, px; returns a JPEG in base64.
+
+    `name` is for errors.
+    """
     height = max(round(width * image.shape[0] / image.shape[1]), 1)
     small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     written, data = cv2.imencode('.jpg', small[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])

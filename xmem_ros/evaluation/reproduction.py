@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The published figures, the command for each, and what our results say: docs/reproduction.md."""
+"""Published figures, the command for each, and our results: docs/reproduction.md."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xmem_ros.data_files import read_json, read_yaml
-from xmem_ros.errors import ParameterError
-from xmem_ros.errors import told as said
+from xmem_ros.errors import ParameterError, summary_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from jinja2 import Environment
 
-# what a row's evidence is called in the table
+# names of the evidence in the table
 PASSES = {'plain': 'masks', 'flip': 'mirrored', 'two_scales': 'other and merged sizes'}
 OTHERS = {
     'objects': 'several objects: [small data sets](#evidence)',
@@ -27,24 +26,24 @@ OTHERS = {
 
 @dataclass(frozen=True)
 class Row:
-    """One figure.
+    """One published figure.
 
     Attributes:
         section: data set.
-        id: of its result, `ID.json`.
-        what: the variant.
-        published: the figure; None: there is none.
-        commands: that make it, in order.
-        needs: what must be at hand.
-        server: whether a server scores.
+        id: name of its result file, `ID.json`.
+        variant: of the model or protocol.
+        published: the figure; None: not published.
+        commands: that reproduce it, in order.
+        needs: data and weights that the commands require.
+        server: whether a server scores the masks.
         measure: key of the result.
-        evidence: comparisons that tell how near we come.
-        note: what else a reader must know.
+        evidence: comparisons with the authors' code.
+        note: remark for the reader.
     """
 
     section: str
     id: str
-    what: str
+    variant: str
     published: float | None
     commands: tuple[str, ...]
     needs: str
@@ -55,7 +54,7 @@ class Row:
 
 
 def rows() -> list[Row]:
-    """All figures, in order."""
+    """Return all figures, in order."""
     sections = read_yaml(Path(__file__).parent / 'reproduction.yaml', ParameterError)
     return [_row(section, row) for section in sections for row in section['rows']]
 
@@ -73,7 +72,7 @@ def _row(section: Mapping[str, Any], row: Mapping[str, Any]) -> Row:
     return Row(
         section=section['section'],
         id=row['id'],
-        what=row['what'],
+        variant=row['what'],
         published=row.get('published'),
         commands=(*training, ' '.join(parts)),
         needs=', '.join(needs),
@@ -85,29 +84,29 @@ def _row(section: Mapping[str, Any], row: Mapping[str, Any]) -> Row:
 
 
 def table(results: Path) -> str:
-    """The page, from the results that a folder holds.
+    """Render docs/reproduction.md from the results in a folder.
 
     Raises:
-        ParameterError: the folder is not there, a result cannot be read, or jinja2 is not installed.
+        ParameterError: the folder is absent, a result is unreadable, or jinja2 is not installed.
     """
     try:
         from jinja2 import Environment, TemplateError
     except ImportError as error:
         raise ParameterError('the table needs jinja2: pip install jinja2') from error
     if not results.is_dir():
-        raise ParameterError(f'{results}: no such folder; --results names the one with the JSON results')
+        raise ParameterError(f'{results}: no such folder; give the folder of the JSON results')
     try:
         return _page(results, Environment)
     except ParameterError:
         raise
     except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, TemplateError) as error:
         raise ParameterError(
-            f'{results}: holds results that are not as xmem-ros evaluate writes them ({said(error)}); make them anew'
+            f'{results}: a result is not from xmem-ros evaluate ({summary_of(error)}); run the evaluation again'
         ) from error
 
 
 def _page(results: Path, environment: type[Environment]) -> str:
-    # the first one is of the published settings
+    # the first one has the published settings
     references = [_read(path) or {} for path in sorted(results.glob('reference_evaluation*.json'))]
     masks = references[0]['masks'] if references else {}
     speed = _read(results / 'speed.json') or {}
@@ -115,15 +114,15 @@ def _page(results: Path, environment: type[Environment]) -> str:
     for row in rows():
         measure = 'frames a second' if row.measure == 'fps' else row.measure
         section = sections.setdefault(row.section, {'title': row.section, 'measure': measure, 'rows': []})
-        told = [command for other in section['rows'] for command in other['commands']]
+        shown = [command for other in section['rows'] for command in other['commands']]
         section['rows'].append(
             {
-                'what': row.what,
+                'what': row.variant,
                 'note': row.note,
                 'published': '–' if row.published is None else f'{row.published:.1f}',
                 'ours': _ours(row, _read(results / f'{row.id}.json')),
                 'nearness': _nearness(row, masks),
-                'commands': [command for command in row.commands if command not in told],
+                'commands': [command for command in row.commands if command not in shown],
             }
         )
     template = (Path(__file__).parent / 'reproduction.md.j2').read_text(encoding='utf-8')
@@ -138,21 +137,21 @@ def _page(results: Path, environment: type[Environment]) -> str:
 
 
 def _ours(row: Row, result: Mapping[str, Any] | None) -> str:
-    """What a row's result says, or what it needs."""
+    """Format the result of a row, or what its commands require."""
     if result is None:
         return f'not run: needs {row.needs}' + (', and its server' if row.server else '')
     figure = result.get(row.measure)
     if figure is None:
         figure = result.get('server', {}).get(row.measure)
     if figure is None:
-        return 'masks made; its server has not said yet'
+        return 'masks are ready; not scored by the server yet'
     if row.measure == 'fps':
         return f'**{figure:.1f}** ({result["speed"][0]["device_name"]})'
     return f'**{figure:.1f}**' + (f' (J {result["J"]:.1f}, F {result["F"]:.1f})' if result.get('J') is not None else '')
 
 
 def _nearness(row: Row, masks: Mapping[str, Mapping[str, float]]) -> str:
-    """What is known of how near we come; masks: kind of pass → shares of pixels that differ from the reference's."""
+    """Format the evidence of a row; `masks`: kind of pass → share of differing pixels."""
     parts = []
     for kind in row.evidence:
         if kind in PASSES:
@@ -171,4 +170,4 @@ def _read(path: Path) -> dict[str, Any] | None:
     except ParameterError:
         raise
     except (OSError, ValueError, TypeError) as error:
-        raise ParameterError(f'{path}: not readable as a result ({error})') from error
+        raise ParameterError(f'{path}: not readable as a result ({error}); run its evaluation again') from error

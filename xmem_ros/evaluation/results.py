@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Results as files: JSON and CSV."""
+"""Result files: JSON and CSV."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 
 def write_json(path: Path, result: Mapping[str, Any]) -> None:
-    """Write a result whole; raises `OutputError`."""
+    """Write a result as JSON; raises `OutputError`."""
     write_text(path, json.dumps(dict(result), indent=2) + '\n')
 
 
 def write_csv(path: Path, result: Mapping[str, Any]) -> None:
-    """Write a line for all objects, for every sequence and for every object; raises `OutputError`.
+    """Write a line for all objects, for each sequence and for each object; raises `OutputError`.
 
-    Columns: sequence (empty: all), object (empty: the mean over the sequence's), J, F, J&F in percent, frames that were
-    scored, frames a second.
+    Columns: sequence (empty: all), object (empty: mean over the objects), J, F, J&F in percent,
+    scored frames, frames/s.
     """
     text = io.StringIO()
     lines = csv.writer(text, lineterminator='\n')
@@ -46,7 +46,7 @@ def write_csv(path: Path, result: Mapping[str, Any]) -> None:
 
 
 def check_writable(*paths: Path | None) -> None:
-    """Raise `OutputError` for a file that could not be written; its folder is made."""
+    """Create the folders of files; raises `OutputError` for a file that cannot be written."""
     for path in paths:
         if path is None:
             continue

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Run a tracker over the sequences of a data set, write its masks and score them."""
+"""Run of an evaluation: track the sequences of a data set, write the masks, score them."""
 
 from __future__ import annotations
 
@@ -33,23 +33,24 @@ def evaluate(
 ) -> dict[str, Any]:
     """Track every sequence of a data set and score the masks.
 
-    Masks are written as palette PNGs with the data set's values, as `output` describes. A sequence's folder appears
-    once it is whole, and is kept by a later run of the same settings. Under torchrun the sequences are shared out.
+    Masks are palette PNGs with the data set's values; see `output` for the layout. The folder of a
+    sequence appears when it is complete; later runs with the same settings keep it. Processes of
+    torchrun share the sequences.
 
     Arguments:
         dataset: a name in `DATASETS`.
         root: folder of the data set.
         output: folder for the masks.
-        scores: where several passes are merged, keep the probabilities of each pass in this folder.
-        progress: show a bar.
+        scores: folder for the probabilities of each pass, with several passes; None: not kept.
+        progress: whether to show a bar.
         options: other fields of `Settings`.
 
     Returns:
-        `J`, `F`, `J&F` in percent over all objects (none where only a server has the ground truth), `fps`, the
-        settings, and `sequences`: name → scores and rate of that sequence.
+        `J`, `F`, `J&F` in percent over all objects (None if only a server has the ground truth),
+        `fps`, the settings, and `sequences`: name → scores and rate of that sequence.
 
     Raises:
-        XMemError: the data set, the weights, the device or the output folder cannot be used; the text names the file.
+        XMemError: the data set, weights, device or output folder cannot be used.
     """
     settings = Settings(dataset=dataset, root=root, **options)
     processes = Processes.join()
@@ -60,14 +61,17 @@ def evaluate(
 
 
 class Evaluation:
-    """Sequences, passes and trackers of one evaluation; raises `XMemError` for what is wrong before any is tracked."""
+    """Sequences, passes and trackers of an evaluation.
+
+    Raises `XMemError` before any tracking starts.
+    """
 
     def __init__(self, settings: Settings, output: Path, scores: Path | None, processes: Processes) -> None:
         self.settings, self.scores, self.processes = settings, scores, processes
         network = load_network(find_weights(settings.weights))
         weights = fingerprint(network.state_dict())
         self.runs = settings.runs(network.config)
-        self.sequences = [sequences_of(settings, run) for run in self.runs]  # for each pass, all sequences
+        self.sequences = [sequences_of(settings, run) for run in self.runs]  # one list for each pass
         self.first = self.sequences[0]
         self.counts = count_objects(self.sequences, ignore_void=settings.ignore_void)
         if any(sequence.scored for sequence in self.first):
@@ -82,7 +86,7 @@ class Evaluation:
         processes.wait()
 
     def run(self, *, progress: bool) -> dict[str, Any]:
-        """Track what is not finished yet, score all, and pack what a server wants."""
+        """Track unfinished sequences, score all, and pack the zip for a server."""
         mine = self.processes.share(range(len(self.first)), lambda i: len(self.first[i].frames) * (2 + self.count(i)))
         total = sum(len(self.first[i].frames) for i in mine) * len(self.runs)
         with Bar(total=total, unit='frame', disable=not progress) as bar:
@@ -111,9 +115,9 @@ class Evaluation:
         return result
 
     def _notes(self) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-        """The machine that the sequences were tracked on, and what was noted of each.
+        """Return the machine that tracked the sequences, and the facts of each.
 
-        After a run that went on elsewhere, the machine is this one, and only what was tracked on it has a rate.
+        For sequences of several machines: this machine, and only the sequences tracked on it.
         """
         notes = {name: facts for name, facts in self.output.notes().items() if name in self.counts}
         machines = [{key: facts.get(key) for key in self.machine} for facts in notes.values()]
@@ -123,11 +127,11 @@ class Evaluation:
         return self.machine, own
 
     def count(self, index: int) -> int:
-        """Objects of a sequence."""
+        """Return the number of objects of a sequence."""
         return self.counts[self.first[index].name]
 
     def _is_finished(self, sequence: Sequence) -> bool:
-        """Whether all its masks are there, and the probabilities that are to be kept."""
+        """Whether its masks are complete, and the probabilities if they are kept."""
         if not self.output.is_finished(sequence):
             return False
         if self.scores is None or not self.settings.scales:
@@ -141,7 +145,7 @@ class Evaluation:
         return score_sequence(sequence, self.output.folder_of(sequence), ignore_void=self.settings.ignore_void)
 
     def _track(self, index: int, bar: Bar) -> None:
-        """All passes over one sequence, into a folder that appears once its masks are all there."""
+        """Run all passes over a sequence; its folder appears when it is complete."""
         sequence = self.first[index]
         clock = Clock()
         with self.output.filling(sequence) as folder, self._scores_folder() as scores:
@@ -170,7 +174,7 @@ class Evaluation:
 
     @contextmanager
     def _scores_folder(self) -> Iterator[Path]:
-        """Where probabilities wait for their merge: for good, or until the sequence is done."""
+        """Yield the folder of probabilities: the one given, or a temporary one."""
         if self.scores is not None or not self.settings.scales:
             yield self.scores or Path()
             return
@@ -184,7 +188,7 @@ class Evaluation:
 
 
 def sequences_of(settings: Settings, run: Run) -> list[Sequence]:
-    """The sequences of a data set as one pass reads them; raises `XMemError`."""
+    """Read the sequences of a data set for one pass; raises `XMemError`."""
     options = ReadOptions(
         settings.split,
         run.size,
@@ -195,15 +199,15 @@ def sequences_of(settings: Settings, run: Run) -> list[Sequence]:
     )
     sequences = read_dataset(settings.dataset, settings.root, options)
     if not any(sequence.written for sequence in sequences):
-        raise ParameterError(f'{settings.root}: no frame of {settings.about.title} asks for a mask')
+        raise ParameterError(f'{settings.root}: no frame of {settings.about.title} requires a mask; check the folder')
     return sequences
 
 
 def count_objects(passes: list[list[Sequence]], *, ignore_void: bool = False) -> dict[str, int]:
-    """Sequence → number of its objects; the seeds of each pass may be other files.
+    """Count the objects of each sequence; each pass may have other seed files.
 
     Raises:
-        XMemError: a mask cannot be used, or a pass has other objects than the first one, so that they cannot be merged.
+        XMemError: a mask cannot be used, or two passes have different objects.
     """
     counts = {}
     for versions in zip(*passes, strict=True):
@@ -213,8 +217,8 @@ def count_objects(passes: list[list[Sequence]], *, ignore_void: bool = False) ->
             if odd:
                 (_, known), (lacking, _) = (first, other) if odd[0] in first[1] else (other, first)
                 raise SeedError(
-                    f'{lacking.seeds[known[odd[0]].stem].path}: shows no object {odd[0]}, which {known[odd[0]]} shows; '
-                    'both seed passes that are merged, and must show the same objects'
+                    f'{lacking.seeds[known[odd[0]].stem].path}: shows no object {odd[0]}, but {known[odd[0]]} does; '
+                    'the seeds of merged passes must show the same objects'
                 )
         counts[first[0].name] = len(first[1])
     return counts

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""J and F of masks against ground truth, in percent, as `vos-benchmark` computes them.
+"""J and F of masks against ground truth, in percent, by `vos-benchmark`.
 
-What it does where other tools differ is done here too: every value of the ground truth but 0 is an object, 255 and
-those that no seed shows among them; an object counts from the first scored frame on in which the ground truth or the
-masks show it; values that the ground truth never shows count for nothing.
+Its rules apply where tools differ:
+
+- every value of the ground truth except 0 is an object, including 255 and objects without a seed;
+- an object counts from the first scored frame in which the ground truth or the mask shows it;
+- values that the ground truth never shows do not count.
 """
 
 from __future__ import annotations
@@ -35,13 +37,13 @@ def check_scorer() -> None:
 
 
 def score_masks(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[int, tuple[float, float]]:
-    """J and F of each object over frames.
+    """Compute J and F of each object over frames.
 
     Arguments:
-        pairs: masks and ground truth, each H×W uint8.
+        pairs: mask and ground truth of each frame, H×W uint8.
 
     Returns:
-        object → (J, F) in percent, means over frames (Perazzi et al. 2016, section 4), in order of value.
+        Object → (J, F) in percent, means over frames (Perazzi et al. 2016, section 4), by value.
 
     Raises:
         ParameterError: `vos-benchmark` is not installed.
@@ -57,16 +59,16 @@ def score_masks(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[int, tup
 
 
 def score_sequence(sequence: Sequence, folder: Path, *, ignore_void: bool = False) -> dict[str, Any]:
-    """Scores of the masks `folder/STEM.png`, which hold the data set's values, against a sequence's ground truth.
+    """Score the masks `folder/STEM.png` against the ground truth of a sequence.
 
     Arguments:
-        sequence: says which frames are scored.
-        folder: of the masks.
-        ignore_void: pixels that are 255 in the ground truth count for nothing, where there are other values.
+        sequence: with the frames to score.
+        folder: of the masks, which have the data set's values.
+        ignore_void: whether to ignore pixels that are 255 in a ground truth with other values.
 
     Returns:
-        `J`, `F`, `J&F` (percent; means over the objects, none where no object could be scored), `frames` (scored),
-        `objects` (each with its J, F, J&F) and `unseeded`: objects that are scored, though no seed shows them.
+        `J`, `F`, `J&F` (percent, means over objects; None without objects), `frames` (scored),
+        `objects` (J, F, J&F of each) and `unseeded` (scored objects without a seed).
 
     Raises:
         FrameError: a mask and its ground truth differ in size.
@@ -107,13 +109,13 @@ def _pairs(
 
 
 def overall(sequences: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
-    """`J`, `F`, `J&F` in percent: means over all objects of all sequences (each as of `score_sequence`)."""
+    """Average `J`, `F`, `J&F` in percent over all objects of sequences from `score_sequence`."""
     objects = [scores for sequence in sequences.values() for scores in sequence.get('objects', {}).values()]
     return _means([(scores['J'], scores['F']) for scores in objects])
 
 
 def table(sequences: Mapping[str, Mapping[str, Any]]) -> str:
-    """Scores of sequences, and of the objects of those with several, as lines of text; the overall ones last."""
+    """Format the scores of sequences and of several objects as a table; the overall scores last."""
     rows: list[tuple[str, Mapping[str, Any]]] = []
     for name, scores in sequences.items():
         rows.append((name, scores))

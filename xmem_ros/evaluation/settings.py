@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Settings of an evaluation, and everything about them that can be wrong without looking at a file."""
+"""Settings of an evaluation and their checks that need no files."""
 
 from __future__ import annotations
 
@@ -18,45 +18,45 @@ if TYPE_CHECKING:
 
 AUTO, FULL = 'auto', 'full'
 LEAST_SIZE, MOST_SIZE = 16, 4096  # px
-PUBLISHED_SIZE = 480  # px, of networks that the published sizes are for
-Size = int | str  # px of the shorter side, `auto` or `full`
+PUBLISHED_SIZE = 480  # px, shorter side of the networks with published sizes
+Size = int | str  # shorter side in px, `auto` or `full`
 
 
 @dataclass(frozen=True)
 class Run:
-    """One pass over a data set; the probabilities of several are merged."""
+    """One pass over a data set; several passes are merged."""
 
-    size: int  # px of the shorter side; 0: as the frames come
+    size: int  # shorter side, px; 0: no scaling
     flip: bool
 
     @property
     def name(self) -> str:
-        """As in `480p` or `full_flip`."""
+        """Name of the pass, such as `480p` or `full_flip`."""
         return (f'{self.size}p' if self.size else FULL) + ('_flip' if self.flip else '')
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What to evaluate, and how.
+    """Data set, network and protocol of an evaluation.
 
     Attributes:
         dataset: a name in `DATASETS`.
         root: folder of the data set.
         weights: name or file, as for `Tracker.from_weights`.
         split: part of the data set.
-        size: px of the shorter side that frames are tracked at; `full`: as they come; `auto`: as published for the data
-            set, or what suits weights of another network.
-        scales: sizes to track at, one after another, and to merge; empty: `size` alone.
-        flip: track mirrored frames; with `scales`, both ways, and merge.
-        memory: `published`, the policy of the paper, or `default`, that of the node.
+        size: shorter side of the images in the network, px; `full`: no scaling; `auto`: as
+            published for the data set, or the size of other networks.
+        scales: sizes of several passes that are merged; empty: only `size`.
+        flip: mirror the frames; with `scales`, track both ways.
+        memory: policy, `published` (the paper's) or `default` (the node's).
         memory_every: frames between memory frames; None: as published for the data set.
         stores: sizes of the memory.
         precision: `float32`, `float16`, `bfloat16`, or `auto`: float16 (AMP) on CUDA, else float32.
         device: `auto`, `cpu`, `cuda`, `cuda:N`.
-        save_all: write the mask of every frame, also where the data set asks for some.
-        late_objects: seed each object by the first mask that shows it, where the first mask alone would seed.
-        sparse: track only the annotated frames, where the data set has such a version.
-        ignore_void: pixels of 255 beside other values neither seed nor count.
+        save_all: write the mask of every frame, not only those that the data set requires.
+        late_objects: seed each object by the first mask that shows it, not by the first mask only.
+        sparse: track only the annotated frames, if the data set has that version.
+        ignore_void: ignore pixels of 255 in masks with other values.
     """
 
     dataset: str
@@ -78,17 +78,17 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.dataset not in DATASETS:
-            raise ParameterError(f'data set {self.dataset!r} is not known; there is {", ".join(DATASETS)}')
+            raise ParameterError(f'data set {self.dataset!r} is unknown; known: {", ".join(DATASETS)}')
         if self.split not in self.about.splits:
             raise ParameterError(
-                f'{self.about.title} has no split {self.split!r}; there is {", ".join(self.about.splits)}'
+                f'{self.about.title} has no split {self.split!r}; known: {", ".join(self.about.splits)}'
             )
         for size in (self.size, *self.scales):
             check_size_option(size)
         if self.scales and self.size != AUTO:
-            raise ParameterError('size and scales were both given; scales says all sizes to track at')
+            raise ParameterError('size and scales exclude each other; list all sizes in scales')
         if len(set(self.scales)) < len(self.scales):
-            raise ParameterError(f'scales {", ".join(map(str, self.scales))}: one is given twice')
+            raise ParameterError(f'scales {", ".join(map(str, self.scales))}: a size is repeated; remove it')
         if self.memory not in ('published', 'default'):
             raise ParameterError(f'memory is {self.memory!r}; it must be published or default')
         if self.precision != 'auto' and self.precision not in PRECISIONS:
@@ -99,12 +99,12 @@ class Settings:
             raise ParameterError(f'{self.about.title} has no sparse version of its frames')
         if self.late_objects and not self.about.first_mask_seeds:
             raise ParameterError(
-                f'{self.about.title} has a rule of its own for what seeds an object; late_objects is not it'
+                f'{self.about.title} defines the seeds of late objects itself; late_objects is for generic and mose'
             )
 
     @property
     def about(self) -> Dataset:
-        """The data set."""
+        """Definition of the data set."""
         return DATASETS[self.dataset]
 
     @property
@@ -113,8 +113,8 @@ class Settings:
         return self.split in self.about.server
 
     def runs(self, network: NetworkConfig) -> list[Run]:
-        """The passes to make with such a network."""
-        # `auto` may turn out to be a size that was given, too
+        """Return the passes for a network."""
+        # `auto` may equal another size of the list
         sizes = dict.fromkeys(self._pixels(size, network) for size in self.scales or (self.size,))
         flips = (False, True) if self.scales and self.flip else (self.flip,)
         return [Run(size, flip) for size in sizes for flip in flips]
@@ -127,7 +127,7 @@ class Settings:
         return 0
 
     def tracker_config(self, run: Run, objects: int) -> TrackerConfig:
-        """Of the tracker that makes a pass over a sequence of so many objects."""
+        """Return the tracker's settings for a pass over a sequence with so many objects."""
         return TrackerConfig(
             size=run.size,
             precision=self.precision,
@@ -137,7 +137,7 @@ class Settings:
         )
 
     def record(self, network: NetworkConfig) -> dict[str, Any]:
-        """What decides the masks, for the results and for telling one evaluation from another."""
+        """Return all settings that affect the masks, to identify an evaluation."""
         sizes = list(dict.fromkeys(run.size or FULL for run in self.runs(network)))
         return {
             'dataset': self.dataset,
@@ -160,10 +160,9 @@ class Settings:
 
 
 def check_size_option(size: Size) -> None:
-    """Raise `ParameterError` for a size that cannot be used."""
+    """Raise `ParameterError` for an invalid size."""
     if size in (AUTO, FULL) or (isinstance(size, int) and LEAST_SIZE <= size <= MOST_SIZE):
         return
     raise ParameterError(
-        f'size {size}; it is a number of pixels from {LEAST_SIZE} to {MOST_SIZE}, full (the frames as they come) or '
-        'auto'
+        f'size is {size!r}; it must be {LEAST_SIZE} to {MOST_SIZE} (px of the shorter side), full (no scaling) or auto'
     )

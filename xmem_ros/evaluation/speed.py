@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Frames a second as the paper measures them: all frames over all forward time.
+"""Frame rate as the paper measures it: number of frames over total forward time.
 
-The forward time of a frame goes from its image on the device to its probabilities at the size that is written. Reading,
-decoding, scaling the image and writing are outside it, and the first frames of a process are tracked once before.
+The forward time of a frame is that from its image on the device to its probabilities at the output
+size. It excludes reading, decoding, scaling and writing. A warm-up of a few frames comes first.
 """
 
 from __future__ import annotations
@@ -28,19 +28,18 @@ if TYPE_CHECKING:
 
 
 def measure(settings: Settings, *, progress: bool = True) -> dict[str, Any]:
-    """Track every sequence, in each precision, and time it; nothing is written or scored.
+    """Track every sequence in each precision and measure the time; nothing is written or scored.
 
     Returns:
-        `fps` of the first precision, and `speed`: for each precision `fps`, `fps_whole_step` (from an image in the
-        host's memory to labels there), frames, seconds, and the machine.
+        `fps` of the first precision, and `speed`: for each precision `fps`, `fps_whole_step` (from
+        an image in host memory to labels there), frames, seconds, and the machine.
 
     Raises:
         XMemError: as `evaluate`.
     """
     if Processes.started() > 1:
         raise ParameterError(
-            f'{Processes.started()} processes would be timed while they slow each other down; measure frames a second '
-            'without torchrun'
+            f'{Processes.started()} processes would slow each other down; measure the frame rate without torchrun'
         )
     network = load_network(find_weights(settings.weights))
     run = settings.runs(network.config)[0]
@@ -48,7 +47,7 @@ def measure(settings: Settings, *, progress: bool = True) -> dict[str, Any]:
     counts = {sequence.name: len(sequence.check_seeds(ignore_void=settings.ignore_void)) for sequence in sequences}
     rows = []
     for precision in _precisions(settings, pick_device(settings.device)):
-        network = load_network(find_weights(settings.weights))  # anew, as trackers take it over
+        network = load_network(find_weights(settings.weights))  # again, since trackers convert it
         trackers = Trackers(network, replace(settings, precision=precision), settings.device)
         clock = Clock()
         with Bar(total=sum(len(s.frames) for s in sequences), unit='frame', disable=not progress) as bar:
@@ -71,10 +70,10 @@ def measure(settings: Settings, *, progress: bool = True) -> dict[str, Any]:
 
 
 def speed_table(rows: list[dict[str, Any]]) -> str:
-    """Rates as lines of text, with what they were measured on."""
+    """Format the rates, each with its machine."""
     return '\n'.join(
-        f'{row["precision"]}: {row["fps"]:.2f} frames a second ({row["fps_whole_step"]:.2f} with scaling the image and '
-        f'taking labels); {row["frames"]} frames, {row["seconds"]:.1f} s, {row["device_name"]}'
+        f'{row["precision"]}: {row["fps"]:.2f} frames/s ({row["fps_whole_step"]:.2f} with scaling of the image and '
+        f'labels); {row["frames"]} frames, {row["seconds"]:.1f} s, {row["device_name"]}'
         + (f', {row["threads"]} threads' if 'threads' in row else '')
         + f', torch {row["torch"]}'
         for row in rows
@@ -82,7 +81,7 @@ def speed_table(rows: list[dict[str, Any]]) -> str:
 
 
 def _precisions(settings: Settings, device: torch.device) -> tuple[str, ...]:
-    """The one that was asked for, or float32 and AMP: float16 on CUDA, elsewhere bfloat16, which is faster there."""
+    """Return the precision given, or float32 and AMP: float16 on CUDA, bfloat16 on the CPU."""
     if settings.precision != 'auto':
         return (settings.precision,)
     return ('float32', 'float16' if device.type == 'cuda' else 'bfloat16')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One pass of a tracker over one sequence, and the trackers that make passes."""
+"""One pass of a tracker over a sequence, and the trackers for passes."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ if TYPE_CHECKING:
     from xmem_ros.evaluation.settings import Run, Settings
     from xmem_ros.network.model import XMemNetwork
 
-WARM_UP = 3  # frames; the first ones of a process pay for what is loaded and chosen then
+WARM_UP = 3  # frames; the first ones of a process include loading of kernels
 
 
 @dataclass(frozen=True)
-class TrackedFrame:
-    """What a pass says of a frame, at the size of the masks that are written."""
+class PassResult:
+    """Result of a pass for one frame, at the size of the written masks."""
 
     name: str
     values: np.ndarray  # H×W uint8, the data set's values
     probabilities: np.ndarray | None  # C×H×W float32, background first
-    planes: list[int]  # value of each of their planes
+    planes: list[int]  # value of each plane of the probabilities
     seconds: float  # forward time
     step_seconds: float
 
 
 def track_sequence(
     tracker: Tracker, sequence: Sequence, run: Run, ignore_void: bool = False, *, probabilities: bool = False
-) -> Iterator[TrackedFrame]:
-    """Yield what a pass says of each frame of a sequence; a mirrored pass is mirrored back.
+) -> Iterator[PassResult]:
+    """Track a sequence; results of a mirrored pass are mirrored back.
 
     Raises:
-        XMemError: a frame or a mask that cannot be used; the text names sequence and file.
+        XMemError: a frame or mask cannot be used; the text names the sequence and the file.
     """
     stems = [path.stem for path in sequence.frames]
 
@@ -72,15 +72,15 @@ def track_sequence(
             if run.flip:
                 values = np.ascontiguousarray(values[:, ::-1])
                 planes = None if planes is None else planes[:, :, ::-1]
-            yield TrackedFrame(followed.name, values, planes, followed.planes, followed.seconds, followed.step_seconds)
+            yield PassResult(followed.name, values, planes, followed.planes, followed.seconds, followed.step_seconds)
     except XMemError as error:
         raise type(error)(f'sequence {sequence.name}: {error}') from error
 
 
 class Trackers:
-    """Makes the tracker that a sequence needs; one at a time, as each has stores of its own.
+    """Trackers for the sequences, one at a time, as each has its own stores.
 
-    Takes the network over: where it is not run in float32, its weights are converted.
+    Converts the weights of the network unless the precision is float32.
     """
 
     def __init__(self, network: XMemNetwork, settings: Settings, device: str) -> None:
@@ -88,7 +88,7 @@ class Trackers:
         self.device = pick_device(device)
         if self.device.type == 'cuda' and self.device.index is not None:
             torch.cuda.set_device(self.device)  # events of the timer belong to the current one
-        # in float32 it stays as it came, which is what was compared with the authors' code
+        # float32 uses the network unchanged, as in the comparison with the authors' code
         self.network = network if self.precision == 'float32' else deployed(network, PRECISIONS[self.precision])
         self._tracker: Tracker | None = None
         self._key: tuple[int, int] | None = None
@@ -96,13 +96,13 @@ class Trackers:
 
     @property
     def precision(self) -> str:
-        """Of the network's arithmetic: as published AMP where there is CUDA, and float32 on every CPU."""
+        """Precision of the network; `auto` is float16 (AMP) on CUDA, as published, else float32."""
         if self.settings.precision != 'auto':
             return self.settings.precision
         return 'float16' if self.device.type == 'cuda' else 'float32'
 
     def tracker(self, run: Run, objects: int) -> Tracker:
-        """The tracker for a pass over so many objects."""
+        """Return the tracker for a pass over so many objects."""
         key = (run.size, objects)
         if self._tracker is None or self._key != key:
             self._tracker = None  # frees its stores before the next has its own
@@ -112,7 +112,7 @@ class Trackers:
         return self._tracker
 
     def warm(self, run: Run, objects: int, sequence: Sequence) -> Tracker:
-        """The same, warmed up once on the first frames of the sequence."""
+        """Return the tracker, warmed up once on the first frames of the sequence."""
         tracker = self.tracker(run, objects)
         if not self._warm:
             frames = track_sequence(tracker, sequence, run, self.settings.ignore_void)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Working and long-term memory: stores, matching, consolidation and the policy between them."""
+"""Working and long-term memory: stores, matching, consolidation, usage."""

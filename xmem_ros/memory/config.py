@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Limits of the memory; the defaults are the published ones."""
+"""Configuration of the memory: sizes and policy."""
 
 from dataclasses import dataclass, fields, replace
 
@@ -7,24 +7,27 @@ from xmem_ros.checks import check_choice, check_flag, check_whole
 from xmem_ros.errors import ParameterError
 from xmem_ros.memory.usage import POLICIES
 
-MOST = 100_000_000  # of any number here: more than a memory of today holds
+MOST = 100_000_000  # upper limit of every number; no device holds as many positions
 
 
 @dataclass(frozen=True)
 class MemoryConfig:
-    """Sizes of the stores. A frame has h·w positions at stride 16."""
+    """Sizes and policy of the memory; sizes default to the published ones.
 
-    max_working_frames: int = 10  # the first frame among them; reaching it starts a consolidation
-    min_working_frames: int = 5  # the first frame among them; what a consolidation leaves
+    A frame has h·w positions at stride 16.
+    """
+
+    max_working_frames: int = 10  # with the first frame; reaching it starts a consolidation
+    min_working_frames: int = 5  # with the first frame; left by a consolidation
     long_term: bool = True
     long_term_elements: int = 10_000
-    prototypes: int = 128  # made by one consolidation
+    prototypes: int = 128  # of one consolidation
     top_k: int = 30
-    anchors_per_object: int = 3  # its first seed and its latest corrections
-    max_anchor_frames: int = 4  # whole frames' worth of positions for anchors
-    usage: str = 'own'  # what counts as usage of a position; see `usage`
-    quotas: bool = True  # whether each object, and the background, has its share of long-term memory
-    guard: bool = True  # whether an object that is not visible is memorised as absent, whatever was guessed
+    anchors_per_object: int = 3  # first seed and latest corrections
+    max_anchor_frames: int = 4  # room for anchors, in whole frames
+    usage: str = 'own'  # queries that count as usage: own or all; see `usage`
+    quotas: bool = True  # whether long-term memory is shared among objects and background
+    guard: bool = True  # whether an object that is not visible is memorised as absent
 
     def __post_init__(self) -> None:
         check_choice('memory.usage', self.usage, POLICIES)
@@ -50,7 +53,7 @@ class MemoryConfig:
             )
 
     def published(self) -> 'MemoryConfig':
-        """The same sizes with the policy of the paper."""
+        """Return the same sizes with the policy of the paper."""
         return replace(self, usage='all', quotas=False, guard=False)
 
     @property
@@ -59,10 +62,10 @@ class MemoryConfig:
         return self.max_working_frames - 1
 
     def capacities(self, frame_positions: int) -> list[int]:
-        """Positions of the three arenas for frames of `frame_positions`: anchors, working frames, long-term memory."""
+        """Return the positions of the arenas: anchors, working frames, long-term memory."""
         long_term = self.long_term_elements if self.long_term else 0
         return [self.max_anchor_frames * frame_positions, self.ring_frames * frame_positions, long_term]
 
     def capacity(self, frame_positions: int) -> int:
-        """Positions of the whole store for frames of `frame_positions` positions."""
+        """Return the positions of the whole store."""
         return sum(self.capacities(frame_positions))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Consolidation: working memory → a few prototypes (XMem, section 3.3.2; "memory potentiation")."""
+"""Consolidation of working memory to prototypes (XMem, section 3.3.2, "memory potentiation")."""
 
 import torch
 from torch import Tensor
@@ -10,11 +10,16 @@ from xmem_ros.memory.usage import UNREAD
 
 
 def consolidate(candidates: Positions, chosen: Tensor, *, inherit: bool = False) -> Positions:
-    """Give each chosen candidate what the candidates around it hold.
+    """Make prototypes of chosen candidates.
 
-    candidates: n positions; chosen: P offsets. A prototype's key is its candidate's own; its values and shrinkage are
-    averages over all candidates, weighted by the softmax of their similarity to it. An object's average runs over the
-    candidates that it has values for. inherit: whether a prototype goes on with its candidate's usage or begins anew.
+    A prototype has the key of its candidate. Its values and shrinkage are averages over all
+    candidates, weighted by the softmax of their similarity to it. An object's average is over the
+    candidates that it has values for.
+
+    Arguments:
+        candidates: n positions.
+        chosen: P offsets.
+        inherit: whether prototypes keep the usage of their candidates, instead of starting at zero.
     """
     key, selection = candidates.key[chosen], candidates.selection[chosen]
     similarity = query_rows(key, selection) @ memory_rows(candidates.key, candidates.shrinkage).T  # P×n
@@ -23,7 +28,7 @@ def consolidate(candidates: Positions, chosen: Tensor, *, inherit: bool = False)
     values = torch.zeros(*valid.shape, candidates.values.shape[2], device=key.device)
     for i in range(valid.shape[0]):
         allowed = similarity.masked_fill(~candidates.valid[i], float('-inf'))
-        # an object without any candidate has no valid prototype either; its row of NaN is never read
+        # an object without candidates has no valid prototype, so its NaN are never read
         affinity = torch.softmax(allowed, 1).nan_to_num(0.0)
         held = candidates.values[i].float().masked_fill(~candidates.valid[i][:, None], 0.0)
         values[i] = affinity @ held

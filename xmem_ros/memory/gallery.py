@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""What each object has looked like, to tell it from something that merely lies where memory leads.
+"""Gallery of appearances, by which a predicted mask is recognised as its object or rejected.
 
-The decoder always finds the most object-like thing. Whether that is the object is asked of its appearance: the mean
-image feature inside the mask, less the mean outside, and the colours inside the mask, each a unit vector. Likeness is
-the product of both cosines (that of colours to a power), the largest over what was seen when there was no doubt: in
-seeds, and in memory frames in which the object was visible. Features tell kinds of things apart, colours tell things
-of a kind apart.
+The decoder always segments the most object-like region, also while the object is hidden. The
+region's appearance decides whether it is the object. An appearance is two unit vectors: the mean
+image feature inside the mask less the mean outside, and the colours inside the mask. The likeness
+of two appearances is the product of both cosines, that of colours to a power. The likeness to an
+object is the largest over its gallery: appearances in seeds, and in memory frames in which the
+object was visible. Features distinguish kinds of objects, colours distinguish objects of a kind.
 """
 
 import torch
@@ -17,18 +18,21 @@ from xmem_ros.network.model import image_statistics
 
 SIDE = 8  # bins of each of two colour differences
 COLOURS = SIDE * SIDE
-REACH = 0.25  # largest colour difference that is told from larger ones, for RGB of 0…1
-POOL = 4  # px to a side of what is one colour
-SPREAD = 3  # power of the cosine of colours: any two things share most of theirs
+REACH = 0.25  # colour difference at which the histogram ends, for RGB of 0…1
+POOL = 4  # px, side of the squares over which colours are averaged
+SPREAD = 3  # power of the colours' cosine, as any two objects share most colours
 SLOTS = 24  # appearances kept of each object
-SEEDS = 4  # of them for seeds: the first and the latest corrections
-NOVEL = 0.97  # an appearance that is more like one that is kept is not kept itself
-# how much lower the thresholds are for what lies where the object has just been: things turn, but they do not jump
+SEEDS = 4  # slots for seeds: the first and the latest corrections
+NOVEL = 0.97  # likeness to a kept appearance above which a new one is redundant
+# how much lower the thresholds are near the last position: objects turn, but they do not jump
 NEARBY = 0.1
 
 
 class Gallery:
-    """Appearances, rows×slots×(C+COLOURS). Letters: O objects, Q positions of a frame, C feature channels."""
+    """Appearances of all objects: rows×slots×(C+COLOURS).
+
+    Letters: O objects, Q positions of a frame, C feature channels.
+    """
 
     def __init__(self, rows: int, channels: int, device: torch.device):
         self.vectors = torch.zeros(rows, SLOTS, channels + COLOURS, device=device)
@@ -37,7 +41,7 @@ class Gallery:
 
     @staticmethod
     def bytes_for(rows: int, channels: int) -> int:
-        """Bytes that a gallery takes."""
+        """Return the bytes of a gallery."""
         return rows * SLOTS * (4 * (channels + COLOURS) + 1)
 
     @property
@@ -46,21 +50,24 @@ class Gallery:
         return self.vectors.nbytes + self.filled.nbytes
 
     def likeness(self, appearance: Tensor, rows: list[int]) -> Tensor:
-        """O×(C+COLOURS) appearances, in the order of `rows` → O, −1…1."""
+        """Compare appearances O×(C+COLOURS), in the order of `rows`, with the gallery: O, −1…1."""
         alike = _alike(self.vectors[rows], appearance[:, None])[:, :, 0]
         return alike.masked_fill(~self.filled[rows], -1.0).amax(1)
 
     def remember(self, appearance: Tensor, rows: list[int], visible: Tensor, seeded: list[int]) -> None:
-        """Keep new appearances O×(C+COLOURS) of the objects that are visible (O bool); those of seeds always."""
+        """Keep new appearances O×(C+COLOURS) of visible (O bool) and of seeded objects.
+
+        seeded: rows of the objects seeded in this frame; their appearances are always kept.
+        """
         known = self.likeness(appearance, rows)
         for i, row in enumerate(rows):
             if row in seeded:
-                # the first stays, the others take turns
+                # the first seed stays, corrections take turns
                 slot = self.seeds[row] if self.seeds[row] < SEEDS else 1 + (self.seeds[row] - 1) % (SEEDS - 1)
                 self.seeds[row] += 1
                 self.vectors[row, slot], self.filled[row, slot] = appearance[i], True
                 continue
-            # one that is free, else the one that is most like another; without a branch on the device's data
+            # a free slot, else the most redundant one; no branch on the device's data
             kept, filled = self.vectors[row, SEEDS:], self.filled[row, SEEDS:]
             alike = _alike(kept, kept)
             alike.fill_diagonal_(-1.0)
@@ -70,13 +77,17 @@ class Gallery:
             filled |= slot_mask
 
     def clear_row(self, row: int) -> None:
-        """Forget an object."""
+        """Remove an object."""
         self.filled[row] = False
         self.seeds[row] = 0
 
 
 def appearance(feature: Tensor, presence: Tensor, colours: Tensor) -> Tensor:
-    """C×Q image feature, O×Q shares of each position that an object covers, O×COLOURS → O×(C+COLOURS)."""
+    """Compute appearances O×(C+COLOURS).
+
+    feature: C×Q, of the image; presence: O×Q, share of each position that an object covers;
+    colours: O×COLOURS.
+    """
     feature = feature.float()
     inside = presence / presence.sum(1, keepdim=True).clamp_min(1e-6)
     outside = (1 - presence).clamp_min(0)
@@ -85,10 +96,11 @@ def appearance(feature: Tensor, presence: Tensor, colours: Tensor) -> Tensor:
 
 
 def colours_of(image: Tensor, masks: Tensor) -> Tensor:
-    """1×3×H×W normalised image and O×H×W masks → O×COLOURS unit vectors.
+    """Compute unit vectors of colours O×COLOURS of an image 1×3×H×W, normalised, and masks O×H×W.
 
-    Square roots of the histogram of B − Y and R − Y (ITU-R BT.601), each pixel shared among its four nearest bins; the
-    cosine of two is the Bhattacharyya coefficient. Brightness is left out: light changes.
+    They are square roots of the histogram of B − Y and R − Y (ITU-R BT.601). Each pixel is shared
+    among its four nearest bins. The cosine of two is the Bhattacharyya coefficient. Brightness is
+    left out, as light changes.
     """
     mean, std = image_statistics(image.device)
     red, green, blue = (F.avg_pool2d(image, POOL)[0].float() * std + mean).flatten(1)
@@ -108,15 +120,16 @@ def colours_of(image: Tensor, masks: Tensor) -> Tensor:
 
 
 def _alike(some: Tensor, others: Tensor) -> Tensor:
-    """…×n×(C+COLOURS) and …×m×(C+COLOURS) → …×n×m, −1…1."""
+    """Compute likeness …×n×m, −1…1, of …×n×(C+COLOURS) and …×m×(C+COLOURS)."""
     features = some[..., :-COLOURS] @ others[..., :-COLOURS].transpose(-1, -2)
     return features * (some[..., -COLOURS:] @ others[..., -COLOURS:].transpose(-1, -2)) ** SPREAD
 
 
 def confidence(likeness: Tensor, nearby: Tensor, thresholds: LikenessThresholds | None) -> Tensor:
-    """Likeness and whether it lies where the object has just been, both O → 0…1, what a mask's probability is worth.
+    """Return confidences O, 0…1: the factors of masks' probabilities.
 
-    thresholds: of the weights; None: there are none, and looks cast no doubt.
+    likeness: O; nearby: O bool, whether the mask lies where the object was last seen; thresholds: of the weights,
+    None: not calibrated, so confidence is 1.
     """
     if thresholds is None:
         return torch.ones_like(likeness)

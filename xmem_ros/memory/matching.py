@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""Matching a query against memory: similarity, top-k affinity, readout.
+"""Matching of queries with memory: similarity, top-k affinity, readout.
 
 The anisotropic L2 similarity (XMem, eq. 3; n: memory position, q: query position)
 
     S(n, q) = s_n / √C_k · [ −Σ_c e_c k_c² + 2 Σ_c k_c (e_c q_c) − Σ_c e_c q_c² ]
 
-is one matrix product of rows s/√C_k·[−k², 2k, −1], made once when a position is stored, with columns [e; e⊙q; Σ e q²].
-The arithmetic is float32: the terms nearly cancel.
+is one matrix product of rows s/√C_k·[−k², 2k, −1], made once when a position is stored, with
+columns [e; e⊙q; Σ e q²]. The arithmetic is float32, because the terms nearly cancel.
 """
 
 import math
@@ -14,27 +14,30 @@ import math
 import torch
 from torch import Tensor
 
-GROUP = 32  # positions to a group, for finding the largest similarities
+GROUP = 32  # positions of a group in `_topk`
 
 
 def memory_rows(key: Tensor, shrinkage: Tensor) -> Tensor:
-    """key: …×N×CK, shrinkage: …×N×1 → augmented rows …×N×(2·CK+1)."""
+    """Augment memory positions: key …×N×CK, shrinkage …×N×1 → …×N×(2·CK+1)."""
     scale = shrinkage / math.sqrt(key.shape[-1])
     return torch.cat([-key.square() * scale, 2 * key * scale, -scale], -1)
 
 
 def query_rows(query: Tensor, selection: Tensor) -> Tensor:
-    """query, selection: …×Q×CK → augmented rows …×Q×(2·CK+1); S = query_rows · memory_rowsᵀ, query-major."""
+    """Augment queries: query, selection …×Q×CK → …×Q×(2·CK+1).
+
+    Then S = query_rows · memory_rowsᵀ, query-major.
+    """
     selected = selection * query
     return torch.cat([selection, selected, (selected * query).sum(-1, keepdim=True)], -1)
 
 
 def topk_affinity(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Softmax over the k most similar memory positions of each query.
+    """Apply softmax over the k most similar memory positions of each query.
 
-    similarity: Q×N, −inf where a position must not be read; fewer than k positions are all taken. Returns weights Q×k'
-    that sum to 1 and positions Q×k' (int64). Weights of −inf positions are exactly 0; a query for which no position is
-    allowed gets weights 0.
+    similarity: Q×N, −inf for positions that must not be read. Returns weights Q×k' that sum to 1
+    and positions Q×k' (int64), k' = min(k, N). Weights of −inf positions are exactly 0, so a query
+    without allowed positions gets zeros.
     """
     best, positions = _topk(similarity, min(k, similarity.shape[1]))
     peak = best.amax(1, keepdim=True)
@@ -43,15 +46,16 @@ def topk_affinity(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _topk(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest of each row of Q×N, unsorted, and where they are; exact.
+    """Return the k largest values of each row of Q×N, unsorted, and their columns; exact.
 
-    On a CPU in two stages: the k largest lie in the k groups with the largest maxima, and those cost one pass.
+    On a CPU in two stages: the k largest values lie in the k groups with the largest maxima, and
+    the maxima cost one pass.
     """
     q, n = similarity.shape
     whole = n // GROUP
     if similarity.device.type != 'cpu' or whole < 4 * k:
         return similarity.topk(k, dim=1, sorted=False)
-    grouped = similarity[:, : whole * GROUP].unflatten(1, (whole, GROUP))
+    grouped = similarity[:, : whole * GROUP].view(q, whole, GROUP)
     groups = grouped.amax(2).topk(k, dim=1, sorted=False).indices
     candidates = grouped.gather(1, groups[:, :, None].expand(-1, -1, GROUP)).flatten(1)
     candidates = torch.cat([candidates, similarity[:, whole * GROUP :]], 1)
@@ -63,5 +67,5 @@ def _topk(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def readout(values: Tensor, weights: Tensor, positions: Tensor) -> Tensor:
-    """Weighted sum of gathered values: values N×CV, weights and positions Q×k → Q×CV in the dtype of `values`."""
+    """Sum gathered values by weight: values N×CV, weights and positions Q×k → Q×CV."""
     return torch.nn.functional.embedding_bag(positions, values, per_sample_weights=weights.to(values.dtype), mode='sum')

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Working and long-term memory of a tracker: what is kept, for how long, and how it is read.
+"""Memory of a tracker: anchors, working frames and long-term prototypes.
 
-Anchors stay (see `anchors`). Behind them come the working frames, oldest first, and long-term prototypes made of those
-that left. See docs/design.md.
+Anchors stay (see `anchors`). Working frames form a ring, oldest first. Old working frames become
+long-term prototypes. See docs/design.md.
 """
 
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xmem_ros.memory.anchors import AnchorFrame, Anchors
+from xmem_ros.memory.anchors import Anchor, Anchors
 from xmem_ros.memory.config import MemoryConfig
 from xmem_ros.memory.consolidation import consolidate
 from xmem_ros.memory.matching import query_rows, readout, topk_affinity
@@ -23,7 +23,7 @@ SIMILARITY_BUFFER_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Reading:
-    """What one cohort took from where: weights and positions, both Q×k."""
+    """Affinity of one cohort's read: weights and positions, both Q×k."""
 
     weights: Tensor
     positions: Tensor
@@ -31,41 +31,48 @@ class Reading:
 
 @dataclass
 class MemoryState:
-    """All that a memory holds, outside it: to be moved to another size of frame, or to a file."""
+    """State of a memory outside its stores, for another frame size or a file."""
 
-    cohorts: dict[int, int]  # row → cohort; the order of its keys is that of the values
+    cohorts: dict[int, int]  # row → cohort, in the order of the values
     partial: set[int]
-    anchors: list[tuple[AnchorFrame, Positions]]
+    anchors: list[tuple[Anchor, Positions]]
     ring: list[Positions]
     long_term: Positions | None
 
     def without(self, row: int) -> 'MemoryState':
-        """The same with one object less: what only it had values for is gone."""
+        """Return the state less one object and the positions that hold values of it alone."""
         kept = [i for i, other in enumerate(self.cohorts) if other != row]
 
-        def left(frame: Positions) -> Positions:
+        def remaining(frame: Positions) -> Positions:
             frame = frame.of_rows(kept)
             owner = torch.where(frame.owner == row, torch.full_like(frame.owner, BACKGROUND), frame.owner)
             return replace(frame, owner=owner).select(frame.valid.any(0).nonzero().flatten())
 
         anchors = []
         for entry, frame in self.anchors:
-            rest = left(frame)
+            rest = remaining(frame)
             near = entry.near.to(frame.valid.device)[frame.of_rows(kept).valid.any(0)]
             if len(rest):
                 others = [r for r in entry.rows if r != row]
-                anchors.append((AnchorFrame(len(rest), near, others, entry.first - {row}), rest))
+                anchors.append((Anchor(len(rest), near, others, entry.first - {row}), rest))
         return MemoryState(
             {other: cohort for other, cohort in self.cohorts.items() if other != row},
             self.partial,
             anchors,
-            [rest for frame in self.ring if len(rest := left(frame))],
-            None if self.long_term is None else left(self.long_term),
+            [rest for frame in self.ring if len(rest := remaining(frame))],
+            None if self.long_term is None else remaining(self.long_term),
         )
 
 
 class Memory:
-    """Keys shared by all objects, values per row; see `Store`."""
+    """Working and long-term memory: keys shared by all objects, values per row; see `Store`.
+
+    Arguments:
+        config: sizes and policy.
+        frame_positions: positions of a frame, h·w at stride 16.
+        rows: largest number of objects.
+        similarity_bytes: largest buffer of a read.
+    """
 
     def __init__(
         self,
@@ -83,8 +90,9 @@ class Memory:
         anchors, self.ring, self.long_term = self.store.arenas
         self.anchors = Anchors(self.store, anchors, config.anchors_per_object)
         self.ring_frames: list[int] = []  # positions of each, oldest first
-        self.cohorts: dict[int, int] = {}  # row → cohort: objects seeded together have values for the same positions
-        self.partial: set[int] = set()  # cohorts that lack values somewhere
+        # row → cohort; objects of a cohort have values at the same positions
+        self.cohorts: dict[int, int] = {}
+        self.partial: set[int] = set()  # cohorts without values at some positions
         elements = self.similarity_elements(config, frame_positions, similarity_bytes)
         self._similarity = torch.empty(elements, device=device)
         self._chunk = elements // config.capacity(frame_positions)
@@ -93,18 +101,18 @@ class Memory:
     def similarity_elements(
         config: MemoryConfig, frame_positions: int, limit_bytes: int = SIMILARITY_BUFFER_BYTES
     ) -> int:
-        """Numbers in the buffer that a read works in: as many whole queries as fit, one at least."""
+        """Return the elements of the read buffer: as many whole queries as fit, at least one."""
         width = config.capacity(frame_positions)
         return max(1, min(frame_positions, limit_bytes // (4 * width))) * width
 
     @property
     def rows(self) -> list[int]:
-        """Rows of the objects that are alive, in the order in which they came."""
+        """Rows of the objects, in the order in which they joined."""
         return list(self.cohorts)
 
     @property
     def elements(self) -> dict[str, int]:
-        """Positions in use: `working` (anchors among them) and `long_term`."""
+        """Positions in use: `working`, with anchors, and `long_term`."""
         return {'working': self.anchors.arena.size + self.ring.size, 'long_term': self.long_term.size}
 
     @property
@@ -116,7 +124,7 @@ class Memory:
     def bytes_for(
         config: MemoryConfig, frame_positions: int, rows: int, key_dim: int, value_dim: int, value_dtype: torch.dtype
     ) -> int:
-        """Bytes that a memory of these sizes takes."""
+        """Return the bytes of a memory."""
         capacities = config.capacities(frame_positions)
         buffer = 4 * Memory.similarity_elements(config, frame_positions)
         return Store.bytes_for(capacities, rows, key_dim, value_dim, value_dtype) + buffer
@@ -125,14 +133,14 @@ class Memory:
 
     @property
     def similarity_bytes(self) -> int:
-        """Bytes of the buffer that a read works in."""
+        """Bytes of the read buffer."""
         return self._similarity.nbytes
 
     def read(self, query: Tensor, selection: Tensor, rows: list[int]) -> tuple[Tensor, dict[int, Reading]]:
-        """Read every row's values for every query position.
+        """Read the values of some rows for every query position.
 
-        query, selection: Q×CK, float32. Returns O×Q×CV in the order of `rows`, zeros where an object has no memory, and
-        what `count` needs.
+        query, selection: Q×CK, float32. Returns readouts O×Q×CV in the order of `rows`, zeros for
+        an object without memory, and a reading for each cohort, for `count`.
         """
         store = self.store
         spans = [arena.used for arena in store.arenas if arena.size]
@@ -167,23 +175,23 @@ class Memory:
                 for i in members:
                     out[i, part] = readout(store.values[rows[i]], weights, positions)
         readings = {
-            cohort: Reading(torch.cat([w for w, _ in taken]), torch.cat([p for _, p in taken]))
-            for cohort, taken in parts.items()
+            cohort: Reading(torch.cat([w for w, _ in chunks]), torch.cat([p for _, p in chunks]))
+            for cohort, chunks in parts.items()
         }
         return out, readings
 
     def count(self, readings: dict[int, Reading], rows: list[int], presence: Tensor) -> None:
-        """Count what a read took, by the policy `usage`.
+        """Add a read to the usage of positions, by the policy `usage`.
 
-        presence: O×Q, in the order of `rows`: the share of each query position that an object covers; zeros where it is
-        not visible.
+        presence: O×Q, in the order of `rows`, share of each query position that an object covers;
+        zeros for an object that is not visible.
         """
         store = self.store
         if self.config.usage == 'own':
             shares, visible = own_shares(presence, rows, store.values.shape[0])
             queries = torch.arange(presence.shape[1], device=presence.device)[:, None]
             for cohort, reading in readings.items():
-                # the background is everybody's: each cohort's reading is an equal part of its usage
+                # all cohorts share the background: each reading is an equal part of its usage
                 counted = torch.zeros(shares.shape[0], device=shares.device)
                 counted[0] = 1 / len(readings)
                 counted[[row + 1 for row in rows if self.cohorts[row] == cohort]] = 1
@@ -204,32 +212,33 @@ class Memory:
     # --- writing
 
     def join(self, rows: list[int]) -> None:
-        """New objects, seeded together: they get their first values with the next `add`."""
+        """Add objects that are seeded together; the next `add` brings their first values."""
         cohort = max(self.cohorts.values(), default=0) + 1
         if any(arena.size for arena in self.store.arenas):
             self.partial.add(cohort)
         for row in rows:
             self.cohorts[row] = cohort
 
-    def add(self, frame: Positions, seeded: dict[int, Tensor] | None = None, *, alone: bool = False) -> None:
-        """Add a memory frame.
+    def add(self, frame: Positions, seeded: dict[int, Tensor] | None = None, *, seeded_only: bool = False) -> None:
+        """Add a memory frame; a frame with seeds becomes an anchor.
 
-        frame: its positions, values of all objects in the order of `rows`; seeded: row → h×w bool mask at stride 16 (in
-        and around the object) of the objects whose seed this frame is: then it becomes an anchor. alone: only those
-        get values by it.
+        Arguments:
+            frame: its positions, with values of all objects in the order of `rows`.
+            seeded: row → h×w bool, positions in and around each object seeded in this frame.
+            seeded_only: whether only the seeded objects get values.
         """
-        if seeded and alone:
-            frame = self._only(frame, list(seeded))
+        if seeded and seeded_only:
+            frame = self._restricted(frame, list(seeded))
         if seeded:
             near = {row: mask.flatten() for row, mask in seeded.items()}
-            # where several are demoted at once, the ring lets its oldest go: nothing here may fail half-way
+            # for many demoted frames the ring drops its oldest: nothing here may fail half-way
             for demoted in self.anchors.add(frame, near, self.rows):
                 self._add_working(demoted)
         else:
             self._add_working(frame)
 
-    def _only(self, frame: Positions, rows: list[int]) -> Positions:
-        """The frame with values for some objects, which part from the others that they were seeded with."""
+    def _restricted(self, frame: Positions, rows: list[int]) -> Positions:
+        """Return a frame with values of some objects; they leave the cohorts of the others."""
         for cohort in {self.cohorts[row] for row in rows}:
             members = {row for row, other in self.cohorts.items() if other == cohort}
             if members <= set(rows):
@@ -244,15 +253,15 @@ class Memory:
         return replace(frame, valid=frame.valid & included[:, None])
 
     def _add_working(self, frame: Positions) -> None:
-        if len(frame) > self.ring.capacity:  # an anchor of a larger size of frame
+        if len(frame) > self.ring.capacity:  # an anchor from larger frames
             return
         while self.ring_frames and (len(frame) > self.ring.free or len(self.ring_frames) >= self.config.ring_frames):
             self._drop_ring(1)
         self.store.append(self.ring, frame, self.rows)
         self.ring_frames.append(len(frame))
 
-    def forget_oldest(self) -> None:
-        """Where working memory is full and cannot be consolidated: let the frames go that would have been."""
+    def drop_oldest(self) -> None:
+        """Drop the working frames that a consolidation would replace, if working memory is full."""
         if self._full:
             self._drop_ring(len(self.ring_frames) - (self.config.min_working_frames - 1))
 
@@ -261,7 +270,10 @@ class Memory:
         return self.config.long_term and len(self.ring_frames) >= self.config.ring_frames
 
     def consolidate(self) -> None:
-        """Where working memory is full, turn its oldest frames into prototypes, evicting others to make room."""
+        """Turn the oldest working frames into prototypes, if working memory is full.
+
+        If long-term memory is full, too, the positions of least usage are evicted.
+        """
         if not self._full:
             return
         leaving = len(self.ring_frames) - (self.config.min_working_frames - 1)
@@ -281,7 +293,7 @@ class Memory:
         return most_worth(self.usage(where), count, owner, len(self.cohorts))
 
     def usage(self, where: slice) -> Tensor:
-        """use / life of some positions: n."""
+        """Return use / life of some positions: n."""
         return self.store.use[where] / self.store.life[where]
 
     def _drop_ring(self, frames: int) -> None:
@@ -290,10 +302,10 @@ class Memory:
         self.store.keep(self.ring, kept, self.rows)
         del self.ring_frames[:frames]
 
-    # --- forgetting
+    # --- removing
 
     def leave(self, row: int) -> None:
-        """Remove an object. What only it had values for goes; nothing of the others changes."""
+        """Remove an object and the positions that hold values of it alone."""
         if row not in self.cohorts:  # it never joined
             return
         cohort = self.cohorts.pop(row)
@@ -310,12 +322,12 @@ class Memory:
             if kept.numel() == arena.size:
                 continue
             if arena is self.ring:
-                parts = has_values.split(self.ring_frames)
+                parts = torch.split_with_sizes(has_values, self.ring_frames)
                 self.ring_frames = [count for part in parts if (count := int(part.sum()))]
             self.store.keep(arena, kept, self.rows)
 
     def clear(self) -> None:
-        """Forget everything; nothing is freed."""
+        """Remove all objects and positions; nothing is freed."""
         for arena in self.store.arenas:
             arena.size = 0
         self.store.valid[:] = False
@@ -323,10 +335,10 @@ class Memory:
         self.ring_frames = []
         self.cohorts, self.partial = {}, set()
 
-    # --- moving
+    # --- state
 
     def export_state(self, device: torch.device | str) -> MemoryState:
-        """A copy of everything, on a device."""
+        """Copy the state to a device."""
         rows = self.rows
         if not rows:
             return MemoryState({}, set(), [], [], None)
@@ -339,7 +351,7 @@ class Memory:
         return MemoryState(dict(self.cohorts), set(self.partial), anchors, ring, long_term)
 
     def import_state(self, state: MemoryState) -> None:
-        """Take all that another memory held; what does not fit goes: prototypes of least use, the oldest frames."""
+        """Replace the state; drops the least used prototypes and oldest frames that do not fit."""
         device = self.store.key.device
         self.clear()
         self.cohorts, self.partial = dict(state.cohorts), set(state.partial)
@@ -360,6 +372,6 @@ class Memory:
 
 
 def near_mask(mask: Tensor, stride: int) -> Tensor:
-    """H×W mask → h×w bool: positions in the object or next to it."""
+    """Return the positions in or next to an object: mask H×W → h×w bool."""
     pooled = F.max_pool2d(mask[None, None].float(), stride)
     return F.max_pool2d(pooled, 3, 1, 1)[0, 0] > 0

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The key-value store: allocated once, positions kept dense in arenas.
+"""Key-value store: allocated once, positions dense in arenas.
 
-One row of keys serves every object; an object's row (see `xmem_ros.objects`) holds its values and says which positions
-it has values for. Letters: N positions, R rows (objects at most), CK and CV key and value channels.
+All objects share the keys. An object's row (see `xmem_ros.objects`) holds its values, and flags of
+the positions that have them. Letters: N positions, R rows, CK and CV key and value channels.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -16,7 +16,7 @@ from xmem_ros.memory.usage import BACKGROUND, UNREAD
 
 @dataclass
 class Arena:
-    """A contiguous part of the store; its first `size` positions are in use."""
+    """Contiguous part of the store, of which the first `size` positions are in use."""
 
     start: int
     capacity: int
@@ -24,7 +24,7 @@ class Arena:
 
     @property
     def used(self) -> slice:
-        """The positions in use."""
+        """Positions in use."""
         return slice(self.start, self.start + self.size)
 
     @property
@@ -35,22 +35,22 @@ class Arena:
 
 @dataclass
 class Positions:
-    """n positions outside the store: what a call appends or takes out."""
+    """n memory positions outside the store."""
 
     key: Tensor  # n×CK, float32
     shrinkage: Tensor  # n×1, float32
     selection: Tensor  # n×CK, float32
     values: Tensor  # O×n×CV
-    valid: Tensor  # O×n bool, which of them an object has
-    owner: Tensor  # n int16, row of the object that they show, or BACKGROUND
-    use: Tensor  # n, affinity that queries gave them
-    life: Tensor  # n, reads in which they could have been used
+    valid: Tensor  # O×n bool, whether an object has a value
+    owner: Tensor  # n int16, row of the object that covers them, or BACKGROUND
+    use: Tensor  # n, sum of affinities in reads
+    life: Tensor  # n, number of reads that counted
 
     @classmethod
     def fresh(
         cls, key: Tensor, shrinkage: Tensor, selection: Tensor, values: Tensor, owner: Tensor | None = None
     ) -> 'Positions':
-        """Positions of a new memory frame: every object has values for all of them, and none was read."""
+        """Make the positions of a new memory frame: all valid, none read yet."""
         n, device = key.shape[0], key.device
         if owner is None:
             owner = torch.full((n,), BACKGROUND, dtype=torch.int16, device=device)
@@ -70,15 +70,15 @@ class Positions:
         return self.key.shape[0]
 
     def to(self, device: torch.device | str) -> 'Positions':
-        """The same on another device."""
+        """Return the positions on another device."""
         return Positions(*(getattr(self, f.name).to(device) for f in fields(self)))
 
     def of_rows(self, wanted: list[int]) -> 'Positions':
-        """Only some objects' values, by their place in `values`."""
+        """Return the positions with some objects' values, by index in `values`."""
         return replace(self, values=self.values[wanted], valid=self.valid[wanted])
 
     def select(self, kept: Tensor) -> 'Positions':
-        """Only some of them, by offsets."""
+        """Return some of the positions, by offsets."""
         return Positions(
             self.key[kept],
             self.shrinkage[kept],
@@ -92,7 +92,12 @@ class Positions:
 
 
 class Store:
-    """Fixed-capacity tensors and the index operations on them."""
+    """Tensors of fixed capacity and the index operations on them.
+
+    Arguments:
+        capacities: positions of each arena.
+        rows: largest number of objects.
+    """
 
     def __init__(
         self,
@@ -113,10 +118,10 @@ class Store:
         self.owner = torch.full((n,), BACKGROUND, device=device, dtype=torch.int16)
         self.use = torch.empty(n, device=device)
         self.life = torch.empty(n, device=device)
-        # zeros: what was never written is read with weight 0, and 0 · NaN is NaN
+        # zeros: unwritten values are read with weight 0, and 0 · NaN is NaN
         self.values = torch.zeros(rows, n, value_dim, device=device, dtype=value_dtype)
         self.valid = torch.zeros(rows, n, device=device, dtype=torch.bool)
-        # positions move through these, so that `keep` allocates nothing and cannot fail half-way
+        # buffers of `keep`, so that it allocates nothing and cannot fail half-way
         largest = max(capacities)
         self._scratch = {
             (t.shape[-1] if t.ndim > low else 1, t.dtype): torch.empty(
@@ -128,7 +133,7 @@ class Store:
 
     @staticmethod
     def bytes_for(capacities: list[int], rows: int, key_dim: int, value_dim: int, value_dtype: torch.dtype) -> int:
-        """Bytes that a store of those arenas takes."""
+        """Return the bytes of a store."""
         shared = 4 * (4 * key_dim + 4) + 2
         per_row = value_dim * value_dtype.itemsize + 1
         widths = {(key_dim, 4), (2 * key_dim + 1, 4), (1, 4), (1, 2), (1, 1), (value_dim, value_dtype.itemsize)}
@@ -149,10 +154,10 @@ class Store:
         return self.values, self.valid
 
     def append(self, arena: Arena, new: Positions, rows: list[int]) -> None:
-        """Write n positions at the end of an arena; `rows` are the objects' rows, in the order of `new.values`."""
+        """Append n positions to an arena; rows: of the objects, in the order of `new.values`."""
         n = len(new)
         if n > arena.free:
-            raise ValueError(f'{n} positions do not fit: {arena.free} of {arena.capacity} are free')
+            raise ValueError(f'{n} positions do not fit: {arena.free} of {arena.capacity} are free; keep fewer first')
         where = slice(arena.start + arena.size, arena.start + arena.size + n)
         augmented = memory_rows(new.key, new.shrinkage)
         for tensor, source in zip(
@@ -166,9 +171,9 @@ class Store:
         arena.size += n
 
     def take(self, where: slice | Tensor, rows: list[int], device: torch.device | str | None = None) -> Positions:
-        """Copy positions out, with the values of some rows, to a device (default: this one).
+        """Copy positions with the values of some rows to a device; default: the store's.
 
-        Row by row, so that the device they come from has no copy to hold.
+        Rows are copied one by one, so that the store's device holds no second copy.
         """
         target = self.key.device if device is None else torch.device(device)
 
@@ -189,7 +194,7 @@ class Store:
     def keep(self, arena: Arena, kept: Tensor, rows: list[int]) -> None:
         """Keep only some of an arena's positions, in their order.
 
-        kept: int64 offsets into the arena, ascending. Values move for `rows` alone; other rows hold no object.
+        kept: int64 offsets into the arena, ascending; rows: of all objects.
         """
         source = kept + arena.start
         planes = [(tensor, tensor.shape[-1] if tensor.ndim > 1 else 1) for tensor in self._shared]
@@ -203,6 +208,6 @@ class Store:
         arena.size = kept.numel()
 
     def clear_row(self, row: int) -> None:
-        """Forget an object: its row can be given away again."""
+        """Remove an object's values and ownership, so that its row is free."""
         self.valid[row] = False
         self.owner[self.owner == row] = BACKGROUND

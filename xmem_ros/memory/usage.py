@@ -1,25 +1,27 @@
 # SPDX-License-Identifier: MIT
-"""Which positions are worth keeping: how often each is read, whose it is, and what share of the room its owner has.
+"""Usage of memory positions, their owners, and the choice of positions to keep.
 
-Every position belongs to an owner: the row of the object whose mask covered it, or the background. `all` counts as
-published: every query adds to what it reads, in every frame. `own` counts the queries inside the owner alone, and only
-in frames in which it is visible, so that what is out of sight does not fade.
+A position's owner is the object whose mask covered it, or the background. The policy `all` is the
+published one: every query adds to the usage of what it reads, in every frame. The policy `own`
+counts only queries inside the owner, and only frames in which it is visible, so that the memory of
+an object out of sight does not fade.
 """
 
 import torch
 from torch import Tensor
 
 BACKGROUND = -1
-UNREAD = 1e-7  # a position's life before its first read, as published: no division by zero
+UNREAD = 1e-7  # life before the first read, as published; prevents a division by zero
 
 POLICIES = ('own', 'all')
 
 
 def owners(presence: Tensor, rows: list[int], least: float = 0.25) -> Tensor:
-    """Whose each position of a frame is: n int16.
+    """Return the owner of each position of a frame: n int16.
 
-    presence: O×n, the share of each position that an object covers, in the order of `rows`; zeros where it is not
-    visible. A position is an object's if it covers `least` of it, or as much as of any other.
+    presence: O×n, share of each position that an object covers, in the order of `rows`; zeros for
+    an object that is not visible. An object owns a position if it covers at least `least` of it; an
+    object that covers no position that far owns those that it covers most.
     """
     out = torch.full(presence.shape[1:], BACKGROUND, dtype=torch.int16, device=presence.device)
     if not rows:
@@ -31,7 +33,7 @@ def owners(presence: Tensor, rows: list[int], least: float = 0.25) -> Tensor:
 
 
 def own_shares(presence: Tensor, rows: list[int], total_rows: int) -> tuple[Tensor, Tensor]:
-    """Owner-major tables, the background first: shares of the queries (1+R)×Q, and who is visible (1+R).
+    """Return each owner's share of the queries (1+R)×Q, and its visibility (1+R); background first.
 
     presence: O×Q, in the order of `rows`.
     """
@@ -44,14 +46,14 @@ def own_shares(presence: Tensor, rows: list[int], total_rows: int) -> tuple[Tens
 
 
 def most_worth(score: Tensor, count: int, owner: Tensor | None = None, objects: int = 0) -> Tensor:
-    """Offsets of exactly `count` positions (all where fewer are there), best first.
+    """Choose exactly `count` positions (all, if there are fewer); returns offsets, best first.
 
-    score: n, use / life. With `owner` (n) each owner has a quota: the background one half, each of `objects` objects
-    an equal part of the other, and what one does not need goes to the others. That is one ranking, by a position's
-    rank within its owner over its owner's weight.
+    score: n, use / life. With `owner` (n) each owner has a quota: one half for the background, the
+    other half in equal parts for `objects` objects; unused parts go to other owners. This is a
+    ranking by the position's rank within its owner, divided by the owner's weight.
     """
     count = min(max(count, 0), score.numel())
-    by_score = torch.argsort(score, descending=True, stable=True)  # of equals the older: the same on every run
+    by_score = torch.argsort(score, descending=True, stable=True)  # stable: the older of equals
     if owner is None:
         return by_score[:count]
     group = owner[by_score].long() + 1

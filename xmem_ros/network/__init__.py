@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""The neural network: encoders, fuser, decoder, sensory updates, checkpoints. No file or memory policy lives here."""
+"""XMem's neural network: encoders, fuser, decoder, sensory updates. No files, no memory policy."""

@@ -6,9 +6,10 @@ from torch import Tensor
 
 
 def aggregate_logits(prob: Tensor, dim: int) -> Tensor:
-    """Object probabilities (O of them along `dim`) → logits of background and objects (1+O), float32.
+    """Return logits of background and objects (1+O along `dim`, float32) of O object probabilities.
 
-    In float16 the clamp would round to 1 and the logit be infinite, so the arithmetic is float32 whatever comes in.
+    The arithmetic is float32: in float16 the clamp would round to 1 and the logit would be
+    infinite.
     """
     prob = prob.float()
     background = torch.prod(1 - prob, dim=dim, keepdim=True)
@@ -16,5 +17,5 @@ def aggregate_logits(prob: Tensor, dim: int) -> Tensor:
 
 
 def aggregate(prob: Tensor, dim: int) -> Tensor:
-    """Object probabilities → probabilities of background and objects that sum to 1 along `dim`."""
+    """Return probabilities of background and objects (1+O) that sum to 1 along `dim`."""
     return torch.softmax(aggregate_logits(prob, dim), dim)

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Blocks of the fusers and the decoder (XMem, section 3.3 and its supplement).
 
-Tensors that depend on an object are laid out BO×C×H×W, a batch's objects one after another, those of the image alone
-B×C×H×W. With four dimensions they stay channels-last: a fifth one of size 1 makes torch lose track of it and copy.
-Additions are in place where nothing else needs the summand. Attribute names are those of the official checkpoints.
+Tensors of objects are BO×C×H×W, the objects of a batch element one after another. Tensors of the
+image alone are B×C×H×W. With four dimensions they stay channels-last; with a fifth one of size 1
+torch would copy them. Additions are in place if the summand is not needed later. Attribute names
+are those of the official checkpoints.
 """
 
 from collections import OrderedDict
@@ -14,12 +15,12 @@ from torch import Tensor, nn
 
 
 def conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
-    """A biased 3×3 convolution that keeps the size."""
+    """Make a 3×3 convolution with bias that keeps the size."""
     return nn.Conv2d(in_channels, out_channels, 3, padding=1)
 
 
 def add_shared(of_objects: Tensor, of_image: Tensor) -> Tensor:
-    """Add to every object, in place, what its image has: BO×C×H×W + B×C×H×W."""
+    """Add the image's tensor B×C×H×W to every object's in BO×C×H×W, in place."""
     if of_image.shape[0] == 1:
         return of_objects.add_(of_image)
     by_image = of_objects.view(of_image.shape[0], -1, *of_objects.shape[1:])
@@ -27,7 +28,7 @@ def add_shared(of_objects: Tensor, of_image: Tensor) -> Tensor:
 
 
 class SharedConv(nn.Module):
-    """A convolution of [image ‖ g] as one of the image and one of g."""
+    """Convolution of [image ‖ g], split into one of the image and one of g."""
 
     def __init__(self, conv: nn.Conv2d, image_channels: int):
         super().__init__()
@@ -46,10 +47,10 @@ class SharedConv(nn.Module):
 
 
 def shared_conv(conv: nn.Conv2d | SharedConv, image: Tensor, g: Tensor) -> Tensor:
-    """Convolve [image ‖ g] with the image's part computed once for all objects.
+    """Convolve [image ‖ g], with the image's part computed once for all objects.
 
-    image: B×C₁×H×W, g: BO×C₂×H×W, conv of C₁ + C₂ input channels → BO×C×H×W. Equal to convolving the concatenation, up
-    to rounding.
+    image: B×C₁×H×W, g: BO×C₂×H×W, conv: of C₁ + C₂ input channels → BO×C×H×W. The result equals
+    that of the concatenation up to rounding.
     """
     if isinstance(conv, SharedConv):
         return add_shared(conv.of_objects(g), conv.of_image(image))
@@ -59,7 +60,7 @@ def shared_conv(conv: nn.Conv2d | SharedConv, image: Tensor, g: Tensor) -> Tenso
 
 
 class ResidualBlock(nn.Module):
-    """Pre-activation block without normalisation; the shortcut is a 3×3 convolution where the widths differ."""
+    """Pre-activation block without normalisation; a 3×3 shortcut if widths differ."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
@@ -68,7 +69,7 @@ class ResidualBlock(nn.Module):
         self.conv2 = conv3x3(out_channels, out_channels)
 
     def forward(self, g: Tensor, image: Tensor | None = None) -> Tensor:
-        """g: BO×C×H×W; with `image` (B×C'×H×W) the block's input is [image ‖ g] for every object."""
+        """Apply to g BO×C×H×W, or to [image ‖ g] of every object with image B×C'×H×W."""
         if image is None:
             hidden = self.conv1(F.relu(g))
             shortcut = g if self.downsample is None else self.downsample(g)
@@ -83,7 +84,7 @@ class ResidualBlock(nn.Module):
 
 
 class ChannelGate(nn.Module):
-    """Channel attention of CBAM: average and maximum through one perceptron."""
+    """Channel attention of CBAM: one perceptron of mean and maximum."""
 
     def __init__(self, channels: int, reduction: int):
         super().__init__()
@@ -95,7 +96,7 @@ class ChannelGate(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: B×C×H×W."""
+        """Apply to x: B×C×H×W."""
         gate = self.mlp(x.mean((2, 3))) + self.mlp(x.amax((2, 3)))
         return x * torch.sigmoid(gate)[:, :, None, None]
 
@@ -108,7 +109,7 @@ class SpatialGate(nn.Module):
         self.spatial = nn.Sequential(OrderedDict(conv=nn.Conv2d(2, 1, 7, padding=3)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: B×C×H×W."""
+        """Apply to x: B×C×H×W."""
         pooled = torch.cat([x.amax(1, keepdim=True), x.mean(1, keepdim=True)], 1)
         return x * torch.sigmoid(self.spatial(pooled))
 
@@ -122,12 +123,12 @@ class ChannelSpatialAttention(nn.Module):
         self.SpatialGate = SpatialGate()
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: B×C×H×W."""
+        """Apply to x: B×C×H×W."""
         return self.SpatialGate(self.ChannelGate(x))
 
 
 class Fuser(nn.Module):
-    """Merges an image feature into every object's feature: block, x + attention(x), block."""
+    """Fusion of the image's and every object's feature: block, x + attention(x), block."""
 
     def __init__(self, image_channels: int, object_channels: int, out_channels: int, reduction: int):
         super().__init__()
@@ -137,13 +138,13 @@ class Fuser(nn.Module):
         self.block2 = ResidualBlock(out_channels, out_channels)
 
     def forward(self, image: Tensor, g: Tensor) -> Tensor:
-        """image: B×C₁×H×W, g: BO×C₂×H×W → BO×C×H×W."""
+        """Fuse image B×C₁×H×W and g BO×C₂×H×W to BO×C×H×W."""
         g = self.block1(g, image)
         return self.block2(g + self.attention(g))
 
 
 class UpBlock(nn.Module):
-    """Doubles the resolution and adds the image's skip feature."""
+    """Upsampling by 2 with the image's skip feature."""
 
     def __init__(self, skip_channels: int, in_channels: int, out_channels: int):
         super().__init__()
@@ -151,6 +152,6 @@ class UpBlock(nn.Module):
         self.out_conv = ResidualBlock(in_channels, out_channels)
 
     def forward(self, skip: Tensor, g: Tensor) -> Tensor:
-        """skip: B×C₁×2H×2W, g: BO×C₂×H×W → BO×C×2H×2W."""
+        """Upsample g BO×C₂×H×W with skip B×C₁×2H×2W to BO×C×2H×2W."""
         up = F.interpolate(g, scale_factor=2, mode='bilinear', align_corners=False)
         return self.out_conv(add_shared(up, self.skip_conv(skip)))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Widths and depths of the network; everything can be read off a state dict."""
+"""Widths and depths of the network, and how to infer them from a state dict."""
 
 import re
 from collections.abc import Mapping
@@ -8,17 +8,17 @@ from typing import Any
 
 from xmem_ros.errors import WeightsError
 
-WIDEST = 8192  # channels; a ResNet's widest have 2048
-DEEPEST = 100  # blocks of a stage; those of a ResNet-152 are 36
+WIDEST = 8192  # channels; a ResNet has at most 2048
+DEEPEST = 100  # blocks of a stage; a ResNet-152 has at most 36
 RESNET_STEM, LITE_STEM = 'key_encoder.conv1.weight', 'key_encoder.lite.stem.conv.weight'
 
 
 @dataclass(frozen=True)
 class LikenessThresholds:
-    """What likeness of appearances means with some weights; see `memory.gallery` and `training.calibration`."""
+    """Likenesses of confidence 0 and 1 with some weights; see `memory.gallery` and `training.calibration`."""
 
-    unlike: float  # at which something can only be another object
-    sure: float  # at which there is no doubt at all
+    unlike: float  # likeness of confidence 0
+    sure: float  # likeness of confidence 1
 
     def __post_init__(self) -> None:
         if not -1 <= self.unlike < self.sure <= 1:
@@ -31,10 +31,11 @@ class LikenessThresholds:
 class NetworkConfig:
     """Shape of an XMem network, and what its features mean.
 
-    `*_widths` are the planes of a ResNet trunk's stem and three stages (a bottleneck stage puts out four times its
-    planes); `*_depths` count the blocks of each stage. `lite_widths` and `lite_depths` are those of the five stages of
-    an EfficientNet-Lite, `lite_laterals` the channels of the f16, f8 and f4 made of them. The key encoder is a ResNet,
-    an EfficientNet-Lite, or both with their features added. A trunk that is not there has empty widths.
+    `*_widths` are the planes of a ResNet trunk's stem and three stages; the output of a bottleneck
+    stage has four times its planes. `*_depths` are the blocks of each stage. `lite_widths` and
+    `lite_depths` are those of the five stages of an EfficientNet-Lite; `lite_laterals` are the
+    channels of its f16, f8 and f4. The key encoder is a ResNet, an EfficientNet-Lite, or both with
+    their features added. An absent trunk has empty widths.
     """
 
     key_bottleneck: bool = True
@@ -47,11 +48,11 @@ class NetworkConfig:
     value_depths: tuple[int, int, int] = (2, 2, 2)
     key_dim: int = 64
     value_dim: int = 512
-    sensory_dim: int = 64  # 0: a model without sensory memory
+    sensory_dim: int = 64  # 0: no sensory memory
     sensory_mid: int = 256
     decoder_widths: tuple[int, int, int] = (512, 256, 256)  # at strides 16, 8 and 4
     gate_reduction: int = 16
-    train_norm: bool = False  # XMem's batch norms stay as they came from ImageNet
+    train_norm: bool = False  # XMem keeps the batch norms of ImageNet
     likeness: LikenessThresholds | None = None  # of the weights, not of the shape; None: not calibrated
 
     @property
@@ -66,7 +67,7 @@ class NetworkConfig:
 
     @property
     def shorter_side(self) -> int:
-        """Frame size, px, at which such a network is at its best: as published, or as small ones are trained."""
+        """Shorter side of frames in px at which the network was trained or published."""
         return 480 if self.key_bottleneck else 240
 
 
@@ -96,10 +97,10 @@ CONFIGS = {'xmem': XMEM, 'compact': COMPACT, 'compact_lite': COMPACT_LITE, 'comp
 
 
 def config_from_state_dict(state: Mapping[str, Any]) -> NetworkConfig:
-    """Read every width and depth off the entries' names and shapes.
+    """Infer widths and depths from the entries' names and shapes.
 
-    `state` maps names to anything with a `shape`. Raises `WeightsError` where an entry is missing that every XMem
-    network has.
+    state: name → tensor, or anything with a `shape`. Raises `WeightsError` if an entry of every
+    XMem network is missing or sizes contradict each other.
     """
 
     def width(name: str, dim: int = 0) -> int:
@@ -108,8 +109,8 @@ def config_from_state_dict(state: Mapping[str, Any]) -> NetworkConfig:
         shape = tuple(state[name].shape)
         if dim >= len(shape) or not 1 <= shape[dim] <= WIDEST:
             raise WeightsError(
-                f'these are not the weights of an XMem network: the entry {name!r} has the shape {shape}; allowed: '
-                f'1…{WIDEST} channels'
+                f'these are not the weights of an XMem network: the entry {name!r} has the shape {shape}; 1…{WIDEST} '
+                'channels are allowed'
             )
         return int(shape[dim])
 
@@ -120,8 +121,8 @@ def config_from_state_dict(state: Mapping[str, Any]) -> NetworkConfig:
             raise WeightsError(f'these are not the weights of an XMem network: no entry begins with {prefix!r}')
         if found != set(range(len(found))) or len(found) > DEEPEST:
             raise WeightsError(
-                f'these are not the weights of an XMem network: the blocks of {prefix!r} are not numbered from 0 on, '
-                f'without gaps, or are more than {DEEPEST}'
+                f'these are not the weights of an XMem network: the blocks of {prefix!r} must be numbered from 0 '
+                f'without gaps and be at most {DEEPEST}'
             )
         return len(found)
 
@@ -148,7 +149,7 @@ def config_from_state_dict(state: Mapping[str, Any]) -> NetworkConfig:
     reduced = width('value_encoder.fuser.attention.ChannelGate.mlp.1.weight')
     sensory_dim = width('decoder.hidden_update.transform.weight') // 3 if sensory else 0
     if reduced > value_dim or (sensory and not sensory_dim):
-        raise WeightsError('these are not the weights of an XMem network: its channels do not go together')
+        raise WeightsError('these are not the weights of an XMem network: numbers of channels contradict each other')
     return NetworkConfig(
         **key_trunks(),
         value_widths=widths('value_encoder', value_stages),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Decoder: image features, memory readout and sensory memory → a logit per object and pixel."""
+"""Decoder: image features, memory readout and sensory memory to a logit per object and pixel."""
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from xmem_ros.network.sensory import SensoryUpdate
 
 
 class Decoder(nn.Module):
-    """Fuser at stride 16, two up-blocks, one prediction."""
+    """Fuser at stride 16, two up-blocks, prediction."""
 
     def __init__(self, config: NetworkConfig):
         super().__init__()
@@ -30,8 +30,8 @@ class Decoder(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Decode every object.
 
-        features: f16, f8, f4; readout: B×O×CV×h×w; sensory: B×O×CS×h×w. Returns float32 logits B×O×H×W at the
-        image's size, and the sensory memory, updated if `update`.
+        features: f16, f8, f4; readout: B×O×CV×h×w; sensory: B×O×CS×h×w. Returns float32 logits
+        B×O×H×W at the image's size, and the sensory memory, updated if `update`.
         """
         f16, f8, f4 = features
         batch, objects = readout.shape[:2]

@@ -14,7 +14,7 @@ from xmem_ros.network.sensory import DeepUpdate
 def residual_stage(
     block: type[BasicBlock] | type[Bottleneck], channels: int, planes: int, depth: int, stride: int
 ) -> nn.Sequential:
-    """One stage of a ResNet, as torchvision builds it."""
+    """Make one stage of a ResNet as torchvision does."""
     out = planes * block.expansion
     shortcut = None
     if stride != 1 or channels != out:
@@ -50,7 +50,7 @@ class KeyEncoder(nn.Module):
             self.lite = EfficientNetLite(config.lite_widths, config.lite_depths, config.lite_laterals)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """image: B×3×H×W, normalised; H and W multiples of 16 → f16, f8, f4, each B×C×(H/s)×(W/s)."""
+        """Encode image B×3×H×W, normalised, to f16, f8, f4, each B×C×(H/s)×(W/s)."""
         if not self.has_resnet:
             assert self.lite is not None
             return self.lite(image)
@@ -64,15 +64,15 @@ class KeyEncoder(nn.Module):
 
 
 class KeyProjection(nn.Module):
-    """f16 → key, shrinkage (of a memory position), selection (of a query position)."""
+    """Projection of f16 to key, shrinkage (of memory) and selection (of a query)."""
 
     def __init__(self, channels: int, key_dim: int):
         super().__init__()
         self.key_proj = conv3x3(channels, key_dim)
         self.d_proj = conv3x3(channels, 1)
         self.e_proj = conv3x3(channels, key_dim)
-        # Small keys and little shrinkage: a network trained from nothing must begin with a soft affinity. With a sharp
-        # one the softmax passes no gradient and matching is never learned.
+        # Small keys and little shrinkage: training from scratch must start with a soft affinity.
+        # Through a sharp one the softmax passes no gradient, and matching is never learned.
         nn.init.orthogonal_(self.key_proj.weight, gain=0.2)
         nn.init.normal_(self.d_proj.weight, std=1e-3)
         for layer in (self.key_proj, self.d_proj):
@@ -80,13 +80,16 @@ class KeyProjection(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, f16: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """f16: B×C×h×w → float32 key B×CK×h×w, shrinkage B×1×h×w ≥ 1, selection B×CK×h×w in 0…1."""
+        """Project f16: B×C×h×w.
+
+        Returns, in float32, key B×CK×h×w, shrinkage B×1×h×w ≥ 1 and selection B×CK×h×w in 0…1.
+        """
         shrinkage = self.d_proj(f16).float() ** 2 + 1
         return self.key_proj(f16).float(), shrinkage, torch.sigmoid(self.e_proj(f16).float())
 
 
 class ValueEncoder(nn.Module):
-    """A ResNet over image and masks, fused with f16: a value per object, and the deep sensory update."""
+    """Value encoder: a ResNet over image and masks, fused with f16, and the deep sensory update."""
 
     def __init__(self, config: NetworkConfig):
         super().__init__()
@@ -103,14 +106,14 @@ class ValueEncoder(nn.Module):
         self.hidden_reinforce = DeepUpdate(config.value_dim, config.sensory_dim) if config.sensory_dim else None
 
     def trunk(self, x: Tensor) -> Tensor:
-        """B×5×H×W (RGB, this object's mask, the others' masks) → g16 B×C×(H/16)×(W/16)."""
+        """Encode B×5×H×W (RGB, the object's mask, the others' masks) to g16 B×C×(H/16)×(W/16)."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         return self.layer3(self.layer2(self.layer1(x)))
 
     def forward(
         self, image: Tensor, f16: Tensor, masks: Tensor, sensory: Tensor | None, deep_update: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Encode what each object looks like here.
+        """Encode the value of every object.
 
         image: B×3×H×W, f16: B×C×h×w, masks: B×O×H×W probabilities, sensory: B×O×CS×h×w.
         Returns the value B×O×CV×h×w and the sensory memory, updated if `deep_update`.
@@ -120,7 +123,7 @@ class ValueEncoder(nn.Module):
     def encode(
         self, image: Tensor, f16: Tensor, masks: Tensor, others: Tensor, sensory: Tensor | None, deep_update: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """The same with the sum of each object's others given, B×O×H×W, so that objects can come in several calls."""
+        """Encode some objects; others: B×O×H×W, sum of the masks of each object's other objects."""
         rgb = image.unsqueeze(1).expand(-1, masks.shape[1], -1, -1, -1)
         stacked = torch.cat([rgb, masks.unsqueeze(2).to(rgb.dtype), others.unsqueeze(2).to(rgb.dtype)], 2)
         batch, objects = masks.shape[:2]

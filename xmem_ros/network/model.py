@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The XMem network as one module: three functions that the tracker and the training call."""
+"""XMem network as one module: encode an image, encode values, decode."""
 
 import functools
 from dataclasses import dataclass
@@ -18,15 +18,15 @@ STRIDE = 16
 
 @functools.lru_cache(maxsize=8)
 def image_statistics(device: torch.device) -> tuple[Tensor, Tensor]:
-    """ImageNet's mean and standard deviation, 3×1×1 each, on a device."""
-    with torch.inference_mode(False):  # they outlive the mode of whoever asks first
+    """Return ImageNet's mean and standard deviation, 3×1×1 each, on a device."""
+    with torch.inference_mode(False):  # cached tensors serve training, too
         mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
     return mean, std
 
 
 @dataclass
 class EncodedImage:
-    """What the key encoder says of a frame."""
+    """Output of the key encoder and key projection."""
 
     key: Tensor  # B×CK×h×w, float32
     shrinkage: Tensor  # B×1×h×w, float32
@@ -35,7 +35,7 @@ class EncodedImage:
 
 
 class XMemNetwork(nn.Module):
-    """Key encoder, value encoder and decoder; holds no memory of any video."""
+    """Key encoder, value encoder and decoder; stateless between frames."""
 
     def __init__(self, config: NetworkConfig):
         super().__init__()
@@ -46,7 +46,7 @@ class XMemNetwork(nn.Module):
         self.decoder = Decoder(config)
 
     def train(self, mode: bool = True) -> 'XMemNetwork':
-        """Set training mode; batch norms stay in evaluation mode unless the configuration trains them."""
+        """Set training mode; batch norms follow only if the configuration trains them."""
         super().train(mode)
         if not self.config.train_norm:
             for module in self.modules():
@@ -55,7 +55,7 @@ class XMemNetwork(nn.Module):
         return self
 
     def encode_image(self, image: Tensor) -> EncodedImage:
-        """image: B×3×H×W normalised, H and W multiples of 16."""
+        """Encode an image B×3×H×W, normalised; H and W multiples of 16."""
         features = self.key_encoder(image)
         key, shrinkage, selection = self.key_proj(features[0])
         return EncodedImage(key, shrinkage, selection, features)
@@ -63,7 +63,10 @@ class XMemNetwork(nn.Module):
     def encode_value(
         self, image: Tensor, f16: Tensor, masks: Tensor, sensory: Tensor | None, deep_update: bool = True
     ) -> tuple[Tensor, Tensor | None]:
-        """masks: B×O×H×W → value B×O×CV×h×w and the (deeply updated) sensory memory B×O×CS×h×w."""
+        """Encode masks B×O×H×W to values B×O×CV×h×w.
+
+        Also returns the sensory memory B×O×CS×h×w, updated if `deep_update`.
+        """
         return self.value_encoder(image, f16, masks, sensory, deep_update)
 
     def decode(
@@ -73,11 +76,17 @@ class XMemNetwork(nn.Module):
         sensory: Tensor | None,
         update: bool = True,
     ) -> tuple[Tensor, Tensor | None]:
-        """readout: B×O×CV×h×w → logits B×O×H×W (before the sigmoid) and the sensory memory."""
+        """Decode a readout B×O×CV×h×w to logits B×O×H×W, before the sigmoid.
+
+        Also returns the sensory memory B×O×CS×h×w, updated if `update`.
+        """
         return self.decoder(features, readout, sensory, update)
 
     def zero_sensory(self, batch: int, objects: int, size: tuple[int, int]) -> Tensor | None:
-        """A new object's sensory memory, B×O×CS×h×w; None for a model without one."""
+        """Make the sensory memory of new objects, B×O×CS×h×w; None for a network without one.
+
+        size: h, w.
+        """
         if not self.config.sensory_dim:
             return None
         device = next(self.parameters()).device

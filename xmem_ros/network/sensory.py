@@ -11,8 +11,8 @@ from xmem_ros.network.blocks import conv3x3
 def gated_update(gates: Tensor, sensory: Tensor) -> Tensor:
     """Apply forget and update gates to a state.
 
-    gates: BO×3C×H×W in the order forget, update, new; sensory: BO×C×H×W. The candidate does not see a reset state.
-    Always in float32: the state lives for hours.
+    gates: BO×3C×H×W in the order forget, update, new; sensory: BO×C×H×W. No reset gate applies to
+    the candidate. Always float32, because the state lives for hours.
     """
     forget, update, new = gates.float().chunk(3, dim=1)
     update = torch.sigmoid(update)
@@ -20,7 +20,7 @@ def gated_update(gates: Tensor, sensory: Tensor) -> Tensor:
 
 
 class SensoryUpdate(nn.Module):
-    """The update on every frame, from the decoder's features at three scales."""
+    """Update on every frame, from the decoder's features at three scales."""
 
     def __init__(self, widths: tuple[int, int, int], mid: int, sensory_dim: int):
         super().__init__()
@@ -31,20 +31,20 @@ class SensoryUpdate(nn.Module):
         self.transform = conv3x3(mid + sensory_dim, 3 * sensory_dim)
 
     def forward(self, g16: Tensor, g8: Tensor, g4: Tensor, logits: Tensor, sensory: Tensor) -> Tensor:
-        """g16: BO×C×H×W, g8 at twice, g4 and logits (BO×1) at four times its size; sensory: BO×C×H×W."""
-        # pooled before they are joined: that is the same, and g4 is large
+        """Update sensory BO×C×H×W from g16; g8 has twice, g4 and logits four times its size."""
+        # pooling before concatenation is equal, and g4 is large
         finest = torch.cat([F.avg_pool2d(g4, 4), F.avg_pool2d(logits, 4)], 1)
         x = self.g16_conv(g16) + self.g8_conv(F.avg_pool2d(g8, 2)) + self.g4_conv(finest)
         return gated_update(self.transform(torch.cat([x, sensory.to(x.dtype)], 1)), sensory)
 
 
 class DeepUpdate(nn.Module):
-    """The update on memory frames, from the new value."""
+    """Update on memory frames, from the new value."""
 
     def __init__(self, value_dim: int, sensory_dim: int):
         super().__init__()
         self.transform = conv3x3(value_dim + sensory_dim, 3 * sensory_dim)
 
     def forward(self, value: Tensor, sensory: Tensor) -> Tensor:
-        """value: BO×CV×H×W, sensory: BO×CS×H×W."""
+        """Update sensory BO×CS×H×W from value BO×CV×H×W."""
         return gated_update(self.transform(torch.cat([value, sensory.to(value.dtype)], 1)), sensory)

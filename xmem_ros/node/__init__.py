@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""The ROS 2 node. Only this package imports rclpy."""
+"""The ROS 2 node."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Keys of the node's status in /diagnostics, for its publisher and its readers. No ROS."""
+"""Keys of the node's status in /diagnostics. No ROS."""
 
 RATE = 'rate (Hz)'
 LATENCY_MEDIAN = 'image to publish, median (ms)'
@@ -28,25 +28,25 @@ IMAGES_WITHOUT_DEPTH = 'images without depth'
 
 
 def status_name(node: str) -> str:
-    """Name of the status of a node, given by its full name."""
+    """Return the name of the status of a node with this full name."""
     return f'{node.lstrip("/")}: tracking'
 
 
 def stage(name: str) -> str:
-    """Mean duration of a stage, such as decode, publish or total."""
+    """Return the key of the mean duration of a stage: decode, publish, total and others."""
     return f'{name} (ms)'
 
 
 def positions(store: str) -> str:
-    """Positions in a store of memory: working or long_term."""
+    """Return the key of the positions in a memory store: working or long_term."""
     return f'{store} (positions)'
 
 
 def given_up(number: int) -> str:
-    """What was given up as memory ran out, counted from 1."""
+    """Return the key of a measure of out-of-memory recovery, counted from 1."""
     return f'given up ({number})'
 
 
 def object_state(object_id: int) -> str:
-    """State and name of an object."""
+    """Return the key of the state and name of an object."""
     return f'object {object_id}'

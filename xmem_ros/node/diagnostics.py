@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Figures of the stream, and /diagnostics made of them."""
+"""Statistics of the stream, and the message for /diagnostics."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ if TYPE_CHECKING:
 
     from xmem_ros.tracker import StepResult
 
-SILENT_S = 5.0  # after which is said why no image comes, where the parameter no_image_warning_after does not say
+# Without images for this long, `no image` is reported; used where no_image_warning_after is 0.
+SILENT_S = 5.0
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
 
 @dataclass
 class _Period:
-    """Since the last diagnostics."""
+    """Measurements since the last diagnostics."""
 
     begun: float = field(default_factory=time.monotonic)
     frames: int = 0
@@ -34,8 +35,8 @@ class _Period:
     stages_ms: dict[str, float] = field(default_factory=dict)
 
 
-class Figures:
-    """Collected by the worker's thread, read by the timer's."""
+class StreamStatistics:
+    """Rate, latency and stage durations. Written by the worker's thread, read by the timer's."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -44,25 +45,25 @@ class Figures:
         self._states: dict[int, str] = {}
 
     def add_frame(self, header: Any, result: StepResult, *, publish_ms: float, total_ms: float) -> None:
-        """A frame was published just now."""
-        now_ms = self._clock.now().nanoseconds / 1e6  # 0: simulated time that has not begun
+        """Add a frame that was just published."""
+        now_ms = self._clock.now().nanoseconds / 1e6  # 0: simulated time has not begun
         stamp_ms = header.stamp.sec * 1e3 + header.stamp.nanosec / 1e6
         stages = {**result.timings_ms, 'publish': publish_ms, 'total': total_ms}
         with self._lock:
             self._period.frames += 1
             if now_ms and stamp_ms:
                 self._period.ages_ms.append(now_ms - stamp_ms)
-            for stage, spent in stages.items():
-                self._period.stages_ms[stage] = self._period.stages_ms.get(stage, 0.0) + spent
+            for stage, duration in stages.items():
+                self._period.stages_ms[stage] = self._period.stages_ms.get(stage, 0.0) + duration
             self._states = {item.id: f'{item.state.name} {item.name}'.strip() for item in result.objects}
 
-    def forget_objects(self) -> None:
-        """There are none now."""
+    def clear_objects(self) -> None:
+        """Clear the states of objects."""
         with self._lock:
             self._states = {}
 
     def take(self) -> dict[str, str]:
-        """Figures of the period that ends now, as texts."""
+        """End the period and return its statistics as key → value of the status."""
         with self._lock:
             period, self._period = self._period, _Period()
             states = dict(self._states)
@@ -71,13 +72,16 @@ class Figures:
         if period.ages_ms:
             values[keys.LATENCY_MEDIAN] = f'{np.median(period.ages_ms):.1f}'
             values[keys.LATENCY_MAXIMUM] = f'{max(period.ages_ms):.1f}'
-        for stage, spent in period.stages_ms.items():
-            values[keys.stage(stage)] = f'{spent / period.frames:.2f}'
+        for stage, duration in period.stages_ms.items():
+            values[keys.stage(stage)] = f'{duration / period.frames:.2f}'
         return values | {keys.object_state(object_id): state for object_id, state in states.items()}
 
 
 def count_values(counts: Counts, *, lost: int) -> dict[str, str]:
-    """Counts as texts. received = tracked + dropped + waiting; `invalid` is part of dropped, `lost` of none."""
+    """Return counts as key → value of the status.
+
+    received = tracked + dropped + waiting; `invalid` is part of dropped, `lost` is separate.
+    """
     return {
         keys.RECEIVED: str(counts.received),
         keys.TRACKED: str(counts.tracked),
@@ -91,7 +95,7 @@ def count_values(counts: Counts, *, lost: int) -> dict[str, str]:
 def diagnostics_message(
     stamp: Any, name: str, hardware: str, level: bytes, summary: str, values: dict[str, str]
 ) -> DiagnosticArray:
-    """One status of the node `name`, running on `hardware`."""
+    """Build a DiagnosticArray with one status of the node `name` on the device `hardware`."""
     status = DiagnosticStatus(level=level, name=name, message=summary, hardware_id=hardware)
     status.values = [KeyValue(key=key, value=value) for key, value in values.items()]
     message = DiagnosticArray(status=[status])

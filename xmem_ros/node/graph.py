@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Who is in the ROS graph, as far as a node sees it."""
+"""Trackers and cameras in the ROS graph."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _IMAGES = {'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'}
 
 
 def trackers(node: Node) -> list[str]:
-    """Names of the trackers that are configured."""
-    # by what nodes publish: among the services are also those that somebody, as a client, would like to call
+    """Return the full names of the configured trackers."""
+    # Found by their topics: the graph lists services of clients that wait for a server, too.
     return sorted(
         name.rpartition('/')[0]
         for name, kinds in node.get_topic_names_and_types()
@@ -23,10 +23,10 @@ def trackers(node: Node) -> list[str]:
 
 
 def cameras(node: Node) -> list[str]:
-    """Topics on which images are published, those of trackers left out."""
-    ours = tuple(f'{name}/' for name in trackers(node))
+    """Return the topics with published images, except those of trackers."""
+    outputs = tuple(f'{name}/' for name in trackers(node))
     return sorted(
         name
         for name, kinds in node.get_topic_names_and_types()
-        if _IMAGES.intersection(kinds) and not name.startswith(ours) and node.count_publishers(name)
+        if _IMAGES.intersection(kinds) and not name.startswith(outputs) and node.count_publishers(name)
     )

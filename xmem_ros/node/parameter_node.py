@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A lifecycle node whose ROS parameters are the table of `parameters.py`, and nothing else."""
+"""A lifecycle node whose ROS parameters are the parameter table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.parameter import Parameter
 
 from xmem_ros.errors import ParameterError
-from xmem_ros.parameters.table import CONFIGURE, START, Parameters, Rule, Value, changed, rules, value_of
+from xmem_ros.node.rclpy_workarounds import parameter_overrides
+from xmem_ros.parameters.rule import CONFIGURE, START, Rule, Value
+from xmem_ros.parameters.table import Parameters, changed, rules, value_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +22,7 @@ _FOREIGN_GROUPS = ('qos_overrides.',)
 
 
 class ParameterNode(LifecycleNode):
-    """Declares the table, refuses what it does not allow with the reason, and keeps `parameters` up to date.
+    """Declares the table, refuses invalid values with the reason, and keeps `parameters` current.
 
     Raises:
         ParameterError: parameters given at the start are unknown or not allowed.
@@ -33,8 +35,8 @@ class ParameterNode(LifecycleNode):
         self.configured = False
         super().__init__(name, **options)
         given = {
-            key: parameter.value
-            for key, parameter in self._parameter_overrides.items()
+            key: value
+            for key, value in parameter_overrides(self).items()
             if key not in _FOREIGN and not key.startswith(_FOREIGN_GROUPS)
         }
         self.parameters = changed(Parameters(), given)
@@ -44,7 +46,10 @@ class ParameterNode(LifecycleNode):
         self._declared = True
 
     def set_parameters_atomically(self, parameter_list: Sequence[Parameter]) -> SetParametersResult:
-        """Check against the table first: rclpy's own reasons do not say what is allowed."""
+        """Set parameters that the table allows.
+
+        The table is checked first, because rclpy's reasons do not name the allowed values.
+        """
         if not self._declared:
             return super().set_parameters_atomically(list(parameter_list))
         known = rules()
@@ -54,7 +59,7 @@ class ParameterNode(LifecycleNode):
         try:
             for name in ours:
                 if name in known and ours[name] != _as_ros(value_of(self.parameters, name)):
-                    self._check_time(name, known[name][1])
+                    self._check_moment(name, known[name][1])
             parameters = changed(self.parameters, ours)
         except ParameterError as error:
             return SetParametersResult(successful=False, reason=str(error))
@@ -65,18 +70,14 @@ class ParameterNode(LifecycleNode):
         result = super().set_parameters_atomically(exact)
         if result.successful and ours:
             self.parameters = parameters
-            self.on_parameters_changed()
         return result
 
-    def on_parameters_changed(self) -> None:
-        """Called after parameters have changed."""
-
-    def _check_time(self, name: str, rule: Rule) -> None:
+    def _check_moment(self, name: str, rule: Rule) -> None:
         if rule.change == START:
             raise ParameterError(f'{name} is read only at the start: start the node with -p {name}:=…')
         if rule.change == CONFIGURE and self.configured:
             raise ParameterError(
-                f'{name} is read when the node is configured: take it through deactivate and cleanup '
+                f'{name} is read when the node is configured: take the transitions deactivate and cleanup '
                 f'(ros2 lifecycle set {self.get_fully_qualified_name()} …), set it, then configure and activate'
             )
 
@@ -87,7 +88,9 @@ def _as_ros(value: Value) -> Any:
 
 def _descriptor(rule: Rule, value: Value) -> ParameterDescriptor:
     descriptor = ParameterDescriptor(description=rule.description, read_only=rule.change == START)
-    descriptor.dynamic_typing = isinstance(value, tuple)  # rclpy takes an empty list for one of bytes
+    descriptor.dynamic_typing = isinstance(
+        value, tuple
+    )  # rclpy takes an empty list for BYTE_ARRAY (ros2/rclpy#912, open)
     constraints = [f'{rule.allowed()} {rule.unit}'.strip()] if rule.allowed() else []
     descriptor.additional_constraints = '; '.join([*constraints, f'changes: {rule.change}'])
     if rule.low is None or rule.high is None:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Everything that the node publishes about a frame. Called by the worker's thread only, but for making and closing."""
+"""Topics of the node and of each object.
+
+The worker's thread publishes; other threads only create and close the publishers.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from rclpy.node import Node
     from rclpy.publisher import Publisher
 
-    from xmem_ros.node.diagnostics import Figures
+    from xmem_ros.node.diagnostics import StreamStatistics
     from xmem_ros.tracker import StepResult, tracker
 
 _TYPES = {BOX: RegionOfInterest, DURATION: Duration, OBJECT: TrackedObject, OBJECTS: TrackedObjectArray}
@@ -38,40 +41,40 @@ def _make(msgtype: str, **fields: Any) -> Any:
     return _TYPES[msgtype](**fields)
 
 
-class Extra(Protocol):
-    """Something else that is published about each frame."""
+class ExtraPublisher(Protocol):
+    """Another publisher of each frame's results."""
 
     def publish(self, header: Any, result: StepResult) -> None:
-        """What one frame shows."""
+        """Publish the result of a frame."""
 
     def set_objects(self, objects: Sequence[tracker.TrackedObject]) -> None:
-        """These are the objects that there are now."""
+        """Take over the list of current objects."""
 
     def close(self) -> None:
         """Destroy the publishers."""
 
 
 class Publishers:
-    """Topics of the node, and those of each object, which come and go with it.
+    """Publishes results; the topics of an object exist as long as the object.
 
     Arguments:
-        node: that publishes.
-        figures: gets the times of each frame.
-        per_object: whether objects have topics of their own.
-        quality: of JPEG, 1…100, as it is now.
-        extras: that publish, too.
+        node: the publishing node.
+        statistics: gets the durations of each frame.
+        per_object: publish topics for each object.
+        quality: returns the current JPEG quality, 1…100.
+        extras: further publishers of the same results.
     """
 
     def __init__(
         self,
         node: Node,
-        figures: Figures,
+        statistics: StreamStatistics,
         *,
         per_object: bool,
         quality: Callable[[], int],
-        extras: Sequence[Extra] = (),
+        extras: Sequence[ExtraPublisher] = (),
     ) -> None:
-        self._node, self._figures, self._per_object, self._quality = node, figures, per_object, quality
+        self._node, self._statistics, self._per_object, self._quality = node, statistics, per_object, quality
         self._extras = extras
         self._labels = self._make(Image, '~/labels')
         self._objects = self._make(TrackedObjectArray, '~/objects')
@@ -86,11 +89,11 @@ class Publishers:
         self._of_object: dict[int, tuple[Publisher, Publisher]] = {}
 
     def publish(self, header: Any, image: np.ndarray, result: StepResult, begun: float) -> None:
-        """What came of one frame; `Outputs.publish`."""
+        """Publish the result of a frame; see `Outputs.publish`."""
         try:
             self._publish(header, image, result, begun)
         except Exception:
-            if self._node.context.ok():  # else the process is being ended, and nobody hears any more
+            if self._node.context.ok():  # otherwise the process is shutting down
                 raise
 
     def _publish(self, header: Any, image: np.ndarray, result: StepResult, begun: float) -> None:
@@ -111,12 +114,12 @@ class Publishers:
         finished = time.perf_counter()
         array.processing_time = duration_message(finished - begun, _make)
         self._objects.publish(array)
-        self._figures.add_frame(
+        self._statistics.add_frame(
             header, result, publish_ms=(finished - started) * 1e3, total_ms=(finished - begun) * 1e3
         )
 
     def set_objects(self, objects: Sequence[tracker.TrackedObject]) -> None:
-        """Make the topics of new objects, and destroy those of objects that are gone; `Outputs.set_objects`."""
+        """Create and destroy the topics of objects; see `Outputs.set_objects`."""
         self._set_topics([item.id for item in objects])
         for extra in self._extras:
             extra.set_objects(objects)
@@ -135,7 +138,7 @@ class Publishers:
                 )
 
     def publish_seeds(self, header: Any, seeds: Sequence[Any], ids: Sequence[int], labels: Sequence[int]) -> None:
-        """Seeds that were accepted on the image of this header."""
+        """Publish seeds that were accepted in the image of this header."""
         self._seeds.publish(AcceptedSeeds(header=header, seeds=list(seeds), ids=list(ids), labels=list(labels)))
 
     def close(self) -> None:
@@ -160,7 +163,10 @@ class Publishers:
         return self._node.create_publisher(kind, topic, qos.output(), qos_overriding_options=qos.overridable())
 
     def _make_bare(self, kind: type, topic: str) -> Publisher:
-        """Without overrides, each of which would leave a parameter behind, and without events for the executor."""
+        """Create a publisher without QoS overrides and events.
+
+        Each override would leave a parameter behind; events burden the executor.
+        """
         silent = PublisherEventCallbacks(use_default_callbacks=False)
         return self._node.create_publisher(kind, topic, qos.output(), event_callbacks=silent)
 

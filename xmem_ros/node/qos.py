@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Every quality of service that the node asks for or offers, by name."""
+"""QoS profiles of the node, by name."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 BEST_AVAILABLE = getattr(ReliabilityPolicy, 'BEST_AVAILABLE', None)
-"""Reliable where every publisher is, else best effort; rclpy has it since Iron."""
+"""Reliable if every publisher is, else best effort. In rclpy since Iron."""
 
 
 def newest_image() -> QoSProfile:
-    """For a live camera: the newest image, however it is offered."""
+    """Profile for a live camera: the newest image, with any publisher's reliability."""
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST, depth=1, reliability=BEST_AVAILABLE or ReliabilityPolicy.BEST_EFFORT
     )
 
 
 def every_image(depth: int) -> QoSProfile:
-    """For a replay: none is to be lost as long as the sender is at most `depth` images ahead."""
+    """Profile for a replay: lossless while the sender is at most `depth` images ahead."""
     return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=ReliabilityPolicy.RELIABLE)
 
 
 def beside_images(depth: int) -> QoSProfile:
-    """For what comes along with the images, however it is offered."""
+    """Profile for topics beside the images, with any publisher's reliability."""
     return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 def output() -> QoSProfile:
-    """For what the node says of a frame; subscribers of both kinds match."""
+    """Profile for results of a frame; matches reliable and best-effort subscribers."""
     return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.RELIABLE)
 
 
 def accepted_seeds() -> QoSProfile:
-    """For seeds, which a recorder that starts later must get too."""
+    """Profile for accepted seeds, which a recorder that starts later gets too."""
     return latched(100)
 
 
 def latched(depth: int) -> QoSProfile:
-    """The newest messages go to those that subscribe later, too."""
+    """Profile whose newest messages also reach later subscribers."""
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
         depth=depth,
@@ -55,28 +55,28 @@ def latched(depth: int) -> QoSProfile:
 
 
 def diagnostics() -> QoSProfile:
-    """As diagnostic_updater has it."""
+    """Profile of diagnostic_updater."""
     return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.RELIABLE)
 
 
 def overridable() -> QoSOverridingOptions:
-    """History, depth and reliability may be set with parameters `qos_overrides.<topic>.<publisher|subscription>.…`."""
+    """Allow `qos_overrides.<topic>.<publisher|subscription>.…` for history, depth, reliability."""
     return QoSOverridingOptions.with_default_policies()
 
 
 def override(profile: QoSProfile, parameters: Mapping[str, Any], topic: str) -> None:
     """Apply the user's `qos_overrides.<topic>.subscription.…` to a profile.
 
-    rclpy's own overriding options serve a subscription that is made once: they keep what the first one had, also where
-    another parameter, here `queue`, asks for something else when it is made again.
+    rclpy's own overriding options serve a subscription that is created once. They keep the values
+    of the first subscription, although the parameter `queue` may ask for others later.
 
     Args:
-        profile: is changed.
-        parameters: name → value, as the user gave them.
+        profile: changed in place.
+        parameters: name → value, as given by the user.
         topic: fully resolved.
 
     Raises:
-        ParameterError: a policy that is unknown, or a value that it does not have.
+        ParameterError: an unknown policy, or a value that the policy does not allow.
     """
     prefix = f'qos_overrides.{topic}.subscription.'
     for name, value in parameters.items():
@@ -85,12 +85,12 @@ def override(profile: QoSProfile, parameters: Mapping[str, Any], topic: str) -> 
         policy = name.removeprefix(prefix)
         if policy == 'depth':
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ParameterError(f'{name} is {value!r}; it must be a whole number from 1')
+                raise ParameterError(f'{name} is {value!r}; allowed: a whole number of at least 1')
             profile.depth = value
             continue
         kind = {'reliability': ReliabilityPolicy, 'history': HistoryPolicy}.get(policy)
         if kind is None:
-            raise ParameterError(f'{name}: there is no policy {policy!r} to set; allowed: depth, history, reliability')
+            raise ParameterError(f'{name}: unknown policy {policy!r}; allowed: depth, history, reliability')
         allowed = [key for key in kind.short_keys() if key != 'unknown']
         if value not in allowed:
             raise ParameterError(f'{name} is {value!r}; allowed: {", ".join(allowed)}')
@@ -98,5 +98,5 @@ def override(profile: QoSProfile, parameters: Mapping[str, Any], topic: str) -> 
 
 
 def describe(profile: QoSProfile) -> str:
-    """Reliability and durability, as `ros2 topic info --verbose` names them."""
+    """Name reliability and durability as `ros2 topic info --verbose` does."""
     return f'{profile.reliability.name}, {profile.durability.name}'

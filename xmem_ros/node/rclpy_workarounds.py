@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Workarounds for rclpy: services that raise, idle turns of the executor, logging, callback groups.
-
-Each says what rclpy does and when the workaround can go.
-"""
+"""Workarounds for rclpy, each with the upstream change that would end it."""
 
 from __future__ import annotations
 
@@ -12,6 +9,9 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from rcl_interfaces.msg import SetParametersResult
+
+# The error of the C layer has no public name; `rclpy.exceptions` does not export it.
+from rclpy._rclpy_pybind11 import RCLError
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.executors import MultiThreadedExecutor
 
@@ -30,28 +30,47 @@ if TYPE_CHECKING:
     from rclpy.node import Node
     from rclpy.subscription import Subscription
 
+__all__ = [
+    'NodeLogHandler',
+    'PatientExecutor',
+    'RCLError',
+    'forward_logs_to',
+    'guard_services',
+    'mark_failed',
+    'parameter_overrides',
+    'subscribe',
+]
+
 PAUSE_S = 1e-4
 
 
 class PatientExecutor(MultiThreadedExecutor):
-    """Lets a thread of the pool begin before it looks again.
+    """A multi-threaded executor that pauses after each turn.
 
-    rclpy hands over what is ready and looks again at once. Until a thread has begun with it, it finds the same again
-    and hands it over again, hundreds of times where the interpreter's lock is busy, and the callback begins the later.
-    With images that come one after the other, as in `benchmarks/soak.py --node`, half as many were tracked.
+    rclpy submits a ready callback to its thread pool and looks for ready callbacks again at once.
+    Until a thread has begun with it, the same callback is found and submitted again, hundreds of
+    times while the interpreter's lock is busy. With images in quick succession
+    (`benchmarks/soak.py --node`) only half as many were tracked.
+
+    Ends with: ros2/rclpy#1452, fixed by ros2/rclpy#1547 (after Kilted's 9.1.2).
     """
 
     def spin_once(self, timeout_sec: float | None = None) -> None:
-        """As rclpy's, and then a pause."""
+        """Execute one turn, then pause."""
         super().spin_once(timeout_sec)
         time.sleep(PAUSE_S)
 
 
 def guard_services(node: Node) -> None:
-    """Have every service of the node answer, whatever its callback raises.
+    """Make every service of the node answer, whatever its callback raises.
 
-    rclpy raises, in the services that it makes for each node, for parameters of a type that there is not, and, on
-    Humble and Jazzy, for transitions that the state does not allow.
+    The services that rclpy creates for each node raise, which ends the node:
+
+    - for a transition that the state does not allow, on Humble and Jazzy;
+    - for a parameter of an unknown type, on every distribution.
+
+    Ends with: ros2/rclpy#1209, fixed by ros2/rclpy#1319, for transitions. For parameters, no
+    upstream issue is known; it ends once rclpy's parameter services answer with a reason.
     """
     for service in node.services:
         service.callback = _guarded(node, service.srv_name, service.callback)
@@ -65,13 +84,13 @@ def _guarded(node: Node, name: str, callback: Callable[[Any, Any], Any]) -> Call
             reason = for_log(f'{type(error).__name__}: {error}')
             node.get_logger().error(f'a request to {name} failed: {reason}')
             node.get_logger().debug(traceback.format_exc())
-            refuse(request, response, reason)
+            mark_failed(request, response, reason)
             return response
 
     return guarded
 
 
-def refuse(request: Any, response: Any, reason: str) -> None:
+def mark_failed(request: Any, response: Any, reason: str) -> None:
     """Mark a response as failed, as far as it has fields for that."""
     if hasattr(response, 'success'):
         response.success = False
@@ -83,26 +102,42 @@ def refuse(request: Any, response: Any, reason: str) -> None:
         response.result = SetParametersResult(successful=False, reason=reason)
 
 
+def parameter_overrides(node: Node) -> dict[str, Any]:
+    """Return the parameters given at the start, declared or not: name → value.
+
+    Ends with: a public counterpart in rclpy. Its public functions know declared parameters only,
+    so unknown names could not be refused.
+    """
+    return {name: parameter.value for name, parameter in node._parameter_overrides.items()}
+
+
 def subscribe(
-    node: Node, kind: type, topic: str, take: Callable[[Any], None], depth: int, *, raw: bool = False
+    node: Node, kind: type, topic: str, callback: Callable[[Any], None], depth: int, *, raw: bool = False
 ) -> Subscription:
-    """Subscribe, however it is offered, with the user's `qos_overrides`; raises `ParameterError` for bad ones.
+    """Subscribe with best effort and the user's `qos_overrides`, safely for a later destruction.
+
+    The subscription has a callback group of its own and no QoS events. rclpy may leave the callback
+    group of a destroyed subscription busy, and may raise `InvalidHandle` for its events.
+
+    Ends with: ros2/rclpy#1206 and ros2/rclpy#1142, both open.
 
     Arguments:
-        node: that subscribes.
-        kind: of the messages.
+        node: the subscribing node.
+        kind: type of the messages.
         topic: fully resolved.
-        take: gets each message, one at a time.
-        depth: messages that may wait.
-        raw: `take` gets bytes, as they came.
+        callback: gets each message, one at a time.
+        depth: maximum number of waiting messages.
+        raw: pass serialized bytes to `callback`.
+
+    Raises:
+        ParameterError: an invalid override.
     """
     profile = qos.beside_images(depth)
-    qos.override(profile, {name: item.value for name, item in node._parameter_overrides.items()}, topic)
-    # A group of its own, and no events: see ImageSource and main.
+    qos.override(profile, parameter_overrides(node), topic)
     return node.create_subscription(
         kind,
         topic,
-        take,
+        callback,
         profile,
         raw=raw,
         callback_group=MutuallyExclusiveCallbackGroup(),
@@ -111,10 +146,12 @@ def subscribe(
 
 
 class NodeLogHandler(logging.Handler):
-    """Hands records on to a logger of rclpy.
+    """Forwards records of Python's logging to a logger of rclpy.
+
+    Ends with: a handler for Python's logging in rclpy, which has none.
 
     Arguments:
-        logger: what `Node.get_logger` gives.
+        logger: as returned by `Node.get_logger`.
     """
 
     def __init__(self, logger: Any) -> None:
@@ -122,10 +159,10 @@ class NodeLogHandler(logging.Handler):
         self._logger = logger
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Say it, as severe as it is."""
+        """Log a record with its severity."""
         try:
             text = for_log(self.format(record))
-            # a line for each: rclpy refuses another severity from the same place in the code
+            # One line for each severity: rclpy refuses another severity from the same line of code.
             if record.levelno >= logging.ERROR:
                 self._logger.error(text)
             elif record.levelno >= logging.WARNING:
@@ -134,13 +171,13 @@ class NodeLogHandler(logging.Handler):
                 self._logger.info(text)
             else:
                 self._logger.debug(text)
-        except Exception:  # as handlers do: what is said must not end what is done
+        except Exception:  # as in every handler: a failed log line must not end the work
             self.handleError(record)
 
 
-def log_to(logger: Any) -> None:
-    """From now on, what the package logs goes to a logger of rclpy; to be called once in a process."""
+def forward_logs_to(logger: Any) -> None:
+    """Send the package's log records to a logger of rclpy; call once in a process."""
     package = logging.getLogger('xmem_ros')
     package.addHandler(NodeLogHandler(logger))
-    package.setLevel(logging.DEBUG)  # the logger of rclpy drops what is not to be heard
+    package.setLevel(logging.DEBUG)  # rclpy's logger filters by its own level
     package.propagate = False

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is tracked as vision_msgs, which other nodes know. Where vision_msgs is not installed, it is left out."""
+"""Tracked objects as vision_msgs, where vision_msgs is installed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ try:
         Detection2D,
         Detection2DArray,
         ObjectHypothesisWithPose,
-        Point2D,  # noqa: F401 # new in version 4, whose boxes are laid out in another way than before
+        Point2D,  # noqa: F401 # marks version 4, which changed the layout of boxes
     )
 except ImportError:
     AVAILABLE = False
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from xmem_ros.tracker import StepResult, TrackedObject
 
 MISSING = ''
-"""What cannot be published, and what to do; empty where everything can."""
+"""Topics that cannot be published, and what to do; empty if all can."""
 if not AVAILABLE:
     MISSING = (
         'vision_msgs 4 or later is not installed: ~/detections, ~/label_info, ~/detections_3d and ~/seed_detections '
@@ -45,23 +45,23 @@ elif LabelInfo is None:
     MISSING = 'this vision_msgs has no LabelInfo: ~/label_info is off (version 4.1 or later has it)'
 
 
-_said = False
+_missing_logged = False
 
 
-def say_missing(node: Node) -> None:
-    """Log what is missing, if anything; once in a process, whose nodes all miss the same."""
-    global _said
-    if MISSING and not _said:
+def log_missing(node: Node) -> None:
+    """Log `MISSING`, once in a process."""
+    global _missing_logged
+    if MISSING and not _missing_logged:
         node.get_logger().info(MISSING)
-        _said = True
+        _missing_logged = True
 
 
 class StandardMessages:
     """Publishes `~/detections` and `~/label_info`.
 
     Arguments:
-        node: that publishes.
-        threshold: gives the score below which an object does not count as seen.
+        node: the publishing node.
+        threshold: returns the minimum score of a visible object.
     """
 
     def __init__(self, node: Node, threshold: Callable[[], float]) -> None:
@@ -75,28 +75,29 @@ class StandardMessages:
             self._info = node.create_publisher(
                 LabelInfo, '~/label_info', qos.latched(1), qos_overriding_options=overrides
             )
-        self._header = Header()  # of the image that was tracked last
-        self._told: Any = None
+        self._header = Header()  # of the last tracked image
+        self._published_classes: Any = None  # content of the last LabelInfo
         self.set_objects([])
 
     def publish(self, header: Any, result: StepResult) -> None:
-        """What one image shows."""
+        """Publish the result of a frame."""
         self._header = header
         self.set_objects(result.objects)
         if self._detections.get_subscription_count():
             self._detections.publish(detections_message(header, result.objects))
 
     def set_objects(self, objects: Sequence[TrackedObject]) -> None:
-        """These are the objects that there are now."""
+        """Publish a LabelInfo if the objects have changed."""
         if self._info is None:
             return
-        # a label that another object has now is another class, though it may be called the same
-        told = ([(item.label, item.id, class_of(item)) for item in objects], self._threshold())
-        if told == self._told:
+        # With the id: a label that belongs to another object now is published again.
+        threshold = self._threshold()
+        published = ([(item.label, item.id, class_of(item)) for item in objects], threshold)
+        if published == self._published_classes:
             return
-        self._told = told
+        self._published_classes = published
         classes = [VisionClass(class_id=item.label, class_name=class_of(item)) for item in objects]
-        self._info.publish(LabelInfo(header=self._header, class_map=classes, threshold=told[1]))
+        self._info.publish(LabelInfo(header=self._header, class_map=classes, threshold=threshold))
 
     def close(self) -> None:
         """Destroy the publishers."""
@@ -106,12 +107,12 @@ class StandardMessages:
 
 
 def class_of(item: TrackedObject) -> str:
-    """The object's name; the pixel value of one that has none."""
+    """Return the object's name, or its label if it has none."""
     return item.name or str(item.label)
 
 
 def detections_message(header: Any, objects: Sequence[TrackedObject]) -> Any:
-    """vision_msgs/Detection2DArray of the objects that have a box."""
+    """Build a vision_msgs/Detection2DArray of the objects with a box."""
     message = Detection2DArray(header=header)
     for item in objects:
         if item.box is None:
@@ -125,7 +126,7 @@ def detections_message(header: Any, objects: Sequence[TrackedObject]) -> Any:
 
 
 def hypothesis(item: TrackedObject) -> Any:
-    """vision_msgs/ObjectHypothesisWithPose without a pose."""
-    found = ObjectHypothesisWithPose()
-    found.hypothesis.class_id, found.hypothesis.score = class_of(item), float(item.score)
-    return found
+    """Build a vision_msgs/ObjectHypothesisWithPose without a pose."""
+    result = ObjectHypothesisWithPose()
+    result.hypothesis.class_id, result.hypothesis.score = class_of(item), float(item.score)
+    return result

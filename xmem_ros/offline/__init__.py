@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Offline tracking of a recording to files. Imports no rclpy."""
+"""OfflineTracker tracking of a recording to files. Imports no rclpy."""

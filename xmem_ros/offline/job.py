@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a run is to do, what came of it, and what its results depend on. No rclpy."""
+"""Job, report and identity of an offline run. No rclpy."""
 
 from __future__ import annotations
 
@@ -21,50 +21,50 @@ from xmem_ros.recordings.seed_plan import seconds
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from xmem_ros.offline.tracking import Offline
+    from xmem_ros.offline.tracking import OfflineTracker
     from xmem_ros.parameters.table import Parameters
     from xmem_ros.recordings.recording import Recording
     from xmem_ros.recordings.seed_plan import PlannedSeeds
 
 FORMATS = ('bag', 'png', 'coco', 'ytvos', 'overlay')
-VERSION = 3  # of what a part folder holds
-CONTENT = 'content of the input'  # of an identity
-SEEDS = 'seeds of image '  # of an identity, before the image's index
-JOURNALS = ('-wal', '-journal')  # how files of SQLite end that lie beside a database
-_PIECE = 1 << 16  # bytes of head and tail of a file
-SEGMENT = 300  # images between two points at which an interrupted run can go on
+VERSION = 3  # of the work folder's format
+CONTENT = 'content of the input'  # identity key
+SEEDS = 'seeds of image '  # identity key, followed by the image's index
+JOURNALS = ('-wal', '-journal')  # suffixes of SQLite's journals
+_SAMPLE_BYTES = 1 << 16  # hashed at head and tail of a file
+SEGMENT = 300  # images between checkpoints of an interrupted run
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be done, beside recording, seeds and parameters."""
+    """Options of a run other than recording, seeds and parameters."""
 
-    out: Path  # folder, new or empty; it appears once it is whole
+    out: Path  # new or empty folder; appears when it is complete
     formats: tuple[str, ...] = ('bag',)  # of FORMATS
-    node: str = '/xmem'  # full name of the node whose topics a bag gets
-    only_ours: bool = False  # leave the topics of the recording out of the bag
-    compressed_labels: bool = False  # label images of the bag as PNG
+    node: str = '/xmem'  # full name of the node, for the bag's topics
+    only_ours: bool = False  # do not copy the recording's topics into the bag
+    compressed_labels: bool = False  # write the bag's label images as PNG
     segment: int = SEGMENT
-    restart: bool = False  # forget what an interrupted run has done
+    restart: bool = False  # discard the work of an interrupted run
 
 
 @dataclass
 class Report:
-    """What came of it."""
+    """Outcome of a run."""
 
     tracked: int = 0  # images
-    resumed: int = 0  # of them, by a run before this one
-    faults: list[Fault] = field(default_factory=list)  # images that were left out
-    damage: str = ''  # why not all of the recording could be read
+    resumed: int = 0  # of these, by an earlier run
+    faults: list[Fault] = field(default_factory=list)  # skipped images
+    damage: str = ''  # what of the recording could not be read
     missed: list[str] = field(default_factory=list)  # recorded seeds that could not be applied
-    notes: list[str] = field(default_factory=list)  # what the node would have logged
-    left_out: list[str] = field(default_factory=list)  # topics that were not copied, the node's own are written anew
-    undefined: list[str] = field(default_factory=list)  # types that were copied without their definition
+    notes: list[str] = field(default_factory=list)  # warnings that the node would log
+    left_out: list[str] = field(default_factory=list)  # topics that were not copied: the node's own, written anew
+    undefined: list[str] = field(default_factory=list)  # types copied without their definition
 
 
-def identity_of(recording: Recording, parameters: Parameters, job: Job, offline: Offline) -> dict[str, str]:
-    """What the results depend on, in words that a refusal can show."""
-    known = {
+def identity_of(recording: Recording, parameters: Parameters, job: Job, offline: OfflineTracker) -> dict[str, str]:
+    """Return everything that the results depend on: description → value, shown in errors."""
+    identity = {
         'format of the part folder': VERSION,
         'input': recording.path.resolve(),
         CONTENT: content_of(recording.path),
@@ -79,75 +79,75 @@ def identity_of(recording: Recording, parameters: Parameters, job: Job, offline:
         'compressed labels': job.compressed_labels,
         'segment': job.segment,
     }
-    known |= {f'{SEEDS}{index}': _digest(entries) for index, entries in sorted(offline.places.items())}
-    known |= {f'parameter {name}': value for name, value in _flat(dataclasses.asdict(parameters), '')}
-    return {name: str(value) for name, value in known.items()}
+    identity |= {f'{SEEDS}{index}': _digest(entries) for index, entries in sorted(offline.places.items())}
+    identity |= {f'parameter {name}': value for name, value in _flatten(dataclasses.asdict(parameters), '')}
+    return {name: str(value) for name, value in identity.items()}
 
 
-def _flat(values: dict[str, Any], above: str) -> Iterator[tuple[str, Any]]:
+def _flatten(values: dict[str, Any], above: str) -> Iterator[tuple[str, Any]]:
     for name, value in values.items():
         if isinstance(value, dict):
-            yield from _flat(value, f'{above}{name}.')
+            yield from _flatten(value, f'{above}{name}.')
         else:
             yield f'{above}{name}', value
 
 
 def content_of(path: Path) -> str:
-    """What a recording's files hold, as far as that can be said without reading all of them.
+    """Return a fingerprint of a recording's files without reading them whole.
 
-    Name, size, time of change, and a hash of head and tail of each; of a folder, of those files that are read.
+    It covers name, size, modification time, head and tail of each file that tracking reads.
     """
-    files = sorted(_files_of(path))
-    found = hashlib.sha256()
+    files = sorted(_input_files(path))
+    digest = hashlib.sha256()
     size = 0
     for file in files:
         with file.open('rb') as stream:
             status = os.fstat(stream.fileno())
-            found.update(os.fsencode(f'{file.name}\0{status.st_size} {status.st_mtime_ns}\0'))
-            found.update(stream.read(_PIECE))
-            stream.seek(max(stream.tell(), status.st_size - _PIECE))
-            found.update(stream.read(_PIECE))
+            digest.update(os.fsencode(f'{file.name}\0{status.st_size} {status.st_mtime_ns}\0'))
+            digest.update(stream.read(_SAMPLE_BYTES))
+            stream.seek(max(stream.tell(), status.st_size - _SAMPLE_BYTES))
+            digest.update(stream.read(_SAMPLE_BYTES))
         size += status.st_size
-    return f'{len(files)} files, {size} bytes, {found.hexdigest()[:16]}'
+    return f'{len(files)} files, {size} bytes, {digest.hexdigest()[:16]}'
 
 
-def _files_of(path: Path) -> list[Path]:
-    """Those that are read: of a bag also compressed ones, and the journal of a database."""
+def _input_files(path: Path) -> list[Path]:
+    """Return the files that tracking reads, including compressed ones and journals."""
     if not path.is_dir():
         beside = (path.with_name(f'{path.name}{ending}') for ending in JOURNALS)
-        return [path, *(file for file in beside if _holds_something(file))]
+        return [path, *(file for file in beside if _is_not_empty(file))]
     if not is_bag(path):
         return image_files(path)
-    return [file for file in path.iterdir() if _is_of_bag(file.name) and _holds_something(file)]
+    return [file for file in path.iterdir() if _is_bag_file(file.name) and _is_not_empty(file)]
 
 
-def _is_of_bag(name: str) -> bool:
+def _is_bag_file(name: str) -> bool:
     stem = next((name.removesuffix(ending) for ending in JOURNALS if name.endswith(ending)), name)
     return name == 'metadata.yaml' or any(part in SUFFIXES for part in Path(stem).suffixes)
 
 
-def _holds_something(file: Path) -> bool:
-    """Reading a database makes an empty journal beside it."""
+def _is_not_empty(file: Path) -> bool:
+    """Return whether a file has content; reading a database can leave an empty journal."""
     return file.is_file() and file.stat().st_size > 0
 
 
-def _hash(found: Any, value: Any) -> None:
-    """Everything in a message, whoever made it."""
+def _hash(digest: Any, value: Any) -> None:
+    """Hash all fields of a message of rosbags or rclpy."""
     if isinstance(value, np.ndarray):
-        found.update(value.tobytes())
+        digest.update(value.tobytes())
     elif isinstance(value, list | tuple):
         for item in value:
-            _hash(found, item)
+            _hash(digest, item)
     elif hasattr(value, '__dict__'):
-        _hash(found, [item for pair in sorted(vars(value).items()) for item in pair])
+        _hash(digest, [item for pair in sorted(vars(value).items()) for item in pair])
     else:
-        found.update(f'{value!r};'.encode())
+        digest.update(f'{value!r};'.encode())
 
 
 def _digest(plan: Sequence[PlannedSeeds]) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for entry in plan:
         place = f'{entry.index} {seconds(entry.stamp_ns or 0)} {entry.ids} {entry.removed} {entry.values}'
-        found.update(place.encode())
-        _hash(found, entry.seeds)
-    return f'{len(plan)} entries, {found.hexdigest()[:16]}'
+        digest.update(place.encode())
+        _hash(digest, entry.seeds)
+    return f'{len(plan)} entries, {digest.hexdigest()[:16]}'

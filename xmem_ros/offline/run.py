@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A whole run over a recording: tracked in segments, so that it can be interrupted, and then written out. No rclpy."""
+"""Offline run over a recording: tracked in resumable segments, then written. No rclpy."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from xmem_ros.errors import (
     SeedError,
     UnknownObjectError,
     XMemError,
-    told,
+    summary_of,
 )
 from xmem_ros.objects import MOST_OBJECTS
-from xmem_ros.offline.destination import check_out
+from xmem_ros.offline.destination import check_destination
 from xmem_ros.offline.job import Job, Report, identity_of
-from xmem_ros.offline.segments import StoredFrame, Work, lookup_of
+from xmem_ros.offline.segments import RunFolder, StoredFrame, lookup_of
 from xmem_ros.offline.sinks.coco import require_pycocotools
-from xmem_ros.offline.tracking import Offline
+from xmem_ros.offline.tracking import OfflineTracker
 from xmem_ros.offline.writing import write_results
 from xmem_ros.progress import Bar
 from xmem_ros.recordings import typestore
@@ -39,30 +39,31 @@ if TYPE_CHECKING:
     from xmem_ros.recordings.seed_plan import PlannedSeeds
 
 
-_UNUSABLE = (BagError, FrameError, SeedError, UnknownObjectError)  # input or seeds: going on would end alike
+_UNUSABLE = (BagError, FrameError, SeedError, UnknownObjectError)  # input or seeds: a rerun fails alike
 
 
 def run(recording: Recording, plan: Sequence[PlannedSeeds], parameters: Parameters, job: Job) -> Report:
-    """Track a recording and write what the job asks for.
+    """Track a recording and write the job's formats.
 
-    A run that broke off, for want of room or by whatever error, goes on when the same is asked for again. So does
-    one whose seeds of a later image were unusable, once they are put right. Where the input is, nothing is left.
+    A run that was interrupted, for example by a full disk, resumes with the same arguments. So
+    does one with unusable seeds on a later image, once they are corrected. After an unusable
+    input the work folder is removed.
 
     Raises:
-        OutputError: no room, or no right to write.
-        RunError: something else that is not of the input, as an error of the device or of a library.
-        XMemError: of the recording, the seeds, the parameters, the weights, the destination.
+        OutputError: no room, or no permission to write.
+        RunError: an error of the device or a library, not of the input.
+        XMemError: the recording, seeds, parameters, weights or destination are unusable.
     """
-    check_out(job.out)
+    check_destination(job.out)
     if 'coco' in job.formats:
         require_pycocotools()
     if 'bag' in job.formats:
         require_rosbags('--format bag')
-    os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # read when CUDA is first used
-    offline = _ready(recording, plan, parameters)
+    os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # read at the first use of CUDA
+    offline = _prepare_tracker(recording, plan, parameters)
     if offline.tracker.device.type == 'cuda':
         torch.use_deterministic_algorithms(True, warn_only=True)
-    work = Work(job.out, identity_of(recording, parameters, job, offline), restart=job.restart)
+    work = RunFolder(job.out, identity_of(recording, parameters, job, offline), restart=job.restart)
     tracked = False
     try:
         report = _track(recording, plan, offline, work, job)
@@ -70,37 +71,45 @@ def run(recording: Recording, plan: Sequence[PlannedSeeds], parameters: Paramete
         write_results(recording, work, job, report, parameters)
         work.deliver()
     except BaseException as error:
-        # seeds of an image that was not tracked yet, after others that were followed
-        to_mend = isinstance(error, SeedError | UnknownObjectError) and offline.seeded
-        kept = bool(work.segments) and (tracked or to_mend or not isinstance(error, _UNUSABLE))
+        # unusable seeds on a later image, after objects were tracked
+        correctable = isinstance(error, SeedError | UnknownObjectError) and offline.seeded
+        kept = bool(work.segments) and (tracked or correctable or not isinstance(error, _UNUSABLE))
         if not kept:
             work.discard()
-        if kept and to_mend:
-            text = f'{error}; what was tracked before is kept: put the seeds of this image right and run it again'
+        if kept and correctable:
+            text = f'{error}; the work so far is kept: correct the seeds of this image and run the command again'
             raise type(error)(text) from error
         if isinstance(error, (ParameterError, *_UNUSABLE)) or not isinstance(error, Exception):
             raise
-        at = f'{work.folder}: ' if isinstance(error, OSError) and not isinstance(error, OutputError) else ''
-        text = at + told(error) + ('; what was tracked is kept: the same command goes on there' if kept else '')
+        prefix = f'{work.folder}: ' if isinstance(error, OSError) and not isinstance(error, OutputError) else ''
+        text = (
+            prefix
+            + summary_of(error)
+            + ('; the work so far is kept: run the same command again to resume' if kept else '')
+        )
         raise (OutputError if isinstance(error, OSError) else RunError)(text) from error
     finally:
         work.close()
     return report
 
 
-def _ready(recording: Recording, plan: Sequence[PlannedSeeds], parameters: Parameters) -> Offline:
+def _prepare_tracker(recording: Recording, plan: Sequence[PlannedSeeds], parameters: Parameters) -> OfflineTracker:
     try:
-        return Offline(recording, plan, parameters)
+        return OfflineTracker(recording, plan, parameters)
     except (XMemError, OSError):
         raise
-    except Exception as error:  # of a device that is not free, or broken
-        raise RunError(f'the tracker cannot be made ready on {parameters.device} ({told(error)})') from error
+    except Exception as error:  # the device is busy or broken
+        raise RunError(
+            f'the tracker cannot be set up on {parameters.device} ({summary_of(error)}); check the device'
+        ) from error
 
 
-def _track(recording: Recording, plan: Sequence[PlannedSeeds], offline: Offline, work: Work, job: Job) -> Report:
-    """Track what is not tracked yet, segment by segment."""
+def _track(
+    recording: Recording, plan: Sequence[PlannedSeeds], offline: OfflineTracker, work: RunFolder, job: Job
+) -> Report:
+    """Track the remaining images, segment by segment."""
     wanted = {i: value for entry in plan for i, value in zip(entry.ids, entry.values, strict=False)}
-    values = _Values(wanted)
+    values = _MaskValues(wanted)
     report = Report()
     latest = work.latest(offline.tracker.fingerprint)
     faults: list[Fault] = []
@@ -112,25 +121,25 @@ def _track(recording: Recording, plan: Sequence[PlannedSeeds], offline: Offline,
         report.tracked = report.resumed = int(state['tracked'])
         report.damage = str(state['damage'])
     if latest is None or not latest[1]['done']:
-        _track_rest(recording, offline, work, job, report, values, faults)
+        _track_remaining(recording, offline, work, job, report, values, faults)
     report.faults = sorted([*faults, *offline.dropped], key=lambda fault: fault.index)
     report.missed = [*offline.missed, *offline.unreached()]
     report.notes = list(offline.notes)
     if report.missed and not offline.seeded:
-        raise SeedError(f'nothing was followed: {report.missed[0]}')
+        raise SeedError(f'no seed could be applied: {report.missed[0]}')
     if not report.tracked:
-        told = f'; the first: {report.faults[0].reason}' if report.faults else ''
-        raise BagError(f'{recording.path}: no image of {recording.image_topic or "it"} can be used{told}')
+        first = f'; the first: {report.faults[0].reason}' if report.faults else ''
+        raise BagError(f'{recording.path}: no image of {recording.image_topic or "it"} can be used{first}')
     return report
 
 
-def _track_rest(
+def _track_remaining(
     recording: Recording,
-    offline: Offline,
-    work: Work,
+    offline: OfflineTracker,
+    work: RunFolder,
     job: Job,
     report: Report,
-    values: _Values,
+    values: _MaskValues,
     faults: list[Fault],
 ) -> None:
     start, length = offline.index, job.segment
@@ -138,45 +147,45 @@ def _track_rest(
     end = start + length - start % length
     writer = work.segment()
 
-    def keep(index: int, *, done: bool = False) -> None:
+    def save_checkpoint(index: int, *, done: bool = False) -> None:
         faults[:] = [*before, *(fault for fault in recording.faults if fault.index < index)]
         offline.skip_to(index)
-        more = {
+        state = {
             'values': sorted(values.given.items()),
             'faults': [[fault.index, fault.reason] for fault in faults],
             'tracked': report.tracked,
             'damage': report.damage,
             'done': done,
         }
-        offline.restore(work.finish_segment(writer, offline.checkpoint(), more))
+        offline.restore(work.finish_segment(writer, offline.checkpoint(), state))
 
     try:
         with Bar(total=recording.length, initial=start, unit='image', desc='tracking') as bar:
             for frame in recording.frames(start):
                 while frame.index >= end:
-                    keep(end)
+                    save_checkpoint(end)
                     writer, end = work.segment(), end + length
                 tracked = offline.step(frame)
                 if tracked is not None:
-                    writer.add(_stored(tracked, values, with_seeds='bag' in job.formats))
+                    writer.add(_to_stored(tracked, values, with_seeds='bag' in job.formats))
                     report.tracked += 1
                 bar.update(frame.index + 1 - bar.n)
         report.damage = recording.damage
-        keep(max([offline.index, *(fault.index + 1 for fault in recording.faults)]), done=True)
+        save_checkpoint(max([offline.index, *(fault.index + 1 for fault in recording.faults)]), done=True)
     except BaseException:
         writer.abandon()
         raise
 
 
-class _Values:
-    """Pixel values of objects in mask files: those that were asked for, as far as nobody has them."""
+class _MaskValues:
+    """Pixel values of objects in mask files: the preferred ones, if they are free."""
 
     def __init__(self, wanted: dict[int, int]) -> None:
         self._wanted = wanted
         self.given: dict[int, int] = {}
 
     def of(self, tracked: TrackedFrame) -> dict[int, int]:
-        """Id → value, of the objects of an image."""
+        """Return id → value of the objects of an image."""
         for item in tracked.objects:
             if item.id not in self.given:
                 self.given[item.id] = self._free(item.id, item.label, tracked)
@@ -188,11 +197,11 @@ class _Values:
         for value in (self._wanted.get(object_id, 0), label, *range(1, MOST_OBJECTS + 1)):
             if value and value not in taken and (value not in reserved or value == self._wanted.get(object_id)):
                 return value
-        now = {self.given.get(item.id) for item in tracked.objects}
-        return next(value for value in range(1, MOST_OBJECTS + 1) if value not in now)
+        visible = {self.given.get(item.id) for item in tracked.objects}
+        return next(value for value in range(1, MOST_OBJECTS + 1) if value not in visible)
 
 
-def _stored(tracked: TrackedFrame, values: _Values, *, with_seeds: bool) -> StoredFrame:
+def _to_stored(tracked: TrackedFrame, values: _MaskValues, *, with_seeds: bool) -> StoredFrame:
     value_of = values.of(tracked)
     shown = lookup_of(tracked.objects, value_of)[tracked.labels]
     for object_id, mask in tracked.masks.items():

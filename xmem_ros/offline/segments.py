@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What has been tracked so far, in a folder beside the destination: whole segments, and where to go on. No rclpy.
+"""Work folder of an offline run: complete segments and the checkpoint to resume from. No rclpy.
 
-A segment is one file, which takes its name once it is whole; the tracker's memory at its end lies beside it. A run that
-was killed has all of its whole segments, and begins the next one again.
+A segment is one file, renamed when it is complete, with the tracker's memory at its end beside
+it. A killed run keeps its complete segments and repeats the next one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from xmem_ros import atomic, work_folder
 from xmem_ros.errors import MemoryFileError, OutputError, ParameterError, XMemError
 from xmem_ros.objects import ObjectState, TrackedObject
 from xmem_ros.offline import destination
-from xmem_ros.offline.destination import check_name, check_out, part_of
+from xmem_ros.offline.destination import check_destination, check_name, work_folder_of
 from xmem_ros.offline.job import CONTENT, SEEDS
 from xmem_ros.offline.tracking import Checkpoint
 from xmem_ros.tracker import snapshot
@@ -33,7 +33,7 @@ from xmem_ros.tracker import snapshot
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-RESULTS = 'results'  # folder that becomes the destination
+RESULTS = 'results'  # folder that is renamed to the destination
 _FRAMES = 'frames.jsonl'
 _STATE = 'state.json'
 _IDENTITY = 'run.json'
@@ -41,22 +41,22 @@ _IDENTITY = 'run.json'
 
 @dataclass(frozen=True)
 class StoredFrame:
-    """What is kept of a tracked image, and what every output is made of."""
+    """Stored results of an image, from which every output format is written."""
 
     index: int
     stamp_ns: int
     received_ns: int
     frame_id: str
     name: str
-    labels: np.ndarray  # H×W uint8: as the node publishes them
-    values: np.ndarray  # H×W uint8: as mask files have them: seeds shown exactly, the values of a given mask kept
+    labels: np.ndarray  # H×W uint8, as the node publishes them
+    values: np.ndarray  # H×W uint8, for mask files: exact seeds, values of the user's mask
     objects: list[TrackedObject]
     value_of: dict[int, int]  # id → value in `values`
-    seeds: list[bytes]  # xmem_ros/AcceptedSeeds of this image, serialized
+    seeds: list[bytes]  # serialized xmem_ros/AcceptedSeeds of this image
 
 
 class SegmentWriter:
-    """Writes one segment, frame by frame."""
+    """Writer of one segment, frame by frame."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._file = path, atomic.Replacement(path)
@@ -65,11 +65,11 @@ class SegmentWriter:
 
     def add(self, frame: StoredFrame) -> None:
         """Append a frame."""
-        self._picture(f'{frame.index}.labels.png', frame.labels)
+        self._put_png(f'{frame.index}.labels.png', frame.labels)
         lookup = lookup_of(frame.objects, frame.value_of)
         exact = bool((lookup[frame.labels] != frame.values).any())
         if exact:
-            self._picture(f'{frame.index}.values.png', frame.values)
+            self._put_png(f'{frame.index}.values.png', frame.values)
         for number, raw in enumerate(frame.seeds):
             self._put(f'{frame.index}.seeds.{number}', raw)
         line = {
@@ -78,7 +78,7 @@ class SegmentWriter:
             'received_ns': frame.received_ns,
             'frame_id': frame.frame_id,
             'name': frame.name,
-            'objects': [_saved(item) for item in frame.objects],
+            'objects': [_object_to_json(item) for item in frame.objects],
             'value_of': sorted(frame.value_of.items()),
             'seeds': len(frame.seeds),
             'exact': exact,
@@ -86,19 +86,19 @@ class SegmentWriter:
         self._lines.append(json.dumps(line))
 
     def finish(self, state: dict[str, Any]) -> None:
-        """Give the file its name; state: what JSON holds, of where the next segment begins."""
+        """Complete the file; state: JSON types, the start of the next segment."""
         self._put(_FRAMES, '\n'.join(self._lines).encode())
         self._put(_STATE, json.dumps(state).encode())
         self._zip.close()
         self._file.commit()
 
     def abandon(self) -> None:
-        """Close without giving the file its name."""
-        with contextlib.suppress(OSError, ValueError):  # of a disk that is full
+        """Close and discard the file."""
+        with contextlib.suppress(OSError, ValueError):  # the disk may be full
             self._zip.close()
         self._file.discard()
 
-    def _picture(self, name: str, pixels: np.ndarray) -> None:
+    def _put_png(self, name: str, pixels: np.ndarray) -> None:
         done, data = cv2.imencode('.png', pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
         if not done:
             raise OutputError(f'{self._path}: a label image {pixels.shape} cannot be written as PNG')
@@ -109,33 +109,33 @@ class SegmentWriter:
 
 
 def lookup_of(objects: list[TrackedObject], value_of: Mapping[int, int]) -> np.ndarray:
-    """256 uint8: label → value in mask files."""
+    """Return the table label → value in mask files, 256 uint8."""
     lookup = np.zeros(256, np.uint8)
     for item in objects:
         lookup[item.label] = value_of[item.id]
     return lookup
 
 
-class Work:
-    """The folder in which a run is made: `.NAME.part` beside the destination. Holds a lock while it is open.
+class RunFolder:
+    """The locked work folder of a run: `.NAME.part` beside the destination.
 
     Arguments:
         out: the destination.
-        identity: everything that the results depend on, in words; a run goes on only with the same.
-        restart: begin anew whatever is there.
+        identity: everything that the results depend on; only the same identity resumes.
+        restart: discard earlier work.
 
     Raises:
-        ParameterError: another run is at it, or what is there was begun with other arguments.
-        OutputError: the folder cannot be made.
+        ParameterError: another run holds the lock, or earlier work has other arguments.
+        OutputError: the folder cannot be created.
     """
 
     def __init__(self, out: Path, identity: Mapping[str, str], *, restart: bool = False) -> None:
-        self.out, self.folder = out, part_of(out)
+        self.out, self.folder = out, work_folder_of(out)
         check_name(out)
         self._lock = work_folder.claim(self.folder, 'another run')
         try:
-            check_out(out)  # again: another run may have delivered since
-            self._begin(dict(identity), restart=restart)
+            check_destination(out)  # again: another run may have delivered meanwhile
+            self._check_identity(dict(identity), restart=restart)
         except BaseException as error:
             if not (self.folder / _IDENTITY).exists():
                 self.discard()
@@ -148,11 +148,14 @@ class Work:
 
     @property
     def segments(self) -> list[Path]:
-        """The whole segments, in order."""
+        """The complete segments, in order."""
         return sorted(self.folder.glob('segment_*.zip'))
 
     def latest(self, weights: str) -> tuple[Checkpoint, dict[str, Any]] | None:
-        """Where to go on, and the state that was stored with it; None at the beginning. weights: their fingerprint."""
+        """Return the newest checkpoint and its state; None without segments.
+
+        weights: fingerprint of the weights.
+        """
         segments = self.segments
         if not segments:
             return None
@@ -162,7 +165,7 @@ class Work:
             saved = snapshot.read(self._memory(len(segments)), weights)
         except (XMemError, OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise ParameterError(
-                f'{self.folder}: what an interrupted run left is damaged ({error}); begin anew with --restart'
+                f'{self.folder}: the work of an interrupted run is damaged ({error}); start over with --restart'
             ) from error
         return Checkpoint(int(state['index']), saved, state['notes']), state
 
@@ -171,10 +174,10 @@ class Work:
         return SegmentWriter(self.folder / f'segment_{len(self.segments):06d}.zip')
 
     def finish_segment(self, writer: SegmentWriter, checkpoint: Checkpoint, more: dict[str, Any]) -> Checkpoint:
-        """Keep a segment and where the next one begins.
+        """Complete a segment and store the checkpoint after it.
 
-        Returns the checkpoint as it was written, to go on from: so a run that was interrupted and one that was not
-        compute the same. Raises `OutputError`; the segments before it, and where they end, are as they were.
+        Returns the checkpoint as read back, so that interrupted and uninterrupted runs compute
+        the same. Raises `OutputError`; earlier segments and their checkpoint stay unchanged.
         """
         number = len(self.segments) + 1
         path = self._memory(number)
@@ -187,17 +190,17 @@ class Work:
         return Checkpoint(checkpoint.index, snapshot.read(path, checkpoint.snapshot.weights), checkpoint.notes)
 
     def frames(self) -> Iterator[StoredFrame]:
-        """Yield all that was tracked, in order. Raises `ParameterError` where a segment is damaged."""
+        """Yield all stored frames in order; raises `ParameterError` for a damaged segment."""
         for path in self.segments:
             try:
                 with zipfile.ZipFile(path) as file:
                     for line in io.BytesIO(file.read(_FRAMES)):
-                        yield _stored(file, json.loads(line))
+                        yield _read_frame(file, json.loads(line))
             except (KeyError, ValueError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
-                raise ParameterError(f'{path}: damaged ({error}); begin anew with --restart') from error
+                raise ParameterError(f'{path}: damaged ({error}); start over with --restart') from error
 
     def span(self) -> tuple[int, int, int]:
-        """How many images were tracked, and when the first and the last of them were recorded [ns]."""
+        """Return the number of tracked images and the recording times of first and last [ns]."""
         count, times = 0, []
         for path in self.segments:
             with zipfile.ZipFile(path) as file:
@@ -207,65 +210,65 @@ class Work:
         return count, min(times, default=0), max(times, default=0)
 
     def results(self) -> Path:
-        """An empty folder for the results."""
+        """Return an empty folder for the results."""
         folder = self.folder / RESULTS
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         return folder
 
     def deliver(self) -> None:
-        """Rename the results into place, and forget the rest; raises `OutputError`."""
+        """Rename the results to the destination and remove the rest; raises `OutputError`."""
         destination.deliver(self.folder / RESULTS, self.out)
         self.discard()
 
     def discard(self) -> None:
-        """Forget all that was done."""
+        """Remove the folder."""
         destination.discard(self.out)
 
     def close(self) -> None:
-        """Let others at it."""
+        """Release the lock."""
         self._lock.close()
 
     def _memory(self, number: int) -> Path:
         return self.folder / f'memory_{number:06d}.safetensors'
 
-    def _begin(self, identity: dict[str, str], *, restart: bool) -> None:
-        noted = self.folder / _IDENTITY
-        if not restart and noted.is_file():
+    def _check_identity(self, identity: dict[str, str], *, restart: bool) -> None:
+        identity_file = self.folder / _IDENTITY
+        if not restart and identity_file.is_file():
             try:
-                before = json.loads(noted.read_text(encoding='utf-8'))
+                before = json.loads(identity_file.read_text(encoding='utf-8'))
             except (ValueError, RecursionError):
                 before = {}
             before = before if isinstance(before, dict) else {}
-            reached = self._reached()
+            next_index = self._next_index()
             changed = sorted(
                 key
                 for key in {*identity, *before}
                 if identity.get(key) != before.get(key)
-                # seeds of images that are still to come may be put right
-                and not (key.startswith(SEEDS) and _index(key) >= reached)
+                # seeds of later images may be corrected
+                and not (key.startswith(SEEDS) and _image_index(key) >= next_index)
             )
-            told = '; '.join(f'{key}: {before.get(key)}, now {identity.get(key)}' for key in changed)
+            changes = '; '.join(f'{key}: {before.get(key)}, now {identity.get(key)}' for key in changed)
             if changed == [CONTENT]:
                 raise ParameterError(
-                    f'{self.folder}: an interrupted run was begun on an input that has changed since ({told}): put the '
-                    'same files there again to go on, --restart to begin anew, or another --out'
+                    f'{self.folder}: the input of an interrupted run has changed since ({changes}); restore the '
+                    'files to resume, or use --restart to start over, or another --out'
                 )
             if changed:
                 raise ParameterError(
-                    f'{self.folder}: an interrupted run was begun with other arguments ({told}): give the same to go '
-                    'on, --restart to begin anew, or another --out'
+                    f'{self.folder}: an interrupted run was begun with other arguments ({changes}); give the same ones '
+                    'to resume, or --restart to start over, or another --out'
                 )
-            for left in self.folder.glob(f'*{atomic.PART}'):
-                left.unlink(missing_ok=True)
+            for part in self.folder.glob(f'*{atomic.PART}'):
+                part.unlink(missing_ok=True)
             if identity != before:
-                _note(noted, identity)
+                _write_identity(identity_file, identity)
             return
         work_folder.empty(self.folder)
-        _note(noted, identity)
+        _write_identity(identity_file, identity)
 
-    def _reached(self) -> int:
-        """Index of the first image after the whole segments; 0 where that cannot be read, which `latest` says."""
+    def _next_index(self) -> int:
+        """Return the index of the first image after the segments; 0 if unreadable, see `latest`."""
         try:
             with zipfile.ZipFile(self.segments[-1]) as file:
                 return int(json.loads(file.read(_STATE))['index'])
@@ -273,26 +276,26 @@ class Work:
             return 0
 
 
-def _index(key: str) -> int:
-    """Of the image that an entry of an identity is about; −1 for an entry that no run wrote."""
+def _image_index(key: str) -> int:
+    """Return the image index of a seed entry of an identity; −1 if it is invalid."""
     number = key.removeprefix(SEEDS)
     return int(number) if number.isdecimal() and len(number) < 10 else -1
 
 
-def _note(noted: Path, identity: dict[str, str]) -> None:
-    atomic.write_text(noted, json.dumps(identity, indent=1))
+def _write_identity(path: Path, identity: dict[str, str]) -> None:
+    atomic.write_text(path, json.dumps(identity, indent=1))
 
 
-def _saved(item: TrackedObject) -> dict[str, Any]:
+def _object_to_json(item: TrackedObject) -> dict[str, Any]:
     values = dataclasses.asdict(item)
     if item.box is None:
         values['centroid'] = None  # NaN is not JSON
     return values
 
 
-def _stored(file: zipfile.ZipFile, line: dict[str, Any]) -> StoredFrame:
+def _read_frame(file: zipfile.ZipFile, line: dict[str, Any]) -> StoredFrame:
     index = line['index']
-    labels = _read(file, f'{index}.labels.png')
+    labels = _read_png(file, f'{index}.labels.png')
     objects = []
     for values in line['objects']:
         values['state'] = ObjectState(values['state'])
@@ -300,7 +303,7 @@ def _stored(file: zipfile.ZipFile, line: dict[str, Any]) -> StoredFrame:
         values['centroid'] = tuple(values['centroid']) if values['centroid'] else (math.nan, math.nan)
         objects.append(TrackedObject(**values))
     value_of = dict(line['value_of'])
-    exact = _read(file, f'{index}.values.png') if line['exact'] else lookup_of(objects, value_of)[labels]
+    exact = _read_png(file, f'{index}.values.png') if line['exact'] else lookup_of(objects, value_of)[labels]
     seeds = [file.read(f'{index}.seeds.{number}') for number in range(line['seeds'])]
     return StoredFrame(
         index,
@@ -316,7 +319,7 @@ def _stored(file: zipfile.ZipFile, line: dict[str, Any]) -> StoredFrame:
     )
 
 
-def _read(file: zipfile.ZipFile, name: str) -> np.ndarray:
+def _read_png(file: zipfile.ZipFile, name: str) -> np.ndarray:
     pixels = cv2.imdecode(np.frombuffer(file.read(name), np.uint8), cv2.IMREAD_GRAYSCALE)
     if pixels is None:
         raise ValueError(f'{name} cannot be decoded')

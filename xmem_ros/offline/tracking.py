@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Every image of a recording tracked in order, by the node's own code. No rclpy.
+"""Offline tracking of a recording's images in order, with the node's code. No rclpy.
 
 with open_recording(path) as recording:
     for tracked in track(recording, recorded_seeds(recording), Parameters()):
@@ -16,14 +16,14 @@ import numpy as np
 
 from xmem_ros.conversions.compressed_images import rgb_of
 from xmem_ros.conversions.seeds import ObjectSeed, read_seeds
-from xmem_ros.errors import BagError, FrameError, RunError, SeedError, UnknownObjectError, XMemError, told
-from xmem_ros.recordings.limits import MOST_FAULTS
+from xmem_ros.errors import BagError, FrameError, RunError, SeedError, UnknownObjectError, XMemError, summary_of
+from xmem_ros.recordings.limits import MAX_FAULTS
 from xmem_ros.recordings.plan_state import PlanState, check_count
 from xmem_ros.recordings.recording import Fault
-from xmem_ros.recordings.seed_plan import guesses, resolve
+from xmem_ros.recordings.seed_plan import describe_guesses, resolve
 from xmem_ros.stream.frame import Frame
 from xmem_ros.stream.history import History
-from xmem_ros.stream.session import Tracking, make_tracker
+from xmem_ros.stream.session import TrackingSession, make_tracker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -37,34 +37,34 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Applied:
-    """Seeds that were applied on an image."""
+class AppliedSeeds:
+    """Seeds applied to an image."""
 
-    seeds: tuple[Any, ...]  # xmem_ros/Seed messages, as they were given
+    seeds: tuple[Any, ...]  # xmem_ros/Seed messages, as given
     ids: tuple[int, ...]
-    labels: tuple[int, ...]  # pixel values of these objects
+    labels: tuple[int, ...]  # labels of these objects
 
 
 @dataclass(frozen=True)
 class TrackedFrame:
-    """An image, and what was tracked in it."""
+    """Tracking results of an image."""
 
     frame: RecordedFrame
     image: np.ndarray  # H×W×3 uint8 RGB
-    labels: np.ndarray  # H×W uint8: TrackedObject.label, 0 = background
-    objects: list[TrackedObject]  # in order of id; ids are those of the plan
-    result: StepResult  # as the tracker gave it, with ids of its own
-    applied: list[Applied] = field(default_factory=list)  # seeds of this image
-    masks: dict[int, np.ndarray] = field(default_factory=dict)  # id → H×W bool, what the seeds show
+    labels: np.ndarray  # H×W uint8 of TrackedObject.label; 0 is background
+    objects: list[TrackedObject]  # in order of id, with the plan's ids
+    result: StepResult  # of the tracker, with the tracker's ids
+    applied: list[AppliedSeeds] = field(default_factory=list)  # seeds of this image
+    masks: dict[int, np.ndarray] = field(default_factory=dict)  # id → H×W bool, the seeds' masks
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that is needed to go on with the image `index`."""
+    """State to resume from at the image `index`."""
 
     index: int
     snapshot: Snapshot
-    notes: dict[str, Any]  # what JSON holds
+    notes: dict[str, Any]  # JSON types
 
 
 def track(
@@ -75,23 +75,23 @@ def track(
     start: Checkpoint | None = None,
     engines: Engines | None = None,
 ) -> Iterator[TrackedFrame]:
-    """Track every image of a recording; those that cannot be decoded are left out, as the node drops them.
+    """Track every image of a recording; undecodable images are skipped, as by the node.
 
-    Where the node drops an image for another reason, as an error of the device, this ends instead.
+    Where the node would drop an image for another reason, such as a device error, this raises.
 
     Arguments:
-        recording: that is open.
+        recording: an open one.
         plan: seeds, by index or stamp of their images.
-        parameters: of the node; those of its topics, queue and history mean nothing here.
-        start: where to go on; None: the beginning.
-        engines: that the weights are taken from.
+        parameters: of the node; those of topics, queue and history are ignored.
+        start: checkpoint to resume from; None: the beginning.
+        engines: cache of loaded weights.
 
     Raises:
-        SeedError, UnknownObjectError: seeds that are not recorded ones cannot be used, or have no image.
-        OutOfMemoryError, EngineError, RunError: an image could not be tracked, though it can be read.
-        WeightsError, DeviceError, ParameterError, BagError, FrameError.
+        SeedError, UnknownObjectError: seeds by the user are unusable, or have no image.
+        OutOfMemoryError, EngineError, RunError: a readable image could not be tracked.
+        WeightsError, DeviceError, ParameterError, BagError, FrameError: unusable input.
     """
-    offline = Offline(recording, plan, parameters, engines=engines)
+    offline = OfflineTracker(recording, plan, parameters, engines=engines)
     if start is not None:
         offline.restore(start)
     for frame in recording.frames(offline.index):
@@ -100,8 +100,8 @@ def track(
             yield tracked
 
 
-class Offline:
-    """Tracks images one by one, and can stop and go on between two of them; arguments and errors as of `track`."""
+class OfflineTracker:
+    """Resumable tracker of a recording, image by image; arguments and errors as `track`."""
 
     def __init__(
         self,
@@ -112,31 +112,33 @@ class Offline:
         engines: Engines | None = None,
     ) -> None:
         self._recording = recording
-        self.places, missed = resolve(plan, recording)  # places: index of an image → its seeds
+        self.places, missed = resolve(plan, recording)  # places: image index → its seeds
         self._plan = PlanState(self.places, (SeedError,))
         self._plan.missed = missed
         self.tracker = make_tracker(parameters, engines)
-        self._seen = _Seen()
-        self._tracking = Tracking(self.tracker, lambda: parameters, History(1), self._seen, self._seen, strict=True)
-        self.index = 0  # of the image that is next
+        self._captured = _CapturedOutput()
+        self._tracking = TrackingSession(
+            self.tracker, lambda: parameters, History(1), self._captured, self._captured, strict=True
+        )
+        self.index = 0  # of the next image
         self.dropped: list[Fault] = []  # images that could not be tracked
-        # what is unsure of seeds, and what the node would have logged of images that were tracked, as stamps that jump
-        self.notes: list[str] = guesses(self.places)
+        # guessed images of seeds, and warnings that the node would log
+        self.notes: list[str] = describe_guesses(self.places)
         self.seeded = False  # whether any seed was applied
 
     @property
     def missed(self) -> list[str]:
-        """Recorded seeds that could not be used, and why."""
+        """Unusable recorded seeds, and why."""
         return self._plan.missed
 
     def step(self, frame: RecordedFrame) -> TrackedFrame | None:
-        """Track the next image; None where it cannot be used, which is noted in `dropped`."""
+        """Track the next image; None, with an entry in `dropped`, if it is unusable."""
         self.skip_to(frame.index)
         entries = self.places.get(frame.index, [])
         self.index = frame.index + 1
-        self._seen.forget()
+        self._captured.clear()
         work = Frame(frame.message, frame.stamp_ns)
-        applied: list[Applied] = []
+        applied: list[AppliedSeeds] = []
         masks: dict[int, np.ndarray] = {}
         try:
             if entries:
@@ -146,35 +148,35 @@ class Offline:
         except FrameError as error:
             if any(not entry.recorded for entry in entries):
                 raise FrameError(f'{entries[0].source}: image {frame.name} cannot be used: {error}') from error
-            self._seen.said.append(str(error))
+            self._captured.warnings.append(str(error))
         except XMemError:
             raise
         except Exception as error:
-            text = f'{self._recording.path}: image {frame.name} cannot be tracked ({told(error)})'
+            text = f'{self._recording.path}: image {frame.name} cannot be tracked ({summary_of(error)})'
             raise RunError(text) from error
-        seen = self._seen
-        if seen.result is None or seen.image is None:
-            reason = '; '.join(seen.said).removeprefix('image dropped: ') or 'not tracked'
-            if len(self.dropped) >= MOST_FAULTS:
+        captured = self._captured
+        if captured.result is None or captured.image is None:
+            reason = '; '.join(captured.warnings).removeprefix('image dropped: ') or 'not tracked'
+            if len(self.dropped) >= MAX_FAULTS:
                 raise BagError(
-                    f'{self._recording.path}: more than {MOST_FAULTS} images cannot be used; the last: {reason}'
+                    f'{self._recording.path}: more than {MAX_FAULTS} images cannot be used; the last: {reason}'
                 )
             self.dropped.append(Fault(frame.index, reason))
             self.missed.extend(f'{entry.source}: its image {frame.name} cannot be used' for entry in entries)
             return None
-        alive = {item.id for item in seen.result.objects}
+        alive = {item.id for item in captured.result.objects}
         self._plan.keep(alive)
-        self.notes += [f'image {frame.name}: {text}' for text in seen.said]
+        self.notes += [f'image {frame.name}: {text}' for text in captured.warnings]
         id_of = self._plan.plan_ids
-        objects = [dataclasses.replace(item, id=id_of[item.id]) for item in seen.result.objects]
+        objects = [dataclasses.replace(item, id=id_of[item.id]) for item in captured.result.objects]
         objects.sort(key=lambda item: item.id)
-        return TrackedFrame(frame, seen.image, seen.result.labels, objects, seen.result, applied, masks)
+        return TrackedFrame(frame, captured.image, captured.result.labels, objects, captured.result, applied, masks)
 
     def skip_to(self, index: int) -> None:
-        """There are no images before `index`, but messages that are none; raises `FrameError` where one has a seed."""
+        """Skip unreadable images before `index`; `FrameError` if one has a seed by the user."""
         for skipped in range(self.index, index):
             for entry in self.places.get(skipped, []):
-                reason = next((fault.reason for fault in self._recording.faults if fault.index == skipped), 'absent')
+                reason = next((fault.reason for fault in self._recording.faults if fault.index == skipped), 'missing')
                 text = f'{entry.source}: image {skipped} of {self._recording.path} cannot be used: {reason}'
                 if not entry.recorded:
                     raise FrameError(text)
@@ -182,11 +184,11 @@ class Offline:
         self.index = max(self.index, index)
 
     def unreached(self) -> list[str]:
-        """Once all images were tracked: which seeds are of images that did not come, in words."""
+        """Describe the seeds for images beyond the last tracked one."""
         return self._plan.unreached(self.index)
 
     def checkpoint(self) -> Checkpoint:
-        """What is needed to go on from here."""
+        """Return the state to resume from."""
         notes = {
             'plan': self._plan.export_state(),
             'seeded': self.seeded,
@@ -197,7 +199,11 @@ class Offline:
         return Checkpoint(self.index, self.tracker.export_state(), notes)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on from a checkpoint of the same recording, plan and parameters; raises `MemoryFileError`."""
+        """Resume from a checkpoint of the same recording, plan and parameters.
+
+        Raises:
+            MemoryFileError: the snapshot is unusable.
+        """
         self._tracking.import_state(checkpoint.snapshot)
         notes = checkpoint.notes
         self.index = checkpoint.index
@@ -207,13 +213,13 @@ class Offline:
         self.dropped = [Fault(int(index), str(reason)) for index, reason in notes['dropped']]
         self.notes = [str(text) for text in notes['notes']]
 
-    def _seed(self, frame: RecordedFrame, work: Frame) -> tuple[list[Applied], dict[int, np.ndarray]]:
-        """Apply the entries of an image and track it."""
+    def _seed(self, frame: RecordedFrame, work: Frame) -> tuple[list[AppliedSeeds], dict[int, np.ndarray]]:
+        """Apply an image's seeds and track it."""
         host = _TrackerHost(self.tracker, self._tracking, rgb_of(frame.message))
         wanted, used = self._plan.gather(frame.index, frame.name, host)
         if not wanted:
             self._tracking.track(work)
-            return [Applied(entry.seeds, (), ()) for entry in used if entry.seeds], {}
+            return [AppliedSeeds(entry.seeds, (), ()) for entry in used if entry.seeds], {}
         ids = self._plan.ids
         seeds = [dataclasses.replace(seed, id=ids.get(plan_id, 0)) for plan_id, seed in wanted.items()]
         try:
@@ -223,24 +229,26 @@ class Offline:
                 self._plan.refuse(entry, frame.name, error)
             return [], {}
         self.seeded = True
-        self._plan.began(dict(zip(wanted, given, strict=True)), used)
+        self._plan.record_applied(dict(zip(wanted, given, strict=True)), used)
         label_of = dict(zip(wanted, labels, strict=True))
         applied = []
         for entry in used:
             known = [object_id for object_id in entry.ids if object_id in label_of]
             if known:
-                applied.append(Applied(entry.seeds, tuple(known), tuple(label_of[object_id] for object_id in known)))
+                applied.append(
+                    AppliedSeeds(entry.seeds, tuple(known), tuple(label_of[object_id] for object_id in known))
+                )
         return applied, {object_id: seed.mask for object_id, seed in wanted.items()}
 
 
 class _TrackerHost:
-    """The tracker as a plan's host, for one image."""
+    """The tracker as host of a plan's objects, for one image."""
 
-    def __init__(self, tracker: Tracker, tracking: Tracking, image: np.ndarray) -> None:
+    def __init__(self, tracker: Tracker, tracking: TrackingSession, image: np.ndarray) -> None:
         self._tracker, self._tracking, self._image = tracker, tracking, image
 
     def read(self, entry: PlannedSeeds) -> dict[int, ObjectSeed]:
-        """As `Host.read`."""
+        """As `SeedHost.read`."""
         if not entry.seeds:
             return {}
         found = read_seeds(entry.seeds, self._image, self._tracker.config.max_objects)
@@ -248,39 +256,39 @@ class _TrackerHost:
         return dict(zip(entry.ids, found, strict=True))
 
     def reset(self) -> None:
-        """As `Host.reset`."""
+        """As `SeedHost.reset`."""
         self._tracking.reset()
 
     def remove(self, ids: list[int]) -> None:
-        """As `Host.remove`."""
+        """As `SeedHost.remove`."""
         self._tracking.remove(ids)
 
     def named(self, seed: ObjectSeed, name: str) -> ObjectSeed:
-        """As `Host.named`."""
+        """As `SeedHost.named`."""
         return dataclasses.replace(seed, name=name)
 
 
-class _Seen:
-    """What `Tracking` puts out of one image, and what it says."""
+class _CapturedOutput:
+    """Output and logger of `TrackingSession` that keep the results and warnings of one image."""
 
     def __init__(self) -> None:
-        self.forget()
+        self.clear()
 
-    def forget(self) -> None:
-        """Begin with another image."""
+    def clear(self) -> None:
+        """Start with the next image."""
         self.image: np.ndarray | None = None
         self.result: StepResult | None = None
-        self.said: list[str] = []
+        self.warnings: list[str] = []
 
     def publish(self, header: Any, image: np.ndarray, result: StepResult, begun: float) -> None:  # noqa: ARG002
         """As `Outputs.publish`."""
         self.image, self.result = image, result
 
     def set_objects(self, objects: Sequence[TrackedObject]) -> None:
-        """As `Outputs.set_objects`; the next image shows them."""
+        """Ignore; the next image contains the objects."""
 
     def warning(self, text: str, **_: Any) -> None:
-        """As of a logger; of a traceback, what went wrong."""
-        self.said.append(text.strip().splitlines()[-1] if 'Traceback' in text else text)
+        """Keep a log message; of a traceback, its last line."""
+        self.warnings.append(text.strip().splitlines()[-1] if 'Traceback' in text else text)
 
     error = warning

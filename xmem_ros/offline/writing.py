@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Everything that was tracked, written out in all formats. No rclpy."""
+"""Writing of stored results in all requested formats. No rclpy."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
     import numpy as np
 
     from xmem_ros.offline.job import Job, Report
-    from xmem_ros.offline.segments import StoredFrame, Work
+    from xmem_ros.offline.segments import RunFolder, StoredFrame
     from xmem_ros.offline.sinks.base import Sink
     from xmem_ros.parameters.table import Parameters
 
 SUMMARY = 'track.json'
 
 
-def write_results(recording: Recording, work: Work, job: Job, report: Report, parameters: Parameters) -> None:
-    """Write everything that was tracked, in all formats."""
+def write_results(recording: Recording, work: RunFolder, job: Job, report: Report, parameters: Parameters) -> None:
+    """Write all stored frames in the job's formats."""
     folder = work.results()
-    of_bag = isinstance(recording, BagRecording)
+    is_bag = isinstance(recording, BagRecording)
     video = (recording.path.stem if recording.path.is_file() else recording.path.resolve().name) or 'video'
     with ExitStack() as stack:
         sinks: list[Sink] = []
         if 'png' in job.formats:
-            sinks.append(PngSink(folder, table=of_bag))
+            sinks.append(PngSink(folder, table=is_bag))
         if 'overlay' in job.formats:
-            sinks.append(OverlaySink(folder, _rate(work, recording) if of_bag else recording.rate))
+            sinks.append(OverlaySink(folder, _rate(work, recording) if is_bag else recording.rate))
         if 'ytvos' in job.formats:
             sinks.append(YouTubeVosSink(folder, video))
         if 'coco' in job.formats:
@@ -56,20 +56,20 @@ def write_results(recording: Recording, work: Work, job: Job, report: Report, pa
             stack.enter_context(sink)
         stored = Bar(work.frames(), total=report.tracked, unit='image', desc='writing')
         if isinstance(recording, BagRecording) and any(sink.needs_originals for sink in sinks):
-            _among(recording, stored, sinks)
+            _write_among_originals(recording, stored, sinks)
         else:
             for frame, image in _with_images(recording, stored, wanted=any(sink.needs_image for sink in sinks)):
                 for sink in sinks:
                     sink.write(frame, image)
-    if of_bag:
+    if is_bag:
         summary = _summary(recording, report, parameters)
         (folder / SUMMARY).write_text(json.dumps(summary, indent=1) + '\n', encoding='utf-8')
 
 
 def _coco_names(folder: Path, recording: Recording, exported: str) -> Callable[[StoredFrame], str | None]:
-    """What COCO calls the file of an image; None where images are written, but not this one.
+    """Return a function from frame to COCO file name; it returns None for unexported images.
 
-    exported: where in the folder images have been written before COCO hears of them; '' where none are.
+    exported: subfolder of images that are written before the annotations; '' if none are.
     """
 
     def name_of(frame: StoredFrame) -> str | None:
@@ -83,8 +83,8 @@ def _coco_names(folder: Path, recording: Recording, exported: str) -> Callable[[
     return name_of
 
 
-def _rate(work: Work, recording: Recording) -> float:
-    """Images a second of what was tracked; a bag may have begun long before its images."""
+def _rate(work: RunFolder, recording: Recording) -> float:
+    """Return the rate of the tracked images [1/s]; a bag can start long before its images."""
     count, first_ns, last_ns = work.span()
     rate = (count - 1) * 1e9 / (last_ns - first_ns) if last_ns > first_ns else recording.rate
     return round(min(max(rate, 0.1), 1000.0), 3)
@@ -102,8 +102,8 @@ def _with_images(
         yield frame, _image(recording, frame, found)
 
 
-def _among(recording: BagRecording, stored: Iterator[StoredFrame], sinks: Sequence[Sink]) -> None:
-    """Every message of the bag, and after each image what was tracked in it."""
+def _write_among_originals(recording: BagRecording, stored: Iterator[StoredFrame], sinks: Sequence[Sink]) -> None:
+    """Write every message of the bag, and after each image its results."""
     needs_image = any(sink.needs_image for sink in sinks)
     index = -1
     stored = iter(stored)
@@ -120,21 +120,21 @@ def _among(recording: BagRecording, stored: Iterator[StoredFrame], sinks: Sequen
                 sink.write(due, image)
             due = next(stored, None)
     if due is not None:
-        raise _changed(recording, due)
+        raise _changed_error(recording, due)
 
 
 def _image(recording: Recording, stored: StoredFrame, found: RecordedFrame | None) -> np.ndarray:
     if found is None or found.stamp_ns != stored.stamp_ns:
-        raise _changed(recording, stored)
+        raise _changed_error(recording, stored)
     return rgb_of(found.message)
 
 
-def _changed(recording: Recording, stored: StoredFrame) -> BagError:
-    return BagError(f'{recording.path}: image {stored.name} is not there any more; begin anew with --restart')
+def _changed_error(recording: Recording, stored: StoredFrame) -> BagError:
+    return BagError(f'{recording.path}: image {stored.name} is missing or has changed; start over with --restart')
 
 
 def _summary(recording: Recording, report: Report, parameters: Parameters) -> dict[str, Any]:
-    """What `track.json` says; nothing that differs between two runs."""
+    """Return the content of `track.json`, equal in repeated runs."""
     return {
         'recording': recording.path.name,
         'image_topic': recording.image_topic,

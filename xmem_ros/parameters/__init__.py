@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""The node's parameters as one table. Imports no rclpy."""
+"""The node's parameters: one table, its documentation, parameter files. No rclpy."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""config/track.yaml and docs/parameters.md, written from the table of parameters."""
+"""Writer of config/track.yaml and docs/parameters.md, from the parameter table."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from pathlib import Path
 
 from xmem_ros import atomic
 from xmem_ros.outside_text import say
-from xmem_ros.parameters.table import WHEN, Value, rules
+from xmem_ros.parameters.rule import WHEN, Value
+from xmem_ros.parameters.table import rules
 
 YAML = 'config/track.yaml'
 DOCS = 'docs/parameters.md'
 
 
 def track_yaml() -> str:
-    """Every parameter with its default, for `ros2 run … --params-file`."""
+    """Write every parameter with its default as YAML, for `--params-file`."""
     lines = [
         '# SPDX-License-Identifier: MIT',
         '# Every parameter of the node with its default. Copy this file and keep the lines that you change.',
@@ -40,13 +41,13 @@ def track_yaml() -> str:
 
 
 def parameters_md() -> str:
-    """The table for readers."""
+    """Write the table as Markdown."""
     lines = [
         '# Parameters',
         '',
-        'Parameters of the node `xmem`, with `use_sim_time` and',
-        '`qos_overrides.<topic>.<publisher|subscription>.<history|depth|reliability>` besides. `config/track.yaml`',
-        'has the same as a file to copy. An unknown name or a forbidden value is refused at the start.',
+        'Parameters of the node `xmem`. Besides, it takes `use_sim_time` and',
+        '`qos_overrides.<topic>.<publisher|subscription>.<history|depth|reliability>`. `config/track.yaml`',
+        'contains the same as a file to copy. An unknown name or a forbidden value is refused at the start.',
         '',
         '| changes | effect |',
         '| --- | --- |',
@@ -82,13 +83,13 @@ def _unit(unit: str) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write both files, or say whether they are up to date; returns the exit code."""
+    """Write both files, or check that they are up to date; return the exit code."""
     parser = argparse.ArgumentParser(
-        description='config/track.yaml and docs/parameters.md from the table of parameters'
+        description='Check or write config/track.yaml and docs/parameters.md, from the parameter table.'
     )
-    parser.add_argument('--write', action='store_true', help='write them; otherwise only compare')
+    parser.add_argument('--write', action='store_true', help='write the files (default: only compare)')
     root = Path(__file__).resolve().parents[2]
-    parser.add_argument('--root', type=Path, default=root, help='of the checkout (default: %(default)s)')
+    parser.add_argument('--root', type=Path, default=root, help='folder of the checkout (default: %(default)s)')
     options = parser.parse_args(arguments)
     stale = 0
     for name, text in ((YAML, track_yaml()), (DOCS, parameters_md())):

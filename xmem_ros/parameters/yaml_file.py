@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A node's parameters out of a parameter file, as ROS reads it, without ROS."""
+"""Reader of ROS parameter files, without ROS."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KEY = 'ros__parameters'
-OF_ROS = ('use_sim_time', 'qos_overrides.')  # parameters that are none of the table
+FOREIGN = ('use_sim_time', 'qos_overrides.')  # prefixes of parameters outside the table
 
 
 def read_parameters(path: Path, node: str = '/xmem') -> Parameters:
-    """The parameters that a file sets for a node, defaults elsewhere.
+    """Read the parameters that a file sets for a node; the others keep their defaults.
 
     Arguments:
-        path: YAML as `config/track.yaml`; sections later in the file win.
-        node: full name; sections of that name count, and those of wildcards.
+        path: YAML as in `config/track.yaml`; later sections override earlier ones.
+        node: full name; sections of this name and of matching wildcards apply.
 
     Raises:
-        ParameterError: the file cannot be read, is none for this node, or has what the table does not allow.
+        ParameterError: the file cannot be read, has no section for the node, or has values that the
+            table does not allow.
     """
     try:
         content = read_yaml(path, ParameterError)
     except FileNotFoundError:
         raise ParameterError(f'{path}: no such parameter file') from None
     except OSError as error:
-        raise ParameterError(f'{path}: not a parameter file that can be read ({error.strerror})') from error
+        raise ParameterError(f'{path}: the parameter file cannot be read ({error.strerror})') from error
     if not isinstance(content, dict):
         raise ParameterError(f'{path}: not a parameter file: it needs /**: and {KEY}: inside, as config/track.yaml')
     values: dict[str, Any] = {}
@@ -45,13 +46,13 @@ def read_parameters(path: Path, node: str = '/xmem') -> Parameters:
         named = ', '.join(pattern for pattern, _ in sections) or 'none'
         raise ParameterError(f'{path}: no section for the node {node}; sections: {named}; use /** for any node')
     try:
-        return changed(Parameters(), {name: value for name, value in values.items() if not name.startswith(OF_ROS)})
+        return changed(Parameters(), {name: value for name, value in values.items() if not name.startswith(FOREIGN)})
     except ParameterError as error:
         raise ParameterError(f'{path}: {error}') from error
 
 
 def _sections(content: dict[Any, Any], above: str) -> Iterator[tuple[str, dict[Any, Any]]]:
-    """Name or pattern of a node → its parameters; namespaces may be nested."""
+    """Yield name or pattern of a node → its parameters; namespaces may be nested."""
     for name, inside in content.items():
         if not isinstance(inside, dict):
             continue
@@ -62,7 +63,7 @@ def _sections(content: dict[Any, Any], above: str) -> Iterator[tuple[str, dict[A
 
 
 def _matches(pattern: str, node: str) -> bool:
-    """`*` stands for one part of a name, `**` for any number of them."""
+    """Match a node with a pattern: `*` is one part of a name, `**` any number of parts."""
     bare = re.escape(pattern.strip('/'))
     bare = bare.replace(r'\*\*/', '(?:.*/)?').replace(r'\*\*', '.*').replace(r'\*', '[^/]*')
     return re.fullmatch(bare, node.strip('/')) is not None

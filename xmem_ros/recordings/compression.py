@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Files, chunks and messages that a recorder compressed.
+"""Decompression of a recorder's files, chunks and messages, within bounds.
 
-Files and messages are told by name and first bytes, whatever metadata says or lacks. Nothing becomes larger than
-`limits` allows, since a few bytes can stand for gigabytes.
+Compressed files are recognised by suffix, compressed messages by their first bytes; metadata is
+not trusted. All output is bounded, since a few bytes can expand to gigabytes.
 """
 
 from __future__ import annotations
@@ -13,40 +13,40 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from xmem_ros.errors import BagError
-from xmem_ros.recordings.limits import MOST_MESSAGE, check_message
+from xmem_ros.recordings.limits import MAX_MESSAGE_BYTES, check_message
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-ENDINGS = ('.zstd', '.zst')  # rosbag2 gives its files the first one
-_MAGIC = b'\x28\xb5\x2f\xfd'  # of zstd; a message that is not compressed begins with 0
-_AT_ONCE = 1 << 20  # bytes
-_FREE_SHARE = 0.1  # of the disk, which a file that is unpacked leaves free
-_MOST_FREE = 2 * 2**30  # bytes, the most of that
-_MOST_TIMES = 1000  # a larger file may become this many times as large: even black images rarely shrink further
-_ALWAYS = 1 << 30  # bytes that every file may become
-_MOST_FRAMES = 1000  # parts of zstd that follow each other in one message or chunk
+COMPRESSED_SUFFIXES = ('.zstd', '.zst')  # rosbag2 writes the first one
+_ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'  # a plain CDR message begins with 0
+_BLOCK_BYTES = 1 << 20
+_RESERVED_SHARE = 0.1  # of the disk, left free
+_MAX_RESERVED_BYTES = 2 * 2**30  # upper bound of that share
+_ALWAYS_ALLOWED_BYTES = 1 << 30  # decompressed size that every file may have
+_MAX_RATIO = 1000  # for larger files; even black images rarely compress better
+_MAX_ZSTD_FRAMES = 1000  # concatenated zstd frames of one message or chunk
 
 
-def unpack(path: Path, target: Path) -> str:
-    """Write what a compressed file holds to another; returns why that is not all, '' where it is.
+def decompress_file(path: Path, target: Path) -> str:
+    """Decompress a file into another; return the reason if it is incomplete, '' otherwise.
 
     Raises:
-        OSError: the file cannot be read, or there is no room.
-        BagError: it would become implausibly large.
+        OSError: the file cannot be read, or the disk has no room.
+        BagError: the decompressed size is implausible.
     """
     zstd = _zstd()
-    room = room_in(target.parent)
+    room = writable_bytes(target.parent)
     packed = path.stat().st_size
-    most = max(_ALWAYS, _MOST_TIMES * packed)
+    most = max(_ALWAYS_ALLOWED_BYTES, _MAX_RATIO * packed)
     written = 0
     with zstd.open(path, 'rb') as source, target.open('wb') as file:
         try:
-            while data := source.read1(_AT_ONCE):
+            while data := source.read1(_BLOCK_BYTES):
                 written += len(data)
                 if written > most:
                     raise BagError(
-                        f'{path}: its {packed} bytes become more than {most}, so that it is no recording; if you trust '
+                        f'{path}: its {packed} bytes become more than {most}, which no recording does; if you trust '
                         'it, unpack it yourself (zstd -d)'
                     )
                 if written > room:
@@ -57,79 +57,79 @@ def unpack(path: Path, target: Path) -> str:
     return ''
 
 
-def room_in(folder: Path) -> int:
-    """Bytes that may be written there: some of the disk is left to others."""
+def writable_bytes(folder: Path) -> int:
+    """Return the free bytes of a folder's disk, less a reserve for other programs."""
     usage = shutil.disk_usage(folder)
-    return max(usage.free - min(int(usage.total * _FREE_SHARE), _MOST_FREE), 0)
+    return max(usage.free - min(int(usage.total * _RESERVED_SHARE), _MAX_RESERVED_BYTES), 0)
 
 
-def unpacked(raw: bytes) -> bytes:
-    """A message without its compression, if it has one; one that is damaged stays as it is, and is no message then."""
+def decompress_message(raw: bytes) -> bytes:
+    """Decompress a message if it is compressed; a damaged one is returned unchanged."""
     if not is_compressed(raw):
         return raw
     try:
-        return inflated(raw, 'zstd', MOST_MESSAGE)
+        return decompress(raw, 'zstd', MAX_MESSAGE_BYTES)
     except BagError:
         return raw
 
 
 def is_compressed(raw: bytes) -> bool:
-    """Whether a message is compressed."""
-    return raw[: len(_MAGIC)] == _MAGIC
+    """Return whether a message is compressed."""
+    return raw[: len(_ZSTD_MAGIC)] == _ZSTD_MAGIC
 
 
-def inflated(data: Any, kind: str, most: int) -> bytes:
-    """Undo the compression '', zstd or lz4 of a message or chunk.
+def decompress(data: Any, kind: str, max_bytes: int) -> bytes:
+    """Decompress a message or chunk; kind: '' (none), 'zstd' or 'lz4'.
 
     Raises:
-        BagError: an unknown compression, damaged data, or more than `most` bytes, of which no more are made.
+        BagError: unknown compression, damaged data, or more than `max_bytes` of output.
     """
-    check_message(most)
+    check_message(max_bytes)
     if kind == '':
         return bytes(data)
+    decoder = {'zstd': _decompress_zstd, 'lz4': _decompress_lz4}.get(kind)
+    if decoder is None:
+        raise BagError(f'unknown compression {kind!r}; supported are zstd and lz4')
     try:
-        made = _from_zstd(data, most) if kind == 'zstd' else _from_lz4(data, most) if kind == 'lz4' else None
+        return decoder(data, max_bytes)
     except BagError:
         raise
     except Exception as error:  # the libraries have no common base
         raise BagError(f'damaged {kind} data ({error})') from error
-    if made is None:
-        raise BagError(f'the compression {kind!r} is not known; zstd and lz4 are')
-    return made
 
 
-def _from_zstd(data: Any, most: int) -> bytes:
+def _decompress_zstd(data: Any, max_bytes: int) -> bytes:
     zstd = _zstd()
     parts: list[bytes] = []
     size = 0
-    for _ in range(_MOST_FRAMES):
-        one = zstd.ZstdDecompressor()
-        parts.append(one.decompress(data, most - size + 1))
+    for _ in range(_MAX_ZSTD_FRAMES):
+        decompressor = zstd.ZstdDecompressor()
+        parts.append(decompressor.decompress(data, max_bytes - size + 1))
         size += len(parts[-1])
-        if size > most:
-            raise BagError(f'compressed data becomes more than the {most} bytes that it may be')
-        if not one.eof:
+        if size > max_bytes:
+            raise BagError(f'compressed data becomes more than the {max_bytes} bytes that are allowed')
+        if not decompressor.eof:
             raise BagError('compressed data is cut off')
-        data = one.unused_data
+        data = decompressor.unused_data
         if not data:
             return b''.join(parts)
-    raise BagError(f'compressed data has more than {_MOST_FRAMES} parts')
+    raise BagError(f'compressed data has more than {_MAX_ZSTD_FRAMES} zstd frames')
 
 
-def _from_lz4(data: Any, most: int) -> bytes:
+def _decompress_lz4(data: Any, max_bytes: int) -> bytes:
     import lz4.frame
 
-    one = lz4.frame.LZ4FrameDecompressor()
-    made = bytes(one.decompress(data, most + 1))
-    if len(made) > most:
-        raise BagError(f'compressed data becomes more than the {most} bytes that it may be')
-    if not one.eof:
+    decompressor = lz4.frame.LZ4FrameDecompressor()
+    content = bytes(decompressor.decompress(data, max_bytes + 1))
+    if len(content) > max_bytes:
+        raise BagError(f'compressed data becomes more than the {max_bytes} bytes that are allowed')
+    if not decompressor.eof:
         raise BagError('compressed data is cut off')
-    return made
+    return content
 
 
 def _zstd() -> Any:
-    """The module that rosbags needs, too."""
+    """Return the zstd module, which rosbags depends on too."""
     if sys.version_info >= (3, 14):
         from compression import zstd
     else:

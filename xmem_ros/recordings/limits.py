@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""What is read of a recording at most: whoever wrote it may have meant to fill memory or disk.
+"""Upper bounds on what is read of a recording, as protection against hostile files.
 
-Numbers in a file say nothing until they are compared with the file's size or with these bounds.
+A number in a file is used only after a comparison with the file's size or with these bounds.
 """
 
 from __future__ import annotations
@@ -10,32 +10,32 @@ from typing import TypeGuard
 
 from xmem_ros.errors import BagError
 
-MOST_MESSAGE = 256 * 2**20  # bytes of a message or chunk: an image of 64 million pixels of four bytes each
-MOST_OPEN = 2 * MOST_MESSAGE  # bytes of chunks whose times overlap, which are held at the same time
-MOST_INDEX = 256 * 2**20  # bytes of an index
-MOST_TOPICS = 4096
-MOST_NAME = 255  # characters of a topic or type
-MOST_DEFINITION = 2**20  # characters of a message definition
-MOST_DEFINITIONS = 64 * 2**20  # of all of a file
-MOST_SEEDS = 64 * 2**20  # bytes of a message of seeds; Python objects take far more than the points they are made of
-MOST_SEEDS_IN_ALL = 512 * 2**20
-MOST_POINTS = 100_000  # of all seeds
-MOST_FAULTS = 100_000  # images that are left out
-MOST_TIME_NS = 2**31 * 1_000_000_000  # the end of builtin_interfaces/Time
+MAX_MESSAGE_BYTES = 256 * 2**20  # a message or chunk; an image of 64 million pixels of four bytes
+MAX_OPEN_BYTES = 2 * MAX_MESSAGE_BYTES  # decompressed chunks with overlapping times, held together
+MAX_INDEX_BYTES = 256 * 2**20
+MAX_TOPICS = 4096
+MAX_NAME_LENGTH = 255  # characters of a topic or type
+MAX_DEFINITION_LENGTH = 2**20  # characters of a message definition
+MAX_DEFINITIONS_LENGTH = 64 * 2**20  # characters of all definitions of a file
+MAX_SEEDS_BYTES = 64 * 2**20  # a message of seeds; the Python objects are far larger
+MAX_ALL_SEEDS_BYTES = 512 * 2**20
+MAX_POINTS = 100_000  # of all seeds
+MAX_FAULTS = 100_000  # skipped images
+MAX_TIME_NS = 2**31 * 1_000_000_000  # end of builtin_interfaces/Time
 
 
 def check_message(size: int) -> None:
-    """Raise `BagError` for a message or chunk of more bytes than are read."""
-    if size > MOST_MESSAGE:
-        raise BagError(f'a message or chunk of {size} bytes; at most {MOST_MESSAGE} are read')
+    """Raise `BagError` for a message or chunk above `MAX_MESSAGE_BYTES`."""
+    if size > MAX_MESSAGE_BYTES:
+        raise BagError(f'a message or chunk of {size} bytes; at most {MAX_MESSAGE_BYTES} are read')
 
 
 def check_time(time_ns: object) -> None:
-    """Raise `BagError` for what is no time that ROS can say [ns]."""
-    if not isinstance(time_ns, int) or not 0 <= time_ns < MOST_TIME_NS:
+    """Raise `BagError` for a time [ns] outside the range of builtin_interfaces/Time."""
+    if not isinstance(time_ns, int) or not 0 <= time_ns < MAX_TIME_NS:
         raise BagError(f'a message has the time {time_ns!r}; times are nanoseconds from 1970 to 2038')
 
 
 def is_name(text: object) -> TypeGuard[str]:
-    """Whether a topic or type can be shown and used: text of one line, and not too long."""
-    return isinstance(text, str) and 0 < len(text) <= MOST_NAME and text.isprintable()
+    """Return whether a topic or type is one printable line of acceptable length."""
+    return isinstance(text, str) and 0 < len(text) <= MAX_NAME_LENGTH and text.isprintable()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""State of a seed plan while a recording is shown: which objects it has begun, under which ids."""
+"""State of a seed plan during a run: the objects begun so far and their ids."""
 
 from __future__ import annotations
 
@@ -18,44 +18,44 @@ class NamedSeed(Protocol):
 
     @property
     def id(self) -> int:
-        """Of the object that it corrects; 0: it begins one."""
+        """Id of the object to correct; 0 begins a new one."""
 
     @property
     def name(self) -> str:
-        """Of the object; empty: as before."""
+        """Name of the object; empty: unchanged."""
 
 
 Seed = TypeVar('Seed', bound=NamedSeed)
 
 
-class Host(Protocol[Seed]):
-    """What holds the objects: a tracker in this process, or a live node."""
+class SeedHost(Protocol[Seed]):
+    """Owner of the objects: a tracker in this process, or a live node."""
 
     def read(self, entry: PlannedSeeds) -> dict[int, Seed]:
-        """Plan id → seed; raises `SeedError`."""
+        """Return plan id → seed; raises `SeedError`."""
 
     def reset(self) -> None:
-        """Forget all objects."""
+        """Remove all objects."""
 
     def remove(self, ids: list[int]) -> None:
-        """Forget objects, by the host's ids."""
+        """Remove objects, by the host's ids."""
 
     def named(self, seed: Seed, name: str) -> Seed:
-        """The seed under this name."""
+        """Return the seed with this name."""
 
 
 class PlanState:
-    """Objects that a plan has begun. The host gives them ids of its own; all results use the plan's.
+    """Objects that a plan has begun. The host has its own ids; results use the plan's.
 
     Arguments:
         places: index of an image → its entries of the plan.
-        refused: errors of a host's `read` that concern the seed, not the image.
+        refused: error types of `SeedHost.read` that concern the seed, not the image.
     """
 
     def __init__(self, places: Mapping[int, Sequence[PlannedSeeds]], refused: tuple[type[XMemError], ...] = ()) -> None:
         self.places = places
         self.ids: dict[int, int] = {}  # plan id → host's id
-        self.missed: list[str] = []  # recorded seeds that could not be used, and why
+        self.missed: list[str] = []  # unusable recorded seeds, and why
         self._used: set[int] = set()  # recorded ids since the last reset
         self._refused: tuple[type[XMemError], ...] = (*refused, UnknownObjectError)
 
@@ -65,31 +65,34 @@ class PlanState:
         return {host_id: plan_id for plan_id, host_id in self.ids.items()}
 
     def keep(self, alive: Collection[int]) -> None:
-        """Drop the objects that the host no longer has, as after a reset by `on_time_jump`."""
+        """Drop objects that the host no longer has, for example after an `on_time_jump` reset."""
         self.ids = {plan_id: host_id for plan_id, host_id in self.ids.items() if host_id in alive}
 
     def is_reset(self, entry: PlannedSeeds) -> bool:
-        """Whether the recorded node was reset or restarted before an entry: only then do ids begin again."""
+        """Return whether the recorded node was reset or restarted before an entry.
+
+        Only then are ids used again.
+        """
         corrected = {int(seed.id) for seed in entry.seeds}
         return entry.recorded and any(key in self._used and key not in corrected for key in entry.ids)
 
     def forget(self) -> None:
-        """Begin again, after a reset."""
+        """Clear the state after a reset."""
         self.ids, self._used = {}, set()
 
-    def gather(self, index: int, image: str, host: Host[Seed]) -> tuple[dict[int, Seed], list[PlannedSeeds]]:
-        """Reset and remove as the plan says before an image; return the seeds to apply on it.
+    def gather(self, index: int, image: str, host: SeedHost[Seed]) -> tuple[dict[int, Seed], list[PlannedSeeds]]:
+        """Apply the plan's resets and removals before an image; return its seeds.
 
         Args:
             index: of the image.
             image: its name, for errors.
-            host: where the objects are.
+            host: owner of the objects.
 
         Returns:
-            Plan id → seed, and the entries that they are from.
+            Plan id → seed, and the entries with these seeds.
 
         Raises:
-            SeedError, UnknownObjectError: an entry that was not recorded cannot be used.
+            SeedError, UnknownObjectError: an entry by the user cannot be used.
         """
         wanted: dict[int, Seed] = {}
         used: list[PlannedSeeds] = []
@@ -109,37 +112,37 @@ class PlanState:
             for plan_id, seed in found.items():
                 if seed.id and not entry.recorded and plan_id not in {*self.ids, *wanted}:
                     known = ', '.join(map(str, self.ids)) or 'none'
-                    text = f'no object has the id {plan_id} here, so it cannot be corrected; ids: {known}'
+                    text = f'no object has the id {plan_id} here, so it cannot be corrected; known ids: {known}'
                     self.refuse(entry, image, UnknownObjectError(text))
                 earlier = wanted.pop(plan_id, None)
                 wanted[plan_id] = host.named(seed, seed.name or (earlier.name if earlier is not None else ''))
             used.append(entry)
         return wanted, used
 
-    def began(self, given: Mapping[int, int], entries: Sequence[PlannedSeeds]) -> None:
-        """Note what the host has begun or corrected.
+    def record_applied(self, given: Mapping[int, int], entries: Sequence[PlannedSeeds]) -> None:
+        """Record the objects that the host has begun or corrected.
 
         Args:
             given: plan id → host's id.
-            entries: that were applied.
+            entries: the applied ones.
         """
-        # after a reset by on_time_jump the host's ids begin again
-        taken = set(given.values())
-        self.ids = {plan_id: host_id for plan_id, host_id in self.ids.items() if host_id not in taken}
+        # after an on_time_jump reset the host's ids begin again
+        reused = set(given.values())
+        self.ids = {plan_id: host_id for plan_id, host_id in self.ids.items() if host_id not in reused}
         self.ids.update(given)
         for entry in entries:
             if entry.recorded:
                 self._used.update(entry.ids)
 
     def refuse(self, entry: PlannedSeeds, image: str, error: XMemError) -> None:
-        """Note a recorded entry that cannot be used; raise the error for any other."""
+        """Add a recorded entry to `missed`; for any other entry raise the error."""
         text = f'{entry.source}: image {image}: {error}'
         if not entry.recorded:
             raise type(error)(text) from error
         self.missed.append(text)
 
     def unreached(self, images: int) -> list[str]:
-        """After the last of `images`: entries whose images did not come, in words."""
+        """Describe entries for images beyond the last of `images`."""
         return [
             f'{entry.source}: the recording ends before image {index}'
             for index, entries in sorted(self.places.items())
@@ -148,16 +151,16 @@ class PlanState:
         ]
 
     def export_state(self) -> dict[str, Any]:
-        """The state as JSON can hold it."""
+        """Return the state as JSON types."""
         return {'ids': sorted(self.ids.items()), 'used': sorted(self._used), 'missed': self.missed}
 
     def import_state(self, state: Mapping[str, Any]) -> None:
-        """Take over what `export_state` gave."""
+        """Restore the state of `export_state`."""
         self.ids = {int(plan_id): int(host_id) for plan_id, host_id in state['ids']}
         self._used = {int(plan_id) for plan_id in state['used']}
         self.missed = [str(text) for text in state['missed']]
 
-    def _remove(self, entry: PlannedSeeds, host: Host[Seed]) -> None:
+    def _remove(self, entry: PlannedSeeds, host: SeedHost[Seed]) -> None:
         unknown = [plan_id for plan_id in entry.removed if plan_id not in self.ids]
         if unknown:
             raise UnknownObjectError(f'no object has the id {unknown[0]}, so it cannot be removed')
@@ -166,6 +169,6 @@ class PlanState:
 
 
 def check_count(entry: PlannedSeeds, objects: int) -> None:
-    """Raise `SeedError` where an entry's seeds show another number of objects than it has ids."""
+    """Raise `SeedError` if an entry's seeds show more or fewer objects than it has ids."""
     if objects != len(entry.ids):
         raise SeedError(f'its seeds show {objects} objects, but it names {len(entry.ids)} ids')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A recording: the images of a bag, a video or a folder of frames, one after the other. No rclpy.
+"""Recordings: the images of a bag, a video or a folder of frames, in order. No rclpy.
 
 with open_recording(path) as recording:
     for frame in recording.frames():
@@ -14,20 +14,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xmem_ros.conversions.images import stamp_ns
-from xmem_ros.errors import BagError, FrameError, listed
+from xmem_ros.errors import BagError, FrameError, Setting, listed, naming
 from xmem_ros.media import FOLDER_RATE, Clip
 from xmem_ros.progress import Bar
 from xmem_ros.recordings import typestore
-from xmem_ros.recordings.compression import ENDINGS, is_compressed
-from xmem_ros.recordings.limits import MOST_FAULTS, MOST_MESSAGE
+from xmem_ros.recordings.compression import COMPRESSED_SUFFIXES, is_compressed
+from xmem_ros.recordings.limits import MAX_FAULTS, MAX_MESSAGE_BYTES
 from xmem_ros.recordings.rosbag import OpenBag, is_bag
-from xmem_ros.recordings.topics import meant, told
+from xmem_ros.recordings.topics import default_image_topics, describe_excluded
 from xmem_ros.recordings.typestore import COMPRESSED_IMAGE, IMAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-CLIP_START_NS = 1_000_000_000  # stamp of a clip's first frame: a stamp of zero means none
+CLIP_START_NS = 1_000_000_000  # stamp of a clip's first frame; zero means no stamp
 
 
 @dataclass(frozen=True)
@@ -41,42 +41,42 @@ class Topic:
 
 @dataclass(frozen=True)
 class RecordedFrame:
-    """An image of a recording. That it can be decoded is not said."""
+    """An image of a recording, possibly not decodable."""
 
-    index: int  # from 0, of all images of the topic
+    index: int  # from 0, among all messages of the image topic
     stamp_ns: int  # of its header
-    received_ns: int  # when it was recorded
+    received_ns: int  # recording time
     message: Any  # sensor_msgs/Image or CompressedImage, a dataclass of rosbags
-    name: str  # of files that belong to it
+    name: str  # stem for files of this image
 
 
 @dataclass(frozen=True)
 class Fault:
-    """An image that is not to be had."""
+    """An image that cannot be read."""
 
     index: int
     reason: str
 
 
 class Recording(abc.ABC):
-    """Images in order; a context manager. It can be read any number of times, by one reader at a time."""
+    """Images in order; a context manager. Can be read repeatedly, one reader at a time."""
 
     path: Path
     image_topic: str  # '' of a clip
     topics: list[Topic]
-    length: int | None  # images, as far as known
-    exact: bool  # whether that can be relied on
-    rate: float  # images a second
-    damage: str  # '' or why not all of it could be read; known once `frames` has ended
-    file_names: dict[str, str]  # name of a frame → that of its file; empty of a bag or video
-    faults: list[Fault]  # messages that are no images, as far as `frames` has come; they have an index and are left out
+    length: int | None  # images; None: unknown
+    exact: bool  # whether `length` is reliable
+    rate: float  # images per second
+    damage: str  # what could not be read, or ''; complete once `frames` has ended
+    file_names: dict[str, str]  # frame name → file name; empty for a bag or video
+    faults: list[Fault]  # unreadable images so far; they keep their index and are skipped
 
     @abc.abstractmethod
     def frames(self, start: int = 0) -> Iterator[RecordedFrame]:
-        """Yield the images from the index `start` on. Raises `BagError` where not even one can be read."""
+        """Yield the images from index `start` on; raises `BagError` if none can be read."""
 
     def stamps(self) -> list[int]:
-        """Stamps of all images [ns], in order; those that are no images have −1. Reads all of the recording."""
+        """Return the stamps of all images [ns], −1 for unreadable ones; reads everything."""
         found: list[int] = []
         for frame in Bar(self.frames(), total=self.length, unit='image', desc='reading stamps'):
             found += [-1] * (frame.index - len(found)) + [frame.stamp_ns]
@@ -84,7 +84,7 @@ class Recording(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Close its files."""
+        """Close the files."""
 
     def __enter__(self) -> Recording:
         return self
@@ -97,45 +97,45 @@ def open_recording(path: Path | str, image_topic: str = '') -> Recording:
     """Open a bag, a video or a folder of frames.
 
     Arguments:
-        path: a bag's folder or its .mcap or .db3 file (also .zstd), a video file, or a folder of images.
-        image_topic: of a bag; may be left out where there is one.
+        path: a bag's folder, an .mcap or .db3 file (also .zstd), a video, or a folder of images.
+        image_topic: of a bag; optional if it has only one.
 
     Raises:
-        BagError: not a bag, empty, no images, several topics of images (named), another type.
-        FrameError: not a video or folder of frames that can be read.
+        BagError: not a bag, empty, no images, several image topics, or a topic of another type.
+        FrameError: not a readable video or folder of frames.
         ParameterError: rosbags is not installed.
     """
     path = Path(path)
     if not path.exists():
         raise BagError(f'{path}: no such video file, folder of frames or bag')
     if path.suffix == '.bag':
-        raise BagError(f'{path}: a bag of ROS 1; make one of ROS 2 of it: rosbags-convert --src {path} --dst FOLDER')
+        raise BagError(f'{path}: a ROS 1 bag; convert it to ROS 2: rosbags-convert --src {path} --dst FOLDER')
     if is_bag(path):
         return BagRecording(path, image_topic)
-    if path.suffix in ENDINGS:
+    if path.suffix in COMPRESSED_SUFFIXES:
         raise BagError(
-            f'{path}: compressed, and by its name no file of a bag (.mcap.zstd, .db3.zstd); unpack it (zstd -d)'
+            f'{path}: a compressed file, but its name does not end in .mcap.zstd or .db3.zstd; unpack it (zstd -d)'
         )
     if image_topic:
-        raise BagError(f'{path}: not a bag, so it has no topic {image_topic}; leave the image topic out')
+        raise BagError(f'{path}: not a bag, so it has no topic {image_topic}; omit the image topic')
     return ClipRecording(path)
 
 
 class ClipRecording(Recording):
-    """A video or a folder of frames. Stamps begin at one second; a folder has 30 frames a second."""
+    """A video or a folder of frames. Stamps begin at 1 s; a folder has 30 frames per second."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.image_topic, self.topics = path, '', []
         self._clip = Clip(path)
         self.length = len(self._clip) or None
-        self.exact = path.is_dir()  # what a video says of itself may be wrong
+        self.exact = path.is_dir()  # the header of a video may be wrong
         self.rate = self._clip.rate
         self.file_names = self._clip.file_names
         self.damage = ''
         self.faults = []
 
     def frames(self, start: int = 0) -> Iterator[RecordedFrame]:
-        """Yield the frames. One that cannot be read or has another size is left out and noted in `faults`."""
+        """Yield the frames; one that is unreadable or differs in size goes to `faults`."""
         self.faults = []
         for index, (name, pixels) in enumerate(self._clip.frames()):
             if index < start:
@@ -148,11 +148,11 @@ class ClipRecording(Recording):
             yield RecordedFrame(index, stamp, stamp, message, name)
 
     def stamp_of(self, index: int) -> int:
-        """Of a frame [ns]."""
+        """Return the stamp of a frame [ns]."""
         return CLIP_START_NS + round(index * 1e9 / self.rate)
 
     def close(self) -> None:
-        """Nothing is open between two calls of `frames`."""
+        """Do nothing: no file is open between calls of `frames`."""
 
 
 class BagRecording(Recording):
@@ -176,7 +176,7 @@ class BagRecording(Recording):
         self.faults = []
 
     def frames(self, start: int = 0) -> Iterator[RecordedFrame]:
-        """Yield the images. What is no message of the topic's type is left out and noted in `faults`."""
+        """Yield the images; a message that is not of the topic's type goes to `faults`."""
         self.faults = []
         for index, (_, received_ns, raw) in enumerate(self.raw([self._connection])):
             if index >= start:
@@ -185,9 +185,9 @@ class BagRecording(Recording):
                     yield frame
 
     def raw(self, connections: list[Any]) -> Iterator[tuple[Any, int, bytes]]:
-        """Yield connection, time [ns] and serialized message, as far as the bag can be read; then `damage` says so.
+        """Yield connection, time [ns] and serialized message until the end or the first damage.
 
-        connections: of `self.bag.connections`; empty: all.
+        connections: of `self.bag.connections`; empty: all. `damage` is set afterwards.
         """
         count = 0
         self.damage = self.bag.damage
@@ -197,29 +197,29 @@ class BagRecording(Recording):
                 item = next(source)
             except StopIteration:
                 break
-            except Exception as error:  # of whatever the bytes say
+            except Exception as error:  # depends on the bytes
                 text = str(error).rstrip('.') or type(error).__name__
                 self.damage = f'{self.damage}; ' if self.damage else ''
-                self.damage += f'{self.path} cannot be read further than {count} messages ({text})'
+                self.damage += f'{self.path} cannot be read beyond {count} messages ({text})'
                 break
             count += 1
             yield item
         if not count:
             raise BagError(
-                f'{self.path}: no message can be read: {self.damage or "it is empty"}; record or copy it again'
+                f'{self.path}: no message can be read ({self.damage or "it is empty"}); record or copy it again'
             )
 
     def frame_of(self, index: int, received_ns: int, raw: bytes) -> RecordedFrame | None:
-        """The image of a message; None where it is none, which is noted in `faults`."""
+        """Return the image of a message; None, with an entry in `faults`, if it is not one."""
         try:
             if is_compressed(raw):
-                raise BagError(f'its compressed data is damaged, or becomes more than {MOST_MESSAGE} bytes')
+                raise BagError(f'its compressed data is damaged, or becomes more than {MAX_MESSAGE_BYTES} bytes')
             message = typestore.deserialize(raw, self._connection.msgtype)
             stamp = stamp_ns(message.header.stamp)
-        except Exception as error:  # of whatever the bytes say
-            if len(self.faults) >= MOST_FAULTS:
+        except Exception as error:  # depends on the bytes
+            if len(self.faults) >= MAX_FAULTS:
                 raise BagError(
-                    f'{self.path}: more than {MOST_FAULTS} messages of {self.image_topic} are no images'
+                    f'{self.path}: more than {MAX_FAULTS} messages of {self.image_topic} are not images'
                 ) from error
             reason = str(error).rstrip('.') or type(error).__name__
             self.faults.append(Fault(index, f'not a {self._connection.msgtype} ({reason})'))
@@ -227,17 +227,17 @@ class BagRecording(Recording):
         return RecordedFrame(index, stamp, received_ns, message, f'{index:06d}')
 
     def is_frame(self, connection: Any) -> bool:
-        """Whether a connection of the bag is that of the images."""
+        """Return whether a connection of the bag is that of the images."""
         return bool(connection.id == self._connection.id)
 
     def close(self) -> None:
-        """Close its files."""
+        """Close the files."""
         self.bag.close()
 
     def _rate(self) -> float:
         seconds = self.bag.span_ns / 1e9
         count = self._connection.msgcount
-        # messages of the same time, as of a damaged bag, have no rate
+        # equal times, as in a damaged bag, give no rate
         return (count - 1) / seconds if count > 1 and seconds > 0 and count / seconds < 1000 else FOLDER_RATE
 
     def _choose(self, wanted: str) -> Any:
@@ -246,21 +246,25 @@ class BagRecording(Recording):
         if wanted:
             return self._named(wanted, images, known)
         filled = {c.topic: c for c in images if c.msgcount}
-        taken, left_out = meant(filled)
-        others = told(left_out, '--image-topic ')
-        if not taken:
-            raise BagError(
+        eligible, excluded = default_image_topics(filled)
+        others = describe_excluded(excluded, 'name ')
+        if not eligible:
+            error = BagError(
                 f'{self.path}: no images in this bag (sensor_msgs/Image or CompressedImage)'
-                f'{f" but these, {others}" if others else ""}; it has {known}'
+                f'{f"; {others}" if others else ""}; it has {known}'
                 f'{f"; {self.bag.damage}" if self.bag.damage else ""}'
             )
-        if len(taken) > 1:
-            raise BagError(
-                f'{self.path}: several topics have images: '
-                f'{listed([f"{topic} ({filled[topic].msgcount})" for topic in taken], 30)}; '
-                f'name one: --image-topic {taken[0]}{f"; {others}" if others else ""}'
+            raise naming(Setting.IMAGE_TOPIC, error) if others else error
+        if len(eligible) > 1:
+            raise naming(
+                Setting.IMAGE_TOPIC,
+                BagError(
+                    f'{self.path}: several topics have images: '
+                    f'{listed([f"{topic} ({filled[topic].msgcount})" for topic in eligible], 30)}; '
+                    f'{f"{others}; " if others else ""}name one image topic, such as {eligible[0]}'
+                ),
             )
-        return filled[taken[0]]
+        return filled[eligible[0]]
 
     def _named(self, wanted: str, images: list[Any], known: str) -> Any:
         found = [c for c in images if c.topic == wanted]

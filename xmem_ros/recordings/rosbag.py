@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Bags, also those whose recording was cut off.
+"""Bags of rosbag2, complete or truncated, as one stream of messages.
 
-A folder without `metadata.yaml`, as a power cut leaves it, is read file by file, in the order of their times.
-`mending` and `databases` read the files; of `metadata.yaml` only the files' names, hashes of types and QoS are taken.
+A folder without `metadata.yaml`, as a power cut leaves it, is read file by file in order of time.
+Of `metadata.yaml` only the file names, type hashes and QoS are used.
 """
 
 from __future__ import annotations
@@ -15,100 +15,103 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xmem_ros.errors import BagError, listed
-from xmem_ros.recordings.compression import ENDINGS, unpack, unpacked
-from xmem_ros.recordings.limits import MOST_TOPICS
-from xmem_ros.recordings.mcap_repair import McapFile
-from xmem_ros.recordings.metadata import FILE, Told, profiles_of, read_metadata
+from xmem_ros.recordings.compression import COMPRESSED_SUFFIXES, decompress_file, decompress_message
+from xmem_ros.recordings.limits import MAX_TOPICS
+from xmem_ros.recordings.mcap_reader import McapReader
+from xmem_ros.recordings.metadata import METADATA_FILE, BagMetadata, parse_qos_profiles, read_metadata
 from xmem_ros.recordings.rosbags_version import require_rosbags
-from xmem_ros.recordings.sqlite_repair import DatabaseFile
+from xmem_ros.recordings.sqlite_reader import SqliteReader
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SUFFIXES = ('.mcap', '.db3')
-_WHAT_IS_READ = 'a bag is a folder with metadata.yaml, or an .mcap or .db3 file, also .zstd'
+_ACCEPTED = 'a bag is a folder with metadata.yaml, or an .mcap or .db3 file, optionally .zstd'
 
 
 def is_bag(path: Path) -> bool:
-    """Whether a path is a ROS 2 bag: its folder, or a file of its own."""
-    if _is_storage(path.name):
+    """Return whether a path is a ROS 2 bag: its folder, or one of its files."""
+    if _is_storage_name(path.name):
         return True
     return path.is_dir() and ((path / 'metadata.yaml').is_file() or bool(_storage_files(path)))
 
 
-def _is_storage(name: str) -> bool:
-    return _without_compression(name).endswith(SUFFIXES)
+def _is_storage_name(name: str) -> bool:
+    return _strip_compression(name).endswith(SUFFIXES)
 
 
-def _without_compression(name: str) -> str:
-    return next((name.removesuffix(ending) for ending in ENDINGS if name.endswith(ending)), name)
+def _strip_compression(name: str) -> str:
+    return next((name.removesuffix(ending) for ending in COMPRESSED_SUFFIXES if name.endswith(ending)), name)
 
 
 def _storage_files(folder: Path) -> list[Path]:
-    """By name, x_2 before x_10. A file of which there is a compressed one, too, was left while that was made."""
-    files = [file for file in folder.iterdir() if _is_storage(file.name) and file.is_file()]
+    """Return the storage files by name, x_2 before x_10.
+
+    A compressed file beside its original is incomplete and skipped.
+    """
+    files = [file for file in folder.iterdir() if _is_storage_name(file.name) and file.is_file()]
     plain = {file.name for file in files}
-    return sorted((file for file in files if not _is_double(file.name, plain)), key=_in_order)
+    return sorted((file for file in files if not _has_original(file.name, plain)), key=_natural_key)
 
 
-def _is_double(name: str, names: Collection[str]) -> bool:
-    return _without_compression(name) != name and _without_compression(name) in names
+def _has_original(name: str, names: Collection[str]) -> bool:
+    return _strip_compression(name) != name and _strip_compression(name) in names
 
 
-def _in_order(file: Path) -> list[tuple[int, str]]:
-    """Of a name, what sorts numbers in it as numbers."""
+def _natural_key(file: Path) -> list[tuple[int, str]]:
+    """Return a sort key that compares numbers in the name as numbers."""
     return [(int(part), '') if part.isdecimal() else (-1, part) for part in re.split(r'(\d+)', file.name)]
 
 
 class OpenBag:
-    """A bag that is open; a context manager.
+    """An open bag; a context manager.
 
     Raises:
-        BagError: not a bag, or nothing of it can be read.
-        ParameterError: rosbags is not installed, or in a version that cannot be used.
+        BagError: not a bag, or unreadable.
+        ParameterError: rosbags is not installed, or its version is unsupported.
     """
 
     def __init__(self, path: Path) -> None:
         require_rosbags(path)
         self.path = path
-        self.damage = ''  # why not all of it can be read; '' where it can
+        self.damage = ''  # what cannot be read, and why; '' if all can
         self._stack = contextlib.ExitStack()
-        self._told = Told()
+        self._metadata = BagMetadata()
         try:
             self._readers = self._open()
-            # rosbags' Connection, one for each topic and type, with all its messages counted
+            # rosbags' Connection, one for each topic and type, with the count of all files
             self.connections: list[Any] = []
-            self._places: dict[tuple[str, str], int] = {}  # topic and type → place in there
-            # for each reader: its connection's id → that of `connections`
-            self._of: list[dict[int, Any]] = [
-                {connection.id: self._joined(connection) for connection in reader.connections}
+            self._rows: dict[tuple[str, str], int] = {}  # topic and type → index in `connections`
+            # for each reader: its connection's id → id in `connections`
+            self._merged_ids: list[dict[int, Any]] = [
+                {connection.id: self._merge(connection) for connection in reader.connections}
                 for reader in self._readers
             ]
-            if len(self.connections) > MOST_TOPICS:
-                raise BagError(f'{path}: more than {MOST_TOPICS} topics')
+            if len(self.connections) > MAX_TOPICS:
+                raise BagError(f'{path}: more than {MAX_TOPICS} topics')
         except BaseException:
             self._stack.close()
             raise
-        self._complete()
+        self._add_metadata()
 
     def messages(self, connections: Collection[Any] = ()) -> Iterator[tuple[Any, int, bytes]]:
-        """Yield connection, time of recording [ns] and serialized message, in the order of the bag.
+        """Yield connection, recording time [ns] and serialized message, in the order of the bag.
 
-        connections: of `self.connections`; empty: all. What cannot be read raises `BagError`.
+        connections: of `self.connections`; empty: all. Raises `BagError` on unreadable data.
         """
         wanted = {connection.id for connection in connections or self.connections}
-        for reader, of in zip(self._readers, self._of, strict=True):
-            own = [connection for connection in reader.connections if of[connection.id] in wanted]
+        for reader, merged_ids in zip(self._readers, self._merged_ids, strict=True):
+            own = [connection for connection in reader.connections if merged_ids[connection.id] in wanted]
             if not own:
                 continue
             by_id = {connection.id: connection for connection in self.connections}
             for connection, received_ns, raw in reader.messages(own):
-                yield by_id[of[connection.id]], received_ns, unpacked(raw)
+                yield by_id[merged_ids[connection.id]], received_ns, decompress_message(raw)
 
     @property
     def span_ns(self) -> int:
-        """From the first message to the last."""
+        """Time from the first message to the last [ns]."""
         filled = [reader for reader in self._readers if reader.message_count]
         if not filled:
             return 0
@@ -124,75 +127,75 @@ class OpenBag:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _joined(self, connection: Any) -> int:
-        """The id of the same topic in `connections`."""
+    def _merge(self, connection: Any) -> int:
+        """Add a file's connection to `connections`; return its id there."""
         key = (connection.topic, connection.msgtype)
-        if key in self._places:
-            place = self._places[key]
-            known = self.connections[place]
-            self.connections[place] = known._replace(msgcount=known.msgcount + connection.msgcount)
+        if key in self._rows:
+            row = self._rows[key]
+            known = self.connections[row]
+            self.connections[row] = known._replace(msgcount=known.msgcount + connection.msgcount)
             return int(known.id)
-        self._places[key] = len(self.connections)
+        self._rows[key] = len(self.connections)
         number = len(self.connections) + 1
         self.connections.append(connection._replace(id=number))
         return number
 
-    def _complete(self) -> None:
-        """Add what `metadata.yaml` alone says of topics: the hash of the type, and QoS where the file has none."""
-        for told in self._told.topics:
-            place = self._places.get((told.name, told.msgtype))
-            if place is not None:
-                known = self.connections[place]
-                profiles = known.ext.offered_qos_profiles or profiles_of(told.profiles)
+    def _add_metadata(self) -> None:
+        """Add type hashes and QoS that only `metadata.yaml` has."""
+        for topic in self._metadata.topics:
+            row = self._rows.get((topic.name, topic.msgtype))
+            if row is not None:
+                known = self.connections[row]
+                profiles = known.ext.offered_qos_profiles or parse_qos_profiles(topic.profiles)
                 more = known.ext._replace(offered_qos_profiles=profiles)
-                self.connections[place] = known._replace(digest=known.digest or told.digest, ext=more)
+                self.connections[row] = known._replace(digest=known.digest or topic.digest, ext=more)
 
     def _open(self) -> list[Any]:
         if not self.path.exists():
             raise BagError(f'{self.path}: no such bag')
         if not self.path.is_dir():
-            return [self._open_one(self.path)]
-        first = ''
-        if (self.path / FILE).is_file():
+            return [self._open_file(self.path)]
+        metadata_error = ''
+        if (self.path / METADATA_FILE).is_file():
             try:
-                return self._open_told()
+                return self._open_listed()
             except BagError as error:
-                first = str(error)
+                metadata_error = str(error)
         files = _storage_files(self.path)
         if not files:
             raise BagError(
-                f'{self.path}: not a readable bag ({first or "it has no files of a bag"}); {_WHAT_IS_READ}: record or '
-                'copy it again, or try ros2 bag reindex'
+                f'{self.path}: not a readable bag ({metadata_error or "no bag files in it"}); {_ACCEPTED}: record '
+                'or copy it again, or try ros2 bag reindex'
             )
-        readers, useless = [], []
+        readers, errors = [], []
         for file in files:
             try:
-                readers.append(self._open_one(file))
+                readers.append(self._open_file(file))
             except BagError as error:
-                useless.append(error)
+                errors.append(error)
         if not readers:
-            raise useless[0]
-        for what in useless:
-            self._note(str(what))
-        readers.sort(key=lambda reader: reader.start_time)  # names need not tell; where times are equal, they do
+            raise errors[0]
+        for skipped in errors:
+            self._note(str(skipped))
+        readers.sort(key=lambda reader: reader.start_time)  # stable: equal times keep the order of names
         self._note(
-            f'its files were read one by one ({first})'
-            if first
-            else f'{self.path / FILE} is not there: the recording was not ended'
+            f'its files were read one by one ({metadata_error})'
+            if metadata_error
+            else f'{self.path / METADATA_FILE} is missing: the recording was not completed'
         )
         return readers
 
-    def _open_told(self) -> list[Any]:
-        """The files that `metadata.yaml` names; raises `BagError`."""
-        self._told = read_metadata(self.path / FILE)
-        files = [self.path / name for name in self._told.files]
+    def _open_listed(self) -> list[Any]:
+        """Open the files that `metadata.yaml` lists; raises `BagError`."""
+        self._metadata = read_metadata(self.path / METADATA_FILE)
+        files = [self.path / name for name in self._metadata.files]
         if missing := [file for file in files if not file.is_file()]:
-            raise BagError(f'Some database files are missing: {listed([str(file) for file in missing])}')
+            raise BagError(f'some storage files are missing: {listed([str(file) for file in missing])}')
         damage = self.damage
         with contextlib.ExitStack() as opened:
             before, self._stack = self._stack, opened
             try:
-                readers = [self._open_one(file) for file in files]
+                readers = [self._open_file(file) for file in files]
             except BaseException:
                 self.damage = damage
                 raise
@@ -201,38 +204,37 @@ class OpenBag:
             self._stack.push(opened.pop_all())
         return readers
 
-    def _open_one(self, path: Path) -> Any:
+    def _open_file(self, path: Path) -> Any:
         file = path
         try:
-            if not path.is_file():  # a pipe would be waited for
-                raise BagError('it is no file')
-            if path.suffix in ENDINGS:
-                file = self._unpacked(path)
+            if not path.is_file():  # reading a pipe would block
+                raise BagError('not a regular file')
+            if path.suffix in COMPRESSED_SUFFIXES:
+                file = self._decompressed(path)
             if file.suffix not in SUFFIXES:
                 raise BagError(f'its name does not end in {" or ".join(SUFFIXES)}')
-            reader = McapFile(file) if file.suffix == '.mcap' else DatabaseFile(file)
-        except Exception as error:  # of whatever the bytes say
-            if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            reader = McapReader(file) if file.suffix == '.mcap' else SqliteReader(file)
+        except Exception as error:  # depends on the bytes
+            if isinstance(error, OSError) and error.errno in _NO_SPACE:
                 raise BagError(
                     f'{path}: no room to unpack or copy it in {tempfile.gettempdir()}, the folder for temporary files '
-                    f'({error.strerror}): let TMPDIR name one that has room'
+                    f'({error.strerror}); set TMPDIR to a folder on a disk with room'
                 ) from error
             if isinstance(error, PermissionError):
-                raise BagError(f'{path}: cannot be read ({error.strerror}): give yourself the right to') from error
-            reason = _plain(error).replace(str(file), str(path))
+                raise BagError(f'{path}: cannot be read ({error.strerror}); allow reading it (chmod u+r)') from error
+            reason = _reason(error).replace(str(file), str(path))
             raise BagError(
-                f'{path}: not a readable bag ({reason}); {_WHAT_IS_READ}: record or copy it again, or try ros2 bag '
-                'reindex'
+                f'{path}: not a readable bag ({reason}); {_ACCEPTED}: record or copy it again, or try ros2 bag reindex'
             ) from error
         self._stack.callback(reader.close)
         if reader.damage:
             self._note(reader.damage.replace(str(file), str(path)))
         return reader
 
-    def _unpacked(self, path: Path) -> Path:
-        """What a compressed file holds, in the folder for temporary files until the bag is closed."""
-        file = Path(self._stack.enter_context(tempfile.TemporaryDirectory())) / _without_compression(path.name)
-        if damage := unpack(path, file):
+    def _decompressed(self, path: Path) -> Path:
+        """Decompress a file into a temporary folder, which exists until the bag is closed."""
+        file = Path(self._stack.enter_context(tempfile.TemporaryDirectory())) / _strip_compression(path.name)
+        if damage := decompress_file(path, file):
             self._note(damage)
         return file
 
@@ -240,5 +242,5 @@ class OpenBag:
         self.damage = f'{self.damage}; {damage}' if self.damage else damage
 
 
-def _plain(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return str(error).rstrip('.') or type(error).__name__

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Whether rosbags is there, in a version that can be used. Needs nothing else."""
+"""Check of the installed rosbags version. Imports nothing else."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ import re
 
 from xmem_ros.errors import ParameterError
 
-# Names of its inside are used (how it tells connections and QoS), which it does not promise to keep. Say it in
-# pyproject.toml, too.
+# Its internal types of connections and QoS are used, which may change in any minor version.
+# pyproject.toml has the same bounds.
 ROSBAGS_FROM, ROSBAGS_BEFORE = (0, 11, 7), (0, 12)
 ROSBAGS = f'rosbags>={".".join(map(str, ROSBAGS_FROM))},<{".".join(map(str, ROSBAGS_BEFORE))}'
 
 
 def require_rosbags(what: object) -> None:
-    """Raise `ParameterError` where rosbags cannot be used; what: that is to be read or written."""
+    """Raise `ParameterError` if rosbags cannot be used; what: the bag or option that needs it."""
     if trouble := rosbags_trouble():
         raise ParameterError(
-            f"{what}: bags are read and written by rosbags: {trouble}: pip install 'xmem_ros[bags]', or "
+            f"{what}: bags need the package rosbags: {trouble}; pip install 'xmem_ros[bags]', or "
             f"pip install '{ROSBAGS}'"
         )
 
 
 @functools.cache
 def rosbags_trouble() -> str:
-    """Why rosbags cannot be used, in words; empty where it can."""
+    """Return why rosbags cannot be used; '' if it can."""
     try:
         installed = importlib.metadata.version('rosbags')
     except importlib.metadata.PackageNotFoundError:
         installed = ''
     numbers = tuple(int(part) for part in re.findall(r'\d+', re.split('[^0-9.]', installed)[0]))
     if installed and not ROSBAGS_FROM <= numbers < ROSBAGS_BEFORE:
-        return f'version {installed} is installed, and {ROSBAGS} is needed'
+        return f'version {installed} is installed, but {ROSBAGS} is required'
     try:
         import rosbags.rosbag2  # noqa: F401
     except ImportError as error:
@@ -44,5 +44,5 @@ def rosbags_trouble() -> str:
 
 
 def available() -> bool:
-    """Whether rosbags is installed, in a version that can be used."""
+    """Return whether rosbags is installed in a supported version."""
     return not rosbags_trouble()

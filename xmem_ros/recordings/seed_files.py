@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Seeds that a user gives: mask files, boxes, and a YAML file of seeds at images; as a plan. No rclpy."""
+"""Seeds by a user: mask files, boxes and YAML files, read into a plan. No rclpy."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from xmem_ros.recordings.seed_plan import PlannedSeeds
 
 SUFFIXES = ('.yaml', '.yml')
 HIGHEST_ID = 2**32 - 1
-_MOST_DIGITS = 9  # of an index, or of px
-_MOST_CHARACTERS = 60  # of a stamp
-_ENTRY = ('frame', 'stamp', 'objects', 'labels', 'names', 'remove')
-_OBJECT = ('id', 'name', 'correct', 'mask', 'box', 'points', 'beside')
+_MAX_DIGITS = 9  # of an index or a coordinate
+_MAX_STAMP_LENGTH = 60  # characters
+_ENTRY_KEYS = ('frame', 'stamp', 'objects', 'labels', 'names', 'remove')
+_OBJECT_KEYS = ('id', 'name', 'correct', 'mask', 'box', 'points', 'beside')
 
 
 @dataclass(frozen=True)
-class Place:
-    """An image, by its index or its stamp."""
+class ImageReference:
+    """An image, given by its index or its stamp."""
 
     index: int | None = 0
     stamp_ns: int | None = None
 
 
-def read_place(text: str) -> Place:
-    """An index, as in 12, or a stamp in seconds, as in 1700000000.25; raises `SeedError`."""
-    if text.isdecimal() and len(text) <= _MOST_DIGITS:
-        return Place(int(text))
-    return Place(None, read_stamp(text))
+def parse_image_reference(text: str) -> ImageReference:
+    """Parse an index such as 12, or a stamp in s such as 1700000000.25; raises `SeedError`."""
+    if text.isdecimal() and len(text) <= _MAX_DIGITS:
+        return ImageReference(int(text))
+    return ImageReference(None, parse_stamp(text))
 
 
-def read_stamp(text: str) -> int:
-    """Seconds with up to nine decimals → nanoseconds, exactly; raises `SeedError`."""
+def parse_stamp(text: str) -> int:
+    """Convert seconds with up to nine decimals to nanoseconds, exactly; raises `SeedError`."""
     try:
-        value = Decimal(text) if len(text) <= _MOST_CHARACTERS else Decimal('nan')
+        value = Decimal(text) if len(text) <= _MAX_STAMP_LENGTH else Decimal('nan')
         if not value.is_finite() or not 0 < value < 2**63:
             raise InvalidOperation
         value *= 1_000_000_000
@@ -51,34 +51,38 @@ def read_stamp(text: str) -> int:
             raise InvalidOperation
     except ArithmeticError:
         raise SeedError(
-            f'{quoted(text)} is no image: give an index, from 0, as in 12, or a stamp in seconds, as in 1700000000.25'
+            f'{quoted(text)} is not an image; give an index from 0 (12) or a stamp in seconds (1700000000.25)'
         ) from None
     return int(value)
 
 
-def read_box(text: str) -> tuple[str, tuple[int, ...]]:
-    """NAME=X,Y,W,H, or X,Y,W,H alone → name and box [px]; raises `SeedError`."""
+def parse_box(text: str) -> tuple[str, tuple[int, ...]]:
+    """Parse NAME=X,Y,W,H or X,Y,W,H into name and box [px]; raises `SeedError`."""
     name, _, numbers = text.rpartition('=')
     parts = numbers.split(',')
-    if len(parts) != 4 or not all(part.strip().isdecimal() and len(part) <= _MOST_DIGITS for part in parts):
-        raise SeedError(f'{quoted(text)} is no box: give it as NAME=X,Y,WIDTH,HEIGHT in px, as in cup=183,113,78,78')
+    if len(parts) != 4 or not all(part.strip().isdecimal() and len(part) <= _MAX_DIGITS for part in parts):
+        raise SeedError(f'{quoted(text)} is not a box; give NAME=X,Y,WIDTH,HEIGHT in px, as in cup=183,113,78,78')
     return name, tuple(int(part) for part in parts)
 
 
 @dataclass
 class SeedReader:
-    """Makes one plan of all that a user gives, and counts its objects."""
+    """Builder of one plan from all seeds by a user; assigns the ids of their objects."""
 
     plan: list[PlannedSeeds] = field(default_factory=list)
     _alive: dict[int, str] = field(default_factory=dict)  # id → name
     _used: set[int] = field(default_factory=set)
 
     def add_masks(
-        self, path: Path, place: Place = Place(), names: dict[int, str] | None = None, source: str = ''
+        self,
+        path: Path,
+        place: ImageReference = ImageReference(),
+        names: dict[int, str] | None = None,
+        source: str = '',
     ) -> None:
-        """Objects of a mask file, each of its values one; they keep the values. Raises `SeedError`.
+        """Add an object for each value of a mask file, which keeps that value in mask files.
 
-        source: what names the file, where that is not the user.
+        source: of the path, unless the user gave it. Raises `SeedError`.
         """
         objects = objects_of(read_mask(path))
         if not objects:
@@ -86,18 +90,18 @@ class SeedReader:
         unknown = sorted(set(names or {}) - set(objects))
         if unknown:
             raise SeedError(f'{path}: no object has the value {unknown[0]}; it has {", ".join(map(str, objects))}')
-        called = {value: (names or {}).get(value, str(value)) for value in objects}
-        seeds = tuple(typestore.seed(MASK, name=called[value], mask=mask) for value, mask in objects.items())
-        ids = tuple(self._begin(name) for name in called.values())
+        name_of = {value: (names or {}).get(value, str(value)) for value in objects}
+        seeds = tuple(typestore.seed(MASK, name=name_of[value], mask=mask) for value, mask in objects.items())
+        ids = tuple(self._begin(name) for name in name_of.values())
         self._add(place, seeds, ids, source=f'{source}, {path}' if source else str(path), values=tuple(objects))
 
-    def add_box(self, name: str, box: tuple[int, ...], place: Place = Place()) -> None:
-        """An object inside a box."""
+    def add_box(self, name: str, box: tuple[int, ...], place: ImageReference = ImageReference()) -> None:
+        """Add the object inside a box [px]."""
         seed = typestore.seed(BOX, name=name, around=box)
         self._add(place, (seed,), (self._begin(name),), source=f'box {name or ",".join(map(str, box))}')
 
     def add_file(self, path: Path) -> None:
-        """The entries of a YAML file, as docs/bags.md has them. Raises `SeedError` naming the entry."""
+        """Add the entries of a YAML file, see docs/bags.md; `SeedError` names the entry."""
         try:
             entries = read_yaml(path, SeedError, text_only=True)
         except OSError as error:
@@ -112,28 +116,28 @@ class SeedReader:
                 raise SeedError(f'{source}: {error}') from error
 
     def _add_entry(self, entry: Any, folder: Path, source: str) -> None:
-        _check_keys(entry, _ENTRY)
+        _check_keys(entry, _ENTRY_KEYS)
         if ('frame' in entry) == ('stamp' in entry):
             raise SeedError('give either frame (index, from 0) or stamp (seconds)')
         if 'frame' in entry:
-            place = Place(_whole(entry['frame'], 'frame'))
+            place = ImageReference(_whole(entry['frame'], 'frame'))
         else:
-            place = Place(None, read_stamp(_text(entry['stamp'], 'stamp')))
+            place = ImageReference(None, parse_stamp(_text(entry['stamp'], 'stamp')))
         if not set(entry) & {'objects', 'labels', 'remove'}:
-            raise SeedError('it has nothing to do: give objects, labels or remove')
+            raise SeedError('the entry is empty; give objects, labels or remove')
         removed = tuple(self._known(item, 'remove') for item in _items(entry.get('remove', []), 'remove'))
         for object_id in removed:
             if object_id not in self._alive:
-                raise SeedError(f'object {object_id} is removed twice')
+                raise SeedError(f'object {object_id} is removed twice; remove it once')
             del self._alive[object_id]
         if removed:
             self._add(place, (), (), source=source, removed=removed)
         if 'names' in entry and 'labels' not in entry:
-            raise SeedError('names go with labels: value → name')
+            raise SeedError('names belongs to labels (value: name); give labels, or omit names')
         if 'labels' in entry:
             names = entry.get('names', {})
             if not isinstance(names, dict):
-                raise SeedError('names must be value: name, as in {1: cup}')
+                raise SeedError('names must be a mapping of value: name, as in {1: cup}')
             named = {_whole(value, 'a value of names'): _text(name, 'a name') for value, name in names.items()}
             self.add_masks(folder / _text(entry['labels'], 'labels'), place, named, source)
         seeds, ids = [], []
@@ -145,18 +149,18 @@ class SeedReader:
             self._add(place, tuple(seeds), tuple(ids), source=source)
 
     def _object(self, item: Any, folder: Path) -> tuple[Any, int]:
-        """An entry of `objects` → xmem_ros/Seed and id."""
-        _check_keys(item, _OBJECT)
-        shown = sorted(set(item) & {'mask', 'box', 'points'})
-        if len(shown) != 1:
-            raise SeedError('an object is shown by one of mask, box and points')
+        """Convert an item of `objects` to an xmem_ros/Seed and its id."""
+        _check_keys(item, _OBJECT_KEYS)
+        kinds = sorted(set(item) & {'mask', 'box', 'points'})
+        if len(kinds) != 1:
+            raise SeedError('an object needs exactly one of mask, box and points')
         if 'beside' in item and 'points' not in item:
-            raise SeedError('beside, points that are not on the object, goes with points')
+            raise SeedError('beside (points that are not on the object) belongs to points; give points too')
         name = _text(item['name'], 'name') if 'name' in item else ''
         fields: dict[str, Any] = {'name': name}
         if 'correct' in item:
             if 'id' in item:
-                raise SeedError('give either id, of a new object, or correct, of a known one')
+                raise SeedError('give either id (of a new object) or correct (a known object), not both')
             object_id = self._known(item['correct'], 'correct')
             self._alive[object_id] = name or self._alive[object_id]
             fields['object_id'] = object_id
@@ -179,11 +183,11 @@ class SeedReader:
         return typestore.seed(POINTS, points=points + beside, point_labels=labels, **fields), object_id
 
     def _begin(self, name: str, wanted: int = 0) -> int:
-        """The id of a new object."""
+        """Return the id of a new object."""
         object_id = wanted or max(self._used, default=0) + 1
         if object_id in self._used or object_id > HIGHEST_ID:
             raise SeedError(
-                f'the id {object_id} is taken, and never used again; to correct the object write correct: {object_id}'
+                f'the id {object_id} is taken, and ids are not reused; to correct the object write correct: {object_id}'
                 if object_id in self._used
                 else f'the id {object_id} is too large; at most {HIGHEST_ID}'
             )
@@ -192,24 +196,24 @@ class SeedReader:
         return object_id
 
     def _known(self, item: Any, what: str) -> int:
-        """The id of an object that is named by its id or its name."""
+        """Return the id of an object, given by id or name."""
         text = _text(item, what)
         found = [object_id for object_id, name in self._alive.items() if text in (name, str(object_id))]
         by_name = [object_id for object_id in found if self._alive[object_id] == text]
         found = by_name or found
         if len(found) != 1:
             known = ', '.join(f'{name} (id {i})' if name else f'id {i}' for i, name in self._alive.items()) or 'none'
-            problem = 'several objects are called' if found else 'no object is called'
-            raise SeedError(f'{what}: {problem} {quoted(text)}; objects of the entries before: {known}')
+            problem = 'several objects have the name' if found else 'no object has the name or id'
+            raise SeedError(f'{what}: {problem} {quoted(text)}; objects of earlier entries: {known}')
         return found[0]
 
-    def _add(self, place: Place, seeds: tuple[Any, ...], ids: tuple[int, ...], **more: Any) -> None:
+    def _add(self, place: ImageReference, seeds: tuple[Any, ...], ids: tuple[int, ...], **more: Any) -> None:
         self.plan.append(PlannedSeeds(seeds, ids, place.index, place.stamp_ns, **more))
 
 
 def _check_keys(item: Any, allowed: tuple[str, ...]) -> None:
     if not isinstance(item, dict):
-        raise SeedError(f'{quoted(item)} must have keys: {", ".join(allowed)}')
+        raise SeedError(f'{quoted(item)} must be a mapping with keys {", ".join(allowed)}')
     unknown = sorted(set(item) - set(allowed))
     if unknown:
         raise SeedError(f'unknown key {quoted(unknown[0])}; allowed: {", ".join(allowed)}')
@@ -237,7 +241,7 @@ def _point(value: Any) -> tuple[float, float]:
     try:
         x, y = (float(part) for part in value)
     except (TypeError, ValueError):
-        raise SeedError(f'{quoted(value)} is no point; it must be [x, y] in px') from None
+        raise SeedError(f'{quoted(value)} is not a point; give [x, y] in px') from None
     if not np.isfinite([x, y]).all():
-        raise SeedError(f'{quoted(value)} is no point; it must be [x, y] in px')
+        raise SeedError(f'{quoted(value)} is not a point; give [x, y] in px')
     return x, y

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which seeds are applied on which image of a recording: a plan, whatever the seeds come from. No rclpy."""
+"""Seed plans: the seeds of each image of a recording, from any source. No rclpy."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from xmem_ros.conversions.images import stamp_ns as ns_of
-from xmem_ros.errors import BagError, SeedError
+from xmem_ros.errors import BagError, SeedError, Setting, naming
 from xmem_ros.recordings import typestore
-from xmem_ros.recordings.limits import MOST_POINTS, MOST_SEEDS, MOST_SEEDS_IN_ALL
+from xmem_ros.recordings.limits import MAX_ALL_SEEDS_BYTES, MAX_POINTS, MAX_SEEDS_BYTES
 from xmem_ros.recordings.typestore import ACCEPTED_SEEDS
 
 if TYPE_CHECKING:
@@ -22,35 +22,35 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PlannedSeeds:
-    """Seeds of one image: of a file, the command line or a recorded message."""
+    """Seeds of one image, from a file, the command line or a recorded message."""
 
-    seeds: tuple[Any, ...]  # xmem_ros/Seed messages; one with an id corrects the object that has it in `ids`
-    ids: tuple[int, ...]  # of the objects that come of them, in order: what the plan and all results call them
-    index: int | None = None  # of the image; None: `stamp_ns` says which
+    seeds: tuple[Any, ...]  # xmem_ros/Seed messages; one with an id corrects that object
+    ids: tuple[int, ...]  # of their objects, in order; used by the plan and all results
+    index: int | None = None  # of the image; None: use `stamp_ns`
     stamp_ns: int | None = None
-    removed: tuple[int, ...] = ()  # objects that are forgotten before
-    values: tuple[int, ...] = ()  # pixel values that the objects are to have in mask files, as far as they are free
-    source: str = 'seeds'  # where they come from, for what is said of them
-    received_ns: int | None = None  # when they were recorded, where images have no stamps to know them by
-    guessed: bool = False  # whether the image is the newest that was recorded before them
-    recorded: bool = False  # accepted by a node once: where they cannot be used now, that is said and nothing ends
+    removed: tuple[int, ...] = ()  # ids of objects removed before
+    values: tuple[int, ...] = ()  # preferred pixel values of the objects in mask files
+    source: str = 'seeds'  # origin, for messages
+    received_ns: int | None = None  # recording time, for images without stamps
+    guessed: bool = False  # whether the image was chosen by recording time
+    recorded: bool = False  # once accepted by a node; if unusable now, warn and go on
 
 
 def new_objects(plan: Sequence[PlannedSeeds]) -> int:
-    """How many objects a plan begins."""
+    """Return the number of objects that a plan begins."""
     return len({object_id for entry in plan for object_id in entry.ids})
 
 
 def resolve(plan: Sequence[PlannedSeeds], recording: Recording) -> tuple[dict[int, list[PlannedSeeds]], list[str]]:
-    """Find the images of a plan; reads the whole recording where stamps are asked for.
+    """Find the images of a plan; reads the whole recording if an entry has a stamp.
 
-    Recorded seeds of images without stamps are for the newest one that was recorded before them.
+    Recorded seeds for images without stamps go to the newest image recorded before them.
 
     Returns:
-        index → its entries in order, and, in words, the recorded ones that have no image.
+        Image index → its entries in order, and descriptions of recorded entries without an image.
 
     Raises:
-        SeedError: there is no such image; or, of recorded seeds, none has.
+        SeedError: an image does not exist, or no recorded entry has an image.
     """
     places: dict[int, list[PlannedSeeds]] = {}
     missed: list[str] = []
@@ -59,15 +59,15 @@ def resolve(plan: Sequence[PlannedSeeds], recording: Recording) -> tuple[dict[in
     for number, stamp in enumerate(stamps):
         if stamp > 0:
             first.setdefault(stamp, number)
-    plan = _guessed(plan, recording, stamped=bool(first))
+    plan = _with_guessed_images(plan, recording, stamped=bool(first))
     for entry in plan:
         index = entry.index if entry.index is not None else first.get(entry.stamp_ns or 0)
         if index is None:
             text = f'{entry.source}: no image of {_topic(recording)} has the stamp {seconds(entry.stamp_ns or 0)}'
             if entry.recorded and not (first and entry.stamp_ns):
-                text = f'{entry.source}: no image without a stamp of {_topic(recording)} was recorded before it'
+                text = f'{entry.source}: no unstamped image of {_topic(recording)} was recorded before it'
             if not entry.recorded:
-                raise SeedError(f'{text}; {_beside(sorted(first), entry.stamp_ns or 0)}')
+                raise SeedError(f'{text}; {_nearest_stamps(sorted(first), entry.stamp_ns or 0)}')
             missed.append(text)
         elif recording.length is not None and recording.exact and index >= recording.length:
             raise SeedError(
@@ -76,37 +76,40 @@ def resolve(plan: Sequence[PlannedSeeds], recording: Recording) -> tuple[dict[in
         else:
             places.setdefault(index, []).append(entry)
     if plan and not places:
-        raise SeedError(
-            f'none of the {len(plan)} recorded seeds belongs to an image of {_topic(recording)}: name the topic of the '
-            f'images that the node tracked (--image-topic), or give seeds of your own; {missed[0]}'
+        raise naming(
+            Setting.IMAGE_TOPIC,
+            SeedError(
+                f'none of the {len(plan)} recorded seeds belongs to an image of {_topic(recording)}; {missed[0]}; give '
+                'seeds of your own, or name the image topic that the node tracked'
+            ),
         )
     return places, missed
 
 
-def _guessed(plan: Sequence[PlannedSeeds], recording: Recording, *, stamped: bool) -> list[PlannedSeeds]:
-    """A plan in which recorded seeds of images without stamps have an index, if there is such an image before them.
+def _with_guessed_images(plan: Sequence[PlannedSeeds], recording: Recording, *, stamped: bool) -> list[PlannedSeeds]:
+    """Return the plan with image indices for recorded seeds of unstamped images.
 
     stamped: whether any image has a stamp.
     """
-    found = list(plan)
-    wanted = [place for place, entry in enumerate(found) if _without_stamp(entry, stamped=stamped)]
-    if wanted:
+    guessed = list(plan)
+    unstamped = [row for row, entry in enumerate(guessed) if _needs_guess(entry, stamped=stamped)]
+    if unstamped:
         images = sorted((frame.received_ns, frame.index) for frame in recording.frames() if frame.stamp_ns <= 0)
-        for place in wanted:
-            before = bisect.bisect(images, found[place].received_ns or 0, key=lambda image: image[0])
+        for row in unstamped:
+            before = bisect.bisect(images, guessed[row].received_ns or 0, key=lambda image: image[0])
             if before:
-                found[place] = dataclasses.replace(found[place], index=images[before - 1][1], guessed=True)
-    return found
+                guessed[row] = dataclasses.replace(guessed[row], index=images[before - 1][1], guessed=True)
+    return guessed
 
 
-def _without_stamp(entry: PlannedSeeds, *, stamped: bool) -> bool:
+def _needs_guess(entry: PlannedSeeds, *, stamped: bool) -> bool:
     return entry.recorded and entry.index is None and entry.received_ns is not None and not (stamped and entry.stamp_ns)
 
 
-def guesses(places: Mapping[int, Sequence[PlannedSeeds]]) -> list[str]:
-    """In words, which seeds may belong to another image than they are applied on."""
+def describe_guesses(places: Mapping[int, Sequence[PlannedSeeds]]) -> list[str]:
+    """Describe the seeds whose image was chosen by recording time."""
     return [
-        f'{entry.source}: its image has no stamp; taken for the newest that was recorded before it, image {index}'
+        f'{entry.source}: its image has no stamp; used the newest image recorded before it, image {index}'
         for index, entries in sorted(places.items())
         for entry in entries
         if entry.guessed
@@ -114,12 +117,12 @@ def guesses(places: Mapping[int, Sequence[PlannedSeeds]]) -> list[str]:
 
 
 def seeds_connection(recording: BagRecording, topic: str = '') -> Any:
-    """rosbags' connection of the recorded seeds; None where there are none.
+    """Return rosbags' connection of the recorded seeds; None if there are none.
 
-    topic: may be left out where there is one.
+    topic: optional if the bag has only one.
 
     Raises:
-        BagError: several topics of seeds, or none of the name, or one of another type.
+        BagError: several topics of seeds, no topic of this name, or another type.
     """
     connections = [
         c for c in recording.bag.connections if c.msgtype == ACCEPTED_SEEDS and (c.msgcount or c.topic == topic)
@@ -128,24 +131,30 @@ def seeds_connection(recording: BagRecording, topic: str = '') -> Any:
     if topic:
         connections = [c for c in connections if c.topic == topic]
         if not connections:
-            raise BagError(f'{recording.path}: no topic {topic} of {ACCEPTED_SEEDS}; those that there are: {names}')
+            raise BagError(f'{recording.path}: no topic {topic} of {ACCEPTED_SEEDS}; topics of seeds: {names}')
     if len(connections) > 1:
-        raise BagError(
-            f'{recording.path}: several topics have seeds: {names}; name that of the node which tracked '
-            f'{recording.image_topic}: --seeds-topic {connections[0].topic}'
+        raise naming(
+            Setting.SEEDS_TOPIC,
+            BagError(
+                f'{recording.path}: several topics have seeds: {names}; name that of the node that tracked '
+                f'{recording.image_topic}, such as {connections[0].topic}'
+            ),
         )
     return connections[0] if connections else None
 
 
 def recorded_seeds(recording: BagRecording, topic: str = '') -> list[PlannedSeeds]:
-    """The xmem_ros/AcceptedSeeds messages of a bag; empty where it has none. Arguments and errors as above."""
+    """Return the plan of a bag's AcceptedSeeds; arguments and errors as `seeds_connection`."""
     wanted = seeds_connection(recording, topic)
     if wanted is None:
         return []
     if not typestore.is_known_definition(wanted):
-        raise BagError(
-            f'{recording.path}: {wanted.topic} was recorded by a version in which {ACCEPTED_SEEDS} has other fields; '
-            'give seeds of your own with --seed'
+        raise naming(
+            Setting.SEEDS,
+            BagError(
+                f'{recording.path}: {wanted.topic} was recorded by a version in which {ACCEPTED_SEEDS} has other '
+                'fields; give seeds of your own'
+            ),
         )
     plan = []
     size = points = 0
@@ -153,14 +162,17 @@ def recorded_seeds(recording: BagRecording, topic: str = '') -> list[PlannedSeed
         source = f'{recording.path}: {connection.topic}, message {number}'
         size += len(raw)
         try:
-            if len(raw) > MOST_SEEDS or size > MOST_SEEDS_IN_ALL:
-                raise BagError(f'{len(raw)} bytes; at most {MOST_SEEDS} are read of one, {MOST_SEEDS_IN_ALL} of all')
+            if len(raw) > MAX_SEEDS_BYTES or size > MAX_ALL_SEEDS_BYTES:
+                raise BagError(
+                    f'{len(raw)} bytes; at most {MAX_SEEDS_BYTES} are read of one message, {MAX_ALL_SEEDS_BYTES} of all'
+                )
             message = typestore.deserialize(raw, ACCEPTED_SEEDS)
             points += sum(len(seed.points) for seed in message.seeds)
-            if points > MOST_POINTS:
-                raise BagError(f'more than {MOST_POINTS} points')
-        except Exception as error:  # of whatever the bytes say
-            raise BagError(f'{source} cannot be read ({error}); give seeds of your own with --seed') from error
+            if points > MAX_POINTS:
+                raise BagError(f'more than {MAX_POINTS} points')
+        except Exception as error:  # depends on the bytes
+            text = f'{source} cannot be read ({error}); give seeds of your own'
+            raise naming(Setting.SEEDS, BagError(text)) from error
         plan.append(
             PlannedSeeds(
                 tuple(message.seeds),
@@ -175,7 +187,7 @@ def recorded_seeds(recording: BagRecording, topic: str = '') -> list[PlannedSeed
 
 
 def seconds(stamp_ns: int) -> str:
-    """A stamp as people read and write it: seconds with nine decimals."""
+    """Format a stamp as seconds with nine decimals."""
     return f'{stamp_ns // 1_000_000_000}.{stamp_ns % 1_000_000_000:09d}'
 
 
@@ -183,8 +195,8 @@ def _topic(recording: Recording) -> str:
     return f'{recording.path} {recording.image_topic}'.rstrip()
 
 
-def _beside(stamps: list[int], wanted: int) -> str:
-    """The stamps around one that is not there, in words."""
+def _nearest_stamps(stamps: list[int], wanted: int) -> str:
+    """Describe the stamps around a missing one."""
     place = bisect.bisect(stamps, wanted)
     near = [seconds(stamp) for stamp in stamps[max(place - 1, 0) : place + 1]]
-    return f'give that of an image: the nearest are {" and ".join(near)}' if near else 'its images have no stamps'
+    return f'give the stamp of an image; the nearest are {" and ".join(near)}' if near else 'its images have no stamps'

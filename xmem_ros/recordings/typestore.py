@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Messages of bags as dataclasses: rosbags' types, and ours beside them. No rclpy, no generated code.
+"""Messages of bags as rosbags dataclasses, this package's types included. No rclpy.
 
-`definitions/` holds copies of `msg/*.msg`, so that an installation by pip has them, too.
+`definitions/` has copies of `msg/*.msg` for installations by pip.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _DEFINITIONS = Path(__file__).parent / 'definitions'
 
 @functools.cache
 def typestore() -> Any:
-    """rosbags' store of the types that every ROS 2 has, and of ours.
+    """Return rosbags' store of Humble's types and this package's.
 
-    sensor_msgs/Image and what it is made of are the same in every distribution.
+    sensor_msgs/Image and its fields are the same in every distribution.
     """
     from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
@@ -47,9 +47,9 @@ def typestore() -> Any:
 
 
 def is_known_definition(connection: Any) -> bool:
-    """Whether the messages of a connection were recorded with the fields that they have here.
+    """Return whether a connection's type was recorded with the fields that it has here.
 
-    connection: of rosbags. A recording without definitions is taken to have ours.
+    connection: of rosbags; one without a definition counts as matching.
     """
     from rosbags.interfaces import MessageDefinitionFormat
     from rosbags.typesys import TypesysError, get_types_from_msg
@@ -65,25 +65,25 @@ def is_known_definition(connection: Any) -> bool:
 
 
 def make(msgtype: str, **fields: Any) -> Any:
-    """A message; msgtype: as in `std_msgs/msg/Header`. All fields are given: rosbags knows no defaults.
+    """Make a message; msgtype: as in `std_msgs/msg/Header`. rosbags needs all fields.
 
-    Where rosbags is not installed, what has the same fields: videos and folders are tracked without it.
+    Without rosbags, a namespace with the same fields: it is not needed for videos and folders.
     """
     return typestore().types[msgtype](**fields) if available() else SimpleNamespace(__msgtype__=msgtype, **fields)
 
 
 def time_message(stamp_ns: int) -> Any:
-    """builtin_interfaces/Time of nanoseconds."""
+    """Make a builtin_interfaces/Time from nanoseconds."""
     return make('builtin_interfaces/msg/Time', sec=stamp_ns // 1_000_000_000, nanosec=stamp_ns % 1_000_000_000)
 
 
 def header(stamp_ns: int, frame_id: str) -> Any:
-    """std_msgs/Header."""
+    """Make a std_msgs/Header."""
     return make('std_msgs/msg/Header', stamp=time_message(stamp_ns), frame_id=frame_id)
 
 
 def image(header: Any, pixels: np.ndarray, encoding: str) -> Any:
-    """sensor_msgs/Image of pixels H×W or H×W×C uint8, in their memory where that is contiguous."""
+    """Make a sensor_msgs/Image of pixels H×W or H×W×C uint8; shares contiguous memory."""
     pixels = np.ascontiguousarray(pixels)
     height, width = pixels.shape[:2]
     return make(
@@ -99,13 +99,13 @@ def image(header: Any, pixels: np.ndarray, encoding: str) -> Any:
 
 
 def png(header: Any, pixels: np.ndarray) -> Any:
-    """sensor_msgs/CompressedImage, a PNG of pixels H×W uint8."""
-    made: Any = compressed_from_array(pixels, 'png', SimpleNamespace)
-    return make(COMPRESSED_IMAGE, header=header, format=made.format, data=np.frombuffer(made.data, np.uint8))
+    """Make a sensor_msgs/CompressedImage with a PNG of pixels H×W uint8."""
+    encoded: Any = compressed_from_array(pixels, 'png', SimpleNamespace)
+    return make(COMPRESSED_IMAGE, header=header, format=encoded.format, data=np.frombuffer(encoded.data, np.uint8))
 
 
 def box(x: int = 0, y: int = 0, width: int = 0, height: int = 0) -> Any:
-    """sensor_msgs/RegionOfInterest [px]."""
+    """Make a sensor_msgs/RegionOfInterest [px]."""
     return make(
         'sensor_msgs/msg/RegionOfInterest', x_offset=x, y_offset=y, height=height, width=width, do_rectify=False
     )
@@ -121,27 +121,27 @@ def seed(
     points: Sequence[Sequence[float]] = (),
     point_labels: Sequence[int] = (),
 ) -> Any:
-    """xmem_ros/Seed.
+    """Make an xmem_ros/Seed.
 
     Arguments:
         kind: MASK, BOX, POINTS or LABELS of `xmem_ros.conversions.seeds`.
-        object_id: 0: a new object; otherwise the one to correct.
+        object_id: of the object to correct; 0 begins a new one.
         name: of the object.
         mask: H×W bool or uint8.
         around: the box: x, y, width, height [px].
         points: x, y of each [px].
         point_labels: 1 on the object, 0 not on it.
     """
-    nowhere = header(0, '')
+    no_header = header(0, '')
     empty = make(
-        IMAGE, header=nowhere, height=0, width=0, encoding='', is_bigendian=0, step=0, data=np.zeros(0, np.uint8)
+        IMAGE, header=no_header, height=0, width=0, encoding='', is_bigendian=0, step=0, data=np.zeros(0, np.uint8)
     )
     return make(
         'xmem_ros/msg/Seed',
         id=object_id,
         name=name,
         kind=kind,
-        mask=empty if mask is None else image(nowhere, mask.view(np.uint8) if mask.dtype == bool else mask, 'mono8'),
+        mask=empty if mask is None else image(no_header, mask.view(np.uint8) if mask.dtype == bool else mask, 'mono8'),
         box=box(*around),
         points=[make('geometry_msgs/msg/Point32', x=float(x), y=float(y), z=0.0) for x, y in points],
         point_labels=np.asarray(point_labels, np.int8),
@@ -149,7 +149,7 @@ def seed(
 
 
 def accepted_seeds(header: Any, seeds: Sequence[Any], ids: Sequence[int], labels: Sequence[int]) -> Any:
-    """xmem_ros/AcceptedSeeds."""
+    """Make an xmem_ros/AcceptedSeeds."""
     return make(
         ACCEPTED_SEEDS,
         header=header,
@@ -160,15 +160,15 @@ def accepted_seeds(header: Any, seeds: Sequence[Any], ids: Sequence[int], labels
 
 
 def objects_message(header: Any, objects: Sequence[TrackedObject]) -> Any:
-    """xmem_ros/TrackedObjectArray. Processing time is left out: two runs are to write the same."""
+    """Make an xmem_ros/TrackedObjectArray, without processing time so that runs are equal."""
     return tracked_objects.objects_message(header, objects, 0.0, make)
 
 
 def serialize(message: Any) -> bytes:
-    """The message as it lies in a bag."""
+    """Return the CDR bytes of a message."""
     return bytes(typestore().serialize_cdr(message, message.__msgtype__))
 
 
 def deserialize(raw: bytes, msgtype: str) -> Any:
-    """A message of a bag; raises rosbags' SerdeError, or anything, where the bytes are no such message."""
+    """Return the message of CDR bytes; damaged bytes can raise any exception."""
     return typestore().deserialize_cdr(raw, msgtype)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Track recordings whose masks are known, and tell whether that has become worse."""
+"""Regression tests on recordings with reference masks."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What every runner of a case shares: parameters, seeds, and the frames that come of them."""
+"""Inputs and frames of a case, common to all runners."""
 
 from __future__ import annotations
 
@@ -22,63 +22,63 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """One frame, and what was said of it."""
+class FrameResult:
+    """Result of tracking one frame."""
 
     index: int
     name: str
     stamp_ns: int
-    image: Callable[[], np.ndarray]  # gives H×W×3 uint8 RGB, decoded when somebody looks
+    image: Callable[[], np.ndarray]  # → H×W×3 uint8 RGB, decoded on demand
     labels: np.ndarray  # H×W uint8
     objects: list[TrackedObject]
-    removed: frozenset[int] = frozenset()  # ids that the plan has taken away, and not begun again
+    removed: frozenset[int] = frozenset()  # ids that the seed plan has removed and not seeded again
     processing_ms: float | None = None
     age_ms: float | None = None
 
 
 class Run(Protocol):
-    """A recording that is being tracked."""
+    """Recording that is being tracked; figures, notes, damage: complete after the last frame."""
 
-    length: int | None  # frames, as far as known
+    length: int | None  # frames; None: unknown
 
-    def frames(self) -> Iterator[Seen]:
+    def frames(self) -> Iterator[FrameResult]:
         """Track, frame by frame; raises `XMemError`."""
 
-    def measured(self) -> Figures:
-        """Figures that are not of single frames, once all are tracked."""
+    def figures(self) -> Figures:
+        """Return the figures of the whole recording."""
 
     def notes(self) -> list[str]:
-        """What else a reader should know, such as seeds that could not be used."""
+        """Return remarks for the reader, such as unusable seeds."""
 
     def damage(self) -> str:
-        """Why not all of the recording could be read, once all are tracked; empty where it could."""
+        """Return why the recording could not be read completely; '' if it could."""
 
 
 def parameters_of(case: Case) -> Parameters:
-    """The node's parameters as a case has them; raises `ParameterError`."""
+    """Return the node's parameters for a case; raises `ParameterError`."""
     from xmem_ros.parameters.yaml_file import read_parameters
 
     return changed(read_parameters(case.params_file) if case.params_file else Parameters(), case.parameters)
 
 
 def plan_of(case: Case, recording: Recording) -> list[PlannedSeeds]:
-    """What is seeded where.
+    """Make the seed plan of a case.
 
     Raises:
-        SeedError, BagError: a seed that cannot be, or none at all.
+        SeedError, BagError: a seed cannot be used, or there is none.
     """
     from xmem_ros.recordings.recording import BagRecording
-    from xmem_ros.recordings.seed_files import SUFFIXES, SeedReader, read_place
+    from xmem_ros.recordings.seed_files import SUFFIXES, SeedReader, parse_image_reference
     from xmem_ros.recordings.seed_plan import recorded_seeds
 
     seeds = case.seeds
     if not seeds.file and not seeds.boxes:
         plan = recorded_seeds(recording, seeds.topic) if isinstance(recording, BagRecording) else []
         if not plan:
-            raise SeedError(f'{recording.path}: has no recorded seeds; give the case seeds: mask, boxes or a YAML file')
+            raise SeedError(f'{recording.path}: no recorded seeds; add seeds to the case: a mask, boxes or a YAML file')
         return plan
     reader = SeedReader()
-    place = read_place(seeds.at)
+    place = parse_image_reference(seeds.at)
     if seeds.file is not None and seeds.file.suffix in SUFFIXES:
         reader.add_file(seeds.file)
     elif seeds.file is not None:

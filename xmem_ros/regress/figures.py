@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The figures that a case gives, as one table: expectations, tolerances, comparison and documentation come from it."""
+"""Table of figures: limits, tolerances, comparison and documentation come from it."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 Figures = dict[str, float]
-"""Name → value; `object_iou` is there once for each object, as `object_iou.NAME`."""
+"""Name → value; `object_iou` has one entry for each object, `object_iou.NAME`."""
 
-RIGHT_IOU = 0.5
-"""Above it two masks are the same thing. No mask can be more than half of two others at once, so matches are unique."""
-LOST_AFTER = 10  # of the last frames that show an object: right in none of them, it is lost
+CORRECT_IOU = 0.5
+"""IoU above which a mask is correct; so each mask matches at most one other."""
+LOST_AFTER = 10  # an object without a correct mask in so many of its last visible frames is lost
 
 
 @dataclass(frozen=True)
 class Figure:
-    """What one figure is.
+    """Definition of a figure.
 
     Attributes:
-        what: in words.
-        unit: as printed; empty for shares and counts.
-        more_is_better: else less is.
-        high: of what can be expected of it; `low` is 0.
-        whole: it is a count.
-        live_only: it cannot be had offline.
-        tolerance: by how much it may be worse than the baseline; None: not compared unless the suite says how.
+        description: for docs/regress.md.
+        unit: as printed; empty for ratios and counts.
+        more_is_better: whether larger values are better.
+        high: maximum limit that can be expected; the minimum is 0.
+        whole: whether it is a count.
+        live_only: whether only live runs measure it.
+        tolerance: allowed loss against the baseline; None: not compared by default.
     """
 
-    what: str
+    description: str
     unit: str = ''
     more_is_better: bool = False
     high: float = 1e9
@@ -37,7 +37,7 @@ class Figure:
     tolerance: float | None = None
 
     def fault(self, value: object) -> str:
-        """Why a value cannot be expected of it; empty where it can."""
+        """Return why a value cannot be a limit of this figure; '' if it can."""
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not 0 <= value <= self.high:  # type: ignore[operator]
             return f'allowed: a number from 0{f" to {self.high:g}" if self.high < 1e9 else " on"}'
@@ -83,16 +83,16 @@ FIGURES: dict[str, Figure] = {
         live_only=True,
     ),
 }
-"""What can be expected, in the order in which it is printed."""
+"""All figures, in the order of the output."""
 
 
 def figure_of(name: str) -> Figure:
-    """The figure that a name stands for, with or without an object."""
+    """Return the figure of a name, with or without an object."""
     return FIGURES[name.partition('.')[0]]
 
 
-def written(name: str, value: float) -> str:
-    """A value as people read it."""
+def formatted(name: str, value: float) -> str:
+    """Format a value with its unit."""
     figure = figure_of(name)
     if figure.whole:
         text = f'{value:.10g}'
@@ -103,13 +103,13 @@ def written(name: str, value: float) -> str:
 
 
 def is_worse(name: str, value: float, limit: float, tolerance: float = 0.0) -> bool:
-    """Whether a value is on the wrong side of a limit by more than a tolerance; rounding is forgiven."""
-    by = limit - value if figure_of(name).more_is_better else value - limit
-    return by > tolerance + 1e-9
+    """Whether a value is worse than a limit by more than a tolerance, except for rounding."""
+    loss = limit - value if figure_of(name).more_is_better else value - limit
+    return loss > tolerance + 1e-9
 
 
 def flat(expected: Mapping[str, object]) -> Figures:
-    """What is expected or tolerated, with `object_iou` taken apart into its objects."""
+    """Flatten limits or tolerances: `object_iou` with names becomes one entry for each object."""
     found: Figures = {}
     for name, value in expected.items():
         if isinstance(value, Mapping):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Files of results."""
+"""Writing of result files."""
 
 import os
 from collections.abc import Iterable
@@ -13,12 +13,12 @@ REMEDY = 'make room, or name another file'
 
 
 def check_writable(paths: Iterable[Path]) -> None:
-    """Raise `OutputError` for a file that cannot be written, before there is something to be lost."""
+    """Raise `OutputError` for a file that cannot be written, before the cases run."""
     for path in paths:
         try:
             atomic.check_target(path)
-            there = next(folder for folder in path.absolute().parents if folder.exists())
-            why = '' if there.is_dir() and os.access(there, os.W_OK) else f'{there} is no folder that can be written to'
+            folder = next(folder for folder in path.absolute().parents if folder.exists())
+            why = '' if folder.is_dir() and os.access(folder, os.W_OK) else f'{folder} is no writable folder'
         except OSError as error:
             why = error.strerror or str(error)
         if why:
@@ -26,5 +26,5 @@ def check_writable(paths: Iterable[Path]) -> None:
 
 
 def write_file(path: Path, text: str) -> None:
-    """Write a file that appears once it is whole; raises `OutputError` naming it, and what to do."""
+    """Write a file atomically; raises `OutputError` with its name."""
     write_text(path, text, REMEDY)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Results as JUnit XML, which CI servers read. So few elements need no library beyond Python's own."""
+"""Results as JUnit XML, for CI servers."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from xmem_ros.outside_text import for_xml
-from xmem_ros.regress.figures import written
+from xmem_ros.regress.figures import formatted
 from xmem_ros.regress.files import write_file
 from xmem_ros.regress.results import ERROR, UNMET, Result
 
 
 def write_junit(path: Path, suite: str, results: Sequence[Result]) -> None:
-    """Write a test suite with a test for each case; raises `OutputError`."""
+    """Write a test suite with one test for each case; raises `OutputError`."""
     states = [result.state for result in results]
     root = ET.Element('testsuites', name='xmem-ros regress')
     attributes = {
@@ -34,7 +34,7 @@ def write_junit(path: Path, suite: str, results: Sequence[Result]) -> None:
             kind = 'error' if result.state == ERROR else 'failure'
             fault = ET.SubElement(test, kind, type=kind, message=for_xml('; '.join(result.faults)))
             fault.text = for_xml('\n'.join(result.faults))
-        lines = [f'{name}: {written(name, value)}' for name, value in result.figures.items()]
+        lines = [f'{name}: {formatted(name, value)}' for name, value in result.figures.items()]
         ET.SubElement(test, 'system-out').text = for_xml('\n'.join([*lines, *result.notes]))
     ET.indent(root)
     write_file(path, f'<?xml version="1.0" encoding="UTF-8"?>\n{ET.tostring(root, encoding="unicode")}\n')

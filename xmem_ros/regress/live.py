@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A case through a live node, frame by frame: one that is there already, or one that is started for it."""
+"""Live runner: a case through a node over DDS, frame by frame."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from xmem_ros.node import diagnostic_keys as keys
 from xmem_ros.parameters.table import changed, rules, value_of
 from xmem_ros.recordings.recording import open_recording
 from xmem_ros.recordings.typestore import COMPRESSED_IMAGE
-from xmem_ros.regress.case_inputs import Seen, parameters_of, plan_of
+from xmem_ros.regress.case_inputs import FrameResult, parameters_of, plan_of
 from xmem_ros.regress.removals import Removals
 from xmem_ros.replay.lockstep import Replay
 
@@ -38,14 +38,14 @@ if TYPE_CHECKING:
     from xmem_ros.regress.suite import Case
 
 MODULE = 'xmem_ros.node.main'
-DIAGNOSTICS_S = 0.2  # period of a node that is started here; what it dropped is known by them, and its memory
+DIAGNOSTICS_S = 0.2  # period of a node that the suite starts; they report dropped images and memory
 MB = 1e6
-_WARN = 30  # rcl_interfaces/Log; its constants are bytes in some distributions
+_WARN = 30  # rcl_interfaces/Log.WARN, which is bytes in some distributions
 
 
 @contextmanager
 def live_run(case: Case) -> Iterator[LiveRun]:
-    """Make ready to track a case; raises `XMemError`."""
+    """Connect to the node of a case, or start one; raises `XMemError`."""
     with ExitStack() as stack:
         recording = stack.enter_context(open_recording(case.input, case.image_topic))
         child = None
@@ -59,24 +59,31 @@ def live_run(case: Case) -> Iterator[LiveRun]:
             child = stack.enter_context(Child(MODULE, options, folder / 'node.log'))
         link = NodeLink(name, timeout=case.timeout)
         stack.callback(link.close)
-        memory = _Memory(link)
+        memory = _MemoryUse(link)
         log = _Warnings(link)
         _wait_active(link, child, case.timeout)
-        plan = plan_of(case, recording)
-        asked: dict[str, Any] = {'plan': plan, 'most': case.frames, 'timeout': case.timeout}
-        replay = stack.enter_context(Replay(case.input, name, image_topic=recording.image_topic, **asked))
+        replay = stack.enter_context(
+            Replay(
+                case.input,
+                name,
+                image_topic=recording.image_topic,
+                plan=plan_of(case, recording),
+                most=case.frames,
+                timeout=case.timeout,
+            )
+        )
         yield LiveRun(case, replay, child, memory, log, recording.length)
 
 
 class LiveRun:
-    """A recording on its way through a node."""
+    """Replay of a recording into a node."""
 
     def __init__(
         self,
         case: Case,
         replay: Replay,
         child: Child | None,
-        memory: _Memory,
+        memory: _MemoryUse,
         log: _Warnings,
         length: int | None,
     ) -> None:
@@ -84,12 +91,12 @@ class LiveRun:
         self._removals = Removals(replay.places)
         self.length = min(filter(None, (length, case.frames)), default=None)
 
-    def frames(self) -> Iterator[Seen]:
+    def frames(self) -> Iterator[FrameResult]:
         """Replay, frame by frame; raises `XMemError`."""
-        self._log.said.clear()  # of how it started
+        self._log.messages.clear()  # those of its start
         try:
             for live in self._replay:
-                yield Seen(
+                yield FrameResult(
                     index=live.index,
                     name=live.frame.name,
                     stamp_ns=live.stamp_ns,
@@ -102,70 +109,72 @@ class LiveRun:
                 )
         except NodeError as error:
             if self._child is not None and self._child.exit_code is not None:
-                ended = f'it ended with exit code {self._child.exit_code}; the end of its log:'
-                raise NodeError(f'{error}; {ended}\n{self._child.tail()}') from error
+                raise NodeError(
+                    f'{error}; the node ended with exit code {self._child.exit_code}; the end of its log:\n'
+                    f'{self._child.tail()}'
+                ) from error
             raise
 
-    def measured(self) -> Figures:
-        """Frames without a result, and memory."""
+    def figures(self) -> Figures:
+        """Return frames without a result, and memory."""
         found: Figures = {'missing_frames': len(self._replay.report.dropped)}
         if self._memory.wait(self._case.timeout):
-            found['memory_mb'] = self._memory.most / MB
+            found['memory_mb'] = self._memory.peak / MB
         if self._child is not None:
             found |= _process_memory(self._child)
         return found
 
     def notes(self) -> list[str]:
-        """What was dropped and why, seeds that could not be used, and what the node warned of."""
+        """Return dropped images, unusable seeds, and warnings of the node."""
         report = self._replay.report
         found = [f'image {item.index} has no result: {item.reason}' for item in report.dropped[:5]]
         found += report.missed[:5]
-        found += [f'the node said: {text}' for text in list(self._log.said)[:5]]
+        found += [f'log of the node: {text}' for text in list(self._log.messages)[:5]]
         return found
 
     def damage(self) -> str:
-        """Of the recording, once all are tracked."""
+        """Return why the recording could not be read completely; '' if it could."""
         return self._replay.report.damage
 
 
-class _Memory:
-    """The most that the node's diagnostics said of the tracker's memory [bytes]."""
+class _MemoryUse:
+    """Peak size of the tracker's stores, bytes, by the node's diagnostics."""
 
     def __init__(self, link: NodeLink) -> None:
-        self.most, self._heard = 0.0, 0
+        self.peak, self._count = 0.0, 0
         self._name = keys.status_name(link.name)
-        link.subscribe(DiagnosticArray, '/diagnostics', self._hear, QoSProfile(depth=10))
+        link.subscribe(DiagnosticArray, '/diagnostics', self._on_diagnostics, QoSProfile(depth=10))
 
     def wait(self, seconds: float) -> bool:
-        """Wait for what the next diagnostics say; returns whether any came."""
-        before, end = self._heard, time.monotonic() + min(seconds, 10.0)
-        while self._heard == before and time.monotonic() < end:
+        """Wait for the next diagnostics; returns whether a size is known."""
+        before, end = self._count, time.monotonic() + min(seconds, 10.0)
+        while self._count == before and time.monotonic() < end:
             time.sleep(0.02)
-        return self.most > 0
+        return self.peak > 0
 
-    def _hear(self, message: Any) -> None:
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
             if status.name == self._name:
                 sizes = [float(pair.value) for pair in status.values if pair.key == keys.MEMORY_BYTES]
-                self.most = max([self.most, *sizes])
-                self._heard += 1
+                self.peak = max([self.peak, *sizes])
+                self._count += 1
 
 
 class _Warnings:
-    """What the node logs as a warning or worse, as /rosout has it."""
+    """Warnings and errors that the node logs on /rosout."""
 
     def __init__(self, link: NodeLink) -> None:
-        self.said: list[str] = []
+        self.messages: list[str] = []
         self._name = link.name.strip('/').replace('/', '.')
-        link.subscribe(Log, '/rosout', self._hear, QoSProfile(depth=100))
+        link.subscribe(Log, '/rosout', self._on_log, QoSProfile(depth=100))
 
-    def _hear(self, message: Any) -> None:
+    def _on_log(self, message: Log) -> None:
         if message.level >= _WARN and f'{message.name}.'.startswith(f'{self._name}.'):
-            self.said.append(message.msg)
+            self.messages.append(message.msg)
 
 
 def _parameter_file(case: Case, recording: Recording, path: Path) -> Path:
-    """Write every parameter of a node for a case; returns the path."""
+    """Write all parameters of the node of a case; returns the path."""
     kinds = {topic.name: topic.msgtype for topic in recording.topics}
     compressed = kinds.get(recording.image_topic) == COMPRESSED_IMAGE
     parameters = changed(
@@ -179,14 +188,14 @@ def _parameter_file(case: Case, recording: Recording, path: Path) -> Path:
         },
     )
     values: dict[str, Any] = {name: value_of(parameters, name) for name in rules()}
-    # an empty list has no type for ROS
+    # ROS cannot infer the type of an empty list
     plain = {name: list(value) or [''] if isinstance(value, tuple) else value for name, value in values.items()}
     path.write_text(yaml.safe_dump({'/**': {'ros__parameters': plain}}), encoding='utf-8')
     return path
 
 
 def _wait_active(link: NodeLink, child: Child | None, timeout: float) -> None:
-    """Wait until the node tracks; raises `NodeError` with the end of its log where it does not come to that."""
+    """Wait until the node is active; raises `NodeError`, with the end of its log."""
     end = time.monotonic() + timeout
     while True:
         if child is not None and child.exit_code is not None:
@@ -199,14 +208,16 @@ def _wait_active(link: NodeLink, child: Child | None, timeout: float) -> None:
             return
         if time.monotonic() > end:
             if child is None:
-                link.state()  # says what is there instead
+                link.state()  # raises the precise error
                 raise NodeError(f'{link.name} is {state or "silent"}, not active: configure and activate it')
-            said = f'it is {state or "silent"}; the end of its log:\n{child.tail()}'
-            raise NodeError(f'the node was not active within {timeout:g} s (timeout of the case): {said}')
+            raise NodeError(
+                f'the node was not active within {timeout:g} s (timeout of the case), but {state or "silent"}; the end '
+                f'of its log:\n{child.tail()}'
+            )
 
 
 def _process_memory(child: Child) -> Figures:
-    """The most that a process held [MB]; nothing where the system does not say."""
+    """Return the peak resident memory of a process, MB; nothing without /proc."""
     try:
         status = Path(f'/proc/{child.pid}/status').read_text()
     except OSError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A case in this process, by the node's own code, without ROS."""
+"""Offline runner: a case in this process, by the node's own code, without ROS."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xmem_ros.offline.tracking import Offline
+from xmem_ros.offline.tracking import OfflineTracker
 from xmem_ros.recordings.recording import open_recording
-from xmem_ros.regress.case_inputs import Seen, parameters_of, plan_of
+from xmem_ros.regress.case_inputs import FrameResult, parameters_of, plan_of
 from xmem_ros.regress.removals import Removals
 from xmem_ros.stream.session import release_device
 
@@ -27,26 +27,26 @@ MB = 1e6
 
 @contextmanager
 def offline_run(case: Case) -> Iterator[OfflineRun]:
-    """Make ready to track a case; raises `XMemError`."""
+    """Open the recording of a case; raises `XMemError`."""
     with open_recording(case.input, case.image_topic) as recording:
         try:
-            offline = Offline(recording, plan_of(case, recording), parameters_of(case))
+            offline = OfflineTracker(recording, plan_of(case, recording), parameters_of(case))
             yield OfflineRun(case, recording, offline)
         finally:
-            release_device()  # what cases before this one held
+            release_device()  # memory of earlier cases
 
 
 class OfflineRun:
-    """A recording that is tracked image by image."""
+    """Recording that is tracked image by image."""
 
-    def __init__(self, case: Case, recording: Recording, offline: Offline) -> None:
+    def __init__(self, case: Case, recording: Recording, offline: OfflineTracker) -> None:
         self._case, self._recording, self._offline = case, recording, offline
         self._removals = Removals(offline.places)
-        self._ended = False  # at the recording's own end
-        self._memory = 0  # bytes, the most
+        self._ended = False  # at the end of the recording
+        self._memory = 0  # bytes, peak
         self.length = min(filter(None, (recording.length, case.frames)), default=None)
 
-    def frames(self) -> Iterator[Seen]:
+    def frames(self) -> Iterator[FrameResult]:
         """Track, frame by frame; raises `XMemError`."""
         for frame in self._recording.frames():
             if self._case.frames and frame.index >= self._case.frames:
@@ -54,7 +54,7 @@ class OfflineRun:
             tracked = self._offline.step(frame)
             self._memory = max(self._memory, self._offline.tracker.memory_bytes)
             if tracked is not None:
-                yield Seen(
+                yield FrameResult(
                     index=frame.index,
                     name=frame.name,
                     stamp_ns=frame.stamp_ns,
@@ -66,12 +66,12 @@ class OfflineRun:
         else:
             self._ended = True
 
-    def measured(self) -> Figures:
-        """Frames without a result, and memory."""
+    def figures(self) -> Figures:
+        """Return frames without a result, and memory."""
         return {'missing_frames': len(self._faults()), 'memory_mb': self._memory / MB}
 
     def notes(self) -> list[str]:
-        """Images and seeds that could not be used, and what the node would have logged."""
+        """Return unusable images and seeds, and the node's log messages."""
         found = [f'image {fault.index} has no result: {fault.reason}' for fault in self._faults()[:5]]
         found += self._offline.missed[:5]
         if self._ended:
@@ -80,10 +80,10 @@ class OfflineRun:
         return found
 
     def damage(self) -> str:
-        """Of the recording, once all are tracked."""
+        """Return why the recording could not be read completely; '' if it could."""
         return self._recording.damage
 
     def _faults(self) -> list[Fault]:
-        """Images without a result, in order. What lies beyond the most that are tracked was read, and is no fault."""
+        """Return images without a result, in order, up to the limit of the case."""
         faults = sorted([*self._recording.faults, *self._offline.dropped], key=lambda fault: fault.index)
         return [fault for fault in faults if not self._case.frames or fault.index < self._case.frames]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Figures of a tracked recording: how its masks and those of a reference overlap, frame by frame.
+"""Overlap of tracked and reference masks, frame by frame, and the figures from it.
 
-vos-benchmark, which scores evaluations, gives means over a sequence in which ids are known beforehand. Here they are
-not, and what counts is also when an object was right; the mean is the same J (tests compare the two).
+vos-benchmark, which scores evaluations, requires known ids and gives means over a sequence. Here
+ids are matched, and the frames of errors matter; the mean is the same J, as a test checks.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from xmem_ros.errors import ParameterError, listed, quoted
 from xmem_ros.media import VOID
-from xmem_ros.regress.figures import LOST_AFTER, RIGHT_IOU, Figures
+from xmem_ros.regress.figures import CORRECT_IOU, LOST_AFTER, Figures
 
 if TYPE_CHECKING:
     from xmem_ros.objects import TrackedObject
@@ -24,57 +24,59 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Overlap:
-    """One frame's masks beside the reference's; all areas in px, without what is void in the reference.
+    """Areas of tracked and reference masks in a frame, px, outside void pixels of the reference.
 
     Attributes:
         frame: name of the frame.
-        truth: value in the reference → area.
-        found: id → area; 0 for an object without pixels.
-        both: (value, id) → area of the intersection.
+        reference: value in the reference → area.
+        tracked: id → area; 0 for an object without pixels.
+        intersections: (value, id) → area of the intersection.
         ages: id → frames since the object's first seed.
         names: id → name.
-        removed: ids that are gone because the plan of the seeds removed them.
+        removed: ids that the seed plan has removed.
     """
 
     frame: str
-    truth: dict[int, int]
-    found: dict[int, int]
-    both: dict[tuple[int, int], int]
+    reference: dict[int, int]
+    tracked: dict[int, int]
+    intersections: dict[tuple[int, int], int]
     ages: dict[int, int]
     names: dict[int, str] = field(default_factory=dict)
     removed: frozenset[int] = frozenset()
 
     def iou(self, value: int, key: int | None) -> float:
-        """Intersection over union of a reference object and an id; 1 where neither has pixels."""
-        first, second = self.truth.get(value, 0), self.found.get(key, 0) if key is not None else 0
-        shared = self.both.get((value, key), 0) if key is not None else 0
+        """Return the IoU of a reference object and an id; 1 if both are empty."""
+        first, second = self.reference.get(value, 0), self.tracked.get(key, 0) if key is not None else 0
+        shared = self.intersections.get((value, key), 0) if key is not None else 0
         union = first + second - shared
         return shared / union if union else 1.0
 
     def match(self, value: int) -> int | None:
-        """The id whose mask is the same thing as a reference object, None where there is none."""
-        return next((key for key in self.found if self.truth.get(value) and self.iou(value, key) > RIGHT_IOU), None)
+        """Return the id whose mask matches a reference object; None without a match."""
+        if not self.reference.get(value):
+            return None
+        return next((key for key in self.tracked if self.iou(value, key) > CORRECT_IOU), None)
 
 
 def overlap(
     frame: str,
     labels: np.ndarray,
     objects: Iterable[TrackedObject],
-    truth: np.ndarray,
+    reference: np.ndarray,
     removed: frozenset[int] = frozenset(),
 ) -> Overlap:
-    """Compare the labels of a frame with a reference, both H×W uint8; 255 in the reference is void."""
+    """Compare labels with a reference mask, both H×W uint8; 255 in the reference is void."""
     tracked = list(objects)
-    pairs = truth.astype(np.intp) * 256 + labels
+    pairs = reference.astype(np.intp) * 256 + labels
     counts = np.bincount(pairs.ravel(), minlength=256 * 256).reshape(256, 256)
     counts[VOID] = 0
     areas, label_areas = counts.sum(axis=1), counts.sum(axis=0)
     values = [int(value) for value in np.flatnonzero(areas) if value]
     return Overlap(
         frame=frame,
-        truth={value: int(areas[value]) for value in values},
-        found={item.id: int(label_areas[item.label]) for item in tracked},
-        both={
+        reference={value: int(areas[value]) for value in values},
+        tracked={item.id: int(label_areas[item.label]) for item in tracked},
+        intersections={
             (value, item.id): int(shared)
             for value in values
             for item in tracked
@@ -88,16 +90,16 @@ def overlap(
 
 @dataclass
 class ObjectScore:
-    """How one reference object fared.
+    """Score of one reference object.
 
     Attributes:
         value: in the reference.
         name: of the object.
-        key: the id that is its own; None: no id ever was.
-        iou: of each frame that counts, by the frame's name.
-        switches: see `id_switches` in `FIGURES`.
-        recovery: see `recovery_frames`; None where it was never absent.
-        lost: see `lost_objects`.
+        key: its id; None: never matched.
+        iou: name of the frame → IoU, for each frame that counts.
+        switches: `id_switches` of `FIGURES`.
+        recovery: `recovery_frames`; None: never absent.
+        lost: `lost_objects`.
     """
 
     value: int
@@ -117,15 +119,19 @@ class ObjectScore:
 def score(frames: Sequence[Overlap], names: Mapping[int, str] | None = None, min_area: int = 16) -> list[ObjectScore]:
     """Score every object of the reference.
 
-    An object's own id is the one of its name, where `names` says that; else the one that it is matched with first.
-    Frames count from the one after its id was seeded on (a seed is given, not found), also those in which the id is no
-    longer there, unless the plan removed it; and for an object that no id is matched with, from the second frame on in
-    which anything is tracked. A frame in which the reference shows fewer
-    than `min_area` px of the object, but some, does not count for it. An object that no frame counts for is left out.
+    The id of an object is that of its name in `names`, else its first match. These frames count for
+    an object:
+
+    - with an id, all after the frame of its first seed, unless the plan has removed the id;
+    - without an id, all from the second frame on in which anything is tracked;
+    - none in which the reference shows some of the object, but less than `min_area` px.
+
+    Objects without such frames are omitted.
 
     Arguments:
-        frames: that the reference has masks for, in order.
-        names: value in the reference → name of the tracked object; other values are left out then. Empty: all count.
+        frames: with reference masks, in order.
+        names: value in the reference → name of the tracked object; other values are ignored.
+            Empty: all values, by their matches.
         min_area: px.
 
     Raises:
@@ -136,21 +142,21 @@ def score(frames: Sequence[Overlap], names: Mapping[int, str] | None = None, min
     for value, name in names.items():
         if name not in tracked:
             raise ParameterError(
-                f'reference.objects says that {value} is {quoted(name)}, but no object of that name was tracked; those '
-                f'that were: {listed([quoted(found) for found in tracked]) or "none"}'
+                f'reference.objects: no tracked object has the name {quoted(name)} of the value {value}; tracked are '
+                f'{listed([quoted(found) for found in tracked]) or "none"}'
             )
-    values = sorted(set(names) or {value for frame in frames for value in frame.truth})
+    values = sorted(set(names) or {value for frame in frames for value in frame.reference})
     scored = [_score_object(frames, value, names.get(value), min_area) for value in values]
     scored = [item for item in scored if item.iou]
-    often = Counter(item.name for item in scored)
+    counts = Counter(item.name for item in scored)
     for item in scored:
-        if often[item.name] > 1:
+        if counts[item.name] > 1:
             item.name = f'{item.name} {item.value}'
     return scored
 
 
 def figures_of(objects: Sequence[ObjectScore]) -> Figures:
-    """The figures that masks alone give, of at least one object."""
+    """Return the figures of the masks; at least one object."""
     found: Figures = {'mean_iou': float(np.mean([item.mean for item in objects]))}
     found |= {f'object_iou.{item.name}': item.mean for item in objects}
     found['id_switches'] = sum(item.switches for item in objects)
@@ -164,16 +170,16 @@ def _score_object(frames: Sequence[Overlap], value: int, name: str | None, min_a
     key = _own_id(frames, value, name)
     found = next((frame.names[key] for frame in frames if key in frame.names), '') if key is not None else ''
     scored = ObjectScore(value, name or found or f'object {value}', key)
-    right: list[bool] = []  # in the frames that show it
+    correct: list[bool] = []  # for each frame that shows it
     matched: int | None = None
     for frame in frames:
         if (now := frame.match(value)) is not None:
             scored.switches += matched is not None and now != matched
             matched = now
-    recovering: int | None = None  # frames since it came back, while it is not right
+    recovering: int | None = None  # frames since its return, until it is correct
     absent = False
     for frame in _counted(frames, key):
-        area = frame.truth.get(value, 0)
+        area = frame.reference.get(value, 0)
         if 0 < area < min_area:
             continue
         iou = frame.iou(value, key)
@@ -181,14 +187,14 @@ def _score_object(frames: Sequence[Overlap], value: int, name: str | None, min_a
         if not area:
             absent, recovering = True, None
             continue
-        right.append(iou > RIGHT_IOU)
+        correct.append(iou > CORRECT_IOU)
         if absent:
             absent, recovering = False, 0
         if recovering is not None:
-            recovering += not right[-1]
+            recovering += not correct[-1]
             scored.recovery = max(scored.recovery or 0, recovering)
-            recovering = None if right[-1] else recovering
-    scored.lost = key is None or (bool(right) and not any(right[-LOST_AFTER:]))
+            recovering = None if correct[-1] else recovering
+    scored.lost = key is None or (bool(correct) and not any(correct[-LOST_AFTER:]))
     return scored
 
 
@@ -199,7 +205,7 @@ def _own_id(frames: Sequence[Overlap], value: int, name: str | None) -> int | No
 
 
 def _counted(frames: Sequence[Overlap], key: int | None) -> list[Overlap]:
-    """The frames that an id, or what has none, is answerable for. Being forgotten is no excuse; being removed is."""
+    """Return the frames that count for an id, or for an object without one; see `score`."""
     found = []
     seeded: set[int] = set()
     for frame in frames:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The worst frames of a case, drawn as they pass by: what was tracked beside the reference."""
+"""Pictures of the worst frames of a case: tracked masks beside the reference."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from xmem_ros.regress.suite import Reference
 
 WORST = 4  # frames
-APART = 10  # frames between two of them at least, so that they are not all of one moment
+APART = 10  # minimum number of frames between two of them
 WIDTH = 2 * 420  # px of a picture
 
 
@@ -33,59 +33,68 @@ class _Kept:
 
 
 class WorstFrames:
-    """Keeps pictures of the frames whose masks overlap least with the reference, whatever the recording's length."""
+    """Pictures of the frames with the lowest IoU; a bounded number for any length."""
 
     def __init__(self, reference: Reference) -> None:
         self._reference = reference
         self._kept: list[_Kept] = []
         self._begun = False  # whether anything was tracked
-        self._own: dict[int, int] = {}  # reference value → id that it was matched with first
+        self._own: dict[int, int] = {}  # value in the reference → its first matched id
 
     def add(
         self,
         index: int,
-        seen: Overlap,
+        overlap: Overlap,
         image: Callable[[], np.ndarray],
         labels: np.ndarray,
         objects: Sequence[TrackedObject],
-        truth: np.ndarray,
+        mask: np.ndarray,
     ) -> None:
-        """Look at a frame: image gives H×W×3 uint8 RGB, labels and truth H×W uint8."""
-        for value in seen.truth:
-            key = seen.match(value)
+        """Add a frame.
+
+        Arguments:
+            index: of the frame.
+            overlap: of its masks and the reference.
+            image: → H×W×3 uint8 RGB.
+            labels: H×W uint8.
+            objects: that are tracked.
+            mask: reference, H×W uint8.
+        """
+        for value in overlap.reference:
+            key = overlap.match(value)
             if key is not None:
                 self._own.setdefault(value, key)
-        self._begun = self._begun or any(seen.ages.values())
-        if not self._begun or (seen.ages and not any(seen.ages.values())):
-            return  # the frame of the seeds, or before them
+        self._begun = self._begun or any(overlap.ages.values())
+        if not self._begun or (overlap.ages and not any(overlap.ages.values())):
+            return  # the frame of the seeds, or an earlier one
         ious = {
-            value: seen.iou(value, self._own.get(value))
-            for value in sorted(set(self._reference.objects) or {*seen.truth, *self._own})
-            if not 0 < seen.truth.get(value, 0) < self._reference.min_area
-            and self._own.get(value) not in seen.removed - seen.ages.keys()
+            value: overlap.iou(value, self._own.get(value))
+            for value in sorted(set(self._reference.objects) or {*overlap.reference, *self._own})
+            if not 0 < overlap.reference.get(value, 0) < self._reference.min_area
+            and self._own.get(value) not in overlap.removed - overlap.ages.keys()
         }
         if not ious:
             return
         value, iou = min(ious.items(), key=lambda item: item[1])
-        beside = [kept for kept in self._kept if abs(kept.index - index) < APART]
-        rivals = beside or (self._kept if len(self._kept) == WORST else [])
-        if rivals and iou >= (min if beside else max)(kept.iou for kept in rivals):
+        near = [kept for kept in self._kept if abs(kept.index - index) < APART]
+        rivals = near or (self._kept if len(self._kept) == WORST else [])
+        if rivals and iou >= (min if near else max)(kept.iou for kept in rivals):
             return
-        gone = beside or [max(rivals, key=lambda kept: kept.iou)] if rivals else []
+        replaced = near or [max(rivals, key=lambda kept: kept.iou)] if rivals else []
         pixels = image()
-        pair = np.hstack([draw(pixels, labels, objects), draw(pixels, self._colours(objects)[truth])])
-        name = seen.names.get(self._own.get(value, 0)) or f'object {value}'
-        text = f'frame {seen.frame}: IoU of {name} {100 * iou:.0f} %'
-        tile = Tile(text, picture(pair, f'frame {seen.frame}', WIDTH))
-        self._kept = [kept for kept in self._kept if kept not in gone] + [_Kept(index, iou, tile)]
+        pair = np.hstack([draw(pixels, labels, objects), draw(pixels, self._colours(objects)[mask])])
+        name = overlap.names.get(self._own.get(value, 0)) or f'object {value}'
+        text = f'frame {overlap.frame}: IoU of {name} {100 * iou:.0f} %'
+        tile = Tile(text, picture(pair, f'frame {overlap.frame}', WIDTH))
+        self._kept = [kept for kept in self._kept if kept not in replaced] + [_Kept(index, iou, tile)]
 
     @property
     def tiles(self) -> list[Tile]:
-        """The pictures, the worst first."""
+        """Pictures, worst first."""
         return [kept.tile for kept in sorted(self._kept, key=lambda kept: (kept.iou, kept.index))]
 
     def _colours(self, objects: Sequence[TrackedObject]) -> np.ndarray:
-        """Reference value → label whose colour it has: that of the object that it is. 256 uint8."""
+        """Map reference values to labels, so that matched objects share a colour; 256 uint8."""
         label_of = {item.id: item.label for item in objects}
         colours = np.arange(256, dtype=np.uint8)
         colours[VOID] = 0

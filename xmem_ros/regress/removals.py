@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which objects ought to be there: what a plan removes, and what vanishes although it does not."""
+"""Removed objects: those that a seed plan removes, and those that are lost without it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Removals:
-    """What a plan itself takes away: objects that it removes, and all of them where the recorded node was reset.
+    """Ids that a seed plan has removed, by request or by a reset of the recorded node.
 
     Arguments:
         places: index of the image → its seeds.
@@ -26,11 +26,11 @@ class Removals:
         self._next = 0
         self._known: set[int] = set()
         self._plan = PlanState(places)
-        self._begun: set[int] = set()  # on the image that `at` came to
+        self._begun: set[int] = set()  # seeded on the current image
         self._removed: set[int] = set()
 
     def at(self, index: int) -> frozenset[int]:
-        """Ids that the plan has removed up to this image and begun on no earlier one since; indices only rise."""
+        """Return the ids removed up to an image and not seeded again; indices only increase."""
         for place in range(self._next, index + 1):
             self._removed -= self._begun
             self._begun = set()
@@ -48,23 +48,22 @@ class Removals:
         self._begun.difference_update(entry.removed)
         self._known.update(entry.ids)
         self._begun.update(entry.ids)
-        self._plan.began({key: key for key in entry.ids}, [entry])
+        self._plan.record_applied({key: key for key in entry.ids}, [entry])
 
 
-class Vanished:
-    """Notes objects that are no longer tracked although nothing removed them, each time once."""
+class UnexpectedRemovals:
+    """Notes on objects that are no longer tracked, although the plan has not removed them."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
-        self._there: dict[int, str] = {}  # id → name
+        self._names: dict[int, str] = {}  # id → name, of the previous frame
 
-    def see(self, frame: str, objects: Iterable[TrackedObject], removed: Iterable[int]) -> None:
-        """Look at the objects of the next frame, and at what the plan has removed."""
-        now = {item.id: item.name for item in objects}
-        gone = sorted(set(self._there) - set(now) - set(removed))
+    def add(self, frame: str, objects: Iterable[TrackedObject], removed: Iterable[int]) -> None:
+        """Add the objects of the next frame, and the ids that the plan has removed."""
+        names = {item.id: item.name for item in objects}
         self.notes += [
-            f'frame {frame}: object {key}{f", {quoted(self._there[key])}," if self._there[key] else ""} is no longer '
-            'tracked, though the seeds do not remove it; its frames count as wrong from here on'
-            for key in gone
+            f'frame {frame}: object {key}{f", {quoted(self._names[key])}," if self._names[key] else ""} is no longer '
+            'tracked, although no seed removes it; its frames count as wrong from here on'
+            for key in sorted(set(self._names) - set(names) - set(removed))
         ]
-        self._there = now
+        self._names = names

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A page on a run of a suite, in one file: the figures, what did not hold, and the worst frames."""
+"""HTML report of a suite: figures, failed checks and worst frames, in one file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xmem_ros.evaluation.report import check_report, style
-from xmem_ros.regress.figures import FIGURES, written
+from xmem_ros.regress.figures import FIGURES, formatted
 from xmem_ros.regress.files import write_file
 from xmem_ros.regress.table import WORDS
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from xmem_ros.regress.results import Result
 
 
-LINE = (840, 48)  # px, of a curve
+LINE = (840, 48)  # width and height of a curve, px
 
 
 def write_report(path: Path, suite: str, results: Sequence[Result]) -> None:
-    """Write the page.
+    """Write the report.
 
     Raises:
         OutputError: the file cannot be written.
@@ -49,14 +49,14 @@ def write_report(path: Path, suite: str, results: Sequence[Result]) -> None:
             columns=columns,
             unmet=unmet,
             words=WORDS,
-            written=written,
+            formatted=formatted,
             style=style(),
         ),
     )
 
 
 def _line(values: Sequence[float]) -> str:
-    """Points of a curve in an SVG of `LINE`: values from 0, below, to 1, one after the other."""
+    """Return the SVG points of a curve in a box of `LINE`; values from 0 (bottom) to 1 (top)."""
     width, height = LINE
     step = width / max(len(values) - 1, 1)
     return ' '.join(f'{k * step:.1f},{1 + (1 - value) * (height - 2):.1f}' for k, value in enumerate(values))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What came of the cases: figures, what was checked, the stored baseline."""
+"""Results of cases: figures, checks, and the stored baseline."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from xmem_ros.data_files import read_json
 from xmem_ros.errors import ParameterError, XMemError, listed, quoted
-from xmem_ros.regress.figures import FIGURES, Figures, figure_of, is_worse, written
+from xmem_ros.regress.figures import FIGURES, Figures, figure_of, formatted, is_worse
 from xmem_ros.regress.files import write_file
 
 if TYPE_CHECKING:
@@ -26,13 +26,13 @@ MET, UNMET, ERROR = 'met', 'unmet', 'error'
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that had to hold.
+    """One check of a figure.
 
     Attributes:
-        figure: its name.
-        met: whether it did.
-        text: in words, with the figure and the limit.
-        against: `expected`, or `baseline`.
+        figure: name of the figure.
+        met: whether the check passed.
+        text: the figure and its limit, in words.
+        against: `expected` or `baseline`.
     """
 
     figure: str
@@ -43,7 +43,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Tile:
-    """A picture of a frame for the report: what was tracked beside the reference; JPEG as base64."""
+    """Picture of a frame for the report, JPEG in base64: tracked masks beside the reference."""
 
     caption: str
     image: str
@@ -51,22 +51,22 @@ class Tile:
 
 @dataclass
 class Result:
-    """What came of a case."""
+    """Result of a case."""
 
     name: str
     runner: str
-    parameters: Mapping[str, Any] = field(default_factory=dict)  # that the case sets itself
+    parameters: Mapping[str, Any] = field(default_factory=dict)  # as given in the case
     figures: Figures = field(default_factory=dict)
     objects: list[ObjectScore] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
     frames: int = 0  # tracked
-    compared: int = 0  # of these, with the reference
+    compared: int = 0  # with a reference mask
     seconds: float = 0.0
     error: str = ''
     notes: list[str] = field(default_factory=list)
     tiles: list[Tile] = field(default_factory=list)
-    damage: str = ''  # of the recording or of the reference, where the case does not allow it
-    baseline: Figures | None = None  # what it was compared with
+    damage: str = ''  # of the recording or the reference, unless the case allows it
+    baseline: Figures | None = None  # figures to compare with
 
     @property
     def state(self) -> str:
@@ -77,11 +77,11 @@ class Result:
 
     @property
     def faults(self) -> list[str]:
-        """What did not hold, in words."""
+        """Texts of the error or the failed checks."""
         return [self.error] if self.error else [check.text for check in self.checks if not check.met]
 
     def record(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Return the result for JSON."""
         return {
             'state': self.state,
             'runner': self.runner,
@@ -108,20 +108,20 @@ class Result:
 
 
 def check(result: Result, case: Case, baseline: Figures | None) -> None:
-    """Fill in the checks of a result: what the suite expects, and what the baseline had."""
+    """Add the checks of a result: the limits of the suite, and the baseline."""
     result.baseline = baseline
     result.checks = _expected(result.figures, case)
     if result.damage:
-        text = f'{result.damage}; copy or record it again, or say allow_damage: true'
+        text = f'{result.damage}; copy or record it again, or set allow_damage: true'
         result.checks.insert(0, Check('damage', False, text))
     if not case.expect and baseline is None:
-        result.notes.append('nothing is expected of it, so it passes whatever it finds; give expect, or a baseline')
+        result.notes.append('the case has no limits, so it always passes; add expect, or a baseline')
     if baseline is not None:
         result.checks += _compared(result.figures, case, baseline)
         if unknown := [name for name in FRAMES if name not in baseline]:
             result.notes.append(
-                f'the baseline does not say {" and ".join(unknown)}, so that a recording or reference that became '
-                'shorter is not noticed; --update-baseline adds it'
+                f'the baseline lacks {" and ".join(unknown)}, so a shorter recording or reference is not detected; '
+                '--update-baseline adds it'
             )
 
 
@@ -136,10 +136,10 @@ def _expected(figures: Figures, case: Case) -> list[Check]:
         elif not found:
             known = [key.partition('.')[2] for key in figures if key.startswith('object_iou.')]
             hint = f'; the objects are {listed(known)}' if name.startswith('object_iou.') else ''
-            checks.append(Check(name, False, f'{name}: was not measured{hint}'))
+            checks.append(Check(name, False, f'{name}: not measured{hint}'))
         side = 'at least' if figure_of(name).more_is_better else 'at most'
         for key, value in found.items():
-            text = f'{key} is {written(key, value)}; expected is {side} {written(key, limit)}'
+            text = f'{key} is {formatted(key, value)}; expected is {side} {formatted(key, limit)}'
             checks.append(Check(key, not is_worse(key, value, limit), text))
     return checks
 
@@ -152,41 +152,41 @@ def _compared(figures: Figures, case: Case, baseline: Figures) -> list[Check]:
             continue
         if name not in figures:
             if name != 'recovery_frames':
-                text = f'{name} was {written(name, before)} in the baseline and was not measured now'
+                text = f'{name} was {formatted(name, before)} in the baseline and was not measured now'
                 checks.append(Check(name, False, text, 'baseline'))
             continue
         value = figures[name]
-        text = f'{name} is {written(name, value)}, in the baseline {written(name, before)}'
-        text += f'; tolerated is {tolerance:g}'
+        text = f'{name} is {formatted(name, value)}, in the baseline {formatted(name, before)}'
+        text += f'; the tolerance is {tolerance:g}'
         checks.append(Check(name, not is_worse(name, value, before, tolerance), text, 'baseline'))
     return checks
 
 
 def rounded(figures: Figures) -> Figures:
-    """For files that people compare: no digits that mean nothing."""
+    """Round figures to six digits, so that files can be compared."""
     return {name: round(float(value), 6) for name, value in figures.items()}
 
 
 class _NoBaselineError(XMemError, ValueError):
-    """A file that is no JSON."""
+    """File that is not JSON."""
 
 
 def read_baseline(path: Path) -> dict[str, Figures]:
-    """Case → figures, of a baseline or of the JSON results of an earlier run.
+    """Read a baseline, or the JSON results of an earlier run: case → figures.
 
     Raises:
-        ParameterError: the file is absent, or something else.
+        ParameterError: the file is absent, or no baseline.
     """
     try:
         data = read_json(path, _NoBaselineError)
         if data['version'] != VERSION:
             raise ParameterError(
-                f'{path}: a baseline of version {quoted(data["version"])}, read is {VERSION}; make it anew with '
+                f'{path}: baseline of version {quoted(data["version"])}; supported is {VERSION}: create it again with '
                 '--update-baseline'
             )
         return {str(name): _figures_of(case, path) for name, case in data['cases'].items()}
     except FileNotFoundError:
-        raise ParameterError(f'{path}: no such baseline; --update-baseline makes it') from None
+        raise ParameterError(f'{path}: no such baseline; create it with --update-baseline') from None
     except OSError as error:
         raise ParameterError(f'{path}: cannot be read ({error.strerror})') from error
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
@@ -194,45 +194,45 @@ def read_baseline(path: Path) -> dict[str, Figures]:
             raise
         why = f' ({error})' if isinstance(error, _NoBaselineError) else ''
         raise ParameterError(
-            f'{path}: not a baseline, nor JSON results of this command{why}; make it anew with --update-baseline'
+            f'{path}: neither a baseline nor JSON results of this command{why}; create it with --update-baseline'
         ) from error
 
 
 def _figures_of(case: Mapping[str, Any], path: Path) -> Figures:
-    """The figures of a case in a file; JSON results have had the frames beside them from the beginning."""
+    """Return the figures of a case in a file; JSON results have numbers of frames beside them."""
     found = {name: float(case[key]) for name, key in FRAMES.items() if key in case}
     found |= {str(key): float(value) for key, value in case['figures'].items()}
     if not all(map(math.isfinite, found.values())):
-        raise ParameterError(f'{path}: a figure is not finite; make the baseline anew with --update-baseline')
+        raise ParameterError(f'{path}: a figure is not finite; create the baseline again with --update-baseline')
     if unknown := [name for name in found if name.partition('.')[0] not in FIGURES]:
         raise ParameterError(
-            f'{path}: unknown figure {quoted(unknown[0])}; known: {", ".join(FIGURES)}; make the baseline anew with '
+            f'{path}: unknown figure {quoted(unknown[0])}; known: {", ".join(FIGURES)}; create the baseline again with '
             '--update-baseline, or use the version of xmem_ros that wrote it'
         )
     return found
 
 
 def write_baseline(path: Path, results: Sequence[Result], kept: Mapping[str, Figures]) -> list[str]:
-    """Write the figures of the results that have any, beside those of cases that did not run; without any, nothing.
+    """Write a baseline: new figures, and those kept of cases that did not run.
 
-    What was damaged, where that is not allowed, sets no bar for later runs.
+    Cases with an error or damage have no new figures. Without new figures nothing is written.
 
     Returns:
-        The names of the cases whose figures are new.
+        Names of the cases with new figures.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    fresh = {result.name: rounded(result.figures) for result in results if not result.error and not result.damage}
-    if not fresh:
+    new = {result.name: rounded(result.figures) for result in results if not result.error and not result.damage}
+    if not new:
         return []
-    cases = {name: {'figures': figures} for name, figures in sorted({**kept, **fresh}.items())}
+    cases = {name: {'figures': figures} for name, figures in sorted({**kept, **new}.items())}
     write_file(path, json.dumps({'version': VERSION, 'cases': cases}, indent=2) + '\n')
-    return list(fresh)
+    return list(new)
 
 
 def write_json(path: Path, suite: Path, results: Sequence[Result]) -> None:
-    """Write everything that was found; raises `OutputError`."""
+    """Write all results as JSON; raises `OutputError`."""
     states = [result.state for result in results]
     record = {
         'version': VERSION,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Run the cases of a suite, one after the other. A case that fails does not stop the others."""
+"""Run of the cases of a suite, in order; a case that fails does not stop the others."""
 
 from __future__ import annotations
 
@@ -10,40 +10,39 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xmem_ros.errors import FrameError, ParameterError, XMemError
+from xmem_ros.errors import FrameError, ParameterError, Setting, XMemError, with_setting
 from xmem_ros.progress import Bar
 from xmem_ros.regress.figures import Figures
 from xmem_ros.regress.overlaps import Overlap, figures_of, overlap, score
 from xmem_ros.regress.pictures import WorstFrames
-from xmem_ros.regress.references import Binary, open_reference
-from xmem_ros.regress.removals import Vanished
+from xmem_ros.regress.references import VoidValue, open_reference
+from xmem_ros.regress.removals import UnexpectedRemovals
 from xmem_ros.regress.results import Result, check
 from xmem_ros.regress.runners import open_run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from xmem_ros.regress.case_inputs import Seen
+    from xmem_ros.regress.case_inputs import FrameResult
     from xmem_ros.regress.references import Masks
     from xmem_ros.regress.suite import Case
 
-
-_KEYS = {
-    '--image-topic ': 'image_topic: ',
-    '--image-topic': 'image_topic',
-    '--seeds-topic ': 'seeds.topic: ',
-    '--timeout': 'timeout',
-    '--seed': 'seeds',
+KEYS = {
+    Setting.IMAGE_TOPIC: 'image_topic',
+    Setting.SEEDS_TOPIC: 'seeds.topic',
+    Setting.SEEDS: 'seeds',
+    Setting.TIMEOUT: 'timeout',
 }
+"""Setting that an error names → key of a case."""
 
 
 def run_cases(cases: Sequence[Case], baseline: Mapping[str, Figures] | None, *, pictures: bool = False) -> list[Result]:
-    """Run cases and check what came of them.
+    """Run cases and check their results.
 
     Arguments:
         cases: to run, in this order.
-        baseline: case → figures to compare with; None: there is no baseline.
-        pictures: draw the worst frames.
+        baseline: case → figures to compare with; None: no baseline.
+        pictures: whether to draw the worst frames.
     """
     results = []
     for case in cases:
@@ -55,8 +54,8 @@ def run_cases(cases: Sequence[Case], baseline: Mapping[str, Figures] | None, *, 
             if baseline is not None and case.name not in baseline:
                 result.notes.append('not in the baseline yet; --update-baseline adds it')
         except (XMemError, OSError) as error:
-            result.error = _as_keys(str(error))
-        except Exception as error:  # the other cases are to run, whatever this is
+            result.error = with_setting(error, KEYS)
+        except Exception as error:  # an internal error must not stop the other cases
             logging.getLogger(__name__).debug('case %s', case.name, exc_info=True)
             where = traceback.extract_tb(error.__traceback__)[-1]
             result.error = (
@@ -67,54 +66,47 @@ def run_cases(cases: Sequence[Case], baseline: Mapping[str, Figures] | None, *, 
     return results
 
 
-def _as_keys(text: str) -> str:
-    """An error's text, with the keys of a case where it names options of other commands."""
-    for option, key in _KEYS.items():
-        text = text.replace(option, key)
-    return text
-
-
 def _run(case: Case, result: Result, worst: WorstFrames | None) -> None:
     masks = open_reference(case.reference)
     overlaps: list[Overlap] = []
-    binary = Binary()
-    vanished = Vanished()
+    void_value = VoidValue()
+    removals = UnexpectedRemovals()
     times: dict[str, list[float]] = {'processing_ms': [], 'age_ms': []}
     with open_run(case) as run:
         with Bar(run.frames(), total=run.length, desc=case.name, unit='frame') as bar:
-            for seen in bar:
+            for frame in bar:
                 result.frames += 1
-                for name, value in (('processing_ms', seen.processing_ms), ('age_ms', seen.age_ms)):
+                for name, value in (('processing_ms', frame.processing_ms), ('age_ms', frame.age_ms)):
                     if value is not None:
                         times[name].append(value)
-                vanished.see(seen.name, seen.objects, seen.removed)
-                truth = _truth(masks, binary, seen)
-                if truth is None:
+                removals.add(frame.name, frame.objects, frame.removed)
+                mask = _reference_mask(masks, void_value, frame)
+                if mask is None:
                     continue
-                found = overlap(seen.name, seen.labels, seen.objects, truth, seen.removed)
+                found = overlap(frame.name, frame.labels, frame.objects, mask, frame.removed)
                 overlaps.append(found)
                 if worst is not None:
-                    worst.add(seen.index, found, seen.image, seen.labels, seen.objects, truth)
-        measured, notes = run.measured(), run.notes()
-        damages = dict.fromkeys(filter(None, (run.damage(), masks.damage)))  # of one bag it is the same
+                    worst.add(frame.index, found, frame.image, frame.labels, frame.objects, mask)
+        measured, notes = run.figures(), run.notes()
+        damages = dict.fromkeys(filter(None, (run.damage(), masks.damage)))  # equal for the same bag
     if not result.frames:
         raise ParameterError(f'{case.input}: no frame was tracked')
     if not overlaps:
         raise ParameterError(
-            f'{case.input}: none of its {result.frames} frames has a reference mask; {masks.sample()}, the last frame '
-            f'is {seen.name!r} with the stamp {seen.stamp_ns} ns'
+            f'{case.input}: none of {result.frames} frames has a reference mask; {masks.sample()}, the last frame is '
+            f'{frame.name!r} with the stamp {frame.stamp_ns} ns'
         )
     result.compared = len(overlaps)
     result.objects = score(overlaps, case.reference.objects, case.reference.min_area)
     if not result.objects:
         raise ParameterError(
-            f'{case.input}: no frame can be compared: of {len(overlaps)} with a reference mask none comes after the '
-            f'seeds and shows an object of {case.reference.min_area} px or more'
+            f'{case.input}: no frame can be compared; none of {len(overlaps)} frames with a reference mask comes after '
+            f'the seeds and shows an object of {case.reference.min_area} px or more'
         )
     result.figures = figures_of(result.objects) | measured
     result.figures |= {'tracked_frames': result.frames, 'compared_frames': result.compared}
     result.figures |= {name: float(np.percentile(values, 95)) for name, values in times.items() if values}
-    result.notes += vanished.notes[:5] + notes
+    result.notes += removals.notes[:5] + notes
     if case.allow_damage:
         result.notes += damages
     else:
@@ -122,13 +114,13 @@ def _run(case: Case, result: Result, worst: WorstFrames | None) -> None:
     result.tiles = worst.tiles if worst is not None else []
 
 
-def _truth(masks: Masks, binary: Binary, seen: Seen) -> np.ndarray | None:
-    mask = masks.read(seen.name, seen.index, seen.stamp_ns)
+def _reference_mask(masks: Masks, void_value: VoidValue, frame: FrameResult) -> np.ndarray | None:
+    mask = masks.read(frame.name, frame.index, frame.stamp_ns)
     if mask is None:
         return None
-    if mask.shape != seen.labels.shape:
+    if mask.shape != frame.labels.shape:
         raise FrameError(
-            f'frame {seen.name}: its reference mask is {mask.shape[1]}×{mask.shape[0]} px, the frame '
-            f'{seen.labels.shape[1]}×{seen.labels.shape[0]}; they must be of one size'
+            f'frame {frame.name}: the reference mask is {mask.shape[1]}×{mask.shape[0]} px, the frame '
+            f'{frame.labels.shape[1]}×{frame.labels.shape[0]} px; they must have the same size'
         )
-    return binary.values(mask)
+    return void_value.normalized(mask)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A suite: the YAML file that says what is run, and what has to hold."""
+"""Suites: YAML files with cases and their limits."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from xmem_ros.regress.suite_schema import (
     figure_faults,
 )
 
-JOINED = ('parameters', 'reference', 'expect', 'tolerance')  # of `defaults` and a case, key by key
-_DEEPEST = 4  # groups of parameters
-_ELSEWHERE = ('autostart', 'cameras', 'queue', 'image_transport')  # the runner decides these itself
+MERGED = ('parameters', 'reference', 'expect', 'tolerance')  # merged with `defaults` key by key
+_MAX_DEPTH = 4  # groups of parameters
+_SET_BY_RUNNER = ('autostart', 'cameras', 'queue', 'image_transport')
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Where the masks are that are right: a folder, or a topic of a bag."""
+    """Source of the reference masks: a folder, or a topic of a bag."""
 
     folder: Path | None = None
     bag: Path | None = None
@@ -43,27 +43,27 @@ class Reference:
 
 @dataclass(frozen=True)
 class Seeds:
-    """What is followed: a file (mask or YAML), boxes, or what the bag has recorded where both are empty."""
+    """Seeds of a case: a file (mask or YAML), boxes, or with neither the recorded seeds."""
 
     file: Path | None = None
     boxes: Mapping[str, tuple[int, int, int, int]] = field(default_factory=dict)  # name → x, y, width, height, px
-    topic: str = ''  # of what the bag has recorded; '': the only one
-    at: str = '0'  # frame's number from 0, or its stamp in seconds
+    topic: str = ''  # of recorded seeds; '': the only one
+    at: str = '0'  # number of the frame from 0, or its stamp in seconds
 
 
 @dataclass(frozen=True)
 class Case:
-    """One recording, how it is tracked, and what has to hold."""
+    """One recording, how to track it, and its limits."""
 
     name: str
     input: Path
     reference: Reference
     seeds: Seeds = Seeds()
     image_topic: str = ''
-    frames: int = 0  # most; 0: all
+    frames: int = 0  # maximum; 0: all
     allow_damage: bool = False  # of the recording and of the reference
     runner: str = OFFLINE
-    node: str = ''  # live: that is there already
+    node: str = ''  # live: name of a running node; '': start one
     params_file: Path | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)  # dotted name → value
     expect: Figures = field(default_factory=dict)
@@ -71,14 +71,14 @@ class Case:
     timeout: float = 60.0  # s
 
     def tolerance_of(self, name: str) -> float | None:
-        """By how much a figure may be worse than the baseline; None: it is not compared."""
+        """Return the allowed loss of a figure against the baseline; None: not compared."""
         general = self.tolerance.get(name.partition('.')[0], figure_of(name).tolerance)
         return self.tolerance.get(name, general)
 
 
 @dataclass(frozen=True)
 class Suite:
-    """A suite as read; paths are absolute, or relative to where we are."""
+    """Suite with paths that are absolute or relative to the current folder."""
 
     path: Path
     cases: tuple[Case, ...]
@@ -89,27 +89,27 @@ def read_suite(path: Path) -> Suite:
     """Read a suite; paths in it are relative to its folder.
 
     Raises:
-        ParameterError: names every key and value that is wrong.
+        ParameterError: keys or values are wrong; the text names all of them.
     """
     data = _read_yaml(path)
     faults = faults_of(SUITE, data, '')
     if 'cases' not in data:
-        faults.append('cases is missing: list what is to be run, each with name, input and reference')
+        faults.append('cases is missing; add a list of cases, each with name, input and reference')
     if not SUITE['cases'].fits(data.get('cases')) or not SUITE['defaults'].fits(data.get('defaults', {})):
         raise _error(path, faults)
     defaults = data.get('defaults', {})
-    faults += [f'defaults.{name}: each case has its own' for name in ('name', 'input') if name in defaults]
+    faults += [f'defaults.{name}: not allowed; set it in each case' for name in ('name', 'input') if name in defaults]
     faults += _case_faults({k: v for k, v in defaults.items() if k not in ('name', 'input')}, 'defaults.')
     cases = []
     for index, own in enumerate(data['cases']):
         if not isinstance(own, dict) or not all(isinstance(key, str) for key in own):
-            faults.append(f'cases[{index}] is {quoted(own)}; it must be keys and values')
+            faults.append(f'cases[{index}] is {quoted(own)}; it must be a mapping of keys and values')
             continue
         where = f'case {quoted(own["name"])}: ' if isinstance(own.get('name'), str) else f'cases[{index}].'
         wrong = _case_faults(own, where)
         if not wrong and not faults:
-            case = _joined(defaults, own)
-            wrong = _whole_faults(case, where)
+            case = _with_defaults(defaults, own)
+            wrong = _conflicts(case, where)
             if not wrong:
                 cases.append(_case(path.parent, case))
         faults += wrong
@@ -117,7 +117,7 @@ def read_suite(path: Path) -> Suite:
         case['name'] for case in data['cases'] if isinstance(case, dict) and isinstance(case.get('name'), str)
     )
     faults += [
-        f'case {quoted(name)} is there {count} times; give each a name of its own'
+        f'case {quoted(name)}: {count} cases have this name; names must be unique'
         for name, count in names.items()
         if count > 1
     ]
@@ -128,10 +128,10 @@ def read_suite(path: Path) -> Suite:
 
 
 def chosen(suite: Suite, names: list[str]) -> list[Case]:
-    """The cases of these names, all with none; raises `ParameterError` naming those that are not there."""
+    """Return the cases of these names, or all without; raises `ParameterError` if unknown."""
     known = [case.name for case in suite.cases]
     if unknown := [name for name in names if name not in known]:
-        raise ParameterError(f'{suite.path}: no case {listed([quoted(n) for n in unknown])}; there is {listed(known)}')
+        raise ParameterError(f'{suite.path}: no case {listed([quoted(n) for n in unknown])}; known: {listed(known)}')
     return [case for case in suite.cases if not names or case.name in names]
 
 
@@ -142,7 +142,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise ParameterError(f'{path}: cannot be read ({error.strerror})') from error
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         raise ParameterError(
-            f'{path}: a suite is keys and values, with a list of cases (docs/regress.md has an example)'
+            f'{path}: not a suite; a suite is a mapping with a list of cases, see the example in docs/regress.md'
         )
     return data
 
@@ -152,7 +152,7 @@ def _error(path: Path, faults: list[str]) -> ParameterError:
 
 
 def _case_faults(case: Mapping[str, Any], where: str) -> list[str]:
-    """What is wrong with the keys of a case, each looked at alone."""
+    """Return the faults of the keys of a case, each on its own."""
     faults = faults_of(CASE, case, where)
     sound = {name: value for name, value in case.items() if name in CASE and CASE[name].fits(value)}
     faults += faults_of(REFERENCE, sound.get('reference', {}), f'{where}reference.')
@@ -160,17 +160,17 @@ def _case_faults(case: Mapping[str, Any], where: str) -> list[str]:
         faults += faults_of(SEEDS, sound['seeds'], f'{where}seeds.')
         given = set(sound['seeds'])
         if not faults and ('topic' in given) == bool({'mask', 'boxes'} & given):
-            faults.append(f'{where}seeds: name a mask, boxes or both, or the topic of recorded ones')
+            faults.append(f'{where}seeds: give a mask, boxes or both, or only the topic of recorded seeds')
     for name in ('expect', 'tolerance'):
         faults += figure_faults(sound.get(name, {}), f'{where}{name}.')
     try:
         parameters = dict(_dotted(sound.get('parameters', {})))
     except ParameterError as error:
         return [*faults, f'{where}{error}']
-    for name in set(parameters) & set(_ELSEWHERE):
-        faults.append(f'{where}parameters.{name}: not for a suite to say; it is set as the runner needs it')
+    for name in set(parameters) & set(_SET_BY_RUNNER):
+        faults.append(f'{where}parameters.{name}: set by the runner; remove it')
     for name, value in parameters.items():
-        if name not in _ELSEWHERE:
+        if name not in _SET_BY_RUNNER:
             try:
                 changed(Parameters(), {name: value})
             except ParameterError as error:
@@ -178,49 +178,45 @@ def _case_faults(case: Mapping[str, Any], where: str) -> list[str]:
     return faults
 
 
-def _whole_faults(case: Mapping[str, Any], where: str) -> list[str]:
-    """What is missing from a case, or does not go together."""
+def _conflicts(case: Mapping[str, Any], where: str) -> list[str]:
+    """Return keys that are missing from a case, or contradict each other."""
     faults = [
-        f'{where}{name} is missing: {CASE[name].what.partition(",")[0]}'
+        f'{where}{name} is missing: {CASE[name].description.partition(",")[0]}'
         for name in ('name', 'input', 'reference')
         if name not in case
     ]
     reference = case.get('reference', {})
     ways = [name for name in ('folder', 'topic') if name in reference]
     if 'reference' in case and len(ways) != 1:
-        faults.append(
-            f'{where}reference: name a folder of masks, or the topic of the label images in a bag, one of them'
-        )
+        faults.append(f'{where}reference: give either a folder of masks, or the topic of the label images in a bag')
     objects = list(reference.get('objects', {}).values())
     faults += [
-        f'{where}reference.objects: {quoted(name)} is there more than once; an object has one value'
+        f'{where}reference.objects: {quoted(name)} has several values; give each object one value'
         for name in sorted({name for name in objects if objects.count(name) > 1})
     ]
     if 'folder' in reference and 'bag' in reference:
-        faults.append(f'{where}reference: folder and bag are both given; keep one')
+        faults.append(f'{where}reference: folder and bag exclude each other; remove one')
     live = case.get('runner', OFFLINE) == LIVE
     if not live:
-        faults += [f'{where}{name}: only with runner: live' for name in ('node', 'timeout') if name in case]
+        faults += [f'{where}{name}: requires runner: live' for name in ('node', 'timeout') if name in case]
         faults += [
-            f'{where}expect.{name}: only with runner: live'
-            for name in case.get('expect', {})
-            if FIGURES[name].live_only
+            f'{where}expect.{name}: requires runner: live' for name in case.get('expect', {}) if FIGURES[name].live_only
         ]
     if 'node' in case:
         faults += [
-            f'{where}{name}: a node that runs already keeps its parameters; leave it out, or node'
+            f'{where}{name}: a running node keeps its parameters; remove {name}, or node'
             for name in ('parameters', 'params_file')
             if case.get(name)
         ]
         if 'process_mb' in case.get('expect', {}):
-            faults.append(f'{where}expect.process_mb: only of a node that the suite starts; leave it out, or node')
+            faults.append(f'{where}expect.process_mb: requires a node that the suite starts; remove it, or node')
     return faults
 
 
-def _joined(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """A case with the defaults; what of them cannot be meant for it is left out."""
+def _with_defaults(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge a case with the defaults that apply to its runner and reference."""
     case = {**defaults, **own}
-    for name in JOINED:
+    for name in MERGED:
         if name in defaults and name in own:
             case[name] = {**defaults[name], **own[name]}
     mine = own.get('reference', {})
@@ -228,11 +224,11 @@ def _joined(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, An
         if name in mine:
             case['reference'] = {k: v for k, v in case['reference'].items() if k in mine or k not in other}
     live = case.get('runner', OFFLINE) == LIVE
-    unmeant = () if live else ('node', 'timeout')
+    ignored = () if live else ('node', 'timeout')
     if live and 'node' in case:
-        unmeant = ('parameters', 'params_file')
+        ignored = ('parameters', 'params_file')
         case['parameters'] = own.get('parameters', {})
-    for name in unmeant:
+    for name in ignored:
         if name not in own:
             case.pop(name, None)
     started = live and 'node' not in case
@@ -246,7 +242,7 @@ def _joined(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, An
 
 
 def _case(folder: Path, case: Mapping[str, Any]) -> Case:
-    """A case of keys that are known to be well."""
+    """Make a case from checked keys."""
     live = case.get('runner', OFFLINE) == LIVE
     source = folder / case['input']
     reference = dict(case['reference'])
@@ -284,10 +280,10 @@ def _seeds(folder: Path, given: Any) -> Seeds:
 
 
 def _dotted(values: Mapping[str, Any], prefix: str = '') -> list[tuple[str, Any]]:
-    """Parameters by dotted name, whether they were written so or in groups."""
+    """Return parameters by dotted name; groups are flattened."""
     found: list[tuple[str, Any]] = []
-    if prefix.count('.') > _DEEPEST:
-        raise ParameterError(f'parameters: {quoted(prefix)} is nested too deeply; no parameter is')
+    if prefix.count('.') > _MAX_DEPTH:
+        raise ParameterError(f'parameters: {quoted(prefix)} is nested too deeply; the maximum is {_MAX_DEPTH} groups')
     for name, value in values.items():
         found += _dotted(value, f'{prefix}{name}.') if isinstance(value, dict) else [(f'{prefix}{name}', value)]
     return found

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The keys of a suite, as tables: what is checked and what docs/regress.md says come from them."""
+"""Keys of a suite as tables, for the checks and for docs/regress.md."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ RECORDED = 'recorded'
 
 @dataclass(frozen=True)
 class Key:
-    """One key of a mapping.
+    """Key of a mapping.
 
     Attributes:
-        kind: what it must be, in words.
-        what: it is for.
-        fits: whether a value is of that kind.
-        default: where it is left out, in words.
+        kind: allowed values, in words.
+        description: for docs/regress.md and errors.
+        fits: whether a value is allowed.
+        default: in words.
     """
 
     kind: str
-    what: str
+    description: str
     fits: Callable[[Any], bool]
     default: str = ''
 
 
 def is_text(value: Any) -> bool:
-    """Whether it is text with something in it."""
+    """Whether a value is text that is not blank."""
     return isinstance(value, str) and bool(value.strip())
 
 
 def is_count(value: Any, least: int = 0) -> bool:
-    """Whether it is a whole number of at least so much."""
+    """Whether a value is a whole number of at least `least`."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a finite number of 0 or more."""
+    """Whether a value is a finite number from 0 on."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float('inf')
 
 
 def is_mapping(value: Any) -> bool:
-    """Whether it is keys and values, the keys text."""
+    """Whether a value is a mapping with text as keys."""
     return isinstance(value, dict) and all(isinstance(key, str) for key in value)
 
 
@@ -110,7 +110,7 @@ CASE = {
     'parameters': Key(
         'names and values', 'single parameters of the node (docs/parameters.md); they override the file', is_mapping
     ),
-    'reference': Key('keys', 'the correct masks, see below', is_mapping),
+    'reference': Key('keys', 'the reference masks, see below', is_mapping),
     'expect': Key('figures', 'limits of figures, see below', is_mapping, 'nothing'),
     'tolerance': Key(
         'figures',
@@ -170,7 +170,7 @@ REFERENCE = {
 
 
 def faults_of(keys: Mapping[str, Key], given: Mapping[str, Any], where: str) -> list[str]:
-    """What is wrong with a mapping, each with the key's name: keys that are unknown, values that do not fit."""
+    """Return the faults of a mapping, each with its key: unknown keys and invalid values."""
     faults = []
     for name, value in given.items():
         if name not in keys:
@@ -183,7 +183,7 @@ def faults_of(keys: Mapping[str, Key], given: Mapping[str, Any], where: str) -> 
 
 
 def figure_faults(given: Mapping[str, Any], where: str) -> list[str]:
-    """What is wrong with expectations, or tolerances."""
+    """Return the faults of limits or tolerances."""
     faults = []
     for name, value in given.items():
         if name not in FIGURES:
@@ -206,7 +206,7 @@ def figure_faults(given: Mapping[str, Any], where: str) -> list[str]:
 
 
 def tables() -> str:
-    """All keys and figures as Markdown tables."""
+    """Return all keys and figures as Markdown tables."""
     parts = []
     for title, keys in (
         ('The suite', SUITE),
@@ -215,7 +215,7 @@ def tables() -> str:
         ('Keys of `reference`', REFERENCE),
     ):
         lines = [f'### {title}', '', '| key | value | default | description |', '| --- | --- | --- | --- |']
-        lines += [f'| `{name}` | {key.kind} | {key.default or "–"} | {key.what} |' for name, key in keys.items()]
+        lines += [f'| `{name}` | {key.kind} | {key.default or "–"} | {key.description} |' for name, key in keys.items()]
         parts.append('\n'.join(lines))
     lines = [
         '### Figures: keys of `expect` and `tolerance`',
@@ -227,7 +227,7 @@ def tables() -> str:
         side = 'at least' if figure.more_is_better else 'at most'
         tolerance = 'not compared' if figure.tolerance is None else f'{figure.tolerance:g}'
         live = '; live only' if figure.live_only else ''
-        lines.append(f'| `{name}` | {side} | {figure.unit} | {tolerance} | {figure.what}{live} |')
+        lines.append(f'| `{name}` | {side} | {figure.unit} | {tolerance} | {figure.description}{live} |')
     parts.append('\n'.join(lines))
     return '\n\n'.join(parts) + '\n'
 

@@ -1,21 +1,21 @@
 # SPDX-License-Identifier: MIT
-"""Results as lines of text, for the terminal and logs."""
+"""Table of results, for the terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from xmem_ros.outside_text import for_log
-from xmem_ros.regress.figures import FIGURES, written
+from xmem_ros.regress.figures import FIGURES, formatted
 from xmem_ros.regress.results import ERROR, MET, UNMET, Result
 
 WORDS = {MET: 'ok', UNMET: 'FAILED', ERROR: 'ERROR'}
-# those of objects are listed below their case, and frames have a column of their own
+# objects have rows of their own, and frames a column
 _SHOWN = [name for name in FIGURES if name not in ('object_iou', 'tracked_frames', 'compared_frames')]
 
 
 def table(results: Sequence[Result]) -> str:
-    """A line for each case and for each object of those with several, and what did not hold below."""
+    """Format a row for each case and each of several objects, then failed checks and notes."""
     columns = [name for name in _SHOWN if any(name in result.figures for result in results)]
     rows = [['case', '', 'frames', *(_heading(name) for name in columns)]]
     for result in results:
@@ -40,7 +40,7 @@ def table(results: Sequence[Result]) -> str:
 
 
 def _frames(result: Result) -> str:
-    """How many were compared, and how many there were where that is more."""
+    """Return the number of compared frames, and of all frames if larger."""
     return str(result.compared) if result.compared == result.frames else f'{result.compared} of {result.frames}'
 
 
@@ -49,4 +49,4 @@ def _heading(name: str) -> str:
 
 
 def _cell(name: str, figures: dict[str, float]) -> str:
-    return written(name, figures[name]).partition(' ')[0] if name in figures else '-'
+    return formatted(name, figures[name]).partition(' ')[0] if name in figures else '-'

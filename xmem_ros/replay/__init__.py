@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Replay of a recording into the live node, image by image."""
+"""Replay of a recording into a live node, image by image."""

@@ -1,29 +1,29 @@
 # SPDX-License-Identifier: MIT
-"""The time of a bag while it is replayed: how fast it goes, and what /clock says."""
+"""Replay clock: bag time for pacing and /clock."""
 
 from __future__ import annotations
 
 import time
 
-JUMP_NS = 500_000_000  # a bag's time that steps back by more is another beginning, not messages out of order
+JUMP_NS = 500_000_000  # a larger step back starts a new timeline; smaller ones are messages out of order
 
 
-class BagTime:
-    """Goes through the times of a bag, never back but where the bag itself begins anew.
+class ReplayClock:
+    """Monotonic bag time, restarted where the bag's time steps back.
 
     Arguments:
-        rate: at most as fast as this, 1 is as recorded; 0: as fast as it is asked.
+        rate: speed limit; 1 is as recorded, 0 is unlimited.
     """
 
     def __init__(self, rate: float = 0.0) -> None:
         self._rate = rate
-        self._now: int | None = None  # of the bag [ns]
-        self._first, self._begun = 0, 0.0  # of the bag [ns], and of the monotonic clock [s]
+        self._now: int | None = None  # bag time [ns]
+        self._first, self._begun = 0, 0.0  # bag time [ns], monotonic clock [s]
 
-    def reach(self, recorded_ns: int) -> int:
-        """Wait until it is a message's time, where a rate is given; returns the time of the bag then [ns].
+    def wait_until(self, recorded_ns: int) -> int:
+        """Wait for a message's recording time, if the rate is limited; return the bag time [ns].
 
-        That is the message's own, unless a later one has been reached already.
+        It is the message's own time, or a later one that was reached before.
         """
         if self._now is None or recorded_ns < self._now - JUMP_NS:
             self._now = self._first = recorded_ns

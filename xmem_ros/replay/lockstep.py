@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Replay a bag into a live node in lock-step: an image goes out when the masks of the one before have come.
+"""Lock-step replay of a bag into a live node: each image waits for the previous one's results.
 
-So no image is lost, however slow the machine is, with the node as it is on the robot.
+No image is lost on a slow machine, and the node runs as on the robot.
 
     for frame in replay('drive.mcap', '/xmem', plan=plan):
         print(frame.stamp_ns, frame.age_ms, [item.box for item in frame.objects])
@@ -19,15 +19,15 @@ import numpy as np
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 
-from xmem_ros.client.calls import Calls
+from xmem_ros.client.calls import ServiceCalls
 from xmem_ros.errors import ParameterError
 from xmem_ros.objects import TrackedObject
 from xmem_ros.recordings.seed_plan import resolve
-from xmem_ros.replay.clock import BagTime
-from xmem_ros.replay.node import LiveNode
-from xmem_ros.replay.seeds import LiveSeeds, Seeded
-from xmem_ros.replay.source import LiveMessage, LiveSource
-from xmem_ros.replay.topics import Topics, companions_first, left_out
+from xmem_ros.replay.clock import ReplayClock
+from xmem_ros.replay.node import NodeConnection
+from xmem_ros.replay.seeds import AppliedSeed, NodeSeeder
+from xmem_ros.replay.source import RecordedMessage, ReplaySource
+from xmem_ros.replay.topics import ReplayPublishers, companions_first, excluded_topics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -40,31 +40,31 @@ if TYPE_CHECKING:
 Plan = Union['Sequence[PlannedSeeds]', 'Callable[[Recording], Sequence[PlannedSeeds]]', None]
 
 TIMEOUT_S = 60.0
-MEET_S = 1.0  # for subscribers of other topics; some may never match
+DISCOVERY_S = 1.0  # for subscribers of other topics; some may never match
 FLUSH_S = 2.0  # for slow subscribers of the last messages
 _CLOCK = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.RELIABLE)
 
 
 @dataclass(frozen=True)
-class LiveFrame:
-    """What the node said of one image of the bag, before it was shown the seeds of that image."""
+class ReplayedFrame:
+    """The node's results for one image, from before that image's seeds."""
 
     stamp_ns: int
-    labels: np.ndarray = field(repr=False)  # H×W uint8, read-only; 0 = background, else an object's label
+    labels: np.ndarray = field(repr=False)  # H×W uint8, read-only; 0 is background, else TrackedObject.label
     objects: tuple[TrackedObject, ...]  # in order of id
-    age_ms: float  # from publishing the image to hearing of it
-    index: int  # of the image in the bag, those that were dropped counted
-    seeded: tuple[Seeded, ...]  # on this image, after the node said this; it tells of them from the next one on
-    plan_ids: Mapping[int, int]  # id of the node → id that the plan calls the object
-    processing_ms: float  # as the node measured it
+    age_ms: float  # from publishing the image to receiving its results
+    index: int  # of the image in the bag, counting dropped ones
+    seeded: tuple[AppliedSeed, ...]  # on this image, after these results; visible from the next one on
+    plan_ids: Mapping[int, int]  # node's id → plan's id
+    processing_ms: float  # measured by the node
     header: Any = field(repr=False)  # std_msgs/Header of the image
-    frame: RecordedFrame = field(repr=False)  # the image as it lies in the bag
+    frame: RecordedFrame = field(repr=False)  # the recorded image
 
     @property
     def labels_with_seeds(self) -> np.ndarray:
-        """H×W uint8: `labels` with the masks of `seeded` in them, to the pixel.
+        """H×W uint8: `labels` with the exact masks of `seeded`.
 
-        The offline runner's labels of the image show the seeds, too, at the working size.
+        The labels of an offline run contain the seeds too, at the working size.
         """
         if not self.seeded:
             return self.labels
@@ -77,38 +77,38 @@ class LiveFrame:
 
 
 @dataclass(frozen=True)
-class Dropped:
+class DroppedImage:
     """An image that the node did not track."""
 
     index: int
-    stamp_ns: int | None  # None: it cannot be read
+    stamp_ns: int | None  # None: unreadable
     reason: str
 
 
 @dataclass
 class Report:
-    """What was replayed so far."""
+    """Outcome of the replay so far."""
 
-    topic: str = ''  # that the images were published on
+    topic: str = ''  # of the images, as published
     images: int = 0
     tracked: int = 0
     seeded: int = 0
-    published: dict[str, int] = field(default_factory=dict)  # topic → messages beside the images
-    left_out: dict[str, str] = field(default_factory=dict)  # topic of the bag → why it was not published
-    dropped: list[Dropped] = field(default_factory=list)
-    missed: list[str] = field(default_factory=list)  # recorded seeds that could not be used, and why
-    damage: str = ''  # why not all of the bag could be read
+    published: dict[str, int] = field(default_factory=dict)  # other topics → messages
+    left_out: dict[str, str] = field(default_factory=dict)  # skipped topic → reason
+    dropped: list[DroppedImage] = field(default_factory=list)
+    missed: list[str] = field(default_factory=list)  # unusable recorded seeds, and why
+    damage: str = ''  # what of the bag could not be read
 
 
-class Replay(Iterator[LiveFrame]):
-    """A bag on its way through a node; an iterator over what the node says, and a context manager.
+class Replay(Iterator[ReplayedFrame]):
+    """Iterator over a node's results for the images of a bag; a context manager.
 
     Arguments: see `replay`.
     """
 
     def __init__(
         self,
-        path: Path | str | LiveSource,
+        path: Path | str | ReplaySource,
         node: str = '/xmem',
         *,
         image_topic: str = '',
@@ -124,46 +124,49 @@ class Replay(Iterator[LiveFrame]):
             if not least <= value < 1e6:
                 raise ParameterError(f'{name} is {value!r}; it must be a number from {least:g}')
         if not isinstance(most, int) or isinstance(most, bool) or most < 0:
-            raise ParameterError(f'most is {most!r}; it must be a whole number from 0, which is all')
+            raise ParameterError(f'most is {most!r}; it must be an integer from 0 (all images)')
         self.report = Report()
         self._most = most
-        self._time = BagTime(rate)
+        self._bag_time = ReplayClock(rate)
         with contextlib.ExitStack() as stack:
-            if not isinstance(path, LiveSource):
-                path = stack.enter_context(LiveSource(path, image_topic))
+            if not isinstance(path, ReplaySource):
+                path = stack.enter_context(ReplaySource(path, image_topic))
             self._bag = path
-            self.length, self.rate = self._bag.length, self._bag.recording.rate  # images, as far as known; a second
+            self.length, self.rate = (
+                self._bag.length,
+                self._bag.recording.rate,
+            )  # images, None: unknown; images per second
             entries = plan(self._bag.recording) if callable(plan) else plan
             if entries is None:
                 entries = self._bag.recorded_seeds()
-            self.places, self.report.missed = resolve(entries, self._bag.recording)  # index of an image → its seeds
-            self._node = LiveNode(node, timeout)
+            self.places, self.report.missed = resolve(entries, self._bag.recording)  # image index → its seeds
+            self._node = NodeConnection(node, timeout)
             stack.callback(self._node.close)
             self._node.check_active()
-            calls = Calls(self._node.link)
-            self._seeds = LiveSeeds(self.places, calls, self.report.missed)
+            calls = ServiceCalls(self._node.link)
+            self._seeds = NodeSeeder(self.places, calls, self.report.missed)
             names = dict(remaps or {})
             recorded = self._bag.image_topic
             names[recorded] = self.report.topic = self._node.image_topic(
                 names.get(recorded, recorded), self._bag.image_type
             )
-            self._warn_of_others()
-            self.report.left_out = left_out(self._bag.topics, self._node.name, clock=clock)
+            self._warn_of_other_publishers()
+            self.report.left_out = excluded_topics(self._bag.topics, self._node.name, clock=clock)
             self.report.left_out |= {
-                name: f'the images of the replay go to {self.report.topic}'
+                name: f'the replayed images use {self.report.topic}'
                 for name in self._bag.topics
                 if names.get(name, name) == self.report.topic
             }
             self.report.left_out.pop(recorded, None)
-            self._topics = Topics(
+            self._publishers = ReplayPublishers(
                 self._node.link.node,
                 {name: kind for name, kind in self._bag.topics.items() if name not in self.report.left_out},
                 self._bag.offered,
                 names,
             )
             self._clock = self._node.link.node.create_publisher(Clock, '/clock', _CLOCK) if clock else None
-            self._node.meet(self._topics[recorded])
-            self._topics.meet(self._node.link.node, MEET_S)
+            self._node.wait_for_subscriber(self._publishers[recorded])
+            self._publishers.wait_for_subscribers(self._node.link.node, DISCOVERY_S)
             if not keep:
                 calls.reset()
             self._end = stack.pop_all()
@@ -171,13 +174,13 @@ class Replay(Iterator[LiveFrame]):
 
     @property
     def subscribers(self) -> dict[str, int]:
-        """Topic of the bag → subscribers that are connected now, so that they will miss nothing from here on."""
-        return self._topics.subscribers
+        """Topic of the bag → connected subscribers, which receive every message from now on."""
+        return self._publishers.subscribers
 
     def __iter__(self) -> Replay:
         return self
 
-    def __next__(self) -> LiveFrame:
+    def __next__(self) -> ReplayedFrame:
         return next(self._frames)
 
     def __enter__(self) -> Replay:
@@ -189,22 +192,20 @@ class Replay(Iterator[LiveFrame]):
         self.close()
 
     def close(self) -> None:
-        """Leave the graph, and close the bag."""
+        """Leave the ROS graph and close the bag."""
         self._frames.close()
         self._end.close()
 
-    # --- inside
-
-    def _run(self) -> Generator[LiveFrame, None, None]:
+    def _run(self) -> Generator[ReplayedFrame, None, None]:
         try:
             for message in companions_first(self._bag.messages(set(self.report.left_out)), self._bag.image_topic):
-                now_ns = self._time.reach(message.received_ns)
+                now_ns = self._bag_time.wait_until(message.received_ns)
                 if self._clock is not None:
                     self._clock.publish(_clock_message(now_ns))
                 if message.topic != self._bag.image_topic:
-                    self._pass_on(message)
+                    self._publish_other(message)
                     continue
-                frame = self._show(message)
+                frame = self._replay_image(message)
                 if frame is not None:
                     yield frame
                 if self._most and self.report.images >= self._most:
@@ -212,97 +213,97 @@ class Replay(Iterator[LiveFrame]):
             else:
                 self.report.missed += self._seeds.unreached(self.report.images)
             self.report.damage = self._bag.damage
-            self._topics.flush(FLUSH_S)
+            self._publishers.flush(FLUSH_S)
         finally:
             self._end.close()
 
-    def _pass_on(self, message: LiveMessage) -> None:
-        """Publish what is no image of the replay."""
-        if not self._topics.fits(message):
-            self.report.left_out[message.topic] = f'its messages are not {message.msgtype} as it is installed here'
+    def _publish_other(self, message: RecordedMessage) -> None:
+        """Publish a message that is not an image of the replay."""
+        if not self._publishers.is_valid(message):
+            self.report.left_out[message.topic] = f'its messages do not match the installed {message.msgtype}'
             return
-        self._topics.publish(message)
+        self._publishers.publish(message)
         self.report.published[message.topic] = self.report.published.get(message.topic, 0) + 1
 
-    def _show(self, message: LiveMessage) -> LiveFrame | None:
+    def _replay_image(self, message: RecordedMessage) -> ReplayedFrame | None:
         index = self.report.images
         self.report.images += 1
         frame = message.frame
         if frame is None:
-            reason = 'damaged in the bag, so that it was not published'
-            self.report.dropped.append(Dropped(index, None, reason))
+            reason = 'damaged in the bag, so it was not published'
+            self.report.dropped.append(DroppedImage(index, None, reason))
             self._seeds.skip(index, reason)
             return None
-        self._seeds.before(index)
-        self._node.listen()
-        begun = time.monotonic()
-        self._topics.publish(message)
-        said = self._node.wait(frame.stamp_ns, frame.message.header.frame_id, self.report.topic)
-        age_ms = (time.monotonic() - begun) * 1e3
-        if said is not None:
-            self._seeds.saw(said.ids)
-        seeded = self._seeds.after(index, None if said is None else frame.message)
-        if said is None:
-            self.report.dropped.append(Dropped(index, frame.stamp_ns, 'dropped by the node, whose log says why'))
+        self._seeds.before_image(index)
+        self._node.discard_results()
+        published = time.monotonic()
+        self._publishers.publish(message)
+        result = self._node.wait_for_result(frame.stamp_ns, frame.message.header.frame_id, self.report.topic)
+        age_ms = (time.monotonic() - published) * 1e3
+        if result is not None:
+            self._seeds.keep(result.ids)
+        seeded = self._seeds.after_image(index, None if result is None else frame.message)
+        if result is None:
+            self.report.dropped.append(DroppedImage(index, frame.stamp_ns, 'dropped by the node; see its log'))
             return None
         self.report.tracked += 1
         self.report.seeded += len(seeded)
-        return LiveFrame(
+        return ReplayedFrame(
             stamp_ns=frame.stamp_ns,
-            labels=said.labels,
-            objects=said.objects,
+            labels=result.labels,
+            objects=result.objects,
             age_ms=age_ms,
             index=index,
             seeded=tuple(seeded),
             plan_ids=self._seeds.plan_ids,
-            processing_ms=said.processing_ms,
-            header=said.header,
+            processing_ms=result.processing_ms,
+            header=result.header,
             frame=frame,
         )
 
-    def _warn_of_others(self) -> None:
+    def _warn_of_other_publishers(self) -> None:
         node, topic = self._node.link.node, self.report.topic
         if others := node.get_publishers_info_by_topic(topic):
             names = ', '.join(sorted({f'{info.node_namespace.rstrip("/")}/{info.node_name}' for info in others}))
             node.get_logger().warning(
-                f'{names} can publish images on {topic}, too: they come between those of the bag; stop it, or start a '
-                'node of its own for the replay'
+                f'{names} can publish images on {topic} too, between those of the bag; stop it, or start another '
+                'tracker node for the replay'
             )
 
 
-def replay(path: Path | str | LiveSource, node: str = '/xmem', **options: Any) -> Replay:
-    """Replay a bag into a live node, and yield what it says of each image.
+def replay(path: Path | str | ReplaySource, node: str = '/xmem', **options: Any) -> Replay:
+    """Replay a bag into a live node and yield its results for each image.
 
-    All that the bag holds is published, in its order, as the bytes that lie there: what belongs to an image (camera
-    infos, depth and other images of its stamp) before it, then the image; and nothing more until the node has said what
-    it sees. Left out are what the tracker itself published, and what no type is installed for; `Replay.report` says
-    what, and which images the node dropped.
+    All messages are published in order, as recorded bytes. Messages of an image's stamp (camera
+    info, depth, other images) come before it. After an image, replay waits for its results.
+    Recorded tracker outputs and topics without an installed type are skipped. `Replay.report`
+    lists them, and the images that the node dropped.
 
     Args:
-        path: a bag: its folder, or an .mcap or .db3 file; or one that is open, which stays open.
-        node: full name of the tracker's node, which is active.
+        path: a bag's folder, an .mcap or .db3 file, or an open source, which stays open.
+        node: full name of the active tracker node.
         options: by keyword, see below.
 
     Options:
-        - `image_topic`: topic of the images, where the bag has several and is not open yet.
-        - `plan`: seeds to show the node, each after its image was tracked, or a function from the recording to them;
-          None: those in the bag.
-        - `remaps`: topic of the bag → topic to publish it on; by default the images go where the node listens.
-        - `rate`: speed limit, 1 is as recorded; 0: as fast as the node is.
-        - `clock`: publish the times of the bag on /clock.
-        - `most`: images to replay, dropped ones included; 0: all.
-        - `keep`: go on with the objects of the node; otherwise it is reset first.
-        - `timeout`: limit for the node and for the masks of one image [s].
+        - `image_topic`: topic of the images, if the bag has several and is not open yet.
+        - `plan`: seeds, each given to the node after its image was tracked, or a function from
+          the recording to them; None: those in the bag.
+        - `remaps`: topic of the bag → published topic; default: images go to the node's topic.
+        - `rate`: speed limit; 1 is as recorded, 0 is as fast as the node.
+        - `clock`: publish the bag's time on /clock.
+        - `most`: images to replay, including dropped ones; 0: all.
+        - `keep`: keep the node's objects; otherwise it is reset first.
+        - `timeout`: limit for the node and for the results of one image [s].
 
     Returns:
-        An iterator that is a context manager, too. It leaves the graph at its end.
+        An iterator and context manager. It leaves the ROS graph at its end.
 
     Raises:
-        BagError: the bag cannot be read, or has no such images.
-        ParameterError: an option that is not allowed, or images that the node does not take.
-        SeedError: the node refuses a seed, or there is no image for it.
-        OutputError: a listener of another topic does not take what is published.
-        NodeMissingError, NodeInactiveError, NodeTimeoutError: at once, or while images are shown.
+        BagError: the bag is unreadable, or has no such images.
+        ParameterError: an invalid option, or images that the node does not subscribe to.
+        SeedError: the node refuses a seed, or its image does not exist.
+        OutputError: a subscriber of another topic blocks it.
+        NodeMissingError, NodeInactiveError, NodeTimeoutError: at once, or during the replay.
     """
     return Replay(path, node, **options)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The node's side of a lock-step replay: is it there, where does it listen, and what has it said of an image."""
+"""Connection of a replay to the tracker node: state, image topic, results, diagnostics."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from rclpy.parameter import parameter_value_to_python
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
+from xmem_ros.client.frames import Frame, FramePairs
 from xmem_ros.client.link import NodeLink
-from xmem_ros.client.seen import Frame, FramePairs
 from xmem_ros.errors import (
     FrameError,
     NodeError,
@@ -23,6 +23,9 @@ from xmem_ros.errors import (
     NodeMissingError,
     NodeTimeoutError,
     ParameterError,
+    Setting,
+    XMemError,
+    naming,
 )
 from xmem_ros.msg import TrackedObjectArray
 from xmem_ros.node import diagnostic_keys as keys
@@ -30,15 +33,15 @@ from xmem_ros.node import qos
 from xmem_ros.outside_text import for_log
 from xmem_ros.recordings.topics import IMAGE_TYPES
 
-LOOK_S = 1.0  # after which a wait looks whether the node is still there
+CHECK_PERIOD_S = 1.0  # between checks that the node still exists
 _DIAGNOSTICS = QoSProfile(depth=10)
-_SPARE_S = 2.0  # beyond the period of the diagnostics
-_SELDOM_S = 10.0  # a longer period is not waited for
+_DIAGNOSTICS_MARGIN_S = 2.0  # beyond their period
+_MAX_DIAGNOSTICS_PERIOD_S = 10.0  # with a longer period, do not wait for them
 
 
 @dataclass(frozen=True)
 class NodeCounts:
-    """What the node's diagnostics say."""
+    """Image counts and state from the node's diagnostics."""
 
     received: int
     dropped: int
@@ -47,15 +50,15 @@ class NodeCounts:
     summary: str
 
 
-class LiveNode:
-    """The tracker's node, as a replay sees it.
+class NodeConnection:
+    """Connection to the tracker node.
 
     Arguments:
         name: of the node.
-        timeout: the longest to wait for the node, for an answer, or for the masks of an image [s].
+        timeout: limit for the node, a response, or the results of an image [s].
 
     Raises:
-        ParameterError: a name that no node can have.
+        ParameterError: an invalid node name.
     """
 
     def __init__(self, name: str, timeout: float) -> None:
@@ -63,77 +66,79 @@ class LiveNode:
         self.name, self.timeout = self.link.name, timeout
         self.parameters: dict[str, Any] = {}
         self._pairs = FramePairs()
-        self._heard: queue.SimpleQueue[Frame | NodeCounts] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[Frame | NodeCounts] = queue.SimpleQueue()
         self._counts: NodeCounts | None = None
-        self._expected: int | None = None  # images that the node has received once it has the newest
-        # Before any client: the middleware announces what a process has in the order of its making, so whoever answers
-        # a client that was made later knows of these subscriptions, and the masks of the first image are not lost.
+        self._expected: int | None = None  # received count once the node has the newest image
+        # Before any client: the middleware announces endpoints in order of creation. A node that
+        # answers a later client knows these subscriptions, so the first masks are not lost.
         for half, kind in (('labels', Image), ('objects', TrackedObjectArray)):
-            self.link.subscribe(kind, self.link.topic(half), self._hear(half), qos.output())
-        self.link.subscribe(DiagnosticArray, '/diagnostics', self._diagnosed, _DIAGNOSTICS)
+            self.link.subscribe(kind, self.link.topic(half), self._result_callback(half), qos.output())
+        self.link.subscribe(DiagnosticArray, '/diagnostics', self._on_diagnostics, _DIAGNOSTICS)
 
     def close(self) -> None:
-        """Leave the graph."""
+        """Leave the ROS graph."""
         self.link.close()
 
     # --- before the first image
 
     def check_active(self) -> None:
-        """Raise `NodeMissingError` or `NodeInactiveError` unless the node is there and active."""
+        """Raise `NodeMissingError` or `NodeInactiveError` unless the node exists and is active."""
         state = self.link.state()
         if state != 'active':
-            raise NodeInactiveError(self._inactive(state))
+            raise NodeInactiveError(self._inactive_text(state))
 
     def image_topic(self, recorded: str, kind: str) -> str:
-        """Where the node takes its images from.
+        """Return the node's image topic.
 
         Args:
-            recorded: topic that the images would be published on: the bag's, or what it is remapped to.
-            kind: of the images, such as sensor_msgs/msg/Image.
+            recorded: the bag's topic of the images, or its remapping.
+            kind: type of the images, such as sensor_msgs/msg/Image.
 
         Raises:
-            ParameterError: it takes none of that kind, or several topics could be meant.
+            ParameterError: the node has no subscription of this type, or several.
         """
         end = time.monotonic() + self.timeout
-        while not (offered := self._subscribed()) and time.monotonic() < end:
+        while not (subscribed := self._image_subscriptions()) and time.monotonic() < end:
             time.sleep(0.05)
-        if offered.get(recorded) == kind:
+        if subscribed.get(recorded) == kind:
             return recorded
-        fitting = [topic for topic, its in offered.items() if its == kind]
-        colour = [topic for topic in fitting if not topic.endswith('/depth/image')] or fitting
+        matching = [topic for topic, its in subscribed.items() if its == kind]
+        colour = [topic for topic in matching if not topic.endswith('/depth/image')] or matching
         if len(colour) == 1:
             return colour[0]
-        listens = ', '.join(f'{topic} ({its})' for topic, its in offered.items()) or 'no images at all'
-        if not fitting:
+        topics = ', '.join(f'{topic} ({its})' for topic, its in subscribed.items()) or 'no images at all'
+        if not matching:
             transport = 'compressed' if kind.endswith('CompressedImage') else 'raw'
             raise ParameterError(
-                f"{self.name} does not take the bag's images, {recorded} ({kind}); it listens to {listens}: start it "
-                f'with image_transport:={transport}'
+                f"{self.name} does not subscribe to the bag's images, {recorded} ({kind}); it subscribes to {topics}; "
+                f'start it with image_transport:={transport}'
             )
         raise ParameterError(
-            f'{self.name} listens to {listens}: say which of them gets the images of the bag, '
+            f'{self.name} subscribes to {topics}; choose the topic for the images of the bag, as in '
             f'--remap {recorded}:={colour[0]}'
         )
 
-    def _subscribed(self) -> dict[str, str]:
-        """Topics of images that the node subscribes to now → type."""
+    def _image_subscriptions(self) -> dict[str, str]:
+        """Return the image topics that the node subscribes to → type."""
         namespace, _, name = self.name.rpartition('/')
         try:
             found = self.link.node.get_subscriber_names_and_types_by_node(name, namespace or '/')
-        except RuntimeError:  # rclpy's NodeNameNonExistentError: it has gone
+        except RuntimeError:  # rclpy's NodeNameNonExistentError
             return {}
         return {topic: kind for topic, kinds in found for kind in kinds if kind in IMAGE_TYPES}
 
-    def meet(self, publisher: Any) -> None:
-        """Make sure that images reach the node and what it says is heard; all publishers are to be there before.
+    def wait_for_subscriber(self, publisher: Any) -> None:
+        """Wait until the node is connected to the publisher and its diagnostics arrive.
+
+        Create all publishers before.
 
         Raises:
-            NodeTimeoutError: the node does not take the images.
+            NodeTimeoutError: the node does not connect to the publisher.
         """
         end = time.monotonic() + self.timeout
         while not publisher.get_subscription_count():
             if time.monotonic() > end:
-                raise NodeTimeoutError(self._unreached(publisher.topic_name))
+                raise NodeTimeoutError(self._no_connection_text(publisher.topic_name))
             time.sleep(0.02)
         names = ['diagnostics_period', 'on_time_jump', 'queue']
         answer = self.link.call(GetParameters, 'get_parameters', GetParameters.Request(names=names))
@@ -141,119 +146,121 @@ class LiveNode:
             name: parameter_value_to_python(value) for name, value in zip(names, answer.values, strict=False)
         }
         period = float(self.parameters.get('diagnostics_period') or 1.0)
-        end = time.monotonic() + (period + _SPARE_S if period <= _SELDOM_S else 0.0)
+        end = time.monotonic() + (period + _DIAGNOSTICS_MARGIN_S if period <= _MAX_DIAGNOSTICS_PERIOD_S else 0.0)
         while self._counts is None and (left := end - time.monotonic()) > 0:
             self._next(left)
         self._expected = self._counts.received if self._counts is not None else None
 
-    # --- while images are shown
+    # --- during the replay
 
-    def listen(self) -> None:
-        """Forget what was said so far; to be called before an image is published."""
+    def discard_results(self) -> None:
+        """Discard earlier results; call this before publishing an image."""
         while self._next(0.0) is not None:
             pass
         if self._expected is not None:
             self._expected += 1
 
-    def wait(self, stamp_ns: int, frame_id: str, topic: str) -> Frame | None:
-        """Wait for what the node says of the image that was published last.
+    def wait_for_result(self, stamp_ns: int, frame_id: str, topic: str) -> Frame | None:
+        """Wait for the node's results of the image that was published last.
 
         Args:
             stamp_ns: of the image.
             frame_id: of the image.
-            topic: that it was published on.
+            topic: of the image, as published.
 
         Returns:
-            None where the node says that it dropped an image.
+            The results; None if the node dropped the image.
 
         Raises:
-            NodeTimeoutError: it said nothing; the text says how far the image came.
-            NodeMissingError, NodeInactiveError: it is gone, or not active any more.
-            NodeError: it cannot track any more.
+            NodeTimeoutError: no results; the text says how far the image got.
+            NodeMissingError, NodeInactiveError: the node is gone, or no longer active.
+            NodeError: the node has a fault and cannot track.
         """
         before = self._counts
         dropped = before.dropped if before is not None else None
         end = time.monotonic() + self.timeout
         while (left := end - time.monotonic()) > 0:
-            heard = self._next(min(left, LOOK_S))
-            if isinstance(heard, Frame) and (heard.stamp_ns, heard.header.frame_id) == (stamp_ns, frame_id):
-                return heard
-            if isinstance(heard, NodeCounts):
-                if heard.fault:
-                    raise NodeError(f'{self.name}: {heard.summary}')
-                if heard.summary.startswith(('inactive', 'unconfigured')):
-                    raise NodeInactiveError(self._inactive(heard.summary))
-                if dropped is not None and heard.dropped > dropped and not heard.waiting:
+            event = self._next(min(left, CHECK_PERIOD_S))
+            if isinstance(event, Frame) and (event.stamp_ns, event.header.frame_id) == (stamp_ns, frame_id):
+                return event
+            if isinstance(event, NodeCounts):
+                if event.fault:
+                    raise NodeError(f'{self.name}: {event.summary}')
+                if event.summary.startswith(('inactive', 'unconfigured')):
+                    raise NodeInactiveError(self._inactive_text(event.summary))
+                if dropped is not None and event.dropped > dropped and not event.waiting:
                     return None
-            if heard is None and not self.link.is_there():
-                raise NodeMissingError(f'{self.name} has gone while images were replayed; its own log says why')
-        raise NodeTimeoutError(self._silence(before, topic))
+            if event is None and not self.link.is_there():
+                raise NodeMissingError(f'{self.name} disappeared during the replay; see its log, and start it again')
+        raise self._timeout_error(before, topic)
 
     def _next(self, seconds: float) -> Frame | NodeCounts | None:
         try:
-            heard = self._heard.get(timeout=seconds) if seconds > 0 else self._heard.get_nowait()
+            event = self._events.get(timeout=seconds) if seconds > 0 else self._events.get_nowait()
         except queue.Empty:
             return None
-        if isinstance(heard, NodeCounts):
-            self._counts = heard
-        return heard
+        if isinstance(event, NodeCounts):
+            self._counts = event
+        return event
 
-    # --- what is said where something is wrong
+    # --- error texts
 
-    def _inactive(self, state: str) -> str:
+    def _inactive_text(self, state: str) -> str:
         return (
-            f'{self.name} is {state}, so it tracks nothing: configure and activate it '
+            f'{self.name} is {state} and does not track; configure and activate it '
             f'(ros2 lifecycle set {self.name} configure; ros2 lifecycle set {self.name} activate)'
         )
 
-    def _unreached(self, topic: str) -> str:
+    def _no_connection_text(self, topic: str) -> str:
         return (
-            f'no image reaches {self.name}: {self._contract(topic)}; where they do not match, set '
-            f'qos_overrides.{topic}.subscription.reliability of the node, or --remap the image topic to its own'
+            f"no image reaches {self.name}: {self._qos_text(topic)}; if the QoS does not match, set the node's "
+            f'parameter qos_overrides.{topic}.subscription.reliability, or --remap the image topic to its own'
         )
 
-    def _contract(self, topic: str) -> str:
-        """Who offers and who asks for what."""
+    def _qos_text(self, topic: str) -> str:
+        """Describe the QoS of the topic's publishers and subscribers."""
         node = self.link.node
         offers = [f'{info.node_name} {qos.describe(info.qos_profile)}' for info in self._infos(topic, 'publishers')]
         asks = [f'{info.node_name} {qos.describe(info.qos_profile)}' for info in self._infos(topic, 'subscriptions')]
         return (
-            f'they are published on {topic} by {", ".join(offers) or node.get_name()}, and asked for by '
+            f'images are published on {topic} by {", ".join(offers) or node.get_name()}, and subscribed to by '
             f'{", ".join(asks) or "nobody"}'
         )
 
     def _infos(self, topic: str, side: str) -> list[Any]:
         return list(getattr(self.link.node, f'get_{side}_info_by_topic')(topic))
 
-    def _silence(self, before: NodeCounts | None, topic: str) -> str:
-        said = f'{self.name} said nothing of the image within {self.timeout:g} s'
+    def _timeout_error(self, before: NodeCounts | None, topic: str) -> XMemError:
+        text = f'{self.name} published no results of the image within {self.timeout:g} s'
         now = self._counts
         if before is None or now is None or now is before:
-            return f'{said}, and its /diagnostics were not heard either: it may be busy; give it longer with --timeout'
+            error = NodeTimeoutError(f'{text}, and no /diagnostics either; if it is busy, allow more time')
+            return naming(Setting.TIMEOUT, error)
         if self._expected is not None and now.received < self._expected:
-            return f'{said}: {self._unreached(topic)}'
+            return NodeTimeoutError(f'{text}: {self._no_connection_text(topic)}')
         if now.waiting:
-            return f'{said}: the image waits, as the node is busy; give it longer with --timeout'
-        return (
-            f'{said}, though it reached the node ({now.received} received, {now.dropped} dropped): compare what it '
-            f'publishes ({self.link.topic("labels")}, {self.link.topic("objects")}) and its log'
+            error = NodeTimeoutError(f'{text}: the image waits, as the node is busy; allow more time')
+            return naming(Setting.TIMEOUT, error)
+        return NodeTimeoutError(
+            f'{text}, although it received the image ({now.received} received, {now.dropped} dropped): check '
+            f'{self.link.topic("labels")}, {self.link.topic("objects")} and its log'
         )
 
-    # --- in the link's thread
+    # --- callbacks, in the link's thread
 
-    def _hear(self, half: str) -> Any:
-        def hear(message: Any) -> None:
+    def _result_callback(self, half: str) -> Any:
+        def receive(message: Any) -> None:
             try:
                 frame = self._pairs.add(half, message)
             except (FrameError, ValueError) as error:
                 self.link.node.get_logger().warning(f'a message of {half} cannot be read: {for_log(error)}')
                 return
             if frame is not None:
-                self._heard.put(frame)
+                self._events.put(frame)
 
-        return hear
+        return receive
 
-    def _diagnosed(self, message: Any) -> None:
+    def _on_diagnostics(self, message: Any) -> None:
         for status in message.status:
             if status.name != keys.status_name(self.name):
                 continue
@@ -262,4 +269,4 @@ class LiveNode:
                 int(values.get(key, '0')) for key in (keys.RECEIVED, keys.DROPPED, keys.WAITING)
             )
             fault = status.level == status.ERROR
-            self._heard.put(NodeCounts(received, dropped, waiting, fault, status.message))
+            self._events.put(NodeCounts(received, dropped, waiting, fault, status.message))

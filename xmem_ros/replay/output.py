@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a live node said of a replayed bag, written to files by the sinks of offline runs."""
+"""Output files of a replay, written by the sinks of offline runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from xmem_ros import work_folder
 from xmem_ros.conversions.compressed_images import rgb_of
 from xmem_ros.errors import OutputError, ParameterError
 from xmem_ros.msg import AcceptedSeeds
-from xmem_ros.offline.destination import check_out, part_of, resolved
+from xmem_ros.offline.destination import check_destination, resolved, work_folder_of
 from xmem_ros.offline.segments import RESULTS, StoredFrame
 from xmem_ros.offline.sinks.bag import BagSink
 from xmem_ros.offline.sinks.pictures import OverlaySink, PngSink
@@ -23,43 +23,43 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from xmem_ros.offline.sinks.base import Sink
-    from xmem_ros.replay.lockstep import LiveFrame
+    from xmem_ros.replay.lockstep import ReplayedFrame
 
 
-ENDING = '.replay'  # of the work folder of a replay
+WORK_FOLDER_SUFFIX = '.replay'  # suffix of a replay's work folder
 
 
-class LiveOutput:
-    """Files of a replay; a context manager. The folder appears once it is whole, and not at all after an error.
+class ReplayOutput:
+    """Output folder of a replay; a context manager. It appears when complete, unless one raises.
 
-    Until then they lie in `.NAME.replay` beside it, which holds a lock meanwhile.
+    Until then the files are in the locked work folder `.NAME.replay` beside it.
 
     Arguments:
         out: new or empty folder.
-        formats: of bag (the node's topics), png (a palette mask for each image) and overlay (a video).
-        node: full name of the node whose topics a bag gets.
-        rate: images a second of the video.
+        formats: bag (the node's topics), png (a palette mask per image) and overlay (a video).
+        node: full name of the node, for the bag's topics.
+        rate: of the video [1/s].
 
     Raises:
-        ParameterError: the folder holds something, another run has it for its destination, or a folder of that name
-            beside it is no replay's.
-        OutputError: it cannot be written.
+        ParameterError: the folder is not empty, another run has this destination, or the work
+            folder's name is taken.
+        OutputError: the folder cannot be written.
     """
 
     def __init__(self, out: Path, formats: Collection[str], node: str, rate: float) -> None:
         self._out = resolved(out)
-        check_out(self._out)
-        if work_folder.is_ours(tracked := part_of(self._out)):
+        check_destination(self._out)
+        if work_folder.is_ours(tracked := work_folder_of(self._out)):
             raise ParameterError(
-                f'{self._out}: a run of xmem-ros track has this destination, and keeps its work in {tracked}; let it '
-                'end or go on first (the same command again), or choose another --out'
+                f'{self._out}: a run of xmem-ros track has this destination and its work folder {tracked}; let it '
+                'finish or resume it (the same command again), or choose another --out'
             )
-        self._part = self._out.with_name(f'.{self._out.name}{ENDING}')
+        self._part = self._out.with_name(f'.{self._out.name}{WORK_FOLDER_SUFFIX}')
         self._results = self._part / RESULTS
         self._formats, self._node, self._rate = formats, node, rate
         self._sinks: list[Sink] = []
 
-    def __enter__(self) -> LiveOutput:
+    def __enter__(self) -> ReplayOutput:
         with ExitStack() as stack:
             self._begin(stack)
             if 'png' in self._formats:
@@ -81,34 +81,34 @@ class LiveOutput:
                 self._deliver()
 
     def _begin(self, stack: ExitStack) -> None:
-        """Make the folder of the results and lock it; the stack forgets and unlocks it."""
+        """Create and lock the work folder; the stack removes and unlocks it."""
         stack.enter_context(work_folder.claim(self._part, 'another replay'))
         stack.callback(work_folder.remove, self._part)
         try:
-            work_folder.empty(self._part)  # of what a replay left that was killed
+            work_folder.empty(self._part)  # of a killed replay's files
             self._results.mkdir()
         except OSError as error:
-            raise OutputError(f'{self._results}: cannot be made ({error.strerror}); choose another --out') from error
+            raise OutputError(f'{self._results}: cannot be created ({error.strerror}); choose another --out') from error
 
     def _deliver(self) -> None:
-        """Rename the results into place; where that fails they stay where they are."""
+        """Rename the results to the destination; on failure keep them beside it."""
         try:
-            self._results.rename(self._out)  # takes the place of an empty folder, and of nothing else
+            self._results.rename(self._out)  # replaces an empty folder, and nothing else
         except OSError as error:
             kept = self._out.with_name(f'{self._out.name}.replayed_{os.getpid()}')
             self._results.rename(kept)
             raise OutputError(
-                f'{self._out}: something else has come there meanwhile ({error.strerror}); the results are in {kept}'
+                f'{self._out}: another program has created it meanwhile ({error.strerror}); the results are in {kept}'
             ) from error
 
-    def write(self, frame: LiveFrame) -> None:
-        """Add an image."""
-        stored = _stored(frame)
+    def write(self, frame: ReplayedFrame) -> None:
+        """Write the results of an image."""
+        stored = _to_stored(frame)
         for sink in self._sinks:
             sink.write(stored, rgb_of(frame.frame.message) if sink.needs_image else None)
 
 
-def _stored(frame: LiveFrame) -> StoredFrame:
+def _to_stored(frame: ReplayedFrame) -> StoredFrame:
     shown = frame.seeded
     accepted = AcceptedSeeds(
         header=frame.header,

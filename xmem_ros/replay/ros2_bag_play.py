@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What `ros2 bag play` has to be told, read off a bag's metadata.yaml. Needs neither rosbag2 nor rosbags."""
+"""Arguments for `ros2 bag play` from a bag's `metadata.yaml`. No rosbag2, no rosbags."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from xmem_ros.errors import BagError, ParameterError
 from xmem_ros.recordings.metadata import read_metadata
 from xmem_ros.recordings.topics import (
     IMAGE_TYPES,
-    OF_THE_RECORDING,
     OUTPUTS,
+    RECORDER_TOPICS,
+    default_image_topics,
+    describe_excluded,
     is_ros_topic,
-    meant,
     recorded_outputs,
-    told,
 )
 
 COMPRESSED = 'sensor_msgs/msg/CompressedImage'
 DIAGNOSTICS = '/diagnostics'
-RECORDED = '/recorded'  # below which the tracker's recorded outputs are played
+RECORDED = '/recorded'  # namespace for recorded tracker outputs
 
 
 @dataclass(frozen=True)
 class BagTopics:
-    """A bag's topics, as far as they are known."""
+    """Topics of a bag, as far as known."""
 
-    image: str = ''  # of the images; empty: not known
-    compressed: bool = False  # whether these are CompressedImages
+    image: str = ''  # image topic; empty: unknown
+    compressed: bool = False  # whether the images are CompressedImage
     all: dict[str, str] = field(default_factory=dict)  # name → type
 
 
@@ -36,35 +36,35 @@ def topics_of(bag: Path, image: str = '') -> BagTopics:
     """Read a bag's topics.
 
     Args:
-        bag: its folder, or one of its files; a file may have no metadata beside it, and then nothing is known.
-        image: topic of the images; empty: the only one that is meant, see `choice`.
+        bag: its folder or one of its files; a file can lack metadata.
+        image: topic of the images; empty: the only one that is eligible by default.
 
     Raises:
-        ParameterError: no topic of that name, none of images, or several.
+        ParameterError: no topic of this name, no image topic, or several.
     """
     metadata = (bag if bag.is_dir() else bag.parent) / 'metadata.yaml'
     if not metadata.is_file():
         if not image:
-            raise ParameterError(f'{bag} has no metadata.yaml that names its topics: give image:=/topic/of/the/images')
+            raise ParameterError(f'{bag} has no metadata.yaml with its topics; give image:=/topic/of/the/images')
         return BagTopics(image, image.endswith('/compressed'))
     found = _read(metadata)
     ours = recorded_outputs(found, '/xmem')
     images = {name: kind for name, kind in found.items() if kind in IMAGE_TYPES and name not in ours}
-    taken, left_out = meant(images)
-    wanted = [name for name in images if name == _absolute(image)] if image else taken
+    eligible, excluded = default_image_topics(images)
+    wanted = [name for name in images if name == _absolute(image)] if image else eligible
     if len(wanted) != 1:
-        known = ', '.join(sorted(images if image else taken)) or 'none'
-        what = 'has no such topic of images' if image else 'has not exactly one topic of images'
-        others = '' if image else told(left_out, 'image:=')
+        known = ', '.join(sorted(images if image else eligible)) or 'none'
+        what = 'has no such image topic' if image else 'needs exactly one image topic'
+        others = '' if image else describe_excluded(excluded, 'image:=')
         raise ParameterError(
-            f'{bag} {what}{f" as {image}" if image else ""}: give image:=, one of: {known}'
+            f'{bag} {what}{f" as {image}" if image else ""}; give image:=, one of: {known}'
             f'{f"; {others}" if others else ""}'
         )
     return BagTopics(wanted[0], images[wanted[0]] == COMPRESSED, found)
 
 
 def recorded_remaps(bag: BagTopics, node: str) -> list[str]:
-    """Rules FROM:=TO that keep what the tracker said when the bag was recorded apart from what it says now."""
+    """Return rules FROM:=TO that separate recorded tracker outputs from live ones."""
     if bag.all:
         ours = list(recorded_outputs(bag.all, node))
     else:
@@ -73,17 +73,17 @@ def recorded_remaps(bag: BagTopics, node: str) -> list[str]:
 
 
 def played_topics(bag: BagTopics, *, clock: bool) -> list[str]:
-    """The topics to name to `--topics`, so that what is of the recorded run stays in the bag; none: all are played.
+    """Return the topics for `--topics` without those of the recorded run; []: play all.
 
-    A rule for `--remap` would not do: it is the player's own, whose clock and log it would move, too; and
-    `--exclude-topics` is not in all distributions.
+    `--remap` would also move the player's own clock and log, and `--exclude-topics` is missing in
+    some distributions.
 
     Args:
         bag: its topics.
-        clock: whether the player publishes a clock of its own.
+        clock: whether the player publishes its own clock.
     """
-    stay = {*OF_THE_RECORDING, *(['/clock'] if clock else [])} - {DIAGNOSTICS}
-    return [name for name in bag.all if name not in stay] if stay & set(bag.all) else []
+    excluded = {*RECORDER_TOPICS, *(['/clock'] if clock else [])} - {DIAGNOSTICS}
+    return [name for name in bag.all if name not in excluded] if excluded & set(bag.all) else []
 
 
 def _absolute(topic: str) -> str:
@@ -94,6 +94,6 @@ def _read(metadata: Path) -> dict[str, str]:
     try:
         topics = [topic for topic in read_metadata(metadata).topics if topic.count]
     except BagError as error:
-        raise ParameterError(f'{error}; make it anew: ros2 bag reindex {metadata.parent}') from error
-    # the names become arguments of `ros2 bag play`, where := and a leading - mean something else
+        raise ParameterError(f'{error}; recreate it: ros2 bag reindex {metadata.parent}') from error
+    # the names become arguments of `ros2 bag play`, where := and a leading - have a meaning
     return {topic.name: topic.msgtype for topic in topics if is_ros_topic(topic.name)}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The seeds of a plan, shown to a live node through its services, image by image."""
+"""Application of a seed plan to a live node through its services, image by image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import Image
 
 from xmem_ros import seeding
-from xmem_ros.client.calls import Calls
+from xmem_ros.client.calls import ServiceCalls
 from xmem_ros.conversions.compressed_images import rgb_of
 from xmem_ros.conversions.images import image_from_array, mask_from_image
 from xmem_ros.conversions.seeds import LABELS, MASK, read_seeds
@@ -29,70 +29,70 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Seeded:
-    """An object that was begun or corrected."""
+class AppliedSeed:
+    """A seed accepted by the node."""
 
-    id: int  # of the node
-    label: int  # its pixel value
-    mask: np.ndarray  # H×W bool, what its seed shows
-    seed: Any  # xmem_ros/Seed, as the node got it
+    id: int  # the node's object id
+    label: int  # pixel value of the object
+    mask: np.ndarray  # H×W bool, of the seed
+    seed: Any  # xmem_ros/Seed, as sent
 
 
-class LiveSeeds:
-    """Shows a node the seeds of each image once it was tracked; all seeds of an image are one call.
+class NodeSeeder:
+    """Sender of a plan's seeds, with one service call after each tracked image.
 
     Arguments:
-        places: index of the image → its seeds.
-        calls: of the node.
-        missed: gets the recorded seeds that could not be used, and why.
+        places: image index → its seeds.
+        calls: service calls of the node.
+        missed: list to append unusable recorded seeds to, with reasons.
     """
 
-    def __init__(self, places: Mapping[int, Sequence[PlannedSeeds]], calls: Calls, missed: list[str]) -> None:
+    def __init__(self, places: Mapping[int, Sequence[PlannedSeeds]], calls: ServiceCalls, missed: list[str]) -> None:
         self._calls = calls
         self._plan = PlanState(places, (SeedError, FrameError))
         self._plan.missed = missed
-        self._wanted: dict[int, Any] = {}  # plan id → seed of the image in hand
-        self._entries: list[PlannedSeeds] = []  # that these are from
+        self._wanted: dict[int, Any] = {}  # plan id → seed of the current image
+        self._entries: list[PlannedSeeds] = []  # the entries of `_wanted`
 
     @property
     def plan_ids(self) -> dict[int, int]:
-        """The node's id → the plan's."""
+        """Node's id → plan's id."""
         return self._plan.plan_ids
 
     def unreached(self, images: int) -> list[str]:
-        """Once all images were shown: which seeds are of images that did not come, in words."""
+        """Describe the seeds for images beyond the last of `images`."""
         return self._plan.unreached(images)
 
     def skip(self, index: int, reason: str) -> None:
-        """The image is not shown at all; raises `SeedError` where it has seeds that are not recorded ones."""
+        """Skip an unpublished image; raises `SeedError` if it has seeds by the user."""
         self._refuse_all(self._plan.places.get(index, []), index, reason)
 
-    def saw(self, alive: Collection[int]) -> None:
-        """The node has these objects; others it may have forgotten, as with `on_time_jump: reset`."""
+    def keep(self, alive: Collection[int]) -> None:
+        """Drop objects that the node no longer has, for example after an `on_time_jump` reset."""
         self._plan.keep(alive)
 
-    def before(self, index: int) -> None:
-        """Do what comes before an image is shown: remove objects, reset where the recorded node was reset.
+    def before_image(self, index: int) -> None:
+        """Remove objects and reset the node as the plan requires before an image.
 
         Raises:
-            SeedError, UnknownObjectError: what is not recorded cannot be used.
-            NodeError: the node does not answer.
+            SeedError, UnknownObjectError: an entry by the user is unusable.
+            NodeError: the node does not respond.
         """
         self._wanted, self._entries = self._plan.gather(index, str(index), _NodeHost(self._calls))
 
-    def after(self, index: int, image: Any) -> list[Seeded]:
-        """Show the node the seeds of the image that it has just tracked.
+    def after_image(self, index: int, image: Any) -> list[AppliedSeed]:
+        """Send the node the seeds of the image that it has just tracked.
 
         Args:
             index: of the image.
-            image: its message, a dataclass of rosbags; None: the node dropped it.
+            image: its message, of rosbags; None: the node dropped it.
 
         Returns:
-            What was seeded, in order.
+            The accepted seeds, in order.
 
         Raises:
-            SeedError: the node refuses seeds that are not recorded ones.
-            NodeError: it does not answer.
+            SeedError: the node refuses seeds by the user.
+            NodeError: the node does not respond.
         """
         wanted, entries = self._wanted, self._entries
         if not wanted:
@@ -110,10 +110,10 @@ class LiveSeeds:
             self._refuse_all(entries, index, answer.message)
             return []
         ids = [int(object_id) for object_id in answer.ids]
-        self._plan.began(dict(zip(wanted, ids, strict=True)), entries)
-        found = read_seeds(request.seeds, rgb_of(image), len(ids))  # as the node does
+        self._plan.record_applied(dict(zip(wanted, ids, strict=True)), entries)
+        found = read_seeds(request.seeds, rgb_of(image), len(ids))  # as the node reads them
         return [
-            Seeded(object_id, int(label), one.mask, seed)
+            AppliedSeed(object_id, int(label), one.mask, seed)
             for object_id, label, one, seed in zip(ids, answer.labels, found, request.seeds, strict=True)
         ]
 
@@ -123,36 +123,36 @@ class LiveSeeds:
 
 
 class _NodeHost:
-    """The node as a plan's host."""
+    """The node as host of a plan's objects."""
 
-    def __init__(self, calls: Calls) -> None:
+    def __init__(self, calls: ServiceCalls) -> None:
         self._calls = calls
 
     def read(self, entry: PlannedSeeds) -> dict[int, Any]:
-        """As `Host.read`: xmem_ros/Seed of rclpy, one for each object; raises `FrameError` too."""
+        """As `SeedHost.read`, with xmem_ros/Seed of rclpy; also raises `FrameError`."""
         found: list[Any] = []
         for given in entry.seeds:
             seed = deserialize_message(typestore.serialize(given), Seed)
-            found += _of_labels(seed) if seed.kind == LABELS else [seed]
+            found += _split_labels(seed) if seed.kind == LABELS else [seed]
         check_count(entry, len(found))
         return dict(zip(entry.ids, found, strict=True))
 
     def reset(self) -> None:
-        """As `Host.reset`."""
+        """As `SeedHost.reset`."""
         self._calls.reset()
 
     def remove(self, ids: list[int]) -> None:
-        """As `Host.remove`."""
+        """As `SeedHost.remove`."""
         self._calls.remove(ids)
 
     def named(self, seed: Any, name: str) -> Any:
-        """As `Host.named`."""
+        """As `SeedHost.named`."""
         seed.name = name
         return seed
 
 
-def _of_labels(seed: Any) -> list[Any]:
-    """A label image as masks, which may correct objects, too; named as the node names them."""
+def _split_labels(seed: Any) -> list[Any]:
+    """Split a label seed into mask seeds, named as the node names them."""
     labels = mask_from_image(seed.mask)
     masks = seeding.masks_from_labels(labels, labels.shape)
     found = []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""All messages of a recording, as bytes to publish; of a video or a folder of frames its images alone."""
+"""Serialized messages of a recording for a replay; of a video or folder, its images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from xmem_ros.conversions.images import stamp_ns
 from xmem_ros.recordings import typestore
 from xmem_ros.recordings.recording import BagRecording, open_recording
 from xmem_ros.recordings.seed_plan import recorded_seeds
-from xmem_ros.recordings.topics import COMPANIONS
+from xmem_ros.recordings.topics import COMPANION_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Set
@@ -19,27 +19,27 @@ if TYPE_CHECKING:
     from xmem_ros.recordings.recording import RecordedFrame
     from xmem_ros.recordings.seed_plan import PlannedSeeds
 
-CLIP_TOPIC = '/image'  # of what has no topics
+CLIP_TOPIC = '/image'  # for recordings without topics
 
 
 @dataclass(frozen=True, eq=False)
-class LiveMessage:
-    """A message as it lies in the bag."""
+class RecordedMessage:
+    """A serialized message of the bag."""
 
     topic: str
     msgtype: str
     received_ns: int
     data: bytes  # CDR
-    stamp_ns: int | None = None  # of the header of an image or of what belongs to one, where it can be read
-    frame: RecordedFrame | None = None  # of the topic of the images, where it can be read
+    stamp_ns: int | None = None  # header stamp of an image or companion; None: unreadable
+    frame: RecordedFrame | None = None  # decoded, on the image topic; None: unreadable
 
 
-class LiveSource:
-    """A recording that is open; a context manager.
+class ReplaySource:
+    """An open recording; a context manager.
 
     Arguments:
         path: a bag, a video file or a folder of frames.
-        image_topic: of the images, where a bag has several.
+        image_topic: of the images, if a bag has several.
 
     Raises:
         BagError, FrameError, ParameterError: as `open_recording`.
@@ -47,9 +47,9 @@ class LiveSource:
 
     def __init__(self, path: Path | str, image_topic: str = '') -> None:
         self.recording = open_recording(path, image_topic)
-        self.length = self.recording.length  # images, as far as known
+        self.length = self.recording.length  # images; None: unknown
         self.topics: dict[str, str]  # name → type
-        self.offered: dict[str, list[Any]]  # name → QoS of the recorded publishers, of rosbags
+        self.offered: dict[str, list[Any]]  # name → Qos (rosbags) of the recorded publishers
         if isinstance(self.recording, BagRecording):
             self.image_topic = self.recording.image_topic
             connections = self.recording.bag.connections
@@ -60,7 +60,7 @@ class LiveSource:
             self.topics, self.offered = {CLIP_TOPIC: typestore.IMAGE}, {CLIP_TOPIC: []}
 
     def recorded_seeds(self) -> list[PlannedSeeds]:
-        """The seeds that a node accepted while the bag was recorded; empty where there are none. Raises `BagError`."""
+        """Return the plan of the bag's recorded seeds, [] if none; raises `BagError`."""
         return recorded_seeds(self.recording) if isinstance(self.recording, BagRecording) else []
 
     @property
@@ -70,17 +70,17 @@ class LiveSource:
 
     @property
     def damage(self) -> str:
-        """Why not all of it could be read; '' where it could. Known once `messages` has ended."""
+        """What could not be read, or ''; complete once `messages` has ended."""
         return self.recording.damage
 
-    def messages(self, left_out: Set[str] = frozenset()) -> Iterator[LiveMessage]:
-        """Yield the messages of all topics but some, in order. Raises `BagError` where not even one can be read."""
+    def messages(self, excluded: Set[str] = frozenset()) -> Iterator[RecordedMessage]:
+        """Yield the messages in order, except excluded topics; `BagError` if none can be read."""
         recording = self.recording
         if not isinstance(recording, BagRecording):
             yield from _clip_messages(recording)
             return
         index = 0
-        wanted = [connection for connection in recording.bag.connections if connection.topic not in left_out]
+        wanted = [connection for connection in recording.bag.connections if connection.topic not in excluded]
         for connection, received_ns, raw in recording.raw(wanted):
             stamp: int | None = None
             found: RecordedFrame | None = None
@@ -88,42 +88,42 @@ class LiveSource:
                 found = recording.frame_of(index, received_ns, raw)
                 stamp = None if found is None else found.stamp_ns
                 index += 1
-            elif connection.msgtype in COMPANIONS:
+            elif connection.msgtype in COMPANION_TYPES:
                 stamp = _stamp(raw, connection.msgtype)
-            yield LiveMessage(connection.topic, connection.msgtype, received_ns, bytes(raw), stamp, found)
+            yield RecordedMessage(connection.topic, connection.msgtype, received_ns, bytes(raw), stamp, found)
 
     def close(self) -> None:
-        """Close its files."""
+        """Close the files."""
         self.recording.close()
 
-    def __enter__(self) -> LiveSource:
+    def __enter__(self) -> ReplaySource:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
 
-def _clip_messages(recording: Any) -> Iterator[LiveMessage]:
-    """Of a video or folder; frames that cannot be used have a message, too, since what follows keeps its number."""
+def _clip_messages(recording: Any) -> Iterator[RecordedMessage]:
+    """Yield the frames of a video or folder, with empty messages for unreadable ones."""
     index = 0
 
-    def unusable(until: int) -> Iterator[LiveMessage]:
+    def unusable(until: int) -> Iterator[RecordedMessage]:
         nonlocal index
         for number in range(index, until):
-            yield LiveMessage(CLIP_TOPIC, typestore.IMAGE, recording.stamp_of(number), b'')
+            yield RecordedMessage(CLIP_TOPIC, typestore.IMAGE, recording.stamp_of(number), b'')
         index = max(index, until)
 
     for frame in recording.frames():
         yield from unusable(frame.index)
         data = typestore.serialize(frame.message)
-        yield LiveMessage(CLIP_TOPIC, typestore.IMAGE, frame.received_ns, data, frame.stamp_ns, frame)
+        yield RecordedMessage(CLIP_TOPIC, typestore.IMAGE, frame.received_ns, data, frame.stamp_ns, frame)
         index += 1
     yield from unusable(max((fault.index + 1 for fault in recording.faults), default=0))
 
 
 def _stamp(raw: bytes, msgtype: str) -> int | None:
-    """Of the header [ns]; None where the message cannot be read."""
+    """Return the header stamp [ns]; None if the message is unreadable."""
     try:
         return stamp_ns(typestore.deserialize(raw, msgtype).header.stamp)
-    except Exception:  # of whatever the bytes say
+    except Exception:  # depends on the bytes
         return None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What of a bag goes back into the graph: which topics, under which names, with which QoS, in which order."""
+"""Publishing of recorded topics: selection, names, QoS and order."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rclpy.serialization import deserialize_message
 
 from xmem_ros.errors import OutputError, ParameterError
 from xmem_ros.recordings import typestore
-from xmem_ros.recordings.topics import COMPANIONS, OF_THE_RECORDING, is_ros_topic, recorded_outputs
+from xmem_ros.recordings.topics import COMPANION_TYPES, RECORDER_TOPICS, is_ros_topic, recorded_outputs
 from xmem_ros.replay.clock import JUMP_NS
 
 if TYPE_CHECKING:
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
     from rclpy.node import Node
 
-    from xmem_ros.replay.source import LiveMessage
+    from xmem_ros.replay.source import RecordedMessage
 
-LOOK_AHEAD_NS = 500_000_000  # of the bag's time, in which what belongs to an image comes after it
-MOST_AHEAD, MOST_AHEAD_BYTES = 5000, 256 * 2**20  # messages and their bytes that are held for that, at most
-SLOP_NS = 20_000_000  # a companion belongs to an image whose stamp is at most this much before its own
+LOOK_AHEAD_NS = 500_000_000  # bag time in which companions can follow their image
+MAX_AHEAD, MAX_AHEAD_BYTES = 5000, 256 * 2**20  # messages held meanwhile, and their bytes
+SLOP_NS = 20_000_000  # a companion's stamp is at most this much after its image's
 _TYPE = re.compile(r'([a-z][a-z0-9_]*)/(msg|srv|action)/([A-Za-z][A-Za-z0-9_]*)', re.ASCII)
-# Kind of interface → end of a message type's name → where its class lies within that of the interface.
+# Interface kind → suffix of a message type → path of its class within the interface's class.
 _INNER: dict[str, dict[str, tuple[str, ...]]] = {
     'srv': {'_Event': ('Event',)},
     'action': {
@@ -45,40 +45,40 @@ _INNER: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 _DEPTH, _LATCHED_DEPTH = 10, 100
-_UNREAL_DEPTH = 10_000  # that a recorder says for one it does not know
-_MOST_DEPTH = 1000  # messages that a publisher keeps, whatever the bag says
-SLOW_S = 10.0  # for a listener that has asked for every message and does not take them
+_UNKNOWN_DEPTH = 10_000  # recorders write at least this for an unknown depth
+_MAX_DEPTH = 1000  # upper bound of a publisher's depth
+ACK_TIMEOUT_S = 10.0  # for a subscriber that blocks a keep-all publisher
 
 
-def left_out(topics: Mapping[str, str], node: str, *, clock: bool) -> dict[str, str]:
-    """Topics that are not to be published, and why.
+def excluded_topics(topics: Mapping[str, str], node: str, *, clock: bool) -> dict[str, str]:
+    """Return the topics that are not published → the reason.
 
     Args:
         topics: name → type.
-        node: full name.
-        clock: whether the replay publishes a clock of its own.
+        node: full name of the node.
+        clock: whether the replay publishes its own clock.
     """
     reasons = recorded_outputs(topics, node)
     for name, msgtype in topics.items():
         if name in reasons:
             continue
-        if name in OF_THE_RECORDING:
-            reasons[name] = OF_THE_RECORDING[name]
+        if name in RECORDER_TOPICS:
+            reasons[name] = RECORDER_TOPICS[name]
         elif name == '/clock' and clock:
-            reasons[name] = 'the replay has a clock of its own'
+            reasons[name] = 'the replay publishes its own clock'
         elif not is_ros_topic(name):
-            reasons[name] = 'ROS allows no topic of that name'
+            reasons[name] = 'its name is not a valid ROS topic'
         elif message_class(msgtype) is None:
             reasons[name] = f'{msgtype} is not installed'
     return reasons
 
 
 def message_class(msgtype: str) -> Any:
-    """The Python class of a message type; None where it is not installed.
+    """Return the Python class of a message type; None if it is not installed.
 
     Args:
-        msgtype: such as sensor_msgs/msg/Image, nav2_msgs/action/NavigateToPose_FeedbackMessage (of an action's hidden
-            topic of feedback) or std_srvs/srv/SetBool_Event (of a service's events, which Humble does not have).
+        msgtype: such as sensor_msgs/msg/Image, nav2_msgs/action/NavigateToPose_FeedbackMessage
+            (hidden feedback topic) or std_srvs/srv/SetBool_Event (service events, not in Humble).
     """
     parts = _TYPE.fullmatch(msgtype)
     if parts is None:
@@ -96,21 +96,21 @@ def message_class(msgtype: str) -> Any:
 
 
 def _interfaces(package: str, kind: str) -> Any:
-    """The module of a package's interfaces; None unless the ament index lists the package and Python has it from there.
+    """Return the module of a package's interfaces, if it lies in the ament index's prefix.
 
-    The name comes from a bag. So nothing is imported from the working directory or from other libraries.
+    The name comes from a bag. Nothing is imported from the working directory or other libraries.
     """
     try:
         prefix = Path(get_package_prefix(package))
-        spec = importlib.util.find_spec(package)  # of the package itself, which imports nothing
+        spec = importlib.util.find_spec(package)  # of a top-level package, which imports nothing
     except (PackageNotFoundError, ImportError, ValueError, OSError):
         return None
     loaded = getattr(sys.modules.get(package), '__path__', None)
     places = [Path(place) for place in loaded or getattr(spec, 'submodule_search_locations', None) or ()]
     if loaded is None:
-        places = places[:1]  # that is where its `__init__` would be run
-    taken = next((folder for folder in places if (folder / kind).is_dir() or (folder / f'{kind}.py').exists()), None)
-    if taken is None or not taken.resolve().is_relative_to(prefix.resolve()):
+        places = places[:1]  # the folder whose `__init__` would run
+    chosen = next((folder for folder in places if (folder / kind).is_dir() or (folder / f'{kind}.py').exists()), None)
+    if chosen is None or not chosen.resolve().is_relative_to(prefix.resolve()):
         return None
     try:
         return importlib.import_module(f'{package}.{kind}')
@@ -123,46 +123,48 @@ def _is_message(found: Any) -> bool:
 
 
 def publisher_qos(offered: Iterable[Any]) -> QoSProfile:
-    """Reliable, which subscribers of both kinds match, and latched where it was so in the recording.
+    """Return reliable QoS, which every subscriber matches, latched if it was recorded so.
 
-    One publisher stands for all that were recorded. So what each of them kept for those who come later it keeps in sum,
-    as the transforms of many broadcasters on /tf_static.
+    One publisher replaces all recorded ones, so its depth is the sum of the latched ones, as for
+    the broadcasters on /tf_static.
 
     Args:
-        offered: `Qos` of rosbags, of the recorded publishers.
+        offered: `Qos` (rosbags) of the recorded publishers.
     """
     profiles = list(offered)
     latched = [profile for profile in profiles if profile.durability.name == 'TRANSIENT_LOCAL']
-    depths = [profile.depth for profile in profiles if profile.depth < _UNREAL_DEPTH]
-    kept = sum(profile.depth for profile in latched if profile.depth < _UNREAL_DEPTH)
-    whole = any(profile.history.name == 'KEEP_ALL' for profile in profiles)
+    depths = [profile.depth for profile in profiles if profile.depth < _UNKNOWN_DEPTH]
+    latched_depth = sum(profile.depth for profile in latched if profile.depth < _UNKNOWN_DEPTH)
+    keep_all = any(profile.history.name == 'KEEP_ALL' for profile in profiles)
     return QoSProfile(
-        history=HistoryPolicy.KEEP_ALL if whole else HistoryPolicy.KEEP_LAST,
-        depth=min(max([_DEPTH, *depths, *([kept, _LATCHED_DEPTH] if latched else [])]), _MOST_DEPTH),
+        history=HistoryPolicy.KEEP_ALL if keep_all else HistoryPolicy.KEEP_LAST,
+        depth=min(max([_DEPTH, *depths, *([latched_depth, _LATCHED_DEPTH] if latched else [])]), _MAX_DEPTH),
         reliability=ReliabilityPolicy.RELIABLE,
         durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
     )
 
 
 def parse_remaps(rules: Iterable[str]) -> dict[str, str]:
-    """Recorded topic → topic, of rules FROM:=TO; raises `ParameterError`."""
+    """Parse rules FROM:=TO into recorded topic → topic; raises `ParameterError`."""
     remaps = {}
     for rule in rules:
         old, sign, new = rule.partition(':=')
         if not sign or not all(name.startswith('/') and len(name) > 1 for name in (old, new)):
-            raise ParameterError(f'--remap {rule}: give FROM:=TO, two full names of topics, as /camera/image:=/image')
+            raise ParameterError(
+                f'--remap {rule}: not a rule; give FROM:=TO, two full topic names, as in /camera/image:=/image'
+            )
         remaps[old] = new
     return remaps
 
 
-class Topics:
-    """Publishers of what is replayed.
+class ReplayPublishers:
+    """Publishers of the replayed topics.
 
     Arguments:
-        node: that publishes.
-        topics: recorded topic → type, of those that are to be published.
-        offered: recorded topic → QoS that it was published with, of rosbags.
-        names: recorded topic → topic, where it is another.
+        node: owner of the publishers.
+        topics: recorded topic → type, of the topics to publish.
+        offered: recorded topic → recorded `Qos` (rosbags).
+        names: recorded topic → published topic, if it differs.
     """
 
     def __init__(
@@ -172,29 +174,29 @@ class Topics:
             topic: node.create_publisher(message_class(kind), names.get(topic, topic), publisher_qos(offered[topic]))
             for topic, kind in topics.items()
         }
-        self._fits: dict[str, bool] = {}
+        self._valid: dict[str, bool] = {}
 
-    def fits(self, message: LiveMessage) -> bool:
-        """Whether a message is of its topic's type as it is installed here.
+    def is_valid(self, message: RecordedMessage) -> bool:
+        """Return whether a message matches its topic's installed type.
 
-        Of types that rosbags knows, every message is looked at; of others the topic's first one.
+        Every message is checked if rosbags knows the type, otherwise the topic's first one.
         """
         known = message.msgtype in typestore.typestore().fielddefs
-        if known and not _is_whole(message):  # before a middleware trusts the lengths that it says
+        if known and not _is_decodable(message):  # before the middleware trusts its lengths
             return False
-        if message.topic not in self._fits:
+        if message.topic not in self._valid:
             try:
                 deserialize_message(message.data, message_class(message.msgtype))
-                self._fits[message.topic] = True
-            except Exception:  # rclpy has no common base for what bytes can do
-                self._fits[message.topic] = False
-        return self._fits[message.topic]
+                self._valid[message.topic] = True
+            except Exception:  # rclpy has no common base class
+                self._valid[message.topic] = False
+        return self._valid[message.topic]
 
     def __getitem__(self, topic: str) -> Any:
         return self._publishers[topic]
 
-    def meet(self, node: Node, seconds: float) -> None:
-        """Wait until the subscribers that are known are connected, at most so long; they would miss the beginning."""
+    def wait_for_subscribers(self, node: Node, seconds: float) -> None:
+        """Wait up to `seconds` [s] until all known subscribers are connected."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             known = {topic: node.count_subscribers(item.topic_name) for topic, item in self._publishers.items()}
@@ -204,55 +206,55 @@ class Topics:
 
     @property
     def subscribers(self) -> dict[str, int]:
-        """Recorded topic → subscribers that are connected now."""
+        """Recorded topic → connected subscribers."""
         return {topic: item.get_subscription_count() for topic, item in self._publishers.items()}
 
     def flush(self, seconds: float) -> None:
-        """Wait until subscribers have what was published, at most so long; the last messages could be lost else."""
+        """Wait up to `seconds` [s] until subscribers have acknowledged the last messages."""
         end = time.monotonic() + seconds
         for publisher in self._publishers.values():
             publisher.wait_for_all_acked(Duration(seconds=max(end - time.monotonic(), 0.0)))
 
-    def publish(self, message: LiveMessage) -> None:
-        """Publish a message as it lies in the bag.
+    def publish(self, message: RecordedMessage) -> None:
+        """Publish the bytes of a message.
 
         Raises:
-            OutputError: a listener holds up a topic all of whose messages are kept for it.
+            OutputError: a subscriber blocks a keep-all topic.
         """
         publisher = self._publishers[message.topic]
         try:
             publisher.publish(message.data)
         except RCLError:
-            publisher.wait_for_all_acked(Duration(seconds=SLOW_S))
+            publisher.wait_for_all_acked(Duration(seconds=ACK_TIMEOUT_S))
             try:
                 publisher.publish(message.data)
             except RCLError as error:
                 raise OutputError(
-                    f'{publisher.topic_name}: a listener does not take its messages ({error}); stop it, or --remap '
-                    f'{message.topic} to another topic'
+                    f'{publisher.topic_name}: a subscriber does not receive its messages ({error}); stop it, or '
+                    f'--remap {message.topic} to another topic'
                 ) from error
 
 
-def _is_whole(message: LiveMessage) -> bool:
+def _is_decodable(message: RecordedMessage) -> bool:
     try:
         typestore.deserialize(message.data, message.msgtype)
-    except Exception:  # of whatever the bytes say
+    except Exception:  # depends on the bytes
         return False
     return True
 
 
-def companions_first(messages: Iterable[LiveMessage], image_topic: str) -> Iterator[LiveMessage]:
-    """Reorder a bag: what belongs to an image, as its depth image and camera_info, comes before it.
+def companions_first(messages: Iterable[RecordedMessage], image_topic: str) -> Iterator[RecordedMessage]:
+    """Reorder a bag: companions of an image (depth, camera_info) come before it.
 
-    Recorded, it often lies behind the image; a tracker that gets its images one by one would never find it in time.
-    All else keeps its order. What is moved gets the time of its image. It is looked for in half a second, and not
-    where the bag's time has begun anew.
+    Bags often have them after the image, too late for a lock-step replay. They get the time of
+    their image; other messages keep their order. The search covers half a second, and ends
+    where the bag's time steps back.
 
     Args:
         messages: in the order of the bag.
         image_topic: of the images.
     """
-    waiting: deque[LiveMessage] = deque()
+    waiting: deque[RecordedMessage] = deque()
     held = 0  # bytes of those
     stream = iter(messages)
     following = next(stream, None)
@@ -265,26 +267,26 @@ def companions_first(messages: Iterable[LiveMessage], image_topic: str) -> Itera
         held -= len(message.data)
         if message.topic == image_topic and message.stamp_ns is not None:
             limit = message.stamp_ns + SLOP_NS
-            early = [item for item in waiting if _belongs(item, image_topic, limit)]
-            for item in early:
+            companions = [item for item in waiting if _is_companion(item, image_topic, limit)]
+            for item in companions:
                 waiting.remove(item)
                 held -= len(item.data)
-                # No later than the image: time would go back at it.
+                # No later than the image, or time would step back.
                 yield replace(item, received_ns=min(item.received_ns, message.received_ns))
         yield message
 
 
-def _within_reach(message: LiveMessage, waiting: deque[LiveMessage], held: int) -> bool:
-    """Whether a message is still looked at beside those that wait, which are `held` bytes."""
+def _within_reach(message: RecordedMessage, waiting: deque[RecordedMessage], held: int) -> bool:
+    """Return whether a message may be read ahead beside the waiting ones of `held` bytes."""
     if not waiting:
         return True
-    if len(waiting) >= MOST_AHEAD or held + len(message.data) > MOST_AHEAD_BYTES:
+    if len(waiting) >= MAX_AHEAD or held + len(message.data) > MAX_AHEAD_BYTES:
         return False
-    begun_anew = message.received_ns < waiting[-1].received_ns - JUMP_NS
-    return not begun_anew and message.received_ns - waiting[0].received_ns <= LOOK_AHEAD_NS
+    restarted = message.received_ns < waiting[-1].received_ns - JUMP_NS
+    return not restarted and message.received_ns - waiting[0].received_ns <= LOOK_AHEAD_NS
 
 
-def _belongs(message: LiveMessage, image_topic: str, limit_ns: int) -> bool:
-    if message.topic == image_topic or message.msgtype not in COMPANIONS:
+def _is_companion(message: RecordedMessage, image_topic: str, limit_ns: int) -> bool:
+    if message.topic == image_topic or message.msgtype not in COMPANION_TYPES:
         return False
     return message.stamp_ns is not None and message.stamp_ns <= limit_ns

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""The tracker on a stream of stamped images: queue, worker, history. Imports no rclpy."""
+"""The tracker on a stream of stamped images: queue, worker, history. No rclpy."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Where an object is in space: its mask, a depth image and a camera's matrix → a position and a box. No rclpy.
+"""Location of an object in space, from its mask, a depth image and a camera matrix. No rclpy.
 
-Camera frames as in REP 103: x right, y down, z forward [m]. Images are taken for rectified, as depth_image_proc takes
-them.
+Camera frames follow REP 103: x right, y down, z forward [m]. Images must be rectified, as for
+depth_image_proc.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from xmem_ros.errors import FrameError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-LEAST_PIXELS = 8  # with depth, of an object that is to have a place
+MIN_PIXELS = 8  # with a depth, for an object to be located
 _RIM = 2  # px; at an edge a sensor mixes the depths of both sides
-_OUTLIER = 3 * 1.4826  # median absolute deviations; the factor makes that three standard deviations of normal noise
-_LEAST_SPREAD = 0.02  # of the distance; what lies within it is no outlier, however flat the rest is
-_SHARE = (2, 98)  # percentiles that a box reaches to
-_MOST_PIXELS = 4096  # about, of which depths are taken; more say the same, and take longer
-_MOST_SKEW = 0.02  # between the shapes of images that show the same
+_OUTLIER = 3 * 1.4826  # median absolute deviations: three standard deviations of normal noise
+_MIN_SPREAD = 0.02  # of the distance; depths within it are never outliers
+_BOX_PERCENTILES = (2, 98)
+_MAX_SAMPLES = 4096  # about; pixels whose depths are used, more take longer and change nothing
+_MAX_SKEW = 0.02  # relative difference of the aspect ratios of aligned images
 
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole [px]; the centre of the first pixel is 0, 0."""
+    """A pinhole camera [px]; the centre of the first pixel is 0, 0."""
 
     fx: float
     fy: float
     cx: float
     cy: float
-    size: tuple[int, int]  # H, W that the others are for
+    size: tuple[int, int]  # H, W of its images
 
     def scaled(self, size: tuple[int, int]) -> Camera:
-        """The same camera with images of another H, W; raises `FrameError` where they cannot show the same."""
+        """Scale to images of another H, W; raises `FrameError` for another aspect ratio."""
         if size == self.size:
             return self
-        check_shape(size, self.size, 'the depth image', 'its camera_info')
+        check_aspect_ratio(size, self.size, 'the depth image', 'its camera_info')
         down, across = size[0] / self.size[0], size[1] / self.size[1]
         return Camera(
             self.fx * across, self.fy * down, (self.cx + 0.5) * across - 0.5, (self.cy + 0.5) * down - 0.5, size
@@ -50,8 +50,8 @@ class Camera:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Of the side of an object that the camera sees; x, y, z in m, in the camera's frame."""
+class Location:
+    """Position and box of the side of an object that the camera sees; x, y, z [m] in its frame."""
 
     position: tuple[float, float, float]  # medians
     centre: tuple[float, float, float]  # of the box
@@ -62,7 +62,7 @@ def camera_of(info: Any) -> Camera:
     """Read a sensor_msgs/CameraInfo, with its region of interest and binning.
 
     Raises:
-        FrameError: an uncalibrated camera.
+        FrameError: the camera is not calibrated.
     """
     fx, fy, cx, cy = info.p[0], info.p[5], info.p[2], info.p[6]
     if not fx:
@@ -71,44 +71,48 @@ def camera_of(info: Any) -> Camera:
     height, width = roi.height or info.height, roi.width or info.width
     across, down = info.binning_x or 1, info.binning_y or 1
     size = (height // down, width // across)
-    numbers = np.array([fx, fy, cx, cy])
-    if not (np.isfinite(numbers).all() and fx > 0 and fy > 0 and min(size) > 0):
+    matrix = np.array([fx, fy, cx, cy])
+    if not (np.isfinite(matrix).all() and fx > 0 and fy > 0 and min(size) > 0):
         raise FrameError(
             f'camera_info is not of a calibrated camera: fx {fx}, fy {fy}, cx {cx}, cy {cy}, {width}×{height} px; '
-            'calibrate the camera, or have its driver publish what it knows'
+            'calibrate the camera, or set up its driver to publish the calibration'
         )
     return Camera(fx / across, fy / down, (cx - roi.x_offset) / across, (cy - roi.y_offset) / down, size)
 
 
-def check_shape(size: tuple[int, int], other: tuple[int, int], what: str, beside: str) -> None:
-    """Raise `FrameError` unless images of two H, W are alike but for their scale."""
-    if abs(size[0] * other[1] / (size[1] * other[0]) - 1) > _MOST_SKEW:
+def check_aspect_ratio(size: tuple[int, int], other: tuple[int, int], name: str, other_name: str) -> None:
+    """Raise `FrameError` unless images of two H, W have the same aspect ratio."""
+    if abs(size[0] * other[1] / (size[1] * other[0]) - 1) > _MAX_SKEW:
         raise FrameError(
-            f'{what} is {size[1]}×{size[0]} and {beside} {other[1]}×{other[0]}, which is no scale of it: align depth '
-            'to the colour image'
+            f'{name} is {size[1]}×{size[0]} and {other_name} {other[1]}×{other[0]}: their aspect ratios must be the '
+            'same; align depth to the colour image'
         )
 
 
 def scaled_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A label image, H×W uint8, at the H, W of the depth image, by nearest; raises `FrameError` for another shape."""
+    """Scale a label image, H×W uint8, to another H, W by nearest neighbour.
+
+    Raises:
+        FrameError: the aspect ratios differ.
+    """
     if labels.shape == size:
         return labels
-    check_shape(size, labels.shape, 'the depth image', 'the image')
+    check_aspect_ratio(size, labels.shape, 'the depth image', 'the image')
     return cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
 
 
-def locate(depth: np.ndarray, labels: np.ndarray, label: int, box: Sequence[float], camera: Camera) -> Place | None:
-    """Where the pixels of a label are.
+def locate(depth: np.ndarray, labels: np.ndarray, label: int, box: Sequence[float], camera: Camera) -> Location | None:
+    """Locate the pixels of a label in space.
 
     Args:
-        depth: H×W uint16 [mm] or float32 [m]; 0, negative and not finite are no depth.
+        depth: H×W uint16 [mm] or float32 [m]; zero, negative and non-finite values are no depth.
         labels: H×W uint8.
-        label: of the object.
-        box: x, y, width, height around it [px].
-        camera: of images of that size.
+        label: pixel value of the object in `labels`.
+        box: x, y, width, height around the object [px].
+        camera: for images of H×W.
 
     Returns:
-        None where fewer than `LEAST_PIXELS` of the object have a depth.
+        None if fewer than `MIN_PIXELS` of the object have a depth.
     """
     x, y, width, height = box
     x0, y0 = max(math.floor(x) - _RIM, 0), max(math.floor(y) - _RIM, 0)
@@ -119,35 +123,35 @@ def locate(depth: np.ndarray, labels: np.ndarray, label: int, box: Sequence[floa
     near = depth[y0:y1, x0:x1]
     eroded = cv2.erode(inside, np.ones((2 * _RIM + 1, 2 * _RIM + 1), np.uint8))
     for mask in (eroded, inside):
-        every = max(math.isqrt(cv2.countNonZero(mask) // _MOST_PIXELS), 1)
+        every = max(math.isqrt(cv2.countNonZero(mask) // _MAX_SAMPLES), 1)
         rows, columns = np.nonzero(mask[::every, ::every])
         rows, columns = rows * every, columns * every
         z = near[rows, columns].astype(np.float32)
         with np.errstate(invalid='ignore'):
-            seen = np.isfinite(z) & (z > 0)
-        if np.count_nonzero(seen) >= LEAST_PIXELS:
+            measured = np.isfinite(z) & (z > 0)
+        if np.count_nonzero(measured) >= MIN_PIXELS:
             break
     else:
         return None
-    rows, columns, z = rows[seen] + y0, columns[seen] + x0, z[seen]
+    rows, columns, z = rows[measured] + y0, columns[measured] + x0, z[measured]
     if near.dtype == np.uint16:
         z = z * np.float32(1e-3)
-    with np.errstate(all='ignore'):  # depths of 1e38 m, or a focal length of 1e-300 px: no place comes of them
-        place = _place(z, rows, columns, camera)
-    return place if place is not None and np.isfinite([place.position, place.centre, place.size]).all() else None
+    with np.errstate(all='ignore'):  # depths of 1e38 m or a focal length of 1e-300 px give no location
+        found = _location(z, rows, columns, camera)
+    return found if found is not None and np.isfinite([found.position, found.centre, found.size]).all() else None
 
 
-def _place(z: np.ndarray, rows: np.ndarray, columns: np.ndarray, camera: Camera) -> Place | None:
-    """Of n depths [m] and the pixels that they are of; None where no depth is near the median."""
+def _location(z: np.ndarray, rows: np.ndarray, columns: np.ndarray, camera: Camera) -> Location | None:
+    """Locate n depths [m] and their pixels; None if no depth is near the median."""
     z = z.astype(np.float64)
-    away = np.abs(z - np.median(z))
-    sound = away <= max(_OUTLIER * float(np.median(away)), _LEAST_SPREAD * float(np.median(z)))
-    if not sound.any():
+    deviation = np.abs(z - np.median(z))
+    inliers = deviation <= max(_OUTLIER * float(np.median(deviation)), _MIN_SPREAD * float(np.median(z)))
+    if not inliers.any():
         return None
-    rows, columns, z = rows[sound], columns[sound], z[sound]
+    rows, columns, z = rows[inliers], columns[inliers], z[inliers]
     points = np.stack([(columns - camera.cx) / camera.fx * z, (rows - camera.cy) / camera.fy * z, z])
-    low, high = np.percentile(points, _SHARE, axis=1)
-    return Place(_triple(np.median(points, axis=1)), _triple((low + high) / 2), _triple(high - low))
+    low, high = np.percentile(points, _BOX_PERCENTILES, axis=1)
+    return Location(_triple(np.median(points, axis=1)), _triple((low + high) / 2), _triple(high - low))
 
 
 def _triple(values: np.ndarray) -> tuple[float, float, float]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One device for several trackers: each gets it in its turn. No ROS, no torch."""
+"""A fair lock, for several trackers on one device. No ROS, no torch."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ import threading
 from types import TracebackType
 
 
-class Turns:
-    """A lock that is given in the order in which it was asked for; Python's own may starve a thread.
+class FairLock:
+    """A lock granted in the order of requests; Python's own lock may starve a thread.
 
-    with turns: …
+    Use as a context manager: `with lock: …`.
     """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._next = self._served = 0
-        self._left: set[int] = set()  # of those who will not take their turn
+        self._abandoned: set[int] = set()  # tickets whose waiting was interrupted
 
     def __enter__(self) -> None:
         with self._changed:
-            mine, self._next = self._next, self._next + 1
+            ticket, self._next = self._next, self._next + 1
             try:
-                self._changed.wait_for(lambda: self._served == mine)
+                self._changed.wait_for(lambda: self._served == ticket)
             except BaseException:  # Ctrl-C, in the main thread
-                self._left.add(mine)
+                self._abandoned.add(ticket)
                 self._pass_on()
                 raise
 
@@ -36,7 +36,7 @@ class Turns:
             self._pass_on()
 
     def _pass_on(self) -> None:
-        while self._served in self._left:
-            self._left.remove(self._served)
+        while self._served in self._abandoned:
+            self._abandoned.remove(self._served)
             self._served += 1
         self._changed.notify_all()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A frame of the stream: an image that arrived, what became of it, and its labels."""
+"""A frame of the stream: an image message, its fate and its labels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Fate(Enum):
-    """What became of a frame."""
+    """Whether a frame waits, was tracked or was dropped."""
 
     WAITING = 'waiting'
     TRACKED = 'tracked'
@@ -21,16 +21,16 @@ class Fate(Enum):
 
 @dataclass(eq=False)
 class Frame:
-    """An image that arrived, and what the tracker said of it."""
+    """An image message and its result."""
 
     message: Any  # sensor_msgs/Image or CompressedImage
     stamp_ns: int
     fate: Fate = Fate.WAITING
-    labels: np.ndarray | None = None  # H×W uint8; None: not known
-    label_ids: dict[int, int] = field(default_factory=dict)  # label → id, when `labels` was made
-    valid: bool = True  # False: nothing can read it
+    labels: np.ndarray | None = None  # H×W uint8; None: unknown
+    label_ids: dict[int, int] = field(default_factory=dict)  # label → id, as in `labels`
+    valid: bool = True  # False: unreadable, or with a negative stamp
 
     @property
     def nbytes(self) -> int:
-        """That the image takes, with its labels."""
+        """Size of the image and its labels [bytes]."""
         return len(self.message.data) + (self.labels.nbytes if self.labels is not None else 0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the worker's thread does with the tracker: frames, seeds, removal, reset. No rclpy."""
+"""Tracking session: the tracker on a stream of stamped images. No rclpy."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import torch
 from xmem_ros.conversions.compressed_images import rgb_of
 from xmem_ros.engines.onnx_runtime import OnnxNetwork
 from xmem_ros.errors import FrameError, SeedError, UnknownObjectError, XMemError
-from xmem_ros.host_memory import give_back
+from xmem_ros.host_memory import release_freed_memory
 from xmem_ros.outside_text import for_log
 from xmem_ros.parameters.table import NONE
 from xmem_ros.stream.frame import Fate, Frame
 from xmem_ros.stream.history import History
-from xmem_ros.stream.last_seen import Sightings
+from xmem_ros.stream.last_seen import LastSeen
 from xmem_ros.tracker import ObjectState, SeedMask, Tracker, TrackerConfig
 from xmem_ros.tracker.geometry import outline
 
@@ -30,27 +30,34 @@ if TYPE_CHECKING:
 
     from xmem_ros.conversions.seeds import ObjectSeed
     from xmem_ros.parameters.table import Parameters
-    from xmem_ros.stream.detection_policy import Box, Unplaced
+    from xmem_ros.stream.detection_policy import Box, UnlocatedObjects
     from xmem_ros.tracker import StepResult, TrackedObject
     from xmem_ros.tracker.engine import Engines
     from xmem_ros.tracker.snapshot import Snapshot
 
-USUAL_SIZE = (480, 640)  # H, W in px, of a camera's images
-_SELDOM: dict[str, Any] = {'throttle_duration_sec': 5.0}
+USUAL_SIZE = (480, 640)  # H, W of a camera's images [px]
+_THROTTLED: dict[str, Any] = {'throttle_duration_sec': 5.0}
 
 
 class Outputs(Protocol):
-    """Where results go."""
+    """Receiver of results."""
 
     def publish(self, header: Any, image: np.ndarray, result: StepResult, begun: float) -> None:
-        """A frame was tracked. image: H×W×3 uint8 RGB; begun: time.perf_counter() when the frame was taken."""
+        """Publish the result of a frame.
+
+        Arguments:
+            header: of the image.
+            image: H×W×3 uint8 RGB.
+            result: of the tracker.
+            begun: time.perf_counter() at the start of the frame [s].
+        """
 
     def set_objects(self, objects: Sequence[TrackedObject]) -> None:
-        """These are the objects that there are now."""
+        """Take over the list of current objects."""
 
 
 class Log(Protocol):
-    """Of a logger, what is used here."""
+    """Part of a logger's interface that is used here."""
 
     @property
     def warning(self) -> Callable[..., Any]: ...
@@ -62,7 +69,8 @@ class Log(Protocol):
 def make_tracker(parameters: Parameters, engines: Engines | None = None) -> Tracker:
     """Load the weights onto the device, or take them from `engines`.
 
-    Raises `WeightsError`, `DeviceError` or `ParameterError`.
+    Raises:
+        WeightsError, DeviceError, ParameterError.
     """
     config = TrackerConfig(
         size=parameters.size,
@@ -82,38 +90,44 @@ def make_tracker(parameters: Parameters, engines: Engines | None = None) -> Trac
     return Tracker.from_weights(parameters.weights, device=parameters.device, config=config, engines=engines)
 
 
-def prepare(tracker: Tracker, parameters: Parameters) -> None:
-    """Get ready for the images that the parameter `prepare` names; raises `XMemError`."""
+def prepare_models(tracker: Tracker, parameters: Parameters) -> None:
+    """Export, build and load models for the image size of the parameter `prepare`.
+
+    Raises:
+        XMemError: the models cannot be prepared.
+    """
     if parameters.prepare != NONE:
         tracker.prepare(parameters.prepare_size())
 
 
 def warm_up(tracker: Tracker) -> None:
-    """Have the first image not wait for what can be done before; raises `OutOfMemoryError`."""
+    """Run dummy frames so that the first real one does not wait; raises `OutOfMemoryError`."""
+    # The size of the first image is unknown. ONNX models, and the work on unscaled images, are
+    # specific to it.
     if isinstance(tracker.network, OnnxNetwork) or not tracker.config.size:
-        return  # another shape of image is another model, or all of the work would be of another size
-    with contextlib.suppress(FrameError):  # no budget for images of this shape; others may fit
+        return
+    with contextlib.suppress(FrameError):  # the budget is too small for this shape; others may fit
         tracker.warm_up(USUAL_SIZE)
 
 
 def release_device() -> None:
-    """Give back what a tracker that is gone had on the device and on the host."""
-    gc.collect()  # a tracker and its parts refer to each other
-    if torch.cuda.is_initialized():
+    """Release the device and host memory of deleted trackers."""
+    gc.collect()  # a tracker and its parts form reference cycles
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call] # of torch
         torch.cuda.empty_cache()
-    give_back()
+    release_freed_memory()
 
 
-class Tracking:
-    """The tracker and what a stream of stamped images needs around it. All of it belongs to the worker's thread.
+class TrackingSession:
+    """The tracker on a stream of stamped images. Used in the worker's thread only.
 
     Arguments:
-        tracker: that is used here and nowhere else.
-        parameters: gives the parameters as they are now.
-        history: that the frames are kept in.
-        outputs: for results.
-        log: for what goes wrong with a frame.
-        strict: raise errors that are not of the frame itself; a live stream drops the frame and goes on.
+        tracker: used by this session only.
+        parameters: returns the current parameters.
+        history: holds the frames.
+        outputs: receives the results.
+        log: gets errors of frames.
+        strict: raise errors other than an unreadable image. Otherwise the frame is dropped.
     """
 
     def __init__(
@@ -130,33 +144,36 @@ class Tracking:
         self.tracker = tracker
         self._parameters, self._history, self._outputs, self._log = parameters, history, outputs, log
         self._stamp_ns = 0
-        self._said = 0  # of what the tracker gave up
-        self._offset_ns = 0  # from stamps to the tracker's time, which never runs backwards
-        self._seeded: dict[int, Box] = {}  # id → box of the last seed, until a frame shows the object
-        self._corrected: set[int] = set()  # since the last frame that was tracked
-        self._sightings = Sightings()
+        self._measures_logged = 0  # of out-of-memory recovery
+        self._offset_ns = 0  # from stamps to the tracker's time, which never decreases
+        self._seed_boxes: dict[int, Box] = {}  # id → box of the last seed, until a frame shows the object
+        self._corrected: set[int] = set()  # ids corrected since the last tracked frame
+        self._last_seen = LastSeen()
 
     def track(self, frame: Frame) -> bool:
-        """Track a frame and publish what came of it; returns whether it could be read."""
+        """Track a frame and publish the result; return whether it was tracked."""
         try:
             self._step(frame, [])
         except FrameError as error:
             frame.valid = False
-            self._log.warning(f'image dropped: {for_log(error)}', **_SELDOM)
+            self._log.warning(f'image dropped: {for_log(error)}', **_THROTTLED)
             return False
         except Exception as error:
             if self._strict:
                 raise
-            # without a traceback: no memory, or no engine for images of this size
-            what = error if isinstance(error, XMemError) else traceback.format_exc()
-            self._log.error(f'image dropped: {what}', **_SELDOM)
+            # An expected error, such as memory that ran out, needs no traceback.
+            reason = error if isinstance(error, XMemError) else traceback.format_exc()
+            self._log.error(f'image dropped: {reason}', **_THROTTLED)
             return False
         return True
 
     def seed(self, frame: Frame, seeds: Sequence[ObjectSeed]) -> tuple[list[int], list[int]]:
-        """Apply seeds to their frame; returns ids and labels in the order of the seeds.
+        """Apply seeds to their frame.
 
-        Where it is the frame's turn to be tracked, it is tracked too, whether or not the seeds can be used.
+        A waiting frame is tracked too, whether or not the seeds are usable.
+
+        Returns:
+            Ids and labels, in the order of the seeds.
 
         Raises:
             SeedError, UnknownObjectError, FrameError: nothing has changed.
@@ -165,78 +182,84 @@ class Tracking:
         if frame.fate is Fate.WAITING:
             ids = self._seed_and_track(frame, masks)
         else:
-            ids = self._seed_behind(frame, masks)
-        self._show(lambda: self._outputs.set_objects(self.tracker.objects))
+            ids = self._seed_past(frame, masks)
+        self._output(lambda: self._outputs.set_objects(self.tracker.objects))
         label_of = {item.id: item.label for item in self.tracker.objects}
         seeded = {object_id: outline(seed.mask.astype(np.uint8))[0] for object_id, seed in zip(ids, seeds, strict=True)}
-        self._seeded = {i: box for i, box in {**self._seeded, **seeded}.items() if box is not None and i in label_of}
+        boxes = {**self._seed_boxes, **seeded}
+        self._seed_boxes = {i: box for i, box in boxes.items() if box is not None and i in label_of}
         return ids, [label_of[object_id] for object_id in ids]
 
-    def boxes_beside(self, frame: Frame) -> list[Box]:
-        """Boxes of what is tracked, in a frame as far as that is known, and in the newest one."""
+    def known_boxes(self, frame: Frame) -> list[Box]:
+        """Return the boxes of objects in the newest frame and, if known, in the given frame."""
         objects = self.tracker.objects
-        unseen = [
+        not_shown = [
             item.id
             for item in objects
             if item.box is None and (item.state is ObjectState.NEW or item.id in self._corrected)
         ]
         boxes = [item.box for item in objects if item.box is not None]
-        boxes += [self._seeded[object_id] for object_id in unseen if object_id in self._seeded]
+        boxes += [self._seed_boxes[object_id] for object_id in not_shown if object_id in self._seed_boxes]
         if frame.labels is not None:
-            now = {item.label: item.id for item in objects}
+            id_of = {item.label: item.id for item in objects}
             share = self.tracker.config.min_part_share
             for label, object_id in frame.label_ids.items():
-                if now.get(label) == object_id:
+                if id_of.get(label) == object_id:
                     box, _ = outline((frame.labels == label).astype(np.uint8), share)
                     boxes += [box] if box is not None else []
         return boxes
 
-    def unplaced(self, frame: Frame, within: float) -> Unplaced:
-        """Objects that a thing in a frame may be, though no box says so; see `Sightings`."""
-        return self._sightings.unplaced(self.tracker.objects, frame, within, self._corrected)
+    def unlocated(self, frame: Frame, within: float) -> UnlocatedObjects:
+        """Find the objects without a known box in a frame; see `LastSeen.unlocated`."""
+        return self._last_seen.unlocated(self.tracker.objects, frame, within, self._corrected)
 
     def likeness(self, frame: Frame, masks: Sequence[np.ndarray], ids: Sequence[int]) -> dict[int, list[float]]:
-        """Id → how much what lies under each mask of a frame looks like that object."""
+        """Compare the masks of a frame with objects: id → likeness of each mask, 0 to 1."""
         if not ids:
             return {}
-        alike = self.tracker.likeness(rgb_of(frame.message), masks, ids)
-        return {object_id: alike[:, place].tolist() for place, object_id in enumerate(ids)}
+        likeness = self.tracker.likeness(rgb_of(frame.message), masks, ids)
+        return {object_id: likeness[:, column].tolist() for column, object_id in enumerate(ids)}
 
     def remove(self, ids: Sequence[int] | None) -> list[int]:
-        """Forget objects, all with None; returns their ids. Raises `UnknownObjectError`, and none is removed then."""
+        """Remove objects, all with None; return their ids.
+
+        Raises:
+            UnknownObjectError: an id is not tracked; no object is removed.
+        """
         removed = self.tracker.remove(self._ids() if ids is None else ids)
-        self._show(lambda: self._outputs.set_objects(self.tracker.objects))
+        self._output(lambda: self._outputs.set_objects(self.tracker.objects))
         return removed
 
     def reset(self) -> list[int]:
-        """Forget everything; returns the ids that there were."""
+        """Forget everything; return the forgotten ids."""
         ids = self._ids()
         self.tracker.reset()
-        self._forget()
-        self._show(lambda: self._outputs.set_objects([]))
+        self._clear()
+        self._output(lambda: self._outputs.set_objects([]))
         self._offset_ns = 0
         return ids
 
     def import_state(self, saved: Snapshot) -> tuple[list[int], list[int]]:
-        """Forget everything and go on from a snapshot; returns ids and labels, in order of id.
+        """Forget everything and continue from a snapshot; return ids and labels, in order of id.
 
-        Raises `MemoryFileError`, changing nothing.
+        Raises:
+            MemoryFileError: nothing has changed.
         """
         ids = self.tracker.import_state(saved)
-        self._forget()
-        self._show(lambda: self._outputs.set_objects(self.tracker.objects))
+        self._clear()
+        self._output(lambda: self._outputs.set_objects(self.tracker.objects))
         return ids, [item.label for item in self.tracker.objects]
 
-    def _forget(self) -> None:
-        """What is known of objects that are gone."""
-        self._seeded = {}
+    def _clear(self) -> None:
+        """Forget boxes, times and labels of former objects."""
+        self._seed_boxes = {}
         self._corrected.clear()
-        self._sightings.clear()
-        self._history.forget_labels()
+        self._last_seen.clear()
+        self._history.clear_labels()
 
     @property
     def clock(self) -> tuple[int, int]:
-        """The newest stamp [ns], and what is added to stamps for the tracker's time [ns]; not in a snapshot."""
+        """Newest stamp, and offset from stamps to the tracker's time [ns]; not in a snapshot."""
         return self._stamp_ns, self._offset_ns
 
     @clock.setter
@@ -259,16 +282,16 @@ class Tracking:
         frame.fate = Fate.TRACKED
         return ids
 
-    def _seed_behind(self, frame: Frame, masks: list[SeedMask]) -> list[int]:
-        """A frame that was tracked or dropped a while ago."""
-        now = {item.label: item.id for item in self.tracker.objects}
+    def _seed_past(self, frame: Frame, masks: list[SeedMask]) -> list[int]:
+        """Seed a frame that was tracked or dropped before."""
+        id_of = {item.label: item.id for item in self.tracker.objects}
         labels = frame.labels
-        if labels is not None and set(now.values()) - set(frame.label_ids.values()):
-            labels = None  # an object has come since, so the labels do not say where it is
+        if labels is not None and set(id_of.values()) - set(frame.label_ids.values()):
+            labels = None  # an object was started since, and the labels lack it
         if labels is not None:
-            gone = [label for label, object_id in frame.label_ids.items() if now.get(label) != object_id]
-            if gone:
-                labels = np.where(np.isin(labels, gone), np.uint8(0), labels)
+            removed = [label for label, object_id in frame.label_ids.items() if id_of.get(label) != object_id]
+            if removed:
+                labels = np.where(np.isin(labels, removed), np.uint8(0), labels)
         ids = self.tracker.seed(rgb_of(frame.message), masks, labels=labels)
         if labels is not None:
             label_of = {item.id: item.label for item in self.tracker.objects}
@@ -287,27 +310,27 @@ class Tracking:
         try:
             result = self.tracker.step(image, masks, time=self._time_of(frame))
         finally:
-            self._say_what_was_given_up()
+            self._log_oom_recovery()
         frame.labels = result.labels
         frame.label_ids = {item.label: item.id for item in result.objects}
         self._corrected.clear()
         now = (frame.stamp_ns + self._offset_ns) / 1e9 if frame.stamp_ns else time.monotonic()
-        self._sightings.note(result.objects, now)
-        self._show(lambda: self._outputs.publish(frame.message.header, image, result, begun))
+        self._last_seen.update(result.objects, now)
+        self._output(lambda: self._outputs.publish(frame.message.header, image, result, begun))
         return result
 
-    def _say_what_was_given_up(self) -> None:
-        given_up = self.tracker.given_up
-        for what in given_up[self._said :]:
-            self._log.error(f'memory ran out on {self.tracker.device}: {what}')
-        self._said = len(given_up)
+    def _log_oom_recovery(self) -> None:
+        measures = self.tracker.given_up
+        for measure in measures[self._measures_logged :]:
+            self._log.error(f'memory ran out on {self.tracker.device}: {measure}')
+        self._measures_logged = len(measures)
 
-    def _show(self, output: Callable[[], None]) -> None:
-        """What the tracker has done stands, whether or not it can be published."""
+    def _output(self, output: Callable[[], None]) -> None:
+        """Publish; on an error log it, since the tracker's work stands anyway."""
         try:
             output()
         except Exception:
-            self._log.error(f'not published: {traceback.format_exc()}', **_SELDOM)
+            self._log.error(f'not published: {traceback.format_exc()}', **_THROTTLED)
 
     def _apply_parameters(self) -> None:
         parameters = self._parameters()
@@ -318,23 +341,23 @@ class Tracking:
             self.tracker.config = dataclasses.replace(config, **live)
 
     def _time_of(self, frame: Frame) -> float | None:
-        """Seconds for the tracker; None where images have no stamp, and it counts frames then."""
+        """Return the tracker's time [s]; None without a stamp: then frames are counted."""
         if not frame.stamp_ns:
             return None
         if frame.stamp_ns < self._stamp_ns:
-            self._jump(frame.stamp_ns)
+            self._handle_jump_back(frame.stamp_ns)
         self._stamp_ns = frame.stamp_ns
         return (frame.stamp_ns + self._offset_ns) / 1e9
 
-    def _jump(self, stamp_ns: int) -> None:
+    def _handle_jump_back(self, stamp_ns: int) -> None:
         back = (self._stamp_ns - stamp_ns) / 1e9
         if self._parameters().on_time_jump == 'reset':
             count = len(self.reset())
             self._log.warning(
-                f'stamps jumped back by {back:.3f} s: {count} objects forgotten (on_time_jump: reset)', **_SELDOM
+                f'stamps jumped back by {back:.3f} s: {count} objects forgotten (on_time_jump: reset)', **_THROTTLED
             )
         else:
             self._offset_ns += self._stamp_ns - stamp_ns
             self._log.warning(
-                f'stamps jumped back by {back:.3f} s: the objects are kept (on_time_jump: keep)', **_SELDOM
+                f'stamps jumped back by {back:.3f} s: the objects are kept (on_time_jump: keep)', **_THROTTLED
             )

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Pairs what was said of an image with what arrived beside it, by stamp. No ROS.
+"""Matching of tracking results with messages beside the images, by stamp. No ROS.
 
-message_filters pairs topics with topics; here one side is made in this process, long after its stamp, so that a
-synchroniser would have to hold whole images for it.
+message_filters matches topics with topics. Here one side is produced in this process, long after
+its stamp, so a synchroniser would have to hold whole images.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 R = TypeVar('R')
 
-MOST_WAITING = 10  # results, whose other side may still come
+MAX_WAITING = 10  # results without a match yet
 
 
 class StampMatcher(Generic[R]):
-    """Whichever side comes last, gets the other. Thread-safe.
+    """Matches results with frames, in whatever order they arrive. Thread-safe.
 
     Arguments:
-        history: that holds what arrived beside the images.
+        history: holds the frames that arrived beside the images.
     """
 
     def __init__(self, history: History) -> None:
@@ -33,30 +33,32 @@ class StampMatcher(Generic[R]):
         self._lock = threading.Lock()
 
     def add_result(self, stamp_ns: int, result: R, slop_ns: float) -> tuple[Frame | None, int]:
-        """Returns what is nearest to it, at most `slop_ns` away, and how many results were given up.
+        """Add a result; without a match it waits.
 
-        Where there is nothing yet, the result waits.
+        Returns:
+            The nearest frame, at most `slop_ns` away, or None; and the number of waiting results
+            that were discarded.
         """
         with self._lock:
-            found = self._history.nearest(stamp_ns, slop_ns)
-            if found is not None:
-                return found, 0
+            match = self._history.nearest(stamp_ns, slop_ns)
+            if match is not None:
+                return match, 0
             self._waiting.append((stamp_ns, result))
-            given_up = max(len(self._waiting) - MOST_WAITING, 0)
-            for _ in range(given_up):
+            discarded = max(len(self._waiting) - MAX_WAITING, 0)
+            for _ in range(discarded):
                 self._waiting.popleft()
-            return None, given_up
+            return None, discarded
 
     def add(self, frame: Frame, slop_ns: float) -> list[R]:
-        """Something arrived; returns the results that waited for it."""
+        """Add a frame; return the results that waited for it."""
         with self._lock:
             self._history.add(frame)
-            found = [result for stamp_ns, result in self._waiting if abs(stamp_ns - frame.stamp_ns) <= slop_ns]
+            matched = [result for stamp_ns, result in self._waiting if abs(stamp_ns - frame.stamp_ns) <= slop_ns]
             self._waiting = deque(item for item in self._waiting if abs(item[0] - frame.stamp_ns) > slop_ns)
-            return found
+            return matched
 
     def clear(self) -> None:
-        """Forget both sides."""
+        """Drop frames and waiting results."""
         with self._lock:
             self._history.clear()
             self._waiting.clear()

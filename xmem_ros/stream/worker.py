@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The queue of frames and the one thread that tracks them. No ROS, no torch.
+"""Queue of frames, and the thread that tracks them. No ROS, no torch.
 
-One thread owns the tracker. Images come in through `Worker.offer`, everything else that touches the tracker through
-`Worker.submit`, and runs between two frames. Every frame that was offered ends as tracked or as dropped.
+One thread owns the tracker. Frames arrive through `Worker.offer`. Everything else that uses the
+tracker is submitted to `Worker.submit` and runs between two frames. Every offered frame is either
+tracked or dropped.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ class StoppedError(NodeInactiveError):
 
 
 class BrokenError(NodeFaultError):
-    """The worker's thread ended on a fault of its own."""
+    """The worker's thread ended on an unexpected error."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """received = tracked + dropped + waiting, always; `invalid` is part of dropped."""
+    """Counts of frames. received = tracked + dropped + waiting; `invalid` is part of dropped."""
 
     received: int = 0
     tracked: int = 0
@@ -53,16 +54,17 @@ class _Job:
 
 
 class Worker:
-    """Runs `track` for frames and callables for jobs, one at a time, in a thread of its own.
+    """Tracks frames and runs jobs, one at a time, in a thread of its own.
 
     Arguments:
-        track: gets a frame; returns whether it could be tracked.
-        depth: frames that may wait.
-        keep_all: `offer` waits for room; otherwise the oldest waiting frame is dropped.
-        keep: gets each frame that waits now, before any job can name it.
-        log: gets the reason, should the thread end on a fault.
-        before: counts to go on from.
-        turns: entered for each frame or job, before it is chosen; for workers that share a device.
+        track: tracks a frame; returns whether that succeeded.
+        depth: maximum number of waiting frames.
+        keep_all: `offer` blocks until there is room; otherwise the oldest waiting frame is dropped.
+        keep: gets each frame that waits, before a job can refer to it.
+        log: gets the traceback if the thread ends on an error.
+        before: initial counts.
+        device_lock: held during each frame or job, which is chosen after the lock is acquired. For
+            workers that share a device.
     """
 
     def __init__(
@@ -74,11 +76,11 @@ class Worker:
         keep: Callable[[Frame], None] = lambda _: None,
         log: Callable[[str], Any] = lambda _: None,
         before: Counts | None = None,
-        turns: AbstractContextManager[Any] | None = None,
+        device_lock: AbstractContextManager[Any] | None = None,
     ) -> None:
         self._track, self._depth, self._keep_all, self._keep, self._log = track, depth, keep_all, keep, log
-        self._turns = turns if turns is not None else contextlib.nullcontext()
-        self.fault = ''  # what the thread ended on
+        self._device_lock = device_lock if device_lock is not None else contextlib.nullcontext()
+        self.fault = ''  # error on which the thread ended
         self._frames: deque[Frame] = deque()
         self._jobs: deque[_Job] = deque()
         self._changed = threading.Condition()
@@ -95,17 +97,18 @@ class Worker:
         self._thread.start()
 
     def stop(self, patience_s: float | None = None) -> None:
-        """Finish the frame or job in hand, drop the rest; callers of waiting jobs get `StoppedError`.
+        """Finish the current frame or job and drop the rest; waiting jobs get `StoppedError`.
 
-        patience_s: at most waited for what is in hand; None: however long it takes.
+        Arguments:
+            patience_s: maximum time to wait for the current frame or job; None: no limit.
         """
-        self._give_up(StoppedError('the node stopped before this could be done: activate it and ask again'))
+        self._shut_down(StoppedError('the node stopped before this could be done: activate it and ask again'))
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(patience_s)
         self._thread = None
 
     def offer(self, frame: Frame) -> None:
-        """Hand over a frame that arrived; one that is not valid is counted and dropped."""
+        """Enqueue a frame; an invalid one is counted and dropped."""
         with self._changed:
             self._received += 1
             if not frame.valid:
@@ -126,10 +129,10 @@ class Worker:
             self._changed.notify_all()
 
     def submit(self, run: Callable[[], T], frame: Frame | None = None) -> Future[T]:
-        """Run something between two frames.
+        """Run a job between two frames.
 
-        With a frame that still waits, `run` is called when it is that frame's turn, instead of tracking it; it then has
-        to set the frame's fate.
+        With a waiting frame, `run` is called at the frame's turn in place of `track`, and has to
+        set the frame's fate.
         """
         future: Future[T] = Future()
         with self._changed:
@@ -144,7 +147,7 @@ class Worker:
 
     @property
     def counts(self) -> Counts:
-        """Since the worker was made."""
+        """Counts since the worker was created, added to `before`."""
         with self._changed:
             waiting = self._received - self._tracked - self._dropped
             return Counts(self._received, self._tracked, self._dropped, waiting, self._invalid)
@@ -154,8 +157,8 @@ class Worker:
         self._dropped += 1
         self._invalid += not frame.valid
 
-    def _give_up(self, reason: XMemError) -> None:
-        """Take no more, drop the frames that wait, and tell the callers of jobs that wait."""
+    def _shut_down(self, reason: XMemError) -> None:
+        """Refuse frames and jobs from now on; drop waiting frames, fail waiting jobs."""
         with self._changed:
             self._stopping = True
             jobs = list(self._jobs)
@@ -174,7 +177,7 @@ class Worker:
             self._loop()
         except BaseException as error:
             self.fault = f'{type(error).__name__}: {error}'
-            self._give_up(self._broken())
+            self._shut_down(self._broken())
             with contextlib.suppress(Exception):
                 self._log(f'tracking ended: {traceback.format_exc()}')
 
@@ -184,7 +187,7 @@ class Worker:
                 self._changed.wait_for(lambda: self._stopping or self._due_job() or self._frames)
                 if self._stopping:
                     return
-            with self._turns:  # a newer frame may come while others have theirs
+            with self._device_lock:  # a newer frame may arrive while others hold it
                 self._take_one()
 
     def _take_one(self) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Settings of a tracker, and the device it runs on."""
+"""Settings, device and precision of a tracker."""
 
 import logging
 from dataclasses import dataclass, field, replace
@@ -24,30 +24,33 @@ log = logging.getLogger(__name__)
 class TrackerConfig:
     """Settings of a tracker."""
 
-    size: int = AUTO_SIZE  # px the frame's shorter side is scaled to; 0: as it comes; −1: what suits the weights
-    precision: str = 'auto'  # float32, float16, bfloat16; auto: what is fast there, see `pick_precision`
-    engine: str = 'torch'  # what runs the network: torch or onnxruntime
-    cuda_graphs: bool = False  # record what the network launches, see `GraphedNetwork`; no effect on a CPU
+    size: int = AUTO_SIZE  # px, shorter side of scaled frames; 0: unscaled; −1: by the weights
+    precision: str = 'auto'  # float32, float16, bfloat16 or auto; see `pick_precision`
+    engine: str = 'torch'  # torch or onnxruntime
+    cuda_graphs: bool = False  # replay the network's kernels; see `GraphedNetwork`; CUDA only
     max_objects: int = 16
     memory_every: int = 5  # frames between memory frames
-    min_area: int = 16  # px; a smaller mask counts as occluded
-    min_part_share: float = 0.05  # parts smaller than this share of a mask's largest do not count for box and centroid
-    min_score: float = 0.6  # an object with a lower score counts as occluded
-    report_unsure: bool = True  # whether what is OCCLUDED or LOST has pixels and a box, where something was guessed
+    min_area: int = 16  # px; an object with a smaller mask is OCCLUDED
+    # Box and centroid ignore parts below this share of the mask's largest part.
+    min_part_share: float = 0.05
+    min_score: float = 0.6  # an object with a lower score is OCCLUDED
+    report_unsure: bool = True  # whether OCCLUDED and LOST objects keep guessed pixels and a box
     lost_after: float = 5.0  # s of occlusion after which an object is LOST
-    memory_budget_mb: float = 0.0  # MB that all stores may take; long-term memory is sized to it. 0: no limit
+    memory_budget_mb: float = 0.0  # MB for all stores, by a smaller long-term memory; 0: no limit
     memory: MemoryConfig = field(default_factory=MemoryConfig)
 
     def __post_init__(self) -> None:
         if not is_whole(self.size) or (self.size not in (AUTO_SIZE, 0) and not STRIDE <= self.size <= LARGEST_SIDE):
             raise ParameterError(
-                f'size is {quoted(self.size)}; it must be a whole number: at least {STRIDE} px, 0 (as the frames come) '
-                f'or {AUTO_SIZE} (what suits the weights)'
+                f'size is {quoted(self.size)}; it must be a whole number: at least {STRIDE} px, 0 (not scaled) '
+                f'or {AUTO_SIZE} (the size that suits the weights)'
             )
         check_choice('precision', self.precision, ('auto', *PRECISIONS))
         check_choice('engine', self.engine, ENGINES)
         if self.engine == 'onnxruntime' and self.precision == 'bfloat16':
-            raise ParameterError('precision is bfloat16, which engine onnxruntime does not run: use float16 or float32')
+            raise ParameterError(
+                'precision is bfloat16, which engine onnxruntime does not support: use float16 or float32'
+            )
         check_whole('max_objects', self.max_objects, 1, MOST_OBJECTS)
         check_whole('memory_every', self.memory_every, 1)
         check_whole('min_area', self.min_area, 0)
@@ -62,13 +65,14 @@ class TrackerConfig:
 
 
 def given_config(config: TrackerConfig | None) -> TrackerConfig:
-    """The settings given, None: the defaults; raises `ParameterError` for anything else."""
+    """Return `config`, or the defaults for None; raises `ParameterError` for another type."""
     if config is not None and not isinstance(config, TrackerConfig):
         raise ParameterError(f'config is {quoted(config)}; it must be a TrackerConfig, or None for the defaults')
     return config or TrackerConfig()
 
 
 def with_size(config: TrackerConfig, network: NetworkConfig) -> TrackerConfig:
+    """Replace the size AUTO_SIZE by the shorter side that suits the network."""
     return replace(config, size=network.shorter_side) if config.size == AUTO_SIZE else config
 
 
@@ -84,9 +88,10 @@ def with_policy(config: TrackerConfig, network: NetworkConfig) -> TrackerConfig:
 
 
 def pick_precision(precision: str, device: torch.device, engine: str = 'torch') -> torch.dtype:
-    """`auto` is float16 on CUDA, bfloat16 on a CPU that multiplies matrices of it (AMX), float32 elsewhere.
+    """Return the type for a precision by name.
 
-    Without AMX, bfloat16 is slower than float32 on a CPU. ONNX Runtime has no bfloat16 there.
+    `auto` is float16 on CUDA, bfloat16 on a CPU with AMX, float32 elsewhere. Without AMX, bfloat16
+    is slower than float32 on a CPU. ONNX Runtime has no bfloat16 on a CPU.
     """
     if precision != 'auto':
         return PRECISIONS[precision]
@@ -99,12 +104,15 @@ def pick_precision(precision: str, device: torch.device, engine: str = 'torch') 
 
 
 def precision_name(dtype: torch.dtype) -> str:
-    """As in `PRECISIONS`."""
+    """Return the name of a type in `PRECISIONS`."""
     return next(name for name, kind in PRECISIONS.items() if kind == dtype)
 
 
 def pick_device(device: str | torch.device) -> torch.device:
-    """`auto` is CUDA where it is; raises `DeviceError` for a device that is asked for and absent."""
+    """Return a device by name; `auto` is CUDA if present, else the CPU.
+
+    Raises `DeviceError` for an unknown or absent device.
+    """
     if str(device) == 'auto':
         return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     try:
@@ -116,9 +124,9 @@ def pick_device(device: str | torch.device) -> torch.device:
         if (chosen.index or 0) >= count:
             remedy = 'install a CUDA build of torch for this machine'
             if torch.version.cuda:
-                remedy = 'see with nvidia-smi, or xmem-ros doctor, whether GPU and driver are there'
+                remedy = 'check GPU and driver with nvidia-smi or xmem-ros doctor'
             raise DeviceError(
-                f'device {str(device)!r} was asked for, but this PyTorch ({torch.__version__}) sees {count} CUDA '
+                f'device {str(device)!r} is not present: this PyTorch ({torch.__version__}) finds {count} CUDA '
                 f'device(s); {remedy}, or use device cpu or auto'
             )
     return chosen

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What runs the network for a tracker: torch, torch with CUDA graphs, or ONNX Runtime."""
+"""Engines that run a tracker's network: torch, CUDA graphs or ONNX Runtime."""
 
 import threading
 import weakref
@@ -21,12 +21,13 @@ Engine: TypeAlias = XMemNetwork | OnnxNetwork | GraphedNetwork
 
 
 class Engines:
-    """Engines that several trackers share: the weights are on the device once. Thread-safe.
+    """Cache of engines that several trackers share, so that weights are on the device once.
 
-    An engine goes when the last tracker that uses it does. Only one of them may use it at a time.
+    Loading is thread-safe. Only one tracker may use an engine at a time. An engine is freed with
+    the last tracker that uses it.
 
     Arguments:
-        trackers: as many as there will be; ONNX models stay loaded for as many sizes of image.
+        trackers: expected number of trackers; ONNX models for as many image sizes stay loaded.
     """
 
     def __init__(self, trackers: int = 1) -> None:
@@ -36,7 +37,7 @@ class Engines:
         self._lock = threading.Lock()
 
     def load(self, path: Path, config: TrackerConfig, device: torch.device) -> tuple[Engine, str]:
-        """As `load_engine`, or what it gave before for the same file and settings."""
+        """Return a cached engine of the same file and settings, or load it with `load_engine`."""
         changed = path.stat().st_mtime_ns
         key = (path, changed, config.engine, config.precision, config.cuda_graphs, str(device))
         with self._lock:
@@ -50,7 +51,7 @@ class Engines:
 
 
 def load_engine(path: Path, config: TrackerConfig, device: torch.device) -> tuple[Engine, str]:
-    """Weights of a file, as a tracker runs them, and their SHA-256; raises `WeightsError`."""
+    """Load weights as an engine; returns it and the weights' SHA-256. Raises `WeightsError`."""
     network = load_network(path)
     weights = fingerprint(network.state_dict())
     dtype = pick_precision(config.precision, device, config.engine)
@@ -61,12 +62,12 @@ def load_engine(path: Path, config: TrackerConfig, device: torch.device) -> tupl
 
 
 def engine_for(network: Engine, config: TrackerConfig, device: torch.device, dtype: torch.dtype) -> Engine:
-    """The network on its device, as the settings ask for it; one that is not torch's alone is taken as it is.
+    """Make an engine of a network; a network that is an engine already is returned.
 
-    Raises `ParameterError` or `DeviceError` where that one was made for something else than is asked for.
+    Raises `ParameterError` or `DeviceError` if an ONNX network does not suit the settings.
     """
     if isinstance(network, OnnxNetwork):
-        _check(network, config, device, dtype)
+        _check_onnx_network(network, config, device, dtype)
     if not isinstance(network, XMemNetwork):
         return network
     if config.engine == 'onnxruntime':
@@ -77,30 +78,30 @@ def engine_for(network: Engine, config: TrackerConfig, device: torch.device, dty
     return GraphedNetwork(network) if config.cuda_graphs and device.type == 'cuda' else network
 
 
-def _check(network: OnnxNetwork, config: TrackerConfig, device: torch.device, dtype: torch.dtype) -> None:
-    """Raise where a network was made for another engine, device or precision than a tracker is to run."""
+def _check_onnx_network(network: OnnxNetwork, config: TrackerConfig, device: torch.device, dtype: torch.dtype) -> None:
+    """Raise if the tracker's engine, device or precision is not the ONNX network's."""
     if config.engine != 'onnxruntime':
         raise ParameterError(
-            f"engine is {config.engine}, but the network given runs on ONNX Runtime: set engine='onnxruntime', or give "
-            'the XMemNetwork that it was made of'
+            f"engine is {config.engine}, but the network is an ONNX network: set engine='onnxruntime', or pass the "
+            'XMemNetwork that it was made from'
         )
     if (network.device.type, network.device.index or 0) != (device.type, device.index or 0):
         raise DeviceError(
-            f'the tracker is to run on {device}, but the ONNX network given was made for {network.device}: give the '
-            f'tracker device={str(network.device)!r}, or make the network for {device}'
+            f'device is {device}, but the ONNX network was made for {network.device}: set '
+            f'device={str(network.device)!r}, or make the network for {device}'
         )
     if network.precision != precision_name(dtype):
         raise ParameterError(
-            f'precision is {config.precision}, here {precision_name(dtype)}, but the ONNX network given was made for '
+            f'precision is {config.precision}, here {precision_name(dtype)}, but the ONNX network was made for '
             f'{network.precision}: set precision={network.precision!r}, or make the network for {precision_name(dtype)}'
         )
 
 
-def prepare(engine: Engine, config: TrackerConfig, image_size: tuple[int, int] | None) -> None:
-    """Export, build and load what images of a size (H, W) need, before there are any; torch needs nothing.
+def load_models(engine: Engine, config: TrackerConfig, image_size: tuple[int, int] | None) -> None:
+    """Export, build and load the ONNX models for an image size; other engines need none.
 
-    image_size: None stands for the size that these weights ran on last, where they did. Raises `FrameError`,
-    `EngineError`, `OutputError`.
+    image_size: H, W in px; None: the size that these weights last ran on, if any.
+    Raises `FrameError`, `EngineError`, `OutputError`.
     """
     if not isinstance(engine, OnnxNetwork):
         return
@@ -113,7 +114,7 @@ def prepare(engine: Engine, config: TrackerConfig, image_size: tuple[int, int] |
 
 
 def fingerprint_of(engine: Engine) -> str:
-    """SHA-256 of the weights as they are now."""
+    """Return the SHA-256 of the engine's current weights."""
     if isinstance(engine, OnnxNetwork):
         return engine.fingerprint
     network = engine.network if isinstance(engine, GraphedNetwork) else engine

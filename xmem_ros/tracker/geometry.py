@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Between an image and the network's padded working size, and from probabilities back to labels, boxes and scores."""
+"""Conversion of images and masks to the working size, and of probabilities to labels and boxes."""
 
 import math
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from torch import Tensor
 from xmem_ros.errors import FrameError
 from xmem_ros.network.model import STRIDE, image_statistics
 
-MOST_ELONGATED = 10  # longer over shorter side of a frame that is to be scaled
-MOST_PIXELS = 4096 * 4096  # of a frame as the network sees it
-_MOST_CELLS = 10_000  # in which the parts of a mask are looked for
+MOST_ELONGATED = 10  # longer over shorter side of a scaled frame
+MOST_PIXELS = 4096 * 4096  # of a frame at the working size
+_MOST_CELLS = 10_000  # of the grid in which a mask's parts are connected
 
 
 @dataclass(frozen=True)
 class FrameGeometry:
-    """Sizes (H, W) in px of one kind of frame: as it comes, as the network sees it, and the padding between."""
+    """Image size, working size (H, W, px) and padding of frames."""
 
     image_size: tuple[int, int]
     working_size: tuple[int, int]
@@ -28,9 +28,10 @@ class FrameGeometry:
 
     @classmethod
     def of(cls, image_size: tuple[int, int], shorter_side: int) -> 'FrameGeometry':
-        """Scale the shorter side to `shorter_side` (0: keep), pad to multiples of 16, smaller half left and top.
+        """Return the geometry of frames scaled to `shorter_side` px (0: unscaled).
 
-        Raises `FrameError` for a frame that is too large or too elongated.
+        They are padded to multiples of 16, the smaller half at the left and top. Raises
+        `FrameError` for a frame that is too large or too elongated.
         """
         height, width = image_size
         if shorter_side and max(image_size) > MOST_ELONGATED * min(image_size):
@@ -39,14 +40,14 @@ class FrameGeometry:
                 f'its sides may differ by a factor of at most {MOST_ELONGATED}; crop it, or set size to 0'
             )
         if shorter_side:
-            # the longer side is rounded down, as torchvision's Resize does
+            # round the longer side down, as torchvision's Resize does
             if height <= width:
                 height, width = shorter_side, max(int(shorter_side * width / height), 1)
             else:
                 height, width = max(int(shorter_side * height / width), 1), shorter_side
         if height * width > MOST_PIXELS:
             raise FrameError(
-                f'the network would see the frame as {height}×{width} px (H×W); at most {MOST_PIXELS} px are allowed: '
+                f'the working size would be {height}×{width} px (H×W); at most {MOST_PIXELS} px are allowed: '
                 'set a smaller size'
             )
         down, right = -height % STRIDE, -width % STRIDE
@@ -54,23 +55,23 @@ class FrameGeometry:
 
     @property
     def padded_size(self) -> tuple[int, int]:
-        """What the network sees, H and W multiples of 16."""
+        """Padded working size H, W: multiples of 16."""
         left, right, top, bottom = self.padding
         return self.working_size[0] + top + bottom, self.working_size[1] + left + right
 
     @property
     def grid_size(self) -> tuple[int, int]:
-        """h, w of keys and values, at stride 16."""
+        """Grid size h, w of keys and values, at stride 16."""
         return self.padded_size[0] // STRIDE, self.padded_size[1] // STRIDE
 
     @property
     def scale(self) -> float:
-        """Working pixels for each pixel of the image."""
+        """Working pixels for each image pixel."""
         (height, width), (rows, columns) = self.working_size, self.image_size
         return height * width / (rows * columns)
 
     def to_image(self, planes: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        """C×H×W at the padded working size → C×H×W at the image's size, or another (H, W)."""
+        """Crop and scale planes C×H×W of the padded size to `size`, default: the image's."""
         size = size or self.image_size
         left, _, top, _ = self.padding
         height, width = self.working_size
@@ -81,21 +82,22 @@ class FrameGeometry:
 
 
 def geometry_of(frame: np.ndarray, shorter_side: int) -> FrameGeometry:
-    """The geometry of a frame H×W×3 uint8 RGB; raises `FrameError` for anything else."""
+    """Return the geometry of a frame H×W×3 uint8 RGB; raises `FrameError` for anything else."""
     if not isinstance(frame, np.ndarray) or frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
         given = f'{frame.dtype} {frame.shape}' if isinstance(frame, np.ndarray) else type(frame).__name__
         raise FrameError(f'a frame must be a NumPy array H×W×3 of uint8 in RGB order; given: {given}')
     if min(frame.shape[:2]) < 1:
-        raise FrameError(f'the frame is empty: {frame.shape}')
+        raise FrameError(f'the frame is empty: its shape is {frame.shape}; give at least one pixel')
     return FrameGeometry.of(frame.shape[:2], shorter_side)
 
 
 def image_to_tensor(frame: np.ndarray, geometry: FrameGeometry, device: torch.device) -> Tensor:
-    """H×W×3 uint8 RGB → 1×3×H'×W' float32, ImageNet-normalised, scaled and padded.
+    """Scale, normalise and pad a frame: H×W×3 uint8 RGB → 1×3×H'×W' float32.
 
-    As published, scaling is bilinear without antialiasing. It commutes with the normalisation, up to rounding.
+    Scaling is bilinear without antialiasing, as published. It commutes with the normalisation by
+    ImageNet's statistics, up to rounding.
     """
-    # a message's buffer is read-only, which torch takes only with a warning
+    # torch warns of read-only arrays, such as the buffers of messages
     frame = np.ascontiguousarray(frame) if frame.flags.writeable else frame.copy()
     source = torch.from_numpy(frame).to(device)
     image = source.permute(2, 0, 1)[None].to(torch.float32)
@@ -107,9 +109,9 @@ def image_to_tensor(frame: np.ndarray, geometry: FrameGeometry, device: torch.de
 
 
 def mask_to_tensor(mask: np.ndarray, geometry: FrameGeometry, device: torch.device) -> Tensor:
-    """H×W bool → H'×W' float32 0/1, scaled (nearest) and padded.
+    """Scale (nearest) and pad a mask: H×W bool → H'×W' float32, 0 or 1.
 
-    An object too small to survive the scaling keeps the pixel that its centre falls on.
+    A mask that would vanish keeps the pixel at its centroid.
     """
     plane = torch.from_numpy(np.ascontiguousarray(mask)).to(device, torch.float32)
     if geometry.working_size != geometry.image_size:
@@ -126,21 +128,21 @@ def mask_to_tensor(mask: np.ndarray, geometry: FrameGeometry, device: torch.devi
 
 @dataclass(frozen=True)
 class Region:
-    """What a label's pixels are like; px."""
+    """Area, score, box and centroid of a label's pixels; lengths in px."""
 
-    area: int  # of all its pixels
-    score: float  # mean probability of the label inside it
-    box: tuple[int, int, int, int] | None  # x, y, width, height; without specks
-    centroid: tuple[float, float]  # x, y; without specks
+    area: int  # of all pixels
+    score: float  # mean probability of the label at its pixels
+    box: tuple[int, int, int, int] | None  # x, y, width, height; without small parts
+    centroid: tuple[float, float]  # x, y; without small parts
 
 
 def observe_labels(
     joint: Tensor, palette: list[int], min_part_share: float = 0.0
 ) -> tuple[np.ndarray, dict[int, Region]]:
-    """Take the most probable plane at every pixel.
+    """Label every pixel with its most probable plane.
 
-    joint: C×H×W probabilities; palette: the pixel value of each plane; min_part_share: as in `outline`. Returns the
-    label image H×W uint8 and the region of every pixel value but the first plane's.
+    joint: C×H×W probabilities; palette: label of each plane; min_part_share: as for `outline`.
+    Returns the label image H×W uint8 and the region of every label except the first plane's.
     """
     best, plane = joint.max(0)
     planes = len(palette)
@@ -162,26 +164,28 @@ def observe_labels(
 def outline(
     inside: np.ndarray, min_part_share: float = 0.0
 ) -> tuple[tuple[int, int, int, int] | None, tuple[float, float]]:
-    """Box (x, y, width, height) and centroid (x, y) of a mask [px]; None and NaN of an empty one.
+    """Return box (x, y, width, height) and centroid (x, y) of a mask in px; None and NaN if empty.
 
-    inside: H×W uint8, 0 or 1. min_part_share: connected parts smaller than this share of the largest part are left out;
-    0: none is. The largest, not the whole: of a thing behind a fence every part is small.
+    inside: H×W uint8, 0 or 1. min_part_share: connected parts below this share of the largest part
+    are ignored; 0: none. The share is of the largest part, not of the whole: behind a fence every
+    part of an object is small.
     """
     x, y, width, height = cv2.boundingRect(inside)
     if not width:
         return None, (math.nan, math.nan)
     crop = inside[y : y + height, x : x + width]
-    if min_part_share and (whole := _without_specks(crop, min_part_share)) is not None:
-        left, top, width, height = cv2.boundingRect(whole)
-        x, y, crop = x + left, y + top, whole[top : top + height, left : left + width]
+    if min_part_share and (large := _large_parts(crop, min_part_share)) is not None:
+        left, top, width, height = cv2.boundingRect(large)
+        x, y, crop = x + left, y + top, large[top : top + height, left : left + width]
     moments = cv2.moments(crop, binaryImage=True)
     return (x, y, width, height), (x + moments['m10'] / moments['m00'], y + moments['m01'] / moments['m00'])
 
 
-def _without_specks(crop: np.ndarray, min_part_share: float) -> np.ndarray | None:
-    """H×W 0/1 without its small parts; None where it has none.
+def _large_parts(crop: np.ndarray, min_part_share: float) -> np.ndarray | None:
+    """Remove small parts from a mask H×W, 0 or 1; None if it has none.
 
-    Parts are looked for in cells of n×n px, which keeps the time bounded; those less than n px apart count as one.
+    Parts are connected in a grid of cells of n×n px, which bounds the time. Parts less than n px
+    apart count as one.
     """
     height, width = crop.shape
     side = math.ceil(math.sqrt(height * width / _MOST_CELLS))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What was predicted of a frame's objects and the masks that were given of some, made one."""
+"""Merging of predicted and user-given masks of a frame."""
 
 from collections.abc import Iterable, Mapping
 
@@ -10,43 +10,47 @@ from xmem_ros.network.aggregation import aggregate
 from xmem_ros.tracker.segmenter import Prediction
 
 
-def join_masks(ids: Iterable[int], prob: Tensor | None, existing: list[int], given: Mapping[int, Tensor]) -> Tensor:
-    """Predictions and given masks → probabilities (1+O)×H×W at the padded working size, the background first.
+def merge_masks(ids: Iterable[int], prob: Tensor | None, existing: list[int], seeded: Mapping[int, Tensor]) -> Tensor:
+    """Merge to probabilities (1+O)×H×W at the padded working size, the background first.
 
-    Where a mask is set, predictions are zeroed; a corrected object is its mask alone.
+    Predictions are 0 under a seed's mask. A corrected object is its mask alone.
 
     Arguments:
-        ids: of all objects, in the order that is wanted.
-        prob: O'×H×W, of the objects that there were before this frame; None only where all have masks.
-        existing: their ids, in that order.
-        given: id → H×W 0/1.
+        ids: all objects, in the order of the result.
+        prob: O'×H×W, predictions of `existing`; None only if every object has a mask.
+        existing: ids of the objects before this frame.
+        seeded: id → H×W mask, 0 or 1.
     """
-    if not given:
-        assert prob is not None
+    if prob is not None and not seeded:
         return torch.cat([1 - prob.sum(0, keepdim=True), prob])
-    covered = torch.stack(list(given.values())).any(0)
+    covered = torch.stack(list(seeded.values())).any(0)
     planes = []
     for object_id in ids:
-        if object_id in given:
-            planes.append(given[object_id])
-        else:
-            assert prob is not None
+        if object_id in seeded:
+            planes.append(seeded[object_id])
+        elif prob is not None:
             planes.append(prob[existing.index(object_id)] * ~covered)
+        else:
+            raise ValueError(f'object {object_id} has neither a mask nor a prediction')
     return aggregate(torch.stack(planes), 0)
 
 
-def judge(
-    ids: Iterable[int], found: Prediction | None, existing: list[int], given: Mapping[int, Tensor], device: torch.device
+def merge_confidence(
+    ids: Iterable[int],
+    prediction: Prediction | None,
+    existing: list[int],
+    seeded: Mapping[int, Tensor],
+    device: torch.device,
 ) -> tuple[Tensor, Tensor]:
-    """Confidence O and visibility O bool of all objects; those of a given mask are beyond doubt.
+    """Return confidence O and visibility O bool of all objects; seeded ones have 1 and True.
 
-    Arguments as of `join_masks`; found: of the objects `existing`.
+    Arguments as for `merge_masks`; prediction: of the objects `existing`.
     """
     wanted = list(ids)
     sure = torch.ones(len(wanted), device=device)
     visible = torch.ones(len(wanted), device=device, dtype=torch.bool)
     for i, object_id in enumerate(wanted):
-        if found is not None and object_id not in given:
+        if prediction is not None and object_id not in seeded:
             place = existing.index(object_id)
-            sure[i], visible[i] = found.confidence[place], found.visible[place]
+            sure[i], visible[i] = prediction.confidence[place], prediction.visible[place]
     return sure, visible

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What memory takes, known before the first frame, and how large it may be within a budget."""
+"""Memory budget: bytes of the stores before the first frame, and the largest memory that fits."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ MEGABYTE = 1_000_000
 def bytes_for(
     geometry: FrameGeometry, memory: MemoryConfig, rows: int, network: NetworkConfig, dtype: torch.dtype
 ) -> int:
-    """Bytes that all stores take for such frames; dtype: of the values."""
+    """Return the bytes of all stores for frames of a geometry; dtype: of the values."""
     height, width = geometry.grid_size
     stores = Memory.bytes_for(memory, height * width, rows, network.key_dim, network.value_dim, dtype)
     planes = 4 * rows * (network.sensory_dim + 1) * height * width
@@ -29,7 +29,10 @@ def bytes_for(
 def fitted(
     geometry: FrameGeometry, config: TrackerConfig, memory: MemoryConfig, network: NetworkConfig, dtype: torch.dtype
 ) -> MemoryConfig:
-    """The same memory with as many long-term elements as the budget allows; raises `FrameError` where none fit."""
+    """Reduce long-term elements to the memory budget; raises `FrameError` if it is too small.
+
+    memory: the configuration to reduce; dtype: of the values.
+    """
 
     def needed(elements: int) -> int:
         return bytes_for(geometry, replace(memory, long_term_elements=elements), config.max_objects, network, dtype)
@@ -41,7 +44,7 @@ def fitted(
     if not memory.long_term or needed(low) > budget:
         height, width = geometry.image_size
         raise FrameError(
-            f'memory.budget_mb is {config.memory_budget_mb:g}, but frames of {width}×{height} px with room for '
+            f'memory.budget_mb is {config.memory_budget_mb:g}, but frames of {width}×{height} px with '
             f'{config.max_objects} objects need {needed(low) / MEGABYTE:.1f} MB at least: raise it, or lower '
             'max_objects, size, memory.max_working_frames or memory.max_anchor_frames'
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Masks that begin or correct objects, and everything that can be wrong with them."""
+"""Validation of seeds: masks, ids and names that start or correct objects."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,22 +13,25 @@ from xmem_ros.objects import ObjectTable
 
 @dataclass(frozen=True)
 class SeedMask:
-    """One object's mask in one frame."""
+    """Mask of one object in one frame."""
 
-    mask: np.ndarray  # H×W bool, or numbers: non-zero = object
+    mask: np.ndarray  # H×W bool, or numbers with non-zero = object
     name: str = ''
-    id: int = 0  # 0: a new object; otherwise the id to correct
+    id: int = 0  # 0: a new object, else the object to correct
 
 
 def check_seeds(
     seeds: Mapping[str | int, np.ndarray] | Sequence[SeedMask], frame_size: tuple[int, int], table: ObjectTable
 ) -> list[SeedMask]:
-    """Everything that can be wrong with seeds is found here, before anything changes."""
+    """Validate seeds and return them with masks H×W bool that do not overlap; later masks win.
+
+    frame_size: H, W. Raises `SeedError`, `UnknownObjectError`.
+    """
     if isinstance(seeds, Mapping):
         seeds = [_named_seed(key, mask) for key, mask in seeds.items()]
     seeds = list(seeds) if isinstance(seeds, Iterable) else None
     if seeds is None or not all(isinstance(seed, SeedMask) for seed in seeds):
-        raise SeedError('masks are given as {name: mask}, {id: mask} or a list of SeedMask')
+        raise SeedError('masks must be {name: mask}, {id: mask} or a list of SeedMask')
     for number, seed in enumerate(seeds, 1):
         if not isinstance(seed.name, str):
             raise SeedError(f'seed {number}: its name is {quoted(seed.name)}; give a text, empty for none')
@@ -40,11 +43,11 @@ def check_seeds(
     checked: list[SeedMask] = []
     covered = np.zeros(frame_size, bool)
     for number, seed in reversed(list(enumerate(seeds, 1))):
-        who = f'seed {number}' + (f' ({quoted(seed.name)})' if seed.name else '')
-        mask = check_mask(seed.mask, frame_size, who) & ~covered
+        subject = f'seed {number}' + (f' ({quoted(seed.name)})' if seed.name else '')
+        mask = check_mask(seed.mask, frame_size, subject) & ~covered
         if not mask.any():
             raise SeedError(
-                f'{who}: its mask is empty (or covered by later ones); mark at least one pixel of the object'
+                f'{subject}: its mask is empty, or covered by later masks; mark at least one pixel of the object'
             )
         covered |= mask
         checked.append(SeedMask(mask, seed.name, int(seed.id)))
@@ -52,51 +55,59 @@ def check_seeds(
 
 
 def check_ids(ids: Sequence[int], table: ObjectTable) -> None:
-    """Whether objects of these ids can be seeded in one call, 0 standing for a new one each.
+    """Check that objects of these ids can be seeded in one call; 0 stands for a new object.
 
-    Raises `UnknownObjectError`; `SeedError` for an id that comes twice, and where there is no room.
+    Raises `UnknownObjectError`, `SeedError` for a repeated id, `TooManyObjectsError`.
     """
     ids = checked_ids(ids, 0)
     corrected = [object_id for object_id in ids if object_id]
     table.check_known(corrected)
     if len(set(corrected)) < len(corrected):
-        raise SeedError(f'an id is corrected twice in one call: {listed(corrected)}; give one mask for each object')
+        raise SeedError(
+            f'an object is corrected twice in one call: ids {listed(corrected)}; give one mask for each object'
+        )
     table.check_room(len(ids) - len(corrected))
 
 
 def check_labels(labels: object, frame_size: tuple[int, int]) -> np.ndarray:
-    """What `step` said of a frame of this size (H, W); raises `SeedError` for anything else."""
-    found = _array(labels)
-    if found is None or found.dtype.kind not in 'biu':
-        raise SeedError(f'labels are {_described(labels, found)}; give the H×W whole numbers that step returned')
-    if found.shape != frame_size:
-        raise SeedError(f'labels are {found.shape}, the frame is {frame_size}; both must be H×W of the same frame')
-    return found
+    """Return labels as an array of `frame_size` (H, W); raises `SeedError` for anything else."""
+    array = _array(labels)
+    if array is None or array.dtype.kind not in 'biu':
+        raise SeedError(f'labels are {_described(labels, array)}; give the H×W whole numbers that step returned')
+    if array.shape != frame_size:
+        raise SeedError(f'labels are {array.shape}, the frame is {frame_size}; both must be H×W of the same frame')
+    return array
 
 
-def check_mask(mask: object, frame_size: tuple[int, int], who: str) -> np.ndarray:
-    """H×W bool of a mask in a frame of this size; raises `SeedError`, which begins with whose it is."""
-    found = _array(mask)
-    if found is None or found.dtype.kind not in 'biuf':
-        raise SeedError(f'{who}: its mask is {_described(mask, found)}; give H×W bool or numbers, non-zero = object')
-    if found.dtype.kind == 'f' and np.isnan(found).any():
-        raise SeedError(f'{who}: its mask holds NaN; give 0 for what is not the object')
-    if found.shape != frame_size:
-        raise SeedError(f'{who}: its mask is {found.shape}, but the frame is {frame_size} (H, W); make them equal')
-    return found != 0
+def check_mask(mask: object, frame_size: tuple[int, int], subject: str) -> np.ndarray:
+    """Return a mask as H×W bool of `frame_size`; raises `SeedError`.
+
+    subject: whose mask it is; the error's text begins with it.
+    """
+    array = _array(mask)
+    if array is None or array.dtype.kind not in 'biuf':
+        raise SeedError(
+            f'{subject}: its mask is {_described(mask, array)}; give H×W bool or numbers, non-zero = object'
+        )
+    if array.dtype.kind == 'f' and np.isnan(array).any():
+        raise SeedError(f'{subject}: its mask holds NaN; give 0 for pixels outside the object')
+    if array.shape != frame_size:
+        raise SeedError(f'{subject}: its mask is {array.shape}, but the frame is {frame_size} (H, W); make them equal')
+    nonzero: np.ndarray = array != 0
+    return nonzero
 
 
 def _array(given: object) -> np.ndarray | None:
-    """None for what NumPy makes no array of, such as rows of different lengths or a tensor on a GPU."""
+    """Return an array; None if NumPy makes none, as of uneven rows or a tensor on a GPU."""
     try:
         return np.asarray(given)
     except (TypeError, ValueError, RuntimeError):
         return None
 
 
-def _described(given: object, found: np.ndarray | None) -> str:
-    if isinstance(given, np.ndarray) and found is not None:
-        return f'an array of shape {found.shape} and type {found.dtype}'
+def _described(given: object, array: np.ndarray | None) -> str:
+    if isinstance(given, np.ndarray) and array is not None:
+        return f'an array of shape {array.shape} and type {array.dtype}'
     return quoted(given)
 
 
@@ -106,5 +117,5 @@ def _named_seed(key: object, mask: np.ndarray) -> SeedMask:
     if is_whole(key) and 1 <= key <= LARGEST_ID:  # type: ignore[operator]
         return SeedMask(mask, id=int(key))  # type: ignore[call-overload]
     raise SeedError(
-        f'a mask is given under {quoted(key)}: use a name for a new object, or the id (from 1) of a known one'
+        f'a mask is given under {quoted(key)}: use a name for a new object, or the id (from 1) of a known object'
     )

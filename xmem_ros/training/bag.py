@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A bag with images and labels of the same stamps, as the node publishes them, as training videos."""
+"""Training videos from a bag with images and the node's labels of the same stamps."""
 
 from __future__ import annotations
 
@@ -29,16 +29,17 @@ if TYPE_CHECKING:
 
 IMAGE = 'sensor_msgs/msg/Image'
 DEPTH = ('16UC1', '32FC1', 'mono16')
-OURS = ('labels', 'mask', 'overlay')  # how our topics end
+OURS = ('labels', 'mask', 'overlay')  # endings of the node's topics
 
 
 def read_bag(path: Path, shorter_side: int, budget: Budget | None = None, image_topic: str = '') -> list[Footage]:
-    """Read the images that a label image (mono8, topic ending in `labels`) has stamp and frame_id of.
+    """Read images with stamp and frame_id of a label image (mono8, topic ending in `labels`).
 
-    One video for each topic of labels, from its first label image that shows anything.
+    Returns one video per topic of labels, from its first non-empty label image.
 
     Raises:
-        FootageError: not a bag, no labels in it, no image of their stamps, several topics that could be meant, no room.
+        FootageError: not a bag, no labels, no images with their stamps, an ambiguous image topic,
+            or too little memory.
         ParameterError: rosbags is not installed.
     """
     require_rosbags(path)
@@ -61,7 +62,7 @@ def read_bag(path: Path, shorter_side: int, budget: Budget | None = None, image_
         raise FootageError(str(error)) from error
     except FrameError as error:
         raise FootageError(f'{path}: {error}') from error
-    except Exception as error:  # rosbags' readers have no common base for damaged files
+    except Exception as error:  # rosbags' errors for damaged files have no common base class
         raise FootageError(f'{path}: not a readable bag ({error}); ros2 bag reindex may mend it') from error
 
 
@@ -73,7 +74,7 @@ def _video(path: Path, reader: Any, labels: Any, pictured: list[Any], shorter_si
     for message in Bar(_messages(reader, labels), desc=f'reading {labels.topic}', unit='label'):
         mask = mask_from_image(message)
         size = scaled_size(mask.shape[:2], shorter_side)
-        if found or mask.any():  # before the first seed the node publishes that it knows of nothing
+        if found or mask.any():  # before the first seed the node publishes empty labels
             scaled = scaled_labels(np.where(mask == VOID, np.uint8(0), mask), size)
             kept_bytes += scaled.nbytes
             if kept_bytes > budget.left:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Losses, scores and pictures of a run: JSON lines, and TensorBoard where it is installed."""
+"""Curves of a run: losses, scores and pictures as JSON lines, and in TensorBoard if installed."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from xmem_ros.overlay import PALETTE
 
 
 class Curves:
-    """Writes to a folder; lines after the iteration that a run goes on from are taken back.
+    """Writer of curves; removes lines after the iteration from which a run resumes.
 
     Arguments:
-        folder: of the run.
-        iteration: that the run begins with.
-        enabled: of several processes, one writes.
+        folder: folder of the run.
+        iteration: first iteration of the run.
+        enabled: False for all but one of several processes.
     """
 
     def __init__(self, folder: Path, iteration: int, *, enabled: bool = True):
@@ -35,17 +35,17 @@ class Curves:
         if not enabled:
             return
         for name in ('log.jsonl', 'validation.jsonl'):
-            _take_back(folder / name, iteration)
+            _truncate(folder / name, iteration)
         self._log = _opened(folder / 'log.jsonl')
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            print('no curves for TensorBoard: pip install tensorboard')
+            print('no TensorBoard curves, tensorboard is not installed: pip install tensorboard')
             return
         self._board = SummaryWriter(str(folder / 'tensorboard'), purge_step=iteration + 1)
 
     def losses(self, iteration: int, losses: dict[str, float], rate: float, seconds: float) -> None:
-        """A line of one iteration."""
+        """Write the losses of an iteration."""
         if not self.enabled:
             return
         finite = {name: value if math.isfinite(value) else None for name, value in losses.items()}
@@ -57,7 +57,7 @@ class Curves:
             self._board.add_scalar('training/learning_rate', rate, iteration)
 
     def scores(self, iteration: int, scores: dict[str, float], mean: float) -> None:
-        """Mean IoU of what is held back."""
+        """Write the mean IoU of held-back footage."""
         if not self.enabled:
             return
         with _opened(self.folder / 'validation.jsonl') as file:
@@ -68,7 +68,7 @@ class Curves:
                 self._board.add_scalar(f'held_back/{name}', value, iteration)
 
     def picture(self, iteration: int, images: Tensor, labels: Tensor, logits: Tensor) -> None:
-        """A clip (T×3×H×W, T×H×W) above what was predicted from its second frame on ((T−1)×(1+O)×H×W)."""
+        """Draw a clip T×3×H×W with labels T×H×W above its prediction (T−1)×(1+O)×H×W."""
         if self._board:
             found = torch.cat([labels[:1], logits.argmax(1)])
             rows = [np.concatenate(_painted(images, plane), 1) for plane in (labels, found)]
@@ -101,11 +101,11 @@ def _opened(path: Path) -> IO[bytes]:
         raise OutputError(f'{path}: cannot be written ({error.strerror}); choose another --out') from error
 
 
-def _take_back(path: Path, iteration: int) -> None:
-    """Drop what a run wrote after its last checkpoint, a line that was cut off among it.
+def _truncate(path: Path, iteration: int) -> None:
+    """Remove lines after the last checkpoint, and an incomplete line.
 
     Raises:
-        ParameterError: the file is not of a run, and stays as it is.
+        ParameterError: the file does not belong to a run; it is not changed.
     """
     if not os.path.lexists(path):
         return
@@ -118,19 +118,19 @@ def _take_back(path: Path, iteration: int) -> None:
     for line in lines:
         if not line.endswith(b'\n'):
             break
-        noted = _iteration(line)
-        if noted is None:
-            raise ParameterError(f'{path}: not of a training run; move it away, or choose another --out')
-        if noted <= iteration:
+        number = _iteration(line)
+        if number is None:
+            raise ParameterError(f'{path}: does not belong to a training run; move it away, or choose another --out')
+        if number <= iteration:
             kept.append(line)
     if kept != lines:
         atomic.write_bytes(path, b''.join(kept))
 
 
 def _iteration(line: bytes) -> int | None:
-    """That a line is of; None for a line that no run wrote."""
+    """Return the iteration of a line; None for a foreign line."""
     try:
-        noted = json.loads(line)['iteration']
+        number = json.loads(line)['iteration']
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    return noted if isinstance(noted, int) else None
+    return number if isinstance(number, int) else None

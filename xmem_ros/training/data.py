@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""All footage of a run: what is trained on, and what is held back."""
+"""Footage of a run: training and held-back data."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from xmem_ros.training.bag import is_bag, read_bag
 from xmem_ros.training.config import TrainingConfig
 from xmem_ros.training.footage import Budget, Footage, FootageError, read_stills, read_videos, sequence_names
 
-LEAST_FRAMES = 2  # of a video, one to seed and one to find
+LEAST_FRAMES = 2  # of a video: one to seed, one to track
 
 
 @dataclass
 class RunData:
-    """Videos and stills to train on, and videos that are not."""
+    """Training videos and stills, and held-back videos."""
 
     videos: list[Footage]
     stills: list[Footage]
@@ -24,7 +24,7 @@ class RunData:
 
 
 def read_data(config: TrainingConfig, root: Path) -> RunData:
-    """Look at every file of a run before its first step; raises `FootageError` naming the one that cannot be used."""
+    """Read the files of a run before its first step; raises `FootageError` for an unusable file."""
     budget = Budget(config.cache_mb << 20)
     videos: list[Footage] = []
     wanted = set(config.leave_out)
@@ -67,14 +67,14 @@ def read_data(config: TrainingConfig, root: Path) -> RunData:
 def _videos(path: Path, config: TrainingConfig, budget: Budget, only: list[str] | None) -> list[Footage]:
     if is_bag(path):
         return read_bag(path, config.shorter_side, budget, config.image_topic)
-    # what is held back is read only where it is scored
+    # held-back footage is read only if it is scored
     unread = () if config.validate_every else tuple(set(config.leave_out) & sequence_names(path))
     found = read_videos(path, config.shorter_side, unread, budget, only=only, verify=config.verify)
     return found + [Footage(name, [], []) for name in unread]
 
 
 def _listed(root: Path, name: str) -> list[str] | None:
-    """Names of a subset's sequences, one a line."""
+    """Read the sequence names of a subset, one per line."""
     if not name:
         return None
     try:
@@ -87,7 +87,7 @@ def _listed(root: Path, name: str) -> list[str] | None:
 
 
 def _without_ends(videos: list[Footage], share: float) -> tuple[list[Footage], list[Footage]]:
-    """Videos without their ends, and the ends; a video stays whole where either part would show no object."""
+    """Split off the ends of videos; a video stays whole if a part would show no object."""
     beginnings, ends = [], []
     for footage in videos:
         count = len(footage.frames)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One differentiable pass over a batch of clips: memory grows by every frame, read with the full softmax."""
+"""Differentiable pass over clips; memory grows by every frame and is read with full softmax."""
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ def _positions(x: Tensor) -> Tensor:
 
 
 def _frame(encoded: EncodedImage, step: int, batch: int) -> EncodedImage:
-    """The part of a time-major batch (T·B×…) that belongs to one frame."""
+    """Select one frame of a time-major batch (T·B×…)."""
     part = slice(step * batch, (step + 1) * batch)
     f16, f8, f4 = encoded.features
     return EncodedImage(
@@ -24,7 +24,7 @@ def _frame(encoded: EncodedImage, step: int, batch: int) -> EncodedImage:
 
 
 def _drawn(count: int, most: int, generator: torch.Generator) -> list[int]:
-    """Which of `count` frames are read: all, or the first and others at random."""
+    """Draw the memory frames to read: all of `count`, or the first and random others."""
     if not most or count <= most:
         return list(range(count))
     others = torch.randperm(count - 1, generator=generator)[: most - 1] + 1
@@ -40,11 +40,18 @@ def track_clip(
     generator: torch.Generator,
     reference_frames: int = 0,
 ) -> Tensor:
-    """Follow the first frame's masks through each clip.
+    """Track the first frame's masks through each clip.
 
-    images: B×T×3×H×W, first: B×O×H×W masks of frame 0, valid: B×O bool (object slots in use), deep_update: chance of
-    the deep update on frames after the first, reference_frames: most frames that are read, the first and others at
-    random; 0: all. Returns aggregated logits B×(T−1)×(1+O)×H×W, −inf in empty slots.
+    Arguments:
+        images: B×T×3×H×W.
+        first: masks of frame 0, B×O×H×W.
+        valid: used object slots, B×O bool.
+        deep_update: chance of the deep update on frames after the first.
+        generator: source of random numbers.
+        reference_frames: most frames to read, the first and random others; 0: all.
+
+    Returns:
+        Aggregated logits B×(T−1)×(1+O)×H×W, −inf in empty slots.
     """
     batch, length = images.shape[:2]
     objects = first.shape[1]

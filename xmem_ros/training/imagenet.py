@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Starting weights of the paper's `xmem`: ResNet-50 for keys and ResNet-18 for values, from ImageNet.
+"""Starting weights of `xmem`: ImageNet's ResNet-50 for keys and ResNet-18 for values.
 
     python -m xmem_ros.training.imagenet imagenet.safetensors
 
@@ -23,7 +23,7 @@ VALUE_STAGES = {'conv1': 'conv1', 'bn1': 'bn1', 'layer1': 'layer1', 'layer2': 'l
 
 
 def starting_network(key: ResNet, value: ResNet) -> XMemNetwork:
-    """An `xmem` network with the trunks of a ResNet-50 and a ResNet-18; the masks' channels begin at zero."""
+    """Make an `xmem` network from both ResNets; the weights of the mask channels are zero."""
     network = XMemNetwork(XMEM)
     state = network.state_dict()
     for prefix, stages, trunk in (('key_encoder', KEY_STAGES, key), ('value_encoder', VALUE_STAGES, value)):
@@ -32,7 +32,7 @@ def starting_network(key: ResNet, value: ResNet) -> XMemNetwork:
             if stage not in stages:
                 continue  # layer4 and the classifier
             target = state[f'{prefix}.{stages[stage]}.{rest}']
-            if target.shape != tensor.shape:  # the value encoder's stem sees masks, too
+            if target.shape != tensor.shape:  # the stem of the value encoder has mask channels
                 tensor = torch.cat([tensor, tensor.new_zeros(tensor.shape[0], 2, *tensor.shape[2:])], 1)
             target.copy_(tensor)
     network.load_state_dict(state)
@@ -40,7 +40,7 @@ def starting_network(key: ResNet, value: ResNet) -> XMemNetwork:
 
 
 def main() -> None:
-    """Download both and write the file."""
+    """Download both networks and write the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('file', type=Path, help='ends in .safetensors')
     args = parser.parse_args()

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Subset
 
 from xmem_ros import atomic
 from xmem_ros.checks import check_number, check_whole
-from xmem_ros.errors import OutputError, ParameterError, WeightsError, XMemError, told
+from xmem_ros.errors import OutputError, ParameterError, WeightsError, XMemError, summary_of
 from xmem_ros.network.config import CONFIGS, config_from_state_dict
 from xmem_ros.network.model import XMemNetwork
 from xmem_ros.outside_text import say
@@ -340,7 +340,7 @@ class Trainer:
             self._take_over(state)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, XMemError) as error:
             raise WeightsError(
-                f'{self.checkpoint}: damaged, or not of such a run ({told(error)}); remove it to begin anew'
+                f'{self.checkpoint}: damaged, or not of such a run ({summary_of(error)}); remove it to begin anew'
             ) from error
 
     def _take_over(self, state: dict[str, Any]) -> None:

@@ -7,15 +7,16 @@ from torch import Tensor
 
 
 def hardest_share(iteration: int, start: float, end: float, final: float) -> float:
-    """Share of pixels that count, falling linearly from 1 at `start` to `final` at `end`."""
+    """Return the share of pixels in the loss: linear from 1 at `start` to `final` at `end`."""
     progress = min(max((iteration - start) / max(end - start, 1), 0.0), 1.0)
     return 1 - progress * (1 - final)
 
 
 def bootstrapped_cross_entropy(logits: Tensor, labels: Tensor, share: float) -> Tensor:
-    """Mean cross-entropy of each image's hardest pixels.
+    """Return the mean cross-entropy of each image's hardest pixels.
 
-    logits: B×(1+O)×H×W, −inf where an object slot is empty; labels: B×H×W int64; share: 0…1 of the pixels.
+    logits: B×(1+O)×H×W, −inf where an object slot is empty; labels: B×H×W int64; share: 0…1 of the
+        pixels.
     """
     loss = F.cross_entropy(logits, labels, reduction='none').flatten(1)
     if share >= 1:
@@ -24,10 +25,10 @@ def bootstrapped_cross_entropy(logits: Tensor, labels: Tensor, share: float) -> 
 
 
 def dice_loss(prob: Tensor, labels: Tensor, valid: Tensor, objects: Tensor | None = None) -> Tensor:
-    """1 − soft dice, averaged over the objects that are there.
+    """Return 1 − soft dice, averaged over valid objects.
 
-    prob: B×O×H×W, labels: B×H×W int64 (object o is o+1), valid: B×O bool; objects: how many to divide by, where it is
-    not those of `valid`.
+    prob: B×O×H×W, labels: B×H×W int64 (object o is o+1), valid: B×O bool; objects: divisor of the
+    mean (default: number of valid objects).
     """
     slots = torch.arange(1, prob.shape[1] + 1, device=prob.device).view(1, -1, 1, 1)
     truth = (labels.unsqueeze(1) == slots).flatten(2).float()

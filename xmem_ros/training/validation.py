@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How well weights follow footage that they were not trained on."""
+"""Validation: mean IoU on held-back footage."""
 
 from __future__ import annotations
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""A page on which a person shows the tracker objects: `xmem-ros web`. Needs ROS and aiohttp."""
+"""Web page for seeding and watching objects: `xmem-ros web`. Needs ROS and aiohttp."""

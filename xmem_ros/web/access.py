@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Who may use the page: token, cookie, Host and Origin headers. No ROS, no aiohttp."""
+"""Access control of the page: token, cookie, Host and Origin headers. No ROS, no aiohttp."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from urllib.parse import urlsplit
 from xmem_ros.errors import ParameterError
 
 TOKEN_VARIABLE = 'XMEM_ROS_WEB_TOKEN'  # noqa: S105  # a name
-LEAST_TOKEN, MOST_TOKEN = 16, 256  # characters; so many cannot be found by trying
+LEAST_TOKEN, MOST_TOKEN = 16, 256  # characters; too many to guess
 _TOKEN = re.compile(r'[A-Za-z0-9._~\-]+')
 _HOST = re.compile(r'[A-Za-z0-9.\-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?')
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address to listen on can only be reached from this machine."""
+    """Whether a listening address is reachable from this machine only."""
     if host == 'localhost':
         return True
     try:
@@ -31,14 +31,15 @@ def is_loopback(host: str) -> bool:
 
 
 def given_token(file: str | None, environment: Mapping[str, str]) -> str | None:
-    """The token of a file, or else of the environment variable `TOKEN_VARIABLE`; None where neither is given.
+    """Return the token of a file or of the variable `TOKEN_VARIABLE`; None without either.
 
     Args:
-        file: path; white space around the token is left out. Empty or None: none.
-        environment: of the process.
+        file: path; white space around the token is removed. Empty or None: no file.
+        environment: environment variables of the process.
 
     Raises:
-        ParameterError: the file cannot be read, or what was given is no token. The text does not hold the token.
+        ParameterError: the file cannot be read, or the token is invalid. The message does not
+            contain the token.
     """
     if file:
         try:
@@ -54,7 +55,7 @@ def given_token(file: str | None, environment: Mapping[str, str]) -> str | None:
 
 
 def choose_token(host: str, token: str | None) -> str:
-    """The token to ask for: the one given, none where only this machine can reach the page, else a random one."""
+    """Return the given token; without one: empty on a loopback address, else random."""
     if token is None:
         return '' if is_loopback(host) else secrets.token_urlsafe(16)
     return token
@@ -63,48 +64,48 @@ def choose_token(host: str, token: str | None) -> str:
 def _checked(token: str, source: str) -> str:
     if not LEAST_TOKEN <= len(token) <= MOST_TOKEN or not _TOKEN.fullmatch(token):
         raise ParameterError(
-            f'{source} cannot be used: give {LEAST_TOKEN} to {MOST_TOKEN} letters, digits, ".", "_", "~" or "-" '
-            '(openssl rand -hex 16), or none for a random one'
+            f'{source} is invalid: give {LEAST_TOKEN} to {MOST_TOKEN} letters, digits, ".", "_", "~" or "-" '
+            '(openssl rand -hex 16), or no token for a random one'
         )
     return token
 
 
 @dataclass(frozen=True)
 class Access:
-    """What a request must show.
+    """Checks of a request.
 
     Arguments:
-        token: that a browser must have signed in with; empty: none is asked for, and only names of this machine are
-            answered to, so that no page from elsewhere gets in through a name of its own that leads here.
+        token: required token; empty: none is required, but only loopback names are accepted as
+            Host, so that no foreign page gets in by DNS rebinding.
     """
 
     token: str
 
     @property
     def session(self) -> str:
-        """What the cookie holds. Browsers send cookies to all ports of a host, so it is not the token itself."""
+        """Content of the cookie; not the token, which browsers would send to every port."""
         return hmac.new(self.token.encode(), b'xmem_ros session', 'sha256').hexdigest()
 
-    def knows(self, given: str) -> bool:
-        """Whether this is the token; takes as long whatever is given."""
+    def token_matches(self, given: str) -> bool:
+        """Whether this is the token, compared in constant time."""
         return _same(given, self.token)
 
     def signed_in(self, cookie: str | None) -> bool:
-        """Whether this is the cookie of a browser that has signed in, or none is needed."""
+        """Whether the cookie is that of a signed-in browser, or no token is required."""
         return not self.token or _same(cookie or '', self.session)
 
     def host_allowed(self, host: str) -> bool:
-        """Whether a Host header names this machine."""
+        """Whether a Host header is well-formed and, without a token, a loopback name."""
         if not _HOST.fullmatch(host):
             return False
         try:
             name = urlsplit(f'//{host}').hostname or ''
-        except ValueError:  # brackets around no address
+        except ValueError:  # brackets without an address
             return False
         return bool(self.token) or is_loopback(name)
 
     def origin_allowed(self, origin: str | None, host: str) -> bool:
-        """Whether an Origin header is that of our own page. A WebSocket is not bound to it by the browser."""
+        """Whether an Origin header is our page's; browsers do not check it for WebSockets."""
         try:
             return origin is not None and urlsplit(origin).netloc.lower() == host.lower()
         except ValueError:
@@ -112,5 +113,4 @@ class Access:
 
 
 def _same(given: str, expected: str) -> bool:
-    # what no header can hold is no token
     return hmac.compare_digest(given.encode(errors='replace'), expected.encode())

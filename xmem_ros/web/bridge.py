@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Between the page and the node: hears its topics while somebody looks, and tells facts for the page to word."""
+"""Bridge between page and node: topics on demand, and the status as facts that the page words."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import cv2
 from diagnostic_msgs.msg import DiagnosticArray
 from sensor_msgs.msg import Image
 
-from xmem_ros.client.calls import Calls
+from xmem_ros.client.calls import ServiceCalls
 from xmem_ros.client.link import NodeLink
 from xmem_ros.conversions.images import rgb_from_image, stamp_ns
 from xmem_ros.conversions.objects import seconds_of
@@ -29,28 +29,28 @@ from xmem_ros.overlay import colour_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-LONGEST_SIDE = 1280  # px that an image is sent with
-QUALITY = 80  # of its JPEG
-_SILENT_S = 2.0  # without an image, after which the page says so
-_RATE_S = 3.0  # over which the rate is measured
-_STATE_S = 1.0  # that an answer about the node's state is waited for
-_STATE_AGE_S = 1.0  # after which an active node is asked for its state again
-_ODD_AGE_S = 3600.0  # older: a replay, whose stamps say nothing about now
-# Whoever is in the graph can send anything under the node's name, and the page gets no more of it than this.
+LONGEST_SIDE = 1280  # px, longest side of an image that is sent
+QUALITY = 80  # JPEG quality
+_SILENT_S = 2.0  # time without an image after which the page reports it
+_RATE_S = 3.0  # averaging period of the rate
+_STATE_S = 1.0  # timeout of a state request
+_STATE_AGE_S = 1.0  # period of state requests to an active node
+_MOST_AGE_S = 3600.0  # older stamps are those of a replay, and give no age
+# Bounds on what the page receives: any participant of the graph can publish under the node's name.
 MOST_OBJECTS = 255
 MOST_NAME = 80  # characters of an object's name
-MOST_TEXT = 1000  # characters of what the node says
-MOST_OTHERS = 10  # names of other trackers
+MOST_TEXT = 1000  # characters of a diagnostic value
+MOST_OTHERS = 10  # listed names of other trackers
 STATES = ('unconfigured', 'inactive', 'active', 'finalized', 'configuring', 'cleaningup', 'activating', 'deactivating')
 
 
-class Bridge(Calls):
-    """The node, as the page needs it.
+class Bridge(ServiceCalls):
+    """The node as the page sees it.
 
     Arguments:
-        name: of the node.
-        on_image: is called in another thread with each overlay that came, a sensor_msgs/Image.
-        timeout: the longest that a call of the node waits [s].
+        name: full name of the node.
+        on_image: called with each overlay (sensor_msgs/Image), in the link's thread.
+        timeout: of a call of the node [s].
     """
 
     def __init__(self, name: str, on_image: Callable[[Any], None], *, timeout: float = 15.0) -> None:
@@ -58,43 +58,43 @@ class Bridge(Calls):
         self._on_image = on_image
         self._lock = threading.Lock()
         self._subscriptions: dict[str, Any] = {}
-        self._known, self._asked = '', 0.0  # the lifecycle state, and when it was asked for
+        self._known_state, self._requested = '', 0.0  # lifecycle state; time of the last request, monotonic s
         self._forget()
 
     def close(self) -> None:
         """Leave the graph."""
         self.link.close()
 
-    def look(self, *, overlay: bool, objects: bool) -> None:
-        """Subscribe to what is looked at, and to nothing else: the node draws an overlay only while somebody does."""
+    def subscribe_to(self, *, overlay: bool, objects: bool) -> None:
+        """Subscribe to these topics alone; the node draws overlays only for subscribers."""
         wanted = {
             '~/overlay': (overlay, Image, self._on_image, qos.output()),
-            '~/objects': (objects, TrackedObjectArray, self._hear_objects, qos.output()),
-            '/diagnostics': (objects, DiagnosticArray, self._hear_diagnostics, qos.diagnostics()),
+            '~/objects': (objects, TrackedObjectArray, self._on_objects, qos.output()),
+            '/diagnostics': (objects, DiagnosticArray, self._on_diagnostics, qos.diagnostics()),
         }
         if not objects:
             self._forget()
-        for topic, (want, kind, heard, profile) in wanted.items():
+        for topic, (want, kind, callback, profile) in wanted.items():
             if want and topic not in self._subscriptions:
                 name = topic.replace('~', self.link.name)
-                self._subscriptions[topic] = self.link.subscribe(kind, name, heard, profile)
+                self._subscriptions[topic] = self.link.subscribe(kind, name, callback, profile)
             elif not want and topic in self._subscriptions:
                 self.link.node.destroy_subscription(self._subscriptions.pop(topic))
 
     def status(self) -> dict[str, Any]:
-        """State of the node and of its objects, and figures, as JSON can hold them; waits up to `_STATE_S`."""
+        """Return state, objects and figures of the node for JSON; blocks for up to `_STATE_S`."""
         state = self._state()
         others = self._others() if state == 'missing' else []
         now = time.monotonic()
         with self._lock:
             while self._arrivals and now - self._arrivals[0] > _RATE_S:
                 self._arrivals.popleft()
-            silent = now - self._heard if self._heard else None
+            silent = now - self._last_arrival if self._last_arrival else None
             topic, no_image, memory = self._topic, self._no_image, self._memory
             objects, age = self._objects, None
             if self._newest_stamp and silent is not None:
                 age = time.time() - self._newest_stamp / 1e9
-                if not -1 < age < _ODD_AGE_S:
+                if not -1 < age < _MOST_AGE_S:
                     age = silent
             seconds = now - self._arrivals[0] if self._arrivals else 0.0
             rate = (len(self._arrivals) - 1) / seconds if seconds > 0.2 else 0.0
@@ -116,46 +116,46 @@ class Bridge(Calls):
         }
 
     def _state(self) -> str:
-        """The lifecycle state, or missing, busy or unknown."""
+        """Return the lifecycle state, or missing, busy or unknown."""
         try:
             if not self.link.is_there():
                 return 'missing'
-            if time.monotonic() > self._asked + _STATE_AGE_S or self._known != 'active':
+            if time.monotonic() > self._requested + _STATE_AGE_S or self._known_state != 'active':
                 state = self.link.state(_STATE_S)
-                self._known = state if state in STATES else 'unknown'
-                self._asked = time.monotonic()
-            return self._known
+                self._known_state = state if state in STATES else 'unknown'
+                self._requested = time.monotonic()
+            return self._known_state
         except NodeMissingError:
             return 'missing'
         except NodeError:
             return 'busy'
 
     def _others(self) -> list[str]:
-        """Some of the trackers that are there."""
+        """Return the names of some visible trackers."""
         try:
             return self.link.others()[:MOST_OTHERS]
-        except NodeError:  # it was closed meanwhile
+        except NodeError:  # the link was closed meanwhile
             return []
 
     def _forget(self) -> None:
         with self._lock:
             self._arrivals: deque[float] = deque(maxlen=1000)
-            self._heard = 0.0  # time.monotonic() of the last objects; 0: none
+            self._last_arrival = 0.0  # time.monotonic() of the last objects; 0: none
             self._newest_stamp = 0
             self._objects: list[dict[str, Any]] = []
-            self._topic = ''  # of the images
-            self._no_image = ''  # why none comes, and what to do; empty: they come
+            self._topic = ''  # image topic
+            self._no_image = ''  # why no image arrives and what to do; empty: they arrive
             self._memory: int | None = None
 
-    def _hear_objects(self, message: Any) -> None:
+    def _on_objects(self, message: Any) -> None:
         objects = [_object(item) for item in message.objects[:MOST_OBJECTS]]
         with self._lock:
-            self._heard = time.monotonic()
-            self._arrivals.append(self._heard)
+            self._last_arrival = time.monotonic()
+            self._arrivals.append(self._last_arrival)
             self._newest_stamp = stamp_ns(message.header.stamp)
             self._objects = objects
 
-    def _hear_diagnostics(self, message: Any) -> None:
+    def _on_diagnostics(self, message: Any) -> None:
         for status in message.status:
             if status.name == keys.status_name(self.link.name):
                 values = {pair.key: pair.value for pair in status.values}
@@ -166,7 +166,7 @@ class Bridge(Calls):
 
 
 def _object(item: Any) -> dict[str, Any]:
-    """A xmem_ros/TrackedObject as JSON can hold it, whatever its fields say."""
+    """Convert any xmem_ros/TrackedObject, however odd its fields, for JSON."""
     known = [state.value for state in ObjectState]
     return {
         'id': item.id,
@@ -180,20 +180,20 @@ def _object(item: Any) -> dict[str, Any]:
 
 
 def _bytes(text: str) -> int | None:
-    """A number of bytes; None where the text is none."""
+    """Parse a number of bytes; None if the text is none."""
     return int(text) if len(text) < 16 and text.isascii() and text.isdigit() else None
 
 
-def encoded(message: Any) -> tuple[bytes, tuple[int, int]]:
-    """An overlay as the page reads it: length of a header (4 bytes, little end first), the header as JSON, a JPEG.
+def encode_overlay(message: Any) -> tuple[bytes, tuple[int, int]]:
+    """Encode an overlay for the page: header length (uint32, little-endian), JSON header, JPEG.
 
-    The header has the image's stamp and its full size; the JPEG may be smaller.
+    The header holds the image's stamp and full size; the JPEG may be smaller.
 
     Returns:
-        The bytes; and width and height of the full size [px].
+        The bytes; width and height of the full size [px].
 
     Raises:
-        FrameError: it cannot be read.
+        FrameError: the image cannot be read.
     """
     try:
         pixels = rgb_from_image(message)
@@ -204,7 +204,7 @@ def encoded(message: Any) -> tuple[bytes, tuple[int, int]]:
             pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
         _, jpeg = cv2.imencode('.jpg', cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     except cv2.error as error:
-        raise FrameError(f'OpenCV refuses the image: {error.err}') from error
+        raise FrameError(f'OpenCV cannot encode the image ({error.err}): check the encoding of ~/overlay') from error
     stamp = message.header.stamp
     header = json.dumps({'sec': stamp.sec, 'nanosec': stamp.nanosec, 'width': width, 'height': height}).encode()
     return struct.pack('<I', len(header)) + header + jpeg.tobytes(), (width, height)

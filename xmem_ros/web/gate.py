@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Bounds on connections, below HTTP: how many, for how long, and how much they may send before they are a page's."""
+"""Limits on connections below HTTP: their number, duration and bytes until a page owns them."""
 
 from __future__ import annotations
 
@@ -11,31 +11,32 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-MOST_VISITORS = 128  # connections that are no page's
-VISIT_S = 10.0  # that one may take to send its request and read the answer
-MOST_SENT = 16 * 1024  # bytes of a request, with its headers
+MOST_VISITORS = 128  # connections without a page
+VISIT_S = 10.0  # longest duration of request and response
+MOST_SENT = 16 * 1024  # bytes of a request with its headers
 _TOO_LARGE = b'HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n'
 
 
 class Gate:
-    """Makes the protocols of a server's connections.
+    """Protocol factory that limits connections.
 
-    A connection is a visitor until `keep` says that it is a page's. Visitors are few, short and send little. Where
-    there are too many, the oldest of the address that has most is closed, so that idle ones keep nobody out.
+    A connection is a visitor until `keep` marks it as a page's. Visitors are limited in number,
+    duration and bytes. If there are too many, the oldest one of the address with the most is
+    closed, so that idle connections lock nobody out.
 
     Arguments:
-        make: makes the protocol that serves a connection.
+        make: factory of the protocol that serves a connection.
     """
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make
-        self._visitors: dict[Any, _Connection] = {}  # by transport, the oldest first
+        self._visitors: dict[Any, _Connection] = {}  # by transport, oldest first
 
     def __call__(self) -> asyncio.Protocol:
         return _Connection(self, self._make())
 
     def keep(self, transport: Any) -> None:
-        """This connection is a page's: it may stay."""
+        """Mark a connection as a page's, without limits."""
         connection = self._visitors.pop(transport, None)
         if connection is not None:
             connection.settle()
@@ -46,32 +47,32 @@ class Gate:
             transport.abort()
 
     def enter(self, transport: Any, connection: _Connection) -> None:
-        """A visitor comes."""
+        """Add a visitor."""
         self._visitors[transport] = connection
         if len(self._visitors) <= MOST_VISITORS:
             return
         address, count = Counter(visitor.address for visitor in self._visitors.values()).most_common(1)[0]
-        log.warning('too many connections: the oldest of %s, which has %d, is closed', address, count)
+        log.warning('too many connections: closing the oldest of the %d from %s', count, address)
         oldest = next(item for item, visitor in self._visitors.items() if visitor.address == address)
         self.leave(oldest)
         oldest.abort()
 
     def leave(self, transport: Any) -> None:
-        """A visitor goes."""
+        """Remove a visitor."""
         self._visitors.pop(transport, None)
 
 
 class _Connection(asyncio.Protocol):
-    """Hands on what happens to a connection, within the bounds."""
+    """Forwards the events of a connection to its protocol, within the limits."""
 
     def __init__(self, gate: Gate, inner: Any) -> None:
         self._gate, self._inner = gate, inner
-        self._sent = 0  # bytes; that of a page is not counted
+        self._sent = 0  # bytes sent as a visitor
         self._deadline: asyncio.TimerHandle | None = None
         self.address = ''
 
     def settle(self) -> None:
-        """From now on without bounds."""
+        """Lift the limits."""
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
@@ -87,14 +88,14 @@ class _Connection(asyncio.Protocol):
         if self._deadline is not None:
             self._sent += len(data)
             if self._sent > MOST_SENT:
-                if self._sent - len(data) <= MOST_SENT:  # said once
+                if self._sent - len(data) <= MOST_SENT:  # report once
                     self._transport.write(_TOO_LARGE)
                     self._transport.close()
                 return
         try:
             self._inner.data_received(data)
-        except Exception as error:  # the parsers of some versions of aiohttp let out what an address is refused for
-            log.warning('what was sent cannot be read (%s)', type(error).__name__)
+        except Exception as error:  # some versions of aiohttp let parser errors through
+            log.warning('unreadable request (%s): connection closed', type(error).__name__)
             self._transport.abort()
 
     def eof_received(self) -> bool | None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The HTTP server: the page's files, and a WebSocket for each page that is open."""
+"""HTTP server: the page's files, and a WebSocket for each open page."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from aiohttp import web
 
 from xmem_ros.errors import FrameError, NodeError, NodeMissingError, ParameterError
 from xmem_ros.outside_text import for_log
-from xmem_ros.web.bridge import Bridge, encoded
+from xmem_ros.web.bridge import Bridge, encode_overlay
 from xmem_ros.web.gate import Gate
-from xmem_ros.web.quiet import quiet
+from xmem_ros.web.log_throttle import throttled_logs
 from xmem_ros.web.viewer import Viewer
 
 if TYPE_CHECKING:
@@ -30,48 +30,48 @@ OPEN_FILES = {
     '/signin.js': ('signin.js', 'text/javascript'),
     '/icon.svg': ('icon.svg', 'image/svg+xml'),
 }
-"""What the page that asks for the token needs; all other files are for those who gave it."""
+"""Files of the sign-in page, served without a token."""
 FILES = {
     '/app.js': ('app.js', 'text/javascript'),
     '/drawing.js': ('drawing.js', 'text/javascript'),
     **OPEN_FILES,
 }
 MOST_VIEWERS = 16
-MOST_BYTES = 1024 * 1024  # of a message from a page; a painted mask takes some hundred kilobytes at most
-MOST_SIGN_IN = 1024  # bytes of a request with the token
-_WAITING = 32  # connections that the system keeps until they are taken
-_CALLS = 4  # commands of all pages that wait for the node at a time
-_HEARTBEAT_S = 10.0  # after which a page that does not answer counts as gone
+MOST_BYTES = 1024 * 1024  # of a WebSocket message; a painted mask takes some hundred kilobytes at most
+MOST_SIGN_IN = 1024  # bytes of a sign-in request
+_BACKLOG = 32  # connections that wait to be accepted
+_CALLS = 4  # concurrent calls of the node, for all pages
+_HEARTBEAT_S = 10.0  # period of pings; an unresponsive page is disconnected
 _STATUS_S = 0.25
-_LOOK_S = 0.2  # between changes of what is subscribed to
-_NODE_S = 3.0  # that the node may take to be seen before the log says that it is not there
-_LOG_S = 10.0  # between two warnings of one kind
+_SUBSCRIBE_S = 0.2  # least time between changes of subscriptions
+_NODE_S = 3.0  # discovery time after which the log reports a missing node
+_LOG_S = 10.0  # between warnings of one kind
 _COOKIE_S = 7 * 24 * 3600
 
 
 class Server:
-    """Serves the page.
+    """Server of the page.
 
     Arguments:
-        node: name of the tracker's node.
-        access: who may use it.
+        node: full name of the tracker's node.
+        access: checks of a request.
     """
 
     def __init__(self, node: str, access: Access) -> None:
         self._access = access
-        self.cookie = 'xmem_ros'  # its name
+        self.cookie = 'xmem_ros'  # name
         self._viewers: set[Viewer] = set()
         self._loop = asyncio.get_running_loop()
-        self._changed = asyncio.Event()  # something may be to send
-        self._image: Any = None  # the newest overlay, not yet sent
-        self._executor = ThreadPoolExecutor(_CALLS, 'command')  # of its own: images and status do not wait for it
-        self.gate: Gate | None = None  # of the connections, once there is one
-        self._bridge = Bridge(node, self._hear_image)
-        self._looking = (False, False)  # at overlays, at objects
+        self._changed = asyncio.Event()  # set when there may be something to send
+        self._image: Any = None  # newest overlay, not yet sent
+        self._executor = ThreadPoolExecutor(_CALLS, 'command')  # separate, so that images and status do not wait
+        self.gate: Gate | None = None  # limits of connections, once serving
+        self._bridge = Bridge(node, self._on_image)
+        self._subscribed = (False, False)  # overlays, objects
         self._tasks: list[asyncio.Task[None]] = []
 
     def application(self) -> web.Application:
-        """The routes, with everything that is checked before them."""
+        """Return the application: routes behind the access checks."""
         app = web.Application(middlewares=[self._check], client_max_size=MOST_SIGN_IN)
         for path, (name, kind) in FILES.items():
             app.router.add_get(path, _file_handler(STATIC / name, kind))
@@ -83,7 +83,7 @@ class Server:
         return app
 
     async def _start(self, _: web.Application) -> None:
-        self._tasks = [asyncio.ensure_future(_again_and_again(work)) for work in (self._send_images, self._send_status)]
+        self._tasks = [asyncio.ensure_future(_repeat(work)) for work in (self._send_images, self._send_status)]
         self._tasks.append(asyncio.ensure_future(self._look_for_node()))
 
     async def close_viewers(self) -> None:
@@ -98,15 +98,15 @@ class Server:
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def _look_for_node(self) -> None:
-        """Whoever has mistyped its name is to know before they open the page."""
+        """Report a missing node, such as a mistyped name, before the page is opened."""
         try:
             await self._loop.run_in_executor(None, self._bridge.link.check_there, _NODE_S)
         except NodeMissingError as error:
-            self._bridge.link.node.get_logger().warning(f'{for_log(error)}. The page waits for it')
-        except NodeError:  # it was closed meanwhile
+            self._bridge.link.node.get_logger().warning(f'{for_log(error)}. The page waits for the node')
+        except NodeError:  # the link was closed meanwhile
             pass
 
-    # --- who may
+    # --- access
 
     @web.middleware
     async def _check(self, request: web.Request, handler: Callable[[web.Request], Any]) -> web.StreamResponse:
@@ -114,13 +114,15 @@ class Server:
         host = hosts[0] if len(hosts) == 1 and self._access.host_allowed(hosts[0]) else ''
         try:
             if not host:
-                response: web.StreamResponse = web.Response(status=403, text='not a name of this machine\n')
+                response: web.StreamResponse = web.Response(
+                    status=403, text='unknown Host: open the page as localhost\\n'
+                )
             elif request.path in OPEN_FILES or request.path == '/signin' or self._signed_in(request):
                 response = await handler(request)
             elif request.path == '/':
                 response = _file(STATIC / 'signin.html', 'text/html', 403)
             else:
-                response = web.Response(status=403, text='sign in first: open the address that xmem-ros web printed\n')
+                response = web.Response(status=403, text='not signed in: open the address that xmem-ros web printed\n')
         except web.HTTPException as error:
             response = web.Response(status=error.status, text=f'{error.status} {error.reason}\n')
         return response if response.prepared else _protected(response, host)
@@ -129,17 +131,17 @@ class Server:
         return self._access.signed_in(request.cookies.get(self.cookie))
 
     def _from_page(self, request: web.Request) -> bool:
-        """Whether a request that changes something is our own page's."""
+        """Whether a request comes from our own page."""
         origins = request.headers.getall('Origin', [])
         return len(origins) == 1 and self._access.origin_allowed(origins[0], request.headers['Host'])
 
     async def _sign_in(self, request: web.Request) -> web.StreamResponse:
-        """The token comes in the body: addresses are kept by browsers and written to logs of proxies."""
+        """Check the token in the body: addresses end up in browser histories and proxy logs."""
         if not self._from_page(request):
-            return web.Response(status=403, text='only the page itself may sign in\n')
+            return web.Response(status=403, text='foreign Origin: sign in on the page itself\n')
         given = (await request.read()).decode('ascii', 'replace')
-        if not self._access.knows(given):
-            return web.Response(status=403, text='that is not the token\n')
+        if not self._access.token_matches(given):
+            return web.Response(status=403, text='wrong token: give the one that xmem-ros web printed\n')
         response = web.Response(status=204)
         response.set_cookie(
             self.cookie,
@@ -156,15 +158,15 @@ class Server:
 
     async def _socket(self, request: web.Request) -> web.StreamResponse:
         if not self._from_page(request):
-            return web.Response(status=403, text='only the page itself may connect\n')
+            return web.Response(status=403, text='foreign Origin: connect from the page itself\n')
         if len(self._viewers) >= MOST_VIEWERS:
-            return web.Response(status=503, text=f'{MOST_VIEWERS} pages are open already\n')
+            return web.Response(status=503, text=f'{MOST_VIEWERS} pages are open already, the limit: close one\n')
         socket = web.WebSocketResponse(
             max_msg_size=MOST_BYTES, heartbeat=_HEARTBEAT_S, compress=False, autoping=False, timeout=1.0
         )
         transport = request.transport
         if transport is None or not socket.can_prepare(request):
-            return web.Response(status=400, text='this address is for WebSockets\n')
+            return web.Response(status=400, text='not a WebSocket request: open / instead\n')
         viewer = Viewer(socket, transport, self._bridge, self._executor, self._changed.set)
         self._viewers.add(viewer)
         try:
@@ -178,11 +180,11 @@ class Server:
             self._changed.set()
         return socket
 
-    # --- what they get
+    # --- to the pages
 
-    def _hear_image(self, message: Any) -> None:
-        """In the thread of the bridge."""
-        self._image = message  # in place of the one before, which may be large
+    def _on_image(self, message: Any) -> None:
+        """Receive an overlay, in the thread of the bridge."""
+        self._image = message  # replaces the previous one, which may be large
         with contextlib.suppress(RuntimeError):  # the loop may be closed by now
             self._loop.call_soon_threadsafe(self._changed.set)
 
@@ -191,23 +193,23 @@ class Server:
         self._changed.clear()
         overlay = any(viewer.wants_images for viewer in self._viewers)
         objects = any(viewer.visible for viewer in self._viewers)
-        if (overlay, objects) != self._looking:
-            await self._loop.run_in_executor(None, lambda: self._bridge.look(overlay=overlay, objects=objects))
-            self._looking = (overlay, objects)
-            await asyncio.sleep(_LOOK_S)  # a page that looks and looks away wears out neither the node nor the graph
+        if (overlay, objects) != self._subscribed:
+            await self._loop.run_in_executor(None, lambda: self._bridge.subscribe_to(overlay=overlay, objects=objects))
+            self._subscribed = (overlay, objects)
+            await asyncio.sleep(_SUBSCRIBE_S)  # limits the load of a page that toggles its visibility
         if not overlay:
-            self._image = None  # an old one is not to be shown when somebody looks again
-        takers = [viewer for viewer in self._viewers if viewer.wants_images and viewer.ready]
-        if self._image is None or not takers:
+            self._image = None  # an old image must not be shown later
+        receivers = [viewer for viewer in self._viewers if viewer.wants_images and viewer.ready]
+        if self._image is None or not receivers:
             return
         message, self._image = self._image, None
         try:
-            data, size = await self._loop.run_in_executor(None, encoded, message)
+            data, size = await self._loop.run_in_executor(None, encode_overlay, message)
         except FrameError as error:
             logger = self._bridge.link.node.get_logger()
-            logger.warning(f'an overlay cannot be read: {for_log(error)}', throttle_duration_sec=_LOG_S)
+            logger.warning(f'unreadable overlay: {for_log(error)}', throttle_duration_sec=_LOG_S)
             return
-        for viewer in takers:
+        for viewer in receivers:
             if viewer in self._viewers and viewer.wants_images:
                 viewer.send_image(data, size)
 
@@ -224,30 +226,30 @@ async def serve(node: str, access: Access, host: str, port: int, started: Callab
     """Serve until cancelled.
 
     Args:
-        node: name of the tracker's node.
-        access: who may use the page.
-        host: address to listen on.
-        port: to listen on; 0: any that is free.
-        started: is called with the port.
+        node: full name of the tracker's node.
+        access: checks of a request.
+        host: listening address.
+        port: listening port; 0: any free port.
+        started: called with the port once the server listens.
 
     Raises:
-        ParameterError: it cannot be listened on, or no node can have that name.
+        ParameterError: listening fails, or `node` is not a valid node name.
     """
     server = Server(node, access)
-    # No request here has a body worth reading to its end, or unpacking.
+    # No request body is worth draining or decompressing.
     runner = web.AppRunner(server.application(), access_log=None, lingering_time=0.0, auto_decompress=False)
-    with quiet():
+    with throttled_logs():
         await runner.setup()
         assert runner.server is not None
         server.gate = Gate(runner.server)
         listening = None
         try:
             try:
-                listening = await asyncio.get_running_loop().create_server(server.gate, host, port, backlog=_WAITING)
+                listening = await asyncio.get_running_loop().create_server(server.gate, host, port, backlog=_BACKLOG)
             except OSError as error:
                 raise ParameterError(
-                    f'{host}:{port} cannot be listened on ({error.strerror or error}): choose another --port, 0 for '
-                    'any that is free, or another --host'
+                    f'cannot listen on {host}:{port} ({error.strerror or error}): choose another --port (0: any free '
+                    'port) or another --host'
                 ) from error
             port = listening.sockets[0].getsockname()[1]
             server.cookie = f'xmem_ros_{port}'  # browsers share cookies between the ports of a host
@@ -273,7 +275,7 @@ def _file_handler(path: Path, kind: str) -> Callable[[web.Request], Any]:
 
 
 def _protected(response: web.StreamResponse, host: str) -> web.StreamResponse:
-    """With the headers that keep other pages out. `host` is checked by now; older browsers need its sockets named."""
+    """Add security headers; `host` is checked, and older browsers need ws:// sources."""
     sockets = f' ws://{host} wss://{host}' if host else ''
     response.headers.update(
         {
@@ -287,12 +289,12 @@ def _protected(response: web.StreamResponse, host: str) -> web.StreamResponse:
             'Server': 'xmem-ros',
         }
     )
-    response.force_close()  # one request a connection: see Gate
+    response.force_close()  # one request per connection, see Gate
     return response
 
 
-async def _again_and_again(work: Callable[[], Any]) -> None:
-    """A fault of one round must not end the page."""
+async def _repeat(work: Callable[[], Any]) -> None:
+    """Repeat a task for ever; an exception of one round must not end the page."""
     while True:
         try:
             await work()

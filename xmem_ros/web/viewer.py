@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One open page: what it is sent, and what it asks for."""
+"""One open page: the WebSocket that sends images and status, and takes commands."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from xmem_ros.client.calls import Calls
+from xmem_ros.client.calls import ServiceCalls
 from xmem_ros.errors import StampNotHeldError, XMemError
-from xmem_ros.web.commands import Command, Hold, Removal, Runs, Seeding, command_of, object_of, request_of
+from xmem_ros.web.commands import Command, Hold, Removal, RunLengthMask, Seeding, command_of, json_object, request_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,34 +23,35 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MOST_COMMANDS = 4  # that wait for the node
-MOST_ANSWERS = 32  # that wait to be sent
+MOST_COMMANDS = 4  # commands that wait for the node
+MOST_ANSWERS = 32  # answers that wait to be sent
 MOST_TEXT = 2000  # characters of an answer
-SLOW_S = 20.0  # that a page may take to read an image
-_CLOSE_S = 2.0  # that it may take to answer that the connection is closed
-_MESSAGES_S, _BYTES_S = 200, 2**20  # that a page may send in a second
-_BURST_S = 4.0  # as much as in so many seconds may come at once
+SLOW_S = 20.0  # longest time to send a message to a page
+_CLOSE_S = 2.0  # timeout of the closing handshake
+_MESSAGES_S, _BYTES_S = 200, 2**20  # limits of a page per second
+_BURST_S = 4.0  # burst, in seconds of these limits
 
 
 class Viewer:
-    """Reads and writes a WebSocket until it closes.
+    """Connection to a page, served until it closes.
 
-    Texts are JSON. A page gets an image once it has shown the one before, so a slow one gets fewer, and never old ones.
-    At most one image, one status and a few answers wait for it, and a few commands of it, checked and packed.
+    Text messages are JSON. A page gets its next image after it has shown the previous one, so a
+    slow page gets fewer images, and no old ones. At most one image, one status, a few answers and
+    a few commands are queued.
 
     Arguments:
-        socket: that is open; without autoping.
-        transport: of the socket.
-        calls: of the node.
-        executor: whose threads wait for the node.
-        on_change: is called when what the page looks at has changed, or it can take an image.
+        socket: open socket without autoping.
+        transport: transport of the socket.
+        calls: calls of the node.
+        executor: threads that wait for the node.
+        on_change: called when the page's view changes or it can take another image.
     """
 
     def __init__(
         self,
         socket: web.WebSocketResponse,
         transport: Any,
-        calls: Calls,
+        calls: ServiceCalls,
         executor: Executor,
         on_change: Callable[[], None],
     ) -> None:
@@ -59,43 +60,43 @@ class Viewer:
         self._answers: deque[str] = deque()
         self._status: str | None = None
         self._image: bytes | None = None
-        self._shown = True  # the image before
-        self._size: tuple[int, int] | None = None  # width and height of the newest image it was sent [px]
+        self._shown = True  # whether the page has shown the previous image
+        self._size: tuple[int, int] | None = None  # width and height of the newest sent image [px]
         self._due = asyncio.Event()
         self._commands: asyncio.Queue[tuple[int | None, Command]] = asyncio.Queue(MOST_COMMANDS)
-        self._sent_until = 0.0  # what it has sent so far would have taken until then, time.monotonic()
-        self.visible = True  # whether anybody sees the page
-        self.live = True  # whether it shows the newest image, not a frozen one
+        self._budget_until = 0.0  # time.monotonic() until which the received messages use up the limits
+        self.visible = True  # whether the page is in view
+        self.live = True  # False: the image is frozen
 
     @property
     def wants_images(self) -> bool:
-        """Whether it shows what is live."""
+        """Whether the page shows live images."""
         return self.visible and self.live
 
     @property
     def ready(self) -> bool:
-        """Whether it can take another image."""
+        """Whether the page can take another image."""
         return self._shown and self._image is None
 
     def send_status(self, status: dict[str, Any]) -> None:
-        """Send a status in place of one that still waits."""
+        """Send a status; it replaces one that is still queued."""
         self._status = json.dumps(status)
         self._due.set()
 
     def send_image(self, data: bytes, size: tuple[int, int]) -> None:
-        """Send an image; none is sent until it is acknowledged. `size`: width and height of the camera's image [px]."""
+        """Send an image, one until acknowledged; `size`: camera's width and height [px]."""
         self._shown, self._image, self._size = False, data, size
         self._due.set()
 
     async def close(self, code: int = WSCloseCode.GOING_AWAY) -> None:
-        """Close the page's connection; it will ask for another one."""
+        """Close the connection; the page will reconnect."""
         with contextlib.suppress(asyncio.TimeoutError, ConnectionError):
             await asyncio.wait_for(self._socket.close(code=code), _CLOSE_S)
         self._transport.abort()
 
     async def run(self) -> None:
-        """Serve the page until it goes."""
-        tasks = [asyncio.ensure_future(work()) for work in (self._write, self._work)]
+        """Serve the page until it disconnects."""
+        tasks = [asyncio.ensure_future(work()) for work in (self._write, self._execute_commands)]
         try:
             await self._read()
         finally:
@@ -108,22 +109,22 @@ class Viewer:
             message = await self._socket.receive()
             if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.PING, WSMsgType.PONG):
                 return
-            if not self._affordable(len(message.data)):
+            if not self._within_limits(len(message.data)):
                 await self.close(WSCloseCode.POLICY_VIOLATION)
                 return
             if message.type == WSMsgType.TEXT:
-                self._take(message.data)
+                self._handle(message.data)
             elif message.type == WSMsgType.PING:
                 await self._in_time(self._socket.pong(message.data))
-            if len(self._answers) > MOST_ANSWERS:  # it asks and does not read
+            if len(self._answers) > MOST_ANSWERS:  # it sends requests but reads no answers
                 await self.close(WSCloseCode.POLICY_VIOLATION)
                 return
 
-    def _affordable(self, length: int) -> bool:
-        """Whether a message of so many bytes is within what a page may send."""
+    def _within_limits(self, length: int) -> bool:
+        """Whether a message of this length [bytes] is within the limits of a page."""
         now = time.monotonic()
-        self._sent_until = max(self._sent_until, now) + max(1 / _MESSAGES_S, length / _BYTES_S)
-        return self._sent_until - now <= _BURST_S
+        self._budget_until = max(self._budget_until, now) + max(1 / _MESSAGES_S, length / _BYTES_S)
+        return self._budget_until - now <= _BURST_S
 
     # --- to the page
 
@@ -142,7 +143,7 @@ class Viewer:
                 self._on_change()
 
     async def _in_time(self, sending: Any) -> None:
-        """A page that does not read is given up."""
+        """Send within `SLOW_S`; disconnect a page that does not read."""
         try:
             await asyncio.wait_for(sending, SLOW_S)
         except asyncio.TimeoutError:
@@ -152,18 +153,20 @@ class Viewer:
         self._answers.append(json.dumps({'type': 'answer', 'request': request, **answer}))
         self._due.set()
 
-    def _refuse(self, request: int | None, error: Exception) -> None:
-        text = str(error)
+    def _reject(self, request: int | None, text: str, *, gone: bool = False) -> None:
         text = text if len(text) <= MOST_TEXT else f'{text[:MOST_TEXT]}…'
-        self._answer(request, ok=False, gone=isinstance(error, StampNotHeldError), text=text)
+        self._answer(request, ok=False, gone=gone, text=text)
+
+    def _refuse(self, request: int | None, error: Exception) -> None:
+        self._reject(request, str(error), gone=isinstance(error, StampNotHeldError))
 
     # --- from the page
 
-    def _take(self, text: str) -> None:
-        message = object_of(text)
+    def _handle(self, text: str) -> None:
+        message = json_object(text)
         kind = message.get('type') if message is not None else None
         if message is None or not isinstance(kind, str):
-            return self._answer(None, ok=False, gone=False, text='no command: give a JSON object with a type')
+            return self._reject(None, 'invalid command: give a JSON object with a type')
         if kind == 'shown':
             self._shown = True
             return self._on_change()
@@ -175,40 +178,40 @@ class Viewer:
         except XMemError as error:
             return self._refuse(request, error)
         if command is None:
-            return self._answer(request, ok=False, gone=False, text=f'{kind[:40]!r} is no command')
+            return self._reject(request, f'unknown command {kind[:40]!r}: give hold, seed, remove or reset')
         try:
             self._commands.put_nowait((request, command))
         except asyncio.QueueFull:
-            self._answer(request, ok=False, gone=False, text='the node is busy with what you asked for: wait for it')
+            self._reject(request, 'the node is still busy with earlier commands: wait and try again')
 
     def _look(self, message: dict[str, Any]) -> None:
         visible, live = message.get('visible'), message.get('live')
         if not isinstance(visible, bool) or not isinstance(live, bool):
-            return self._answer(None, ok=False, gone=False, text='look: visible and live must be true or false')
+            return self._reject(None, 'invalid look: visible and live must be true or false')
         self.visible, self.live, self._shown = visible, live, True
         return self._on_change()
 
-    async def _work(self) -> None:
-        """One command after the other; the node's answers are waited for in a thread."""
+    async def _execute_commands(self) -> None:
+        """Execute the commands one by one; a thread waits for the node."""
         while True:
             request, command = await self._commands.get()
             try:
-                ids = await asyncio.get_running_loop().run_in_executor(self._executor, self._do, command)
+                ids = await asyncio.get_running_loop().run_in_executor(self._executor, self._execute, command)
                 if not isinstance(command, Hold):
                     self._answer(request, ok=True, ids=ids)
             except XMemError as error:
                 self._refuse(request, error)
-            except Exception as error:  # the page's next command is to be taken all the same
+            except Exception as error:  # must not end the loop
                 log.exception('a command of the page failed')
                 self._refuse(request, RuntimeError(f'internal error: {type(error).__name__}: {error}'))
 
-    def _do(self, command: Command) -> list[int]:
+    def _execute(self, command: Command) -> list[int]:
         if isinstance(command, Hold):
             self._calls.hold(command.stamp)
             return []
         if isinstance(command, Seeding):
-            shape = command.shape.mask() if isinstance(command.shape, Runs) else command.shape
-            return self._calls.seed([(command.who, shape)], stamp=command.stamp)
+            shape = command.shape.mask() if isinstance(command.shape, RunLengthMask) else command.shape
+            return self._calls.seed([(command.target, shape)], stamp=command.stamp)
         if isinstance(command, Removal):
             return self._calls.remove(command.ids)
         self._calls.reset()

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""The bundled weights, and finding, fetching and reading weights."""
+"""Bundled weights, and functions that find, download and read weights."""

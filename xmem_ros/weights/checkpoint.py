@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Weights on disk: ours as safetensors, the official ones as .pth. Nothing in a file is ever executed."""
+"""Weights on disk: .safetensors or .pth. Nothing in a file is ever executed."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from xmem_ros import atomic
 from xmem_ros.checks import checked_path
-from xmem_ros.errors import OutputError, WeightsError, quoted, told
+from xmem_ros.errors import OutputError, WeightsError, quoted, summary_of
 from xmem_ros.network.config import LikenessThresholds, config_from_state_dict
 from xmem_ros.network.model import XMemNetwork
 from xmem_ros.weights import torch_files
@@ -25,12 +25,12 @@ UNLIKE, SURE = 'likeness_unlike', 'likeness_sure'  # in the metadata of a file
 
 
 def bundled_folder() -> Path:
-    """Where the weights lie that come with the package."""
+    """Return the folder of the bundled weights."""
     return Path(__file__).resolve().parent
 
 
 def user_folder() -> Path:
-    """Where fetched weights lie: $XMEM_ROS_WEIGHTS, or the user's cache."""
+    """Return the folder of downloaded weights: $XMEM_ROS_WEIGHTS, or the user's cache."""
     import os
 
     cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
@@ -38,14 +38,14 @@ def user_folder() -> Path:
 
 
 def find_weights(name: str | Path) -> Path:
-    """Turn a name (`compact`) or a path into the file; raises `WeightsError` saying what there is and what to do."""
+    """Find the file of a name (`compact`) or path; raises `WeightsError` with the alternatives."""
     path = checked_path('weights', name, WeightsError)
     try:
         path = path.expanduser()
         there = path.is_file()
-    except (OSError, RuntimeError, ValueError) as error:  # too long, or of a user who is not there
+    except (OSError, RuntimeError, ValueError) as error:  # too long, or the home of an unknown user
         raise WeightsError(
-            f'{quoted(str(name))} is no path of weights ({told(error):.80}); give a name or a path'
+            f'{quoted(str(name))} is not a valid path ({summary_of(error):.80}); give a name or a path of weights'
         ) from error
     if path.suffix or len(path.parts) > 1:
         if not there:
@@ -60,14 +60,14 @@ def find_weights(name: str | Path) -> Path:
             return candidate
     if official:
         raise WeightsError(
-            f'the official weights {official} are not here yet: fetch them with `xmem-ros weights fetch {official}`, '
-            f'or download {file} from {RELEASE} and put it into {user_folder()}'
+            f'the official weights {official} are not downloaded: run `xmem-ros weights fetch {official}`, or download '
+            f'{file} from {RELEASE} and put it into {user_folder()}'
         )
     raise _unknown(str(name))
 
 
 def check_name(name: str) -> None:
-    """Raise `WeightsError` for what can be no weights: neither a name that there is nor a path of a fitting suffix."""
+    """Raise `WeightsError` for neither a known name nor a path with a suffix of weights."""
     path = Path(name)
     known = official_name(name) or (bundled_folder() / f'{name}.safetensors').is_file()
     if not known and path.suffix not in WEIGHT_SUFFIXES and not (user_folder() / f'{name}.pth').is_file():
@@ -83,10 +83,10 @@ def _unknown(name: str) -> WeightsError:
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read a checkpoint's entries; raises `WeightsError` naming the file and what is wrong with it."""
+    """Read a checkpoint's entries; raises `WeightsError` with the file and the reason."""
     state = _read_safetensors(path) if path.suffix == '.safetensors' else torch_files.load(path)
     if isinstance(state, Mapping) and isinstance(state.get('ema'), Mapping):
-        state = state['ema']  # the checkpoint of a training run: its averaged weights
+        state = state['ema']  # a training checkpoint: use its averaged weights
     if not isinstance(state, Mapping) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
     ):
@@ -95,7 +95,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Entries, in memory of their own."""
+    """Read a copy of the entries."""
     try:
         torch_files.check_size(path)
         state = {}
@@ -106,9 +106,9 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
                 state[key] = tensor.clone()
     except WeightsError as error:
         raise WeightsError(f'{path}: {error}') from error
-    except Exception as error:  # a type that torch does not know raises what it likes
+    except Exception as error:  # unknown types raise various errors
         raise WeightsError(
-            f'{path}: not readable as weights; it may be cut off: fetch it again ({told(error)})'
+            f'{path}: cannot be read as weights ({summary_of(error)}); it may be truncated: download it again'
         ) from error
     return state
 
@@ -163,7 +163,7 @@ def digest(tensors: Iterable[tuple[str, Tensor]], text: str = '') -> str:
 
 
 def save_network(network: XMemNetwork, path: Path, dtype: torch.dtype = torch.float16) -> None:
-    """Write weights as safetensors; statistics of batch norms stay float32. Raises `OutputError`."""
+    """Write weights as safetensors; batch-norm statistics stay float32. Raises `OutputError`."""
     state = {}
     for name, tensor in network.state_dict().items():
         small = tensor.is_floating_point() and 'running_' not in name
@@ -192,7 +192,7 @@ def read_likeness(path: Path) -> LikenessThresholds | None:
         with atomic.utf8_name(path) as name, safe_open(name, framework='pt') as file:
             metadata = file.metadata() or {}
     except Exception as error:  # as when its entries are read
-        raise WeightsError(f'{path}: not readable as weights: fetch it again ({told(error)})') from error
+        raise WeightsError(f'{path}: not readable as weights: fetch it again ({summary_of(error)})') from error
     if not metadata.keys() & {UNLIKE, SURE}:
         return None
     try:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Fetch the official weights into the user's cache, and see that what lies there is what was fetched first.
+"""Download of the official weights into the user's cache, with pinned checksums.
 
-A lock file beside them pins each file's size and, once it has been fetched and read, its SHA-256.
+A lock file in the cache pins each file's size and, after the first download, its SHA-256.
 """
 
 from __future__ import annotations
@@ -28,28 +28,30 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOCK = 'weights.lock.json'
-MIRROR = 'XMEM_ROS_WEIGHTS_URL'  # of a folder to fetch from instead of the release page
+MIRROR = 'XMEM_ROS_WEIGHTS_URL'  # variable: address of a folder that replaces the release page
 
 
 def fetch(name: str, *, progress: bool = True) -> Path:
-    """Bring official weights into the cache, unless they are there; returns the file.
+    """Download official weights into the cache unless they are there; returns the file.
 
     Raises:
-        WeightsError: the name is not known, there is no network (the text says what to download and where to put it),
-            or what came is not what it should be.
+        WeightsError: an unknown name, a failed download (the message says what to download by hand
+            and where to put it), or a wrong file.
         OutputError: the cache cannot be written.
     """
     weights = known(name)
     folder = user_folder()
     target, lock = folder / weights.file, read_lock()
     if target.is_file():
-        with suppress(OutputError):  # a cache that can only be read serves, too
+        with suppress(OutputError):  # a read-only cache is fine
             check(weights, target, lock)
         return target
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f'{folder}: cannot be made ({error.strerror or error}); set XMEM_ROS_WEIGHTS') from error
+        raise OutputError(
+            f'{folder}: cannot be created ({error.strerror or error}); set XMEM_ROS_WEIGHTS to another folder'
+        ) from error
     part = target.with_name(f'{target.name}.part')
     try:
         known_size = lock.get(weights.file, {}).get('bytes')
@@ -57,15 +59,15 @@ def fetch(name: str, *, progress: bool = True) -> Path:
     except WeightsError as error:
         kept = part.is_file() and part.stat().st_size > 0
         raise WeightsError(
-            f'{error}. Download {weights.file} from {RELEASE} in another way and put it into {folder}'
-            + ('; what has come so far is kept, and the same command goes on from there' if kept else '')
+            f'{error}. Try again, or download {weights.file} by hand from {RELEASE} and put it into {folder}'
+            + ('; the same command resumes the partial download' if kept else '')
         ) from error
     check(weights, part, lock, remove=True)
     part.replace(target)
     if 'sha256' not in lock.get(weights.file, {}):
         log.warning(
-            '%s: fetched for the first time%s. Its authors publish no checksum, so this one is taken on trust: SHA-256 '
-            '%s. It is pinned in %s, and what is fetched later has to match it',
+            '%s: downloaded for the first time%s. Its authors publish no checksum, so its SHA-256 is trusted: '
+            '%s. It is pinned in %s, and later downloads must match it',
             weights.file,
             ', without encryption' if source(weights).startswith('http://') else '',
             sha256(target),
@@ -75,56 +77,56 @@ def fetch(name: str, *, progress: bool = True) -> Path:
 
 
 def known(name: str) -> OfficialWeights:
-    """The released file of a name; raises `WeightsError`."""
+    """Return the released file of a name; raises `WeightsError` for an unknown name."""
     official = official_name(name)
     if official is None:
-        raise WeightsError(f'{name!r} is none of the official weights; there is {", ".join(OFFICIAL)}, or all')
+        raise WeightsError(f'unknown official weights {name!r}: give {", ".join(OFFICIAL)}, or all')
     return OFFICIAL[official]
 
 
 def source(weights: OfficialWeights) -> str:
-    """Where a file is fetched from: the release page, or a mirror that the user names."""
+    """Return the address of a file, on the release page or on the mirror that `MIRROR` names."""
     mirror = os.environ.get(MIRROR)
     if not mirror:
         return weights.url
     try:
         found = urlsplit(mirror)
         usable = bool(found.scheme) and mirror.isascii() and mirror.isprintable() and ' ' not in mirror
-        usable = usable and found.port != 0  # reading the port raises an error where it is none
+        usable = usable and found.port != 0  # raises an error for an invalid port
     except ValueError:
         usable = False
     if not usable:
-        raise WeightsError(f'{MIRROR} is {quoted(mirror)}; give the address of a folder, as in https://host/weights')
+        raise WeightsError(f'{MIRROR} is {quoted(mirror)}: give the address of a folder, as in https://host/weights')
     return f'{mirror.rstrip("/")}/{weights.file}'
 
 
 def check(
     weights: OfficialWeights, path: Path, lock: dict[str, Any], *, remove: bool = False, pin: bool = True
 ) -> None:
-    """See that a file is what the lock says; one that it does not know is read as a network.
+    """Check a file against the lock; an unpinned file is read as a network instead.
 
     Arguments:
-        weights: what it should be.
-        path: of the file.
-        lock: as `read_lock` has it.
-        remove: a file that is wrong is removed.
-        pin: what the lock does not know is added to its file.
+        weights: the expected released file.
+        path: file to check.
+        lock: result of `read_lock`.
+        remove: remove a wrong file.
+        pin: add an unpinned file to the lock file.
 
     Raises:
         WeightsError: the file is wrong.
-        OutputError: it is not, and the lock file cannot be written.
+        OutputError: the lock file cannot be written.
     """
     pinned = lock.get(weights.file)
     if path.stat().st_size > weights.most_bytes:
-        raise WeightsError(f'{path}: not {weights.file}, it has {path.stat().st_size} bytes; remove it')
+        raise WeightsError(f'{path}: too large for {weights.file} ({path.stat().st_size} bytes): remove it')
     found: dict[str, Any] = {'bytes': path.stat().st_size, 'sha256': sha256(path)}
     try:
         if pinned and any(pinned.get(key, found[key]) != found[key] for key in found):
             raise WeightsError(
-                f'{path}: not the {weights.file} that was fetched first: {found["bytes"]} bytes, SHA-256 '
-                f'{found["sha256"][:12]}…, and {user_folder() / LOCK} says {pinned.get("bytes")} bytes, '
-                f'{str(pinned.get("sha256"))[:12]}…; fetch it again, or, where the authors changed it, remove it from '
-                'that file'
+                f'{path}: differs from the first download of {weights.file}: {found["bytes"]} bytes, SHA-256 '
+                f'{found["sha256"][:12]}…; {user_folder() / LOCK} pins {pinned.get("bytes")} bytes, '
+                f'{str(pinned.get("sha256"))[:12]}…. Download it again, or, if the authors changed it, remove its '
+                'entry there'
             )
         if not pinned or 'sha256' not in pinned:
             load_network(path)
@@ -137,16 +139,16 @@ def check(
 
 
 def read_lock() -> dict[str, Any]:
-    """File → its pinned size and checksum; raises `WeightsError` where the lock file is damaged."""
+    """Read the lock: file → pinned size and checksum; raises `WeightsError` if damaged."""
     path = user_folder() / LOCK
     try:
         lock = read_json(path, WeightsError)
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, WeightsError) as error:
-        raise WeightsError(f'{path}: not readable ({error}); remove it') from error
+        raise WeightsError(f'{path}: cannot be read ({error}); remove it') from error
     if not isinstance(lock, dict) or not all(map(_is_pin, lock.values())):
-        raise WeightsError(f'{path}: not readable (it does not say of each file what it is); remove it')
+        raise WeightsError(f'{path}: not a lock file of weights; remove it')
     return lock
 
 
@@ -160,7 +162,7 @@ def _is_pin(given: Any) -> bool:
 
 
 def sha256(path: Path) -> str:
-    """Of a file, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
     with path.open('rb') as file:
         while chunk := file.read(1 << 20):
@@ -174,4 +176,6 @@ def _pin(weights: OfficialWeights, found: dict[str, Any]) -> None:
         locked = {**read_lock(), weights.file: {'url': without_secrets(source(weights)), **found}}
         atomic.write_text(path, json.dumps(locked, indent=2) + '\n')
     except OSError as error:
-        raise OutputError(f'{path}: cannot be written ({error.strerror or error})') from error
+        raise OutputError(
+            f'{path}: cannot be written ({error.strerror or error}); set XMEM_ROS_WEIGHTS to another folder'
+        ) from error

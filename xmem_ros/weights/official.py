@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Known weights: the checkpoints that XMem's authors released, and the licences of the bundled ones."""
+"""Official weights, released by XMem's authors, and licences of the bundled ones."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ DOWNLOADS = 'https://github.com/hkchengrex/XMem/releases/download/v1.0'
 
 @dataclass(frozen=True)
 class OfficialWeights:
-    """One released file."""
+    """A released file."""
 
     file: str
-    megabytes: int  # as its entries need
-    what: str
+    megabytes: int  # size of its entries
+    description: str
 
     @property
     def most_bytes(self) -> int:
-        """That the file may have: its entries, and a tenth more."""
+        """Largest allowed size: its entries and a tenth more."""
         return self.megabytes * 1_100_000
 
     @property
     def url(self) -> str:
-        """Where it is fetched from."""
+        """Address of the file."""
         return f'{DOWNLOADS}/{self.file}'
 
 
 OFFICIAL = {
-    'xmem': OfficialWeights('XMem.pth', 249, 'static images, DAVIS and YouTube-VOS; the usual one'),
-    'xmem-s012': OfficialWeights('XMem-s012.pth', 249, 'BL30K too'),
-    'xmem-s2': OfficialWeights('XMem-s2.pth', 249, 'DAVIS and YouTube-VOS alone'),
+    'xmem': OfficialWeights('XMem.pth', 249, 'trained on static images, DAVIS and YouTube-VOS; the usual one'),
+    'xmem-s012': OfficialWeights('XMem-s012.pth', 249, 'also trained on BL30K'),
+    'xmem-s2': OfficialWeights('XMem-s2.pth', 249, 'trained on DAVIS and YouTube-VOS only'),
     'xmem-no-sensory': OfficialWeights('XMem-no-sensory.pth', 239, 'without sensory memory'),
 }
 
 
 def official_name(name: str) -> str | None:
-    """Our name of released weights, by that name or the file's, in any case; None for other names."""
+    """Return the name of official weights, given in any case, with or without .pth; else None."""
     wanted = name.lower().removesuffix('.pth')
     return wanted if wanted in OFFICIAL else None
 
 
 def licence_of(weights: Path) -> str:
-    """The licence that a weights file's card names, as in 'CC BY-NC 4.0'; 'not stated' where there is no card."""
+    """Return the licence in a weights file's card, as in 'CC BY-NC 4.0', or 'not stated'."""
     try:
         card = weights.with_suffix('.md').read_text(encoding='utf-8')
     except OSError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Files that `torch.save` wrote, read as if from a stranger: looked into first, and never trusted with a size."""
+"""Untrusted files of `torch.save`: inspected before loading, and never trusted with a size."""
 
 import pickletools
 import re
@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xmem_ros.errors import WeightsError, told
+from xmem_ros.errors import WeightsError, summary_of
 
-LARGEST_FILE = 2 << 30  # bytes; weights of four times the size of XMem's, with all that training keeps of them
-LARGEST_PICKLE = 2 << 20  # bytes: it holds names, shapes and settings, not the tensors
+LARGEST_FILE = 2 << 30  # bytes; a training checkpoint of a network four times as large as XMem's
+LARGEST_PICKLE = 2 << 20  # bytes; names, shapes and settings, without the tensors
 MOST_RECORDS = 10_000
-MOST_VALUES = 100_000  # in all dictionaries and lists together
-DEEPEST = 16  # dictionaries and lists in one another
+MOST_VALUES = 100_000  # entries of all dictionaries and lists
+DEEPEST = 16  # nested dictionaries and lists
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.int32)
 _RECORD = re.compile(
     r'[^/]+/(data\.pkl|data/\d+|version|byteorder|\.data/serialization_id|\.format_version|\.storage_alignment)'
@@ -31,34 +31,34 @@ _GLOBALS = {
 
 
 def load(path: Path) -> Any:
-    """Read a file of tensors, numbers, texts, and dictionaries and lists of them.
+    """Load a file of tensors, numbers, strings, and dictionaries and lists of them.
 
-    Returns what was saved, on the CPU, in memory of its own. Raises `WeightsError` naming the file and the reason.
+    Returns a copy on the CPU. Raises `WeightsError` with the file and the reason.
     """
     try:
         check_size(path)
-        _look_into(path)
-        # mapped: a storage cannot reach beyond the file, whatever size the pickle claims for it
+        _inspect(path)
+        # mapped: a storage cannot exceed the file, whatever the pickle claims
         found = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
         return _Copy(path.stat().st_size).of(found)
     except WeightsError as error:
         raise WeightsError(f'{path}: {error}') from error
     except (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile) as error:
         raise WeightsError(
-            f'{path}: not readable as weights; it may be cut off: fetch it again ({told(error)})'
+            f'{path}: cannot be read as weights ({summary_of(error)}); it may be truncated: download it again'
         ) from error
-    except Exception as error:  # pickle errors have no common base
+    except Exception as error:  # pickle errors have no common base class
         raise WeightsError(f'{path}: {_refused(type(error).__name__)}') from error
 
 
 def check_size(path: Path) -> None:
-    """Raise `WeightsError` for a file that is larger than any weights."""
+    """Raise `WeightsError` for a file larger than any weights."""
     if (size := path.stat().st_size) > LARGEST_FILE:
-        raise WeightsError(f'refused, it has {size / 1e9:.1f} GB, and weights have {LARGEST_FILE / 1e9:.1f} GB at most')
+        raise WeightsError(f'refused, too large ({size / 1e9:.1f} GB); at most {LARGEST_FILE / 1e9:.1f} GB are allowed')
 
 
 def check_tensor(name: object, tensor: Tensor) -> None:
-    """Raise `WeightsError` for what is no dense tensor of numbers."""
+    """Raise `WeightsError` for anything but a dense tensor of numbers."""
     plain = type(tensor) in (Tensor, nn.Parameter) and tensor.layout is torch.strided and not tensor.is_quantized
     if not plain or tensor.dtype not in DTYPES or tensor.device.type != 'cpu':
         raise WeightsError(
@@ -67,14 +67,16 @@ def check_tensor(name: object, tensor: Tensor) -> None:
         )
 
 
-def _look_into(path: Path) -> None:
-    """Raise `WeightsError` for a file that no `torch.save` of tensors wrote. Nothing is unpacked but the pickle."""
+def _inspect(path: Path) -> None:
+    """Raise `WeightsError` unless `torch.save` of tensors wrote the file; reads only its pickle."""
     with path.open('rb') as file:
         head = file.read(16)
-    if head.startswith(b'\x80'):  # a bare pickle, as before torch 1.6: it allocates whatever it says
-        raise WeightsError(_refused('a pickle outside of a zip archive'))
+    if head.startswith(b'\x80'):  # a bare pickle, as before torch 1.6, can allocate any size
+        raise WeightsError(_refused('a pickle outside a zip archive'))
     if not head.startswith(b'PK\x03\x04'):
-        raise WeightsError(f'not a PyTorch file, it begins with {head!r}; download the checkpoint itself, not its page')
+        raise WeightsError(
+            f'not a PyTorch file (it begins with {head!r}); download the checkpoint itself, not its web page'
+        )
     with zipfile.ZipFile(path) as archive:
         records = archive.infolist()
         names = [record.filename for record in records]
@@ -85,13 +87,13 @@ def _look_into(path: Path) -> None:
             raise WeightsError(_refused(f'an archive of {len(records)} records, or with a comment'))
         packed = [r for r in records if r.compress_type != zipfile.ZIP_STORED or r.compress_size != r.file_size]
         if packed or sum(record.file_size for record in records) > path.stat().st_size:
-            raise WeightsError('refused, its archive is compressed, or says that it holds more than it does')
+            raise WeightsError('refused, its archive is compressed or claims more bytes than the file has')
         content = {name.split('/', 1)[1]: record for name, record in zip(names, records, strict=True)}
         pickle, order = content.get('data.pkl'), content.get('byteorder')
         if pickle is None or pickle.file_size > LARGEST_PICKLE:
             raise WeightsError(_refused('no pickle, or a huge one'))
         if order is not None and (order.file_size > 16 or archive.read(order) != b'little'):
-            raise WeightsError('refused, its numbers are big-endian; save it again on another machine')
+            raise WeightsError('refused, its numbers are big-endian; save it on a little-endian machine')
         used = {str(arg) for code, arg, _ in pickletools.genops(archive.read(pickle)) if code.name == 'GLOBAL'}
     if used - _GLOBALS:
         raise WeightsError(_refused(min(used - _GLOBALS).replace(' ', '.')[:80]))
@@ -99,26 +101,26 @@ def _look_into(path: Path) -> None:
 
 def _refused(what: str) -> str:
     return (
-        f'refused, it holds more than tensors and might run code when loaded ({what}); save its state dict alone, best '
-        'as .safetensors'
+        f'refused, it contains more than tensors and might run code when loaded ({what}); save only its state dict, '
+        'preferably as .safetensors'
     )
 
 
 class _Copy:
-    """Copies what was loaded; `WeightsError` for tensors that claim more than the file holds, and for all else.
+    """Copies loaded values; raises `WeightsError` for oversized tensors and other types.
 
     Arguments:
-        room: bytes that all tensors may take together.
+        room: largest total size of the tensors [bytes].
     """
 
     def __init__(self, room: int) -> None:
         self._room, self._values = room, MOST_VALUES
 
     def of(self, value: Any, name: object = '', depth: int = 0) -> Any:
-        """The copy of a value that is found under a name."""
+        """Return a copy of a value under a name."""
         self._values -= 1
         if self._values < 0 or depth > DEEPEST:
-            raise WeightsError(f'refused, it holds more than {MOST_VALUES} values, or {DEEPEST} in one another')
+            raise WeightsError(f'refused, more than {MOST_VALUES} values or {DEEPEST} nested levels')
         if isinstance(value, Tensor):
             check_tensor(name, value)
             self._room -= value.nbytes

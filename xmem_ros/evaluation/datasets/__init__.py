@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Data sets on disk, in their published layouts: which masks seed, which are ground truth, what is written."""
+"""Data sets in their published layouts: seeds, ground truth, and masks to write."""
 
 from xmem_ros.evaluation.datasets.registry import DATASETS, Dataset, read_dataset
 from xmem_ros.evaluation.datasets.sequence import Seed, Sequence, check_size

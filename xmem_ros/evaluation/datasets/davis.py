@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """DAVIS 2016 and 2017.
 
-As published, frames that are not tracked at 480 px are read at full resolution, seeds too, and masks are written at the
-size of the 480p frames, which is that of the ground truth.
+As published, frames and seeds for other sizes than 480 px are read at full resolution. Masks are
+written at the size of the 480p frames, which is that of the ground truth.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ LARGE = ('Full-Resolution', '1080p')  # as DAVIS 2017 and 2016 call it
 
 @dataclass(frozen=True)
 class _Resolution:
-    """Folders of the images and masks that are read."""
+    """Folders of images and masks of one resolution."""
 
     images: Path
     masks: Path
@@ -56,8 +56,8 @@ def read_2016(root: Path, options: ReadOptions) -> list[Sequence]:
         values = values_of(path)
         if len(values - {VOID}) > 1:
             raise SeedError(
-                f'{path}: shows {len(values - {VOID})} objects, and DAVIS 2016 has one; is this DAVIS 2017? '
-                'use --dataset davis2017'
+                f'{path}: shows {len(values - {VOID})} objects, but DAVIS 2016 has one; for DAVIS 2017 use the data '
+                'set davis2017'
             )
         sequences.append(replace(sequence, binary=values == {VOID}))
     return sequences
@@ -86,7 +86,7 @@ def _names_2016(root: Path, images: Path) -> list[str]:
 
 
 def _resolutions(root: Path, part: Path, dataset: str, layout: str, size: int) -> tuple[_Resolution, _Resolution]:
-    """Where the 480p files lie, and where what is tracked lies."""
+    """Return the folders of the 480p files, and of the files to track."""
     small = _Resolution(part / 'JPEGImages' / '480p', part / 'Annotations' / '480p')
     for folder in (small.images, small.masks):
         if not folder.is_dir():
@@ -97,23 +97,25 @@ def _resolutions(root: Path, part: Path, dataset: str, layout: str, size: int) -
         images, masks = part / 'JPEGImages' / name, part / 'Annotations' / name
         if images.is_dir() and masks.is_dir():
             return small, _Resolution(images, masks)
-    if 0 < size < 480:  # nothing is lost: both would be scaled down
+    if 0 < size < 480:  # both would be scaled down
         return small, small
     wanted = f'size {size}' if size else 'the full size'
     raise ParameterError(
-        f'{part / "JPEGImages" / LARGE[0]}: not there; {wanted} reads the frames and masks of full resolution, in '
+        f'{part / "JPEGImages" / LARGE[0]}: not found; {wanted} requires frames and masks of full resolution in '
         f'JPEGImages/{LARGE[0]} and Annotations/{LARGE[0]}'
     )
 
 
 def _sequence(name: str, small: _Resolution, large: _Resolution, *, whole: bool) -> Sequence:
-    """whole: there is a mask for every frame."""
+    """Read a sequence; `whole`: whether it has a mask for every frame."""
     frames = frame_files(large.images / name)
     own_frames = frames if large == small else frame_files(small.images / name)
     masks = mask_files(small.masks / name, own_frames)
     stems = tuple(frame.stem for frame in own_frames)
     if stems != tuple(frame.stem for frame in frames):
-        raise ParameterError(f'{large.images / name}: not the same frames as in {small.images / name}')
+        raise ParameterError(
+            f'{large.images / name}: other frames than in {small.images / name}; they must be the same'
+        )
     first = stems[0]
     needed = stems if whole else stems[:1]
     for stem in needed:

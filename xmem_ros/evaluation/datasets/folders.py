@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the readers of data sets share: folders of sequences, files by stem, and words for what is missing."""
+"""Common parts of the readers: folders of sequences, files by stem, errors for missing files."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from xmem_ros.media import IMAGE_SUFFIXES, image_files
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# What tells a layout: a file or folder below the root.
-_MARKS = (
+# File or folder below the root → data sets with such a layout.
+_LAYOUTS = (
     ('JPEGImages/480p', 'DAVIS'),
     ('trainval/JPEGImages/480p', 'DAVIS 2017'),
     ('test-dev/JPEGImages/480p', 'DAVIS 2017'),
@@ -28,26 +28,28 @@ _MARKS = (
 
 
 def wrong_root(root: Path, missing: Path, dataset: str, layout: str) -> ParameterError:
-    """The error for a root that lacks what the data set has, with what it looks like instead."""
+    """Make the error for a root without a required file; it names the layout that was found."""
     if not root.is_dir():
         return ParameterError(f'{root}: no such folder; the root of {dataset} is a folder with {layout}')
-    looks = next((f'; it looks like {name}' for mark, name in _MARKS if (root / mark).exists()), '')
-    return ParameterError(f'{missing}: not there; the root of {dataset} is a folder with {layout}{looks}')
+    found = next((f'; it looks like {name}' for path, name in _LAYOUTS if (root / path).exists()), '')
+    return ParameterError(f'{missing}: not found; the root of {dataset} is a folder with {layout}{found}')
 
 
 def sequence_folders(folder: Path) -> list[str]:
-    """Names of the sequences in a folder, in order; raises `ParameterError` where there is none."""
+    """Return the names of the sequences in a folder, in order; raises `ParameterError` if none."""
     names = sorted(item.name for item in folder.iterdir() if item.is_dir() and not item.name.startswith('.'))
     if not names:
-        raise ParameterError(f'{folder}: no sequence; each is a folder of images')
+        raise ParameterError(f'{folder}: no sequences; a sequence is a folder of images')
     return names
 
 
 def listed_sequences(path: Path) -> list[str]:
-    """Names of the sequences in a text file, a line for each sequence or, as in DAVIS 2016, for each of its images.
+    """Read the names of sequences from a text file.
+
+    A line names a sequence or, as in DAVIS 2016, one of its images.
 
     Raises:
-        ParameterError: the file is not readable as text, has no line, or one that names no sequence.
+        ParameterError: the file is not readable as text, is empty, or has an invalid name.
     """
     try:
         lines = path.read_text(encoding='utf-8').splitlines()
@@ -55,83 +57,84 @@ def listed_sequences(path: Path) -> list[str]:
         raise ParameterError(f'{path}: not readable as text ({error}); fetch the file again') from error
     names = set()
     for line in filter(None, map(str.strip, lines)):
-        image = line.split()[0].split('/')  # …/SEQ/00000.jpg, and the mask's name after it
+        image = line.split()[0].split('/')  # …/SEQ/00000.jpg, followed by the mask
         names.add(image[-2] if len(image) > 1 and image[-1].lower().endswith(IMAGE_SUFFIXES) else line)
     if not names:
-        raise ParameterError(f'{path}: lists no sequence')
+        raise ParameterError(f'{path}: lists no sequence; fetch the file again')
     check_names(names, path)
     return sorted(names)
 
 
 def check_names(names: Iterable[str], source: Path) -> None:
-    """See that names of sequences are those of folders, as masks are written to, and removed from, folders so called.
+    """Check names of sequences, since masks are written to and removed from folders of these names.
 
     Raises:
-        ParameterError: one is not, leads elsewhere or is hidden; the text names `source`, where they come from.
+        ParameterError: a name is not that of a single visible folder; the text names `source`.
     """
     for name in names:
         if not name or name.startswith('.') or name != Path(name).name:
             raise ParameterError(
-                f'{source}: {name!r} is no name of a sequence; it is that of one folder, without / and not hidden'
+                f'{source}: {name!r} is no name of a sequence; it must be the name of a folder, without / and '
+                'without a leading dot'
             )
 
 
 def frame_files(folder: Path) -> tuple[Path, ...]:
-    """Images of a sequence, in the order of their names.
+    """Return the images of a sequence, in the order of their names.
 
     Raises:
-        ParameterError: there are none, or two of one name but for the suffix.
+        ParameterError: there are none, or two differ only in the suffix.
     """
     frames = image_files(folder) if folder.is_dir() else []
     if not frames:
-        raise ParameterError(f'{folder}: no images in this sequence')
+        raise ParameterError(f'{folder}: no images in this sequence; add them, or remove the folder')
     for earlier, later in pairwise(frames):
         if earlier.stem == later.stem:
-            raise ParameterError(f'{later}: {earlier.name} has the same name but for the suffix; keep one of them')
+            raise ParameterError(f'{later}: {earlier.name} differs only in the suffix; keep one of them')
     return tuple(frames)
 
 
 def mask_files(folder: Path, frames: tuple[Path, ...]) -> dict[str, Path]:
-    """Masks of a sequence: stem → file, in the order of names.
+    """Return the masks of a sequence: stem → file, in the order of their names.
 
     Raises:
-        SeedError: there are none, or one without an image.
+        SeedError: there are none, or one has no image.
     """
     masks = {file.stem: file for file in image_files(folder)} if folder.is_dir() else {}
     if not masks:
-        raise SeedError(f'{folder}: no masks; the earliest frame of a sequence needs one to be tracked from')
-    strangers = sorted(set(masks) - {frame.stem for frame in frames})
-    if strangers:
-        raise SeedError(f'{masks[strangers[0]]}: no image in {frames[0].parent} has the name of this mask')
+        raise SeedError(f'{folder}: no masks; add at least one for the first frame to track')
+    unpaired = sorted(set(masks) - {frame.stem for frame in frames})
+    if unpaired:
+        raise SeedError(f'{masks[unpaired[0]]}: no image in {frames[0].parent} has the name of this mask')
     return dict(sorted(masks.items()))
 
 
 def from_frame(frames: tuple[Path, ...], stem: str) -> tuple[Path, ...]:
-    """The frames from the one of that stem on."""
+    """Return the frames from that of a stem on."""
     return frames[[frame.stem for frame in frames].index(stem) :]
 
 
 def listed_videos(listing: Path, images: Path) -> dict[str, Any]:
-    """What a `meta.json` says of each sequence, having seen that it lists those of the folder of images, and no others.
+    """Read the entries of a `meta.json` for each sequence, which must be those of the image folder.
 
     Raises:
-        ParameterError: it cannot be read, does not list a sequence, or one that it lists is not there.
+        ParameterError: the file cannot be read, or its sequences are not those of the folder.
     """
     try:
-        told = read_json(listing, ParameterError)
+        content = read_json(listing, ParameterError)
     except (OSError, ParameterError) as error:
         raise ParameterError(f'{listing}: not readable as JSON ({error}); fetch the file again') from error
-    videos = told.get('videos', {}) if isinstance(told, dict) else None
+    videos = content.get('videos', {}) if isinstance(content, dict) else None
     if not isinstance(videos, dict):
-        raise ParameterError(f'{listing}: not a list of videos by their names; fetch the file again')
+        raise ParameterError(f'{listing}: no mapping of videos by name; fetch the file again')
     names = sequence_folders(images)
     for name in names:
         if name not in videos:
-            raise ParameterError(f'{listing}: does not list the sequence {images / name}')
+            raise ParameterError(f'{listing}: does not list the sequence {images / name}; fetch the data set again')
     absent = sorted(set(videos) - set(names))
     if absent:
         raise ParameterError(
-            f'{images / absent[0]}: not there; {listing} lists it, and {len(absent)} of its {len(videos)} sequences '
-            'are absent in all; a part of them would give other scores'
+            f'{images / absent[0]}: not found, but listed in {listing}; {len(absent)} of its {len(videos)} sequences '
+            'are missing; add them, since scores of a part are not comparable'
         )
     return {name: videos[name] for name in names}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Long-time Video, and its version of three times the length: sparse masks, frames tracked at their own size."""
+"""Long-time Video, 1× and 3×: sparse masks, frames without scaling."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ LAYOUT = 'long_video/ and long_video_x3/ (or one of them itself): JPEGImages/SEQ
 
 
 def read_1(root: Path, options: ReadOptions) -> list[Sequence]:
-    """Read the videos as they are. Raises `ParameterError`, `SeedError`."""
+    """Read the 1× videos. Raises `ParameterError`, `SeedError`."""
     return _read(root, 'long_video', options)
 
 
 def read_3(root: Path, options: ReadOptions) -> list[Sequence]:
-    """Read the videos played forwards, backwards and forwards again. Raises `ParameterError`, `SeedError`."""
+    """Read the 3× videos: forwards, backwards, forwards. Raises `ParameterError`, `SeedError`."""
     return _read(root, 'long_video_x3', options)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""LVOS: each object begins at a frame of its own, and is scored from there to its end, every five frames' numbers."""
+"""LVOS: each object is scored in its own range of frames, every fifth frame number."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ LAYOUT = (
     'valid/ and test/ (or one of them itself): JPEGImages/SEQ, Annotations/SEQ, and meta.json (or valid_meta.json, '
     'test_meta.json beside them; test/ may have none)'
 )
-EVERY = 5  # from the number in the name of a frame that is scored to that of the next
+EVERY = 5  # difference between the numbers of successive scored frames
 _FOLDERS = {'val': 'valid', 'test': 'test'}
 
 
 def read(root: Path, options: ReadOptions) -> list[Sequence]:
-    """Read LVOS. In a test part without a list of objects, each begins at the first mask that shows it.
+    """Read LVOS. Raises `ParameterError`, `SeedError`.
 
-    Raises `ParameterError`, `SeedError`.
+    In a test part without a listing, each object begins at the first mask that shows it.
     """
     part_name = _FOLDERS[options.split]
     part = root / part_name if (root / part_name).is_dir() else root
@@ -62,7 +62,7 @@ def read(root: Path, options: ReadOptions) -> list[Sequence]:
 def _unlisted(name: str, frames: tuple[Path, ...], masks: dict[str, Path]) -> Sequence:
     seeds = first_shown(masks, {stem: values_of(path) for stem, path in masks.items()})
     if not seeds:
-        raise SeedError(f'{masks[next(iter(masks))].parent}: no mask of this sequence shows an object')
+        raise SeedError(f'{masks[next(iter(masks))].parent}: no mask of this sequence shows an object; add a seed')
     frames = from_frame(frames, next(iter(seeds)))
     return Sequence(name=name, frames=frames, seeds=seeds, written=tuple(frame.stem for frame in frames))
 
@@ -75,9 +75,9 @@ def _listed(
     ranges: dict[int, range],
     options: ReadOptions,
 ) -> Sequence:
-    """ranges: object → numbers of the frames, in their names, at which it is scored; it is seeded at the start.
+    """Make a sequence; `ranges`: object → numbers of its scored frames, the first of which seeds.
 
-    The published names may go in steps of five themselves, so that a number is not a place among the frames.
+    Numbers are those in the names, which may themselves increase by five; they are no indices.
     """
     scored = options.split == 'val'
     stem_of = {int(frame.stem): frame.stem for frame in frames if frame.stem.isdecimal()}
@@ -85,7 +85,7 @@ def _listed(
         for number in (numbers.start, *(numbers if scored else ())):
             if number not in stem_of:
                 raise ParameterError(
-                    f'{listing}: sequence {name} has object {value} at frame {number}, and {frames[0].parent} has no '
+                    f'{listing}: sequence {name} has object {value} at frame {number}, but {frames[0].parent} has no '
                     'image of that number'
                 )
             if stem_of[number] not in masks:
@@ -114,7 +114,7 @@ def _listed(
 
 
 def _ranges(listing: Path, name: str, video: Any) -> dict[int, range]:
-    """Object → numbers of the frames that it is scored on, by the list; the end is none of them."""
+    """Return object → numbers of its scored frames, from the listing; the end is exclusive."""
     try:
         ranges = {
             int(value): range(int(item['frame_range']['start']), int(item['frame_range']['end']), EVERY)
@@ -125,5 +125,5 @@ def _ranges(listing: Path, name: str, video: Any) -> dict[int, range]:
             f'{listing}: sequence {name} lacks the frame ranges of its objects ({error}); fetch the file again'
         ) from error
     if not ranges:
-        raise ParameterError(f'{listing}: sequence {name} has no objects')
+        raise ParameterError(f'{listing}: sequence {name} has no objects; fetch the file again')
     return ranges

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Layouts of two folders, JPEGImages/SEQ and Annotations/SEQ: people's own footage, and MOSE.
+"""Layouts of two folders, JPEGImages/SEQ and Annotations/SEQ: own videos, and MOSE.
 
-The earliest mask seeds; the others, where there are any, are ground truth.
+The first mask seeds; further masks are ground truth.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ MOSE_LAYOUT = 'valid/JPEGImages/SEQ and valid/Annotations/SEQ, or these two them
 def read_generic(root: Path, options: ReadOptions) -> list[Sequence]:
     """Read `root/JPEGImages/SEQ/*` and `root/Annotations/SEQ/*.png`.
 
-    A mask belongs to the image of the same name but for the suffix. Frames before the earliest mask are left out. Masks
-    may be sparse; with fewer than three there is no ground truth to score with.
+    Masks and images are paired by stem. Frames before the first mask are omitted. Masks may be
+    sparse; a sequence with fewer than three masks is not scored.
 
     Raises:
-        ParameterError: the folders are not there.
-        SeedError: a sequence has no mask, or masks without an image.
+        ParameterError: the folders are absent.
+        SeedError: a sequence has no mask, or a mask without an image.
     """
     return read_folders(root, root, 'a generic data set', GENERIC_LAYOUT, options)
 
 
 def read_mose(root: Path, options: ReadOptions) -> list[Sequence]:
-    """Read MOSE: as published, the first frame's mask alone seeds. Raises as `read_generic`."""
+    """Read MOSE: as published, only the first frame's mask seeds. Raises as `read_generic`."""
     part = next((root / name for name in ('valid', 'val') if (root / name / 'JPEGImages').is_dir()), root)
     return read_folders(root, part, 'MOSE', MOSE_LAYOUT, options)
 
@@ -46,8 +46,8 @@ def read_mose(root: Path, options: ReadOptions) -> list[Sequence]:
 def read_folders(root: Path, part: Path, dataset: str, layout: str, options: ReadOptions) -> list[Sequence]:
     """Read `part/JPEGImages/SEQ` and `part/Annotations/SEQ`.
 
-    With late objects each is seeded by the first mask that shows it, instead of by the first mask or not at all, and a
-    sequence begins where the first of them does.
+    With `late_objects` each object is seeded by the first mask that shows it, and a sequence begins
+    at the first of these masks; without it, only the first mask seeds.
     """
     images, annotations = part / 'JPEGImages', part / 'Annotations'
     for folder in (images, annotations):
@@ -60,7 +60,7 @@ def read_folders(root: Path, part: Path, dataset: str, layout: str, options: Rea
 def _sequence(name: str, image_folder: Path, mask_folder: Path, late_objects: bool, ignore_void: bool) -> Sequence:
     if any(item.is_dir() and not item.name.startswith('.') for item in image_folder.iterdir()):
         raise SeedError(
-            f'{image_folder}: holds folders where the images of one sequence belong; is this another layout?'
+            f'{image_folder}: holds folders instead of the images of one sequence; check the layout of the data set'
         )
     frames = frame_files(image_folder)
     masks = mask_files(mask_folder, frames)
@@ -74,7 +74,7 @@ def _sequence(name: str, image_folder: Path, mask_folder: Path, late_objects: bo
             binary, shown = False, {stem: values - {VOID} for stem, values in shown.items()}
         seeds = first_shown(masks, shown)
         if not seeds:
-            raise SeedError(f'{mask_folder}: no mask of this sequence shows an object')
+            raise SeedError(f'{mask_folder}: no mask of this sequence shows an object; add a seed')
         first = next(iter(seeds))
         masks = {stem: path for stem, path in masks.items() if stem >= first}
     frames = from_frame(frames, first)
@@ -90,12 +90,12 @@ def _sequence(name: str, image_folder: Path, mask_folder: Path, late_objects: bo
 
 
 def values_of(mask: Path) -> set[int]:
-    """Values in a mask, without the background's."""
+    """Return the values in a mask, except for 0, the background."""
     return set(np.unique(read_mask(mask)).tolist()) - {0}
 
 
 def first_shown(masks: dict[str, Path], shown: dict[str, set[int]]) -> dict[str, Seed]:
-    """Stem → the seed of the objects that no earlier mask shows; `shown`: the values in each mask."""
+    """Return stem → seed of objects that no earlier mask shows; `shown`: values of each mask."""
     seeds: dict[str, Seed] = {}
     seen: set[int] = set()
     for stem, path in masks.items():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The data sets by name, and what the published protocol says of each."""
+"""Data sets by name, with their published protocol."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set.
+    """Definition of a data set.
 
     Attributes:
-        title: as its authors call it.
-        layout: what lies in its root, in words.
-        read: reads the sequences.
-        splits: names of its parts, the usual one first.
-        server: splits whose ground truth only a server has; their masks are zipped.
-        masks_folder: folder of the output that holds the sequences' folders; '' for the output itself.
-        unresized: frames are tracked at their own size, with the official weights.
+        title: name given by its authors.
+        layout: content of its root, in words.
+        read: reader of the sequences.
+        splits: names of its parts, default first.
+        server: splits with ground truth only on a server; their masks are zipped.
+        masks_folder: folder in the output for the sequences; '': the output itself.
+        unresized: whether the official weights track frames without scaling.
         memory_every: frames between memory frames.
-        first_mask_seeds: whether later masks could seed, too, if that were asked for.
-        sparse: whether it has a sparse version of its frames.
+        first_mask_seeds: whether only the first mask seeds, so that `late_objects` applies.
+        sparse: whether it has a version with only the annotated frames.
     """
 
     title: str
@@ -75,13 +75,13 @@ DATASETS: dict[str, Dataset] = {
 
 
 def read_dataset(name: str, root: Path, options: ReadOptions) -> list[Sequence]:
-    """Find all sequences of a data set.
+    """Read all sequences of a data set.
 
     Raises:
-        XMemError: the root is not that data set's, or files are missing; the text names them.
+        XMemError: the root is not that of the data set, or files are missing.
     """
     if name not in DATASETS:
-        raise ParameterError(f'data set {name!r} is not known; there is {", ".join(DATASETS)}')
+        raise ParameterError(f'data set {name!r} is unknown; known: {", ".join(DATASETS)}')
     sequences = DATASETS[name].read(root, options)
-    check_names((sequence.name for sequence in sequences), root)  # wherever a reader has them from
+    check_names((sequence.name for sequence in sequences), root)  # names may come from a file
     return sequences

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One sequence of a data set, and how its files are read."""
+"""Sequence of a data set, and the reading of its files."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Seed:
-    """A mask that seeds objects. Pixels of other values, and of 0, say nothing about the objects tracked already."""
+    """Mask that seeds objects; its other pixels do not change the objects already tracked."""
 
     path: Path
-    objects: frozenset[int] | None = None  # the values that begin here; None: all that it shows
+    objects: frozenset[int] | None = None  # values to seed; None: all in the mask
 
 
 @dataclass(frozen=True)
 class Sequence:
-    """One sequence of a data set. Frames and masks go by their files' stems.
+    """One sequence of a data set; frames and masks are paired by the stems of their files.
 
     Attributes:
         name: of the sequence.
-        frames: images in the order of time, from the first that is tracked.
-        seeds: stem → the mask that seeds objects on that frame, in the order of time.
-        written: stems of the frames whose masks are written, in the order of time.
-        truth: stem → ground truth, of the size of the masks that are written.
-        scored: stems that are scored, in the order of time; of a frame without ground truth none.
-        scored_objects: object → the stems at which it is scored, where that is not the same for all.
-        size_frame: an image of the size of the masks that are written; None: the frames' own size.
-        binary: masks hold only 0 and 255. Another value in one is a mistake, an interpolated edge, say.
-        new_only: each object is seeded once; a later seed that shows it again is a mistake.
+        frames: images in temporal order, from the first one to track.
+        seeds: stem → mask that seeds objects on that frame, in temporal order.
+        written: stems of the frames with a mask to write, in temporal order.
+        truth: stem → ground truth, of the size of the written masks.
+        scored: stems to score, in temporal order; each has ground truth.
+        scored_objects: object → stems to score it at; None: `scored` for all objects.
+        size_frame: an image of the size of the written masks; None: the frames' own size.
+        binary: whether masks have only 0 and 255; other values (interpolated edges) are errors.
+        new_only: whether each object is seeded once; a later seed of the same object is an error.
     """
 
     name: str
@@ -54,14 +54,14 @@ class Sequence:
     new_only: bool = False
 
     def frame(self, index: int) -> np.ndarray:
-        """Frame H×W×3 uint8 RGB. FrameError where the file is damaged."""
+        """Read a frame, H×W×3 uint8 RGB; raises `FrameError` for a damaged file."""
         return read_image(self.frames[index])
 
     def values(self, path: Path) -> np.ndarray:
-        """One of the sequence's masks, H×W uint8: 0 background, other values are objects.
+        """Read one of the sequence's masks, H×W uint8: 0 background, other values objects.
 
         Raises:
-            SeedError: the file is absent or damaged, or the mask of a binary sequence holds other values.
+            SeedError: the file is absent or damaged, or a binary mask has other values.
         """
         mask = read_mask(path)
         if self.binary:
@@ -74,16 +74,16 @@ class Sequence:
         return mask
 
     def seed_objects(self, stem: str, size: tuple[int, ...], *, ignore_void: bool = False) -> dict[int, np.ndarray]:
-        """Objects that begin on a frame: value → H×W bool, in order of value.
+        """Read the seeds of a frame: value → H×W bool, in the order of values.
 
         Arguments:
             stem: of the frame; one of `seeds`.
-            size: H, W of the frame, to compare.
-            ignore_void: whether 255 is void, where there are other values.
+            size: H, W of the frame, for the check.
+            ignore_void: whether 255 is void in masks with other values.
 
         Raises:
             FrameError: frame and mask differ in size.
-            SeedError: the mask is damaged or shows nothing.
+            SeedError: the mask is damaged or empty.
         """
         seed = self.seeds[stem]
         mask = self.values(seed.path)
@@ -94,43 +94,45 @@ class Sequence:
             wanted = seed.objects - nothing
             absent = sorted(wanted - shown)
             if absent:
-                raise SeedError(f'{seed.path}: shows no object {absent[0]}, which is said to begin here')
+                raise SeedError(f'{seed.path}: shows no object {absent[0]}, which is listed to begin in this frame')
             return {value: mask == value for value in sorted(wanted)}
         if not shown:
             raise SeedError(f'{seed.path}: the mask that seeds the sequence shows no object')
         return {value: mask == value for value in sorted(shown)}
 
     def check_seeds(self, *, ignore_void: bool = False) -> dict[int, Path]:
-        """Look at every mask that seeds; returns the objects, each with the mask at which it begins.
+        """Check every seed; returns object → mask that seeds it first.
 
         Raises:
-            XMemError: a mask is absent, damaged, empty, not of its frame's size, or shows an object once more.
+            XMemError: a mask is absent, damaged, empty, of another size, or repeats an object.
         """
         path_of = {path.stem: path for path in self.frames}
         seen: dict[int, Path] = {}
         for stem, seed in self.seeds.items():
             objects = self.seed_objects(stem, image_size(path_of[stem]), ignore_void=ignore_void)
             if not objects and not seen:
-                raise SeedError(f'{seed.path}: sequence {self.name} begins with this mask, and it shows only {VOID}')
+                raise SeedError(
+                    f'{seed.path}: the first mask of sequence {self.name} shows only {VOID}; it must show an object'
+                )
             for value in objects:
                 if self.new_only and value in seen:
                     raise SeedError(
-                        f'{seed.path}: shows object {value} again, which began in {seen[value].name}; a mask that '
-                        'seeds shows new objects only (is this a training set, with a mask for every frame?)'
+                        f'{seed.path}: shows object {value} again, which began in {seen[value].name}; seeds must show '
+                        'only new objects (a training set has a mask for every frame)'
                     )
                 seen.setdefault(value, seed.path)
         return seen
 
     def output_size(self) -> tuple[int, int] | None:
-        """H, W of the masks that are written, where that is not the frames' size."""
+        """Return H, W of the written masks; None: those of the frames."""
         return image_size(self.size_frame) if self.size_frame else None
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """H, W of an image, by its header where that says it as it is shown; FrameError where the file is damaged."""
+    """Return H, W of an image, from its header if possible; raises `FrameError` if damaged."""
     try:
         with pictures.opened(path) as image:
-            if not image.getexif().get(0x0112):  # turned by its orientation
+            if not image.getexif().get(0x0112):  # without EXIF orientation
                 return image.height, image.width
     except FileNotFoundError:
         raise FrameError(f'{path}: no such image') from None
@@ -141,7 +143,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def check_size(path: Path, mask: np.ndarray, size: tuple[int, ...], other: str = 'its frame') -> None:
-    """FrameError, naming the mask's file, where a mask H×W has not the size (height, width) of the other."""
+    """Raise `FrameError` unless a mask H×W has a size, (height, width)."""
     if mask.shape != tuple(size):
         raise FrameError(
             f'{path}: the mask is {mask.shape[1]}×{mask.shape[0]} px, {other} {size[1]}×{size[0]}; they must be equal'

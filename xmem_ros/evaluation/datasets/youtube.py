@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """YouTube-VOS 2018 and 2019.
 
-Objects begin at different frames. The mask of the frame at which one begins shows the new objects alone: 0 in it says
-nothing about the others. Every frame is tracked, the annotated ones are written.
+Objects begin in different frames. The mask of such a frame shows only the new objects; its 0 does
+not mean that others are absent. All frames are tracked, and the annotated ones are written.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def read(root: Path, options: ReadOptions) -> list[Sequence]:
             wanted = {str(stem) for item in video['objects'].values() for stem in item['frames']}
         except (KeyError, TypeError, AttributeError) as error:
             raise ParameterError(
-                f'{listing}: sequence {name} lacks its objects and their frames ({error}); fetch the file again'
+                f'{listing}: sequence {name} lacks the frames of its objects ({error}); fetch the file again'
             ) from error
         frames = frame_files(images / name)
         absent = sorted(wanted - {frame.stem for frame in frames})
         if absent:
             raise ParameterError(
-                f'{images / name / absent[0]}.jpg: no such image; {listing} asks for the mask of this frame'
+                f'{images / name / absent[0]}.jpg: no such image; {listing} requires a mask of this frame'
             )
         sequences.append(_sequence(name, frames, annotations / name, wanted, options.save_all))
     return sequences

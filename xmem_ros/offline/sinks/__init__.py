@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""What results are written as. Every sink gets each tracked image in order."""
+"""Output formats of tracking results. Every sink gets the tracked images in order."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Results as a bag: the topics of the node, among those of the recording."""
+"""Sink for bags: the node's topics, merged with those of the recording."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from xmem_ros.offline.segments import StoredFrame
 
 BAG = 'bag'
-VERSION: Literal[8] = 8  # of the metadata; 9 writes QoS as Humble does not read it
-UNKNOWN_HASH = f'RIHS01_{"0" * 64}'  # of a type whose definition the recording does not hold
+VERSION: Literal[8] = 8  # of the metadata; Humble cannot read the QoS of version 9
+UNKNOWN_HASH = f'RIHS01_{"0" * 64}'  # of a type without a definition in the recording
 
 
 class BagSink(Sink):
-    """An MCAP bag, compressed chunk by chunk.
+    """An MCAP bag with compressed chunks.
 
-    Every message has the time of recording of the image that it belongs to, and follows that image.
+    Every result follows its image and has that image's recording time.
 
     Arguments:
-        folder: where to.
-        node: full name of the node whose topics they are.
-        originals: connections of the recording whose messages are copied; those of the node's own topics are not.
-        kept: a topic that is copied all the same.
+        folder: for the output.
+        node: full name of the node, for the topics.
+        originals: connections to copy from the recording; the node's own topics are skipped.
+        kept: topic to copy even if it is the node's own.
         compressed: write label images as PNG, on `labels/compressed`.
     """
 
@@ -53,7 +53,7 @@ class BagSink(Sink):
         self._writer.open()
         self._copied: dict[int, Any] = {}
         self.left_out: list[str] = []  # topics that are not copied
-        self.undefined: list[str] = []  # types that are copied without their definition
+        self.undefined: list[str] = []  # types copied without their definition
         try:
             for connection in originals:
                 if connection.topic.startswith(f'{node}/') and connection.topic != kept:
@@ -104,17 +104,17 @@ class BagSink(Sink):
     def _add(self, topic: str, msgtype: str, *, latched: int = 0) -> Any:
         from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 
-        never = QosTime(0, 0)
+        unset = QosTime(0, 0)
         durability = QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE
         qos = Qos(
             QosHistory.KEEP_LAST,
             latched or 10,
             QosReliability.RELIABLE,
             durability,
-            never,
-            never,
+            unset,
+            unset,
             QosLiveliness.AUTOMATIC,
-            never,
+            unset,
             False,
         )
         return self._writer.add_connection(topic, msgtype, typestore=typestore.typestore(), offered_qos_profiles=[qos])
@@ -136,9 +136,9 @@ class BagSink(Sink):
 
 
 def _definition(connection: Any) -> tuple[str, str]:
-    """Definition and hash of a type; '' and a hash of zeros where nobody knows.
+    """Return definition and hash of a type; '' and a hash of zeros if unknown.
 
-    What the recording says of a type is copied and never compiled: a definition is turned into Python code for that.
+    Recorded definitions are copied, never compiled: rosbags turns them into Python code.
     """
     store, msgtype = typestore.typestore(), connection.msgtype
     if msgtype not in store.fielddefs:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What all sinks have in common."""
+"""Base class of all sinks."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ if TYPE_CHECKING:
 
 
 class Sink(ABC):
-    """Writes results of one kind into a folder. A context manager: finishes them unless it is left by an error."""
+    """Writer of one output format; a context manager that aborts on an exception."""
 
-    needs_image = False  # whether `write` is to get the image itself
-    needs_originals = False  # whether `original` is to get every message of the bag
+    needs_image = False  # whether `write` needs the image
+    needs_originals = False  # whether `original` needs every message of the bag
 
     @abstractmethod
     def write(self, frame: StoredFrame, image: np.ndarray | None) -> None:
-        """The next tracked image; image: H×W×3 uint8 RGB."""
+        """Write the next tracked image; image: H×W×3 uint8 RGB."""
 
-    def original(self, connection: Any, received_ns: int, raw: bytes) -> None:  # noqa: B027 # not every kind needs it
-        """A message of the recording, before what was tracked in it; connection: rosbags'."""
+    def original(self, connection: Any, received_ns: int, raw: bytes) -> None:  # noqa: B027 # optional
+        """Write a message of the recording, before its results; connection: of rosbags."""
 
-    def finish(self) -> None:  # noqa: B027 # not every kind needs it
-        """All has been written."""
+    def finish(self) -> None:  # noqa: B027 # optional
+        """Complete the output."""
 
-    def abort(self) -> None:  # noqa: B027 # not every kind needs it
-        """Close what is open; what was written does not matter any more."""
+    def abort(self) -> None:  # noqa: B027 # optional
+        """Close the files; the output is discarded."""
 
     def __enter__(self) -> Sink:
         return self

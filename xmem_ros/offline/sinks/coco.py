@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Results as COCO annotations, masks as compressed run lengths, by pycocotools."""
+"""Sink for COCO annotations with run-length encoded masks, by pycocotools."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ COCO = 'coco.json'
 
 
 def require_pycocotools() -> None:
-    """Raise `ParameterError` where pycocotools is not installed."""
+    """Raise `ParameterError` if pycocotools is not installed."""
     try:
         import pycocotools.mask  # noqa: F401
     except ImportError:
         raise ParameterError(
-            "--format coco is written by pycocotools, which is not installed: pip install 'xmem_ros[bags]', or pip "
+            "--format coco needs pycocotools, which is not installed: pip install 'xmem_ros[bags]', or pip "
             'install pycocotools'
         ) from None
 
 
 class CocoSink(Sink):
-    """One JSON file: images, categories by name, and an annotation for each visible object of each image.
+    """A JSON file of images, categories (by name) and an annotation per visible object.
 
-    Beside COCO's own fields an annotation has `track_id`, the object's id, and `score`, an image `stamp_ns`.
-    Annotations are written as they come, so that the file may be larger than memory.
+    Extra fields are `track_id` (the object's id) and `score` of annotations, and `stamp_ns` of
+    images. Annotations are written immediately: the file can be larger than memory.
 
     Arguments:
-        folder: where to.
-        file_name: gives the file of an image; None leaves it out, with all that it shows.
+        folder: for the output.
+        file_name: returns an image's file name; None skips the image and its annotations.
     """
 
     def __init__(self, folder: Path, file_name: Callable[[StoredFrame], str | None]) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Results as pictures: palette masks, the overlay as a video, the layout of YouTube-VOS."""
+"""Sinks for images: palette masks, overlay video, YouTube-VOS layout."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ JPEG_QUALITY = 95
 
 
 class PngSink(Sink):
-    """A palette PNG for each image, named like it.
+    """A palette PNG for each image, with the image's name.
 
     Arguments:
-        folder: where to.
-        table: write `frames.csv`, too, which says the stamps, and `objects.csv`, which says whose value is which.
+        folder: for the output.
+        table: also write `frames.csv` (stamps) and `objects.csv` (object of each value).
     """
 
     def __init__(self, folder: Path, *, table: bool) -> None:
@@ -73,7 +73,7 @@ def _open_table(path: Path) -> IO[str]:
 
 
 class OverlaySink(Sink):
-    """The masks drawn over the images, as a video."""
+    """A video of the images with masks drawn over them."""
 
     needs_image = True
 
@@ -82,7 +82,7 @@ class OverlaySink(Sink):
         self._size: tuple[int, int] | None = None
 
     def write(self, frame: StoredFrame, image: np.ndarray | None) -> None:
-        """As `Sink.write`; an image of another size than the first is scaled to that, as a video has one."""
+        """As `Sink.write`; the image is scaled to the size of the video's first one."""
         assert image is not None
         drawn = draw(image, frame.labels, frame.objects)
         size = (drawn.shape[1], drawn.shape[0])
@@ -99,10 +99,10 @@ class OverlaySink(Sink):
 
 
 class YouTubeVosSink(Sink):
-    """JPEGImages/VIDEO, Annotations/VIDEO and meta.json, from the first image that shows an object on.
+    """JPEGImages/VIDEO, Annotations/VIDEO and meta.json, from the first image with an object.
 
     Arguments:
-        folder: where to.
+        folder: for the output.
         video: name of the video.
     """
 
@@ -110,7 +110,7 @@ class YouTubeVosSink(Sink):
 
     def __init__(self, folder: Path, video: str) -> None:
         self._root, self._video = folder / YTVOS, video
-        self._seen: dict[int, dict[str, Any]] = {}  # value → of meta.json
+        self._objects: dict[int, dict[str, Any]] = {}  # value → entry of meta.json
         self._begun = False
         for name in ('JPEGImages', 'Annotations'):
             (self._root / name / video).mkdir(parents=True)
@@ -126,16 +126,16 @@ class YouTubeVosSink(Sink):
         done, data = cv2.imencode('.jpg', cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
         if not done:
             raise OutputError(f'{path}: an image {image.shape} cannot be written as JPEG')
-        path.write_bytes(data.tobytes())  # where cv2.imwrite would not notice that not all of it could be written
+        path.write_bytes(data.tobytes())  # cv2.imwrite does not report incomplete writes
         write_labels(self._root / 'Annotations' / self._video / f'{frame.name}.png', frame.values)
         for item in frame.objects:
             value = frame.value_of[item.id]
             if (frame.values == value).any():
-                entry = self._seen.setdefault(value, {'category': item.name or 'object', 'frames': []})
+                entry = self._objects.setdefault(value, {'category': item.name or 'object', 'frames': []})
                 entry['frames'].append(frame.name)
 
     def finish(self) -> None:
         """As `Sink.finish`."""
-        objects = {str(value): entry for value, entry in sorted(self._seen.items())}
+        objects = {str(value): entry for value, entry in sorted(self._objects.items())}
         meta = {'videos': {self._video: {'objects': objects}}}
         (self._root / 'meta.json').write_text(json.dumps(meta, indent=1) + '\n', encoding='utf-8')

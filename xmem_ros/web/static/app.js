@@ -6,18 +6,18 @@ const drawing = new Drawing(find('draft'));
 const RETRY_MS = [300, 1000, 2000, 5000];
 const HINTS = {
   box: 'Drag a box around the whole object. The image stands still while you draw.',
-  points: 'Tap on the object, and beside it where it is mistaken. Tap a point again to take it away.',
-  mask: 'Paint over the object. The eraser takes away what is too much.',
+  points: 'Tap on the object; tap beside it to exclude background. Tap a point again to remove it.',
+  mask: 'Paint over the object. Use the eraser for corrections.',
 };
 
 let socket = null;
 let failures = 0;
-let status = null;      // the server's last word on the node
-let heard = false;      // whether an image has come since the page was loaded or the node went
-let shown = null;       // the image on the screen: stamp, width, height, bitmap
+let status = null;      // newest status of the node
+let received = false;   // whether an image has arrived since the page was loaded or the node disappeared
+let shown = null;       // image on the screen: stamp, width, height, bitmap
 let live = true;        // false: the image is frozen
 let correcting = null;  // id
-let waiting = null;     // the request that the seed button waits for
+let waiting = null;     // pending request of the seed button
 let requests = 0;
 const promises = new Map();
 
@@ -33,7 +33,7 @@ function connect() {
   socket.onmessage = event => typeof event.data === 'string' ? take(JSON.parse(event.data)) : takeImage(event.data);
   socket.onclose = () => {
     status = null;
-    for (const answer of promises.values()) answer({ ok: false, text: 'The connection was lost before an answer came: look whether it was done.' });
+    for (const answer of promises.values()) answer({ ok: false, text: 'The connection was lost before an answer arrived: check whether the command was executed.' });
     promises.clear();
     setTimeout(connect, RETRY_MS[Math.min(failures++, RETRY_MS.length - 1)]);
     checkSignedIn();
@@ -41,12 +41,12 @@ function connect() {
   };
 }
 
-// A server that was started again may have another token.
+// A restarted server may have a new token.
 async function checkSignedIn() {
   try {
     const answer = await fetch('app.js', { method: 'HEAD' });
     if (answer.status === 403) location.reload();
-  } catch { /* it is not there */ }
+  } catch { /* the server is unreachable */ }
 }
 
 function tell(message) {
@@ -68,7 +68,7 @@ function look() {
 function take(message) {
   if (message.type === 'status') {
     status = message;
-    if (status.state === 'missing' || status.state === 'unconfigured') heard = false;
+    if (status.state === 'missing' || status.state === 'unconfigured') received = false;
     render();
   } else if (message.type === 'answer' && promises.has(message.request)) {
     promises.get(message.request)(message);
@@ -83,13 +83,13 @@ async function takeImage(buffer) {
     const bitmap = await createImageBitmap(new Blob([new Uint8Array(buffer, 4 + length)], { type: 'image/jpeg' }));
     if (live) show({ stamp: { sec: header.sec, nanosec: header.nanosec }, width: header.width, height: header.height, bitmap });
   } finally {
-    tell({ type: 'shown' });  // or none would follow
+    tell({ type: 'shown' });  // else no further image is sent
   }
 }
 
 function show(image) {
-  const first = !heard || (shown && shown.gone);
-  heard = true;
+  const first = !received || (shown && shown.gone);
+  received = true;
   if (shown) shown.bitmap.close();
   shown = image;
   const picture = find('picture');
@@ -114,7 +114,7 @@ function freeze() {
   render();
 }
 
-// The node keeps an image for as long as it takes to draw; where it is gone already, that is said before anything is drawn.
+// Hold the image while the user draws; an image that is already gone is reported at once.
 async function hold(image) {
   const answer = await ask({ type: 'hold', stamp: image.stamp });
   if (answer.gone && !live && shown === image) refuse(answer);
@@ -146,7 +146,7 @@ function placeOf(event) {
   const keep = (value, most) => Math.min(Math.max(value, 0), most);
   const x = keep((event.clientX - frame.left) / frame.width * shown.width, shown.width);
   const y = keep((event.clientY - frame.top) / frame.height * shown.height, shown.height);
-  // A point is a pixel; the corner of a box may lie on the image's edge.
+  // A point is a pixel; a box corner may lie on the image's edge.
   return drawing.tool === 'points' ? [Math.min(x, shown.width - .01), Math.min(y, shown.height - .01)] : [x, y];
 }
 
@@ -214,14 +214,14 @@ find('seed-form').addEventListener('submit', async event => {
   if (waiting || live || !drawing.whole) return;
   const seed = drawing.seed();
   if (!seed) return refuse({ text: 'Nothing is painted: paint over the object first.' });
-  find('name').blur();  // the phone's keyboard goes
+  find('name').blur();  // closes the on-screen keyboard
   waiting = ask({ type: 'seed', stamp: shown.stamp, name: find('name').value.trim(), id: correcting || 0, ...seed });
   find('refusal').hidden = true;
   render();
   const answer = await waiting;
   waiting = null;
   if (!answer.ok) return refuse(answer);
-  toast(`${correcting === null ? 'Seeded' : 'Corrected'}: object ${answer.ids.join(', ')}.`);
+  toast(`${correcting === null ? 'Seeded' : 'Corrected'} object ${answer.ids.join(', ')}.`);
   find('name').value = '';
   goLive();
 });
@@ -230,8 +230,8 @@ function refuse(answer) {
   const refusal = find('refusal');
   refusal.textContent = sentence(answer.text);
   if (answer.gone) {
-    shown.gone = true;  // nothing is drawn on it again before another one has come
-    refusal.textContent = `This image is gone, so it cannot be seeded any more: go on live and try again. (${answer.text})`;
+    shown.gone = true;  // no drawing on it before the next image
+    refusal.textContent = `The node no longer has this image: go live and try again. (${answer.text})`;
   }
   refusal.hidden = false;
   render();
@@ -241,7 +241,7 @@ find('reset').addEventListener('click', () => confirmReset(true));
 find('confirm-no').addEventListener('click', () => confirmReset(false));
 find('confirm-yes').addEventListener('click', async () => {
   confirmReset(false);
-  report(await ask({ type: 'reset' }), 'All objects are forgotten.');
+  report(await ask({ type: 'reset' }), 'All objects removed.');
 });
 
 function confirmReset(on) {
@@ -252,7 +252,7 @@ function confirmReset(on) {
 
 async function remove(id) {
   if (correcting === id) goLive();
-  report(await ask({ type: 'remove', ids: [id] }), `Removed: object ${id}.`);
+  report(await ask({ type: 'remove', ids: [id] }), `Removed object ${id}.`);
 }
 
 function correct(item) {
@@ -294,51 +294,51 @@ function seconds(value) {
   return value < 1 ? `${Math.round(value * 1000)} ms` : value < 100 ? `${value.toFixed(1)} s` : `${Math.round(value)} s`;
 }
 
-// --- the page, after whatever happened
+// --- rendering
 
-// Title and text that lie over the image; null where there is something to see.
+// Title and text over the image; null while there is an image to show.
 function notice() {
-  if (!status) return ['Connecting', 'Is xmem-ros web still running? This page tries again by itself.'];
-  if (status.state === 'missing') return ['The tracker is not there', missing()];
+  if (!status) return ['Connecting', 'No connection to xmem-ros web. Check that it is running; this page reconnects by itself.'];
+  if (status.state === 'missing') return ['Tracker not found', missing()];
   if (status.state !== 'active' && status.state !== 'busy') return [`The tracker is ${status.state}`, notActive()];
-  if (!heard) return ['Waiting for the first image', waitingFor()];
+  if (!received) return ['Waiting for the first image', waitingFor()];
   return null;
 }
 
-// What the tracker waits for, and what to look at where it does not come.
+// The input that the tracker waits for, and what to check.
 function waitingFor() {
   if (status.no_image) return sentence(status.no_image);
-  const waits = status.image_topic ? `it waits for images on ${status.image_topic}` : 'it has not shown an image yet';
-  return `The tracker ${status.node} is active: ${waits}.`;
+  const waits = status.image_topic ? `waiting for images on ${status.image_topic}` : 'waiting for its first image';
+  return `The tracker ${status.node} is active and ${waits}.`;
 }
 
 function missing() {
-  const others = status.others.length ? `Trackers that are there: ${status.others.join(', ')}` : 'No other tracker is there either';
-  return `No node ${status.node} can be seen. ${others}. Start it (ros2 launch xmem_ros track.launch.py), or start the page with --node `
-    + `and its full name, such as ${status.others[0] || '/front/xmem'}. This page goes on by itself once it is there.`;
+  const others = status.others.length ? `Visible trackers: ${status.others.join(', ')}` : 'No other tracker is visible';
+  return `No node ${status.node} is visible. ${others}. Start it (ros2 launch xmem_ros track.launch.py), or start the page with --node `
+    + `and its full name, such as ${status.others[0] || '/front/xmem'}. This page connects to the node once it is visible.`;
 }
 
 function notActive() {
   const steps = { unconfigured: ['configure', 'activate'], inactive: ['activate'] }[status.state];
-  if (!steps) return `${status.node} tracks nothing now.`;
-  return `${status.node} is ${status.state} and tracks nothing. Start it: ${steps.map(step => `ros2 lifecycle set ${status.node} ${step}`).join('; ')}`;
+  if (!steps) return `${status.node} is not tracking.`;
+  return `${status.node} is ${status.state} and not tracking. Start it: ${steps.map(step => `ros2 lifecycle set ${status.node} ${step}`).join('; ')}`;
 }
 
-// Instead of a list of objects.
+// Text for an empty list of objects.
 function noObjects() {
   if (!status) return 'Not connected.';
-  if (status.state === 'missing') return 'Not known: the tracker is not there.';
-  if (status.state === 'busy') return 'Not known: the tracker does not answer.';
-  if (status.state !== 'active') return `Not known: the tracker is ${status.state}.`;
-  return heard ? 'None yet. Draw a box around something in the image.' : 'Not known before the first image has come.';
+  if (status.state === 'missing') return 'Unknown: the tracker was not found.';
+  if (status.state === 'busy') return 'Unknown: the tracker does not respond.';
+  if (status.state !== 'active') return `Unknown: the tracker is ${status.state}.`;
+  return received ? 'None yet. Draw a box around an object in the image.' : 'Unknown until the first image arrives.';
 }
 
 function render() {
-  const words = notice();
-  find('notice').hidden = !words || (!live && !!shown);
-  if (words) {
-    find('notice-title').textContent = words[0];
-    find('notice-text').textContent = words[1];
+  const overlay = notice();
+  find('notice').hidden = !overlay || (!live && !!shown);
+  if (overlay) {
+    find('notice-title').textContent = overlay[0];
+    find('notice-text').textContent = overlay[1];
   }
   const chip = find('state');
   const stale = status && status.state === 'active' && status.stale;
@@ -346,11 +346,11 @@ function render() {
     : status.state !== 'active' ? [status.state, 'bad']
     : !live ? ['frozen', 'warn']
     : stale ? ['no images', 'warn']
-    : heard && !(shown && shown.gone) ? ['live', 'good'] : ['waiting', 'warn'];
+    : received && !(shown && shown.gone) ? ['live', 'good'] : ['waiting', 'warn'];
   chip.textContent = text;
   chip.className = `chip ${kind}`;
   const strip = find('strip');
-  const line = words && !live ? words[0] : !live ? 'Frozen while you draw' : stale && !words ? status.no_image ? `No image on ${status.image_topic} for ${seconds(status.silent)}.` : `No new image for ${seconds(status.silent)}.` : '';
+  const line = overlay && !live ? overlay[0] : !live ? 'Frozen while drawing' : stale && !overlay ? status.no_image ? `No image on ${status.image_topic} for ${seconds(status.silent)}.` : `No new image for ${seconds(status.silent)}.` : '';
   strip.textContent = line;
   strip.title = stale ? sentence(status.no_image) : '';
   strip.hidden = !line;
@@ -358,7 +358,7 @@ function render() {
   find('node').textContent = status ? status.node : '';
   find('stage').classList.toggle('frozen', !live);
   const freezer = find('freeze');
-  freezer.hidden = !shown || (live && !!words);
+  freezer.hidden = !shown || (live && !!overlay);
   freezer.textContent = live ? 'Freeze' : 'Go live';
   freezer.setAttribute('aria-pressed', String(!live));
 
@@ -369,7 +369,7 @@ function render() {
   find('cancel').hidden = live;
   const button = find('seed');
   button.disabled = live || !drawing.whole || !!waiting || pointer !== null;
-  button.textContent = waiting ? 'Wait …' : correcting ? 'Correct it' : 'Track it';
+  button.textContent = waiting ? 'Please wait …' : correcting ? 'Correct' : 'Track';
   find('target').hidden = correcting === null;
 
   const objects = status ? status.objects : [];
@@ -393,7 +393,7 @@ function titleOf(item) {
   return item.name || `object ${item.id}`;
 }
 
-const rows = new Map();  // id → elements, kept so that a button is not swapped under a finger
+const rows = new Map();  // id → elements, reused so that a button does not change under a finger
 
 function renderObjects(objects) {
   const list = find('objects');

@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: MIT
 'use strict';
 
-// What a person draws over the frozen image: a box, points, or a painted mask. Places are pixels of the image.
+// Drawing over the frozen image: a box, points, or a painted mask. Coordinates are image pixels.
 class Drawing {
   constructor(canvas) {
     this.canvas = canvas;
-    this.paper = document.createElement('canvas');  // the painted mask, at the image's size
+    this.paper = document.createElement('canvas');  // painted mask at the image's size
     this.tool = 'box';
     this.sign = 1;
     this.brush = 1;
-    this.size = 30;  // of the brush, 1 to 100
+    this.size = 30;  // brush size, 1 to 100
     this.width = this.height = 1;
-    this.touch = null;  // where a finger hides the image
-    this.picture = null;  // what lies below, for the magnifier
+    this.touch = null;  // position under the finger
+    this.picture = null;  // image below, for the magnifier
     this.clear();
   }
 
-  // For another image.
+  // Adapt to a new image size.
   resize(width, height) {
     if (width === this.width && height === this.height) return;
     [this.width, this.height] = [width, height];
@@ -37,7 +37,7 @@ class Drawing {
     return { box: !this.box, points: !this.points.length, mask: !this.strokes.length }[this.tool];
   }
 
-  // Whether there is enough to seed.
+  // Whether the drawing is complete enough for a seed.
   get whole() {
     if (this.tool === 'box') return !!this.box && this.box[2] >= 4 && this.box[3] >= 4;
     if (this.tool === 'points') return this.points.some(point => point[2] === 1);
@@ -51,7 +51,7 @@ class Drawing {
     this.repaint();
   }
 
-  // What the server is told; null where the mask was rubbed out again.
+  // The seed for the server; null if the mask is empty.
   seed() {
     if (this.tool === 'box') return { kind: 'box', box: this.box };
     if (this.tool === 'points') return { kind: 'points', points: this.points };
@@ -59,7 +59,7 @@ class Drawing {
     return runs.length < 2 ? null : { kind: 'mask', width: this.width, height: this.height, runs };
   }
 
-  // Lengths of the mask's runs, row after row: of background, of object, and so on.
+  // Run lengths of the mask in row order, beginning with background.
   runs() {
     const pixels = this.paper.getContext('2d').getImageData(0, 0, this.width, this.height).data;
     const runs = [];
@@ -76,11 +76,11 @@ class Drawing {
     return runs;
   }
 
-  get radius() {  // px of the image
+  get radius() {  // image px
     return Math.max(1, 0.0012 * this.size * Math.min(this.width, this.height));
   }
 
-  // --- fingers and mice. `place` is x, y; `near` the distance that counts as a hit [px of the image].
+  // --- pointer input. `place`: x, y; `near`: hit distance [image px].
 
   begin(place, near) {
     if (this.tool === 'points') {
@@ -135,7 +135,7 @@ class Drawing {
     this.repaint();
   }
 
-  // --- on the screen
+  // --- painting
 
   repaint() {
     const { canvas } = this;
@@ -215,7 +215,7 @@ class Drawing {
     pen.globalCompositeOperation = 'source-over';
   }
 
-  // What the finger hides, three times as large, in the corner that is farther away.
+  // Magnifier: the area under the finger, 3x, in the opposite corner.
   magnify(pen, scale, ratio) {
     const side = Math.min(110 * ratio, this.canvas.height * .5), zoom = 3 * scale, reach = side / 2 / zoom;
     const [x, y] = this.touch;
@@ -227,7 +227,7 @@ class Drawing {
     pen.fillStyle = '#05080c';
     pen.fill();
     pen.clip();
-    const share = this.picture.width / this.width;  // the picture may be smaller than the image
+    const share = this.picture.width / this.width;  // the picture may be smaller than the camera's image
     pen.drawImage(this.picture, (x - reach) * share, (y - reach) * share, 2 * reach * share, 2 * reach * share, left, top, side, side);
     pen.translate(left + side / 2 - x * zoom, top + side / 2 - y * zoom);
     this.sketch(pen, zoom, ratio);

@@ -3,11 +3,11 @@
 
 const find = id => document.getElementById(id);
 
-// The token goes into the body of a request, and out of the address: addresses are kept and logged.
+// The token moves from the address to a request body: addresses are stored and logged.
 async function signIn(token) {
   const answer = await fetch('signin', { method: 'POST', body: token }).catch(() => null);
   if (answer && answer.ok) return location.replace('/');
-  find('refusal').textContent = !answer ? 'The server does not answer.' : answer.status === 403 ? 'That is not the token.' : `The server refuses: ${answer.status}.`;
+  find('refusal').textContent = !answer ? 'The server does not respond.' : answer.status === 403 ? 'Wrong token.' : `The server refused the request: ${answer.status}.`;
   find('refusal').hidden = false;
 }
 

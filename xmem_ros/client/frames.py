@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the node says of one image: its label image and its objects, brought together by their stamp. No rclpy."""
+"""Frames of the node: label image and objects of one image, paired by stamp. No rclpy."""
 
 from __future__ import annotations
 
@@ -13,52 +13,52 @@ from xmem_ros.conversions.objects import object_of, seconds_of
 from xmem_ros.errors import FrameError, UnknownObjectError
 from xmem_ros.objects import TrackedObject
 
-MOST_OBJECTS = 254  # the labels of xmem_ros/TrackedObject
-_PENDING = 20  # images of which only one half has come
+MOST_OBJECTS = 254  # number of labels, see xmem_ros/TrackedObject
+_PENDING = 20  # frames of which one half is missing
 _PENDING_BYTES = 256 * 2**20  # of their label images
 
 
 @dataclass(frozen=True)
 class SeenObject(TrackedObject):
-    """One object in one image, with its mask."""
+    """An object in a frame, with its mask."""
 
     labels: np.ndarray = field(repr=False, compare=False)  # H×W uint8, of all objects
 
     @property
     def mask(self) -> np.ndarray:
-        """H×W bool; all False where nothing is visible. Made anew by each use."""
+        """Mask, H×W bool, all False while not visible; computed on each access."""
         return self.labels == self.label
 
     @property
     def visible(self) -> bool:
-        """Whether it has pixels in this image."""
+        """Whether the object has pixels in this image."""
         return self.box is not None
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What the node says of one image.
+    """Result of the node for one image.
 
-    `frame['cup']` and `frame[1]` are objects by name and by id.
+    `frame['cup']` and `frame[1]` give an object by name and by id.
     """
 
     header: Any  # std_msgs/Header of the image
-    labels: np.ndarray = field(repr=False)  # H×W uint8, read-only; 0 = background, else an object's label
-    objects: tuple[SeenObject, ...]  # in order of id
-    processing_ms: float  # from taking the image to publishing the objects
+    labels: np.ndarray = field(repr=False)  # H×W uint8, read-only; 0: background, else an object's label
+    objects: tuple[SeenObject, ...]  # sorted by id
+    processing_ms: float  # from dequeuing the image to publishing the objects
 
     @property
     def stamp_ns(self) -> int:
-        """When the image was taken [ns]."""
+        """Stamp of the image [ns]."""
         return stamp_ns(self.header.stamp)
 
     @property
     def ids(self) -> list[int]:
-        """Of all objects, visible or not."""
+        """Ids of all objects, visible or not."""
         return [item.id for item in self.objects]
 
     def get(self, which: int | str) -> SeenObject | None:
-        """An object by id or by name, of several with one name the oldest; None where there is none."""
+        """Return an object by id or name, or None; the oldest one if several share the name."""
         return next((item for item in self.objects if which in (item.id, item.name)), None)
 
     def __getitem__(self, which: int | str) -> SeenObject:
@@ -73,49 +73,50 @@ class Frame:
 
 
 class FramePairs:
-    """Makes frames of ~/labels and ~/objects, whichever comes first. Belongs to one thread."""
+    """Pairs messages of ~/labels and ~/objects in either order. For use by one thread."""
 
     def __init__(self) -> None:
         self._pending: dict[tuple[int, str], dict[str, Any]] = {}
 
     def add(self, half: str, message: Any) -> Frame | None:
-        """Add one half, 'labels' or 'objects'; returns the frame where the other is there already."""
+        """Add one half, 'labels' or 'objects'; returns the frame once both have arrived."""
         key = (stamp_ns(message.header.stamp), message.header.frame_id)
         halves = self._pending.setdefault(key, {})
         halves[half] = message
         if len(halves) == 2:
             del self._pending[key]
             return frame_of(halves['labels'], halves['objects'])
-        taken = sum(len(halves['labels'].data) for halves in self._pending.values() if 'labels' in halves)
-        while len(self._pending) > _PENDING or taken > _PENDING_BYTES:
+        nbytes = sum(len(halves['labels'].data) for halves in self._pending.values() if 'labels' in halves)
+        while len(self._pending) > _PENDING or nbytes > _PENDING_BYTES:
             oldest = self._pending.pop(next(iter(self._pending)))
-            taken -= len(oldest['labels'].data) if 'labels' in oldest else 0
+            nbytes -= len(oldest['labels'].data) if 'labels' in oldest else 0
         return None
 
     def clear(self) -> None:
-        """Forget halves that wait."""
+        """Drop incomplete frames."""
         self._pending.clear()
 
 
 def frame_of(labels_message: Any, objects_message: Any) -> Frame:
-    """A frame, of sensor_msgs/Image and xmem_ros/TrackedObjectArray with the same header.
+    """Make a frame of sensor_msgs/Image and xmem_ros/TrackedObjectArray with the same header.
 
     Raises:
-        FrameError: an image that cannot be read, or objects that cannot be in it; `ValueError`: a state that is none.
+        FrameError: an unreadable image, or objects that contradict it.
+        ValueError: an unknown state.
     """
     labels = mask_from_image(labels_message)
     labels.setflags(write=False)
     if len(objects_message.objects) > MOST_OBJECTS:
-        raise FrameError(f'{len(objects_message.objects)} objects: there are labels for {MOST_OBJECTS}')
-    objects = tuple(_seen(item, labels) for item in objects_message.objects)
+        raise FrameError(f'{len(objects_message.objects)} objects: at most {MOST_OBJECTS} are allowed')
+    objects = tuple(_object_with_mask(item, labels) for item in objects_message.objects)
     return Frame(labels_message.header, labels, objects, seconds_of(objects_message.processing_time) * 1e3)
 
 
-def _seen(item: Any, labels: np.ndarray) -> SeenObject:
+def _object_with_mask(item: Any, labels: np.ndarray) -> SeenObject:
     box = item.box
     height, width = labels.shape
     if box.x_offset + box.width > width or box.y_offset + box.height > height or item.area > labels.size:
-        raise FrameError(f'object {item.id} does not lie in its image of {width}×{height} px')
+        raise FrameError(f'object {item.id} exceeds its image of {width}×{height} px')
     if not item.label:
         raise FrameError(f'object {item.id} has the label of the background')
     return SeenObject(**vars(object_of(item)), labels=labels)

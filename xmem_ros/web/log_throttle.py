@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A log that clients cannot fill: few records in a while, no tracebacks of what they sent."""
+"""Log throttling: clients cannot fill the log or put request contents into it."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ _LOGGERS = ('asyncio', 'aiohttp.server', 'aiohttp.web', 'aiohttp.websocket', 'xm
 
 
 class Throttle(logging.Filter):
-    """Lets `MOST_RECORDS` through in `PERIOD_S`; the next one says how many were left out."""
+    """Passes `MOST_RECORDS` records per `PERIOD_S`; the next record counts the dropped ones."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._begun, self._passed, self._left_out = time.monotonic(), 0, 0
+        self._period_start, self._passed, self._dropped = time.monotonic(), 0, 0
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is logged."""
         error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, ConnectionError):  # a client went away before its answer
+        if isinstance(error, ConnectionError):  # a client disconnected before its response
             return False
         now = time.monotonic()
-        if now - self._begun >= PERIOD_S:
-            self._begun, self._passed = now, 0
+        if now - self._period_start >= PERIOD_S:
+            self._period_start, self._passed = now, 0
         self._passed += 1
         if self._passed > MOST_RECORDS:
-            self._left_out += 1
+            self._dropped += 1
             return False
-        if isinstance(error, HttpProcessingError):  # its text holds what was sent, and that may be a cookie
-            record.msg, record.args = 'a request that is no HTTP was refused (%s)', (type(error).__name__,)
+        if isinstance(error, HttpProcessingError):  # its text holds parts of the request, perhaps a cookie
+            record.msg, record.args = 'a malformed HTTP request was refused (%s)', (type(error).__name__,)
             record.exc_info, record.levelno, record.levelname = None, logging.WARNING, 'WARNING'
-        if self._left_out:
-            record.msg, record.args = f'{record.getMessage()} ({self._left_out} more were not logged)', ()
-            self._left_out = 0
+        if self._dropped:
+            record.msg, record.args = f'{record.getMessage()} ({self._dropped} similar records dropped)', ()
+            self._dropped = 0
         return True
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Throttle what the server and the libraries below it log."""
+def throttled_logs() -> Iterator[None]:
+    """Throttle the logs of the server and its libraries."""
     filters = [(logging.getLogger(name), Throttle()) for name in _LOGGERS]
     for logger, throttle in filters:
         logger.addFilter(throttle)

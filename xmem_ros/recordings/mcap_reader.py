@@ -1,0 +1,381 @@
+# SPDX-License-Identifier: MIT
+"""Reader of MCAP files, including truncated, unindexed, unchunked and hostile ones.
+
+Sizes and positions in a file are compared with the file's size and with `limits` before use.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import struct
+from array import array
+from binascii import crc32
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xmem_ros.errors import BagError
+from xmem_ros.recordings.compression import decompress
+from xmem_ros.recordings.limits import (
+    MAX_DEFINITION_LENGTH,
+    MAX_DEFINITIONS_LENGTH,
+    MAX_INDEX_BYTES,
+    MAX_OPEN_BYTES,
+    MAX_TOPICS,
+    check_message,
+    check_time,
+    is_name,
+)
+from xmem_ros.recordings.mcap_records import (
+    CHANNEL_COUNT,
+    CHUNK,
+    CHUNK_INDEX,
+    END_OPCODES,
+    FOOTER,
+    MAGIC,
+    MESSAGE,
+    OP_CHANNEL,
+    OP_CHUNK,
+    OP_CHUNK_INDEX,
+    OP_FOOTER,
+    OP_HEADER,
+    OP_MESSAGE,
+    OP_SCHEMA,
+    OP_STATISTICS,
+    RECORD,
+    STATISTICS,
+    U16,
+    U32,
+    U64,
+    Chunk,
+    FieldReader,
+    MessageTable,
+    chunk_messages,
+    iter_records,
+)
+from xmem_ros.recordings.metadata import parse_qos_profiles
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+    from pathlib import Path
+
+_CUT_OFF = 'was cut off or lost its index; its whole records are read'
+
+
+class _MessageCursor:
+    """Messages of some channels in order of time, in a decompressed chunk or in the file."""
+
+    def __init__(self, read: Any, table: MessageTable, wanted: Mapping[int, Any], held_bytes: int) -> None:
+        self._read, self._table, self.held_bytes = read, table, held_bytes
+        channels = np.frombuffer(table.channels, np.uint16) if table.channels else np.zeros(0, np.uint16)
+        chosen = np.flatnonzero(np.isin(channels, list(wanted)))
+        times = np.frombuffer(table.times, np.uint64) if table.times else np.zeros(0, np.uint64)
+        self._order = chosen[np.argsort(times[chosen], kind='stable')]
+        self._next = 0
+
+    @property
+    def time_ns(self) -> int | None:
+        """Time of the next message; None at the end."""
+        return self._table.times[self._order[self._next]] if self._next < len(self._order) else None
+
+    def take(self) -> tuple[int, bytes]:
+        """Return channel and bytes of the next message."""
+        row = self._order[self._next]
+        self._next += 1
+        position, length = self._table.positions[row], self._table.lengths[row]
+        check_message(length)
+        return self._table.channels[row], self._read(position, length)
+
+
+class McapReader:
+    """An open MCAP file, read as far as its records are whole.
+
+    Raises:
+        BagError: not an MCAP file of ROS 2, or beyond the limits.
+        OSError: it cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.damage = ''  # what cannot be read, and why; '' if all can
+        self._file = path.open('rb')
+        try:
+            self._size = os.fstat(self._file.fileno()).st_size
+            self._start = self._read_header()
+            self._clear()
+            if not self._read_summary():
+                self._clear()
+                self._scan()
+            self.connections = self._connections()  # rosbags' Connection; ids are channels
+        except BaseException:
+            self._file.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def messages(self, connections: Collection[Any]) -> Iterator[tuple[Any, int, bytes]]:
+        """Yield connection, time [ns] and bytes in order of time.
+
+        Raises:
+            BagError: the file cannot be read further.
+        """
+        wanted = {connection.id: connection for connection in connections}
+        if not self._chunks and not self._scanned:
+            self._scan()
+        waiting: list[tuple[int, int, _MessageCursor]] = []  # time of the next message, chunk number, cursor
+        held_bytes = 0
+        loose = _MessageCursor(self._read, self._loose, wanted, 0)
+        if loose.time_ns is not None:
+            waiting.append((loose.time_ns, -1, loose))
+        chunks = [item for item in self._chunks if not item.channels or item.channels & wanted.keys()]
+        for number, chunk in enumerate([*sorted(chunks, key=lambda item: (item.start_ns, item.position)), None]):
+            while waiting and (chunk is None or waiting[0][0] < chunk.start_ns):
+                received_ns, first, cursor = waiting[0]
+                channel, raw = cursor.take()
+                if cursor.time_ns is None:
+                    heapq.heappop(waiting)
+                    held_bytes -= cursor.held_bytes
+                else:
+                    heapq.heapreplace(waiting, (cursor.time_ns, first, cursor))
+                check_time(received_ns)
+                yield wanted[channel], received_ns, raw
+            if chunk is None:
+                return
+            data = self._read_chunk(chunk.position, chunk.length)
+            cursor = _MessageCursor(
+                lambda position, length, data=data: data[position : position + length],
+                chunk_messages(data),
+                wanted,
+                len(data),
+            )
+            if cursor.time_ns is not None:
+                held_bytes += len(data)
+                if held_bytes > MAX_OPEN_BYTES:
+                    raise BagError(f'the times of its chunks overlap so that more than {MAX_OPEN_BYTES} bytes are held')
+                heapq.heappush(waiting, (cursor.time_ns, number, cursor))
+
+    # --- index
+
+    def _clear(self) -> None:
+        self._schemas: dict[int, tuple[str, str, str]] = {}  # id → name, encoding, definition
+        self._channels: dict[int, tuple[int, str, str, Any]] = {}  # id → schema, topic, encoding, QoS
+        self._chunks: list[Chunk] = []
+        self._loose = MessageTable()  # outside chunks
+        self._scanned = self._counted = False  # counted: the index has the counts
+        self._defined = 0  # characters of all definitions
+        self._counts: dict[int, int] = {}
+        self.message_count, self.start_time, self.end_time = 0, 2**63 - 1, 0
+
+    def _read_header(self) -> int:
+        """Check the header; return the position of the first record after it."""
+        if self._file.read(len(MAGIC)) != MAGIC:
+            raise BagError('the file is empty' if not self._size else 'it does not begin like an MCAP file')
+        record = self._record(len(MAGIC))
+        if record is None or record[0] != OP_HEADER:
+            raise BagError('it has no header')
+        check_message(record[2])
+        if FieldReader(self._read(*record[1:])).text() != 'ros2':
+            raise BagError('not a recording of ROS 2: its profile is not ros2')
+        return record[1] + record[2]
+
+    def _connections(self) -> list[Any]:
+        from rosbags.interfaces import Connection, ConnectionExtRosbag2, MessageDefinition, MessageDefinitionFormat
+
+        formats = {
+            'ros2msg': MessageDefinitionFormat.MSG,
+            'ros2idl': MessageDefinitionFormat.IDL,
+            'omgidl': MessageDefinitionFormat.IDL,
+        }
+        found = []
+        unnamed = 0
+        for number, (schema, topic, encoding, profiles) in self._channels.items():
+            msgtype, written_in, text = self._schemas.get(schema, ('__schemaless__', '', ''))
+            if not is_name(topic) or not is_name(msgtype):
+                unnamed += 1
+                continue
+            kind = formats.get(written_in, MessageDefinitionFormat.NONE)
+            definition = MessageDefinition(kind, text if kind != MessageDefinitionFormat.NONE else '')
+            more = ConnectionExtRosbag2(encoding, parse_qos_profiles(profiles))
+            found.append(Connection(number, topic, msgtype, definition, '', self._counts.get(number, 0), more, self))
+        if unnamed:
+            self._note(f'{self.path}: {unnamed} topics with an invalid name or type are skipped')
+        return found
+
+    def _read_summary(self) -> bool:
+        """Read the index at the file's end; return whether it is there and consistent."""
+        if self._size < self._start + FOOTER.size + len(MAGIC):
+            self._note(f'{self.path} {_CUT_OFF}')
+            return False
+        at = self._size - FOOTER.size - len(MAGIC)
+        opcode, length, begin, _, _ = FOOTER.unpack(self._read(at, FOOTER.size))
+        if opcode != OP_FOOTER or length != FOOTER.size - RECORD.size or self._read(at + FOOTER.size, 8) != MAGIC:
+            self._note(f'{self.path} {_CUT_OFF}')
+            return False
+        if not begin:
+            return False  # an index is optional
+        try:
+            if not self._start <= begin <= at or at - begin > MAX_INDEX_BYTES:
+                raise BagError('the index lies outside the file, or is too large')
+            known = self._parse_summary(self._read(begin, at - begin), begin)
+        except (BagError, ValueError, struct.error):
+            self._note(f'{self.path} {_CUT_OFF}')
+            return False
+        return known
+
+    def _parse_summary(self, data: bytes, begin: int) -> bool:
+        """Parse the index; return whether it is complete."""
+        statistics = None
+        channel_sets: dict[bytes, frozenset[int]] = {}
+        for opcode, position, length in iter_records(data):
+            if opcode in (OP_SCHEMA, OP_CHANNEL):
+                self._define(opcode, data[position : position + length])
+            elif opcode == OP_CHUNK_INDEX:
+                fields = FieldReader(data[position : position + length])
+                first, _, at, size = fields.numbers(CHUNK_INDEX)
+                offsets = fields.raw()
+                channels = bytes(b''.join(offsets[i : i + 2] for i in range(0, len(offsets) - 9, 10)))
+                if channels not in channel_sets:
+                    channel_sets[channels] = frozenset(array('H', channels)) if channels else frozenset()
+                if size < RECORD.size:
+                    raise BagError('a chunk without content')
+                chunk = Chunk(first, at + RECORD.size, size - RECORD.size, channel_sets[channels])
+                self._chunks.append(chunk)
+            elif opcode == OP_STATISTICS:
+                fields = FieldReader(data[position : position + length])
+                statistics = fields.numbers(STATISTICS)
+                self._counts = {channel: count for channel, count in CHANNEL_COUNT.iter_unpack(fields.raw())}  # noqa: C416
+        after = self._start
+        for chunk in sorted(self._chunks, key=lambda item: item.position):
+            if chunk.position - RECORD.size < after or chunk.position + chunk.length > begin:
+                raise BagError('chunks overlap, or lie outside the file')
+            after = chunk.position + chunk.length
+        if statistics is None or len(self._channels) < statistics[2] or (statistics[5] and not self._chunks):
+            return False
+        self.message_count, self.start_time, self.end_time = statistics[0], statistics[6], statistics[7] + 1
+        self._counted = True
+        return True
+
+    def _scan(self) -> None:
+        """Read all records, including those in chunks."""
+        self._scanned = True
+        self._scan_records()
+        if not self._counted:
+            self._count(self._loose)
+
+    def _scan_records(self) -> None:
+        record = self._record(self._start)
+        stopped = self._start
+        while record is not None and record[0] not in END_OPCODES:
+            opcode, position, length = record
+            stopped = position + length
+            if opcode == OP_CHUNK:
+                try:
+                    data = self._read_chunk(position, length)
+                    found = chunk_messages(data)
+                except BagError as error:
+                    self._note(f'{self.path}: a chunk cannot be read ({error}); the rest of the file is skipped')
+                    return
+                self._chunks.append(Chunk(min(found.times, default=0), position, length, frozenset(found.channels)))
+                if not self._counted:
+                    self._count(found)
+                for inner, at, size in iter_records(data):
+                    if inner in (OP_SCHEMA, OP_CHANNEL):
+                        self._define(inner, data[at : at + size])
+            elif opcode == OP_MESSAGE and length >= MESSAGE.size:
+                self._loose.add(self._read(position, MESSAGE.size), 0, position, length)
+            elif opcode in (OP_SCHEMA, OP_CHANNEL):
+                check_message(length)
+                self._define(opcode, self._read(position, length))
+            record = self._record(stopped)
+        if record is None or record[0] == 0:
+            self._note(f'{self.path} {_CUT_OFF}')
+            self._scan_rest(stopped)
+
+    def _scan_rest(self, position: int) -> None:
+        """Read the whole records of a truncated, uncompressed chunk at the end of the file."""
+        head = self._read(position, RECORD.size + CHUNK.size + U32.size + U64.size, short=True)
+        if len(head) < RECORD.size + CHUNK.size + U32.size + U64.size or head[0] != OP_CHUNK:
+            return
+        if U32.unpack_from(head, RECORD.size + CHUNK.size) != (0,):
+            return
+        record = self._record(position + len(head))
+        while record is not None and record[0] not in END_OPCODES:
+            opcode, at, length = record
+            if opcode == OP_MESSAGE and length >= MESSAGE.size:
+                self._loose.add(self._read(at, MESSAGE.size), 0, at, length)
+            elif opcode in (OP_SCHEMA, OP_CHANNEL):
+                check_message(length)
+                self._define(opcode, self._read(at, length))
+            record = self._record(at + length)
+
+    def _count(self, messages: MessageTable) -> None:
+        if not messages.times:
+            return
+        self.message_count += len(messages.times)
+        self.start_time = min(self.start_time, min(messages.times))
+        self.end_time = max(self.end_time, max(messages.times) + 1)
+        channels, counts = np.unique(np.frombuffer(messages.channels, np.uint16), return_counts=True)
+        for channel, count in zip(channels.tolist(), counts.tolist(), strict=True):
+            self._counts[channel] = self._counts.get(channel, 0) + count
+
+    def _define(self, opcode: int, content: bytes) -> None:
+        """Store a schema or channel; the first one of an id is kept."""
+        fields = FieldReader(content)
+        (number,) = fields.numbers(U16)
+        if opcode == OP_SCHEMA and number not in self._schemas:
+            name, written_in, text = fields.text(), fields.text(), bytes(fields.raw())
+            definition = text.decode(errors='replace') if len(text) <= MAX_DEFINITION_LENGTH else ''
+            self._defined += len(definition)
+            if self._defined > MAX_DEFINITIONS_LENGTH:
+                raise BagError(f'more than {MAX_DEFINITIONS_LENGTH} characters of message definitions')
+            self._schemas[number] = (name, written_in, definition)
+        elif opcode == OP_CHANNEL and number not in self._channels:
+            (schema,) = fields.numbers(U16)
+            topic, encoding, more = fields.text(), fields.text(), FieldReader(fields.raw())
+            profiles: Any = []
+            while not profiles and not more.at_end:
+                key, value = more.text(), more.text()
+                profiles = value if key == 'offered_qos_profiles' else []
+            self._channels[number] = (schema, topic, encoding, profiles)
+            if len(self._channels) > MAX_TOPICS:
+                raise BagError(f'more than {MAX_TOPICS} topics')
+
+    # --- bytes
+
+    def _record(self, position: int) -> tuple[int, int, int] | None:
+        """Return opcode, content position and length of a record; None if it is truncated."""
+        head = self._read(position, RECORD.size, short=True)
+        if len(head) < RECORD.size:
+            return None
+        opcode, length = RECORD.unpack(head)
+        return (opcode, position + RECORD.size, length) if position + RECORD.size + length <= self._size else None
+
+    def _read_chunk(self, position: int, length: int) -> bytes:
+        """Return the decompressed records of a chunk."""
+        check_message(length)
+        fields = FieldReader(self._read(position, length))
+        _, _, size, checksum = fields.numbers(CHUNK)
+        compression = fields.text()
+        (packed,) = fields.numbers(U64)
+        data = decompress(fields.take(packed), compression, size)
+        if len(data) != size:
+            raise BagError(f'a chunk has {len(data)} bytes instead of {size}')
+        if checksum and crc32(data) != checksum:
+            raise BagError('the checksum of a chunk does not match')
+        return data
+
+    def _read(self, position: int, length: int, *, short: bool = False) -> bytes:
+        if position + length > self._size and not short:
+            raise BagError('it ends inside a record')
+        self._file.seek(min(position, self._size))
+        data = self._file.read(max(0, min(length, self._size - position)))
+        if len(data) < length and not short:
+            raise BagError('it ends inside a record')
+        return data
+
+    def _note(self, damage: str) -> None:
+        if damage not in self.damage:
+            self.damage = f'{self.damage}; {damage}' if self.damage else damage

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: MIT
+"""MCAP records: their layouts, and the messages of a chunk. See mcap.dev/spec.
+
+Every length is compared with the bytes that are there before it is used.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from xmem_ros.errors import BagError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MAGIC = b'\x89MCAP0\r\n'
+RECORD = struct.Struct('<BQ')  # opcode, content length
+FOOTER = struct.Struct('<BQQQI')  # opcode, length, start of summary and of its offsets, checksum
+CHUNK = struct.Struct('<QQQI')  # first and last time, decompressed size, checksum
+CHUNK_INDEX = struct.Struct('<QQQQ')  # first and last time, position and length of the chunk record
+MESSAGE = struct.Struct('<HIQQ')  # channel, sequence number, log time, publish time [ns]
+STATISTICS = struct.Struct('<QHIIIIQQ')  # messages, schemas, channels, …, first and last time
+CHANNEL_COUNT = struct.Struct('<HQ')  # channel, messages
+U16, U32, U64 = struct.Struct('<H'), struct.Struct('<I'), struct.Struct('<Q')
+
+# opcodes
+OP_HEADER, OP_FOOTER, OP_SCHEMA, OP_CHANNEL, OP_MESSAGE, OP_CHUNK = 0x01, 0x02, 0x03, 0x04, 0x05, 0x06
+OP_CHUNK_INDEX, OP_STATISTICS, OP_DATA_END = 0x08, 0x0B, 0x0F
+END_OPCODES = (0x00, OP_FOOTER, OP_DATA_END)  # 0: allocated, but never written
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Position of a chunk in the file."""
+
+    start_ns: int  # time of its first message, according to the file
+    position: int  # of its content
+    length: int
+    channels: frozenset[int] = frozenset()  # empty: unknown
+
+
+@dataclass
+class MessageTable:
+    """Log time [ns], position, length and channel of each message."""
+
+    times: array[int] = field(default_factory=lambda: array('Q'))
+    positions: array[int] = field(default_factory=lambda: array('Q'))
+    lengths: array[int] = field(default_factory=lambda: array('Q'))
+    channels: array[int] = field(default_factory=lambda: array('H'))
+
+    def add(self, head: Any, offset: int, position: int, length: int) -> None:
+        """Add a message: header in `head` at `offset`, record content at `position`."""
+        channel, _, received_ns, _ = MESSAGE.unpack_from(head, offset)
+        self.times.append(received_ns)
+        self.positions.append(position + MESSAGE.size)
+        self.lengths.append(length - MESSAGE.size)
+        self.channels.append(channel)
+
+
+class FieldReader:
+    """Reader of a record's fields in order; raises `BagError` past the record's end."""
+
+    def __init__(self, content: Any) -> None:
+        self._content, self._position = memoryview(content), 0
+
+    @property
+    def at_end(self) -> bool:
+        """Whether all fields have been read."""
+        return self._position >= len(self._content)
+
+    def take(self, length: int) -> memoryview:
+        """Return the next bytes."""
+        if length > len(self._content) - self._position:
+            raise BagError('a record is shorter than its content')
+        self._position += length
+        return self._content[self._position - length : self._position]
+
+    def numbers(self, layout: struct.Struct) -> tuple[int, ...]:
+        """Return the next fixed-size fields."""
+        return layout.unpack(self.take(layout.size))
+
+    def raw(self) -> memoryview:
+        """Return the next byte array, which its length precedes."""
+        return self.take(self.numbers(U32)[0])
+
+    def text(self) -> str:
+        """Return the next string."""
+        try:
+            return bytes(self.raw()).decode()
+        except UnicodeDecodeError as error:
+            raise BagError('a name is not UTF-8') from error
+
+
+def iter_records(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield opcode, content position and length of each record in a chunk or index."""
+    position = 0
+    while position < len(data):
+        if position + RECORD.size > len(data):
+            raise BagError('a chunk or index ends inside a record')
+        opcode, length = RECORD.unpack_from(data, position)
+        position += RECORD.size
+        if length > len(data) - position:
+            raise BagError('a chunk or index ends inside a record')
+        yield opcode, position, length
+        position += length
+
+
+def chunk_messages(data: bytes) -> MessageTable:
+    """Return the messages of a decompressed chunk."""
+    messages = MessageTable()
+    for opcode, position, length in iter_records(data):
+        if opcode == OP_MESSAGE:
+            if length < MESSAGE.size:
+                raise BagError('a message is shorter than its header')
+            messages.add(data, position, position, length)
+        elif opcode == OP_CHUNK:
+            raise BagError('a chunk lies in a chunk')
+    return messages
