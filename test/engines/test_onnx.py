@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """ONNX models of the network, and a tracker that runs on them."""
 
+import dataclasses
 import json
 import logging
 import sys
@@ -30,7 +31,7 @@ from xmem_ros.engines.onnx_runtime import (
     provider_options,
 )
 from xmem_ros.errors import DeviceError, EngineError, OutputError, ParameterError
-from xmem_ros.network.config import COMPACT
+from xmem_ros.network.config import COMPACT, COMPACT_JOINED
 from xmem_ros.network.model import XMemNetwork
 from xmem_ros.tracker import Tracker, TrackerConfig
 from xmem_ros.tracker.oom_recovery import is_out_of_memory
@@ -144,12 +145,11 @@ def test_the_command_writes_what_a_tracker_takes(tmp_path: Path, monkeypatch: py
     assert tracker.seed(np.full((100, 150, 3), 90, np.uint8), {'it': mask}) == [1]
 
 
-def test_a_model_without_sensory_memory_is_exported_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import dataclasses
-
+@pytest.mark.parametrize('config', [dataclasses.replace(COMPACT, sensory_dim=0, sensory_mid=0), COMPACT_JOINED])
+def test_models_of_other_shapes_are_exported_too(config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv('XMEM_ROS_ONNX', str(tmp_path))
     torch.manual_seed(0)
-    network = XMemNetwork(dataclasses.replace(COMPACT, sensory_dim=0, sensory_mid=0)).eval()
+    network = XMemNetwork(config).eval()
     scene = RenderedScene((64, 96), 3, 2, seed=0)
     both = [
         Tracker(network, TrackerConfig(size=0, precision='float32', engine=engine), 'cpu')

@@ -18,7 +18,7 @@ from xmem_ros.engines.winograd import WinogradConv2d, suits
 from xmem_ros.errors import WeightsError
 from xmem_ros.network.aggregation import aggregate
 from xmem_ros.network.blocks import Fuser
-from xmem_ros.network.config import COMPACT, XMEM, config_from_state_dict
+from xmem_ros.network.config import COMPACT, COMPACT_JOINED, COMPACT_LITE, XMEM, config_from_state_dict
 from xmem_ros.network.model import XMemNetwork
 from xmem_ros.weights.checkpoint import find_weights, load_network, save_network
 
@@ -44,7 +44,7 @@ def test_compact_has_at_most_8_million_parameters() -> None:
     assert sum(p.numel() for p in XMemNetwork(COMPACT).parameters()) <= 8e6
 
 
-@pytest.mark.parametrize('config', [XMEM, COMPACT])
+@pytest.mark.parametrize('config', [XMEM, COMPACT, COMPACT_LITE, COMPACT_JOINED])
 def test_every_width_is_read_off_the_weights(config) -> None:
     assert config_from_state_dict(XMemNetwork(config).state_dict()) == config
 
@@ -102,9 +102,10 @@ def test_aggregation_stays_finite_for_sure_objects() -> None:
     assert joint.sum().item() == pytest.approx(1)
 
 
-def test_saved_weights_come_back_to_half_precision(tmp_path: Path) -> None:
+@pytest.mark.parametrize('config', [COMPACT, COMPACT_LITE, COMPACT_JOINED])
+def test_saved_weights_come_back_to_half_precision(config, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    network = XMemNetwork(COMPACT)
+    network = XMemNetwork(config)
     save_network(network, tmp_path / 'ours.safetensors')
     for name, tensor in load_network(tmp_path / 'ours.safetensors').state_dict().items():
         assert torch.allclose(tensor.float(), network.state_dict()[name].float(), rtol=1e-3, atol=1e-6), name
@@ -153,14 +154,15 @@ def test_unknown_names_say_what_there_is() -> None:
         find_weights('missing.pth')
 
 
-def test_a_network_for_reduced_precision_keeps_its_weights_in_it() -> None:
-    network = deployed(XMemNetwork(COMPACT), torch.bfloat16)
+@pytest.mark.parametrize('config', [COMPACT, COMPACT_JOINED])
+def test_a_network_for_reduced_precision_keeps_its_weights_in_it(config) -> None:
+    network = deployed(XMemNetwork(config), torch.bfloat16, 'cpu')
     assert {p.dtype for m in network.modules() if isinstance(m, nn.Conv2d) for p in m.parameters()} == {torch.bfloat16}
 
 
 # Winograd's rounding is some six times that of a direct convolution
 @pytest.mark.parametrize(('device', 'rounding'), [(None, 1e-5), ('cpu', 1e-4)])
-@pytest.mark.parametrize('config', [XMEM, COMPACT])
+@pytest.mark.parametrize('config', [XMEM, COMPACT, COMPACT_LITE, COMPACT_JOINED])
 def test_a_deployed_network_computes_the_same(config, device: str | None, rounding: float) -> None:
     generator = torch.Generator().manual_seed(4)
     network = XMemNetwork(config)
@@ -172,6 +174,9 @@ def test_a_deployed_network_computes_the_same(config, device: str | None, roundi
     folded = deployed(copy.deepcopy(network), device=device)
     assert any(isinstance(module, WinogradConv2d) for module in folded.modules()) == (device == 'cpu')
     assert not [module for module in folded.modules() if isinstance(module, nn.BatchNorm2d)]
+    lite = bool(config.lite_widths)
+    fused = lite and device == 'cpu' and torch.backends.mkldnn.is_available()
+    assert any(isinstance(module, nn.ReLU6) for module in folded.modules()) == (lite and not fused)
     image = torch.randn(1, 3, 64, 96, generator=generator)
     masks = torch.rand(1, 2, 64, 96, generator=generator)
     with torch.inference_mode():

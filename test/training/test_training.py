@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Training: losses against hand-computed values, clips, bad folders, and a run that goes on where it was."""
 
+import copy
 import dataclasses
 import json
 import os
@@ -21,8 +22,8 @@ from torchvision.models import ResNet, resnet18, resnet50
 
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.errors import ParameterError, WeightsError
-from xmem_ros.network.config import COMPACT
-from xmem_ros.network.model import XMemNetwork
+from xmem_ros.network.config import COMPACT, COMPACT_LITE
+from xmem_ros.network.model import IMAGE_MEAN, IMAGE_STD, XMemNetwork
 from xmem_ros.training import config as training_config
 from xmem_ros.training.bag import read_bag
 from xmem_ros.training.clips import Clips
@@ -33,7 +34,7 @@ from xmem_ros.training.forward import track_clip
 from xmem_ros.training.imagenet import starting_network
 from xmem_ros.training.loop import Trainer
 from xmem_ros.training.losses import bootstrapped_cross_entropy, dice_loss, hardest_share
-from xmem_ros.weights.checkpoint import load_network
+from xmem_ros.weights.checkpoint import load_network, save_network
 
 CONFIGS_FOLDER = Path(__file__).parents[2] / 'config' / 'training'
 
@@ -189,7 +190,7 @@ def test_pictures_beside_their_masks(data: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ('values', 'expected'),
-    [((0, 255), (0, 1)), ((0, 100, 200), (0, 0, 1)), ((0, 1, 2, 255), (0, 1, 1, 0)), ((0, 3, 99, 255), (0, 0, 0, 1))],
+    [((0, 255), (0, 1)), ((0, 100, 200), (0, 0, 1)), ((0, 1, 2, 255), (0, 1, 2, 0)), ((0, 3, 99, 255), (0, 0, 0, 1))],
 )
 def test_masks_of_stills(values: tuple[int, ...], expected: tuple[int, ...]) -> None:
     assert still_labels(np.array([values], np.uint8)).tolist() == [list(expected)]
@@ -520,6 +521,47 @@ def test_what_comes_from_imagenet_is_where_it_belongs() -> None:
         assert torch.allclose(network.value_encoder.trunk(torch.cat([image, masks], 1)), trunk(value), atol=1e-4)
 
 
+def test_a_run_takes_the_shape_of_the_weights_that_it_starts_from(data: Path, tmp_path: Path) -> None:
+    weights = tmp_path / 'lite.safetensors'
+    save_network(XMemNetwork(COMPACT_LITE), weights)
+    settings = small(start_from=str(weights))
+    assert Trainer(settings, data, tmp_path / 'run').network.config == COMPACT_LITE
+    trainer = Trainer(dataclasses.replace(settings, iterations=2), data, tmp_path / 'run')
+    trainer.run()
+    weights.unlink()
+    assert Trainer(dataclasses.replace(settings, iterations=2), data, tmp_path / 'run').network.config == COMPACT_LITE
+
+
+def test_frozen_parts_stay_as_they_are(data: Path, tmp_path: Path) -> None:
+    trainer = Trainer(small(frozen=('key_encoder', 'decoder.pred')), data, tmp_path / 'run')
+    before = copy.deepcopy(trainer.network.state_dict())
+    trainer.run()
+    moved = {name for name, tensor in trainer.network.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert not [name for name in moved if name.startswith(('key_encoder', 'decoder.pred'))]
+    assert [name for name in moved if name.startswith('value_encoder')]
+    with pytest.raises(ParameterError, match='no part nothing'):
+        Trainer(small(frozen=('nothing',)), data, tmp_path / 'other')
+
+
+def test_objects_can_grow_within_a_clip(data: Path) -> None:
+    config = ClipConfig(size=64, still_share=1.0, paste=0.0, growth=1.0, growth_factor=4.0, zoom=(1.0, 1.0))
+    stills = read_stills(data / 'stills', 256)
+    areas = [(clip[1] == 1).sum((1, 2)) for clip in Clips([], stills, config, 0, 12)]
+    assert max(int(area.max()) / max(int(area.min()), 1) for area in areas) > 4
+
+
+def test_what_lies_beyond_a_picture_is_black_or_another_picture(data: Path) -> None:
+    stills = read_stills(data / 'stills', 256)
+    config = ClipConfig(size=64, still_share=1.0, paste=0.0, growth=1.0, growth_factor=9.0, perspective=0.3)
+    black = -torch.tensor(IMAGE_MEAN).view(1, 3, 1, 1) / torch.tensor(IMAGE_STD).view(1, 3, 1, 1)
+
+    def share(backdrop: bool) -> float:
+        clips = Clips([], stills, dataclasses.replace(config, backdrop=backdrop), 0, 8)
+        return float(np.mean([((clip[0] - black).abs().amax(1) < 1e-3).float().mean() for clip in clips]))
+
+    assert share(False) > 0.05 > share(True)
+
+
 def test_the_documentation_has_every_key() -> None:
     written = (Path(__file__).parents[2] / 'docs' / 'training.md').read_text()
     assert training_config.table() in written, 'python -m xmem_ros.training.config prints what belongs there'
@@ -569,4 +611,5 @@ def test_unknown_keys_of_a_run_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize('file', sorted(CONFIGS_FOLDER.glob('*.yaml')), ids=lambda path: path.stem)
 def test_the_presets_can_be_read(file: Path) -> None:
     config = read_config(file, videos=('given',) if file.stem == 'finetune' else None)
-    assert config.network == ('xmem' if file.stem.startswith('xmem') else 'compact')
+    compact = 'compact_joined' if file.stem == 'compact_joined' else 'compact'
+    assert config.network == ('xmem' if file.stem.startswith('xmem') else compact)

@@ -1,10 +1,18 @@
 # SPDX-License-Identifier: MIT
 """`xmem-ros train`: train or fine-tune a network."""
 
+from __future__ import annotations
+
 import argparse
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from xmem_ros.outside_text import say
+
+if TYPE_CHECKING:
+    from xmem_ros.network.model import XMemNetwork
+    from xmem_ros.training.footage import Footage
 
 EPILOG = """\
 An interrupted run continues from its last checkpoint when the same command is given again.
@@ -18,7 +26,7 @@ Keys of the configuration file, layouts of videos: docs/training.md
 """
 
 
-def add_parser(commands: 'argparse._SubParsersAction[argparse.ArgumentParser]') -> None:
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the sub-command to `xmem-ros`."""
     parser = commands.add_parser(
         'train',
@@ -83,9 +91,24 @@ def run(args: argparse.Namespace) -> int:
         if mean(after) < mean(before):
             say('the held-back videos did not improve; add footage, or lower learning_rate')
     if args.export:
+        _calibrate(network, trainer.held or trainer.data.videos)
         save_network(network, args.export)
         say(f'weights written to {args.export}')
     return 0
+
+
+def _calibrate(network: XMemNetwork, footage: list[Footage]) -> None:
+    """Give a network likeness thresholds, in place, where the footage allows."""
+    from xmem_ros.training.calibration import calibrate
+    from xmem_ros.training.footage import FootageError
+
+    try:
+        found = calibrate(network, footage)
+    except FootageError as error:
+        say(f'no likeness thresholds, so the published memory policy applies: {error}')
+        return
+    network.config = replace(network.config, likeness=found.thresholds)
+    say(f'likeness thresholds: {found}')
 
 
 def _check_export(path: Path) -> None:

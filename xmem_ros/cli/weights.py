@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from xmem_ros.outside_text import say
 
@@ -32,6 +33,30 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     fetching.add_argument('names', nargs='+', metavar='NAME', help='xmem, xmem-s012, xmem-s2, xmem-no-sensory or all')
     fetching.set_defaults(run=run_fetch)
+    calibrating = actions.add_parser(
+        'calibrate',
+        help='choose the likeness thresholds of a weights file, and store them in it',
+        description='The default memory policy hides an object that does not look as it has looked. What likeness '
+        'means depends on the weights, so the thresholds are chosen on labelled footage and stored in the file. '
+        'Weights without them run with the published policy.',
+    )
+    calibrating.add_argument('weights', metavar='WEIGHTS', help='a name, or a .safetensors or .pth file')
+    calibrating.add_argument(
+        '--videos',
+        type=Path,
+        nargs='+',
+        required=True,
+        metavar='DIR',
+        help='folders JPEGImages/SEQ with Annotations/SEQ that the weights were not trained on',
+    )
+    calibrating.add_argument(
+        '--out',
+        type=Path,
+        required=True,
+        metavar='FILE.safetensors',
+        help='file to write; may be the one that was read',
+    )
+    calibrating.set_defaults(run=run_calibrate)
 
 
 def run_fetch(args: argparse.Namespace) -> int:
@@ -44,6 +69,27 @@ def run_fetch(args: argparse.Namespace) -> int:
         known(name)  # before any is fetched
     for name in names:
         say(fetch(name))
+    return 0
+
+
+def run_calibrate(args: argparse.Namespace) -> int:
+    """Run `weights calibrate`; returns the exit code."""
+    from dataclasses import replace
+
+    from xmem_ros.errors import ParameterError
+    from xmem_ros.training.calibration import calibrate
+    from xmem_ros.training.footage import read_videos
+    from xmem_ros.weights.checkpoint import find_weights, load_network, read_state_dict, save_network
+
+    if args.out.suffix != '.safetensors':
+        raise ParameterError(f'--out {args.out}: the name must end in .safetensors, which alone can hold thresholds')
+    path = find_weights(args.weights)
+    network = load_network(path)
+    side = network.config.shorter_side
+    found = calibrate(network, [video for folder in args.videos for video in read_videos(folder, side)])
+    network.config = replace(network.config, likeness=found.thresholds)
+    save_network(network, args.out, dtype=read_state_dict(path)['decoder.pred.weight'].dtype)
+    say(f'{args.out}: {found}')
     return 0
 
 

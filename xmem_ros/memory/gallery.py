@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xmem_ros.network.config import LikenessThresholds
 from xmem_ros.network.model import image_statistics
 
 SIDE = 8  # bins of each of two colour differences
@@ -23,9 +24,7 @@ SPREAD = 3  # power of the colours' cosine, as any two objects share most colour
 SLOTS = 24  # appearances kept of each object
 SEEDS = 4  # slots for seeds: the first and the latest corrections
 NOVEL = 0.97  # likeness to a kept appearance above which a new one is redundant
-# likeness of confidence 1 and of confidence 0
-SURE, UNLIKE = 0.85, 0.5
-# how much lower both are near the last position: objects turn, but they do not jump
+# how much lower the thresholds are near the last position: objects turn, but they do not jump
 NEARBY = 0.1
 
 
@@ -126,9 +125,12 @@ def _alike(some: Tensor, others: Tensor) -> Tensor:
     return features * (some[..., -COLOURS:] @ others[..., -COLOURS:].transpose(-1, -2)) ** SPREAD
 
 
-def confidence(likeness: Tensor, nearby: Tensor) -> Tensor:
+def confidence(likeness: Tensor, nearby: Tensor, thresholds: LikenessThresholds | None) -> Tensor:
     """Return confidences O, 0…1: the factors of masks' probabilities.
 
-    likeness: O; nearby: O bool, whether the mask lies where the object was last seen.
+    likeness: O; nearby: O bool, whether the mask lies where the object was last seen; thresholds: of the weights,
+    None: not calibrated, so confidence is 1.
     """
-    return ((likeness + NEARBY * nearby - UNLIKE) / (SURE - UNLIKE)).clamp(0, 1)
+    if thresholds is None:
+        return torch.ones_like(likeness)
+    return ((likeness + NEARBY * nearby - thresholds.unlike) / (thresholds.sure - thresholds.unlike)).clamp(0, 1)

@@ -7,6 +7,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from xmem_ros.network.blocks import Fuser, conv3x3
 from xmem_ros.network.config import NetworkConfig
+from xmem_ros.network.efficientnet_lite import EfficientNetLite
 from xmem_ros.network.sensory import DeepUpdate
 
 
@@ -24,26 +25,42 @@ def residual_stage(
 
 
 class KeyEncoder(nn.Module):
-    """A ResNet to stride 16: features f16, f8 and f4 of an image."""
+    """The trunks to stride 16 that the configuration has: features f16, f8 and f4 of an image.
+
+    Of two trunks the features are added. A ResNet's entries bear the official names, an EfficientNet-Lite's are in
+    `lite`.
+    """
 
     def __init__(self, config: NetworkConfig):
         super().__init__()
-        block = Bottleneck if config.key_bottleneck else BasicBlock
-        stem, w4, w8, w16 = config.key_widths
-        d4, d8, d16 = config.key_depths
-        self.conv1 = nn.Conv2d(3, stem, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(stem)
-        self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, 2, 1)
-        self.res2 = residual_stage(block, stem, w4, d4, 1)
-        self.layer2 = residual_stage(block, w4 * block.expansion, w8, d8, 2)
-        self.layer3 = residual_stage(block, w8 * block.expansion, w16, d16, 2)
+        self.has_resnet = bool(config.key_widths)
+        if self.has_resnet:
+            block = Bottleneck if config.key_bottleneck else BasicBlock
+            stem, w4, w8, w16 = config.key_widths
+            d4, d8, d16 = config.key_depths
+            self.conv1 = nn.Conv2d(3, stem, 7, 2, 3, bias=False)
+            self.bn1 = nn.BatchNorm2d(stem)
+            self.relu = nn.ReLU(inplace=True)
+            self.maxpool = nn.MaxPool2d(3, 2, 1)
+            self.res2 = residual_stage(block, stem, w4, d4, 1)
+            self.layer2 = residual_stage(block, w4 * block.expansion, w8, d8, 2)
+            self.layer3 = residual_stage(block, w8 * block.expansion, w16, d16, 2)
+        self.lite = None
+        if config.lite_widths:
+            self.lite = EfficientNetLite(config.lite_widths, config.lite_depths, config.lite_laterals)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Encode image B×3×H×W, normalised, to f16, f8, f4, each B×C×(H/s)×(W/s)."""
+        if not self.has_resnet:
+            assert self.lite is not None
+            return self.lite(image)
         f4 = self.res2(self.maxpool(self.relu(self.bn1(self.conv1(image)))))
         f8 = self.layer2(f4)
-        return self.layer3(f8), f8, f4
+        f16 = self.layer3(f8)
+        if self.lite is None:
+            return f16, f8, f4
+        l16, l8, l4 = self.lite(image)
+        return f16 + l16, f8 + l8, f4 + l4
 
 
 class KeyProjection(nn.Module):

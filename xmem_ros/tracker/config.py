@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Settings, device and precision of a tracker."""
 
+import logging
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -15,6 +16,8 @@ from xmem_ros.objects import MOST_OBJECTS
 PRECISIONS = {'float32': torch.float32, 'float16': torch.float16, 'bfloat16': torch.bfloat16}
 ENGINES = ('torch', 'onnxruntime')
 AUTO_SIZE = -1
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,17 @@ def given_config(config: TrackerConfig | None) -> TrackerConfig:
 def with_size(config: TrackerConfig, network: NetworkConfig) -> TrackerConfig:
     """Replace the size AUTO_SIZE by the shorter side that suits the network."""
     return replace(config, size=network.shorter_side) if config.size == AUTO_SIZE else config
+
+
+def with_policy(config: TrackerConfig, network: NetworkConfig) -> TrackerConfig:
+    """The published memory policy where the weights have no likeness thresholds, without which the guard is blind."""
+    if network.likeness is not None or config.memory == config.memory.published():
+        return config
+    log.warning(
+        'these weights hold no likeness thresholds, so memory follows the published policy; '
+        '`xmem-ros weights calibrate` adds them'
+    )
+    return replace(config, memory=config.memory.published())
 
 
 def pick_precision(precision: str, device: torch.device, engine: str = 'torch') -> torch.dtype:

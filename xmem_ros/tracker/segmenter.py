@@ -242,7 +242,8 @@ class Segmenter:
         with timer('match'):
             inside = masks_of(prob)
             looks = self._appearances(image, encoded, inside)
-            sure = confidence(self.gallery.likeness(looks, rows), self._nearby(inside, rows))
+            alike = self.gallery.likeness(looks, rows)
+            sure = confidence(alike, self._nearby(inside, rows), self.network.config.likeness)
             visible = self._visible(prob, inside, sure)
         return Prediction(rows, prob, sure, visible, sensory[0] if update and sensory is not None else None, readings)
 

@@ -30,7 +30,15 @@ from xmem_ros.errors import (
 from xmem_ros.network.config import XMEM, NetworkConfig
 from xmem_ros.objects import ObjectState, ObjectTable, TrackedObject
 from xmem_ros.tracker import memory_budget, snapshot
-from xmem_ros.tracker.config import AUTO_SIZE, TrackerConfig, given_config, pick_device, pick_precision, with_size
+from xmem_ros.tracker.config import (
+    AUTO_SIZE,
+    TrackerConfig,
+    given_config,
+    pick_device,
+    pick_precision,
+    with_policy,
+    with_size,
+)
 from xmem_ros.tracker.engine import Engine, Engines, engine_for, fingerprint_of, load_engine, load_models
 from xmem_ros.tracker.frame_processor import FrameProcessor, StepResult
 from xmem_ros.tracker.geometry import FrameGeometry, geometry_of, image_to_tensor, mask_to_tensor
@@ -58,7 +66,7 @@ class Tracker:
         config: TrackerConfig | None = None,
         device: str | torch.device = 'auto',
     ):
-        config = with_size(given_config(config), network.config)
+        config = with_policy(with_size(given_config(config), network.config), network.config)
         self.device = pick_device(device)
         self.dtype = pick_precision(config.precision, self.device, config.engine)
         self.network = engine_for(network, config, self.device, self.dtype)

@@ -4,6 +4,8 @@
 A sample is a function of (seed, index) alone, so that a run can be repeated and resumed.
 """
 
+from __future__ import annotations
+
 import math
 
 import cv2
@@ -74,6 +76,8 @@ class Clips(Dataset[tuple[Tensor, Tensor, Tensor]]):
             matrix = motion.at(step)
             images.append(_warp(shown[number][0], matrix, size, cv2.INTER_LINEAR))
             labels.append(_warp(shown[number][1], matrix, size, cv2.INTER_NEAREST))
+        if self.config.backdrop:
+            self._fill_beyond(images, [shown[number][0].shape[:2] for number in picked], motion, rng)
         if still and self.config.bend:
             bend = _Bend(size, rng, self.config.bend)
             images = [bend(step, image, cv2.INTER_LINEAR) for step, image in enumerate(images)]
@@ -99,6 +103,26 @@ class Clips(Dataset[tuple[Tensor, Tensor, Tensor]]):
         if rng.random() < self.config.region_share:
             return Footage(source.name, source.frames, [_patch(source.frames[0].shape[:2], rng).astype(np.uint8)])
         return source
+
+    def _fill_beyond(
+        self, images: list[np.ndarray], shapes: list[tuple[int, int]], motion: _Motion, rng: np.random.Generator
+    ) -> None:
+        """Show another picture, which drifts along, where the footage ends."""
+        size = self.config.size
+        beyond = [
+            _warp(np.ones(shape, np.uint8), motion.at(i), size, cv2.INTER_NEAREST) == 0
+            for i, shape in enumerate(shapes)
+        ]
+        if not any(part.any() for part in beyond):
+            return
+        pool = self.stills or self.videos
+        picture = pool[rng.integers(len(pool))].frames[0]
+        scale = 1.4 * size / min(picture.shape[:2])
+        start, drift = rng.uniform(0, 0.4 * size, 2), rng.normal(0, 0.05 * size, 2)
+        for step, (image, part) in enumerate(zip(images, beyond, strict=True)):
+            left, top = np.clip(start + drift * step, 0, 0.4 * size)
+            matrix = np.array([[scale, 0, -left], [0, scale, -top]])
+            image[part] = _warp(picture, matrix, size, cv2.INTER_LINEAR)[part]
 
     def _cut_in(
         self, images: list[np.ndarray], labels: list[np.ndarray], own: Footage, rng: np.random.Generator
@@ -137,7 +161,9 @@ class Clips(Dataset[tuple[Tensor, Tensor, Tensor]]):
         pool = self.stills if self.stills and (not self.videos or rng.random() < 0.5) else self.videos
         source = own or pool[rng.integers(len(pool))]
         number = int(rng.integers(len(source.frames)))
-        mask = source.labels[number] > 0
+        labelled = source.labels[number]
+        values = np.unique(labelled[labelled > 0])
+        mask = labelled == rng.choice(values) if len(values) > 1 else labelled > 0
         if rng.random() < self.config.patch_share:
             mask = _patch(mask.shape, rng)
         if mask.sum() < 100:
@@ -158,10 +184,12 @@ class Clips(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
 
 class _Motion:
-    """A smooth random similarity motion of the source under the clip's window."""
+    """A smooth random motion of the source under the clip's window: a similarity, or out of the plane, too."""
 
     def __init__(self, centre: np.ndarray, target: np.ndarray, zoom: float, rates: np.ndarray, aspect: float):
         self.centre, self.target, self.zoom, self.rates, self.aspect = centre, target, zoom, rates, aspect
+        self.growth = 0.0  # of the logarithm of the scale, in each step
+        self.turn = np.zeros(3)  # in each step: 1/px across, 1/px down, logarithm of width by height
 
     @classmethod
     def across(
@@ -172,8 +200,11 @@ class _Motion:
         config: ClipConfig,
         strength: float,
         cut_out: bool = False,
-    ) -> '_Motion':
+    ) -> _Motion:
         """Look at an object of `labels` (H×W); `strength` scales how fast window and source move apart."""
+        if config.small or config.growth:  # any object, the large ones no more often
+            values = np.unique(labels[labels > 0])
+            labels = labels == rng.choice(values) if len(values) else labels
         ys, xs = np.nonzero(labels)
         height, width = labels.shape[:2]
         if len(xs):
@@ -188,6 +219,8 @@ class _Motion:
             target = rng.uniform(0.05, 0.95, 2) * size
         else:
             zoom = math.exp(rng.uniform(*np.log(config.zoom))) * 256 / min(height, width)
+            if rng.random() < config.small:
+                zoom = min(zoom, size * math.sqrt(rng.uniform(0.005, 0.02)) / max(extent, 1.0))
             zoom = max(zoom, 1.0 * size / max(height, width) * 0.9)
             target = rng.uniform(0.25, 0.75, 2) * size
             # keep the window inside the picture where that is possible
@@ -197,20 +230,35 @@ class _Motion:
                     target[axis] = np.clip(target[axis], low, centre[axis] * zoom)
         rates = rng.normal(0, 1, 8) * strength
         rates *= np.array([0.06 * size, 0.06 * size, 0.10, 0.06, 0.03 * size, 0.03 * size, 0.04, 0.05])
-        return cls(centre, target, zoom, rates, math.exp(rng.normal(0, 0.08)))
+        motion = cls(centre, target, zoom, rates, math.exp(rng.normal(0, 0.08)))
+        steps = max(config.frames - 1, 1)
+        if rng.random() < config.growth:
+            whole = rng.uniform(-1, 1) * math.log(config.growth_factor)
+            motion.zoom *= math.exp(-whole / 2)
+            motion.growth = whole / steps
+        if config.perspective and strength >= 1:
+            motion.turn = rng.normal(0, config.perspective, 3) * np.array([1.2 / size, 1.2 / size, 1.0]) / steps
+        return motion
 
     def at(self, step: int) -> np.ndarray:
-        """The 2×3 matrix from source to window pixels in frame `step`."""
+        """The matrix from source to window pixels in frame `step`, 2×3, or 3×3 where it turns."""
         wobble = math.sin(1.7 * step)
         dx = self.rates[0] * step + self.rates[4] * wobble
         dy = self.rates[1] * step + self.rates[5] * wobble
         angle = self.rates[2] * step + self.rates[6] * wobble
-        zoom = self.zoom * math.exp(self.rates[3] * step)
+        zoom = self.zoom * math.exp((self.rates[3] + self.growth) * step)
         shear = self.rates[7] * step
         cos, sin = math.cos(angle) * zoom, math.sin(angle) * zoom
-        linear = np.array([[cos * self.aspect, -sin + shear * zoom], [sin, cos / self.aspect]])
-        shift = self.target + np.array([dx, dy]) - linear @ self.centre
-        return np.hstack([linear, shift[:, None]])
+        aspect = self.aspect * math.exp(self.turn[2] * step / 2)
+        linear = np.array([[cos * aspect, -sin + shear * zoom], [sin, cos / aspect]])
+        place = self.target + np.array([dx, dy])
+        if not self.turn.any():
+            return np.hstack([linear, (place - linear @ self.centre)[:, None]])
+        around = np.eye(3)
+        around[:2, :2], around[:2, 2] = linear, -linear @ self.centre
+        tilt, back = np.eye(3), np.eye(3)
+        tilt[2, :2], back[:2, 2] = self.turn[:2] * step, place
+        return back @ tilt @ around
 
 
 class _Bend:
@@ -246,6 +294,8 @@ def _patch(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
 
 
 def _warp(image: np.ndarray, matrix: np.ndarray, size: int, interpolation: int) -> np.ndarray:
+    if len(matrix) == 3:
+        return cv2.warpPerspective(image, matrix, (size, size), flags=interpolation)
     return cv2.warpAffine(image, matrix, (size, size), flags=interpolation)
 
 
@@ -258,9 +308,10 @@ def _photometric(images: list[np.ndarray], config: ClipConfig, rng: np.random.Ge
         saturation = 0.0
     blur = rng.random() < config.blur
     ramp = np.linspace(0, 1, 256)
+    drift = rng.normal(0, config.light) if config.light else 0.0
     out = []
-    for image in images:
-        level = gain * math.exp(rng.normal(0, strength / 8))
+    for step, image in enumerate(images):
+        level = gain * math.exp(rng.normal(0, strength / 8) + drift * (step / max(len(images) - 1, 1) - 0.5))
         table = np.stack([np.clip(255 * (ramp**gamma) * level * t, 0, 255) for t in tint], -1).astype(np.uint8)
         image = cv2.LUT(image, table[None])
         if abs(saturation - 1) > 0.05:

@@ -54,13 +54,21 @@ class ClipConfig:
     zoom: tuple[float, float] = option((0.45, 1.25), 'from, to: px of the clip for one px of footage of 256 px')
     colour: float = option(0.3, 'strength of the changes of brightness, contrast, gamma, saturation and tint')
     blur: float = option(0.15, 'chance of motion blur')
+    growth: float = option(0.0, 'chance that all grows or shrinks within the clip, up to `growth_factor` times')
+    growth_factor: float = option(3.0, 'most growth from the first frame to the last')
+    perspective: float = option(0.0, 'strength with which pictures and what is pasted turn out of their plane')
+    backdrop: bool = option(False, 'fill what lies beyond the picture with another one; else it is black')
+    light: float = option(0.0, 'strength of the change of light from the first frame to the last')
+    small: float = option(0.0, 'chance that a clip shows its object small, at 0.5 to 2 % of the frame')
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
     """A run. Paths of `videos`, `subsets` and `stills` are relative to `--data`."""
 
-    network: str = option('compact', f'shape of the network: {", ".join(CONFIGS)}')
+    network: str = option(
+        'compact', f'shape of a new network: {", ".join(CONFIGS)}; with `start_from` it is that of those weights'
+    )
     start_from: str = option('', "weights to begin with: a name, a file, or another run's last.pt; empty: random")
     videos: tuple[str, ...] = option(
         (), 'folders of videos (JPEGImages/SEQ and Annotations/SEQ, as in DAVIS, YouTube-VOS and MOSE), or bags'
@@ -92,6 +100,8 @@ class TrainingConfig:
     schedule: str = option('cosine', '`cosine`, or `steps`: the full rate until `steps`')
     steps: tuple[int, ...] = option((), 'iterations at which the rate falls to a tenth')
     warmup: int = option(200, 'iterations over which the rate rises from nothing')
+    frozen: tuple[str, ...] = option((), 'parts that stay as they are, batch norms too: prefixes of their entries')
+    trunk_rate: float = option(1.0, "the key encoder's rate as a share of the others'; laterals have the others'")
     key_rate: float = option(0.05, "the key projection's rate, as a share of the others'")
     weight_decay: float = option(0.01, 'of AdamW; none on biases and norms')
     gradient_clip: float = option(3.0, 'maximum norm of the gradient; 0: no limit')
@@ -144,7 +154,7 @@ def _checked(path: Path, kind: type, data: dict[str, Any], prefix: str) -> dict[
 
 # what each list holds: names, whole numbers, or numbers
 _items: dict[str, type] = {
-    **dict.fromkeys(('videos', 'subsets', 'stills', 'leave_out'), str),
+    **dict.fromkeys(('videos', 'subsets', 'stills', 'leave_out', 'frozen'), str),
     **dict.fromkeys(('repeat', 'strides', 'still_repeat', 'steps'), int),
     **dict.fromkeys(('bootstrap', 'zoom'), float),
     'skips': tuple,
@@ -178,7 +188,9 @@ def _list(path: Path, name: str, value: Any, kind: type) -> tuple[Any, ...]:
 def _check_values(path: Path, config: TrainingConfig) -> None:
     clips = config.clips
     shares = {f'clips.{n}': getattr(clips, n) for n in ('still_share', 'paste', 'paste_labelled', 'absence', 'blur')}
-    shares |= {f'clips.{n}': getattr(clips, n) for n in ('frame_share', 'region_share', 'patch_share')}
+    shares |= {
+        f'clips.{n}': getattr(clips, n) for n in ('frame_share', 'region_share', 'patch_share', 'growth', 'small')
+    }
     shares |= {'deep_update': config.deep_update, 'hold_back': config.hold_back, 'ema': config.ema}
     for name, value in shares.items():
         if not 0 <= value <= 1:
@@ -186,9 +198,14 @@ def _check_values(path: Path, config: TrainingConfig) -> None:
     for name in ('seed', 'workers', 'warmup', 'validate_every', 'pictures_every', 'cache_mb', 'reference_frames'):
         if getattr(config, name) < 0:
             raise ParameterError(f'{path}: {name} is {getattr(config, name)}; it is 0 or more')
-    for name in ('learning_rate', 'final_learning_rate', 'weight_decay', 'gradient_clip', 'key_rate'):
+    for name in ('learning_rate', 'final_learning_rate', 'weight_decay', 'gradient_clip', 'key_rate', 'trunk_rate'):
         if getattr(config, name) < 0:
             raise ParameterError(f'{path}: {name} is {getattr(config, name)}; it is 0 or more')
+    for name in ('perspective', 'light', 'bend', 'colour'):
+        if getattr(clips, name) < 0:
+            raise ParameterError(f'{path}: clips.{name} is {getattr(clips, name)}; it is 0 or more')
+    if clips.growth_factor < 1:
+        raise ParameterError(f'{path}: clips.growth_factor is {clips.growth_factor}; it is at least 1')
     if config.hold_back > 0.9:
         raise ParameterError(f'{path}: hold_back is {config.hold_back}; at most 0.9, something is to train on')
     positive = {'iterations': config.iterations, 'batch': config.batch, 'save_every': config.save_every}

@@ -101,7 +101,7 @@ class _Pair:
     mask: Path
     size: tuple[int, int]  # H, W that both are brought to
     shorter_side: int
-    kind: str  # 'ids', 'binary' (255 is the one object) or 'still' (what is not background is)
+    kind: str  # 'ids', 'binary' (255 is the one object) or 'still' (see `still_labels`)
 
     def frame(self) -> np.ndarray:
         try:
@@ -129,10 +129,10 @@ class _Pair:
 
 
 def still_labels(mask: np.ndarray) -> np.ndarray:
-    """A picture's mask as one object: its ids (1 to 20, 255 is void then), or what is more than half of a soft mask."""
+    """Labels of a picture: its ids (1 to 20, 255 is void then), or one object where a soft mask is more than half."""
     values = np.unique(mask)
     if ((values > 0) & (values <= 20)).any() and not ((values > 20) & (values < VOID)).any():
-        return ((mask > 0) & (mask < VOID)).astype(np.uint8)
+        return np.where(mask == VOID, np.uint8(0), mask).astype(np.uint8)
     return (mask > VOID // 2).astype(np.uint8)
 
 
@@ -267,7 +267,7 @@ def sequence_names(root: Path) -> set[str]:
 
 
 def read_stills(root: Path, shorter_side: int, budget: Budget | None = None, *, verify: bool = True) -> list[Footage]:
-    """Read pictures with masks, each as a video of one frame with one object.
+    """Read pictures with masks, each as a video of one frame.
 
     `root`/images with `root`/masks, or each picture.jpg with a picture.png beside it, in `root` or in the folders
     there. Raises `FootageError`.

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Subset
 from xmem_ros import atomic
 from xmem_ros.checks import check_number, check_whole
 from xmem_ros.errors import OutputError, ParameterError, WeightsError, XMemError, summary_of
-from xmem_ros.network.config import CONFIGS
+from xmem_ros.network.config import CONFIGS, config_from_state_dict
 from xmem_ros.network.model import XMemNetwork
 from xmem_ros.outside_text import say
 from xmem_ros.progress import Bar
@@ -96,10 +96,13 @@ class Trainer:
         self.checkpoint = out / 'last.pt'
         saved = self._saved_run()
         torch.manual_seed(config.seed)
-        self.network = XMemNetwork(CONFIGS[config.network])
+        start = _starting_weights(config.start_from) if config.start_from and saved is None else None
+        known = start if saved is None else saved['model']
+        shape = CONFIGS[config.network] if known is None else config_from_state_dict(known)
+        self.network = XMemNetwork(shape)
         self.network.apply(_initialise)
-        if config.start_from and saved is None:
-            self._start_from(config.start_from)
+        if start is not None:
+            self.network.load_state_dict(start)
         data = read_data(config, root)
         self.held = data.held
         self._check_out()
@@ -107,6 +110,7 @@ class Trainer:
         if self.world > 1 and self.device.type == 'cuda' and self.network.config.train_norm:
             self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
         self.network = self.network.to(self.device).to(memory_format=torch.channels_last)
+        self._freeze()
         self.loss: nn.Module = ClipLoss(self.network, config)
         if self.world > 1:
             # the deep update is used in some steps only
@@ -158,12 +162,16 @@ class Trainer:
             )
         return saved
 
-    def _start_from(self, name: str) -> None:
-        state = _starting_weights(name)
-        try:
-            self.network.load_state_dict(state)
-        except RuntimeError as error:
-            raise WeightsError(f'{name}: not of the shape of network {self.config.network!r}: {error}') from error
+    def _freeze(self) -> None:
+        """Exempt the parts that `frozen` names from training."""
+        unused = set(self.config.frozen)
+        for name, module in self.network.named_modules():
+            for prefix in self.config.frozen:
+                if name.startswith(prefix):
+                    unused.discard(prefix)
+                    module.requires_grad_(False).eval()
+        if unused:
+            raise ParameterError(f'frozen: the network has no part {", ".join(sorted(unused))}')
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         """Decay for weights only; a lower rate for the key projection.
@@ -171,15 +179,27 @@ class Trainer:
         Adam moves each of a wide convolution's weights by the learning rate, so at full rate keys and shrinkage (a
         square) grow within tens of iterations until the affinity is one-hot and passes no gradient.
         """
-        named = list(self.network.named_parameters())
-        keys = [p for name, p in named if name.startswith('key_proj')]
-        rest = [(name, p) for name, p in named if not name.startswith('key_proj')]
+        named = [(name, p) for name, p in self.network.named_parameters() if p.requires_grad]
         decay = self.config.weight_decay
-        return [
-            {'params': [p for _, p in rest if p.ndim > 1], 'weight_decay': decay, 'rate': 1.0},
-            {'params': [p for _, p in rest if p.ndim <= 1], 'weight_decay': 0.0, 'rate': 1.0},
-            {'params': keys, 'weight_decay': decay, 'rate': self.config.key_rate},
-        ]
+
+        def group(name: str) -> str:
+            if name.startswith('key_proj'):
+                return 'keys'
+            return 'trunk' if name.startswith('key_encoder.') and '.laterals.' not in name else 'rest'
+
+        def of(*groups: str) -> list[tuple[str, nn.Parameter]]:
+            return [(name, p) for name, p in named if group(name) in groups]
+
+        def both(parameters: list[tuple[str, nn.Parameter]], rate: float) -> list[dict[str, Any]]:
+            return [
+                {'params': [p for _, p in parameters if p.ndim > 1], 'weight_decay': decay, 'rate': rate},
+                {'params': [p for _, p in parameters if p.ndim <= 1], 'weight_decay': 0.0, 'rate': rate},
+            ]
+
+        keys = {'params': [p for _, p in of('keys')], 'weight_decay': decay, 'rate': self.config.key_rate}
+        if self.config.trunk_rate == 1:
+            return [*both(of('rest', 'trunk'), 1.0), keys]
+        return [*both(of('rest'), 1.0), keys, *both(of('trunk'), self.config.trunk_rate)]
 
     def learning_rate(self, iteration: int) -> float:
         """Linear warm-up, then a cosine to the final rate, or steps of a tenth."""
@@ -209,6 +229,7 @@ class Trainer:
         if not rest and self.rank == 0:
             say(f'{self.checkpoint}: finished already, at iteration {self.iteration}')
         self.network.train()
+        self._freeze()
         started = time.monotonic()
         with (
             Curves(self.out, self.iteration, enabled=self.rank == 0) as curves,

