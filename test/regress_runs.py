@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+SIZE = {'size': 120}  # that of the frames; the default enlarges them
 SHORT = 12  # frames of a scene in which nothing leaves
 
 
@@ -28,7 +29,8 @@ def regress(folder: Path, cases: list[Any], *options: Any, **suite: Any) -> tupl
 
 def short_case(**keys: Any) -> dict[str, Any]:
     """A case of the bag `scene` that expects nothing."""
-    return {'name': 'scene', 'input': 'scene', 'reference': {'topic': TRUTH_TOPIC}, **keys}
+    parameters = {**SIZE, **keys.pop('parameters', {})}
+    return {'name': 'scene', 'input': 'scene', 'reference': {'topic': TRUTH_TOPIC}, 'parameters': parameters, **keys}
 
 
 def stepping_back_at(index: int) -> Callable[[int], int]:

@@ -14,7 +14,7 @@ from needs import require
 require('rosbags.rosbag2')
 
 from bag_suite import IMAGE_TOPIC, TRUTH_TOPIC, scene_case, write_bag, write_scene, write_suite
-from regress_runs import SHORT, regress, short_case, stepping_back_at
+from regress_runs import SHORT, SIZE, regress, short_case, stepping_back_at
 from scene_files import FOOTAGE, save_untrained_weights
 
 from xmem_ros.demo.scene import RenderedScene
@@ -41,7 +41,7 @@ def junit(path):
 
 def test_the_rendered_scene_is_followed_offline_as_well_as_it_was(scene, capsys):
     page = scene / 'page.html'
-    code, results = regress(scene, [scene_case()], '--html', page, '--junit', scene / 'junit.xml')
+    code, results = regress(scene, [scene_case(parameters=SIZE)], '--html', page, '--junit', scene / 'junit.xml')
     assert code == 0, capsys.readouterr().out
     found = results['scene']
     assert (found['frames'], found['compared']) == (FRAMES, FRAMES)
@@ -55,7 +55,7 @@ def test_the_rendered_scene_is_followed_offline_as_well_as_it_was(scene, capsys)
 def test_shifted_seeds_are_caught(scene, capsys):
     """As a change would be that makes tracking worse: the same suite fails, and JUnit says what."""
     baseline = scene / 'baseline.json'
-    case = scene_case(expect={}, frames=20)
+    case = scene_case(expect={}, frames=20, parameters=SIZE)
     assert regress(scene, [case], '--baseline', baseline, '--update-baseline')[0] == 0
     assert regress(scene, [case], '--baseline', baseline)[0] == 0
     worse = scene / 'worse'
