@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Sphinx settings of the documentation: `make docs`, or rosdoc2, which executes this file in a copy of docs/."""
+"""Sphinx configuration for `make docs` and rosdoc2; rosdoc2 executes it in a copy of docs/."""
 
 import dataclasses
 import importlib.util
@@ -18,7 +18,10 @@ SOURCE = Path(__file__).resolve().parent
 
 
 def checkout() -> Path:
-    """The package's root: above this file, or above the folder that rosdoc2 was started in; Sphinx leaves that one."""
+    """Find the package's root, above this file or above the folder in which rosdoc2 was started.
+
+    The latter is read from PWD, because Sphinx changes the working folder.
+    """
     start = Path(os.environ.get('PWD', '.')).resolve()
     for folder in (*SOURCE.parents, start, *start.parents):
         if (folder / 'xmem_ros' / 'tracker').exists() or (folder / 'xmem_ros' / 'tracker.py').exists():
@@ -42,9 +45,9 @@ source_suffix = {'.md': 'markdown', '.rst': 'restructuredtext'}
 exclude_patterns = ['results', 'modules.rst', 'xmem_ros.rst', 'xmem_ros.*.rst']  # rosdoc2 lists all modules; see api.md
 ROSDOC2 = (SOURCE / 'standards.rst').is_file()
 if ROSDOC2:
-    exclude_patterns += ['contributing.md', 'changelog.rst']  # it has pages of its own for these
+    exclude_patterns += ['contributing.md', 'changelog.rst']  # rosdoc2 generates these pages itself
 
-# Links to headings as GitHub makes them: page.md#a-heading.
+# Heading anchors as on GitHub: page.md#a-heading.
 myst_heading_anchors = 4
 myst_enable_extensions = ['colon_fence']
 
@@ -70,7 +73,7 @@ def _missing(name: str) -> bool:
         return True
 
 
-# The reference is also built where torch or ROS is not installed. Annotations join mocked types by |.
+# The reference is also built without torch or ROS. Annotations join mocked types by |.
 _MockObject.__or__ = _MockObject.__ror__ = lambda self, _: self
 autodoc_mock_imports = [name for name in (*_OPTIONAL, *_MESSAGES) if _missing(name)]
 
@@ -78,7 +81,7 @@ html_theme = 'furo'
 html_title = 'xmem_ros'
 html_show_sphinx = False
 
-# Else rosdoc2 replaces the list of mocked imports by one without torch.
+# Otherwise rosdoc2 replaces the list of mocked imports by one without torch.
 rosdoc2_settings = {'enable_autodoc': False, 'enable_intersphinx': False}
 rosdoc2_settings['automatically_extend_intersphinx_mapping'] = False
 
@@ -91,7 +94,7 @@ def _list_pages_of_rosdoc2(_: Sphinx, name: str, source: list[str]) -> None:
 
 
 def _describe_fields(*args: Any) -> None:
-    """Describe fields of a dataclass by the comments behind them."""
+    """Describe the fields of a dataclass by their trailing comments."""
     _, what, _, item, _, lines = args
     if what == 'class' and dataclasses.is_dataclass(item):
         for name, comment in re.findall(r'^    (\w+): .*?  # (.+)$', inspect.getsource(item), re.MULTILINE):
@@ -100,7 +103,7 @@ def _describe_fields(*args: Any) -> None:
 
 
 def setup(app: Sphinx) -> None:
-    """Called by Sphinx."""
+    """Connect the handlers."""
     app.connect('autodoc-process-docstring', _describe_fields)
     if ROSDOC2:
         app.connect('source-read', _list_pages_of_rosdoc2)

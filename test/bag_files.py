@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Bags that several tests need, of the rendered scene; written by rosbags, as ROS itself would."""
+"""Bags of the rendered scene, written by rosbags."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ SIZE = (64, 96)  # height, width of the images, px
 TOPIC = '/camera/image_raw'
 START_NS = 1_700_000_000_123_456_789
 STEP_NS = 33_333_333
-LATE_NS = 4_000_000  # from an image's stamp to when it was recorded
+LATE_NS = 4_000_000  # from an image's stamp to its recording
 
 
 def stamp_of(index: int) -> int:
-    """Of an image of the bags below [ns]."""
+    """Return the stamp of an image [ns]."""
     return START_NS + index * STEP_NS
 
 
 def scene(frames: int = 8, objects: int = 2, size: tuple[int, int] = SIZE) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Frames H×W×3 uint8 RGB, and their labels H×W uint8."""
+    """Render frames H×W×3 uint8 RGB with labels H×W uint8."""
     return list(RenderedScene(size, frames=frames, objects=objects))
 
 
 def image_message(index: int, frame: np.ndarray, *, compressed: bool = False) -> Any:
-    """sensor_msgs/Image, or a JPEG."""
+    """Make a sensor_msgs/Image, or a CompressedImage with a JPEG."""
     header = typestore.header(stamp_of(index), 'camera')
     if not compressed:
         return typestore.image(header, frame, 'rgb8')
@@ -41,7 +41,7 @@ def image_message(index: int, frame: np.ndarray, *, compressed: bool = False) ->
 
 
 def seeds_message(index: int, seeds: list[Any], ids: list[int]) -> Any:
-    """xmem_ros/AcceptedSeeds."""
+    """Make an xmem_ros/AcceptedSeeds message."""
     return typestore.accepted_seeds(typestore.header(stamp_of(index), 'camera'), seeds, ids, ids)
 
 
@@ -51,11 +51,11 @@ def write_bag(
     """Write a bag.
 
     Arguments:
-        path: of its folder.
-        items: topic, time of recording [ns], and message, or a message's bytes with the topic's type before them.
+        path: folder of the bag.
+        items: (topic, time of recording [ns], message); instead of a message also (type, bytes).
         storage: mcap or sqlite3.
         compression: '', file, message or storage.
-        version: of the metadata.
+        version: version of the metadata.
     """
     from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
@@ -79,7 +79,7 @@ def write_bag(
 def image_items(
     frames: list[tuple[np.ndarray, np.ndarray]], topic: str = TOPIC, *, compressed: bool = False
 ) -> list[tuple[str, int, Any]]:
-    """Of `write_bag`, the images of a scene."""
+    """Make the items of `write_bag` for the images of a scene."""
     return [
         (topic, stamp_of(index) + LATE_NS, image_message(index, frame, compressed=compressed))
         for index, (frame, _) in enumerate(frames)
@@ -87,9 +87,9 @@ def image_items(
 
 
 def write_without_chunks(path: Path, items: list[tuple[str, int, Any]]) -> Path:
-    """Write an .mcap file as `ros2 bag record --storage-preset-profile fastwrite` does: messages in the order given.
+    """Write an .mcap file without chunks, as `--storage-preset-profile fastwrite` does.
 
-    items: as of `write_bag`. The summary says what there is, and points at nothing.
+    items: as in `write_bag`, written in their order. The summary has statistics and no offsets.
     """
 
     def record(kind: int, content: bytes) -> bytes:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`xmem-ros track` on a small bag, here and in another process, for tests of runs that do not end well."""
+"""Runs of `xmem-ros track` on a small bag, for tests of interrupted and failed runs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ GOES_ON = 'the work so far is kept: run the same command again to resume'
 
 
 def arguments(bag, out, *more):
-    """Of the command line: masks of a bag, with the mask beside it as its seed, in segments of four images."""
+    """Return arguments that track a bag in segments of 4 images, seeded by mask.png beside it."""
     seed = ['--seed', bag.parent / 'mask.png', '--format', 'png']
     return [*map(str, ['track', bag, '--out', out, '--size', 64, '--device', 'cpu', '--segment', 4, *seed, *more])]
 
 
 def elsewhere(script, *given, wrapped=()):
-    """Run a script in another process, with the command line's arguments."""
+    """Run a Python script in another process with command-line arguments."""
     path = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
     command = [*wrapped, sys.executable, '-c', script, *given]
     return subprocess.run(
@@ -29,10 +29,10 @@ def elsewhere(script, *given, wrapped=()):
 
 
 def left(folder):
-    """What is in a folder beside the bag and its mask."""
+    """List the files of a folder except the bag and its mask."""
     return sorted(file.name for file in folder.iterdir() if file.name not in ('bag', 'mask.png'))
 
 
 def digests(folder):
-    """Name → hash of each file."""
+    """Return name → hash of each file."""
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}

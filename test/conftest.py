@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What all tests share: a ROS domain and threads of each process, the order of the files, the network."""
+"""Settings and fixtures of all tests: ROS domain, threads, slow tests, the bundled network."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import pytest
 
 HERE = Path(__file__).parent
 
-# Tests that start processes, meet a node over DDS, open a browser, train, or track long recordings, the longest files
-# first. `make test-fast` leaves them out; `make test` begins with them, so that none is left for the end.
+# Slow tests, the longest files first. They start processes, use DDS, open a browser, train, or
+# track long recordings. `make test-fast` excludes them; `make test` runs them first, so that none
+# is left for the end.
 SLOW = (
     'robustness',
     'training',
@@ -39,10 +40,10 @@ SLOW = (
 
 
 def _claim_domain() -> tuple[int, socket.socket]:
-    """Return a ROS domain that no other test process of this machine has, and the socket that claims it.
+    """Claim a ROS domain that no other test process of this machine uses; return it and its socket.
 
-    The name of an abstract socket is free again when its process ends. Up to domain 101 every port lies below the
-    ephemeral ones.
+    An abstract socket name is released when its process ends. Up to domain 101, all ports are below
+    the ephemeral range.
     """
     for domain in random.SystemRandom().sample(range(1, 102), 101):
         claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -55,31 +56,31 @@ def _claim_domain() -> tuple[int, socket.socket]:
     raise RuntimeError('all ROS domains from 1 to 101 are in use by other tests on this machine')
 
 
-# Before anything imports rclpy or torch. Other graphs, on this machine or beyond, are none of a test's business;
-# processes that a test starts inherit all of it, and so meet the test and nobody else.
+# Set before rclpy or torch is imported. Processes that a test starts inherit these variables, so
+# they communicate with the test and with no other ROS graph.
 os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-if os.environ.get('ROS_DISTRO') == 'humble':  # which does not know the variable above
+if os.environ.get('ROS_DISTRO') == 'humble':  # it does not know the variable above
     os.environ['ROS_LOCALHOST_ONLY'] = '1'
-os.environ.setdefault('OMP_WAIT_POLICY', 'passive')  # as xmem_ros.threads does, for the trackers in this process
+os.environ.setdefault('OMP_WAIT_POLICY', 'passive')  # as in xmem_ros.threads, for trackers in this process
 if 'PYTEST_XDIST_WORKER' in os.environ:
-    os.environ.setdefault('OMP_NUM_THREADS', '1')  # the workers are as many as the cores
+    os.environ.setdefault('OMP_NUM_THREADS', '1')  # there are as many workers as cores
 DOMAIN, _claim = _claim_domain()
 os.environ['ROS_DOMAIN_ID'] = str(DOMAIN)
 
 
 def _slow_rank(path: Path) -> int:
-    """Place of a file in SLOW; the number of its entries where it is in none."""
+    """Return the index of a file's entry in SLOW; len(SLOW) for a fast file."""
     name = path.relative_to(HERE).as_posix()
     return next((rank for rank, slow in enumerate(SLOW) if f'{name}/'.startswith(f'{slow}/')), len(SLOW))
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Do not even import the files that `-m 'not slow'` would leave out."""
+    """Skip the import of files that `-m 'not slow'` excludes."""
     return True if config.option.markexpr == 'not slow' and _slow_rank(collection_path) < len(SLOW) else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of SLOW, and put them first where workers share the tests."""
+    """Mark slow tests; with several workers, run them first."""
     ranks = {path: _slow_rank(path) for path in {item.path for item in items}}
     for item in items:
         if ranks[item.path] < len(SLOW):
@@ -90,7 +91,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope='session')
 def network():
-    """The bundled network, on the CPU. Tests do not change it."""
+    """Bundled network on the CPU; tests must not change it."""
     from xmem_ros.weights.checkpoint import find_weights, load_network
 
     return load_network(find_weights('compact'))

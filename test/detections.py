@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""What a detector says, in messages of vision_msgs; needs them."""
+"""Detections as vision_msgs messages."""
 
 from node_harness import bounding_box
 from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
 
 def detections(header, *boxes):
-    """vision_msgs/Detection2DArray of boxes (x, y, width, height, class, score) of the image of a header."""
+    """Make a vision_msgs/Detection2DArray of boxes (x, y, width, height, class, score)."""
     message = Detection2DArray(header=header)
     for x, y, width, height, name, score in boxes:
         item = Detection2D(header=header, results=[ObjectHypothesisWithPose()])
@@ -18,5 +18,5 @@ def detections(header, *boxes):
 
 
 def box_of(scene, value, name, score=0.9, index=0):
-    """One of these boxes, around an object of a rendered scene in one of its frames."""
+    """Return such a box around an object of the rendered scene in a frame."""
     return (*bounding_box(scene[index][1] == value, 4), name, score)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A node under the tracker's name that means its clients harm; over real DDS."""
+"""Malicious node under the tracker's name, over real DDS."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ MARKUP = '<img src=x onerror="window.harmed=1"><script>window.harmed=1</script>'
 
 
 class HostileNode:
-    """Answers and says what a test sets.
+    """Node that answers and publishes what a test sets.
 
-    `state`: its lifecycle state. `message`, `success`, `ids`, `code`: of its answers.
+    `state` is its lifecycle state; `message`, `success`, `ids` and `code` go into its responses.
     """
 
     def __init__(self, name: str = 'xmem', namespace: str = '/hostile') -> None:
@@ -66,7 +66,7 @@ class HostileNode:
         self.node.destroy_node()
 
     def say(self, *items: TrackedObject, **diagnostics: str) -> None:
-        """An image of 16×12 px, objects in it, and diagnostics; `_` in a key is a space."""
+        """Publish an image of 16×12 px, objects and diagnostics; `_` in a key becomes a space."""
         self._stamp += 1
         header = Header(frame_id='camera')
         header.stamp.sec = self._stamp

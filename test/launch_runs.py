@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""A program that starts a launch file, as `ros2 launch` does."""
+"""Program that starts a launch file, as `ros2 launch` does."""
 
 from __future__ import annotations
 
 START_S = 120.0  # importing torch on a busy machine takes long
 
-# ros2cli may be missing where launch is there.
+# ros2cli may be missing even if launch is installed.
 LAUNCHER = """
 import sys
 from launch import LaunchService

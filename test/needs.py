@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Modules that some tests need and a machine may lack; without one, its tests are skipped with the reason."""
+"""Optional modules: tests that need a missing one are skipped, with the reason."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REASONS = {
 
 
 def require(*modules: str) -> None:
-    """Skip the calling file, or test, where one of the modules cannot be imported."""
+    """Skip the calling file or test if one of the modules cannot be imported."""
     __tracebackhide__ = True
     for module in modules:
         pytest.importorskip(module, reason=REASONS[module])

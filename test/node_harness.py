@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""A robot's side of the conversation: starts the real node as a process, sends it images, calls it, hears its topics.
+"""Test harness of the node: the real node as a process, and a robot that talks to it.
 
-Everything goes over real DDS. Nothing waits without a deadline.
+All communication goes over real DDS. Every wait has a deadline.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ CAMERA = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 def wait_until(condition: Callable[[], Any], what: str, seconds: float = ANSWER_S) -> Any:
-    """Return the condition's first true value; an AssertionError says what was waited for in vain."""
+    """Wait for a true value of the condition and return it; raises AssertionError on time-out."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         value = condition()
@@ -67,14 +67,14 @@ def wait_until(condition: Callable[[], Any], what: str, seconds: float = ANSWER_
 
 
 class NodeProcess:
-    """`python -m xmem_ros.node.main` with parameters, in a process of its own.
+    """Process of the node, `python -m xmem_ros.node.main`.
 
     Arguments:
         parameters: name → value.
-        arguments: further ones for ROS, such as remaps.
+        arguments: further ROS arguments, such as remaps.
     """
 
-    program: tuple[str, ...] = ('-m', 'xmem_ros.node.main')  # that Python runs
+    program: tuple[str, ...] = ('-m', 'xmem_ros.node.main')  # arguments of Python
 
     def __init__(self, parameters: dict[str, Any] | None = None, arguments: Iterable[str] = ()) -> None:
         given = [part for name, value in (parameters or {}).items() for part in ('-p', f'{name}:={_yaml(value)}')]
@@ -88,13 +88,13 @@ class NodeProcess:
                     **os.environ,
                     'PYTHONUNBUFFERED': '1',
                     'RCUTILS_LOGGING_BUFFERED_STREAM': '0',
-                    'PYTHONFAULTHANDLER': '1',  # SIGABRT has it say where its threads are
+                    'PYTHONFAULTHANDLER': '1',  # on SIGABRT, print the stack of each thread
                 },
             )
 
     @property
     def output(self) -> str:
-        """What it has printed so far."""
+        """Output of the process so far."""
         return self._log.read_text(errors='replace')
 
     def says(self, text: str, seconds: float = ANSWER_S) -> None:
@@ -106,11 +106,11 @@ class NodeProcess:
             time.sleep(0.05)
 
     def exit_code(self, seconds: float = START_S) -> int:
-        """Wait for it to end by itself."""
+        """Wait until the process ends by itself; return its exit code."""
         return self.process.wait(seconds)
 
     def interrupt(self, sign: signal.Signals = signal.SIGINT) -> int:
-        """Ask it to end; returns the exit code."""
+        """Send a signal to end the process; return its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(sign)
         try:
@@ -121,7 +121,7 @@ class NodeProcess:
             raise AssertionError(f'did not end on {sign.name}:\n{self.output}') from None
 
     def close(self) -> None:
-        """End it, in whatever state."""
+        """End the process, if it runs, and remove its log."""
         try:
             self.interrupt()
         finally:
@@ -129,11 +129,11 @@ class NodeProcess:
 
 
 class Robot:
-    """A client: camera, consumer and operator at once.
+    """Client of the node: camera, consumer and operator in one.
 
     Arguments:
-        namespace: of the node, such as /left; the camera is there too.
-        camera: QoS that images are offered with.
+        namespace: namespace of the node and the camera, such as /left.
+        camera: QoS of the images.
     """
 
     process: NodeProcess
@@ -157,7 +157,7 @@ class Robot:
 
     def close(self) -> None:
         """Leave the graph."""
-        self._closing = True  # the context is still well, and an executor that was shut down returns at once
+        self._closing = True  # the context is still valid, and an executor that was shut down returns at once
         self._executor.shutdown()
         self._thread.join(5)
         self.node.destroy_node()
@@ -166,30 +166,33 @@ class Robot:
     def _spin(self) -> None:
         with contextlib.suppress(ExternalShutdownException):
             while self.context.ok() and not self._closing:
-                # rclpy does not guard its wait set against subscriptions that another thread destroys
+                # rclpy's wait set is not safe against subscriptions that another thread destroys
                 with contextlib.suppress(InvalidHandle):
                     self._executor.spin()
 
     # --- topics
 
     def listen(self, kind: type, topic: str, qos: QoSProfile = RELIABLE) -> list[Any]:
-        """Collect what a topic brings from now on. `~` stands for the node."""
+        """Collect the messages of a topic from now on; `~` stands for the node."""
         name = topic.replace('~', self.prefix)
         if name not in self._subscriptions:
             self._subscriptions[name] = self.node.create_subscription(kind, name, self._heard[name].append, qos)
         return self._heard[name]
 
     def wait_matched(self, topic: str, seconds: float = START_S) -> None:
-        """Wait until the node publishes a topic that is listened to."""
+        """Wait until the topic has a publisher."""
         name = topic.replace('~', self.prefix)
         wait_until(lambda: self.node.count_publishers(name), f'a publisher of {name}', seconds)
 
     def wait_camera(self, seconds: float = START_S) -> None:
-        """Wait until the node hears the camera."""
+        """Wait until the node subscribes to the images."""
         wait_until(self.images.get_subscription_count, 'a subscriber of the images', seconds)
 
     def show(self, pixels: np.ndarray, encoding: str = 'rgb8', *, stamp_ns: int | None = None, **fields: Any) -> Image:
-        """Publish an image, 1/30 s after the one before unless a stamp is given. `fields` replace the message's."""
+        """Publish an image; its stamp is 1/30 s after the last one unless given.
+
+        fields: values that replace those of the message.
+        """
         if stamp_ns is None:
             self.stamp_ns += FRAME_NS
             stamp_ns = self.stamp_ns
@@ -204,7 +207,7 @@ class Robot:
         return message
 
     def show_and_wait(self, pixels: np.ndarray, labels: list[Any], **options: Any) -> Image:
-        """Publish an image and wait for its label image, the last of `labels` then."""
+        """Publish an image, wait for its label image in `labels`, and return that."""
         sent = self.show(pixels, **options)
         wait_until(lambda: labels and labels[-1].header == sent.header, f'labels of {sent.header.stamp}')
         return labels[-1]
@@ -212,7 +215,10 @@ class Robot:
     def diagnostics(
         self, condition: Callable[[dict[str, str]], Any], what: str, seconds: float = ANSWER_S
     ) -> dict[str, str]:
-        """Wait for diagnostics of the node that fulfil a condition; returns their values, and message as `message`."""
+        """Wait for diagnostics of the node that satisfy a condition.
+
+        Returns their values, with the status message under the key `message`.
+        """
         heard = self.listen(DiagnosticArray, '/diagnostics', QoSProfile(depth=10))
         begun = len(heard)
 
@@ -269,22 +275,22 @@ class Robot:
         return self.call(LoadMemory, '~/load_memory', LoadMemory.Request(name=name))
 
     def change_state(self, transition: str) -> bool:
-        """Ask for a lifecycle transition; returns whether it was taken."""
+        """Request a lifecycle transition; return whether it succeeded."""
         request = ChangeState.Request()
         request.transition.id = TRANSITIONS[transition]
         return self.call(ChangeState, '~/change_state', request, START_S).success
 
     def state(self) -> str:
-        """The node's lifecycle state."""
+        """Return the node's lifecycle state."""
         return self.call(GetState, '~/get_state', GetState.Request()).current_state.label
 
     def set_parameter(self, name: str, value: Any) -> Any:
-        """Set a parameter; returns rcl_interfaces/SetParametersResult."""
+        """Set a parameter; return the rcl_interfaces/SetParametersResult."""
         parameter = Parameter(name, value=value).to_parameter_msg()
         return self.call(SetParameters, '~/set_parameters', SetParameters.Request(parameters=[parameter])).results[0]
 
     def get_parameter(self, name: str) -> Any:
-        """The value of a parameter."""
+        """Return the value of a parameter."""
         from rclpy.parameter import parameter_value_to_python
 
         return parameter_value_to_python(
@@ -299,7 +305,10 @@ _namespaces = itertools.count(1)
 def running(
     parameters: dict[str, Any] | None = None, arguments: Iterable[str] = (), camera: QoSProfile = RELIABLE
 ) -> Iterator[Robot]:
-    """A robot whose node runs, active where it starts by itself, in a namespace of its own; `robot.process` is it."""
+    """Start a node in its own namespace and yield its robot; `robot.process` is the node.
+
+    With `autostart` (default), the node is active.
+    """
     namespace = f'/robot_{next(_namespaces)}'
     process = NodeProcess(parameters, [*arguments, '-r', f'__ns:={namespace}'])
     robot = Robot(namespace, camera)
@@ -317,18 +326,18 @@ def running(
 
 
 def mask_seed(mask: np.ndarray, name: str = '', *, object_id: int = 0, kind: int = Seed.MASK) -> Seed:
-    """A seed of kind MASK or LABELS; H×W bool or uint8."""
+    """Make a seed of kind MASK or LABELS from H×W bool or uint8."""
     pixels = mask.astype(np.uint8) * 255 if mask.dtype == bool else mask
     return Seed(kind=kind, name=name, id=object_id, mask=image_from_array(pixels, 'mono8', Image))
 
 
 def box_seed(x: int, y: int, width: int, height: int, name: str = '') -> Seed:
-    """A seed of kind BOX."""
+    """Make a seed of kind BOX."""
     return Seed(kind=Seed.BOX, name=name, box=RegionOfInterest(x_offset=x, y_offset=y, width=width, height=height))
 
 
 def points_seed(points: Iterable[tuple[float, float]], labels: Iterable[int], name: str = '') -> Seed:
-    """A seed of kind POINTS."""
+    """Make a seed of kind POINTS."""
     from geometry_msgs.msg import Point32
 
     return Seed(
@@ -340,14 +349,14 @@ def points_seed(points: Iterable[tuple[float, float]], labels: Iterable[int], na
 
 
 def pixels_of(message: Image) -> np.ndarray:
-    """H×W uint8 of a mono8 image."""
+    """Return the pixels H×W uint8 of a mono8 image."""
     assert message.encoding == 'mono8'
     assert message.step == message.width
     return np.frombuffer(message.data, np.uint8).reshape(message.height, message.width)
 
 
 def flat(objects: list[Any]) -> Iterator[Any]:
-    """The objects of all arrays."""
+    """Iterate over the objects of all arrays."""
     return (item for array_ in objects for item in array_.objects)
 
 

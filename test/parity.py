@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""Compare our tracker with what the reference implementation of XMem computed.
+"""Compare the tracker with results of the reference implementation of XMem.
 
     python test/parity.py CASE.npz [CASE.npz …]
 
-A case holds frames, the first frame's labels, the reference's settings, and its probabilities and store sizes for
-weights that are a function of a seed: both sides make the same. Frames are padded, never resized. Prints the largest
-difference in probability and whether the store sizes agree; exits 1 above 1e-3 or where sizes differ.
+A case holds frames, the first frame's labels, and the reference's settings, probabilities and
+memory sizes. Both implementations generate the same weights from a seed. Frames are padded, never
+resized. Prints the largest difference in probability and whether the memory sizes are equal. Exits
+with 1 if the difference exceeds 1e-3 or the sizes differ.
 """
 
 import json
@@ -27,7 +28,10 @@ LARGEST_DIFFERENCE = 1e-3
 
 
 def weight(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
-    """One entry of the state dict: noise drawn from its name and the seed, scaled to keep activations' size."""
+    """Generate an entry of the state dict.
+
+    It is noise from the entry's name and the seed, scaled to preserve the size of activations.
+    """
     if name.endswith('num_batches_tracked'):
         return np.zeros(shape, np.int64)
     key = [zlib.crc32(name.encode()), seed]
@@ -43,7 +47,7 @@ def weight(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
 
 
 def generated_network(seed: int) -> XMemNetwork:
-    """The full-size network with weights made from `seed`; names and shapes are our model's."""
+    """Make the full-size network with weights generated from `seed`."""
     network = XMemNetwork(XMEM)
     state = {name: torch.from_numpy(weight(name, tuple(t.shape), seed)) for name, t in network.state_dict().items()}
     network.load_state_dict(state)
@@ -51,7 +55,7 @@ def generated_network(seed: int) -> XMemNetwork:
 
 
 def reference_settings(config: dict[str, int | bool]) -> TrackerConfig:
-    """The reference's settings in our names."""
+    """Convert the settings of the reference to a TrackerConfig."""
     return TrackerConfig(
         size=0,
         precision='float32',
@@ -69,7 +73,7 @@ def reference_settings(config: dict[str, int | bool]) -> TrackerConfig:
 
 @dataclass
 class Parity:
-    """How one case compares."""
+    """Result of one case."""
 
     largest: float
     mean: float
@@ -83,12 +87,12 @@ class Parity:
 
 
 def compare(path: Path, device: str = 'cpu') -> Parity:
-    """Run a case through our tracker."""
+    """Run the tracker on a case."""
     with np.load(path) as case:
         images, first, expected = case['images'], case['first_labels'], case['probabilities']
         sizes, every = case['store_sizes'], int(case['saved_every'])
         settings, seed = reference_settings(json.loads(str(case['config']))), int(case['seed'])
-    tracker = Tracker(deployed(generated_network(seed), device=device), settings, device)  # as users have it
+    tracker = Tracker(deployed(generated_network(seed), device=device), settings, device)  # as in use
     masks = {f'object {value}': first == value for value in range(1, first.max() + 1)}
     largest, total, agree = 0.0, [], True
     for number, image in enumerate(images):

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""A slow, plain memory to compare the real one with: every position is an object of its own, nothing is an index.
+"""Slow reference memory without indexes, to compare the real one with.
 
-It does what docs/design.md says a memory does, one position and one query at a time. A position carries its own values,
-so keys and values cannot be misaligned here. Anchors are kept whole: use it where they fit.
+It implements the memory of docs/design.md, one position and one query at a time. Each position is a
+Python object with its own values, so keys and values cannot be misaligned. Anchor frames are never
+reduced; use it only in tests where they fit.
 """
 
 import math
@@ -17,12 +18,12 @@ from xmem_ros.memory.store import Positions
 
 @dataclass(eq=False)
 class Item:
-    """One position."""
+    """Memory position."""
 
     key: Tensor
     shrinkage: float
     selection: Tensor
-    values: dict[int, Tensor]  # row → value; rows without one are not in it
+    values: dict[int, Tensor]  # row → value, only of rows that have one
     owner: int
     use: float = 0.0
     life: float = 1e-7
@@ -34,7 +35,7 @@ class Item:
 
 @dataclass(eq=False)
 class PlainFrame:
-    """A memory frame; an anchor while it has anchored rows."""
+    """Memory frame; an anchor while it has anchored rows."""
 
     items: list[Item]
     rows: list[int] = field(default_factory=list)
@@ -42,11 +43,11 @@ class PlainFrame:
 
 
 class PlainMemory:
-    """Objects are rows, as in the real one."""
+    """Reference memory; objects are rows, as in the real one."""
 
     def __init__(self, config: MemoryConfig):
         self.config = config
-        self.objects: list[tuple[int, int]] = []  # row and the call it was seeded by
+        self.objects: list[tuple[int, int]] = []  # row and number of the call that seeded it
         self.anchors: list[PlainFrame] = []
         self.ring: list[PlainFrame] = []
         self.long_term: list[Item] = []
@@ -65,12 +66,12 @@ class PlainMemory:
         self.objects += [(row, call) for row in rows]
 
     def similarity(self, item: Item, key: Tensor, selection: Tensor) -> float:
-        """XMem, eq. 3: one position, one query."""
+        """Compute the similarity of a position and a query (XMem, eq. 3)."""
         distance = sum(float(e) * (float(k) - float(q)) ** 2 for e, k, q in zip(selection, item.key, key, strict=True))
         return -item.shrinkage * distance / math.sqrt(len(key))
 
     def _affinity(self, row: int, key: Tensor, selection: Tensor) -> list[tuple[float, Item]]:
-        """What one query reads for one object: weights and positions."""
+        """Return the weights and positions that a query reads for an object."""
         scored = [(self.similarity(item, key, selection), item) for item in self.items if row in item.values]
         best = sorted(scored, key=lambda pair: -pair[0])[: self.config.top_k]
         if not best:
@@ -79,7 +80,7 @@ class PlainMemory:
         return [(math.exp(score - best[0][0]) / total, item) for score, item in best]
 
     def read(self, keys: Tensor, selections: Tensor, value_dim: int) -> Tensor:
-        """O×Q×CV, objects in the order in which they came."""
+        """Read O×Q×CV, objects in the order in which they were added."""
         out = torch.zeros(len(self.rows), len(keys), value_dim)
         for o, row in enumerate(self.rows):
             for q in range(len(keys)):
@@ -88,7 +89,7 @@ class PlainMemory:
         return out
 
     def count(self, keys: Tensor, selections: Tensor, presence: Tensor) -> None:
-        """Usage. Objects of one call read the same, so each call is counted once."""
+        """Update usage; objects of one call read the same positions, so each call counts once."""
         calls = self._calls()
         one_of_each = {call: row for row, call in reversed(calls.items())}
         own = self.config.usage == 'own'
@@ -109,7 +110,7 @@ class PlainMemory:
             item.life += 1 if seen or not own else 0
 
     def _calls(self) -> dict[int, object]:
-        """Row → what is the same for objects that have values for the same positions."""
+        """Return row → a key that is equal for objects of one call with the same positions."""
         return {row: (call, tuple(id(item) for item in self.items if row in item.values)) for row, call in self.objects}
 
     def add(self, frame: Positions, seeded: list[int], *, alone: bool = False) -> None:
@@ -177,7 +178,10 @@ class PlainMemory:
         return made
 
     def _best(self, items: list[Item], count: int) -> list[Item]:
-        """The most used; with quotas, by turns: as many of the background as of all objects together."""
+        """Select the most used positions.
+
+        With quotas, the background gets as many as all objects together.
+        """
         ranked = sorted(items, key=lambda item: -item.worth)
         if not self.config.quotas:
             return ranked[:count]
@@ -199,7 +203,7 @@ class PlainMemory:
         for anchor in self.anchors:
             anchor.rows = [other for other in anchor.rows if other != row]
             anchor.first.discard(row)
-        # an anchor that somebody still reads stays whole, other frames lose what nobody reads
+        # an anchor with readers stays complete; other frames lose positions without readers
         self.anchors = [a for a in self.anchors if a.rows or any(item.values for item in a.items)]
         for frame in self.ring:
             frame.items = [item for item in frame.items if item.values]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Tiny data sets in the layouts that their authors publish, made of real frames where there are any."""
+"""Tiny data sets in their published layouts, from real frames if available."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from xmem_ros.media import read_image, read_mask
 
 SIZE = (64, 112)  # height, width of the small frames, px
 LENGTH = 12  # frames
-PAIR = ('car-shadow', 'blackswan')  # side by side they are two objects
+PAIR = ('car-shadow', 'blackswan')  # shown side by side, as two objects
 
 
 @cache
 def clip(length: int = LENGTH, scale: int = 1) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Frames H×W×3 uint8 and labels H×W (two objects), from real footage where it is there, else rendered."""
+    """Return frames H×W×3 uint8 with labels H×W of two objects, real or else rendered."""
     height, width = SIZE[0] * scale, SIZE[1] * scale
     folder = FOOTAGE / 'davis-val'
     if not folder.is_dir():
@@ -37,20 +37,20 @@ def clip(length: int = LENGTH, scale: int = 1) -> list[tuple[np.ndarray, np.ndar
 
 
 def write_frames(folder: Path, frames: list[np.ndarray], names: list[str]) -> None:
-    """Write frames as JPEGs of those names."""
+    """Write frames as JPEGs with these names."""
     for name, frame in zip(names, frames, strict=True):
         save_frame(folder / f'{name}.jpg', frame)
 
 
 def five(numbers: range) -> list[str]:
-    """Names of five digits."""
+    """Format numbers as names of five digits."""
     return [f'{number:05d}' for number in numbers]
 
 
 def davis(
     root: Path, *, binary: bool = False, split: str = 'val', large: bool = True, names: tuple[str, ...] = ('a',)
 ) -> Path:
-    """DAVIS 2017 (trainval or test-dev) or, binary, 2016; returns the root of the part."""
+    """Write DAVIS 2017 (trainval or test-dev), or 2016 if `binary`; return the root of the part."""
     part = root if binary else root / {'val': 'trainval', 'test-dev': 'test-dev'}[split]
     for resolution, scale in (('480p', 1), ('1080p' if binary else 'Full-Resolution', 2)):
         if scale > 1 and not large:
@@ -74,11 +74,14 @@ def davis(
     return part
 
 
-LATE = 5  # number of the frame at which the second object of YouTube-VOS and LVOS begins
+LATE = 5  # first frame of the second object in YouTube-VOS and LVOS
 
 
 def youtube(root: Path, name: str = 'v1') -> None:
-    """YouTube-VOS: a frame before the first mask, object 1, object 2 from LATE on; every fifth frame is asked for."""
+    """Write YouTube-VOS, where results of every fifth frame are required.
+
+    A frame without mask comes first; object 1 begins in the next frame, object 2 LATE frames later.
+    """
     pairs = clip()
     frames = [pairs[0][0], *(frame for frame, _ in pairs)]
     stems = five(range(len(frames)))  # the first mask lies at 00001
@@ -93,7 +96,7 @@ def youtube(root: Path, name: str = 'v1') -> None:
 
 
 def mose(root: Path, *, masks: int = 1) -> None:
-    """MOSE's valid part: object 1 in the first frame; masks of later frames, were they there, show both."""
+    """Write the valid part of MOSE: the first mask shows object 1, further ones both objects."""
     pairs = clip()
     part = root / 'valid'
     write_frames(part / 'JPEGImages' / 'm1', [frame for frame, _ in pairs], five(range(LENGTH)))
@@ -103,7 +106,7 @@ def mose(root: Path, *, masks: int = 1) -> None:
 
 
 def long_video(root: Path, part: str = 'long_video') -> list[str]:
-    """Long-time Video: both objects, masks for some frames; returns their names."""
+    """Write Long-time Video with two objects; return the names of the frames with masks."""
     pairs = clip()
     write_frames(root / part / 'JPEGImages' / 'rat', [frame for frame, _ in pairs], five(range(LENGTH)))
     stems = five(range(0, LENGTH, 3))
@@ -113,9 +116,10 @@ def long_video(root: Path, part: str = 'long_video') -> list[str]:
 
 
 def lvos(root: Path, *, part: str = 'valid', listed: bool = True, step: int = 1) -> list[str]:
-    """LVOS: names of eight digits from 1 on, object 2 from LATE on, masks for every frame; returns the names.
+    """Write LVOS with masks of every frame; return the names of the frames.
 
-    step: from the number in a frame's name to that in the next one's.
+    Names have eight digits, from 1 on. Object 2 begins at frame LATE.
+    step: difference of the numbers in the names of consecutive frames.
     """
     pairs = clip()
     stems = [f'{number:08d}' for number in range(1, 1 + step * LENGTH, step)]

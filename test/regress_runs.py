@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SIZE = {'size': 120}  # that of the frames; the default enlarges them
-SHORT = 12  # frames of a scene in which nothing leaves
+SHORT = 12  # frames of a scene that no object leaves
 
 
 def regress(folder: Path, cases: list[Any], *options: Any, **suite: Any) -> tuple[int, dict[str, Any]]:
-    """Run cases beside a folder's bags; returns the exit code and the JSON results, none where nothing was run."""
+    """Run cases on the bags of a folder; return exit code and JSON results ({} without a run)."""
     path = write_suite(folder / 'suite.yaml', cases, **suite)
     results = folder / 'results.json'
     results.unlink(missing_ok=True)
@@ -28,17 +28,17 @@ def regress(folder: Path, cases: list[Any], *options: Any, **suite: Any) -> tupl
 
 
 def short_case(**keys: Any) -> dict[str, Any]:
-    """A case of the bag `scene` that expects nothing."""
+    """Return a case for the bag `scene` without expectations."""
     parameters = {**SIZE, **keys.pop('parameters', {})}
     return {'name': 'scene', 'input': 'scene', 'reference': {'topic': TRUTH_TOPIC}, 'parameters': parameters, **keys}
 
 
 def stepping_back_at(index: int) -> Callable[[int], int]:
-    """Stamps of a camera whose clock is set back by two seconds at an image."""
+    """Return stamps of a camera whose clock steps back by two seconds at an image."""
     return lambda k: START_NS + k * FRAME_NS - (2_000_000_007 if k >= index else 0)
 
 
 def cut_off(bag: Path) -> None:
-    """Leave only the first part of a bag's file, as of a copy that broke off."""
+    """Truncate a bag's file, as an interrupted copy does."""
     (path,) = bag.glob('*.mcap')
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Files that several tests need: a small data set of the rendered scene, and weights of an untrained network."""
+"""Test files: a small data set of the rendered scene, and weights of an untrained network."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ FOOTAGE = Path(__file__).resolve().parents[2] / 'shared' / 'data'
 
 
 def save_mask(path: Path, mask: np.ndarray) -> None:
-    """Write a mask H×W uint8 as a grey PNG, with its folder."""
+    """Write a mask H×W uint8 as a grey PNG; create its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(mask).save(path)
 
 
 def save_frame(path: Path, frame: np.ndarray) -> None:
-    """Write a frame H×W×3 uint8 RGB as a JPEG, with its folder."""
+    """Write a frame H×W×3 uint8 RGB as a JPEG; create its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
 
@@ -38,7 +38,10 @@ def save_sequence(
     size: tuple[int, int] = SIZE,
     binary: bool = False,
 ) -> RenderedScene:
-    """Write the rendered scene as a sequence of a generic data set; binary: all objects as one of the value 255."""
+    """Write the rendered scene as a sequence of a generic data set.
+
+    binary: write all objects as one object of value 255.
+    """
     scene = RenderedScene(size, frames=frames, objects=objects)
     for index, (frame, labels) in enumerate(scene):
         save_frame(root / 'JPEGImages' / name / f'{index:05d}.jpg', frame)
@@ -48,7 +51,7 @@ def save_sequence(
 
 
 def save_untrained_weights(path: Path) -> Path:
-    """Write a `compact` network that has learnt nothing, the same each time; returns the path."""
+    """Write an untrained `compact` network, the same each time; return the path."""
     import torch
 
     from xmem_ros.network.config import COMPACT

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The page's server for tests: as a process, or in this one; and pages that talk to it."""
+"""Test harness of the web server: the server as a process or in this one, and pages."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from node_harness import wait_until
 from xmem_ros.web.access import Access
 from xmem_ros.web.server import serve
 
-SLOW_S = 120.0  # on a busy machine
+SLOW_S = 120.0  # for a busy machine
 TOKEN = 'a-token-of-20-letters'
 
 
 class WebProcess:
-    """`xmem-ros web` in a process of its own.
+    """Process of `xmem-ros web`.
 
     Arguments:
         node: name of the tracker's node.
-        port: to listen on; 0: any that is free.
-        arguments: further ones.
-        files: the most files that it may have open; None: as this process.
+        port: port to listen on; 0: any free port.
+        arguments: further arguments of the command.
+        files: limit of open files; None: the limit of this process.
     """
 
     def __init__(self, node: str, port: int = 0, arguments: tuple[str, ...] = (), files: int | None = None) -> None:
@@ -51,23 +51,23 @@ class WebProcess:
 
     @property
     def output(self) -> str:
-        """What it has printed so far."""
+        """Output of the process so far."""
         return self._log.read_text()
 
     @property
     def resident(self) -> int:
-        """Memory that it takes [bytes]."""
+        """Resident memory [bytes]."""
         status = Path(f'/proc/{self.process.pid}/status').read_text()
         return int(re.search(r'VmRSS:\s+(\d+) kB', status)[1]) * 1024
 
     @property
     def peak(self) -> int:
-        """The most memory that it took [bytes]."""
+        """Peak resident memory [bytes]."""
         status = Path(f'/proc/{self.process.pid}/status').read_text()
         return int(re.search(r'VmHWM:\s+(\d+) kB', status)[1]) * 1024
 
     def close(self) -> None:
-        """End it as Ctrl-C does."""
+        """End the process as Ctrl-C does."""
         self.process.send_signal(signal.SIGINT)
         try:
             assert self.process.wait(30) == 0, self.output
@@ -78,13 +78,13 @@ class WebProcess:
 
 
 def run(coroutine):
-    """Run it, for a minute at most."""
+    """Run a coroutine, for a minute at most."""
     return asyncio.run(asyncio.wait_for(coroutine, 60))
 
 
 @contextlib.asynccontextmanager
 async def serving(token='', node='/nowhere/xmem'):
-    """The server on a free port; gives its address."""
+    """Run the server on a free port; yield its address."""
     begun = asyncio.get_running_loop().create_future()
     work = asyncio.ensure_future(serve(node, Access(token), '127.0.0.1', 0, begun.set_result))
     await asyncio.wait([begun, work], return_when=asyncio.FIRST_COMPLETED)
@@ -100,14 +100,14 @@ async def serving(token='', node='/nowhere/xmem'):
 
 @contextlib.asynccontextmanager
 async def page_of(address):
-    """A page's WebSocket."""
+    """Open the WebSocket of a page."""
     origin = f'http://{address}'
     async with aiohttp.ClientSession(origin) as session, session.ws_connect('/socket', origin=origin) as page:
         yield page
 
 
 async def answer(page):
-    """The next answer to a command of a page's."""
+    """Return the next answer to a command of the page."""
     while True:
         message = json.loads(await page.receive_str(timeout=30))
         if message['type'] == 'answer':

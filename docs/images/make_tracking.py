@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Make docs/images/tracking.webp: the rendered scene, seeded in its first frame and tracked by the bundled weights.
+"""Make docs/images/tracking.webp: the rendered scene, tracked with the bundled weights.
 
 python docs/images/make_tracking.py
 """
@@ -18,7 +18,10 @@ EVERY = 2  # every second frame is shown; all are tracked
 
 
 def track_scene(size: tuple[int, int], weights: str) -> tuple[list[Image.Image], float]:
-    """The shown frames with their overlay, and the mean IoU with the scene's own masks over frames and objects."""
+    """Track the scene from seeds in its first frame.
+
+    Returns every second frame with its overlay, and the mean IoU over all frames and objects.
+    """
     scene = RenderedScene(size, PERIOD)
     tracker = Tracker.from_weights(weights)
     pictures: list[Image.Image] = []
@@ -36,7 +39,7 @@ def track_scene(size: tuple[int, int], weights: str) -> tuple[list[Image.Image],
 
 
 def main() -> None:
-    """Write the picture and print what is in it."""
+    """Write the picture and print its size and the mean IoU."""
     parser = argparse.ArgumentParser(description='Make the moving picture of README.md.')
     parser.add_argument('--size', type=int, nargs=2, default=(360, 640), metavar=('H', 'W'), help='px of the scene')
     parser.add_argument('--weights', default='compact', help='name or file (default: %(default)s)')

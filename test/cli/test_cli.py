@@ -26,7 +26,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture
 def clip(tmp_path):
-    """A folder of six frames with two objects; its first mask lies at tmp_path/Annotations/toys/00000.png."""
+    """Folder of six frames with two objects; the first mask is Annotations/toys/00000.png."""
     save_sequence(tmp_path, frames=6)
     return tmp_path / 'JPEGImages' / 'toys'
 

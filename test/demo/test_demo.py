@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The demonstration: its camera over real DDS, its figures, its processes, and the whole of it with the real node."""
+"""Demonstration: camera over real DDS, figures, processes, and a run with the real node."""
 
 import math
 import os

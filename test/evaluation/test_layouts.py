@@ -39,7 +39,7 @@ def run(dataset, root, weights, output, **options):
 
 
 def by_hand(weights, frames, seeds, objects, *, memory_every=5, size=64, output_size=None):
-    """What the tracker says of frames, driven by hand with the published memory; seeds: index → {value: mask}."""
+    """Track frames directly with the published memory policy; seeds: index → {value: mask}."""
     memory = MemoryConfig().published()
     config = TrackerConfig(
         size=size, precision='float32', max_objects=objects, memory_every=memory_every, memory=memory
@@ -324,7 +324,7 @@ def test_memory_is_written_every_ten_frames_on_the_long_version_unless_another_n
 
 @pytest.mark.parametrize('step', [1, 5])
 def test_lvos_begins_each_object_on_its_own_frame_and_scores_every_five_numbers(tmp_path, weights, step):
-    """As the data set's own tool: for number in range(int(start), int(end), 5), and the file of that number."""
+    """The data set's tool scores the numbers range(int(start), int(end), 5)."""
     stems = lvos(tmp_path, step=step)
     late = 1 + step * LATE
     numbers = {1: range(1, 1 + step * (LENGTH - 1), 5), 2: range(late, 1 + step * (LENGTH - 1), 5)}
@@ -408,7 +408,7 @@ def test_a_list_that_is_json_of_another_form_is_named(tmp_path, text):
 
 @pytest.mark.parametrize('name', ['../480p/a', './a', '..', '.', '.a', '/{root}/trainval/JPEGImages/480p/a', 'a/'])
 def test_a_list_whose_names_lead_elsewhere_is_refused(tmp_path, name):
-    """Folders of the output that bear such names would be removed and written where they lead to."""
+    """Otherwise output folders with such names would be removed and written elsewhere."""
     part = davis(tmp_path, large=False)
     for kind in ('JPEGImages', 'Annotations'):
         (part / kind / '480p' / '.a').symlink_to('a')

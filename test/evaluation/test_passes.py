@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Test-time options: mirrored frames, several sizes and their merge, memory, rates, several processes, a killed run."""
+"""Test-time options: mirroring, sizes and their merge, memory, rates, processes, killed runs."""
 
 from __future__ import annotations
 
@@ -58,7 +58,10 @@ def masks_in(folder):
 
 
 def tracked(root, weights, *, size, flip=False):
-    """Probabilities of every frame at the 480p size, by a tracker driven by hand; mirrored and mirrored back."""
+    """Track a sequence directly; return the probabilities of every frame at the 480p size.
+
+    flip: mirror the frames, and mirror the probabilities back.
+    """
     part = root / 'trainval'
     config = TrackerConfig(size=size, precision='float32', max_objects=2, memory=MemoryConfig().published())
     tracker = Tracker(load_network(Path(weights)), config, 'cpu')
@@ -320,7 +323,10 @@ def environment():
 
 
 def run_command(launcher, root, weights, name, environment):
-    """Evaluate with one thread each, as rounding depends on their number; gives the stored result and the run."""
+    """Run an evaluation with one thread, because rounding depends on the number of threads.
+
+    Returns the stored result and the completed process.
+    """
     arguments = command(root, weights, root / name, '--json', root / f'{name}.json')
     done = subprocess.run(
         [sys.executable, *launcher, *arguments],

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What an evaluation leaves for people and programs: tables, JSON, CSV, the report; and how it ends when it cannot."""
+"""Results of an evaluation: tables, JSON, CSV and the report; and evaluations that fail."""
 
 from __future__ import annotations
 

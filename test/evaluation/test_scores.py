@@ -25,8 +25,8 @@ def square(left, top=10, side=10, value=1):
     return mask
 
 
-# Squares of 10×10 px in 100×100. The boundary (pixels that differ from their E, S or SE neighbour) is a ring of 11×11
-# px, 40 px long. The tolerance is ceil(0.008·√2·100) = 2 px.
+# Squares of 10×10 px in 100×100 px. The boundary (pixels that differ from their E, S or SE
+# neighbour) is a ring of 11×11 px with 40 px. The tolerance is ceil(0.008·√2·100) = 2 px.
 
 
 @pytest.mark.parametrize(
@@ -35,10 +35,11 @@ def square(left, top=10, side=10, value=1):
         pytest.param(square(10), 100, 100, id='perfect'),
         pytest.param(square(0, side=0), 0, 0, id='empty'),
         pytest.param(square(60, 60), 0, 0, id='elsewhere'),
-        # 9 of 11 columns shared; every boundary pixel within 2 px of the other's.
+        # 9 of 11 columns are shared. Every boundary pixel lies within 2 px of the other boundary.
         pytest.param(square(11), 100 * 90 / 110, 100, id='shifted by 1 px'),
-        # 50 of 150 px shared. Of the ring at 9…19, what is within 2 px of the ring at 14…24: columns 12…19 of the upper
-        # and of the lower side (8 each), and 2 px at each end of the right side, 20 of 40; and so the other way round.
+        # 50 of 150 px are shared. Of the ring at 9…19, 20 of 40 px lie within 2 px of the ring at
+        # 14…24: columns 12…19 of the upper and lower sides (8 px each), and 2 px at each end of the
+        # right side. The same holds the other way round.
         pytest.param(square(15), 100 * 50 / 150, 50, id='shifted by 5 px'),
     ],
 )

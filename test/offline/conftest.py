@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A small bag to track, and which of its images were tracked."""
+"""Fixtures of offline tracking: a small bag, and a record of its tracked images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture(scope='session')
 def frames():
-    """Ten frames of the rendered scene, with their labels."""
+    """Ten frames of the rendered scene with their labels."""
     from bag_files import scene
 
     return scene(10)
@@ -16,7 +16,7 @@ def frames():
 
 @pytest.fixture
 def bag(frames, tmp_path):
-    """Ten images, and a mask of the first one beside them."""
+    """Bag of ten images, with mask.png of the first image beside it."""
     from bag_files import image_items, write_bag
     from scene_files import save_mask
 
@@ -26,7 +26,7 @@ def bag(frames, tmp_path):
 
 @pytest.fixture
 def stepped(monkeypatch):
-    """Indexes of the images that are tracked from here on."""
+    """Indexes of the images tracked from now on."""
     from xmem_ros.offline.tracking import OfflineTracker
 
     found = []
@@ -37,7 +37,7 @@ def stepped(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def threads(monkeypatch):
-    """As many in the processes that are started as in this one, since a run says that it depends on them."""
+    """Use as many threads in started processes as here, because results depend on the number."""
     import torch
 
     monkeypatch.setenv('OMP_NUM_THREADS', str(torch.get_num_threads()))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Files appear whole or not at all, and nothing that is not ours is overwritten, followed or removed."""
+"""Atomic writes: complete files or none, and no foreign file is overwritten or removed."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ thread.join()
 
 
 def run(what: str) -> list[int]:
-    """Pages cleared for a block of 25 600 pages that was there before, and pages given back after that."""
+    """Return pages cleared for a reused block of 25 600 pages, and pages released afterwards."""
     done = subprocess.run([sys.executable, '-c', PROGRAM, what], capture_output=True, text=True, check=True)
     return [int(line) for line in done.stdout.split()]
 

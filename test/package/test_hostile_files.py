@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a user types or has, however odd: an error that says what is wrong, nothing of anybody's lost, no traceback."""
+"""Odd input and files of a user: a clear error, no traceback, and no lost file."""
 
 from __future__ import annotations
 

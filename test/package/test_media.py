@@ -22,7 +22,7 @@ def test_a_video_has_the_rate_and_the_frames_that_it_was_given(tmp_path, rate):
 
 
 def test_a_playlist_is_no_video(tmp_path):
-    """It would have films of other folders opened, by FFmpeg; OpenCV itself takes a pattern of names for one."""
+    """FFmpeg would open videos of other folders; OpenCV treats a name pattern as a video."""
     with VideoWriter(tmp_path / 'film.mp4', 10) as video:
         video.write(np.full((48, 64, 3), 80, np.uint8))
     Image.new('RGB', (64, 48)).save(tmp_path / 'v_00.png')

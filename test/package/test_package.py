@@ -191,7 +191,10 @@ def test_torch_is_not_a_rosdep_key() -> None:
 
 
 def python(code: str, python_path: list[Path]) -> str:
-    """Run code in a fresh interpreter, outside the checkout, with these folders on the path; return what it prints."""
+    """Run code in a new interpreter outside the checkout; return its output.
+
+    python_path: folders on the search path.
+    """
     env = os.environ | {'PYTHONPATH': os.pathsep.join([*map(str, python_path), *ros_paths()])}
     # -c puts the working folder on the path, and / holds no modules.
     result = subprocess.run(
@@ -202,7 +205,7 @@ def python(code: str, python_path: list[Path]) -> str:
 
 
 def ros_paths() -> list[str]:
-    """Where a sourced ROS 2 keeps its modules: what is on PYTHONPATH and is neither ours nor the checkout."""
+    """Return the module folders of a sourced ROS 2: PYTHONPATH without those of this package."""
     paths = os.environ.get('PYTHONPATH', '').split(os.pathsep)
     return [path for path in paths if path and not (Path(path) / 'xmem_ros').is_dir()]
 

@@ -70,7 +70,7 @@ def test_shifted_seeds_are_caught(scene, capsys):
 
 
 def test_tracking_that_dies_half_way_is_caught_and_said(tmp_path, capsys):
-    """The camera's clock steps back, which resets the tracker: half of the frames have no object any more."""
+    """The camera's clock steps back, which resets the tracker halfway: no object is left."""
     write_scene(tmp_path / 'scene', frames=20, stamp_of=stepping_back_at(10))
     expect = {'mean_iou': 0.8, 'lost_objects': 0}
     case = short_case(parameters={'on_time_jump': 'reset'}, expect=expect)

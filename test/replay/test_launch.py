@@ -229,7 +229,7 @@ def test_in_lock_step_a_bag_is_replayed_without_ros2_bag(launch, tmp_path) -> No
 
 
 def test_in_lock_step_a_rate_holds_the_bag_back(launch, tmp_path) -> None:
-    """Six images, 1/30 s apart, at a twentieth of their speed: the last mask comes 5 · 20 / 30 s after the first."""
+    """Six images at 1/30 s and rate 0.05: the last mask comes 5 · 20 / 30 s after the first."""
     require('rosbags.rosbag2')
     import bag_files
     from scene_files import save_mask

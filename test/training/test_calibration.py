@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Likeness thresholds: what is replayed, what is chosen, and how weights files carry them."""
+"""Likeness thresholds: replay, choice, and storage in weights files."""
 
 import dataclasses
 import logging
@@ -25,7 +25,7 @@ THRESHOLDS = LikenessThresholds(0.25, 0.6)
 
 
 def looks(*angles: float, nearby: bool = False) -> Looks:
-    """Appearances that differ by angles (rad) of the feature, with the same colours."""
+    """Make appearances with features at these angles [rad] and the same colours."""
     feature = torch.stack([torch.tensor([torch.cos(torch.tensor(a)), torch.sin(torch.tensor(a))]) for a in angles])
     colours = torch.zeros(len(angles), COLOURS)
     colours[:, 0] = 1

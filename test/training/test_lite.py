@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Starting weights with EfficientNet-Lite0: where its entries belong, and how it joins weights that track already."""
+"""Starting weights with EfficientNet-Lite0: mapping of entries, and joining trained weights."""
 
 import copy
 
@@ -13,7 +13,7 @@ from xmem_ros.weights.checkpoint import find_weights, load_network
 
 
 def published_lite0() -> dict[str, torch.Tensor]:
-    """Entries as the published weights have them, of random values."""
+    """Make entries like those of the published weights, with random values."""
     network = XMemNetwork(COMPACT_LITE).key_encoder.lite
     state, number = {}, 0
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Rendered videos: exact masks, the same each time, and a run that goes on where it stopped."""
+"""Rendered videos: exact masks, reproducibility, and resumed runs."""
 
 from pathlib import Path
 

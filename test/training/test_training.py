@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Training: losses against hand-computed values, clips, bad folders, and a run that goes on where it was."""
+"""Training: losses against hand-computed values, clips, invalid folders, and resumed runs."""
 
 import copy
 import dataclasses
@@ -44,7 +44,7 @@ NAN = float('nan')
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The rendered scene as a video and as stills, in the layouts that training reads."""
+    """Rendered scene as a video and as stills, in the layouts of training."""
     root = tmp_path_factory.mktemp('data')
     scene = RenderedScene((96, 144), 12, 2, seed=0)
     for folder in ('video/JPEGImages/scene', 'video/Annotations/scene', 'stills/images', 'stills/masks'):
@@ -319,7 +319,7 @@ def test_frames_before_the_first_seed_are_no_footage(data: Path, tmp_path: Path)
 
 
 def write_bag(path: Path, video: Footage, *, labels: bool = True, other: str = '') -> None:
-    """Images at 10 a second and, but for the last, label images of the same stamps."""
+    """Write a bag of images at 10 Hz; all but the last have a label image of the same stamp."""
     store = get_typestore(Stores.ROS2_HUMBLE)
     kinds = store.types
     with Writer(path, version=9) as writer:
@@ -399,7 +399,7 @@ def test_a_run_that_is_killed_goes_on_with_the_same_curve(data: Path, tmp_path: 
 
 
 def test_two_processes_train_as_one(data: Path, tmp_path: Path) -> None:
-    """With batch norms that stay, as in `xmem`: then nothing of a step depends on who computes it."""
+    """Batch norms are fixed, as in `xmem`, so a step does not depend on the number of processes."""
     file = tmp_path / 'run.yaml'
     file.write_text(
         'network: xmem\nvideos: [video]\niterations: 2\nbatch: 2\nwarmup: 0\nsave_every: 2\nworkers: 0\n'

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Deployment: the same network for inference only, with fewer passes over its data."""
+"""Deployment: optimisation of a network for inference."""
 
 from itertools import pairwise
 
@@ -16,11 +16,13 @@ from xmem_ros.network.model import XMemNetwork
 def deployed(
     network: XMemNetwork, dtype: torch.dtype = torch.float32, device: str | torch.device | None = None
 ) -> XMemNetwork:
-    """Make a network, in place, what only inference needs; it is not to be trained any more.
+    """Optimise a network for inference, in place; afterwards it cannot be trained.
 
-    Batch norms are folded into their convolutions, those that are shared among objects fall into their two parts, and
-    weights are kept as `dtype`, in which autocast would otherwise copy them in every step. For a CPU, ReLU6 becomes
-    part of the convolution before it, and in float32 large convolutions become Winograd's.
+    - Batch norms are folded into their convolutions.
+    - Convolutions of [image ‖ g] are split, so that the image's part is computed once.
+    - Weights are stored as `dtype`; otherwise autocast would convert them in every step.
+    - For a CPU, ReLU6 is fused with the convolution before it.
+    - For a CPU and float32, large convolutions use Winograd's algorithm.
     """
     _fold_norms(network.eval())
     _split_shared(network)
@@ -37,7 +39,7 @@ def deployed(
 
 
 def _fold_norms(network: nn.Module) -> None:
-    # in this network, as in torchvision's residual blocks, a batch norm is registered right after its convolution
+    # as in torchvision's residual blocks, a batch norm is registered right after its convolution
     for module in list(network.modules()):
         for (conv_name, conv), (norm_name, norm) in pairwise(list(module.named_children())):
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
@@ -55,16 +57,19 @@ def _split_shared(network: nn.Module) -> None:
 
 
 class ConvAct(nn.Module):
-    """A convolution and ReLU6 in one pass of oneDNN, for a CPU: memory traffic bounds the depthwise ones."""
+    """Convolution and ReLU6 in one oneDNN operator.
+
+    On a CPU, depthwise convolutions are bound by memory traffic; one pass over the data is faster.
+    """
 
     def __init__(self, conv: nn.Conv2d):
         super().__init__()
         self.conv = conv
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: B×C×H×W."""
+        """Convolve x: B×C×H×W."""
         conv = self.conv
-        # autocast does not know this operator
+        # autocast does not cover this operator
         return torch.ops.mkldnn._convolution_pointwise(
             x.to(conv.weight.dtype),
             conv.weight,

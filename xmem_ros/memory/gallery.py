@@ -128,8 +128,8 @@ def _alike(some: Tensor, others: Tensor) -> Tensor:
 def confidence(likeness: Tensor, nearby: Tensor, thresholds: LikenessThresholds | None) -> Tensor:
     """Return confidences O, 0…1: the factors of masks' probabilities.
 
-    likeness: O; nearby: O bool, whether the mask lies where the object was last seen; thresholds: of the weights,
-    None: not calibrated, so confidence is 1.
+    likeness: O; nearby: O bool, whether the mask lies where the object was last seen; thresholds:
+    those of the weights. Without thresholds (None), confidence is 1.
     """
     if thresholds is None:
         return torch.ones_like(likeness)

@@ -15,7 +15,7 @@ RESNET_STEM, LITE_STEM = 'key_encoder.conv1.weight', 'key_encoder.lite.stem.conv
 
 @dataclass(frozen=True)
 class LikenessThresholds:
-    """Likenesses of confidence 0 and 1 with some weights; see `memory.gallery` and `training.calibration`."""
+    """Likeness thresholds of a set of weights; see `memory.gallery` and `training.calibration`."""
 
     unlike: float  # likeness of confidence 0
     sure: float  # likeness of confidence 1

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""EfficientNet-Lite to stride 16 as a key encoder (Tan & Le, ICML 2019; Sandler et al., CVPR 2018, for its blocks).
+"""EfficientNet-Lite to stride 16 as a key encoder.
 
-The Lite variants have no squeeze-and-excitation and use ReLU6. Strided convolutions are padded symmetrically, so the
-features lie where those of a ResNet lie. A 1×1 convolution for each scale (lateral, as in feature pyramids) brings the
-features to the widths that the rest of the network expects.
+The architecture is from Tan & Le, ICML 2019; its blocks are from Sandler et al., CVPR 2018. The
+Lite variants have no squeeze-and-excitation and use ReLU6. Strided convolutions are padded
+symmetrically, so that the features are aligned with those of a ResNet. At each scale, a 1×1
+convolution (lateral, as in feature pyramids) maps the features to the widths that the rest of the
+network expects.
 """
 
 from __future__ import annotations
@@ -12,13 +14,13 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-EPSILON = 1e-3  # of the batch norms, as published
+EPSILON = 1e-3  # batch norms, as published
 STEM = 32  # channels
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Blocks of one width; the first has the stride."""
+    """Stage of blocks of one width; the first block has the stride."""
 
     kernel: int
     stride: int
@@ -30,7 +32,7 @@ TAPS = (4, 2, 1)  # stages whose outputs are f16, f8 and f4
 
 
 class ConvNormAct(nn.Module):
-    """A convolution without bias, a batch norm, and ReLU6 where it is asked for."""
+    """Convolution without bias, batch norm, and ReLU6 if `activation`."""
 
     def __init__(self, channels: int, out: int, kernel: int, stride: int = 1, groups: int = 1, activation: bool = True):
         super().__init__()
@@ -44,7 +46,10 @@ class ConvNormAct(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """Expand, filter each channel, project; added to the input where the shapes allow."""
+    """Inverted residual block: expansion, depthwise convolution, projection.
+
+    The input is added if the shapes are equal.
+    """
 
     def __init__(self, channels: int, out: int, stage: Stage, stride: int):
         super().__init__()
@@ -61,7 +66,7 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """Features f16, f8 and f4 of an image.
+    """EfficientNet-Lite trunk with the features f16, f8 and f4.
 
     Arguments:
         widths, depths: channels and blocks of each of the five stages.
@@ -81,7 +86,10 @@ class EfficientNetLite(nn.Module):
         self.laterals = nn.ModuleList(nn.Conv2d(widths[tap], out, 1) for tap, out in zip(TAPS, laterals, strict=True))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """image: B×3×H×W, normalised; H and W multiples of 16 → f16, f8, f4, each B×C×(H/s)×(W/s)."""
+        """Compute f16, f8 and f4, each B×C×(H/s)×(W/s).
+
+        image: B×3×H×W, normalised; H and W multiples of 16.
+        """
         x, outputs = self.stem(image), []
         for stage in self.stages:
             x = stage(x)

@@ -25,10 +25,9 @@ def residual_stage(
 
 
 class KeyEncoder(nn.Module):
-    """The trunks to stride 16 that the configuration has: features f16, f8 and f4 of an image.
+    """Key encoder: features f16, f8 and f4 from a ResNet, an EfficientNet-Lite, or their sum.
 
-    Of two trunks the features are added. A ResNet's entries bear the official names, an EfficientNet-Lite's are in
-    `lite`.
+    The entries of the ResNet have the official names; those of the EfficientNet-Lite are in `lite`.
     """
 
     def __init__(self, config: NetworkConfig):

@@ -137,7 +137,7 @@ class SeedDetections:
                 log.error(f'{self._topic}: dropped: {traceback.format_exc()}', **_THROTTLED)
             finally:
                 ended = time.monotonic()
-                # On a slow machine the work may exceed the period; it gets at most half of the time.
+                # On a slow machine the work may exceed the period; limit it to half of the time.
                 rest_until = max(begun + self._policy.period, 2 * ended - begun) if tried else ended
                 rest_until = max(rest_until, begun + _MIN_INTERVAL_S)
 

@@ -77,7 +77,10 @@ def with_size(config: TrackerConfig, network: NetworkConfig) -> TrackerConfig:
 
 
 def with_policy(config: TrackerConfig, network: NetworkConfig) -> TrackerConfig:
-    """The published memory policy where the weights have no likeness thresholds, without which the guard is blind."""
+    """Select the published memory policy for weights without likeness thresholds.
+
+    The guard cannot work without them.
+    """
     if network.likeness is not None or config.memory == config.memory.published():
         return config
     log.warning(

@@ -170,8 +170,8 @@ class Tracker:
 
         Arguments:
             frame: H×W×3 uint8 RGB, the newest frame or an earlier one.
-            masks: name → mask of a new object, id → mask of a known one, or `SeedMask` items. Where two
-                masks overlap, the later one wins.
+            masks: name → mask of a new object, id → mask of a known one, or `SeedMask` items. Where
+                two masks overlap, the later one wins.
             labels: H×W uint8, labels that `step` returned for that frame; None: the other objects
                 are segmented in it first.
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Training videos from a bag with images and the node's labels of the same stamps."""
+"""Training videos from a bag of images and the node's label images with the same stamps."""
 
 from __future__ import annotations
 
@@ -33,13 +33,14 @@ OURS = ('labels', 'mask', 'overlay')  # endings of the node's topics
 
 
 def read_bag(path: Path, shorter_side: int, budget: Budget | None = None, image_topic: str = '') -> list[Footage]:
-    """Read images with stamp and frame_id of a label image (mono8, topic ending in `labels`).
+    """Read the images that have a label image (mono8, topic ending in `labels`).
 
-    Returns one video per topic of labels, from its first non-empty label image.
+    An image and its label image have the same stamp and frame_id. Returns one video per label
+    topic, from its first non-empty label image.
 
     Raises:
-        FootageError: not a bag, no labels, no images with their stamps, an ambiguous image topic,
-            or too little memory.
+        FootageError: not a bag, no labels, no images with the stamps of the labels, an ambiguous
+            image topic, or too little memory.
         ParameterError: rosbags is not installed.
     """
     require_rosbags(path)

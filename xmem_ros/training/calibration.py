@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Likeness thresholds of the guard, calibrated on labelled footage for the features of some weights.
+"""Calibration of the guard's likeness thresholds on labelled footage.
 
-The guard hides an object that does not look as it has looked (`memory.gallery`). Calibration replays the gallery on
-true masks, at the rate of memory frames: an appearance below the threshold is hidden and not remembered, as it would be
-while tracking. The threshold is taken that costs least: frames of the object itself that are hidden, and frames of
-other objects that are let through.
+The guard hides an object whose appearance has changed too much (`memory.gallery`). Likeness depends
+on the network's features, so each set of weights has thresholds of its own. Calibration replays the
+gallery on the true masks at the rate of memory frames. As in tracking, an appearance below the
+threshold is hidden and not remembered. The chosen threshold has the lowest cost: hidden frames of
+the object itself, plus accepted frames of other objects.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from xmem_ros.tracker.geometry import FrameGeometry, image_to_tensor, mask_to_te
 from xmem_ros.tracker.segmenter import presence
 from xmem_ros.training.footage import Footage, FootageError
 
-COST_OF_HIDING = 3.0  # of a frame, for each one of another object let through: what is hidden is often lost for good
-LEAST_AREA = 128  # px; less of an object is the rest of one that leaves
-MARGIN = 0.03  # of likeness: masks that are found differ from true ones
-SPREAD = 0.35  # of likeness, from certainly unlike to sure
-USUAL_SCORE = 0.9  # mean probability in a mask that is right
+COST_OF_HIDING = 3.0  # relative to accepting a frame of another object; a hidden object is often lost for good
+LEAST_AREA = 128  # px; a smaller mask is usually an object that is leaving the image
+MARGIN = 0.03  # likeness; predicted masks differ from true ones
+SPREAD = 0.35  # likeness, from confidence 0 to confidence 1
+USUAL_SCORE = 0.9  # mean probability in a correct mask
 CANDIDATES = np.arange(0.9, 0.0, -0.02)
 
 
@@ -40,17 +41,17 @@ class Looks:
 
     name: str
     appearances: Tensor  # n×(C+COLOURS)
-    nearby: Tensor  # n bool, where at least half of the mask lies in or next to that of the frame before
+    nearby: Tensor  # n bool: over half of the mask lies in or next to the previous frame's mask
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Thresholds, and what they do on the footage."""
+    """Thresholds and their error rates on the footage."""
 
     thresholds: LikenessThresholds
-    hidden: float  # share of the objects' own frames
-    worst: tuple[str, float]  # the object of which most is hidden, and the share
-    let_through: float  # share of other objects' frames that are taken for an object; NaN where there is one object
+    hidden: float  # hidden share of the objects' own frames
+    worst: tuple[str, float]  # object with the largest hidden share, and that share
+    let_through: float  # accepted share of other objects' frames; NaN for a single object
 
     def __str__(self) -> str:
         name, share = self.worst
@@ -61,9 +62,10 @@ class Calibration:
 
 
 def calibrate(network: XMemNetwork, footage: Sequence[Footage], device: torch.device | None = None) -> Calibration:
-    """Choose thresholds for a network; it stays as it is.
+    """Choose thresholds for a network; the network is not changed.
 
-    footage: videos that it was not trained on. Raises `FootageError` where no object is seen in two memory frames.
+    footage: videos that the network was not trained on. Raises `FootageError` if no object is
+    visible in two memory frames.
     """
     looks = [found for video in Bar(footage, desc='looks', unit='video') for found in looks_of(network, video, device)]
     looks = [found for found in looks if len(found.appearances) > 1]
@@ -85,7 +87,7 @@ def calibrate(network: XMemNetwork, footage: Sequence[Footage], device: torch.de
 
 @torch.inference_mode()
 def looks_of(network: XMemNetwork, footage: Footage, device: torch.device | None = None) -> list[Looks]:
-    """The looks of each object of a video, from the first frame that shows it."""
+    """Compute the appearances of each object of a video, from the first frame that shows it."""
     device = device or next(network.parameters()).device
     network = network.eval()
     geometry = FrameGeometry.of(footage.frames[0].shape[:2], network.config.shorter_side)
@@ -117,7 +119,7 @@ def looks_of(network: XMemNetwork, footage: Footage, device: torch.device | None
 
 
 def hidden_by(looks: Looks, level: float) -> Tensor:
-    """Which appearances after the first a guard with such a threshold hides, n−1 bool."""
+    """Return which appearances after the first the guard hides at this threshold, n−1 bool."""
     gallery = _gallery(looks)
     gallery.remember(looks.appearances[:1], [0], torch.tensor([True]), [0])
     hidden = []
@@ -135,7 +137,7 @@ def _gallery(looks: Looks) -> Gallery:
 
 
 def _likeness_of_others(looks: Sequence[Looks]) -> Tensor:
-    """Likeness to each object of all others' appearances, once all of its own have been seen."""
+    """Compute the likeness of all other objects' appearances to each object's full gallery."""
     found = [torch.empty(0)]
     for own in looks:
         gallery = _gallery(own)

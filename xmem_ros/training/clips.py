@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Training clips: real motion from videos, synthetic motion of stills, pasted objects that move across either.
+"""Training clips from videos and stills, with synthetic motion and pasted objects.
 
 A sample is a function of (seed, index) alone, so that a run can be repeated and resumed.
 """
@@ -18,11 +18,14 @@ from xmem_ros.network.model import IMAGE_MEAN, IMAGE_STD
 from xmem_ros.training.config import ClipConfig
 from xmem_ros.training.footage import Footage
 
-PASTED = 255  # label of what is pasted; footage has 1 to 254
+PASTED = 255  # label of a pasted object; footage has labels 1 to 254
 
 
 class Clips(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """Clips of `frames` frames: images T×3×S×S (normalised), labels T×S×S (uint8, 0…O), valid O (bool)."""
+    """Data set of clips of `frames` frames.
+
+    An item is images T×3×S×S (normalised), labels T×S×S (uint8, 0…O) and valid O (bool).
+    """
 
     def __init__(self, videos: list[Footage], stills: list[Footage], config: ClipConfig, seed: int, length: int):
         self.videos, self.stills, self.config, self.seed, self.length = videos, stills, config, seed, length
@@ -54,7 +57,7 @@ class Clips(Dataset[tuple[Tensor, Tensor, Tensor]]):
         return (pixels - mean) / std, torch.from_numpy(table[np.stack(labels)]), valid
 
     def _max_skip(self, progress: float) -> int:
-        """Most frames from one to the next, by the share of the run that is done."""
+        """Return the maximum frame skip at this progress of the run, 0…1."""
         reached = [skip for share, skip in self.config.skips if progress >= share]
         return reached[-1] if reached else self.config.max_skip
 
@@ -93,7 +96,7 @@ class Clips(Dataset[tuple[Tensor, Tensor, Tensor]]):
         return images, labels
 
     def _still(self, rng: np.random.Generator) -> Footage:
-        """One picture with one object, or with a patch of it as the object."""
+        """Draw a picture with its object, or with a random patch as the object."""
         if self.videos and (not self.stills or rng.random() < self.config.frame_share):
             source = self.videos[rng.choice(len(self.videos), p=self.video_weights)]
             number = int(rng.integers(len(source.frames)))
@@ -107,7 +110,7 @@ class Clips(Dataset[tuple[Tensor, Tensor, Tensor]]):
     def _fill_beyond(
         self, images: list[np.ndarray], shapes: list[tuple[int, int]], motion: _Motion, rng: np.random.Generator
     ) -> None:
-        """Show another picture, which drifts along, where the footage ends."""
+        """Fill the area beyond the footage with another, slowly drifting picture."""
         size = self.config.size
         beyond = [
             _warp(np.ones(shape, np.uint8), motion.at(i), size, cv2.INTER_NEAREST) == 0
@@ -127,7 +130,7 @@ class Clips(Dataset[tuple[Tensor, Tensor, Tensor]]):
     def _cut_in(
         self, images: list[np.ndarray], labels: list[np.ndarray], own: Footage, rng: np.random.Generator
     ) -> None:
-        """Replace a stretch after the first frame by other footage, in which nothing is to be found."""
+        """Replace some frames after the first by other footage without objects."""
         pool = [footage for footage in (self.videos or self.stills) if footage.name != own.name]
         if not pool:
             return
@@ -157,7 +160,10 @@ class Clips(Dataset[tuple[Tensor, Tensor, Tensor]]):
         rng: np.random.Generator,
         own: Footage | None,
     ) -> None:
-        """Move a cut-out over the clip; `own` takes the cut-out from the clip's footage: a look-alike."""
+        """Paste a moving cut-out over the clip.
+
+        own: footage of the clip, to cut out a look-alike from; None: any footage.
+        """
         pool = self.stills if self.stills and (not self.videos or rng.random() < 0.5) else self.videos
         source = own or pool[rng.integers(len(pool))]
         number = int(rng.integers(len(source.frames)))
@@ -184,12 +190,12 @@ class Clips(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
 
 class _Motion:
-    """A smooth random motion of the source under the clip's window: a similarity, or out of the plane, too."""
+    """Smooth random motion of the source under the window: affine, optionally perspective."""
 
     def __init__(self, centre: np.ndarray, target: np.ndarray, zoom: float, rates: np.ndarray, aspect: float):
         self.centre, self.target, self.zoom, self.rates, self.aspect = centre, target, zoom, rates, aspect
-        self.growth = 0.0  # of the logarithm of the scale, in each step
-        self.turn = np.zeros(3)  # in each step: 1/px across, 1/px down, logarithm of width by height
+        self.growth = 0.0  # change of log scale per step
+        self.turn = np.zeros(3)  # change per step: horizontal tilt [1/px], vertical tilt [1/px], log aspect ratio
 
     @classmethod
     def across(
@@ -201,8 +207,11 @@ class _Motion:
         strength: float,
         cut_out: bool = False,
     ) -> _Motion:
-        """Look at an object of `labels` (H×W); `strength` scales how fast window and source move apart."""
-        if config.small or config.growth:  # any object, the large ones no more often
+        """Draw a motion around an object.
+
+        labels: H×W; strength: scale of the speed; cut_out: for an object to paste.
+        """
+        if config.small or config.growth:  # draw an object regardless of its size
             values = np.unique(labels[labels > 0])
             labels = labels == rng.choice(values) if len(values) else labels
         ys, xs = np.nonzero(labels)
@@ -223,7 +232,7 @@ class _Motion:
                 zoom = min(zoom, size * math.sqrt(rng.uniform(0.005, 0.02)) / max(extent, 1.0))
             zoom = max(zoom, 1.0 * size / max(height, width) * 0.9)
             target = rng.uniform(0.25, 0.75, 2) * size
-            # keep the window inside the picture where that is possible
+            # keep the window inside the picture if possible
             for axis, length in enumerate((width, height)):
                 if length * zoom >= size:
                     low = size - (length - centre[axis]) * zoom
@@ -241,7 +250,7 @@ class _Motion:
         return motion
 
     def at(self, step: int) -> np.ndarray:
-        """The matrix from source to window pixels in frame `step`, 2×3, or 3×3 where it turns."""
+        """Return the matrix from source to window pixels at `step`: 2×3, with perspective 3×3."""
         wobble = math.sin(1.7 * step)
         dx = self.rates[0] * step + self.rates[4] * wobble
         dy = self.rates[1] * step + self.rates[5] * wobble
@@ -262,7 +271,7 @@ class _Motion:
 
 
 class _Bend:
-    """A smooth change of shape that grows from frame to frame."""
+    """Smooth deformation that grows from frame to frame."""
 
     def __init__(self, size: int, rng: np.random.Generator, strength: float):
         coarse = rng.normal(0, strength * size / 100, (2, 5, 5)).astype(np.float32)
@@ -277,7 +286,7 @@ class _Bend:
 
 
 def _patch(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """A smooth blob, 1 to 15 % of the picture, H×W bool."""
+    """Draw a smooth blob of 1 to 15 % of the picture, H×W bool."""
     height, width = shape[:2]
     extent = int(math.sqrt(height * width) * rng.uniform(0.15, 0.5))
     noise = rng.normal(0, 1, (7, 7)).astype(np.float32)
@@ -300,7 +309,10 @@ def _warp(image: np.ndarray, matrix: np.ndarray, size: int, interpolation: int) 
 
 
 def _photometric(images: list[np.ndarray], config: ClipConfig, rng: np.random.Generator) -> list[np.ndarray]:
-    """Brightness, contrast, gamma, saturation and tint for the clip, a little more on each frame; sometimes blur."""
+    """Change brightness, contrast, gamma, saturation and tint of a clip; sometimes blur it.
+
+    Brightness also varies slightly from frame to frame.
+    """
     strength = config.colour
     gain, gamma = math.exp(rng.normal(0, strength / 2)), math.exp(rng.normal(0, strength / 2))
     tint, saturation = np.exp(rng.normal(0, strength / 6, 3)), max(0.0, 1 + rng.normal(0, strength))

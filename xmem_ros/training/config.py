@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A training run, as written in its YAML file. docs/training.md is made from these tables."""
+"""Configuration of a training run, read from YAML; docs/training.md includes its tables."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from xmem_ros.network.config import CONFIGS
 
 PRECISIONS = ('bfloat16', 'float16', 'float32')
 SCHEDULES = ('cosine', 'steps')
-MOST = 1_000_000_000  # of any whole number
-# of those that decide how much memory a step takes, and how many processes run
+MOST = 1_000_000_000  # maximum of any whole number
+# maxima of the keys that determine memory and processes
 LARGEST = {
     'batch': 65_536,
     'workers': 256,
@@ -28,13 +28,13 @@ LARGEST = {
 
 
 def option(default: Any, what: str) -> Any:
-    """A field with its description."""
+    """Make a field with its description."""
     return field(default=default, metadata={'what': what})
 
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """How clips are made. Lengths in frames, sizes in px, shares and chances 0…1."""
+    """Generation of clips; lengths in frames, sizes in px, shares and chances 0…1."""
 
     size: int = option(128, 'width and height of a clip, px; a multiple of 16')
     frames: int = option(3, 'frames of a clip; the first is given with its masks')
@@ -45,30 +45,28 @@ class ClipConfig:
     )
     still_share: float = option(1 / 3, 'share of clips made of one picture under synthetic motion')
     paste: float = option(0.5, 'chance that another object moves across the clip')
-    paste_labelled: float = option(0.6, 'chance that this object is tracked too; else it is a distractor')
+    paste_labelled: float = option(0.6, 'chance that this object is tracked too; otherwise it is a distractor')
     frame_share: float = option(0.0, 'share of one-picture clips that use a frame of a video')
     region_share: float = option(0.0, 'share of one-picture clips whose object is any patch of the picture')
     patch_share: float = option(0.0, 'share of pasted objects that are any patch of any picture')
     bend: float = option(0.0, 'deformation of pictures and pasted objects, px in 100 px')
     absence: float = option(0.0, 'chance that other footage, without the object, is cut in after the first frame')
     zoom: tuple[float, float] = option((0.45, 1.25), 'from, to: px of the clip for one px of footage of 256 px')
-    colour: float = option(0.3, 'strength of the changes of brightness, contrast, gamma, saturation and tint')
+    colour: float = option(0.3, 'strength of the variation of brightness, contrast, gamma, saturation and tint')
     blur: float = option(0.15, 'chance of motion blur')
-    growth: float = option(0.0, 'chance that all grows or shrinks within the clip, up to `growth_factor` times')
-    growth_factor: float = option(3.0, 'most growth from the first frame to the last')
-    perspective: float = option(0.0, 'strength with which pictures and what is pasted turn out of their plane')
-    backdrop: bool = option(False, 'fill what lies beyond the picture with another one; else it is black')
-    light: float = option(0.0, 'strength of the change of light from the first frame to the last')
+    growth: float = option(0.0, 'chance that the whole clip zooms in or out, up to `growth_factor` times')
+    growth_factor: float = option(3.0, 'maximum zoom from the first frame to the last')
+    perspective: float = option(0.0, 'strength of the out-of-plane rotation of pictures and pasted objects')
+    backdrop: bool = option(False, 'fill the area beyond the picture with another picture; otherwise it is black')
+    light: float = option(0.0, 'strength of the change of brightness from the first frame to the last')
     small: float = option(0.0, 'chance that a clip shows its object small, at 0.5 to 2 % of the frame')
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """A run. Paths of `videos`, `subsets` and `stills` are relative to `--data`."""
+    """Training run; the paths in `videos`, `subsets` and `stills` are relative to `--data`."""
 
-    network: str = option(
-        'compact', f'shape of a new network: {", ".join(CONFIGS)}; with `start_from` it is that of those weights'
-    )
+    network: str = option('compact', f'shape of a new network: {", ".join(CONFIGS)}; ignored with `start_from`')
     start_from: str = option('', "weights to begin with: a name, a file, or another run's last.pt; empty: random")
     videos: tuple[str, ...] = option(
         (), 'folders of videos (JPEGImages/SEQ and Annotations/SEQ, as in DAVIS, YouTube-VOS and MOSE), or bags'
@@ -80,14 +78,14 @@ class TrainingConfig:
     strides: tuple[int, ...] = option(
         (), 'for each entry of `videos`: camera frames from one mask to the next; divides `max_skip`'
     )
-    image_topic: str = option('', 'image topic of bags with several')
+    image_topic: str = option('', 'image topic, for bags with several')
     stills: tuple[str, ...] = option(
         (), 'folders of pictures: images/ and masks/, or picture.jpg beside picture.png, also in folders of classes'
     )
     still_repeat: tuple[int, ...] = option((), 'weight of each entry of `stills`; empty: 1')
     leave_out: tuple[str, ...] = option((), 'held-back videos: not trained on; scored if `validate_every` is set')
     hold_back: float = option(0.0, 'share of each video, at its end, that is held back and scored likewise')
-    validate_every: int = option(0, 'iterations from one scoring of held-back footage to the next; 0: never')
+    validate_every: int = option(0, 'iterations between validations on held-back footage; 0: never')
     shorter_side: int = option(256, 'maximum shorter side of footage, px; larger footage is scaled down')
     cache_mb: int = option(6000, 'MB of footage kept in memory by each process; the rest is read from disk on demand')
     verify: bool = option(True, 'before the first step, also decode footage that is not kept in memory')
@@ -99,27 +97,27 @@ class TrainingConfig:
     final_learning_rate: float = option(1e-5, 'learning rate at the end')
     schedule: str = option('cosine', '`cosine`, or `steps`: the full rate until `steps`')
     steps: tuple[int, ...] = option((), 'iterations at which the rate falls to a tenth')
-    warmup: int = option(200, 'iterations over which the rate rises from nothing')
-    frozen: tuple[str, ...] = option((), 'parts that stay as they are, batch norms too: prefixes of their entries')
-    trunk_rate: float = option(1.0, "the key encoder's rate as a share of the others'; laterals have the others'")
-    key_rate: float = option(0.05, "the key projection's rate, as a share of the others'")
-    weight_decay: float = option(0.01, 'of AdamW; none on biases and norms')
+    warmup: int = option(200, 'iterations over which the rate rises from 0')
+    frozen: tuple[str, ...] = option((), 'parts that are not trained, including batch norms: prefixes of their entries')
+    trunk_rate: float = option(1.0, 'learning rate of the key encoder without laterals, as a share of `learning_rate`')
+    key_rate: float = option(0.05, 'learning rate of the key projection, as a share of `learning_rate`')
+    weight_decay: float = option(0.01, 'weight decay of AdamW; none on biases and norms')
     gradient_clip: float = option(3.0, 'maximum norm of the gradient; 0: no limit')
     bootstrap: tuple[float, float, float] = option(
         (500, 1500, 0.3),
-        'from, to (iterations), share: between them the share of hardest pixels in the loss falls from 1 to this',
+        'from, to (iterations), share: the share of hardest pixels in the loss falls from 1 to `share` between them',
     )
     deep_update: float = option(0.2, 'chance of the deep update of sensory memory, on frames after the first')
     reference_frames: int = option(0, 'maximum number of frames in memory, the first and random others; 0: every frame')
-    precision: str = option('bfloat16', f'of the network while training: {", ".join(PRECISIONS)}')
-    ema: float = option(0.998, 'decay of the moving average of the weights, which is the result')
+    precision: str = option('bfloat16', f'precision of the network in training: {", ".join(PRECISIONS)}')
+    ema: float = option(0.998, 'decay of the moving average of the weights; the average is the result')
     seed: int = option(0, 'seed of clips and of all other random numbers')
-    save_every: int = option(250, 'iterations from one checkpoint to the next')
-    pictures_every: int = option(500, 'iterations from one picture for TensorBoard to the next; 0: none')
+    save_every: int = option(250, 'iterations between checkpoints')
+    pictures_every: int = option(500, 'iterations between pictures for TensorBoard; 0: none')
 
 
 def read_config(path: Path, **overrides: Any) -> TrainingConfig:
-    """Read a run's YAML; raises `ParameterError` naming an unknown key or a value that cannot be."""
+    """Read a run's YAML file; raises `ParameterError` for an unknown key or an invalid value."""
     try:
         data = read_yaml(path, ParameterError) or {}
     except OSError as error:
@@ -152,7 +150,7 @@ def _checked(path: Path, kind: type, data: dict[str, Any], prefix: str) -> dict[
     return out
 
 
-# what each list holds: names, whole numbers, or numbers
+# item type of each list
 _items: dict[str, type] = {
     **dict.fromkeys(('videos', 'subsets', 'stills', 'leave_out', 'frozen'), str),
     **dict.fromkeys(('repeat', 'strides', 'still_repeat', 'steps'), int),
@@ -245,7 +243,7 @@ def _check_values(path: Path, config: TrainingConfig) -> None:
 
 
 def table() -> str:
-    """All keys as Markdown tables."""
+    """Format all keys as Markdown tables."""
     parts = []
     for kind, title in ((TrainingConfig, 'The run'), (ClipConfig, 'Clips: keys of `clips`')):
         lines = [f'### {title}', '', '| key | default | what it is |', '| --- | --- | --- |']

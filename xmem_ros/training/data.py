@@ -11,7 +11,7 @@ from xmem_ros.training.bag import is_bag, read_bag
 from xmem_ros.training.config import TrainingConfig
 from xmem_ros.training.footage import Budget, Footage, FootageError, read_stills, read_videos, sequence_names
 
-LEAST_FRAMES = 2  # of a video: one to seed, one to track
+LEAST_FRAMES = 2  # per video: one to seed, one to track
 
 
 @dataclass

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Annotated footage: videos in the layouts of DAVIS, YouTube-VOS and MOSE, pictures with masks, labelled bags.
+"""Annotated footage: videos (DAVIS, YouTube-VOS, MOSE), pictures with masks, labelled bags.
 
-All files are looked at before the first step. What fits is kept in memory, the rest is read when it is needed.
+All files are checked before the first step. Footage is kept in memory up to a budget; the rest is
+read from disk on demand.
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ from xmem_ros.progress import Bar
 
 
 class FootageError(XMemError, ValueError):
-    """Training data that cannot be used; names the file or folder."""
+    """Unusable training data; the message names the file or folder."""
 
 
 @dataclass
 class Budget:
-    """Room for footage in memory, in bytes; what is kept is taken off."""
+    """Memory left for footage [bytes]."""
 
     left: int
 
     def take(self, size: int) -> bool:
-        """Whether there was room."""
+        """Reserve memory; return False if there is too little."""
         if size > self.left:
             return False
         self.left -= size
@@ -40,7 +41,7 @@ class Budget:
 
 
 class Pictures(Sequence[np.ndarray]):
-    """Arrays, some in memory and some on disk."""
+    """Sequence of arrays, each in memory or loaded from disk on access."""
 
     def __init__(self, kept: list[np.ndarray | Callable[[], np.ndarray]]):
         self._kept = kept
@@ -63,45 +64,45 @@ class Pictures(Sequence[np.ndarray]):
 
 @dataclass
 class Footage:
-    """A video, or a still (one frame). Object ids are 1…254; 0 is background."""
+    """Video, or still (one frame); object ids are 1…254, 0 is background."""
 
     name: str
     frames: Sequence[np.ndarray]  # each H×W×3 uint8 RGB
     labels: Sequence[np.ndarray]  # each H×W uint8
-    weight: float = 1.0  # how often it is taken
-    stride: int = 1  # of the camera's frames from one to the next
+    weight: float = 1.0  # sampling weight
+    stride: int = 1  # camera frames from one frame to the next
 
     def part(self, name: str, begin: int, end: int) -> Footage:
-        """Some of its frames."""
+        """Return the frames `begin` to `end` (exclusive)."""
         return replace(self, name=name, frames=self.frames[begin:end], labels=self.labels[begin:end])
 
 
 def scaled_frame(frame: np.ndarray, shorter_side: int) -> np.ndarray:
-    """A frame with at most `shorter_side` px on the shorter side."""
+    """Scale a frame down to at most `shorter_side` px on the shorter side."""
     scale = shorter_side / min(frame.shape[:2])
     return cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else frame
 
 
 def scaled_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Labels brought to a size (H, W)."""
+    """Scale labels to a size (H, W)."""
     return labels if labels.shape == size else cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST)
 
 
 def scaled_size(size: tuple[int, int], shorter_side: int) -> tuple[int, int]:
-    """Height and width that `scaled_frame` gives a frame of this size."""
+    """Return the height and width of a frame of this size after `scaled_frame`."""
     scale = min(1.0, shorter_side / min(size))
     return (round(size[0] * scale), round(size[1] * scale)) if scale < 1 else size
 
 
 @dataclass(frozen=True)
 class _Pair:
-    """A picture and its mask on disk."""
+    """Picture and its mask on disk."""
 
     image: Path
     mask: Path
-    size: tuple[int, int]  # H, W that both are brought to
+    size: tuple[int, int]  # H, W that both are scaled to
     shorter_side: int
-    kind: str  # 'ids', 'binary' (255 is the one object) or 'still' (see `still_labels`)
+    kind: str  # 'ids', 'binary' (one object of value 255) or 'still' (see `still_labels`)
 
     def frame(self) -> np.ndarray:
         try:
@@ -129,7 +130,11 @@ class _Pair:
 
 
 def still_labels(mask: np.ndarray) -> np.ndarray:
-    """Labels of a picture: its ids (1 to 20, 255 is void then), or one object where a soft mask is more than half."""
+    """Convert the mask of a picture to labels.
+
+    A mask of ids 1 to 20 keeps them; 255 is void. Any other mask is a soft mask of one object,
+    thresholded at one half.
+    """
     values = np.unique(mask)
     if ((values > 0) & (values <= 20)).any() and not ((values > 20) & (values < VOID)).any():
         return np.where(mask == VOID, np.uint8(0), mask).astype(np.uint8)
@@ -145,7 +150,7 @@ def _grey(path: Path) -> np.ndarray:
 
 
 def _size(path: Path, what: str) -> tuple[int, int]:
-    """Height and width by the file's header; raises `FootageError` where it is none of an image."""
+    """Read height and width from an image header; raises `FootageError` for another file."""
     try:
         with pictures.opened(path) as image:
             width, height = image.size
@@ -189,7 +194,7 @@ def _by_stem(folder: Path) -> dict[str, Path]:
 
 
 def _kind(masks: list[Path]) -> str:
-    """By the first mask that shows anything: of 0 and 255 alone, 255 is the one object."""
+    """Determine the kind of masks from the first non-empty one; only 0 and 255 means 'binary'."""
     for path in masks:
         try:
             values = set(np.unique(read_mask(path)).tolist()) - {0}
@@ -205,9 +210,10 @@ def _folders(path: Path) -> set[str]:
 
 
 def video_folders(root: Path) -> tuple[Path, Path]:
-    """Where sequences and their masks lie: as in DAVIS (perhaps in 480p), YouTube-VOS or MOSE (perhaps in train).
+    """Find the folders of the sequences and of their masks.
 
-    Raises `FootageError` saying what is expected.
+    Layouts: DAVIS (with or without 480p), YouTube-VOS, MOSE (with or without train). Raises
+    `FootageError` for any other layout.
     """
     for base in (root, root / 'train'):
         for inner in ('480p', 'Full-Resolution', ''):
@@ -226,10 +232,12 @@ def read_videos(
     only: Sequence[str] | None = None,
     verify: bool = True,
 ) -> list[Footage]:
-    """Read every sequence but those in `leave_out`, or those in `only`. Frames without a mask are left out.
+    """Read all sequences, or those in `only`, except those in `leave_out`.
+
+    Frames without a mask are skipped.
 
     Raises:
-        FootageError: folders that are not there, a mask without an image, no mask at all, an unreadable file.
+        FootageError: missing folders, a mask without an image, no mask at all, an unreadable file.
     """
     budget = budget or Budget(1 << 40)
     images, masks = video_folders(root)
@@ -262,15 +270,15 @@ def read_videos(
 
 
 def sequence_names(root: Path) -> set[str]:
-    """Names of the sequences in a folder of videos."""
+    """Return the names of the sequences in a folder of videos."""
     return _folders(video_folders(root)[0])
 
 
 def read_stills(root: Path, shorter_side: int, budget: Budget | None = None, *, verify: bool = True) -> list[Footage]:
     """Read pictures with masks, each as a video of one frame.
 
-    `root`/images with `root`/masks, or each picture.jpg with a picture.png beside it, in `root` or in the folders
-    there. Raises `FootageError`.
+    Layouts: `root`/images with `root`/masks, or each picture.jpg with a picture.png beside it, in
+    `root` or in its subfolders. Raises `FootageError`.
     """
     budget = budget or Budget(1 << 40)
     if not root.is_dir():

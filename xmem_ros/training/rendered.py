@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Rendered videos with exact masks: meshes that wear real pictures, thrown and rolled before a moving camera.
+"""Rendered videos with exact masks: textured meshes that fly and tumble before a moving camera.
 
     python -m xmem_ros.training.rendered OUT --pictures DATA/static/coco/images … --videos 100
 
-Writes OUT/JPEGImages/SEQ and OUT/Annotations/SEQ, which `videos:` of a training run takes. Each video follows from
---seed and its number alone, and appears once it is whole, so that the same command goes on where it stopped. Meshes,
-physics and renderer are pybullet's, part of the extra `training`.
+Writes OUT/JPEGImages/SEQ and OUT/Annotations/SEQ, for the key `videos` of a training run. A video
+depends on --seed and its number alone and is written atomically, so the same command resumes an
+interrupted run. Meshes, physics and renderer come from pybullet, part of the extra `training`.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from xmem_ros.media import image_files, read_image, write_labels
 from xmem_ros.progress import Bar
 from xmem_ros.training.footage import FootageError
 
-MESHES = 1000  # that pybullet_data has in random_urdfs
-TEXTURE = 256  # px to a side
-STEPS = 8  # of the physics in a frame
-FIELD_OF_VIEW = 50.0  # degrees, of the image's height
-REACH = 2.5  # m, from the camera to where things happen
+MESHES = 1000  # in random_urdfs of pybullet_data
+TEXTURE = 256  # px, side
+STEPS = 8  # physics steps per frame
+FIELD_OF_VIEW = 50.0  # degrees, vertical
+REACH = 2.5  # m, mean distance from the camera to the scene's centre
 
 
 @dataclass(frozen=True)
 class Mesh:
-    """Triangles with a vertex of their own each, so that edges are sharp."""
+    """Triangle mesh without shared vertices, so that edges are sharp."""
 
-    vertices: np.ndarray  # 3F×3, about the origin, of radius 1
+    vertices: np.ndarray  # 3F×3, centred, radius 1
     normals: np.ndarray  # 3F×3
-    coordinates: np.ndarray  # 3F×2, of the texture
+    coordinates: np.ndarray  # 3F×2, texture coordinates
 
     @classmethod
     def read(cls, path: Path) -> Mesh:
-        """Read an OBJ file's triangles; the texture is wrapped around them as around a ball."""
+        """Read the triangles of an OBJ file; texture coordinates are spherical."""
         lines = [line.split() for line in path.read_text().splitlines()]
         points = np.array([line[1:4] for line in lines if line[:1] == ['v']], float)
         faces = [[int(part.split('/')[0]) - 1 for part in line[1:4]] for line in lines if line[:1] == ['f']]
@@ -51,7 +51,7 @@ class Mesh:
         normals = np.cross(vertices[:, 1] - vertices[:, 0], vertices[:, 2] - vertices[:, 0])
         normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
         around = np.arctan2(vertices[..., 1], vertices[..., 0]) / (2 * math.pi) + 0.5
-        # a triangle across the seam would show the whole picture
+        # otherwise a triangle across the seam would show the whole texture
         around += (around < np.max(around, 1, keepdims=True) - 0.5).astype(float)
         up = np.arccos(np.clip(vertices[..., 2] / np.maximum(np.linalg.norm(vertices, axis=2), 1e-9), -1, 1)) / math.pi
         coordinates = np.stack([around, up], -1)
@@ -59,7 +59,7 @@ class Mesh:
 
 
 class Scene:
-    """One video's objects, camera and light; `frame` is to be called for each number in order."""
+    """Objects, camera and light of one video; call `frame` for each number in order."""
 
     def __init__(
         self, client: Any, seed: tuple[int, int], pictures: list[Path], size: tuple[int, int], frames: int, folder: Path
@@ -68,7 +68,7 @@ class Scene:
 
         self.client, self.pictures, self.size, self.frames = client, pictures, size, frames
         self.rng = np.random.default_rng(seed)
-        self.folder = folder  # for textures, which pybullet reads from files
+        self.folder = folder  # for texture files, from which pybullet reads
         self.meshes = Path(pybullet_data.getDataPath()) / 'random_urdfs'
         client.resetSimulation()
         client.setGravity(0, 0, self.rng.choice([0.0, -2.0, -6.0]))
@@ -78,17 +78,17 @@ class Scene:
         self.backdrop = self._backdrop()
         self.bodies = [self._body() for _ in range(int(self.rng.integers(1, 6)))]
         self.camera = self.rng.normal(0, 1, (4, 2)) * [[0.5, 0.25], [0.3, 0.2], [0.25, 0.12], [0.3, 0.1]]
-        self.zoom = self.rng.uniform(-1, 1) * math.log(2.5)  # of the distance, from the first frame to the last
+        self.zoom = self.rng.uniform(-1, 1) * math.log(2.5)  # change of log distance over the video
         self.light = self.rng.normal(0, 1, (2, 3))
         self.level = self.rng.uniform(0.5, 1.0), self.rng.uniform(-0.3, 0.3)
         self.blur = self.rng.random() < 0.4
-        self.earlier: np.ndarray | None = None  # where the camera looked
+        self.earlier: np.ndarray | None = None  # previous viewing direction, px
 
     def _picture(self) -> np.ndarray:
         return read_image(self.pictures[int(self.rng.integers(len(self.pictures)))])
 
     def _backdrop(self) -> np.ndarray:
-        """A picture three times as wide and high as the view, mirrored on to its ends."""
+        """Tile a mirrored picture over three times the width and height of the view."""
         picture = self._picture()
         scale = 1.5 * max(self.size[0] / picture.shape[0], self.size[1] / picture.shape[1])
         picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
@@ -129,7 +129,7 @@ class Scene:
         return body
 
     def frame(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Go on to a frame: H×W×3 uint8 RGB and H×W uint8 labels, object o is o+1."""
+        """Render the next frame: H×W×3 uint8 RGB and H×W uint8 labels, o+1 for object o."""
         for _ in range(STEPS if number else 0):
             self.client.stepSimulation()
         height, width = self.size
@@ -165,7 +165,7 @@ class Scene:
         return np.clip(image * level / 0.75, 0, 255).astype(np.uint8), labels
 
     def _composed(self, rgb: np.ndarray, labels: np.ndarray, angles: np.ndarray, aside: np.ndarray) -> np.ndarray:
-        """Objects before the backdrop, with soft edges and the camera's blur."""
+        """Compose objects and backdrop, with soft edges and motion blur of the camera."""
         height, width = self.size
         focal = height / (2 * math.tan(math.radians(FIELD_OF_VIEW / 2)))
         look = (angles - np.arctan(aside / REACH)) * focal * [-1, 1]  # px to the right and up
@@ -183,7 +183,7 @@ class Scene:
 def render(
     out: Path, pictures: list[Path], videos: int, *, frames: int = 24, size: tuple[int, int] = (240, 432), seed: int = 0
 ) -> None:
-    """Write the videos that are not there yet; raises `FootageError`."""
+    """Write the videos that do not exist yet; raises `FootageError`."""
     try:
         import pybullet
         from pybullet_utils.bullet_client import BulletClient
@@ -198,7 +198,7 @@ def render(
     try:
         for number in Bar(range(videos), desc=f'rendering to {out}', unit='video'):
             name = f'rendered_{seed}_{number:05}'
-            # the masks' folder is the last to appear
+            # the folder of masks is renamed last
             if not (out / 'Annotations' / name).is_dir():
                 _write(out, name, lambda part, n=number: Scene(client, (seed, n), files, size, frames, part), frames)
     finally:
@@ -223,7 +223,7 @@ def _write(out: Path, name: str, make: Any, frames: int) -> None:
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('out', type=Path, help='folder for the videos')
     parser.add_argument('--pictures', type=Path, nargs='+', required=True, help='folders of pictures')

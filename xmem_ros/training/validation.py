@@ -15,13 +15,16 @@ from xmem_ros.training.footage import Footage
 
 
 def follow(network: XMemNetwork, footage: Footage, device: torch.device) -> float:
-    """Mean IoU over frames and objects of the first frame that shows any, seeded by its masks."""
+    """Track the objects of the first frame that shows any; return their mean IoU over all frames.
+
+    The masks of that frame are the seeds. Returns NaN if there is nothing to track.
+    """
     labels = [footage.labels[i] for i in range(len(footage.labels))]
     first = next((i for i, label in enumerate(labels) if label.any()), None)
     if first is None or first == len(labels) - 1:
         return float('nan')
     values = [int(value) for value in np.unique(labels[first]) if value]
-    # the thresholds of the node's own policy are calibrated after training
+    # likeness thresholds, which the default policy needs, are calibrated after training
     tracker = Tracker(
         network, TrackerConfig(max_objects=len(values), precision='float32', memory=MemoryConfig().published()), device
     )
@@ -39,18 +42,18 @@ def follow(network: XMemNetwork, footage: Footage, device: torch.device) -> floa
 
 
 def validate(network: XMemNetwork, held: list[Footage], device: torch.device) -> dict[str, float]:
-    """Mean IoU of each held-back video, 0…1; the network stays as it is."""
+    """Return the mean IoU of each held-back video, 0…1; the network is not changed."""
     network = copy.deepcopy(network).eval()
     return {footage.name: follow(network, footage, device) for footage in held}
 
 
 def mean(scores: dict[str, float]) -> float:
-    """Of the videos that could be scored."""
+    """Return the mean over the videos with a score."""
     return float(np.nanmean(list(scores.values())))
 
 
 def before_after(before: dict[str, float], after: dict[str, float]) -> str:
-    """A table of two validations."""
+    """Format two validations as a table."""
     width = max(len('held back'), *(len(name) for name in before))
     lines = [f'{"held back":{width}}  {"before":>7}  {"after":>7}   (mean IoU, percent)']
     rows = [*before.items(), ('mean', mean(before))]

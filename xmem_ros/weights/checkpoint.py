@@ -116,7 +116,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def load_network(path: Path) -> XMemNetwork:
     """Build the network that the weights describe, in evaluation mode, float32, on the CPU.
 
-    A 4-channel value stem (the single-object stage of training) gets a zero channel appended. Raises `WeightsError`.
+    A 4-channel value stem (from the single-object stage of training) gets a zero channel appended.
+    Raises `WeightsError`.
     """
     state = {name: t.float() if t.is_floating_point() else t for name, t in read_state_dict(path).items()}
     try:
@@ -176,14 +177,14 @@ def save_network(network: XMemNetwork, path: Path, dtype: torch.dtype = torch.fl
 
 
 def _written(thresholds: LikenessThresholds | None) -> dict[str, str]:
-    """Likeness thresholds as a file's metadata has them."""
+    """Format likeness thresholds as metadata of a file."""
     return {} if thresholds is None else {UNLIKE: f'{thresholds.unlike:.3f}', SURE: f'{thresholds.sure:.3f}'}
 
 
 def read_likeness(path: Path) -> LikenessThresholds | None:
-    """The likeness thresholds that a weights file holds; None where it holds none, as .pth files do.
+    """Read the likeness thresholds of a weights file; None if it has none (.pth files have none).
 
-    Raises `WeightsError` for a file that cannot be read, and for thresholds that cannot be.
+    Raises `WeightsError` for an unreadable file and for invalid thresholds.
     """
     if path.suffix != '.safetensors':
         return None
