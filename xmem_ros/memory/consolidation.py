@@ -28,8 +28,8 @@ def consolidate(candidates: Positions, chosen: Tensor, *, inherit: bool = False)
     values = torch.zeros(*valid.shape, candidates.values.shape[2], device=key.device)
     for i in range(valid.shape[0]):
         allowed = similarity.masked_fill(~candidates.valid[i], float('-inf'))
-        # Without values at any candidate, an object's softmax is NaN. It becomes 0 and is never read:
-        # the object has no valid prototype.
+        # Without values at any candidate, an object's softmax is NaN. It becomes 0, which is never
+        # read: the object has no valid prototype.
         affinity = torch.softmax(allowed, 1).nan_to_num(0.0)
         held = candidates.values[i].float().masked_fill(~candidates.valid[i][:, None], 0.0)
         values[i] = affinity @ held
