@@ -312,5 +312,5 @@ def check_points(points: np.ndarray, point_labels: np.ndarray, size: tuple[int, 
     on_object = point_labels == 1
     shared = set(map(tuple, pixels[on_object].tolist())) & set(map(tuple, pixels[~on_object].tolist()))
     if shared:
-        raise SeedError(f'the pixel {min(shared)} is labelled both on and not on the object: give it only one label')
+        raise SeedError(f'the pixel {min(shared)} is labelled both on and not on the object: give it one label')
     return pixels, on_object
