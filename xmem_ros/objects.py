@@ -22,7 +22,7 @@ MOST_OBJECTS = 254  # a label is a pixel value 1…254; 0 is background and 255 
 class ObjectState(enum.IntEnum):
     """State of an object; the values of `xmem_ros/TrackedObject`."""
 
-    NEW = 0  # first seeded in this frame, or not in any frame yet
+    NEW = 0  # first seeded in this frame, or not observed yet
     TRACKED = 1  # visible
     OCCLUDED = 2  # mask too small or score too low
     LOST = 3  # not visible for at least `lost_after`

@@ -17,8 +17,8 @@ class MemoryConfig:
     A frame has h·w positions at stride 16.
     """
 
-    max_working_frames: int = 10  # at which a consolidation starts; includes the first frame
-    min_working_frames: int = 5  # that a consolidation leaves; includes the first frame
+    max_working_frames: int = 10  # a consolidation starts at this number; includes the first frame
+    min_working_frames: int = 5  # a consolidation leaves this number; includes the first frame
     long_term: bool = True
     long_term_elements: int = 10_000
     prototypes: int = 128  # made by one consolidation

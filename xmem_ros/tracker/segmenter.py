@@ -272,7 +272,7 @@ class Segmenter:
             image: 1×3×H×W.
             masks, visible: O×H×W probabilities and O bool, in the order of `rows`.
             seeded: row → H×W mask of each object seeded in this frame.
-            deep_update: rows whose sensory state is updated from the new value (deep update).
+            deep_update: rows whose sensory state gets a deep update from the new value.
             seeded_only: whether to store values of the seeded objects only.
         """
         pixels = masks_of(masks)

@@ -204,7 +204,7 @@ class Tracker:
         """Return how similar masked regions look to objects so far; the state is unchanged.
 
         frame: H×W×3 uint8 RGB; masks: M masks H×W; ids: of O objects. Returns M×O similarities,
-        −1…1; an object's score is derived from its own. Raises `FrameError`, `SeedError`,
+        −1…1, from which scores are computed. Raises `FrameError`, `SeedError`,
         `UnknownObjectError`.
         """
         geometry = geometry_of(frame, self.config.size)
