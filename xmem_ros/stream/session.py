@@ -259,7 +259,7 @@ class TrackingSession:
 
     @property
     def clock(self) -> tuple[int, int]:
-        """Newest stamp, and offset from stamps to the tracker's time [ns]; not saved in snapshots."""
+        """Newest stamp, and offset from stamps to the tracker's time [ns]; not in snapshots."""
         return self._stamp_ns, self._offset_ns
 
     @clock.setter
