@@ -43,7 +43,7 @@ class XMemClient(ServiceCalls):
         timeout: default timeout of every method [s].
 
     Raises:
-        ParameterError: not a valid node name.
+        ParameterError: `name` is not a valid node name.
     """
 
     def __init__(self, name: str = '/xmem', *, timeout: float = 10.0) -> None:

@@ -39,7 +39,7 @@ class NodeLink:
         timeout: default timeout of a call [s].
 
     Raises:
-        ParameterError: not a valid node name.
+        ParameterError: `name` is not a valid node name.
     """
 
     def __init__(self, name: str = '/xmem', *, timeout: float = 10.0) -> None:

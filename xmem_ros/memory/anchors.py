@@ -27,7 +27,7 @@ class Anchors:
 
     Arguments:
         store, arena: memory of their positions.
-        per_object: maximum number of anchors per object: its first seed and latest corrections.
+        per_object: maximum number of anchors of an object (first seed and latest corrections).
     """
 
     def __init__(self, store: Store, arena: Arena, per_object: int):
@@ -93,7 +93,7 @@ class Anchors:
             self.frames.append(Anchor(kept.numel(), near[kept], list(entry.rows), set(entry.first)))
 
     def _share(self) -> int:
-        """Return the positions that each anchor may keep once whole frames no longer fit."""
+        """Return how many positions each anchor may keep once whole frames no longer fit."""
         return max(self.arena.capacity // (len(self.frames) + 1), 1)
 
     def _release_old_corrections(self, seeded: list[int], rows: list[int]) -> list[Positions]:
