@@ -104,7 +104,7 @@ class Memory:
     def similarity_elements(
         config: MemoryConfig, frame_positions: int, limit_bytes: int = SIMILARITY_BUFFER_BYTES
     ) -> int:
-        """Return the elements of the similarity buffer, for a whole number of queries (1 or more)."""
+        """Return the elements of the similarity buffer, for a whole number of queries (≥ 1)."""
         width = config.capacity(frame_positions)
         return max(1, min(frame_positions, limit_bytes // (4 * width))) * width
 
