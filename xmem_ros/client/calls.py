@@ -100,7 +100,7 @@ class ServiceCalls:
             StampNotHeldError: the image is already gone; the message lists the available ones.
             NoImageError: no image has arrived yet.
             ParameterError: the node's parameter `held` is 0.
-            SeedError: not a stamp.
+            SeedError: `stamp` has none of these forms.
             NodeMissingError, NodeInactiveError, NodeTimeoutError.
         """
         request = HoldImage.Request()

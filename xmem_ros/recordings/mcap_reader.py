@@ -296,7 +296,7 @@ class McapReader:
             self._scan_rest(stopped)
 
     def _scan_rest(self, position: int) -> None:
-        """Read the whole records of a truncated, uncompressed chunk at the end of the file."""
+        """Read the complete records of a truncated, uncompressed chunk at the end of the file."""
         head = self._read(position, RECORD.size + CHUNK.size + U32.size + U64.size, short=True)
         if len(head) < RECORD.size + CHUNK.size + U32.size + U64.size or head[0] != OP_CHUNK:
             return

@@ -2,6 +2,7 @@
 """Tracker: frames and seeds in, masks out. Streaming XMem without ROS.
 
 A seed is a mask that starts a new object or corrects a known one.
+
     tracker = Tracker.from_weights('compact')
     ids = tracker.seed(first_frame, {'cup': mask})
     result = tracker.step(next_frame)
