@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Objects and their identity: the only mapping of ids, tensor rows and pixel labels."""
+"""Tracked objects: the only place that maps between ids, tensor rows and pixel labels.
+
+An object's row is its index in the tracker's tensors; its label is its pixel value in label images.
+"""
 
 import dataclasses
 import enum
@@ -19,10 +22,10 @@ MOST_OBJECTS = 254  # a label is a pixel value 1…254; 0 is background and 255 
 class ObjectState(enum.IntEnum):
     """State of an object; the values of `xmem_ros/TrackedObject`."""
 
-    NEW = 0  # not yet tracked after its seed
-    TRACKED = 1
+    NEW = 0  # first seeded in this frame, or not observed yet
+    TRACKED = 1  # visible
     OCCLUDED = 2  # mask too small or score too low
-    LOST = 3  # OCCLUDED for `lost_after`
+    LOST = 3  # not visible for at least `lost_after`
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class TrackedObject:
     label: int  # pixel value in the label image, 1…254
     name: str
     state: ObjectState
-    score: float  # 0…1, mean probability in the mask × confidence by appearance
+    score: float  # 0…1, mean probability in the mask × confidence from its appearance
     box: tuple[int, int, int, int] | None  # x, y, width, height in px; None: no pixels
     area: int  # px
     centroid: tuple[float, float]  # x, y in px; NaN: no pixels
@@ -50,8 +53,8 @@ class _Entry:
     name: str
     seeded_at: int  # frame number
     seen_at: int
-    seeded_time: float | None  # s; None: seeded before any frame, not yet observed
-    seen_time: float | None  # s; None: as above
+    seeded_time: float | None  # s; None: seeded before the first frame, and not observed since
+    seen_time: float | None  # s; None: the same
     shown: TrackedObject | None = None
 
 
@@ -61,7 +64,7 @@ def label_of(row: int) -> int:
 
 
 class ObjectTable:
-    """Tracked objects. An object's row and label are fixed until it is removed, then free again.
+    """Tracked objects. Rows and labels do not change; a removed object's can be used again.
 
     Raises `ParameterError` for `max_objects` outside 1…254.
     """
@@ -116,7 +119,7 @@ class ObjectTable:
     def add(self, name: str, frame: int, time: float | None) -> int:
         """Add an object with the lowest free row; returns its id.
 
-        frame, time: of its seed; time in s, None before the first frame.
+        frame, time: number and time [s] of the seed's frame; time is None before the first frame.
         """
         taken = {entry.row for entry in self._entries.values()}
         row = next(row for row in range(self.max_objects) if row not in taken)
@@ -134,7 +137,7 @@ class ObjectTable:
         return self._entries.pop(object_id).row
 
     def withdraw(self, newest: list[int]) -> list[int]:
-        """Undo the last additions, so that their ids are given again; returns the rows."""
+        """Undo the last additions, so that their ids can be assigned again; returns the rows."""
         rows = [self.remove(object_id) for object_id in newest]
         self._next_id = min([self._next_id, *newest])
         return rows
@@ -150,7 +153,7 @@ class ObjectTable:
 
     @classmethod
     def import_state(cls, state: TableState, max_objects: int) -> 'ObjectTable':
-        """Make a table of a state; raises `ParameterError` for a label above `max_objects`."""
+        """Make a table from a state; raises `ParameterError` for a label above `max_objects`."""
         table = cls(max_objects)
         for entry in state.entries:
             if entry.row >= max_objects:
@@ -180,7 +183,7 @@ class ObjectTable:
         box: tuple[int, int, int, int] | None,
         centroid: tuple[float, float],
     ) -> TrackedObject:
-        """Update an object's state by a frame.
+        """Update an object's state after a frame.
 
         time, lost_after: s; score, area, box, centroid: as in `TrackedObject`.
         """
@@ -211,7 +214,7 @@ class ObjectTable:
 
     @property
     def shown(self) -> list[TrackedObject]:
-        """Every object as last observed, in order of id; NEW and without box before that."""
+        """Every object as last observed, in order of id; never observed: NEW and without a box."""
         return [
             entry.shown
             or TrackedObject(

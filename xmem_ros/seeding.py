@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Seeds to masks: mask, label image, box or points. No ROS, no torch.
+"""Conversion of seeds (mask, label image, box or points) to masks. Needs no ROS and no torch.
 
 Boxes and points use GrabCut (Rother, Kolmogorov and Blake, SIGGRAPH 2004) on a crop around them.
 The crop is scaled down, which bounds the time for any image size. The result is deterministic.
@@ -18,21 +18,23 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 BOX_SIDE, POINTS_SIDE = 240, 160
-"""Longer side of GrabCut's crop [px]; it runs once for a box, once per `_REACHES` for points."""
+"""Longer side of the crop for GrabCut [px]; smaller for points, which need several runs."""
 
 _ITERATIONS = 4
 _RNG_SEED = 20_221_026
 _BOX_MARGIN = 0.35
 _MIN_BOX = 4
-MOST_POINTS = 1000  # each is drawn once per reach
-_REACHES = (0.1, 0.18, 0.3, 0.45)  # extent around the points / shorter side of the frame
+MOST_POINTS = 1000  # each is drawn in every run
+# Maximum distances of the object's outline from its points, as fractions of the frame's shorter
+# side. GrabCut runs with each; the best result is used.
+_REACHES = (0.1, 0.18, 0.3, 0.45)
 
 
 def mask_from_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Check a mask against the image it belongs to.
 
     Args:
-        mask: H×W; pixels of the object are not 0.
+        mask: H×W; non-zero pixels belong to the object.
         size: H, W of the image [px].
 
     Returns:
@@ -56,7 +58,7 @@ def masks_from_labels(labels: np.ndarray, size: tuple[int, int]) -> dict[int, np
         size: H, W of the image [px].
 
     Returns:
-        value → H×W bool, smallest value first.
+        A dictionary value → H×W bool, smallest value first.
 
     Raises:
         SeedError: the label image has another size or only background.
@@ -65,7 +67,7 @@ def masks_from_labels(labels: np.ndarray, size: tuple[int, int]) -> dict[int, np
     values = np.unique(labels)
     values = values[values != 0]
     if not values.size:
-        raise SeedError('the label image is empty: give the pixels of each object a value of their own, 1 to 255')
+        raise SeedError('the label image is empty: set the pixels of each object to a different value, 1 to 255')
     return {int(value): labels == value for value in values}
 
 
@@ -110,7 +112,7 @@ def mask_from_points(frame: np.ndarray, points: np.ndarray, point_labels: np.nda
         point_labels: N, 1 = on the object, 0 = not on it.
 
     Returns:
-        H×W bool: connected to the points on the object, without the other points.
+        H×W bool. Every part is connected to a point on the object; the other points are excluded.
 
     Raises:
         SeedError: no point is on the object, a point is outside the frame or not a number, points
@@ -187,7 +189,7 @@ def _within_reach(crop: _Crop, points: np.ndarray, on_object: np.ndarray, reach:
 
     Returns:
         A score, and the mask, h×w bool. The score rises with the contrast along the outline and
-        with the area. It falls with the share of the outline along the limit of the reach.
+        with the area. It falls with the share of the outline that lies at the distance `reach`.
     """
     height, width = crop.size
     positives = points[on_object]
@@ -241,7 +243,7 @@ def _without_specks(mask: np.ndarray) -> np.ndarray:
 
 
 def _mark_corners_as_background(trimap: np.ndarray) -> None:
-    """Mark the corners as background: a box as large as the image has no other background."""
+    """Mark the corners as background, for a box as large as the image, which leaves no other."""
     height, width = trimap.shape
     ellipse = np.zeros_like(trimap)
     cv2.ellipse(ellipse, (width // 2, height // 2), (width // 2, height // 2), 0, 0, 360, 1, cv2.FILLED)
@@ -299,16 +301,16 @@ def check_points(points: np.ndarray, point_labels: np.ndarray, size: tuple[int, 
             f'point labels {listed(point_labels.tolist())} given; allowed: 1 (on the object) and 0 (not on it)'
         )
     if not (point_labels == 1).any():
-        raise SeedError('no point on the object given: give at least one with the label 1')
+        raise SeedError('no point on the object: give at least one with the label 1')
     outside = ~(np.isfinite(points).all(1) & (points >= 0).all(1) & (points < (size[1], size[0])).all(1))
     if outside.any():
         x, y = points[outside][0]
         raise SeedError(
-            f'the point ({x:g}, {y:g}) is not inside the image of {size[1]}×{size[0]}: give px of that image'
+            f'the point ({x:g}, {y:g}) is not inside the image of {size[1]}×{size[0]}: give x, y in px of that image'
         )
     pixels = points.astype(int)
     on_object = point_labels == 1
     shared = set(map(tuple, pixels[on_object].tolist())) & set(map(tuple, pixels[~on_object].tolist()))
     if shared:
-        raise SeedError(f'the pixel {min(shared)} is given as on the object and as not on it: give it one label')
+        raise SeedError(f'the pixel {min(shared)} is labelled both on and not on the object: give it one label')
     return pixels, on_object

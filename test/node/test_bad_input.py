@@ -86,7 +86,7 @@ SEEDS = {
     'a box outside the image': (box_seed(WIDTH - 20, 10, 40, 40), f'not inside the image of {WIDTH}×{HEIGHT}: clip it'),
     'a box far outside the image': (box_seed(4_000_000_000, 10, 40, 40), 'clip it to the image'),
     'an empty box': (box_seed(10, 10, 0, 0), 'is too small: draw it at least'),
-    'no points': (points_seed([], []), 'no point on the object given'),
+    'no points': (points_seed([], []), 'no point on the object: give at least one'),
     'only points that are not on it': (points_seed([(50, 50)], [0]), 'give at least one with the label 1'),
     'more points than labels': (points_seed([(50, 50), (60, 50)], [1]), 'give one label for each point'),
     'a point label that is none': (points_seed([(50, 50)], [3]), 'allowed: 1 (on the object) and 0 (not on it)'),

@@ -17,7 +17,7 @@ from xmem_ros.conversions.images import stamp_ns
 from xmem_ros.errors import NodeError, UnknownObjectError, error_of
 from xmem_ros.srv import HoldImage, LoadMemory, RemoveObjects, ResetTracker, SaveMemory, SeedObjects
 
-SEED_S = 60.0  # least timeout of a seed: for the first one, the node may build engines
+SEED_S = 60.0  # minimum default timeout of a seed: the node may build engines before the first one
 MOST_TEXT = 4000  # characters of a response's message
 
 
@@ -93,14 +93,14 @@ class ServiceCalls:
     def hold(self, stamp: Any = None, *, timeout: float | None = None) -> int:
         """Hold an image in the node for ten minutes, so that a late seed for it is accepted.
 
-        Use it when detection takes longer than `history_seconds`. `stamp` as in `seed`. Returns
-        the stamp of the held image [ns].
+        Use it when detection takes longer than the node's `history_seconds`. `stamp` has the same
+        forms as in `seed`. Returns the stamp of the held image [ns].
 
         Raises:
             StampNotHeldError: the image is already gone; the message lists the available ones.
             NoImageError: no image has arrived yet.
             ParameterError: the node's parameter `held` is 0.
-            SeedError: not a stamp.
+            SeedError: `stamp` has none of these forms.
             NodeMissingError, NodeInactiveError, NodeTimeoutError.
         """
         request = HoldImage.Request()
@@ -124,7 +124,7 @@ class ServiceCalls:
         """Reset the tracker: remove all objects and memory; ids start again at 1.
 
         Raises:
-            NodeError: refused for another reason.
+            NodeError: the node refused the request.
             NodeMissingError, NodeInactiveError, NodeTimeoutError.
         """
         checked(self.link.call(ResetTracker, 'reset', ResetTracker.Request(), timeout))
@@ -155,7 +155,7 @@ class ServiceCalls:
 
 
 def checked(answer: Any) -> Any:
-    """Return a successful response; raise the error of the code of a failed one."""
+    """Return a successful response; for a failed one, raise the error of its code."""
     if answer.success:
         return answer
     raise error_of(answer.error_code, _text(answer.message))

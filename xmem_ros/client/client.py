@@ -28,10 +28,10 @@ _IN_FLIGHT_S = 1.0  # longest delay of a message that was sent before the respon
 
 
 class XMemClient(ServiceCalls):
-    """Client of the tracker's node with the interface of a library.
+    """Client of the tracker's node, used like a library, without callbacks.
 
-    It receives the node's topics in its own thread. It works in scripts and notebooks, beside other
-    nodes and executors, and in their callbacks. Every method may be called from any thread.
+    It receives the node's topics in a thread of its own. It works in scripts and notebooks, next to
+    other nodes and executors, and in their callbacks. Methods may be called from any thread.
 
         with XMemClient('/xmem') as client:
             ids = client.seed({'cup': mask})
@@ -43,7 +43,7 @@ class XMemClient(ServiceCalls):
         timeout: default timeout of every method [s].
 
     Raises:
-        ParameterError: not a valid node name.
+        ParameterError: `name` is not a valid node name.
     """
 
     def __init__(self, name: str = '/xmem', *, timeout: float = 10.0) -> None:
@@ -51,10 +51,12 @@ class XMemClient(ServiceCalls):
         self._pairs = FramePairs()
         self._changed = threading.Condition()
         self._latest: Frame | None = None
-        self._count = self._returned = 0  # received frames; number of the last one that a wait returned
-        # number of the last frame before the last seed, and before the last one that changed a mask
+        # Frames are counted as they arrive. These are the number of the newest frame, and of the
+        # newest that `wait` or `wait_tracked` has returned.
+        self._count = self._returned = 0
+        # Number of the newest frame at the last seed or rename, and at the last seed.
         self._seeded = self._corrected = 0
-        # last stamp before a reset [ns], and until when such frames may still arrive (monotonic, s)
+        # Newest stamp before a reset [ns]; time until which such frames may arrive (monotonic) [s].
         self._before_reset = (-1, 0.0)
         self._subscriptions = [
             self.link.subscribe(kind, self.link.topic(half), _receiver(weakref.ref(self), half), qos.output())
@@ -76,7 +78,7 @@ class XMemClient(ServiceCalls):
             self._changed.notify_all()
 
     def seed(self, shapes: Any, stamp: Any = None, *, timeout: float | None = None) -> list[int]:
-        """Seed as `ServiceCalls.seed`; `wait_tracked` skips frames from before the response."""
+        """Seed as `ServiceCalls.seed` does; `wait_tracked` then skips frames from before it."""
         ids = super().seed(shapes, stamp, timeout=timeout)
         self.link.catch_up(self._subscriptions, self._note_correction)
         return ids
@@ -93,7 +95,7 @@ class XMemClient(ServiceCalls):
         return loaded
 
     def latest(self, timeout: float | None = None) -> Frame | None:
-        """Return the newest frame; None while the node has published none.
+        """Return the newest frame; None if the node has not published any yet.
 
         Returns at once if a frame has arrived or the node is visible; else waits for the node.
 
@@ -109,7 +111,7 @@ class XMemClient(ServiceCalls):
             return self._latest
 
     def wait(self, timeout: float | None = None) -> Frame:
-        """Return the newest frame, each at most once; waits for the next one if necessary.
+        """Return the newest frame; if it was returned before, wait for the next one.
 
         Raises:
             NodeTimeoutError: the node is active but published nothing.
@@ -144,8 +146,8 @@ class XMemClient(ServiceCalls):
         Waits for such a frame, so an object that is out of sight cannot be renamed.
 
         Raises:
-            SeedError: an empty name, or the seed is refused.
-            UnknownObjectError: not an id.
+            SeedError: the name is empty, or the node refused the seed.
+            UnknownObjectError: `object_id` is not an id.
             NodeTimeoutError: the object is not visible or not tracked; the message says which.
             NodeError: the client is closed.
             NodeMissingError, NodeInactiveError.
@@ -204,7 +206,7 @@ class XMemClient(ServiceCalls):
         raise type(error)(f'{_states_text(frame, wanted)}; {error}')
 
     def _note_correction(self) -> None:
-        """Mark masks and names received so far as outdated."""
+        """Mark the masks and names of the frames so far as outdated."""
         with self._changed:
             self._seeded = self._corrected = self._count
 
@@ -213,7 +215,7 @@ class XMemClient(ServiceCalls):
             self._seeded = self._count
 
     def _forget(self) -> None:
-        """Drop received frames and those still in flight: their ids have a new meaning."""
+        """Drop received frames and those in flight: their ids now mean other objects."""
         with self._changed:
             if self._latest is not None:
                 self._before_reset = (self._latest.stamp_ns, time.monotonic() + _IN_FLIGHT_S)

@@ -14,19 +14,19 @@ from xmem_ros.errors import FrameError, UnknownObjectError
 from xmem_ros.objects import TrackedObject
 
 MOST_OBJECTS = 254  # number of labels, see xmem_ros/TrackedObject
-_PENDING = 20  # frames of which one half is missing
-_PENDING_BYTES = 256 * 2**20  # of their label images
+_PENDING = 20  # frames of which only one message has arrived
+_PENDING_BYTES = 256 * 2**20  # size of their label images
 
 
 @dataclass(frozen=True)
 class SeenObject(TrackedObject):
     """An object in a frame, with its mask."""
 
-    labels: np.ndarray = field(repr=False, compare=False)  # H×W uint8, of all objects
+    labels: np.ndarray = field(repr=False, compare=False)  # H×W uint8, label image of all objects
 
     @property
     def mask(self) -> np.ndarray:
-        """Mask, H×W bool, all False while not visible; computed on each access."""
+        """Mask, H×W bool; all False if the object is not visible. Computed on each access."""
         return self.labels == self.label
 
     @property
@@ -58,7 +58,7 @@ class Frame:
         return [item.id for item in self.objects]
 
     def get(self, which: int | str) -> SeenObject | None:
-        """Return an object by id or name, or None; the oldest one if several share the name."""
+        """Return an object by id or name, or None; if several share the name, the oldest."""
         return next((item for item in self.objects if which in (item.id, item.name)), None)
 
     def __getitem__(self, which: int | str) -> SeenObject:
@@ -79,7 +79,10 @@ class FramePairs:
         self._pending: dict[tuple[int, str], dict[str, Any]] = {}
 
     def add(self, half: str, message: Any) -> Frame | None:
-        """Add one half, 'labels' or 'objects'; returns the frame once both have arrived."""
+        """Add a message of ~/labels or ~/objects; returns the frame once both have arrived.
+
+        half: 'labels' or 'objects'.
+        """
         key = (stamp_ns(message.header.stamp), message.header.frame_id)
         halves = self._pending.setdefault(key, {})
         halves[half] = message
@@ -98,11 +101,11 @@ class FramePairs:
 
 
 def frame_of(labels_message: Any, objects_message: Any) -> Frame:
-    """Make a frame of sensor_msgs/Image and xmem_ros/TrackedObjectArray with the same header.
+    """Make a frame from a sensor_msgs/Image and a TrackedObjectArray with the same header.
 
     Raises:
-        FrameError: an unreadable image, or objects that contradict it.
-        ValueError: an unknown state.
+        FrameError: the image is unreadable, or the objects contradict it.
+        ValueError: an object has an unknown state.
     """
     labels = mask_from_image(labels_message)
     labels.setflags(write=False)

@@ -31,15 +31,15 @@ _CLOSED_S = 0.2  # longest time until a call notices that the link is closed
 class NodeLink:
     """Thread-safe access to the node's services and topics.
 
-    It has its own rclpy context, so it is independent of the program's use of rclpy, and the
-    program's remappings do not apply.
+    It has its own rclpy context. It therefore works in programs with and without rclpy, and the
+    remappings of the program do not apply to it.
 
     Arguments:
         name: full name of the tracker's node, such as /xmem or /left/xmem.
         timeout: default timeout of a call [s].
 
     Raises:
-        ParameterError: not a valid node name.
+        ParameterError: `name` is not a valid node name.
     """
 
     def __init__(self, name: str = '/xmem', *, timeout: float = 10.0) -> None:
@@ -59,7 +59,7 @@ class NodeLink:
         executor.add_node(self.node)
         thread = threading.Thread(target=_spin, args=(executor, self.node, self._context), daemon=True)
         thread.start()
-        # Also at interpreter exit, where a spinning thread would crash.
+        # Runs at interpreter exit, too, where a spinning thread would crash.
         self._end = weakref.finalize(self, _close, executor, thread, self.node, self._context)
 
     def close(self) -> None:
@@ -77,8 +77,8 @@ class NodeLink:
 
     def subscribe(self, kind: type, topic: str, callback: Any, qos: Any) -> Any:
         """Subscribe to a topic by its full name; `callback` runs in this link's thread."""
-        # Its own group: rclpy blocks a group for good if an entity is destroyed just before its
-        # turn.
+        # A group of its own: if a subscription is destroyed just before its callback would run,
+        # rclpy blocks its group forever.
         group = MutuallyExclusiveCallbackGroup()
         with self._while_open():
             return self.node.create_subscription(kind, topic, callback, qos, callback_group=group)
@@ -86,8 +86,8 @@ class NodeLink:
     def catch_up(self, subscriptions: Iterable[Any], then: Callable[[], None]) -> None:
         """Process waiting messages of these subscriptions, then call `then`, in the link's thread.
 
-        The executor takes the topics in turns, so it may deliver a response before earlier
-        messages. Blocks until done; returns at once if the link is closed.
+        Needed after a call: the executor may deliver a response before messages that arrived
+        earlier. Blocks until done; returns at once if the link is closed.
         """
         done = threading.Event()
 
@@ -111,14 +111,14 @@ class NodeLink:
 
         Args:
             kind: class of the service.
-            service: name below the node's, such as seed.
+            service: name of the service, relative to the node's name, such as seed.
             request: request of that class.
-            timeout: for discovery and response together [s]; None: the link's default.
-            found_within: shorter timeout for discovery alone [s].
+            timeout: timeout of discovery and response together [s]; None: the link's default.
+            found_within: shorter timeout of discovery alone [s].
 
         Raises:
-            NodeMissingError: no such service.
-            NodeTimeoutError: no response.
+            NodeMissingError: the service was not found.
+            NodeTimeoutError: the service did not respond.
             NodeError: the link is closed.
         """
         limit = self.timeout if timeout is None else timeout
@@ -148,8 +148,8 @@ class NodeLink:
         """Wait until the node is visible in the graph.
 
         Args:
-            timeout: the longest wait [s]; None: the link's default. Discovery of a new node or by
-                a new link takes some tenths of a second.
+            timeout: maximum wait [s]; None: the link's default. Discovery of a new node, or after
+                creating a link, takes a few tenths of a second.
 
         Raises:
             NodeMissingError: the node is missing; the message lists the visible trackers.
@@ -177,7 +177,7 @@ class NodeLink:
 
     @contextlib.contextmanager
     def _while_open(self) -> Iterator[None]:
-        """Turn the various rclpy errors of a link that is closed meanwhile into `NodeError`."""
+        """Raise `NodeError` in place of the rclpy errors that closing the link causes meanwhile."""
         self._check_open()
         try:
             yield
@@ -235,7 +235,7 @@ def _spin(executor: SingleThreadedExecutor, node: Any, context: Any) -> None:
             continue
         except Exception:
             if context.ok():
-                # throttled: a sender of unreadable messages must not fill the log
+                # Throttled, so that a sender of unreadable messages cannot fill the log.
                 node.get_logger().error(traceback.format_exc(), throttle_duration_sec=_LOG_S)
 
 

@@ -32,7 +32,7 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class Points:
-    """Clicks: `on` are N×2 x, y [px] on the object, `off` M×2 beside it."""
+    """Points [px]: `on` are N×2 x, y on the object, `off` are M×2 x, y beside it."""
 
     on: Any
     off: Any = ()
@@ -49,10 +49,10 @@ def seed_messages(shapes: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> list
     """Convert shapes of objects to messages.
 
     Args:
-        shapes: `Target` → `Shape`, or pairs of them if a name occurs twice.
+        shapes: `Target` → `Shape`, or pairs of them, in which a name may occur twice.
 
     Raises:
-        SeedError: an invalid target or shape; the message says which.
+        SeedError: a target or shape is invalid; the message says which.
     """
     pairs = list(shapes.items()) if isinstance(shapes, Mapping) else list(shapes)
     if not pairs:
@@ -68,7 +68,7 @@ def time_message(stamp: Any) -> Time:
             builtin_interfaces/Time, an rclpy Time, or whole nanoseconds.
 
     Raises:
-        SeedError: none of these.
+        SeedError: `stamp` is none of these.
     """
     if stamp is None:
         return Time()

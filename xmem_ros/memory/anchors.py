@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Anchors: memory frames that stay, of each object's first seed and latest corrections."""
+"""Anchors: permanent memory frames of each object's first seed and latest corrections.
+
+An anchor that no object needs any more is demoted: it becomes an ordinary working frame.
+"""
 
 from dataclasses import dataclass, field
 
@@ -11,20 +14,20 @@ from xmem_ros.memory.store import Arena, Positions, Store
 
 @dataclass(eq=False)
 class Anchor:
-    """Memory frame of one or more seeds; its positions are in the arena."""
+    """Memory frame with one or more seeds; the arena holds its positions."""
 
-    positions: int
+    positions: int  # number of its positions
     near: Tensor  # n bool, positions in and around the seeded objects
-    rows: list[int] = field(default_factory=list)  # objects seeded in this frame
-    first: set[int] = field(default_factory=set)  # of these, the objects with their first seed
+    rows: list[int] = field(default_factory=list)  # objects that need this frame: seeded in it
+    first: set[int] = field(default_factory=set)  # those of them whose first seed this is
 
 
 class Anchors:
-    """Arena of anchors and the objects of each.
+    """The anchors of all objects.
 
     Arguments:
-        store, arena: where positions are kept.
-        per_object: largest number of anchors of an object: first seed and latest corrections.
+        store, arena: memory of their positions.
+        per_object: maximum number of anchors of an object (first seed and latest corrections).
     """
 
     def __init__(self, store: Store, arena: Arena, per_object: int):
@@ -32,10 +35,10 @@ class Anchors:
         self.frames: list[Anchor] = []
 
     def add(self, frame: Positions, seeded: dict[int, Tensor], rows: list[int]) -> list[Positions]:
-        """Add a frame in which objects were seeded; returns the frames that it demotes.
+        """Add a frame in which objects were seeded; returns the frames of demoted anchors.
 
         seeded: row → n bool, positions in and around that object; rows: all objects, in the order
-        of `frame.values`.
+        of `frame.values`. If the arena is too small for the frame itself, it is returned, too.
         """
         known = {row for entry in self.frames for row in entry.rows}
         near = torch.stack(list(seeded.values())).any(0)
@@ -46,14 +49,14 @@ class Anchors:
             kept = thinned(near, self._share())
             frame, entry.positions, entry.near = frame.select(kept), kept.numel(), near[kept]
             demoted += self._make_room(entry.positions, rows)
-        if entry.positions > self.arena.free:  # more anchors than positions, in tiny frames
+        if entry.positions > self.arena.free:  # only with tiny frames: more anchors than positions
             return [*demoted, frame]
         self.store.append(self.arena, frame, rows)
         self.frames.append(entry)
         return demoted
 
     def leave(self, row: int, rows: list[int]) -> None:
-        """Remove an object and anchors with values of it alone; rows: the other objects."""
+        """Remove an object and the anchors that only it used; rows: the other objects."""
         for entry in self.frames:
             if row in entry.rows:
                 entry.rows.remove(row)
@@ -77,7 +80,7 @@ class Anchors:
         return out
 
     def import_state(self, frames: list[tuple[Anchor, Positions]], rows: list[int]) -> None:
-        """Add anchors of another memory, thinned if they do not fit."""
+        """Restore saved anchors; if they do not fit, keep fewer positions of each."""
         share = max(self.arena.capacity // max(len(frames), 1), 1)
         if sum(len(positions) for _, positions in frames) <= self.arena.capacity:
             share = self.arena.capacity
@@ -90,11 +93,11 @@ class Anchors:
             self.frames.append(Anchor(kept.numel(), near[kept], list(entry.rows), set(entry.first)))
 
     def _share(self) -> int:
-        """Return the positions that each anchor may keep once whole frames no longer fit."""
+        """Return how many positions each anchor may keep once whole frames no longer fit."""
         return max(self.arena.capacity // (len(self.frames) + 1), 1)
 
     def _release_old_corrections(self, seeded: list[int], rows: list[int]) -> list[Positions]:
-        """Make room for a new correction of each object; returns the frames that it demotes."""
+        """Release the oldest corrections to make room for a new one; returns demoted frames."""
         for row in seeded:
             corrections = [f for f in self.frames if row in f.rows and row not in f.first]
             for entry in corrections[: max(len(corrections) - self.per_object + 2, 0)]:
@@ -116,12 +119,15 @@ class Anchors:
         self.frames.remove(entry)
 
     def _make_room(self, positions: int, rows: list[int]) -> list[Positions]:
-        """Demote anchors without objects, then thin the oldest, until `positions` fit."""
+        """Demote anchors without objects, then thin others, oldest first, until there is room.
+
+        positions: number of positions needed. Returns the demoted frames.
+        """
         demoted = []
         for entry in sorted(self.frames, key=lambda f: bool(f.rows)):
             if self.arena.free >= positions:
                 break
-            if not entry.rows:  # its object was removed, others still have values in it
+            if not entry.rows:  # its objects were removed, but others have values in it
                 demoted.append(self._demote(entry, rows))
                 continue
             kept = thinned(entry.near, self._share())
@@ -130,7 +136,7 @@ class Anchors:
         return demoted
 
     def _keep_of(self, entry: Anchor, kept: Tensor, rows: list[int]) -> None:
-        """Keep only some of an anchor's positions, by offsets."""
+        """Keep only some positions of an anchor; kept: ascending offsets into it."""
         begin = self._offset(entry)
         offsets = torch.arange(self.arena.size, device=self.store.key.device)
         before, after = offsets[:begin], offsets[begin + entry.positions :]
@@ -140,8 +146,8 @@ class Anchors:
 def thinned(near: Tensor, count: int) -> Tensor:
     """Choose at most `count` positions of a frame; returns ascending offsets.
 
-    Up to half lie in and around its objects (near: n bool), the rest are spread over the remainder:
-    without background, everything would resemble the object.
+    Up to half of them lie in and around the frame's objects (near: n bool). The rest are spread
+    over the background; without it, everything would resemble the object.
     """
     if near.numel() <= count:
         return torch.arange(near.numel(), device=near.device)

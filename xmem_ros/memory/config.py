@@ -17,16 +17,16 @@ class MemoryConfig:
     A frame has h·w positions at stride 16.
     """
 
-    max_working_frames: int = 10  # with the first frame; reaching it starts a consolidation
-    min_working_frames: int = 5  # with the first frame; left by a consolidation
+    max_working_frames: int = 10  # a consolidation starts at this number; includes the first frame
+    min_working_frames: int = 5  # a consolidation leaves this number; includes the first frame
     long_term: bool = True
     long_term_elements: int = 10_000
-    prototypes: int = 128  # of one consolidation
-    top_k: int = 30
-    anchors_per_object: int = 3  # first seed and latest corrections
+    prototypes: int = 128  # made by one consolidation
+    top_k: int = 30  # positions that each query reads
+    anchors_per_object: int = 3  # its first seed and its latest corrections
     max_anchor_frames: int = 4  # room for anchors, in whole frames
-    usage: str = 'own'  # queries that count as usage: own or all; see `usage`
-    quotas: bool = True  # whether long-term memory is shared among objects and background
+    usage: str = 'own'  # which queries count as usage: own or all; see `usage`
+    quotas: bool = True  # whether objects and background have fixed shares of long-term memory
     guard: bool = True  # whether an object that is not visible is memorised as absent
 
     def __post_init__(self) -> None:
@@ -58,14 +58,14 @@ class MemoryConfig:
 
     @property
     def ring_frames(self) -> int:
-        """Working frames beside the first."""
+        """Maximum number of working frames, without the first frame."""
         return self.max_working_frames - 1
 
     def capacities(self, frame_positions: int) -> list[int]:
-        """Return the positions of the arenas: anchors, working frames, long-term memory."""
+        """Return the capacities in positions of the arenas: anchors, working frames, long-term."""
         long_term = self.long_term_elements if self.long_term else 0
         return [self.max_anchor_frames * frame_positions, self.ring_frames * frame_positions, long_term]
 
     def capacity(self, frame_positions: int) -> int:
-        """Return the positions of the whole store."""
+        """Return the capacity in positions of the whole store."""
         return sum(self.capacities(frame_positions))

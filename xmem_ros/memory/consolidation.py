@@ -13,8 +13,8 @@ def consolidate(candidates: Positions, chosen: Tensor, *, inherit: bool = False)
     """Make prototypes of chosen candidates.
 
     A prototype has the key of its candidate. Its values and shrinkage are averages over all
-    candidates, weighted by the softmax of their similarity to it. An object's average is over the
-    candidates that it has values for.
+    candidates, weighted by the softmax of their similarity to it. The average of an object's values
+    includes only the candidates at which it has values.
 
     Arguments:
         candidates: n positions.
@@ -28,7 +28,8 @@ def consolidate(candidates: Positions, chosen: Tensor, *, inherit: bool = False)
     values = torch.zeros(*valid.shape, candidates.values.shape[2], device=key.device)
     for i in range(valid.shape[0]):
         allowed = similarity.masked_fill(~candidates.valid[i], float('-inf'))
-        # an object without candidates has no valid prototype, so its NaN are never read
+        # Without values at any candidate, an object's softmax is NaN. It becomes 0, which is never
+        # read: the object has no valid prototype.
         affinity = torch.softmax(allowed, 1).nan_to_num(0.0)
         held = candidates.values[i].float().masked_fill(~candidates.valid[i][:, None], 0.0)
         values[i] = affinity @ held

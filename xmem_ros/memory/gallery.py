@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: MIT
-"""Gallery of appearances, by which a predicted mask is recognised as its object or rejected.
+"""Gallery: past appearances of each object, to decide whether a predicted mask shows the object.
 
-The decoder always segments the most object-like region, also while the object is hidden. The
-region's appearance decides whether it is the object. An appearance is two unit vectors: the mean
-image feature inside the mask less the mean outside, and the colours inside the mask. The likeness
-of two appearances is the product of both cosines, that of colours to a power. The likeness to an
-object is the largest over its gallery: appearances in seeds, and in memory frames in which the
-object was visible. Features distinguish kinds of objects, colours distinguish objects of a kind.
+The decoder always segments the most object-like region, even while the object is hidden. The
+region's appearance decides whether it is the object. An appearance consists of two unit vectors:
+
+- the mean image feature inside the mask minus the mean feature outside;
+- the histogram of colours inside the mask.
+
+The likeness of two appearances is the product of the cosines of both pairs of vectors; the cosine
+of colours is raised to a power. The likeness to an object is the largest likeness to an appearance
+in its gallery. The gallery has appearances from seeds, and from memory frames in which the object
+was visible. Features distinguish kinds of objects; colours distinguish objects of one kind.
 """
 
 import torch
@@ -20,11 +24,11 @@ SIDE = 8  # bins of each of two colour differences
 COLOURS = SIDE * SIDE
 REACH = 0.25  # colour difference at which the histogram ends, for RGB of 0…1
 POOL = 4  # px, side of the squares over which colours are averaged
-SPREAD = 3  # power of the colours' cosine, as any two objects share most colours
-SLOTS = 24  # appearances kept of each object
-SEEDS = 4  # slots for seeds: the first and the latest corrections
-NOVEL = 0.97  # likeness to a kept appearance above which a new one is redundant
-# how much lower the thresholds are near the last position: objects turn, but they do not jump
+SPREAD = 3  # power of the colours' cosine, which is high for any two objects
+SLOTS = 24  # appearances kept for each object
+SEEDS = 4  # slots for seeds: the first seed and the latest corrections
+NOVEL = 0.97  # a new appearance with this likeness to a kept one is redundant
+# Bonus for a mask at the object's last position: objects turn, but they do not jump.
 NEARBY = 0.1
 
 
@@ -37,7 +41,7 @@ class Gallery:
     def __init__(self, rows: int, channels: int, device: torch.device):
         self.vectors = torch.zeros(rows, SLOTS, channels + COLOURS, device=device)
         self.filled = torch.zeros(rows, SLOTS, device=device, dtype=torch.bool)
-        self.seeds = [0] * rows  # seeds so far
+        self.seeds = [0] * rows  # number of seeds so far
 
     @staticmethod
     def bytes_for(rows: int, channels: int) -> int:
@@ -55,9 +59,10 @@ class Gallery:
         return alike.masked_fill(~self.filled[rows], -1.0).amax(1)
 
     def remember(self, appearance: Tensor, rows: list[int], visible: Tensor, seeded: list[int]) -> None:
-        """Keep new appearances O×(C+COLOURS) of visible (O bool) and of seeded objects.
+        """Keep new appearances O×(C+COLOURS) of objects that are visible or seeded.
 
-        seeded: rows of the objects seeded in this frame; their appearances are always kept.
+        rows: of the O objects; visible: O bool; seeded: rows of the objects seeded in this frame,
+        whose appearances are always kept.
         """
         known = self.likeness(appearance, rows)
         for i, row in enumerate(rows):
@@ -67,7 +72,8 @@ class Gallery:
                 self.seeds[row] += 1
                 self.vectors[row, slot], self.filled[row, slot] = appearance[i], True
                 continue
-            # a free slot, else the most redundant one; no branch on the device's data
+            # Into a free slot, else that of the most redundant appearance. Tensor operations only:
+            # a branch on device data would wait for the device.
             kept, filled = self.vectors[row, SEEDS:], self.filled[row, SEEDS:]
             alike = _alike(kept, kept)
             alike.fill_diagonal_(-1.0)
@@ -96,11 +102,11 @@ def appearance(feature: Tensor, presence: Tensor, colours: Tensor) -> Tensor:
 
 
 def colours_of(image: Tensor, masks: Tensor) -> Tensor:
-    """Compute unit vectors of colours O×COLOURS of an image 1×3×H×W, normalised, and masks O×H×W.
+    """Compute the colours inside masks as unit vectors O×COLOURS.
 
-    They are square roots of the histogram of B − Y and R − Y (ITU-R BT.601). Each pixel is shared
-    among its four nearest bins. The cosine of two is the Bhattacharyya coefficient. Brightness is
-    left out, as light changes.
+    image: 1×3×H×W, normalised; masks: O×H×W. A vector is the square root of the histogram of B − Y
+    and R − Y (ITU-R BT.601), so the cosine of two is their Bhattacharyya coefficient. Each pixel is
+    shared among its four nearest bins. Brightness is ignored, because lighting changes.
     """
     mean, std = image_statistics(image.device)
     red, green, blue = (F.avg_pool2d(image, POOL)[0].float() * std + mean).flatten(1)
@@ -126,10 +132,10 @@ def _alike(some: Tensor, others: Tensor) -> Tensor:
 
 
 def confidence(likeness: Tensor, nearby: Tensor, thresholds: LikenessThresholds | None) -> Tensor:
-    """Return confidences O, 0…1: the factors of masks' probabilities.
+    """Return confidences O, 0…1, by which the mean probabilities of masks are multiplied.
 
     likeness: O; nearby: O bool, whether the mask lies where the object was last seen; thresholds:
-    those of the weights. Without thresholds (None), confidence is 1.
+    those of the weights. Without thresholds (None), the confidence is 1.
     """
     if thresholds is None:
         return torch.ones_like(likeness)

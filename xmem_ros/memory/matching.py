@@ -5,8 +5,8 @@ The anisotropic L2 similarity (XMem, eq. 3; n: memory position, q: query positio
 
     S(n, q) = s_n / √C_k · [ −Σ_c e_c k_c² + 2 Σ_c k_c (e_c q_c) − Σ_c e_c q_c² ]
 
-is one matrix product of rows s/√C_k·[−k², 2k, −1], made once when a position is stored, with
-columns [e; e⊙q; Σ e q²]. The arithmetic is float32, because the terms nearly cancel.
+is one matrix product. Its rows s/√C_k·[−k², 2k, −1] are computed once, when a position is stored;
+its columns are [e; e⊙q; Σ e q²]. The arithmetic is float32, because the terms nearly cancel.
 """
 
 import math
@@ -26,7 +26,7 @@ def memory_rows(key: Tensor, shrinkage: Tensor) -> Tensor:
 def query_rows(query: Tensor, selection: Tensor) -> Tensor:
     """Augment queries: query, selection …×Q×CK → …×Q×(2·CK+1).
 
-    Then S = query_rows · memory_rowsᵀ, query-major.
+    The similarity is S = query_rows · memory_rowsᵀ, Q×N.
     """
     selected = selection * query
     return torch.cat([selection, selected, (selected * query).sum(-1, keepdim=True)], -1)
@@ -48,8 +48,8 @@ def topk_affinity(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def _topk(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return the k largest values of each row of Q×N, unsorted, and their columns; exact.
 
-    On a CPU in two stages: the k largest values lie in the k groups with the largest maxima, and
-    the maxima cost one pass.
+    A CPU does this in two stages, which is faster: the k largest values lie in the k groups with
+    the largest maxima, and finding the maxima takes one pass.
     """
     q, n = similarity.shape
     whole = n // GROUP

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Memory of a tracker: anchors, working frames and long-term prototypes.
 
-Anchors stay (see `anchors`). Working frames form a ring, oldest first. Old working frames become
-long-term prototypes. See docs/design.md.
+A memory frame with a seed is an anchor and stays (see `anchors`). Other memory frames form a ring,
+the working memory; the oldest ones become long-term prototypes. See docs/design.md.
+
+All objects share the keys of a position. Each object has values of its own, in a row of the store.
+Objects of a cohort have values at the same positions, so one affinity serves them all.
 """
 
 from dataclasses import dataclass, replace
@@ -23,7 +26,7 @@ SIMILARITY_BUFFER_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Reading:
-    """Affinity of one cohort's read: weights and positions, both Q×k."""
+    """Affinities with which one cohort was read: weights and positions, both Q×k."""
 
     weights: Tensor
     positions: Tensor
@@ -31,7 +34,7 @@ class Reading:
 
 @dataclass
 class MemoryState:
-    """State of a memory outside its stores, for another frame size or a file."""
+    """Copy of a memory's state, to restore it at another frame size or save it to a file."""
 
     cohorts: dict[int, int]  # row → cohort, in the order of the values
     partial: set[int]
@@ -40,7 +43,7 @@ class MemoryState:
     long_term: Positions | None
 
     def without(self, row: int) -> 'MemoryState':
-        """Return the state less one object and the positions that hold values of it alone."""
+        """Return the state without one object and without the positions that only it used."""
         kept = [i for i, other in enumerate(self.cohorts) if other != row]
 
         def remaining(frame: Positions) -> Positions:
@@ -65,13 +68,14 @@ class MemoryState:
 
 
 class Memory:
-    """Working and long-term memory: keys shared by all objects, values per row; see `Store`.
+    """Working and long-term memory of up to `rows` objects; see `Store`.
 
     Arguments:
         config: sizes and policy.
-        frame_positions: positions of a frame, h·w at stride 16.
-        rows: largest number of objects.
-        similarity_bytes: largest buffer of a read.
+        frame_positions: number of positions in a frame, h·w at stride 16.
+        rows: maximum number of objects.
+        key_dim, value_dim: channels CK and CV.
+        similarity_bytes: maximum size of the buffer for similarities.
     """
 
     def __init__(
@@ -89,9 +93,8 @@ class Memory:
         self.store = Store(config.capacities(frame_positions), rows, key_dim, value_dim, device, value_dtype)
         anchors, self.ring, self.long_term = self.store.arenas
         self.anchors = Anchors(self.store, anchors, config.anchors_per_object)
-        self.ring_frames: list[int] = []  # positions of each, oldest first
-        # row → cohort; objects of a cohort have values at the same positions
-        self.cohorts: dict[int, int] = {}
+        self.ring_frames: list[int] = []  # number of positions of each frame, oldest first
+        self.cohorts: dict[int, int] = {}  # row → cohort
         self.partial: set[int] = set()  # cohorts without values at some positions
         elements = self.similarity_elements(config, frame_positions, similarity_bytes)
         self._similarity = torch.empty(elements, device=device)
@@ -101,7 +104,7 @@ class Memory:
     def similarity_elements(
         config: MemoryConfig, frame_positions: int, limit_bytes: int = SIMILARITY_BUFFER_BYTES
     ) -> int:
-        """Return the elements of the read buffer: as many whole queries as fit, at least one."""
+        """Return the elements of the similarity buffer, for a whole number of queries (≥ 1)."""
         width = config.capacity(frame_positions)
         return max(1, min(frame_positions, limit_bytes // (4 * width))) * width
 
@@ -133,14 +136,14 @@ class Memory:
 
     @property
     def similarity_bytes(self) -> int:
-        """Bytes of the read buffer."""
+        """Bytes of the similarity buffer."""
         return self._similarity.nbytes
 
     def read(self, query: Tensor, selection: Tensor, rows: list[int]) -> tuple[Tensor, dict[int, Reading]]:
-        """Read the values of some rows for every query position.
+        """Read the values of some objects for every query position.
 
         query, selection: Q×CK, float32. Returns readouts O×Q×CV in the order of `rows`, zeros for
-        an object without memory, and a reading for each cohort, for `count`.
+        an object without memory; and each cohort's reading, which `count` takes.
         """
         store = self.store
         spans = [arena.used for arena in store.arenas if arena.size]
@@ -181,17 +184,17 @@ class Memory:
         return out, readings
 
     def count(self, readings: dict[int, Reading], rows: list[int], presence: Tensor) -> None:
-        """Add a read to the usage of positions, by the policy `usage`.
+        """Add a read to the usage of the positions, following `config.usage`.
 
-        presence: O×Q, in the order of `rows`, share of each query position that an object covers;
-        zeros for an object that is not visible.
+        presence: O×Q, in the order of `rows`: the share of each query position that an object
+        covers, zeros for an object that is not visible.
         """
         store = self.store
         if self.config.usage == 'own':
             shares, visible = own_shares(presence, rows, store.values.shape[0])
             queries = torch.arange(presence.shape[1], device=presence.device)[:, None]
             for cohort, reading in readings.items():
-                # all cohorts share the background: each reading is an equal part of its usage
+                # all cohorts read the background: each reading adds an equal part to its usage
                 counted = torch.zeros(shares.shape[0], device=shares.device)
                 counted[0] = 1 / len(readings)
                 counted[[row + 1 for row in rows if self.cohorts[row] == cohort]] = 1
@@ -212,7 +215,7 @@ class Memory:
     # --- writing
 
     def join(self, rows: list[int]) -> None:
-        """Add objects that are seeded together; the next `add` brings their first values."""
+        """Add a cohort of objects seeded together; the next `add` must have their values."""
         cohort = max(self.cohorts.values(), default=0) + 1
         if any(arena.size for arena in self.store.arenas):
             self.partial.add(cohort)
@@ -223,22 +226,23 @@ class Memory:
         """Add a memory frame; a frame with seeds becomes an anchor.
 
         Arguments:
-            frame: its positions, with values of all objects in the order of `rows`.
+            frame: positions with the values of all objects, in the order of `rows`.
             seeded: row → h×w bool, positions in and around each object seeded in this frame.
-            seeded_only: whether only the seeded objects get values.
+            seeded_only: whether to store values of the seeded objects only.
         """
         if seeded and seeded_only:
             frame = self._restricted(frame, list(seeded))
         if seeded:
             near = {row: mask.flatten() for row, mask in seeded.items()}
-            # for many demoted frames the ring drops its oldest: nothing here may fail half-way
+            # Anchors that lost their place become working frames. This cannot fail half-way: the
+            # ring makes room by dropping its oldest frames.
             for demoted in self.anchors.add(frame, near, self.rows):
                 self._add_working(demoted)
         else:
             self._add_working(frame)
 
     def _restricted(self, frame: Positions, rows: list[int]) -> Positions:
-        """Return a frame with values of some objects; they leave the cohorts of the others."""
+        """Return the frame with the values of `rows` only; move these to cohorts of their own."""
         for cohort in {self.cohorts[row] for row in rows}:
             members = {row for row, other in self.cohorts.items() if other == cohort}
             if members <= set(rows):
@@ -253,7 +257,7 @@ class Memory:
         return replace(frame, valid=frame.valid & included[:, None])
 
     def _add_working(self, frame: Positions) -> None:
-        if len(frame) > self.ring.capacity:  # an anchor from larger frames
+        if len(frame) > self.ring.capacity:  # an anchor made when frames were larger
             return
         while self.ring_frames and (len(frame) > self.ring.free or len(self.ring_frames) >= self.config.ring_frames):
             self._drop_ring(1)
@@ -272,7 +276,7 @@ class Memory:
     def consolidate(self) -> None:
         """Turn the oldest working frames into prototypes, if working memory is full.
 
-        If long-term memory is full, too, the positions of least usage are evicted.
+        If long-term memory is also full, its least used positions are evicted.
         """
         if not self._full:
             return
@@ -293,7 +297,7 @@ class Memory:
         return most_worth(self.usage(where), count, owner, len(self.cohorts))
 
     def usage(self, where: slice) -> Tensor:
-        """Return use / life of some positions: n."""
+        """Return the usage of n positions: use / life."""
         return self.store.use[where] / self.store.life[where]
 
     def _drop_ring(self, frames: int) -> None:
@@ -305,8 +309,8 @@ class Memory:
     # --- removing
 
     def leave(self, row: int) -> None:
-        """Remove an object and the positions that hold values of it alone."""
-        if row not in self.cohorts:  # it never joined
+        """Remove an object and the positions that only it used."""
+        if row not in self.cohorts:  # never joined
             return
         cohort = self.cohorts.pop(row)
         if cohort not in self.cohorts.values():
@@ -327,7 +331,7 @@ class Memory:
             self.store.keep(arena, kept, self.rows)
 
     def clear(self) -> None:
-        """Remove all objects and positions; nothing is freed."""
+        """Remove all objects and positions; the tensors stay allocated."""
         for arena in self.store.arenas:
             arena.size = 0
         self.store.valid[:] = False
@@ -351,7 +355,7 @@ class Memory:
         return MemoryState(dict(self.cohorts), set(self.partial), anchors, ring, long_term)
 
     def import_state(self, state: MemoryState) -> None:
-        """Replace the state; drops the least used prototypes and oldest frames that do not fit."""
+        """Restore a state; if it does not fit, drop the least used prototypes and oldest frames."""
         device = self.store.key.device
         self.clear()
         self.cohorts, self.partial = dict(state.cohorts), set(state.partial)

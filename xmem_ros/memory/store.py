@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Key-value store: allocated once, positions dense in arenas.
+"""Key-value store of memory positions: tensors that are allocated once.
 
-All objects share the keys. An object's row (see `xmem_ros.objects`) holds its values, and flags of
-the positions that have them. Letters: N positions, R rows, CK and CV key and value channels.
+The store is divided into arenas, each filled from its start without gaps. All objects share the
+keys. Each object has a row (see `xmem_ros.objects`) with its values, and flags that tell at which
+positions it has one. Letters: N positions, R rows, CK and CV key and value channels.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -29,7 +30,7 @@ class Arena:
 
     @property
     def free(self) -> int:
-        """Positions that can still be appended."""
+        """Number of positions that can still be appended."""
         return self.capacity - self.size
 
 
@@ -43,14 +44,14 @@ class Positions:
     values: Tensor  # O×n×CV
     valid: Tensor  # O×n bool, whether an object has a value
     owner: Tensor  # n int16, row of the object that covers them, or BACKGROUND
-    use: Tensor  # n, sum of affinities in reads
-    life: Tensor  # n, number of reads that counted
+    use: Tensor  # n, sum of the affinities with which it was read
+    life: Tensor  # n, number of reads that count, see `usage`
 
     @classmethod
     def fresh(
         cls, key: Tensor, shrinkage: Tensor, selection: Tensor, values: Tensor, owner: Tensor | None = None
     ) -> 'Positions':
-        """Make the positions of a new memory frame: all valid, none read yet."""
+        """Make the positions of a new memory frame; every object has values at all of them."""
         n, device = key.shape[0], key.device
         if owner is None:
             owner = torch.full((n,), BACKGROUND, dtype=torch.int16, device=device)
@@ -74,11 +75,11 @@ class Positions:
         return Positions(*(getattr(self, f.name).to(device) for f in fields(self)))
 
     def of_rows(self, wanted: list[int]) -> 'Positions':
-        """Return the positions with some objects' values, by index in `values`."""
+        """Return the positions with the values of some objects; wanted: indices in `values`."""
         return replace(self, values=self.values[wanted], valid=self.valid[wanted])
 
     def select(self, kept: Tensor) -> 'Positions':
-        """Return some of the positions, by offsets."""
+        """Return some of the positions; kept: offsets."""
         return Positions(
             self.key[kept],
             self.shrinkage[kept],
@@ -118,7 +119,7 @@ class Store:
         self.owner = torch.full((n,), BACKGROUND, device=device, dtype=torch.int16)
         self.use = torch.empty(n, device=device)
         self.life = torch.empty(n, device=device)
-        # zeros: unwritten values are read with weight 0, and 0 · NaN is NaN
+        # Zeros, not empty: unwritten values are read with weight 0, and 0 · NaN is NaN.
         self.values = torch.zeros(rows, n, value_dim, device=device, dtype=value_dtype)
         self.valid = torch.zeros(rows, n, device=device, dtype=torch.bool)
         # buffers of `keep`, so that it allocates nothing and cannot fail half-way
@@ -154,7 +155,7 @@ class Store:
         return self.values, self.valid
 
     def append(self, arena: Arena, new: Positions, rows: list[int]) -> None:
-        """Append n positions to an arena; rows: of the objects, in the order of `new.values`."""
+        """Append n positions to an arena; rows: those of the objects in `new.values`."""
         n = len(new)
         if n > arena.free:
             raise ValueError(f'{n} positions do not fit: {arena.free} of {arena.capacity} are free; keep fewer first')
@@ -194,7 +195,7 @@ class Store:
     def keep(self, arena: Arena, kept: Tensor, rows: list[int]) -> None:
         """Keep only some of an arena's positions, in their order.
 
-        kept: int64 offsets into the arena, ascending; rows: of all objects.
+        kept: int64 offsets into the arena, ascending; rows: those of all objects.
         """
         source = kept + arena.start
         planes = [(tensor, tensor.shape[-1] if tensor.ndim > 1 else 1) for tensor in self._shared]

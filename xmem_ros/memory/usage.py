@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Usage of memory positions, their owners, and the choice of positions to keep.
 
-A position's owner is the object whose mask covered it, or the background. The policy `all` is the
-published one: every query adds to the usage of what it reads, in every frame. The policy `own`
-counts only queries inside the owner, and only frames in which it is visible, so that the memory of
-an object out of sight does not fade.
+A position's owner is the object whose mask covered it, or the background. With the policy `all`,
+that of the paper, every query of every frame adds to the usage of the positions that it reads. The
+policy `own` counts only queries inside the owner, and only frames in which the owner is visible.
+The memory of an object out of sight therefore does not fade.
 """
 
 import torch
@@ -20,8 +20,8 @@ def owners(presence: Tensor, rows: list[int], least: float = 0.25) -> Tensor:
     """Return the owner of each position of a frame: n int16.
 
     presence: O×n, share of each position that an object covers, in the order of `rows`; zeros for
-    an object that is not visible. An object owns a position if it covers at least `least` of it; an
-    object that covers no position that far owns those that it covers most.
+    an object that is not visible. An object owns a position if it covers at least `least` of it. A
+    small object that covers no position that much owns the positions that it covers most.
     """
     out = torch.full(presence.shape[1:], BACKGROUND, dtype=torch.int16, device=presence.device)
     if not rows:
@@ -48,12 +48,12 @@ def own_shares(presence: Tensor, rows: list[int], total_rows: int) -> tuple[Tens
 def most_worth(score: Tensor, count: int, owner: Tensor | None = None, objects: int = 0) -> Tensor:
     """Choose exactly `count` positions (all, if there are fewer); returns offsets, best first.
 
-    score: n, use / life. With `owner` (n) each owner has a quota: one half for the background, the
-    other half in equal parts for `objects` objects; unused parts go to other owners. This is a
-    ranking by the position's rank within its owner, divided by the owner's weight.
+    score: n, use / life. With `owner` (n), each owner has a quota: one half for the background, the
+    other half in equal parts for `objects` objects; unused parts go to other owners. For this,
+    positions are sorted by their rank among those of their owner, divided by the owner's weight.
     """
     count = min(max(count, 0), score.numel())
-    by_score = torch.argsort(score, descending=True, stable=True)  # stable: the older of equals
+    by_score = torch.argsort(score, descending=True, stable=True)  # of equals, the older comes first
     if owner is None:
         return by_score[:count]
     group = owner[by_score].long() + 1

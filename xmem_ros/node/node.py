@@ -43,8 +43,8 @@ _THROTTLED: dict[str, Any] = {'throttle_duration_sec': 5.0}
 class XMemNode(ParameterNode):
     """Tracks objects in the images of one camera.
 
-    Configure loads the weights and activate starts tracking. Deactivate keeps the objects, cleanup
-    forgets them.
+    The transition configure loads the weights, and activate starts tracking. Deactivate keeps the
+    objects; cleanup forgets them.
 
     Arguments:
         engines: networks shared by the nodes of this process; None: the node loads its own.
@@ -72,7 +72,7 @@ class XMemNode(ParameterNode):
             statistics=self._statistics,
         )
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', qos.diagnostics())
-        # Steady: timers of the node's own clock stand still with use_sim_time and no clock.
+        # With use_sim_time, timers on the node's own clock stand still until /clock is published.
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timers_group = MutuallyExclusiveCallbackGroup()
         standard_messages.log_missing(self)
@@ -90,7 +90,7 @@ class XMemNode(ParameterNode):
         except Exception as error:
             self._log_failure('configured', error)
             self._forget()
-            for publisher in set(self.publishers) - before:  # of parts that were not complete
+            for publisher in set(self.publishers) - before:  # created by the failed attempt
                 self.destroy_publisher(publisher)
             self._release_device()
             return FAILURE
@@ -147,7 +147,7 @@ class XMemNode(ParameterNode):
             parameters.history,
             parameters.history_seconds,
             parameters.history_mb * 1e6,
-            least=parameters.queue_depth if parameters.queue == 'all' else 1,  # the queue holds them anyway
+            least=parameters.queue_depth if parameters.queue == 'all' else 1,  # these wait in the queue anyway
             held=parameters.held,
         )
         vision = VisionTopics(
@@ -196,12 +196,12 @@ class XMemNode(ParameterNode):
         worker = pipeline.worker if pipeline is not None else None
         if pipeline is not None and worker is not None:
             pipeline.worker = None
-            # First, so that an image callback that waits for room returns.
+            # The worker stops first: an image callback may wait for room in its queue.
             worker.stop(patience_s)
         self._images.close()
         if pipeline is not None:
             pipeline.vision.stop()
-            # A seed for the newest image must not find one from before the pause.
+            # After the next activation, a seed for the newest image must not get one from before.
             pipeline.history.clear()
 
     def _forget(self) -> None:
@@ -218,7 +218,7 @@ class XMemNode(ParameterNode):
     def _log_failure(self, transition: str, error: Exception) -> None:
         expected = isinstance(error, XMemError)
         self.fault = str(error) if expected else f'{type(error).__name__}: {error}'
-        self.get_logger().error(f'cannot be {transition}: {self.fault}')
+        self.get_logger().error(f'the node cannot be {transition}: {self.fault}')
         if not expected:
             self.get_logger().error(traceback.format_exc())
 
@@ -250,7 +250,7 @@ class XMemNode(ParameterNode):
             stamp = stamp_ns(message.header.stamp)
             if stamp < 0:
                 self.get_logger().warning(
-                    f'image dropped: its stamp {format_stamp(stamp)} is negative; correct the clock of its sender',
+                    f"image dropped: its stamp {format_stamp(stamp)} is negative; correct the sender's clock",
                     **_THROTTLED,
                 )
             worker.offer(Frame(message, stamp, valid=stamp >= 0))
@@ -271,7 +271,7 @@ class XMemNode(ParameterNode):
         try:
             self._publish_diagnostics()
         except Exception:
-            self.get_logger().error(f'no diagnostics: {traceback.format_exc()}', **_THROTTLED)
+            self.get_logger().error(f'diagnostics not published: {traceback.format_exc()}', **_THROTTLED)
 
     def _publish_diagnostics(self) -> None:
         pipeline = self._pipeline
@@ -307,7 +307,7 @@ class XMemNode(ParameterNode):
                 unreadable = counts.invalid - before.invalid
                 level, summary = diagnostics.WARN, f'no image can be read: {unreadable} invalid since the last report'
             elif given_up := pipeline.session.tracker.given_up:
-                summary = f'tracking with less, as memory ran out: {given_up[-1]}'
+                summary = f'tracking with reduced settings after memory ran out: {given_up[-1]}'
             else:
                 summary = 'tracking'
         stamp = self.get_clock().now().to_msg()
@@ -316,11 +316,11 @@ class XMemNode(ParameterNode):
 
 
 def _memory_estimate(tracker: Tracker) -> str:
-    """Estimate the memory for images of the two usual aspect ratios, in words.
+    """Describe how much memory images of the two common aspect ratios need.
 
     Raises:
-        FrameError: the budget is too small for both. Not raised for unscaled images (size 0), whose
-            size is not known yet.
+        FrameError: the budget is too small for both. Not raised for unscaled images (size 0), since
+            their size is not known yet.
     """
     estimates, errors = [], []
     for shape, size in {'4:3': (480, 640), '16:9': (720, 1280)}.items():

@@ -60,11 +60,11 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
 
-_CUT_OFF = 'was cut off or lost its index; its whole records are read'
+_CUT_OFF = 'was cut off or lost its index; only its complete records are read'
 
 
 class _MessageCursor:
-    """Messages of some channels in order of time, in a decompressed chunk or in the file."""
+    """Messages of some channels in order of time, from a chunk, or from the file outside chunks."""
 
     def __init__(self, read: Any, table: MessageTable, wanted: Mapping[int, Any], held_bytes: int) -> None:
         self._read, self._table, self.held_bytes = read, table, held_bytes
@@ -89,16 +89,16 @@ class _MessageCursor:
 
 
 class McapReader:
-    """An open MCAP file, read as far as its records are whole.
+    """An open MCAP file. Of a damaged file, the complete records are read.
 
     Raises:
-        BagError: not an MCAP file of ROS 2, or beyond the limits.
-        OSError: it cannot be read.
+        BagError: the file is not an MCAP file of ROS 2, or exceeds the limits.
+        OSError: the file cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.damage = ''  # what cannot be read, and why; '' if all can
+        self.damage = ''  # what cannot be read, and why; '' if everything can be read
         self._file = path.open('rb')
         try:
             self._size = os.fstat(self._file.fileno()).st_size
@@ -107,7 +107,7 @@ class McapReader:
             if not self._read_summary():
                 self._clear()
                 self._scan()
-            self.connections = self._connections()  # rosbags' Connection; ids are channels
+            self.connections = self._connections()  # rosbags' Connection, with the channel as its id
         except BaseException:
             self._file.close()
             raise
@@ -154,7 +154,7 @@ class McapReader:
             if cursor.time_ns is not None:
                 held_bytes += len(data)
                 if held_bytes > MAX_OPEN_BYTES:
-                    raise BagError(f'the times of its chunks overlap so that more than {MAX_OPEN_BYTES} bytes are held')
+                    raise BagError(f'its chunks overlap in time: more than {MAX_OPEN_BYTES} bytes must be held at once')
                 heapq.heappush(waiting, (cursor.time_ns, number, cursor))
 
     # --- index
@@ -163,22 +163,23 @@ class McapReader:
         self._schemas: dict[int, tuple[str, str, str]] = {}  # id → name, encoding, definition
         self._channels: dict[int, tuple[int, str, str, Any]] = {}  # id → schema, topic, encoding, QoS
         self._chunks: list[Chunk] = []
-        self._loose = MessageTable()  # outside chunks
-        self._scanned = self._counted = False  # counted: the index has the counts
-        self._defined = 0  # characters of all definitions
+        self._loose = MessageTable()  # messages outside chunks
+        self._scanned = False  # whether all records have been read
+        self._counted = False  # whether the index gave the message counts
+        self._defined = 0  # characters in all definitions together
         self._counts: dict[int, int] = {}
         self.message_count, self.start_time, self.end_time = 0, 2**63 - 1, 0
 
     def _read_header(self) -> int:
         """Check the header; return the position of the first record after it."""
         if self._file.read(len(MAGIC)) != MAGIC:
-            raise BagError('the file is empty' if not self._size else 'it does not begin like an MCAP file')
+            raise BagError('the file is empty' if not self._size else 'the file does not begin like an MCAP file')
         record = self._record(len(MAGIC))
         if record is None or record[0] != OP_HEADER:
-            raise BagError('it has no header')
+            raise BagError('the file has no header')
         check_message(record[2])
         if FieldReader(self._read(*record[1:])).text() != 'ros2':
-            raise BagError('not a recording of ROS 2: its profile is not ros2')
+            raise BagError('the file is not a recording of ROS 2: its profile is not ros2')
         return record[1] + record[2]
 
     def _connections(self) -> list[Any]:
@@ -205,7 +206,7 @@ class McapReader:
         return found
 
     def _read_summary(self) -> bool:
-        """Read the index at the file's end; return whether it is there and consistent."""
+        """Read the index at the end of the file; return whether it is present and consistent."""
         if self._size < self._start + FOOTER.size + len(MAGIC):
             self._note(f'{self.path} {_CUT_OFF}')
             return False
@@ -240,7 +241,7 @@ class McapReader:
                 if channels not in channel_sets:
                     channel_sets[channels] = frozenset(array('H', channels)) if channels else frozenset()
                 if size < RECORD.size:
-                    raise BagError('a chunk without content')
+                    raise BagError('the index lists a chunk without content')
                 chunk = Chunk(first, at + RECORD.size, size - RECORD.size, channel_sets[channels])
                 self._chunks.append(chunk)
             elif opcode == OP_STATISTICS:
@@ -295,7 +296,7 @@ class McapReader:
             self._scan_rest(stopped)
 
     def _scan_rest(self, position: int) -> None:
-        """Read the whole records of a truncated, uncompressed chunk at the end of the file."""
+        """Read the complete records of a truncated, uncompressed chunk at the end of the file."""
         head = self._read(position, RECORD.size + CHUNK.size + U32.size + U64.size, short=True)
         if len(head) < RECORD.size + CHUNK.size + U32.size + U64.size or head[0] != OP_CHUNK:
             return
@@ -322,7 +323,7 @@ class McapReader:
             self._counts[channel] = self._counts.get(channel, 0) + count
 
     def _define(self, opcode: int, content: bytes) -> None:
-        """Store a schema or channel; the first one of an id is kept."""
+        """Store a schema or channel; later ones with the same id are ignored."""
         fields = FieldReader(content)
         (number,) = fields.numbers(U16)
         if opcode == OP_SCHEMA and number not in self._schemas:
@@ -369,11 +370,11 @@ class McapReader:
 
     def _read(self, position: int, length: int, *, short: bool = False) -> bytes:
         if position + length > self._size and not short:
-            raise BagError('it ends inside a record')
+            raise BagError('the file ends inside a record')
         self._file.seek(min(position, self._size))
         data = self._file.read(max(0, min(length, self._size - position)))
         if len(data) < length and not short:
-            raise BagError('it ends inside a record')
+            raise BagError('the file ends inside a record')
         return data
 
     def _note(self, damage: str) -> None:

@@ -117,7 +117,7 @@ def assign_ids(
     Args:
         selected: candidates with their boxes, the likeliest first.
         unlocated: objects to which they may belong.
-        likeness: id → likeness of each candidate to that object, 0 to 1; at least for the objects
+        likeness: id → likeness of each candidate to that object, −1…1; at least for the objects
             with a candidate's name.
         policy: `max_iou` and `min_likeness`.
         room: number of new objects allowed.

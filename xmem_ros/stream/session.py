@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Tracking session: the tracker on a stream of stamped images. No rclpy."""
+"""Tracking session: the tracker on a stream of stamped images. Needs no rclpy."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ class Outputs(Protocol):
         """Publish the result of a frame.
 
         Arguments:
-            header: of the image.
+            header: header of the image.
             image: H×W×3 uint8 RGB.
-            result: of the tracker.
-            begun: time.perf_counter() at the start of the frame [s].
+            result: the tracker's result.
+            begun: time.perf_counter() when work on the frame began [s].
         """
 
     def set_objects(self, objects: Sequence[TrackedObject]) -> None:
-        """Take over the list of current objects."""
+        """Receive the current objects after a seed, removal, reset or load."""
 
 
 class Log(Protocol):
-    """Part of a logger's interface that is used here."""
+    """Methods of a logger that a session uses."""
 
     @property
     def warning(self) -> Callable[..., Any]: ...
@@ -91,7 +91,7 @@ def make_tracker(parameters: Parameters, engines: Engines | None = None) -> Trac
 
 
 def prepare_models(tracker: Tracker, parameters: Parameters) -> None:
-    """Export, build and load models for the image size of the parameter `prepare`.
+    """Export, build and load ONNX models for the image size in the parameter `prepare`.
 
     Raises:
         XMemError: the models cannot be prepared.
@@ -102,8 +102,8 @@ def prepare_models(tracker: Tracker, parameters: Parameters) -> None:
 
 def warm_up(tracker: Tracker) -> None:
     """Run dummy frames so that the first real one does not wait; raises `OutOfMemoryError`."""
-    # The size of the first image is unknown. ONNX models, and the work on unscaled images, are
-    # specific to it.
+    # The size of the first image is unknown. ONNX models depend on it, and so does the working size
+    # of unscaled images.
     if isinstance(tracker.network, OnnxNetwork) or not tracker.config.size:
         return
     with contextlib.suppress(FrameError):  # the budget is too small for this shape; others may fit
@@ -124,10 +124,10 @@ class TrackingSession:
     Arguments:
         tracker: used by this session only.
         parameters: returns the current parameters.
-        history: holds the frames.
+        history: frames kept for late seeds.
         outputs: receives the results.
-        log: gets errors of frames.
-        strict: raise errors other than an unreadable image. Otherwise the frame is dropped.
+        log: receives the errors of dropped frames.
+        strict: raise errors instead of dropping the frame; unreadable images are always dropped.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class TrackingSession:
         self.tracker = tracker
         self._parameters, self._history, self._outputs, self._log = parameters, history, outputs, log
         self._stamp_ns = 0
-        self._measures_logged = 0  # of out-of-memory recovery
+        self._measures_logged = 0  # number of measures of out-of-memory recovery
         self._offset_ns = 0  # from stamps to the tracker's time, which never decreases
         self._seed_boxes: dict[int, Box] = {}  # id → box of the last seed, until a frame shows the object
         self._corrected: set[int] = set()  # ids corrected since the last tracked frame
@@ -161,7 +161,7 @@ class TrackingSession:
         except Exception as error:
             if self._strict:
                 raise
-            # An expected error, such as memory that ran out, needs no traceback.
+            # An expected error, such as running out of memory, needs no traceback.
             reason = error if isinstance(error, XMemError) else traceback.format_exc()
             self._log.error(f'image dropped: {reason}', **_THROTTLED)
             return False
@@ -170,7 +170,7 @@ class TrackingSession:
     def seed(self, frame: Frame, seeds: Sequence[ObjectSeed]) -> tuple[list[int], list[int]]:
         """Apply seeds to their frame.
 
-        A waiting frame is tracked too, whether or not the seeds are usable.
+        If the frame still waits to be tracked, it is tracked too, even if a seed is unusable.
 
         Returns:
             Ids and labels, in the order of the seeds.
@@ -214,14 +214,14 @@ class TrackingSession:
         return self._last_seen.unlocated(self.tracker.objects, frame, within, self._corrected)
 
     def likeness(self, frame: Frame, masks: Sequence[np.ndarray], ids: Sequence[int]) -> dict[int, list[float]]:
-        """Compare the masks of a frame with objects: id → likeness of each mask, 0 to 1."""
+        """Return the likeness of masks in a frame to objects: id → one value per mask, −1…1."""
         if not ids:
             return {}
         likeness = self.tracker.likeness(rgb_of(frame.message), masks, ids)
         return {object_id: likeness[:, column].tolist() for column, object_id in enumerate(ids)}
 
     def remove(self, ids: Sequence[int] | None) -> list[int]:
-        """Remove objects, all with None; return their ids.
+        """Remove objects (None: all); return their ids.
 
         Raises:
             UnknownObjectError: an id is not tracked; no object is removed.
@@ -259,7 +259,7 @@ class TrackingSession:
 
     @property
     def clock(self) -> tuple[int, int]:
-        """Newest stamp, and offset from stamps to the tracker's time [ns]; not in a snapshot."""
+        """Newest stamp, and offset from stamps to the tracker's time [ns]; not in snapshots."""
         return self._stamp_ns, self._offset_ns
 
     @clock.setter
@@ -287,7 +287,7 @@ class TrackingSession:
         id_of = {item.label: item.id for item in self.tracker.objects}
         labels = frame.labels
         if labels is not None and set(id_of.values()) - set(frame.label_ids.values()):
-            labels = None  # an object was started since, and the labels lack it
+            labels = None  # they lack an object that was started later
         if labels is not None:
             removed = [label for label, object_id in frame.label_ids.items() if id_of.get(label) != object_id]
             if removed:
@@ -326,7 +326,7 @@ class TrackingSession:
         self._measures_logged = len(measures)
 
     def _output(self, output: Callable[[], None]) -> None:
-        """Publish; on an error log it, since the tracker's work stands anyway."""
+        """Publish; log errors instead of raising them, because the tracker's state is valid."""
         try:
             output()
         except Exception:
@@ -341,7 +341,7 @@ class TrackingSession:
             self.tracker.config = dataclasses.replace(config, **live)
 
     def _time_of(self, frame: Frame) -> float | None:
-        """Return the tracker's time [s]; None without a stamp: then frames are counted."""
+        """Return the tracker's time [s]; None if the frame has no stamp and is only counted."""
         if not frame.stamp_ns:
             return None
         if frame.stamp_ns < self._stamp_ns:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Segmentation and memory of tensor rows: predict masks, write memory frames.
+"""Segmenter: predicts masks and writes memory frames.
 
+Objects are known here by their row in the tensors, see `xmem_ros.objects`.
 Letters: O objects, Q query positions, H×W the padded working size, h×w at stride 16.
 """
 
@@ -26,8 +27,8 @@ from xmem_ros.tracker.memory_budget import fitted
 from xmem_ros.tracker.stage_timer import StageTimer
 from xmem_ros.tracker.stores import SegmenterState, Stores
 
-CHUNKS = 16  # parts of a read after the first shrinking
-LEAST_SIZE = 96  # px, shorter side; a network of stride 16 sees little in smaller images
+CHUNKS = 16  # factor by which `shrink` reduces the buffer of a read
+LEAST_SIZE = 96  # px, shorter side; below it, stride 16 leaves too few positions
 
 
 @dataclass(frozen=True)
@@ -37,14 +38,14 @@ class Prediction:
     rows: list[int]
     prob: Tensor  # O×H×W, aggregated
     confidence: Tensor  # O, 0…1, from the likeness to the object's appearances
-    visible: Tensor  # O bool: area and score reach their minimum
+    visible: Tensor  # O bool: area and score are at least their minimum
     sensory: Tensor | None  # O×CS×h×w, the next state; None: unchanged
     readings: dict[int, Reading]
 
 
 @dataclass(frozen=True)
 class MemoryUpdate:
-    """Changes to memory by a frame; `write` applies them."""
+    """Changes that a frame makes to the memory; `write` applies them."""
 
     rows: list[int]
     positions: Positions
@@ -57,10 +58,10 @@ class MemoryUpdate:
 
 
 class Segmenter:
-    """Network, memory and sensory state of objects, each a row of the stores.
+    """Network, and the memory and sensory state of each object.
 
-    `predict` and `encode_memory` compute. `commit` and `write` change the state and allocate
-    little, so that they do not run out of memory half-way.
+    `predict` and `encode_memory` compute without changing the state. `commit` and `write` change
+    it. They allocate little, so that they do not run out of memory half-way.
     """
 
     def __init__(self, network: Engine, config: TrackerConfig, device: torch.device, dtype: torch.dtype):
@@ -84,13 +85,13 @@ class Segmenter:
     @property
     def memory(self) -> Memory | None:
         """Memory of the current stores; None before the first frame."""
-        stores = self._stores  # read once: diagnostics ask from another thread
+        stores = self._stores  # read once: called from the diagnostics' thread, too
         return None if stores is None else stores.memory
 
     @property
     def nbytes(self) -> int:
         """Bytes allocated for memory."""
-        stores = self._stores  # read once: diagnostics ask from another thread
+        stores = self._stores  # read once: called from the diagnostics' thread, too
         return 0 if stores is None else stores.nbytes + self.gallery.nbytes
 
     @property
@@ -101,7 +102,7 @@ class Segmenter:
     # --- stores
 
     def allocate(self, geometry: FrameGeometry) -> None:
-        """Allocate stores for a frame size, with the state of those that they replace.
+        """Allocate stores for a frame size, and move the current state into them.
 
         Raises `FrameError` if the memory budget is too small.
         """
@@ -123,10 +124,11 @@ class Segmenter:
         release_freed_memory()
 
     def shrink(self) -> str:
-        """Give up one thing to need less memory; returns it in words, '' if nothing is left.
+        """Take the next measure to need less memory; returns its description.
 
-        In order: read in smaller chunks (exact), halve long-term memory, lower the working size.
-        The stores are released; the next frame allocates smaller ones with the same objects.
+        Measures, in order: read in smaller chunks (results stay the same), halve long-term memory,
+        lower the working size. The stores are released; the next frame allocates smaller ones with
+        the same objects. Returns '' if no measure is left.
         """
         if self._stores is not None and not self._chunked:
             smaller = self._stores.memory.similarity_bytes // CHUNKS
@@ -141,7 +143,7 @@ class Segmenter:
             self._memory_config, self._halved = replace(config, long_term_elements=elements), True
             return f'long-term memory was halved to {elements} elements'
         if isinstance(self.network, OnnxNetwork):
-            return ''  # another size needs other models: exporting and loading them takes more memory
+            return ''  # models for another size would take more memory to export and load
         size = self.config.size or (min(self._requested_size) if self._requested_size else LEAST_SIZE)
         if size <= LEAST_SIZE:
             return ''
@@ -178,7 +180,7 @@ class Segmenter:
         )
 
     def import_state(self, state: SegmenterState | None) -> None:
-        """Replace the state, None: by an empty one; the next frame allocates the stores."""
+        """Restore a state (None: an empty one); the next frame allocates the stores."""
         gallery = self._new_gallery()
         if state is not None:
             for i, row in enumerate(state.memory.cohorts):
@@ -197,7 +199,7 @@ class Segmenter:
             self.stores.reset_sensory(rows)
 
     def reset_sensory(self, rows: list[int]) -> None:
-        """Give objects the sensory memory of new ones."""
+        """Reset the sensory memory of objects to that of new ones."""
         if self._stores is not None:
             self._stores.reset_sensory(rows)
 
@@ -270,8 +272,8 @@ class Segmenter:
             image: 1×3×H×W.
             masks, visible: O×H×W probabilities and O bool, in the order of `rows`.
             seeded: row → H×W mask of each object seeded in this frame.
-            deep_update: rows whose sensory state takes the new value in.
-            seeded_only: whether only the seeded objects get values.
+            deep_update: rows whose sensory state gets a deep update from the new value.
+            seeded_only: whether to store values of the seeded objects only.
         """
         pixels = masks_of(masks)
         inside = presence(pixels)
@@ -301,7 +303,7 @@ class Segmenter:
     # --- changing the state
 
     def commit(self, prediction: Prediction) -> None:
-        """Apply a prediction: usage, last presence, sensory state."""
+        """Apply a prediction to the usage, the last positions and the sensory state."""
         stores = self.stores
         seen = prediction.prob * prediction.visible[:, None, None]
         stores.memory.count(prediction.readings, prediction.rows, presence(seen))
@@ -339,13 +341,13 @@ class Segmenter:
         return appearance(encoded.features[0][0].flatten(1), presence(masks), colours_of(image, masks))
 
     def _nearby(self, inside: Tensor, rows: list[int]) -> Tensor:
-        """Return O bool: whether half of each mask O×H×W is in or next to the last presence."""
+        """Return O bool: whether most of each mask O×H×W is at or next to its last position."""
         around = F.max_pool2d(self.stores.last_seen[rows], 3, 1, 1).flatten(1) > 0
         now = presence(inside)
         return (now * around).sum(1) > 0.5 * now.sum(1)
 
     def _visible(self, prob: Tensor, inside: Tensor, sure: Tensor) -> Tensor:
-        """Return O bool, by the bounds of an object's state.
+        """Return O bool: whether area and score reach `min_area` and `min_score`.
 
         prob, inside: probabilities and masks O×H×W; sure: confidences O.
         """

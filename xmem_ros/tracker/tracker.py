@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Tracker: frames and seeds in, masks out. Streaming XMem without ROS.
 
+A seed is a mask that starts a new object or corrects a known one.
+
     tracker = Tracker.from_weights('compact')
     ids = tracker.seed(first_frame, {'cup': mask})
     result = tracker.step(next_frame)
@@ -48,15 +50,16 @@ from xmem_ros.tracker.segmenter import Segmenter
 from xmem_ros.tracker.snapshot import Snapshot
 from xmem_ros.weights.checkpoint import find_weights
 
-MOST_OUTPUT_PIXELS = 1 << 26  # of a result larger than its frame; each object takes 4 bytes a pixel
+# Limit for results that are larger than their frame; an object takes 4 bytes per pixel.
+MOST_OUTPUT_PIXELS = 1 << 26
 
 
 class Tracker:
     """Tracks up to `config.max_objects` objects through a stream of frames.
 
     Arguments:
-        network: XMem network, or an engine made of one.
-        config: settings; default: `TrackerConfig()`.
+        network: XMem network, or an engine that runs one.
+        config: settings; None: `TrackerConfig()`.
         device: cpu, cuda, cuda:N or auto.
     """
 
@@ -92,7 +95,7 @@ class Tracker:
         load = engines.load if engines else load_engine
         engine, fingerprint = load(find_weights(weights), config, chosen)
         tracker = cls(engine, config, chosen)
-        tracker.fingerprint = fingerprint  # of the weights before they were folded
+        tracker.fingerprint = fingerprint  # of the weights as loaded; engines change them
         return tracker
 
     # --- tracking
@@ -101,8 +104,9 @@ class Tracker:
     def prepare(self, image_size: tuple[int, int] | None = None) -> None:
         """Export, build and load ONNX models for an image size, so that no frame waits for them.
 
-        They hold up to `config.max_objects` objects. Other engines need no preparation.
-        image_size: H, W in px; None: the size that these weights last ran on, if any.
+        The models process up to `config.max_objects` objects. Engines without ONNX need no
+        preparation.
+        image_size: H, W in px; None: the size of the last run with these weights, if any.
         Raises `FrameError`, `EngineError`, `OutputError`, `OutOfMemoryError`.
         """
         if image_size is not None:
@@ -114,7 +118,7 @@ class Tracker:
                 raise
             raise OutOfMemoryError(
                 f'memory ran out on {self.device} while ONNX models were loaded for up to {self.config.max_objects} '
-                'objects: set a smaller max_objects or size, or prepare nothing (parameter prepare: none)'
+                'objects: set a smaller max_objects or size, or skip the preparation (parameter prepare: none)'
             ) from error
 
     @torch.inference_mode()
@@ -132,18 +136,19 @@ class Tracker:
 
         Arguments:
             frame: H×W×3 uint8 RGB.
-            seeds: as `masks` of `seed`.
-            time: of the frame in s, for the state LOST; None: 1/30 s after the previous frame.
-            last: whether no frame follows, so that memory need not be written.
-            probabilities: whether the result has probabilities.
-            output_size: H, W of the result; None: the frame's.
+            seeds: masks, as for `seed`.
+            time: time of the frame in s, by which objects become LOST; None: 1/30 s after the
+                previous frame.
+            last: whether this is the last frame; memory is then not updated.
+            probabilities: whether to return probabilities in the result.
+            output_size: H, W of the result in px; None: those of the frame.
 
         Raises `FrameError`, `SeedError`, `UnknownObjectError`, `OutOfMemoryError`; the state is
         then unchanged.
         """
         masks = check_seeds(seeds, geometry_of(frame, self.config.size).image_size, self._frames.table)
         if time is not None and not (is_number(time) and math.isfinite(time)):
-            raise FrameError(f'time is {quoted(time)}; give the seconds of the frame, or None to count frames')
+            raise FrameError(f'time is {quoted(time)}; give the time of the frame in s, or None to count frames')
         if output_size is not None:
             output_size = checked_size('output_size', output_size, FrameError)
             if math.prod(output_size) > MOST_OUTPUT_PIXELS and output_size != np.shape(frame)[:2]:
@@ -172,11 +177,11 @@ class Tracker:
             frame: H×W×3 uint8 RGB, the newest frame or an earlier one.
             masks: name → mask of a new object, id → mask of a known one, or `SeedMask` items. Where
                 two masks overlap, the later one wins.
-            labels: H×W uint8, labels that `step` returned for that frame; None: the other objects
-                are segmented in it first.
+            labels: H×W uint8, the result of `step` for this frame, which shows the other objects;
+                None: segment them first.
 
-        Returns the ids in order. Raises `SeedError`, `UnknownObjectError`, `FrameError`,
-        `OutOfMemoryError`; no mask is then applied.
+        Returns the ids in the order of the masks. Raises `SeedError`, `UnknownObjectError`,
+        `FrameError`, `OutOfMemoryError`; no mask is then applied.
         """
         geometry = geometry_of(frame, self.config.size)
         seeds = check_seeds(masks, geometry.image_size, self._frames.table)
@@ -197,10 +202,11 @@ class Tracker:
 
     @torch.inference_mode()
     def likeness(self, frame: np.ndarray, masks: Sequence[np.ndarray], ids: Sequence[int]) -> np.ndarray:
-        """Compare the appearance under masks with objects' appearances; the state is unchanged.
+        """Return how similar masked regions look to objects so far; the state is unchanged.
 
-        frame: H×W×3 uint8 RGB, masks: M of H×W, ids: of O objects. Returns M×O similarities, −1…1,
-        of which scores are made. Raises `FrameError`, `SeedError`, `UnknownObjectError`.
+        frame: H×W×3 uint8 RGB; masks: M masks H×W; ids: of O objects. Returns M×O similarities,
+        −1…1, from which scores are computed. Raises `FrameError`, `SeedError`,
+        `UnknownObjectError`.
         """
         geometry = geometry_of(frame, self.config.size)
         checked = [check_mask(mask, geometry.image_size, f'mask {n}') for n, mask in enumerate(masks, 1)]
@@ -213,7 +219,7 @@ class Tracker:
         return self._segmenter.likeness(image, planes, self._frames.table.rows_of(ids)).float().cpu().numpy()
 
     def check_ids(self, ids: Sequence[int]) -> None:
-        """Check ids for one `seed` call, before masks are made; 0 stands for a new object.
+        """Check the ids of one `seed` call before its masks are computed; 0 means a new object.
 
         Raises `UnknownObjectError`, `SeedError`.
         """
@@ -239,7 +245,8 @@ class Tracker:
     def warm_up(self, image_size: tuple[int, int]) -> None:
         """Run dummy frames so that the first real one does not wait; then reset.
 
-        This allocates the stores and loads kernels. Images of another size allocate again.
+        This allocates the memory and loads kernels. Images that give another working size allocate
+        the memory again.
         image_size: H, W in px. Raises `FrameError`, `OutOfMemoryError`.
         """
         height, width = checked_size('image_size', image_size, FrameError)
@@ -256,14 +263,15 @@ class Tracker:
     # --- snapshots
 
     def save(self, path: str | Path) -> None:
-        """Write the state to a memory file; parent folders are made, an older file is replaced.
+        """Write the state to a memory file.
 
+        Missing parent folders are created, and an existing file is replaced.
         Raises `MemoryFileError`.
         """
         snapshot.write(self.export_state(), checked_path('the memory file', path, MemoryFileError))
 
     def load(self, path: str | Path) -> list[int]:
-        """Replace the state by that of a memory file; returns the ids.
+        """Restore the state from a memory file; returns the ids.
 
         The weights must be the same; device, working size and settings may differ.
         Raises `MemoryFileError`; the state is then unchanged.
@@ -285,7 +293,7 @@ class Tracker:
 
     @torch.inference_mode()
     def import_state(self, saved: Snapshot) -> list[int]:
-        """Replace the state by a snapshot; returns the ids.
+        """Restore the state from a snapshot; returns the ids.
 
         Raises `MemoryFileError`; the state is then unchanged.
         """
@@ -308,8 +316,8 @@ class Tracker:
     def config(self) -> TrackerConfig:
         """Settings.
 
-        Later on, only these may change: `memory_every`, `min_area`, `min_part_share`, `min_score`,
-        `report_unsure` and `lost_after`.
+        After construction only `memory_every`, `min_area`, `min_part_share`, `min_score`,
+        `report_unsure` and `lost_after` may be changed.
         """
         return self._segmenter.config
 
@@ -342,7 +350,7 @@ class Tracker:
 
     @property
     def given_up(self) -> list[str]:
-        """Measures of out-of-memory recovery so far, in words and in order."""
+        """Measures that out-of-memory recovery has taken, as text, oldest first."""
         return list(self._recovery.given_up)
 
     @property
@@ -360,9 +368,9 @@ class Tracker:
         config: TrackerConfig | None = None,
         dtype: torch.dtype = torch.float16,
     ) -> int:
-        """Return the bytes that memory takes for images of `size` (H, W), before any frame.
+        """Return the bytes that memory takes for images of `size` (H, W); needs no tracker.
 
-        dtype: of the values: the tracker's precision on CUDA, float32 elsewhere.
+        dtype: type of the memory's values: the tracker's precision on CUDA, float32 elsewhere.
         Raises `FrameError` if `config.memory_budget_mb` is too small.
         """
         network = network or XMEM
