@@ -24,13 +24,10 @@ def test_a_recording_or_a_reference_that_became_shorter_is_caught(short, capsys)
     write_scene(short / 'fewer_images', frames=5)
     capsys.readouterr()
     for name, faults in (
-        ('fewer_masks', [f'compared_frames is 6 frames, in the baseline {SHORT} frames; the tolerance is 0']),
+        ('fewer_masks', [f'compared_frames is 6 frames; baseline: {SHORT} frames, tolerance: 0']),
         (
             'fewer_images',
-            [
-                f'{kind}_frames is 5 frames, in the baseline {SHORT} frames; the tolerance is 0'
-                for kind in ('tracked', 'compared')
-            ],
+            [f'{kind}_frames is 5 frames; baseline: {SHORT} frames, tolerance: 0' for kind in ('tracked', 'compared')],
         ),
     ):
         code, results = regress(short, [short_case(input=name)], '--baseline', baseline)
@@ -38,7 +35,7 @@ def test_a_recording_or_a_reference_that_became_shorter_is_caught(short, capsys)
         assert [item['text'] for item in results['scene']['checks'] if not item['met']] == faults
     code, results = regress(short, [short_case(input='fewer_masks', expect={'compared_frames': SHORT})])
     assert code == 1
-    assert results['scene']['checks'][0]['text'] == f'compared_frames is 6 frames; expected is at least {SHORT} frames'
+    assert results['scene']['checks'][0]['text'] == f'compared_frames is 6 frames; expected: at least {SHORT} frames'
 
 
 def test_a_baseline_that_does_not_know_its_frames_is_compared_and_says_so(short, capsys):

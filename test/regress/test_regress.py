@@ -65,7 +65,7 @@ def test_shifted_seeds_are_caught(scene, capsys):
     assert code == 1
     assert results['scene']['state'] == 'unmet'
     assert 'mean_iou is' in junit(worse / 'junit.xml')['scene']
-    assert 'in the baseline' in junit(worse / 'junit.xml')['scene']
+    assert '; baseline: ' in junit(worse / 'junit.xml')['scene']
     assert 'FAILED' in capsys.readouterr().out
 
 
@@ -93,7 +93,7 @@ def test_other_weights_are_caught(short):
     )
     assert code == 1
     assert results['scene']['figures']['mean_iou'] < 0.8
-    assert 'expected is at least 0.800' in junit(short / 'junit.xml')['scene']
+    assert 'expected: at least 0.800' in junit(short / 'junit.xml')['scene']
 
 
 def test_two_runs_give_the_same_figures(short):

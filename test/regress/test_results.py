@@ -75,7 +75,7 @@ def test_the_baseline_is_compared_within_the_tolerance(baseline, tolerance, met)
 
 def test_a_switch_more_than_in_the_baseline_is_a_regression():
     result = checked(case(), dict(FIGURES), id_switches=1.0)
-    assert result.faults == ['id_switches is 1, in the baseline 0; the tolerance is 0']
+    assert result.faults == ['id_switches is 1; baseline: 0, tolerance: 0']
 
 
 def test_a_baseline_keeps_the_cases_that_did_not_run_or_failed(tmp_path):
@@ -130,7 +130,7 @@ def test_junit_has_failures_and_errors_apart(tmp_path):
     first, second, third = suite.findall('testcase')
     assert first.find('failure') is None and first.find('error') is None
     assert second.get('name') == 'bad \ufffd<&' and second.get('time') == '1.500'
-    assert 'mean_iou is 0.900; expected is at least 0.950' in second.find('failure').get('message')
+    assert 'mean_iou is 0.900; expected: at least 0.950' in second.find('failure').get('message')
     assert third.find('error').text == 'broken.mcap: not a bag'
 
 
@@ -142,7 +142,7 @@ def test_the_table_says_what_did_not_hold():
     assert lines[0].split() == ['case', 'frames', 'mean', 'iou', 'id', 'switches', 'lost', 'objects']
     assert lines[1].split() == ['table', 'FAILED', '1', 'of', '3', '0.900', '0', '0']
     assert lines[3].split() == ['ball', '1', '0.850', '0', '1']
-    assert lines[4] == 'table: mean_iou is 0.900; expected is at least 0.950'
+    assert lines[4] == 'table: mean_iou is 0.900; expected: at least 0.950'
 
 
 def test_the_page_shows_the_worst_frames_and_escapes_names(tmp_path):
@@ -155,7 +155,7 @@ def test_the_page_shows_the_worst_frames_and_escapes_names(tmp_path):
     assert 'data:image/jpeg;base64,QUJD' in page and 'frame 7: IoU 12 %' in page
     assert '<b>' not in page and '&lt;b&gt;' in page
     assert '<i>' not in page and 'points="0.0,1.0 840.0,47.0"' in page
-    assert 'in the baseline 0.970' in page
+    assert 'baseline: 0.970' in page
 
 
 def test_where_results_cannot_go_is_said_before_anything_runs(tmp_path, capsys):

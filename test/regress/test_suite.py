@@ -82,8 +82,8 @@ def test_defaults_that_cannot_be_meant_for_a_case_are_left_out(tmp_path):
     [
         ({'expct': {}}, "case 'table': expct: unknown key; did you mean expect?"),
         ({'expect': {'mean_iuo': 1}}, "case 'table': expect.mean_iuo: unknown figure; did you mean mean_iou?"),
-        ({'expect': {'mean_iou': 80}}, "case 'table': expect.mean_iou is 80; allowed: a number from 0 to 1"),
-        ({'expect': {'mean_iou': '0.8'}}, "expect.mean_iou is '0.8'; allowed: a number from 0 to 1"),
+        ({'expect': {'mean_iou': 80}}, "case 'table': expect.mean_iou is 80; it must be a number from 0 to 1"),
+        ({'expect': {'mean_iou': '0.8'}}, "expect.mean_iou is '0.8'; it must be a number from 0 to 1"),
         ({'expect': {'object_iou': {'mug': -1}}}, 'expect.object_iou.mug is -1'),
         ({'expect': {'age_ms': 100}}, "case 'table': expect.age_ms: requires runner: live"),
         ({'expect': [1]}, "case 'table': expect is [1]; it must be figures"),
