@@ -83,7 +83,7 @@ def test_what_another_run_delivered_meanwhile_is_not_covered(bag, tmp_path, monk
     monkeypatch.setattr('xmem_ros.offline.destination.check_destination', lambda out: None)
     before = digests(tmp_path / 'out')
     assert main(arguments(bag, tmp_path / 'out')) == 2
-    assert 'is there already' in capsys.readouterr().err
+    assert 'already exists' in capsys.readouterr().err
     assert stepped == []
     assert digests(tmp_path / 'out') == before
     assert left(tmp_path) == ['out']
@@ -104,7 +104,7 @@ def test_what_somebody_puts_there_while_it_is_tracked_stays_and_results_wait(
         patched.setattr(run_module, 'write_results', disturbed)
         assert main(arguments(bag, out)) == 2
     said = capsys.readouterr().err
-    assert f'{out}: results cannot be moved there (Directory not empty)' in said
+    assert f'{out}: the results cannot be moved there (Directory not empty)' in said
     assert GOES_ON in said
     assert [file.name for file in out.iterdir()] == ['thesis.tex']
     (out / 'thesis.tex').unlink()
@@ -136,10 +136,10 @@ def delivered(bag, tmp_path):
 def test_what_a_run_left_that_was_killed_at_last_is_removed_by_the_same_command(bag, delivered, capsys, stepped):
     before = digests(delivered)
     assert main(arguments(bag, delivered)) == 2
-    assert 'the results are complete' in capsys.readouterr().err
+    assert 'already has complete results' in capsys.readouterr().err
     assert left(delivered.parent) == ['out']
     assert main(arguments(bag, delivered)) == 2
-    assert 'is there already' in capsys.readouterr().err
+    assert 'already exists' in capsys.readouterr().err
     assert digests(delivered) == before
     assert stepped == []
 
@@ -149,7 +149,7 @@ def test_results_that_are_not_that_run_s_are_told_apart(bag, delivered, capsys):
     delivered.mkdir()
     (delivered / 'thesis.tex').write_text('mine')
     assert main(arguments(bag, delivered)) == 2
-    assert 'is there already and not an empty folder' in capsys.readouterr().err
+    assert 'already exists and is not an empty folder' in capsys.readouterr().err
     assert left(delivered.parent) == ['.out.part', 'moved', 'out']
 
 
@@ -157,5 +157,5 @@ def test_what_a_run_left_stays_while_another_is_at_it(bag, delivered, capsys):
     with (delivered.with_name('.out.part') / 'lock').open('w') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert main(arguments(bag, delivered)) == 2
-        assert 'is there already' in capsys.readouterr().err
+        assert 'already exists' in capsys.readouterr().err
         assert left(delivered.parent) == ['.out.part', 'out']

@@ -372,7 +372,7 @@ def test_results_never_cover_anything(bag, tmp_path, capsys):
     (tmp_path / 'out').mkdir()
     (tmp_path / 'out' / 'thesis.tex').write_text('mine')
     assert track(bag, tmp_path / 'out') == 2
-    assert 'is there already and not an empty folder' in capsys.readouterr().err
+    assert 'already exists and is not an empty folder' in capsys.readouterr().err
     assert left(tmp_path / 'out') == ['thesis.tex']
 
 

@@ -84,7 +84,7 @@ def test_where_results_cannot_go_the_node_keeps_its_objects(robot, bag, mask, tm
     assert run(robot, bag, '--seed', mask).returncode == 0
     done = run(robot, bag, '--no-seeds', '--out', tmp_path)
     assert done.returncode == 2
-    assert 'is there already and not an empty folder' in done.stderr
+    assert 'already exists and is not an empty folder' in done.stderr
     done = run(robot, bag, '--no-seeds', '--keep', '--out', tmp_path / 'out')
     assert done.returncode == 0, done.stderr
     assert read_mask(tmp_path / 'out' / '000000.png').any()

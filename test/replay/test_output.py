@@ -36,7 +36,7 @@ def test_the_work_of_an_offline_run_with_the_same_destination_is_left_alone(tmp_
     done.write_bytes(b'hours of work')
     if not running:
         work.close()
-    with pytest.raises(ParameterError, match='a run of xmem-ros track has this destination'), output(tmp_path / 'out'):
+    with pytest.raises(ParameterError, match='is the destination of an unfinished run'), output(tmp_path / 'out'):
         pass
     assert done.read_bytes() == b'hours of work'
     work.close()
@@ -65,7 +65,7 @@ def test_a_folder_that_is_not_a_replays_is_refused(tmp_path):
     kept = tmp_path / '.out.replay' / 'thesis.txt'
     kept.parent.mkdir()
     kept.write_text('all of it')
-    with pytest.raises(ParameterError, match='not of a run of xmem-ros; move it away'), output(tmp_path / 'out'):
+    with pytest.raises(ParameterError, match='not made by a run of xmem-ros; move it away'), output(tmp_path / 'out'):
         pass
     assert kept.read_text() == 'all of it'
 

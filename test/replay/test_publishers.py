@@ -103,5 +103,5 @@ def test_a_listener_that_takes_nothing_of_what_is_kept_for_it_is_told(nodes, mon
         for number in range(30_000):  # 5000 on either side, with Fast DDS
             say(topics, number)
 
-    with pytest.raises(OutputError, match=f'{TOPIC}: a subscriber does not receive its messages'):
+    with pytest.raises(OutputError, match=f'{TOPIC}: a subscriber does not take the messages'):
         say_more_than_fits()
