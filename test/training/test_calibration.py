@@ -61,7 +61,7 @@ def test_thresholds_hide_few_of_an_objects_frames_and_let_few_others_through() -
 
 def test_footage_of_one_frame_is_refused() -> None:
     footage = rendered(0)
-    with pytest.raises(FootageError, match='label at least one in two frames'):
+    with pytest.raises(FootageError, match='label at least one object in two frames'):
         calibrate(XMemNetwork(COMPACT).eval(), [footage.part('short', 0, 1)])
 
 

@@ -428,12 +428,12 @@ def test_two_processes_train_as_one(data: Path, tmp_path: Path) -> None:
 
 def test_a_run_goes_on_only_with_its_own_settings(data: Path, tmp_path: Path) -> None:
     Trainer(small(iterations=2), data, tmp_path).run()
-    with pytest.raises(ParameterError, match=r'of a run with other settings \(seed differ\); choose another --out'):
+    with pytest.raises(ParameterError, match=r'belongs to a run with other settings \(different: seed\); choose another --out'):
         Trainer(small(iterations=2, seed=1), data, tmp_path)
     again = Trainer(small(iterations=2, workers=1), data, tmp_path)
     assert again.iteration == 2
     (tmp_path / 'last.pt').write_bytes(b'damaged')
-    with pytest.raises(WeightsError, match='remove it to begin anew'):
+    with pytest.raises(WeightsError, match='remove it to start over'):
         Trainer(small(iterations=2), data, tmp_path)
 
 

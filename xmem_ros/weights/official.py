@@ -13,7 +13,7 @@ DOWNLOADS = 'https://github.com/hkchengrex/XMem/releases/download/v1.0'
 
 @dataclass(frozen=True)
 class OfficialWeights:
-    """A released file."""
+    """A weights file that XMem's authors released."""
 
     file: str
     megabytes: int  # size of its entries
@@ -21,7 +21,7 @@ class OfficialWeights:
 
     @property
     def most_bytes(self) -> int:
-        """Largest allowed size: its entries and a tenth more."""
+        """Largest allowed size: `megabytes` and 10 % more."""
         return self.megabytes * 1_100_000
 
     @property
