@@ -191,7 +191,7 @@ def test_a_pickle_with_too_many_or_too_deeply_nested_values_is_refused(tmp_path:
         wide = [wide] * 4
     torch.save({'a': wide}, tmp_path / 'wide.pth')
     refused(tmp_path / 'wide.pth', 'refused')
-    refused(archive(tmp_path / 'long.pth', b'\x80\x02' + b'N0' * 3_000_000 + b'N.'), 'a huge one')
+    refused(archive(tmp_path / 'long.pth', b'\x80\x02' + b'N0' * 3_000_000 + b'N.'), 'a missing or oversized pickle')
 
 
 @pytest.mark.parametrize('suffix', ['.safetensors', '.pth'])

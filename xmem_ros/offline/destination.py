@@ -46,9 +46,9 @@ def discard(out: Path) -> None:
 
 
 def check_destination(out: Path) -> None:
-    """Raise `ParameterError` for a destination that is not empty or cannot be renamed to.
+    """Raise `ParameterError` unless a folder can be renamed to the destination.
 
-    out: absolute. Nothing is changed, but the work folder of a delivered run is removed.
+    out: absolute. The only change is that the work folder of a delivered run is removed.
     """
     check_name(out)
     try:
@@ -92,7 +92,7 @@ def resolved(out: Path) -> Path:
 
 
 def check_name(out: Path) -> None:
-    """Raise `ParameterError` for a name that leaves no room for a work folder's; out: absolute."""
+    """Raise `ParameterError` for a name too long for a work folder's name; out: absolute."""
     if not out.name:
         raise ParameterError(f'{out}: results need their own folder; name one in it: --out {out / "result"}')
     if '\0' in str(out) or len(os.fsencode(out.name)) > MAX_NAME_BYTES - _WORK_FOLDER_AFFIX_BYTES:
@@ -103,7 +103,7 @@ def check_name(out: Path) -> None:
 
 
 def _remove_delivered(out: Path) -> bool:
-    """Remove the unlocked work folder of delivered results; return whether that was done."""
+    """Remove the work folder of delivered results, if it is not locked; return whether it was."""
     part = work_folder_of(out)
     try:
         if not work_folder.is_ours(part) or (part / DELIVERED).read_text(encoding='utf-8') != _inode(out):

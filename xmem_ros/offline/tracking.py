@@ -77,7 +77,7 @@ def track(
 ) -> Iterator[TrackedFrame]:
     """Track every image of a recording; undecodable images are skipped, as by the node.
 
-    Other faults of an image, such as a device error, raise; the node would drop the image.
+    Other faults of an image, such as a device error, raise an error; the node drops the image.
 
     Arguments:
         recording: an open one.

@@ -31,7 +31,7 @@ class Check:
     Attributes:
         figure: name of the figure.
         met: whether the check passed.
-        text: the figure and its limit, in words.
+        text: the figure and its limit, as printed.
         against: `expected` or `baseline`.
     """
 
@@ -180,7 +180,7 @@ def read_baseline(path: Path) -> dict[str, Figures]:
         data = read_json(path, _NoBaselineError)
         if data['version'] != VERSION:
             raise ParameterError(
-                f'{path}: baseline of version {quoted(data["version"])}; supported is {VERSION}: create it again with '
+                f'{path}: version {quoted(data["version"])} of a baseline; supported: {VERSION}; create it again with '
                 '--update-baseline'
             )
         return {str(name): _figures_of(case, path) for name, case in data['cases'].items()}

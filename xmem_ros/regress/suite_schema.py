@@ -20,10 +20,10 @@ class Key:
     """Key of a mapping.
 
     Attributes:
-        kind: allowed values, in words.
+        kind: allowed values, as text.
         description: for docs/regress.md and errors.
         fits: whether a value is allowed.
-        default: in words.
+        default: as text.
     """
 
     kind: str

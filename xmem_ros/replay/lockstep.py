@@ -97,7 +97,7 @@ class Report:
     left_out: dict[str, str] = field(default_factory=dict)  # skipped topic → reason
     dropped: list[DroppedImage] = field(default_factory=list)
     missed: list[str] = field(default_factory=list)  # unusable recorded seeds, and why
-    damage: str = ''  # what of the bag could not be read
+    damage: str = ''  # what could not be read in the bag, and why
 
 
 class Replay(Iterator[ReplayedFrame]):

@@ -79,7 +79,7 @@ def _video(path: Path, reader: Any, labels: Any, pictured: list[Any], shorter_si
             scaled = scaled_labels(np.where(mask == VOID, np.uint8(0), mask), size)
             kept_bytes += scaled.nbytes
             if kept_bytes > budget.left:
-                raise FootageError(f'{path}: more footage than cache_mb has room for; raise it, or cut the bag')
+                raise FootageError(f'{path}: more footage than cache_mb has room for; raise it, or shorten the bag')
             found[_key(message)] = scaled
     frames: dict[str, dict[tuple[int, str], np.ndarray]] = {}
     for connection in pictured:
@@ -89,7 +89,7 @@ def _video(path: Path, reader: Any, labels: Any, pictured: list[Any], shorter_si
                 continue
             frame = scaled_frame(rgb_from_image(message), shorter_side).copy()
             if not budget.take(frame.nbytes + found[key].nbytes):
-                raise FootageError(f'{path}: more footage than cache_mb has room for; raise it, or cut the bag')
+                raise FootageError(f'{path}: more footage than cache_mb has room for; raise it, or shorten the bag')
             frames.setdefault(connection.topic, {})[key] = frame
     if not frames:
         raise FootageError(f'{path}: no image has the stamp and frame_id of a label image of {labels.topic}')

@@ -15,7 +15,7 @@ from xmem_ros.network.config import CONFIGS
 
 PRECISIONS = ('bfloat16', 'float16', 'float32')
 SCHEDULES = ('cosine', 'steps')
-MOST = 1_000_000_000  # maximum of whole numbers without another one
+MOST = 1_000_000_000  # maximum of whole numbers that have no smaller one
 # maxima of the keys that determine memory and processes
 LARGEST = {
     'batch': 65_536,
@@ -97,7 +97,7 @@ class TrainingConfig:
     workers: int = option(1, 'processes per training process that make clips; 0: the training process makes them')
     learning_rate: float = option(1e-3, 'maximum learning rate')
     final_learning_rate: float = option(1e-5, 'learning rate at the end')
-    schedule: str = option('cosine', '`cosine`, or `steps`: the full rate until `steps`')
+    schedule: str = option('cosine', '`cosine`: a smooth fall; `steps`: a fall to a tenth at each of `steps`')
     steps: tuple[int, ...] = option((), 'iterations at which the rate falls to a tenth')
     warmup: int = option(200, 'iterations over which the rate rises from 0')
     frozen: tuple[str, ...] = option(
@@ -109,7 +109,7 @@ class TrainingConfig:
     gradient_clip: float = option(3.0, 'maximum norm of the gradient; 0: no limit')
     bootstrap: tuple[float, float, float] = option(
         (500, 1500, 0.3),
-        'from, to (iterations), share: the share of hardest pixels in the loss falls from 1 to `share` between them',
+        '[from, to, share]: between these iterations the share of (hardest) pixels in the loss falls from 1 to `share`',
     )
     deep_update: float = option(0.2, 'chance of the deep update of sensory memory on each frame after the first')
     reference_frames: int = option(
@@ -201,13 +201,13 @@ def _check_values(path: Path, config: TrainingConfig) -> None:
             raise ParameterError(f'{path}: {name} is {value}; it must be from 0 to 1')
     for name in ('seed', 'workers', 'warmup', 'validate_every', 'pictures_every', 'cache_mb', 'reference_frames'):
         if getattr(config, name) < 0:
-            raise ParameterError(f'{path}: {name} is {getattr(config, name)}; it is 0 or more')
+            raise ParameterError(f'{path}: {name} is {getattr(config, name)}; it must be 0 or more')
     for name in ('learning_rate', 'final_learning_rate', 'weight_decay', 'gradient_clip', 'key_rate', 'trunk_rate'):
         if getattr(config, name) < 0:
-            raise ParameterError(f'{path}: {name} is {getattr(config, name)}; it is 0 or more')
+            raise ParameterError(f'{path}: {name} is {getattr(config, name)}; it must be 0 or more')
     for name in ('perspective', 'light', 'bend', 'colour'):
         if getattr(clips, name) < 0:
-            raise ParameterError(f'{path}: clips.{name} is {getattr(clips, name)}; it is 0 or more')
+            raise ParameterError(f'{path}: clips.{name} is {getattr(clips, name)}; it must be 0 or more')
     if clips.growth_factor < 1:
         raise ParameterError(f'{path}: clips.growth_factor is {clips.growth_factor}; it must be at least 1')
     if config.hold_back > 0.9:
@@ -240,7 +240,7 @@ def _check_values(path: Path, config: TrainingConfig) -> None:
         values, others = getattr(config, name), getattr(config, of)
         if values and len(values) != len(others):
             raise ParameterError(
-                f'{path}: {name} has {len(values)} entries, but {of} has {len(others)}; they must be as many'
+                f'{path}: {name} has {len(values)} entries, but {of} has {len(others)}; the numbers must be equal'
             )
         if name != 'subsets' and any(value < 1 for value in values):
             raise ParameterError(f'{path}: {name} is {list(values)}; each value must be at least 1')

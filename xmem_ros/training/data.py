@@ -42,7 +42,7 @@ def read_data(config: TrainingConfig, root: Path) -> RunData:
     names = {footage.name for footage in videos}
     if unknown := sorted(wanted - names):
         raise FootageError(
-            f'{root} has no sequence {", ".join(unknown)} to leave out; there are {", ".join(sorted(names))}'
+            f'{root} has no sequence {", ".join(unknown)} to leave out; its sequences are {", ".join(sorted(names))}'
         )
     held = [footage for footage in videos if footage.name in wanted and footage.frames]
     videos = [footage for footage in videos if footage.name not in wanted]

@@ -16,7 +16,7 @@ class OfficialWeights:
     """A weights file that XMem's authors released."""
 
     file: str
-    megabytes: int  # size of its entries
+    megabytes: int  # size of its tensors
     description: str
 
     @property
@@ -31,7 +31,7 @@ class OfficialWeights:
 
 
 OFFICIAL = {
-    'xmem': OfficialWeights('XMem.pth', 249, 'trained on static images, DAVIS and YouTube-VOS; the usual one'),
+    'xmem': OfficialWeights('XMem.pth', 249, 'trained on static images, DAVIS and YouTube-VOS; the default choice'),
     'xmem-s012': OfficialWeights('XMem-s012.pth', 249, 'also trained on BL30K'),
     'xmem-s2': OfficialWeights('XMem-s2.pth', 249, 'trained on DAVIS and YouTube-VOS only'),
     'xmem-no-sensory': OfficialWeights('XMem-no-sensory.pth', 239, 'without sensory memory'),

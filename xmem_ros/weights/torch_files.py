@@ -91,7 +91,7 @@ def _inspect(path: Path) -> None:
         content = {name.split('/', 1)[1]: record for name, record in zip(names, records, strict=True)}
         pickle, order = content.get('data.pkl'), content.get('byteorder')
         if pickle is None or pickle.file_size > LARGEST_PICKLE:
-            raise WeightsError(_refused('no pickle, or a huge one'))
+            raise WeightsError(_refused('a missing or oversized pickle'))
         if order is not None and (order.file_size > 16 or archive.read(order) != b'little'):
             raise WeightsError('refused, its numbers are big-endian; save it on a little-endian machine')
         used = {str(arg) for code, arg, _ in pickletools.genops(archive.read(pickle)) if code.name == 'GLOBAL'}
