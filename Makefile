@@ -66,8 +66,9 @@ docs: build
 bench: build
 	@$(run) PYTHONPATH="test:benchmarks:$$PYTHONPATH" python -m $(or $(RUN),speed) $(BENCH)
 
+# Without the threshold, holes in the heap grow to gigabytes, and each fork copies their page tables.
 fuzz: build
-	@$(run) PYTHONPATH="test:$$PYTHONPATH" OMP_NUM_THREADS=1 python -m fuzz $(fuzz_options)
+	@$(run) PYTHONPATH="test:$$PYTHONPATH" OMP_NUM_THREADS=1 MALLOC_MMAP_THRESHOLD_=131072 python -m fuzz $(fuzz_options)
 
 clean:
 	rm -rf build install log

@@ -18,6 +18,7 @@ from fuzz.mutation import Source, mutate_bytes
 from fuzz.sandbox import Link, Places
 
 SIDES = [0, 1, 2, 16, 24, 4096, 30_000, 65_535, 65_536, 2**20, 2**31 - 1, 2**32 - 1]
+MOST_IMAGE = 16 << 20  # bytes; formats without compression would fill the memory
 PLAYLISTS = [
     '#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:@PORT@/a.ts\n#EXT-X-ENDLIST\n',
     '#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n@CANARY@/keep.txt\n#EXT-X-ENDLIST\n',
@@ -128,10 +129,12 @@ def odd_image(source: Source) -> bytes:
     form = source.pick(['PNG', 'JPEG', 'TIFF', 'GIF', 'WEBP', 'BMP', 'PPM', 'TGA', 'ICO', 'PCX', 'EPS', 'PDF', 'DDS'])
     source.note(f'{form} {mode}')
     size = source.pick([(32, 24), (24, 32), (1, 1), (1, 3000), (9000, 9000)])
-    return _image_file(mode, form, size, source.between(0, 9))
+    turned = source.between(0, 9)
+    data = _image_file(mode, form, size, turned)
+    return data if len(data) < MOST_IMAGE else _image_file(mode, form, (24, 32), turned)
 
 
-@functools.cache
+@functools.lru_cache(64)
 def _image_file(mode: str, form: str, size: tuple[int, int], turned: int) -> bytes:
     stream = io.BytesIO()
     image = Image.new('RGB', size, (9, 90, 200)).convert(mode) if mode != 'I;16' else Image.new(mode, size, 9)

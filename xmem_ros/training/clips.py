@@ -39,6 +39,8 @@ class Clips(Dataset[tuple[Tensor, Tensor, Tensor]]):
         return self.length
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        if not 0 <= index < self.length:
+            raise IndexError(f'clip {index} of {self.length}')  # ends a loop over the clips
         rng = np.random.default_rng((self.seed, index))
         skip = self._max_skip(index / max(self.length, 1))
         for _ in range(20):
