@@ -132,7 +132,7 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(data: Path,
 def test_faults_in_the_data_are_refused_by_file(data: Path, tmp_path: Path) -> None:
     with pytest.raises(FootageError, match='JPEGImages/SEQ'):
         read_videos(data / 'stills', 256)
-    with pytest.raises(FootageError, match='no sequence nothing to leave out; there are scene'):
+    with pytest.raises(FootageError, match='no sequence nothing to leave out; its sequences are scene'):
         read_data(small(leave_out=('nothing',)), data)
     with pytest.raises(FootageError, match=r'nowhere: no such folder; `videos` are relative to --data'):
         read_data(small(videos=('nowhere',)), data)
@@ -303,7 +303,7 @@ def test_a_labelled_bag_is_read_as_a_video(data: Path, tmp_path: Path) -> None:
 def test_ambiguous_image_topics_of_a_bag_are_named(data: Path, tmp_path: Path) -> None:
     (video,) = read_videos(data / 'video', 256)
     write_bag(tmp_path / 'bag', video, other='/rear/image')
-    with pytest.raises(FootageError, match='/camera/image and /rear/image have the stamps of /xmem/labels'):
+    with pytest.raises(FootageError, match='/camera/image and /rear/image have images with the stamps of /xmem/labels'):
         read_bag(tmp_path / 'bag', 256)
     (bag,) = read_bag(tmp_path / 'bag', 256, image_topic='/camera/image')
     assert np.array_equal(bag.frames[0], video.frames[0])
@@ -583,15 +583,15 @@ def test_invalid_values_are_refused_by_name(tmp_path: Path) -> None:
         ('videos: [a]\nclips: {paste: 2}\n', r'clips\.paste is 2'),
         ('videos: [a]\nlearning_rate: 1e-4\n', 'write 1.0e-4'),
         ('videos: a\n', 'videos must be a list'),
-        ('videos: [a]\nrepeat: [1, 2]\n', 'repeat has 2 entries, videos 1'),
+        ('videos: [a]\nrepeat: [1, 2]\n', 'repeat has 2 entries, but videos has 1'),
         ('videos: [a]\nprecision: half\n', 'precision is'),
         ('iterations: 5\n', 'neither videos nor stills'),
         ('videos: [a]\nclips: 5\n', 'clips must be keys and values'),
-        ('videos: [1]\n', 'videos must be str'),
-        ('videos: [a]\nclips: {zoom: [a, b]}\n', r'clips\.zoom must be float'),
+        ('videos: [1]\n', 'videos must be text'),
+        ('videos: [a]\nclips: {zoom: [a, b]}\n', r'clips\.zoom must be a number'),
         ('videos: [a]\nclips: {skips: [5, 10]}\n', r'clips\.skips must hold pairs'),
         ('videos: [a]\nbootstrap: [0, 1]\n', 'bootstrap is'),
-        ('videos: [a]\nrepeat: [0]\n', 'each is at least 1'),
+        ('videos: [a]\nrepeat: [0]\n', 'each value must be at least 1'),
         ('videos: [a]\nseed: -1\n', 'seed is -1'),
         ('videos: [a]\nlearning_rate: -1.0\n', r'learning_rate is -1\.0'),
         ('videos: [a]\nhold_back: 1.0\n', 'hold_back is'),

@@ -156,6 +156,7 @@ def _checked(path: Path, kind: type, data: dict[str, Any], prefix: str) -> dict[
     return out
 
 
+_KINDS = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'text'}
 # item type of each list
 _items: dict[str, type] = {
     **dict.fromkeys(('videos', 'subsets', 'stills', 'leave_out', 'frozen'), str),
@@ -170,7 +171,7 @@ def _single(path: Path, name: str, value: Any, kind: type) -> Any:
         value = float(value)
     if type(value) is not kind:
         hint = '; YAML reads 1e-4 as text, write 1.0e-4' if isinstance(value, str) and kind is float else ''
-        raise ParameterError(f'{path}: {name} must be {kind.__name__}, not {quoted(value)}{hint}')
+        raise ParameterError(f'{path}: {name} must be {_KINDS[kind]}, not {quoted(value)}{hint}')
     if isinstance(value, float) and not math.isfinite(value):
         raise ParameterError(f'{path}: {name} is {value}; it must be a finite number')
     if isinstance(value, int) and abs(value) > MOST:
