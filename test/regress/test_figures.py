@@ -105,7 +105,7 @@ def test_an_object_that_is_never_absent_has_no_recovery():
     assert 'recovery_frames' not in figures
 
 
-def test_of_several_absences_the_slowest_recovery_counts():
+def test_the_slowest_of_several_recoveries_counts():
     empty, there = np.zeros(SIZE, np.uint8), patch(1, 10)
     pairs = [(there, there)] * 2
     for late in (1, 4, 2):

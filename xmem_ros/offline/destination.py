@@ -36,7 +36,7 @@ def deliver(results: Path, out: Path) -> None:
         results.rename(out)  # replaces an empty folder, and nothing else
     except OSError as error:
         raise OutputError(
-            f'{out}: the results cannot be moved there ({error.strerror}); remove or rename what has that name'
+            f'{out}: the results cannot be moved there ({error.strerror}); remove or rename the existing file or folder'
         ) from error
 
 

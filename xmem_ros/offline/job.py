@@ -58,7 +58,7 @@ class Report:
     damage: str = ''  # what could not be read in the recording, and why
     missed: list[str] = field(default_factory=list)  # recorded seeds that could not be applied
     notes: list[str] = field(default_factory=list)  # warnings that the node would log
-    left_out: list[str] = field(default_factory=list)  # the node's recorded topics, written anew instead of copied
+    left_out: list[str] = field(default_factory=list)  # the node's recorded topics, replaced by new results
     undefined: list[str] = field(default_factory=list)  # types copied without their definition
 
 

@@ -225,7 +225,7 @@ class NodeConnection:
         asks = [f'{info.node_name} {qos.describe(info.qos_profile)}' for info in self._infos(topic, 'subscriptions')]
         return (
             f'images are published on {topic} by {", ".join(offers) or node.get_name()}, and subscribed to by '
-            f'{", ".join(asks) or "nobody"}'
+            f'{", ".join(asks) or "no node"}'
         )
 
     def _infos(self, topic: str, side: str) -> list[Any]:

@@ -261,7 +261,7 @@ def table() -> str:
     """Format all keys as Markdown tables."""
     parts = []
     for kind, title in ((TrainingConfig, 'The run'), (ClipConfig, 'Clips: keys of `clips`')):
-        lines = [f'### {title}', '', '| key | default | what it is |', '| --- | --- | --- |']
+        lines = [f'### {title}', '', '| key | default | description |', '| --- | --- | --- |']
         for f in dataclasses.fields(kind):
             default = '' if f.default is dataclasses.MISSING else _written(f.default)
             lines.append(f'| `{f.name}` | {default} | {f.metadata["what"]} |')

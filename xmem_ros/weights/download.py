@@ -153,7 +153,7 @@ def _attempt(url: str, part: Path, size: int | None, most: int, bar: Bar) -> int
 
 def _read(response: http.client.HTTPResponse) -> bytes:
     try:
-        return response.read1(CHUNK)  # what is available, so that a broken connection loses nothing
+        return response.read1(CHUNK)  # the available bytes at once, so that a broken connection loses none
     except OSError as error:  # reset, no route, TLS ended early
         raise _IncompleteError(str(error)) from error
 
