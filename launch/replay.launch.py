@@ -2,7 +2,7 @@
 """Replay a bag into the tracker: `ros2 launch xmem_ros replay.launch.py bag:=drive`.
 
 The bag starts once the node is active. Everything ends shortly after the bag, unless `loop` or
-`keep` is set. Results of a tracker in the bag are played below /recorded, apart from the new ones.
+`keep` is set. Recorded tracker outputs are played below /recorded, separate from the new ones.
 """
 
 import time
@@ -35,7 +35,7 @@ from xmem_ros.replay.ros2_bag_play import BagTopics, played_topics, recorded_rem
 # Arguments that override parameters of the node, with their types; empty: as in params_file.
 OVERRIDES = {'weights': str, 'device': str, 'queue': str, 'on_time_jump': str}
 SWITCH = ['true', 'false', 'True', 'False']
-LINGER_S = 3.0  # for images that still wait at the end of the bag
+LINGER_S = 3.0  # after the end of the bag, for images that still wait to be tracked
 POLL_INTERVAL_S = 0.2  # between requests for the node's state
 ANSWER_TIMEOUT_S = 2.0  # after which the request is repeated
 
@@ -46,7 +46,7 @@ def argument(context: LaunchContext, name: str) -> str:
 
 
 def switched_on(context: LaunchContext, name: str) -> bool:
-    """Tell whether an argument is true."""
+    """Return whether an argument is true."""
     return argument(context, name).lower() == 'true'
 
 
@@ -171,7 +171,7 @@ def check(context: LaunchContext) -> None:
 
 
 def installed(package: str) -> bool:
-    """Tell whether a ROS package is installed."""
+    """Return whether a ROS package is installed."""
     try:
         get_package_prefix(package)
     except PackageNotFoundError:
@@ -215,7 +215,7 @@ def end(reason: str, after: float = 0.0) -> Callable[[ProcessExited, LaunchConte
 
 
 def start(context: LaunchContext) -> list[Action]:
-    """Create the node, the player, and what goes with them."""
+    """Create the node, the player, and the optional recorder and RViz."""
     check(context)
     bag = topics_of(Path(argument(context, 'bag')), argument(context, 'image'))
     node, player = make_node(context, bag), make_player(context, bag)
@@ -256,13 +256,13 @@ def generate_launch_description() -> LaunchDescription:
             'loop',
             default_value='false',
             choices=SWITCH,
-            description='Repeat the bag. Stamps jump back with each round: see on_time_jump.',
+            description='Repeat the bag. Its stamps jump back each time, see on_time_jump.',
         ),
         DeclareLaunchArgument(
             'on_time_jump',
             default_value='',
             choices=['', 'keep', 'reset'],
-            description='With each round of loop, keep or forget the objects. Empty: as in params_file.',
+            description='When loop restarts the bag: keep the objects, or reset the node. Empty: as in params_file.',
         ),
         DeclareLaunchArgument(
             'lockstep',

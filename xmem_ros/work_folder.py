@@ -53,7 +53,9 @@ def fresh(folder: Path, what: str) -> None:
     elif folder.is_dir() and not any(folder.iterdir()):
         mark(folder)
     elif _exists(folder):
-        raise ParameterError(f'{folder}: is there already and not of {what}; move it away or choose another --out')
+        raise ParameterError(
+            f'{folder}: already exists and was not made by {what}; move it away or choose another --out'
+        )
     else:
         make(folder)
 
@@ -94,7 +96,7 @@ def claim(folder: Path, busy: str) -> IO[bytes]:
             raise OutputError(f'{folder}: cannot be written ({error.strerror}); choose another --out') from error
     if not is_ours(folder):
         raise ParameterError(
-            f'{folder}: is there already and not of a run of xmem-ros; move it away or choose another --out'
+            f'{folder}: already exists and was not made by a run of xmem-ros; move it away or choose another --out'
         )
     try:
         lock = atomic.open_lock(folder / LOCK)

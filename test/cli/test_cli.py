@@ -119,7 +119,7 @@ def test_an_empty_folder_serves_as_output_and_a_full_one_is_left_alone(clip, wei
     assert track(clip, weights, out) == 0
     before = digests(out)
     assert track(clip, weights, out) == 2
-    assert f'{out}: is there already' in capsys.readouterr().err
+    assert f'{out}: already exists' in capsys.readouterr().err
     assert digests(out) == before
 
 

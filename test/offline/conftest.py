@@ -37,7 +37,7 @@ def stepped(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def threads(monkeypatch):
-    """Use as many threads in started processes as here, because results depend on the number."""
+    """Use the same number of threads in started processes, because results depend on it."""
     import torch
 
     monkeypatch.setenv('OMP_NUM_THREADS', str(torch.get_num_threads()))

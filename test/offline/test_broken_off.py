@@ -23,7 +23,7 @@ from xmem_ros.offline.job import content_of
 from xmem_ros.offline.tracking import OfflineTracker
 from xmem_ros.tracker import Tracker
 
-# --- no room, and errors of others
+# --- full disks, and errors of libraries and devices
 
 LITTLE_ROOM = """
 import resource, sys
@@ -40,14 +40,14 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_where_room_runs_out_for_the_memory_the_segments_before_it_are_kept(bag, tmp_path, stepped):
+def test_a_full_disk_while_the_memory_is_saved_keeps_the_earlier_segments(bag, tmp_path, stepped):
     done = elsewhere(LITTLE_ROOM, *arguments(bag, tmp_path / 'out'))
     assert done.returncode == 2, done.stderr
     assert 'memory_000002.safetensors: cannot be written' in done.stderr
     assert GOES_ON in done.stderr
     assert left(tmp_path) == ['.out.part']
     assert main(arguments(bag, tmp_path / 'out')) == 0
-    assert stepped == [4, 5, 6, 7, 8, 9], 'one segment of four images was whole'
+    assert stepped == [4, 5, 6, 7, 8, 9], 'one segment of four images was complete'
     assert main(arguments(bag, tmp_path / 'other')) == 0
     assert digests(tmp_path / 'out') == digests(tmp_path / 'other')
 
@@ -66,7 +66,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.mark.parametrize('kind', ['overlay', 'bag', 'coco', 'ytvos', 'png'])
-def test_where_room_runs_out_for_results_none_are_delivered_and_the_next_run_writes_them(
+def test_a_full_disk_while_results_are_written_delivers_none_and_the_next_run_writes_them(
     frames, tmp_path, kind, stepped
 ):
     """Write noise, so that every format needs more than 16 KiB per file."""
@@ -76,7 +76,7 @@ def test_where_room_runs_out_for_results_none_are_delivered_and_the_next_run_wri
     (tmp_path / 'bag').mkdir()
     for index, image in enumerate(noise):
         cv2.imwrite(str(tmp_path / 'bag' / f'{index}.png'), image)
-    save_mask(tmp_path / 'mask.png', (noise[0, :, :, 0] >> 7) + 1)  # masks of noise, too
+    save_mask(tmp_path / 'mask.png', (noise[0, :, :, 0] >> 7) + 1)  # the masks are noise, too
     given = arguments(tmp_path / 'bag', tmp_path / 'out')
     given[given.index('png')] = kind
     done = elsewhere(LITTLE_ROOM_AT_LAST, *given)
@@ -96,9 +96,9 @@ def test_where_room_runs_out_for_results_none_are_delivered_and_the_next_run_wri
         (MemoryError(), 1, 'error: MemoryError; the work'),
         (OSError(28, 'No space left on device'), 2, 'No space left on device; the work'),
     ],
-    ids=['of a library', 'memory', 'room'],
+    ids=['of a library', 'memory', 'full disk'],
 )
-def test_an_error_while_results_are_written_keeps_all_that_was_tracked(
+def test_an_error_while_results_are_written_keeps_all_tracked_images(
     bag, tmp_path, monkeypatch, capsys, stepped, error, code, text
 ):
     def fail(*_):
@@ -128,7 +128,7 @@ def test_an_error_while_results_are_written_keeps_all_that_was_tracked(
     ],
     ids=['of the device', 'memory'],
 )
-def test_an_error_of_the_tracker_ends_the_run_and_leaves_no_image_out(
+def test_an_error_of_the_tracker_ends_the_run_instead_of_skipping_the_image(
     bag, tmp_path, monkeypatch, capsys, stepped, error, text
 ):
     step = Tracker.step
@@ -148,11 +148,11 @@ def test_an_error_of_the_tracker_ends_the_run_and_leaves_no_image_out(
     assert left(tmp_path) == ['.out.part']
     stepped.clear()
     assert main(arguments(bag, tmp_path / 'out')) == 0
-    assert stepped == [4, 5, 6, 7, 8, 9], 'one segment of four images was whole'
+    assert stepped == [4, 5, 6, 7, 8, 9], 'one segment of four images was complete'
     assert 'left out' not in capsys.readouterr().err
 
 
-def test_an_error_before_anything_is_tracked_is_told_and_leaves_nothing(bag, tmp_path, monkeypatch, capsys):
+def test_an_error_before_the_first_image_is_reported_and_leaves_no_files(bag, tmp_path, monkeypatch, capsys):
     def broken(*_, **__):
         raise RuntimeError('CUDA error: out of memory')
 
@@ -170,14 +170,14 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_where_there_is_no_room_to_begin_nothing_is_left(bag, tmp_path):
+def test_a_disk_that_is_full_from_the_start_is_reported_and_no_files_are_left(bag, tmp_path):
     done = elsewhere(NO_ROOM, *arguments(bag, tmp_path / 'out'))
     assert done.returncode == 2, done.stderr
     assert '.out.part: cannot be written (File too large); choose another --out' in done.stderr
     assert left(tmp_path) == []
 
 
-# --- going on only with the same input
+# --- resuming only with the same input
 
 
 def broken_off(bag, out, monkeypatch, *more):
@@ -196,7 +196,7 @@ def broken_off(bag, out, monkeypatch, *more):
 
 
 def edited(file, place, *, keep_time):
-    """Change a byte and, by default, the modification time."""
+    """Change a byte and, unless `keep_time`, the modification time."""
     before = file.stat()
     data = bytearray(file.read_bytes())
     data[place] ^= 1
@@ -206,7 +206,9 @@ def edited(file, place, *, keep_time):
 
 
 @pytest.mark.parametrize(('place', 'keep_time'), [(30_000, True), (-100, True), (100_000, False)])
-def test_a_run_does_not_go_on_with_another_input_of_the_same_size(bag, tmp_path, monkeypatch, capsys, place, keep_time):
+def test_a_run_does_not_resume_with_another_input_of_the_same_size(
+    bag, tmp_path, monkeypatch, capsys, place, keep_time
+):
     broken_off(bag, tmp_path / 'out', monkeypatch)
     file = bag / 'bag.mcap'
     assert file.stat().st_size > 100_000
@@ -220,10 +222,10 @@ def test_a_run_does_not_go_on_with_another_input_of_the_same_size(bag, tmp_path,
     if not keep_time:
         status = file.stat()
         os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns - 1))
-    assert main(arguments(bag, tmp_path / 'out')) == 0, 'the same file is there again'
+    assert main(arguments(bag, tmp_path / 'out')) == 0, 'the file is restored'
 
 
-def test_what_else_lies_in_the_folder_does_not_matter(bag, tmp_path, monkeypatch, stepped):
+def test_other_files_in_the_folder_of_the_bag_do_not_prevent_resuming(bag, tmp_path, monkeypatch, stepped):
     broken_off(bag, tmp_path / 'out', monkeypatch)
     (bag / 'notes.txt').write_text('sunny')
     stepped.clear()

@@ -51,7 +51,7 @@ def bag(frames, tmp_path):
     return write_bag(tmp_path / 'bag', image_items(frames))
 
 
-def test_images_of_a_bag_are_those_that_are_written_for_youtube_vos(bag, tmp_path):
+def test_images_of_a_bag_refer_to_the_files_written_for_youtube_vos(bag, tmp_path):
     out = tmp_path / 'out'
     images = images_of(bag, out, '--seed', tmp_path / 'mask.png', '--at', 2, '--format', 'ytvos')
     assert [image['id'] for image in images] == [2, 3, 4]
@@ -60,7 +60,7 @@ def test_images_of_a_bag_are_those_that_are_written_for_youtube_vos(bag, tmp_pat
         assert (image['height'], image['width']) == (height, width)
 
 
-def test_images_of_a_bag_are_named_by_their_index_where_none_are_written(bag, tmp_path):
+def test_images_of_a_bag_are_named_by_their_index_if_no_files_are_written(bag, tmp_path):
     images = images_of(bag, tmp_path / 'out', '--seed', tmp_path / 'mask.png', '--at', 2)
     assert [image['file_name'] for image in images] == [f'{index:06d}.jpg' for index in range(COUNT)]
     assert [image['id'] for image in images] == list(range(COUNT))

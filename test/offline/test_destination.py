@@ -18,7 +18,7 @@ from xmem_ros.cli.main import main
 from xmem_ros.offline import run as run_module
 from xmem_ros.offline.tracking import OfflineTracker
 
-# --- a destination that will not do is refused before anything is tracked
+# --- unusable destinations are refused before tracking
 
 MOUNTED = ['unshare', '--user', '--map-root-user', '--mount', 'sh', '-c']
 
@@ -32,7 +32,7 @@ def mounted(command, *given):
 
 
 @pytest.mark.parametrize('kind', ['-t tmpfs none', '--bind {other}'])
-def test_a_mount_point_is_refused_at_once_and_a_folder_in_it_will_do(bag, tmp_path, kind):
+def test_a_mount_point_is_refused_at_once_and_a_folder_in_it_is_accepted(bag, tmp_path, kind):
     out, other = tmp_path / 'my out', tmp_path / 'other'
     out.mkdir()
     other.mkdir()
@@ -73,23 +73,27 @@ def test_results_may_lie_in_the_folder_of_the_bag(bag, monkeypatch, stepped):
     assert main(arguments(bag, bag / 'out')) == 0
     assert stepped == [4, 5, 6, 7, 8, 9]
     assert sorted(file.name for file in bag.iterdir()) == ['bag.mcap', 'metadata.yaml', 'out']
-    assert main(arguments(bag, bag.parent / 'again')) == 0, 'the bag can be read as before'
+    assert main(arguments(bag, bag.parent / 'again')) == 0, 'the bag is still readable'
 
 
-def test_what_another_run_delivered_meanwhile_is_not_covered(bag, tmp_path, monkeypatch, capsys, stepped):
+def test_results_that_another_run_has_delivered_meanwhile_are_not_overwritten(
+    bag, tmp_path, monkeypatch, capsys, stepped
+):
     assert main(arguments(bag, tmp_path / 'out')) == 0
     stepped.clear()
-    monkeypatch.setattr(run_module, 'check_destination', lambda out: None)  # as it was when this run began
+    monkeypatch.setattr(
+        run_module, 'check_destination', lambda out: None
+    )  # as if the results had appeared after the check
     monkeypatch.setattr('xmem_ros.offline.destination.check_destination', lambda out: None)
     before = digests(tmp_path / 'out')
     assert main(arguments(bag, tmp_path / 'out')) == 2
-    assert 'is there already' in capsys.readouterr().err
+    assert 'already exists' in capsys.readouterr().err
     assert stepped == []
     assert digests(tmp_path / 'out') == before
     assert left(tmp_path) == ['out']
 
 
-def test_what_somebody_puts_there_while_it_is_tracked_stays_and_results_wait(
+def test_files_that_appear_in_the_destination_during_a_run_stay_and_its_results_are_kept(
     bag, tmp_path, monkeypatch, capsys, stepped
 ):
     out = tmp_path / 'out'
@@ -104,7 +108,7 @@ def test_what_somebody_puts_there_while_it_is_tracked_stays_and_results_wait(
         patched.setattr(run_module, 'write_results', disturbed)
         assert main(arguments(bag, out)) == 2
     said = capsys.readouterr().err
-    assert f'{out}: results cannot be moved there (Directory not empty)' in said
+    assert f'{out}: the results cannot be moved there (Directory not empty)' in said
     assert GOES_ON in said
     assert [file.name for file in out.iterdir()] == ['thesis.tex']
     (out / 'thesis.tex').unlink()
@@ -113,7 +117,7 @@ def test_what_somebody_puts_there_while_it_is_tracked_stays_and_results_wait(
     assert stepped == []
 
 
-# --- killed when the results were there
+# --- killed after delivery
 
 KILLED_AT_LAST = """
 import os, signal, sys
@@ -133,29 +137,29 @@ def delivered(bag, tmp_path):
     return tmp_path / 'out'
 
 
-def test_what_a_run_left_that_was_killed_at_last_is_removed_by_the_same_command(bag, delivered, capsys, stepped):
+def test_the_same_command_removes_the_work_folder_of_a_run_killed_after_delivery(bag, delivered, capsys, stepped):
     before = digests(delivered)
     assert main(arguments(bag, delivered)) == 2
-    assert 'the results are complete' in capsys.readouterr().err
+    assert 'already has complete results' in capsys.readouterr().err
     assert left(delivered.parent) == ['out']
     assert main(arguments(bag, delivered)) == 2
-    assert 'is there already' in capsys.readouterr().err
+    assert 'already exists' in capsys.readouterr().err
     assert digests(delivered) == before
     assert stepped == []
 
 
-def test_results_that_are_not_that_run_s_are_told_apart(bag, delivered, capsys):
+def test_a_folder_that_the_killed_run_has_not_delivered_is_left_alone(bag, delivered, capsys):
     delivered.rename(delivered.with_name('moved'))
     delivered.mkdir()
     (delivered / 'thesis.tex').write_text('mine')
     assert main(arguments(bag, delivered)) == 2
-    assert 'is there already and not an empty folder' in capsys.readouterr().err
+    assert 'already exists and is not an empty folder' in capsys.readouterr().err
     assert left(delivered.parent) == ['.out.part', 'moved', 'out']
 
 
-def test_what_a_run_left_stays_while_another_is_at_it(bag, delivered, capsys):
+def test_a_locked_work_folder_is_not_removed(bag, delivered, capsys):
     with (delivered.with_name('.out.part') / 'lock').open('w') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert main(arguments(bag, delivered)) == 2
-        assert 'is there already' in capsys.readouterr().err
+        assert 'already exists' in capsys.readouterr().err
         assert left(delivered.parent) == ['.out.part', 'out']

@@ -65,7 +65,7 @@ def digests(folder):
 
 
 def read_bag(path, *, but=()):
-    """Return (topic, time, message) by rosbags alone, without some topics."""
+    """Read (topic, time, message) with rosbags only, without some topics."""
     with AnyReader([path]) as reader:
         wanted = [connection for connection in reader.connections if connection.topic not in but]
         return [(c.topic, time, reader.deserialize(raw, c.msgtype)) for c, time, raw in reader.messages(wanted)]
@@ -75,10 +75,10 @@ def left(folder):
     return sorted(file.name for file in folder.iterdir())
 
 
-# --- what is written
+# --- output
 
 
-def test_a_bag_is_the_recorded_topics_and_ours_after_each_image(bag, frames, tmp_path, capsys):
+def test_a_bag_has_the_recorded_topics_and_the_results_after_each_image(bag, frames, tmp_path, capsys):
     assert track(bag, tmp_path / 'out') == 0
     said = capsys.readouterr()
     assert said.out == f'{COUNT} images tracked: {tmp_path / "out" / "bag"}\n'
@@ -95,7 +95,7 @@ def test_a_bag_is_the_recorded_topics_and_ours_after_each_image(bag, frames, tmp
         )
         assert [message.header for _, message in ours] == [message.header for _, message in images]
     (place,) = [i for i, topic in enumerate(topics) if topic == '/xmem/seeds']
-    assert found[place][1] == stamp_of(2) + LATE_NS, 'with the image that it belongs to'
+    assert found[place][1] == stamp_of(2) + LATE_NS, 'with its image'
     assert found[place][2].ids.tolist() == [3, 4]
     labels = [message for topic, _, message in found if topic == '/xmem/labels']
     assert labels[1].data.max() == 0
@@ -107,7 +107,7 @@ def test_a_bag_is_the_recorded_topics_and_ours_after_each_image(bag, frames, tmp
     assert last.objects[0].area == (shown == 1).sum()
 
 
-def test_a_bag_of_ours_alone_with_labels_as_png_under_another_name(bag, tmp_path):
+def test_a_bag_can_have_only_the_results_with_labels_as_png_under_another_node_name(bag, tmp_path):
     assert track(bag, tmp_path / 'raw', '--only-ours') == 0
     assert track(bag, tmp_path / 'png', '--only-ours', '--labels', 'png', '--node', '/front/xmem') == 0
     raw = {topic for topic, _, _ in read_bag(tmp_path / 'raw' / 'bag')}
@@ -124,15 +124,15 @@ def test_a_bag_of_ours_alone_with_labels_as_png_under_another_name(bag, tmp_path
         )
 
 
-def test_a_tracked_bag_can_be_tracked_again_to_the_same(bag, tmp_path):
+def test_a_tracked_bag_can_be_tracked_again_with_the_same_results(bag, tmp_path):
     assert track(bag, tmp_path / 'one') == 0
     assert track(tmp_path / 'one' / 'bag', tmp_path / 'two') == 0
     assert digests(tmp_path / 'one' / 'bag') == digests(tmp_path / 'two' / 'bag')
     (footage,) = read_footage(tmp_path / 'one' / 'bag', 64)
-    assert len(footage.frames) == COUNT - 2, 'to train on, from the first labels on'
+    assert len(footage.frames) == COUNT - 2, 'training data starts with the first labels'
 
 
-def test_every_format_at_once(bag, frames, tmp_path):
+def test_all_formats_are_written_in_one_run_and_agree(bag, frames, tmp_path):
     require('pycocotools')
     from pycocotools.coco import COCO
 
@@ -173,7 +173,7 @@ def test_every_format_at_once(bag, frames, tmp_path):
     (sequence,) = read_generic(out / 'ytvos', ReadOptions())
     assert (sequence.name, len(sequence.frames)) == ('walk', COUNT - 2)
     pictures = sorted((out / 'ytvos' / 'JPEGImages' / 'walk').iterdir())
-    assert [file.stem for file in pictures] == names[2:], 'from the first image that shows an object on'
+    assert [file.stem for file in pictures] == names[2:], 'starts with the first image that shows an object'
     meta = json.loads((out / 'ytvos' / 'meta.json').read_text())['videos']['walk']['objects']
     assert {value: entry['category'] for value, entry in meta.items()} == {'1': 'mug', '2': 'duck'}
     assert meta['1']['frames'][0] == '000002'
@@ -185,7 +185,7 @@ def test_every_format_at_once(bag, frames, tmp_path):
     assert summary['topics_left_out'] == ['/xmem/labels', '/xmem/seeds']
 
 
-def test_seeds_of_a_mask_a_box_and_a_file(bag, frames, tmp_path):
+def test_a_mask_and_a_box_and_a_file_with_both_give_the_same_seeds(bag, frames, tmp_path):
     save_mask(tmp_path / 'mask.png', np.where(frames[3][1] == 1, 9, 0).astype(np.uint8))
     x, y, width, height = cv2.boundingRect((frames[3][1] == 2).astype(np.uint8))
     box = f'duck={x - 2},{y - 2},{width + 4},{height + 4}'
@@ -202,25 +202,25 @@ def test_seeds_of_a_mask_a_box_and_a_file(bag, frames, tmp_path):
     assert digests(tmp_path / 'index') == digests(tmp_path / 'stamp')
     values = [set(np.unique(np.array(Image.open(tmp_path / 'file' / f'{i:06d}.png')))) for i in range(COUNT)]
     assert values[2] == {0}
-    assert values[3] == values[6] == {0, 2, 9}, 'the mask has its value, the box the next label'
+    assert values[3] == values[6] == {0, 2, 9}, 'the mask keeps its value, the box gets the next label'
     assert values[7] == {0, 9}
     for index in range(7):
         name = f'{index:06d}.png'
         assert (tmp_path / 'file' / name).read_bytes() == (tmp_path / 'index' / name).read_bytes()
 
 
-def test_parameters_of_the_node_are_heeded_and_the_command_line_wins(bag, tmp_path, capsys):
+def test_a_parameter_file_applies_and_the_command_line_overrides_it(bag, tmp_path, capsys):
     (tmp_path / 'p.yaml').write_text('xmem: {ros__parameters: {min_score: 1.0, size: 128, max_objects: 1}}')
     assert track(bag, tmp_path / 'out', '--params', tmp_path / 'p.yaml') == 2
     assert 'at most 1 objects are allowed (max_objects)' in capsys.readouterr().err
     (tmp_path / 'p.yaml').write_text('xmem: {ros__parameters: {min_score: 1.0, size: 128}}')
     assert track(bag, tmp_path / 'out', '--params', tmp_path / 'p.yaml') == 0
     objects = [message for topic, _, message in read_bag(tmp_path / 'out' / 'bag') if topic == '/xmem/objects']
-    assert {item.state for item in objects[-1].objects} == {2}, 'no score is 1'
+    assert {item.state for item in objects[-1].objects} == {2}, 'no score reaches 1'
     assert not (tmp_path / 'nothing').exists()
 
 
-def test_topics_of_types_that_nobody_knows_are_copied_as_they_are(frames, tmp_path, capsys):
+def test_topics_of_unknown_types_are_copied_unchanged(frames, tmp_path, capsys):
     raw = bytes(range(40))
     items = image_items(frames)
     items.insert(3, ('/secret', items[2][1] + 5, ('my_msgs/msg/Secret', raw)))
@@ -233,7 +233,7 @@ def test_topics_of_types_that_nobody_knows_are_copied_as_they_are(frames, tmp_pa
         assert [(time, data) for _, time, data in reader.messages(wanted)] == [(items[2][1] + 5, raw)]
 
 
-# --- again, and after an interruption
+# --- repeated and resumed runs
 
 KILLED = """
 import os, signal, sys
@@ -270,7 +270,7 @@ def options(bag, out):
     return ['track', bag, '--out', out, '--size', 64, '--device', 'cpu', '--segment', 4, *formats]
 
 
-def test_two_runs_and_one_that_was_killed_write_the_same_bytes(bag, tmp_path, monkeypatch, threads):
+def test_two_runs_and_a_killed_and_resumed_one_write_the_same_bytes(bag, tmp_path, monkeypatch, threads):
     for name in ('one', 'two'):
         assert main([*map(str, options(bag, tmp_path / name))]) == 0
     kill_after_two_segments(*options(bag, tmp_path / 'three'))
@@ -279,12 +279,12 @@ def test_two_runs_and_one_that_was_killed_write_the_same_bytes(bag, tmp_path, mo
     step = OfflineTracker.step
     monkeypatch.setattr(OfflineTracker, 'step', lambda self, frame: stepped.append(frame.index) or step(self, frame))
     assert main([*map(str, options(bag, tmp_path / 'three'))]) == 0
-    assert stepped == [8, 9], 'two segments of four images were whole'
+    assert stepped == [8, 9], 'two segments of four images were complete'
     assert digests(tmp_path / 'one') == digests(tmp_path / 'two') == digests(tmp_path / 'three')
     assert left(tmp_path) == ['one', 'three', 'two']
 
 
-def test_a_run_that_was_killed_while_it_wrote_tracks_nothing_again(bag, tmp_path, monkeypatch, threads):
+def test_a_run_killed_while_writing_does_not_track_again(bag, tmp_path, monkeypatch, threads):
     assert main([*map(str, options(bag, tmp_path / 'one'))]) == 0
     kill_after_two_segments(*options(bag, tmp_path / 'two'), script=KILLED_LATE)
     assert left(tmp_path) == ['.two.part', 'one']
@@ -293,7 +293,7 @@ def test_a_run_that_was_killed_while_it_wrote_tracks_nothing_again(bag, tmp_path
     assert digests(tmp_path / 'one') == digests(tmp_path / 'two')
 
 
-def test_a_run_that_a_person_interrupts_goes_on_later(bag, tmp_path, monkeypatch, capsys):
+def test_a_run_interrupted_from_the_keyboard_can_be_resumed(bag, tmp_path, monkeypatch, capsys):
     step = OfflineTracker.step
 
     def interrupted(self, frame):
@@ -308,10 +308,10 @@ def test_a_run_that_a_person_interrupts_goes_on_later(bag, tmp_path, monkeypatch
     stepped = []
     monkeypatch.setattr(OfflineTracker, 'step', lambda self, frame: stepped.append(frame.index) or step(self, frame))
     assert track(bag, tmp_path / 'out') == 0
-    assert stepped == [4, 5, 6, 7, 8, 9], 'one segment of four images was whole'
+    assert stepped == [4, 5, 6, 7, 8, 9], 'one segment of four images was complete'
 
 
-def test_a_run_goes_on_with_the_same_arguments_only(bag, tmp_path, capsys):
+def test_a_run_is_resumed_only_with_the_same_arguments(bag, tmp_path, capsys):
     kill_after_two_segments(*options(bag, tmp_path / 'out'))
     assert main([*map(str, options(bag, tmp_path / 'out')), '--only-ours']) == 2
     said = capsys.readouterr().err
@@ -322,7 +322,7 @@ def test_a_run_goes_on_with_the_same_arguments_only(bag, tmp_path, capsys):
     assert left(tmp_path) == ['out']
 
 
-def test_a_late_seed_that_cannot_be_used_is_put_right_without_tracking_all_again(
+def test_an_unusable_late_seed_can_be_corrected_without_tracking_everything_again(
     bag, frames, tmp_path, monkeypatch, capsys
 ):
     save_mask(tmp_path / 'first.png', (frames[1][1] == 1).astype(np.uint8))
@@ -338,19 +338,19 @@ def test_a_late_seed_that_cannot_be_used_is_put_right_without_tracking_all_again
     assert 'the work so far is kept: correct the seeds' in said
     save_mask(tmp_path / 'late.png', (frames[6][1] == 1).astype(np.uint8))
     seeds.write_text(first.replace('frame: 1', 'frame: 2') + late)
-    assert main([*map(str, command)]) == 2, 'what was applied cannot be changed any more'
+    assert main([*map(str, command)]) == 2, 'applied seeds cannot be changed'
     assert 'seeds of image 1' in capsys.readouterr().err
     seeds.write_text(first + late)
     stepped = []
     step = OfflineTracker.step
     monkeypatch.setattr(OfflineTracker, 'step', lambda self, frame: stepped.append(frame.index) or step(self, frame))
     assert main([*map(str, command)]) == 0
-    assert stepped == [4, 5, 6, 7, 8, 9], 'one segment of four images was whole'
+    assert stepped == [4, 5, 6, 7, 8, 9], 'one segment of four images was complete'
     assert main([*map(str, [*options(bag, tmp_path / 'again'), '--seed', seeds])]) == 0
     assert digests(tmp_path / 'out') == digests(tmp_path / 'again')
 
 
-def test_what_an_interrupted_run_left_is_not_trusted_when_it_is_damaged(bag, tmp_path, capsys):
+def test_damaged_work_of_an_interrupted_run_is_refused(bag, tmp_path, capsys):
     kill_after_two_segments(*options(bag, tmp_path / 'out'))
     (memory,) = (tmp_path / '.out.part').glob('memory_*')
     memory.write_bytes(memory.read_bytes()[:-100])
@@ -359,7 +359,7 @@ def test_what_an_interrupted_run_left_is_not_trusted_when_it_is_damaged(bag, tmp
     assert '--restart' in said
 
 
-def test_two_runs_do_not_write_to_one_place(bag, tmp_path, capsys):
+def test_two_runs_do_not_write_to_one_destination(bag, tmp_path, capsys):
     from xmem_ros.offline.segments import RunFolder
 
     other = RunFolder(tmp_path / 'out', {})
@@ -368,18 +368,18 @@ def test_two_runs_do_not_write_to_one_place(bag, tmp_path, capsys):
     other.close()
 
 
-def test_results_never_cover_anything(bag, tmp_path, capsys):
+def test_results_never_replace_files_of_the_user(bag, tmp_path, capsys):
     (tmp_path / 'out').mkdir()
     (tmp_path / 'out' / 'thesis.tex').write_text('mine')
     assert track(bag, tmp_path / 'out') == 2
-    assert 'is there already and not an empty folder' in capsys.readouterr().err
+    assert 'already exists and is not an empty folder' in capsys.readouterr().err
     assert left(tmp_path / 'out') == ['thesis.tex']
 
 
-# --- what is wrong
+# --- faults of the input
 
 
-def test_a_bag_that_was_cut_off_is_tracked_as_far_as_it_goes(frames, tmp_path, capsys):
+def test_a_truncated_bag_is_tracked_to_its_last_readable_image(frames, tmp_path, capsys):
     large = scene(12, size=(240, 320))
     seeds = seeds_message(0, [typestore.seed(MASK, mask=large[0][1] == 1)], [1])
     items = image_items(large)
@@ -397,7 +397,7 @@ def test_a_bag_that_was_cut_off_is_tracked_as_far_as_it_goes(frames, tmp_path, c
     assert len([1 for topic, _, _ in read_bag(tmp_path / 'out' / 'bag') if topic == '/xmem/labels']) == count
 
 
-def test_a_bag_of_which_nothing_is_left_is_said_to_be_cut_off(frames, tmp_path, capsys):
+def test_a_bag_truncated_to_its_header_is_reported_as_cut_off(frames, tmp_path, capsys):
     whole = write_bag(tmp_path / 'bag', image_items(frames)) / 'bag.mcap'
     (tmp_path / 'tiny.mcap').write_bytes(whole.read_bytes()[:300])
     assert track(tmp_path / 'tiny.mcap', tmp_path / 'out') == 2
@@ -405,7 +405,7 @@ def test_a_bag_of_which_nothing_is_left_is_said_to_be_cut_off(frames, tmp_path, 
     assert left(tmp_path) == ['bag', 'tiny.mcap']
 
 
-def test_images_that_cannot_be_used_are_counted_and_named(frames, tmp_path, capsys):
+def test_unusable_images_are_skipped_and_named(frames, tmp_path, capsys):
     items = image_items(frames)
     raw = typestore.serialize(image_message(3, frames[3][0]))
     items[3] = (TOPIC, items[3][1], (typestore.IMAGE, raw[:500]))
@@ -459,7 +459,7 @@ def useless(folder, frames):
     ]
 
 
-def test_what_cannot_be_used_is_named_with_exit_code_2_and_leaves_nothing(frames, tmp_path, capsys):
+def test_unusable_input_is_named_with_exit_code_2_and_leaves_no_files(frames, tmp_path, capsys):
     for number, (path, more, text) in enumerate(useless(tmp_path, frames)):
         before = left(tmp_path)
         assert track(path, tmp_path / f'out{number}', *more) == 2, text
@@ -469,7 +469,7 @@ def test_what_cannot_be_used_is_named_with_exit_code_2_and_leaves_nothing(frames
         assert left(tmp_path) == before, text
 
 
-# --- where rosbags, or ROS, is not installed
+# --- without rosbags or ROS
 
 BLOCKED = """
 import sys
@@ -490,14 +490,14 @@ def run_without(blocked, *arguments):
     )
 
 
-def test_bags_are_tracked_where_there_is_no_ros(bag, tmp_path):
+def test_bags_are_tracked_without_ros(bag, tmp_path):
     blocked = ['rclpy', 'sensor_msgs', 'std_msgs', 'builtin_interfaces', 'xmem_ros.msg', 'xmem_ros.srv']
     done = run_without(blocked, *options(bag, tmp_path / 'out'))
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == '[]'
 
 
-def test_films_are_tracked_where_there_is_no_rosbags_and_bags_are_refused(bag, tmp_path):
+def test_without_rosbags_folders_are_tracked_and_bags_are_refused(bag, tmp_path):
     save_sequence(tmp_path, frames=3)
     folder, mask = tmp_path / 'JPEGImages' / 'toys', tmp_path / 'Annotations' / 'toys' / '00000.png'
     done = run_without(['rosbags'], 'track', folder, '--seed', mask, '--out', tmp_path / 'out', '--device', 'cpu')
@@ -508,14 +508,14 @@ def test_films_are_tracked_where_there_is_no_rosbags_and_bags_are_refused(bag, t
     assert 'pip install' in done.stderr
 
 
-def test_a_format_whose_library_is_absent_is_refused_at_once(bag, tmp_path):
+def test_a_format_whose_library_is_missing_is_refused_at_once(bag, tmp_path):
     done = run_without(['pycocotools'], *options(bag, tmp_path / 'out'), '--format', 'coco')
     assert done.returncode == 2
     assert 'pip install pycocotools' in done.stderr
     assert left(tmp_path) == []
 
 
-def test_a_folder_of_frames_gives_a_bag_of_ours(tmp_path):
+def test_results_of_a_folder_of_frames_can_be_written_as_a_bag(tmp_path):
     save_sequence(tmp_path, frames=3)
     folder, mask = tmp_path / 'JPEGImages' / 'toys', tmp_path / 'Annotations' / 'toys' / '00000.png'
     assert track(folder, tmp_path / 'out', '--seed', mask, '--format', 'bag') == 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Offline tracking: images of seeds, ids of objects, skipped images."""
+"""Offline tracking: on which image seeds apply, ids of objects, skipped images."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def tracked(path, plan=None, topic=''):
 
 
 def seeded_bag(folder, frames, *seeds, name='bag'):
-    """Write a bag of images and seeds, given as index of the image before, and message."""
+    """Write a bag of images and seeds; seeds: pairs (index of the image before, message)."""
     items = image_items(frames)
     for after, message in seeds:
         items.append(('/xmem/seeds', stamp_of(after) + LATE_NS + 1, message))
@@ -48,7 +48,7 @@ def seeded_bag(folder, frames, *seeds, name='bag'):
 
 def test_recorded_seeds_are_applied_on_the_image_of_their_stamp(frames, tmp_path):
     message = seeds_message(2, [mask_seed(frames, 2, 1, name='mug'), mask_seed(frames, 2, 2)], [1, 2])
-    found = tracked(seeded_bag(tmp_path, frames, (6, message)))  # it came when four more images had come
+    found = tracked(seeded_bag(tmp_path, frames, (6, message)))  # recorded four images after its image
     assert [item.frame.index for item in found] == list(range(10))
     assert [len(item.objects) for item in found] == [0, 0] + [2] * 8
     assert [item.state for item in found[2].objects] == [ObjectState.NEW] * 2
@@ -56,20 +56,20 @@ def test_recorded_seeds_are_applied_on_the_image_of_their_stamp(frames, tmp_path
     assert [item.name for item in found[9].objects] == ['mug', '']
     truth = frames[9][1] == 1
     shown = found[9].labels == 1
-    assert (truth & shown).sum() / (truth | shown).sum() > 0.8  # seven images later; measured 0.88
+    assert (truth & shown).sum() / (truth | shown).sum() > 0.8  # measured 0.88, seven images later
     (applied,) = found[2].applied
     assert (applied.ids, applied.labels) == ((1, 2), (1, 2))
 
 
-def test_objects_have_the_ids_that_were_recorded(frames, tmp_path):
+def test_objects_keep_their_recorded_ids(frames, tmp_path):
     first = seeds_message(1, [mask_seed(frames, 1, 1)], [5])
     second = seeds_message(4, [mask_seed(frames, 4, 2)], [9])
     found = tracked(seeded_bag(tmp_path, frames, (1, first), (5, second)))
     assert [[item.id for item in frame.objects] for frame in found] == [[]] + [[5]] * 3 + [[5, 9]] * 6
 
 
-def test_a_recorded_correction_is_of_the_object_with_the_recorded_id(frames, tmp_path):
-    first = seeds_message(0, [mask_seed(frames, 0, 2, name='mug')], [7])  # the wrong one of the two
+def test_a_recorded_correction_applies_to_the_object_with_the_recorded_id(frames, tmp_path):
+    first = seeds_message(0, [mask_seed(frames, 0, 2, name='mug')], [7])  # the mask of the other object
     second = seeds_message(5, [mask_seed(frames, 5, 1, object_id=7)], [7])
     found = tracked(seeded_bag(tmp_path, frames, (1, first), (6, second)))
     assert [(item.id, item.name) for item in found[9].objects] == [(7, 'mug')]
@@ -77,13 +77,13 @@ def test_a_recorded_correction_is_of_the_object_with_the_recorded_id(frames, tmp
     assert (shown & (frames[5][1] == 1)).sum() > 0.9 * shown.sum()
 
 
-def test_a_correction_of_what_was_seeded_before_the_recording_begins_the_object(frames, tmp_path):
+def test_the_first_correction_of_an_object_seeded_before_the_recording_starts_it(frames, tmp_path):
     message = seeds_message(3, [mask_seed(frames, 3, 1, object_id=12, name='mug')], [12])
     found = tracked(seeded_bag(tmp_path, frames, (3, message)))
     assert [(item.id, item.state) for item in found[3].objects] == [(12, ObjectState.NEW)]
 
 
-def test_ids_that_begin_again_mean_that_the_node_was_reset(frames, tmp_path):
+def test_recorded_ids_that_start_again_mean_a_reset_of_the_node(frames, tmp_path):
     first = seeds_message(0, [mask_seed(frames, 0, 1, name='old'), mask_seed(frames, 0, 2)], [1, 2])
     second = seeds_message(5, [mask_seed(frames, 5, 2, name='new')], [1])
     found = tracked(seeded_bag(tmp_path, frames, (0, first), (5, second)))
@@ -91,13 +91,13 @@ def test_ids_that_begin_again_mean_that_the_node_was_reset(frames, tmp_path):
     assert [(item.id, item.name, item.label) for item in found[9].objects] == [(1, 'new', 1)]
 
 
-def test_a_label_image_that_was_recorded_gives_its_objects_their_ids(frames, tmp_path):
+def test_objects_of_a_recorded_label_image_have_their_recorded_ids(frames, tmp_path):
     message = seeds_message(1, [typestore.seed(LABELS, name='toy', mask=frames[1][1])], [3, 4])
     found = tracked(seeded_bag(tmp_path, frames, (2, message)))
     assert [(item.id, item.name) for item in found[9].objects] == [(3, 'toy_1'), (4, 'toy_2')]
 
 
-def test_two_calls_for_one_image_are_both_applied_and_the_later_one_counts(frames, tmp_path):
+def test_several_recorded_calls_for_one_image_are_applied_in_order(frames, tmp_path):
     first = seeds_message(2, [mask_seed(frames, 2, 2, name='mug')], [1])
     second = seeds_message(2, [mask_seed(frames, 2, 1, object_id=1)], [1])
     third = seeds_message(2, [mask_seed(frames, 2, 2, name='duck')], [2])
@@ -107,7 +107,7 @@ def test_two_calls_for_one_image_are_both_applied_and_the_later_one_counts(frame
     assert len(found[2].applied) == 3
 
 
-def test_a_recorded_seed_without_its_image_is_told_and_ends_nothing(frames, tmp_path):
+def test_a_recorded_seed_without_its_image_is_reported_and_does_not_end_the_run(frames, tmp_path):
     early = seeds_message(-3, [mask_seed(frames, 0, 2)], [1])
     good = seeds_message(0, [mask_seed(frames, 0, 1)], [2])
     path = seeded_bag(tmp_path, frames, (0, early), (0, good))
@@ -120,7 +120,7 @@ def test_a_recorded_seed_without_its_image_is_told_and_ends_nothing(frames, tmp_
     assert '1700000000.023456790' in told  # stamp_of(-3)
 
 
-def test_a_recorded_seed_that_cannot_be_used_now_is_told_and_ends_nothing(frames, tmp_path):
+def test_an_unusable_recorded_seed_is_reported_and_does_not_end_the_run(frames, tmp_path):
     empty = typestore.seed(MASK, mask=np.zeros(SIZE, np.uint8))
     first = seeds_message(1, [empty], [1])
     second = seeds_message(2, [mask_seed(frames, 2, 1)], [2])
@@ -143,7 +143,7 @@ def test_recorded_seeds_of_another_camera_are_refused(frames, tmp_path):
         tracked(write_bag(tmp_path / 'bag', items))
 
 
-def test_several_topics_of_seeds_have_to_be_named(frames, tmp_path):
+def test_one_of_several_topics_of_seeds_has_to_be_named(frames, tmp_path):
     message = seeds_message(0, [mask_seed(frames, 0, 1)], [1])
     items = [
         *image_items(frames),
@@ -159,7 +159,7 @@ def test_several_topics_of_seeds_have_to_be_named(frames, tmp_path):
             recorded_seeds(recording, '/xmem/seeds')
 
 
-# --- images that cannot be used
+# --- unusable images
 
 
 def bad_messages():
@@ -180,9 +180,7 @@ def bad_messages():
 @pytest.mark.parametrize(
     ('name', 'message', 'reason'), list(bad_messages()), ids=lambda value: value if isinstance(value, str) else ''
 )
-def test_an_image_that_cannot_be_decoded_is_left_out_and_the_others_are_as_without_it(
-    frames, tmp_path, name, message, reason
-):
+def test_an_undecodable_image_is_skipped_and_does_not_affect_the_others(frames, tmp_path, name, message, reason):
     plan = [PlannedSeeds((mask_seed(frames, 0, 1),), (1,), index=0)]
     items = image_items(frames)
     without = tracked(write_bag(tmp_path / 'without', items[:4] + items[5:]), plan)
@@ -198,7 +196,7 @@ def test_an_image_that_cannot_be_decoded_is_left_out_and_the_others_are_as_witho
         assert one.objects == other.objects
 
 
-def test_a_seed_of_an_image_that_cannot_be_decoded_is_refused(frames, tmp_path):
+def test_a_seed_of_an_undecodable_image_is_refused(frames, tmp_path):
     items = image_items(frames)
     items[4] = (TOPIC, items[4][1], next(bad_messages())[1])
     path = write_bag(tmp_path / 'bag', items)
@@ -207,7 +205,7 @@ def test_a_seed_of_an_image_that_cannot_be_decoded_is_refused(frames, tmp_path):
         tracked(path, plan)
 
 
-def test_a_seed_of_a_message_that_is_no_image_is_refused(frames, tmp_path):
+def test_a_seed_of_a_message_that_is_not_an_image_is_refused(frames, tmp_path):
     items = image_items(frames)
     items[4] = (TOPIC, items[4][1], (typestore.IMAGE, b'\x00\x01\x00\x00'))
     plan = [PlannedSeeds((mask_seed(frames, 4, 1),), (1,), index=4, source='seeds.yaml, entry 1')]
@@ -216,7 +214,7 @@ def test_a_seed_of_a_message_that_is_no_image_is_refused(frames, tmp_path):
 
 
 @pytest.mark.parametrize(('policy', 'ids'), [('keep', [1]), ('reset', [])])
-def test_stamps_that_jump_back_keep_or_forget_as_in_the_node_and_are_told(frames, tmp_path, policy, ids):
+def test_stamps_that_jump_back_keep_or_reset_the_objects_and_are_reported(frames, tmp_path, policy, ids):
     again = [(topic, time + 10**10, message) for topic, time, message in image_items(frames[:4])]
     path = write_bag(tmp_path / 'bag', image_items(frames) + again)
     parameters = dataclasses.replace(PARAMETERS, on_time_jump=policy)
@@ -230,7 +228,7 @@ def test_stamps_that_jump_back_keep_or_forget_as_in_the_node_and_are_told(frames
     assert 'image 000010: stamps jumped back by 0.300 s' in told
 
 
-# --- seeds of a user
+# --- seeds given by the user
 
 
 def test_a_seed_by_stamp_needs_an_image_of_that_stamp(frames, tmp_path):
@@ -248,7 +246,7 @@ def test_a_seed_beyond_the_end_is_refused(frames, tmp_path):
         tracked(path, [PlannedSeeds((mask_seed(frames, 3, 1),), (1,), index=10)])
 
 
-def test_objects_are_removed_and_unknown_ones_refused(frames, tmp_path):
+def test_objects_are_removed_and_unknown_ids_refused(frames, tmp_path):
     path = write_bag(tmp_path / 'bag', image_items(frames))
     begin = PlannedSeeds((mask_seed(frames, 0, 1), mask_seed(frames, 0, 2)), (1, 2), index=0)
     found = tracked(path, [begin, PlannedSeeds((), (), index=5, removed=(1,))])
@@ -261,7 +259,7 @@ def test_objects_are_removed_and_unknown_ones_refused(frames, tmp_path):
         tracked(path, [begin, wrong])
 
 
-def test_going_on_from_a_checkpoint_gives_what_an_undisturbed_run_gives(frames, tmp_path):
+def test_resuming_from_a_checkpoint_gives_the_results_of_an_uninterrupted_run(frames, tmp_path):
     items = image_items(frames)
     items[3] = (TOPIC, items[3][1], next(bad_messages())[1])
     first = seeds_message(1, [mask_seed(frames, 1, 1, name='mug')], [4])

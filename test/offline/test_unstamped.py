@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Images without stamps, as some drivers send: image of recorded seeds."""
+"""Recorded seeds of images without stamps, as some drivers send them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NOWHEN = typestore.header(0, 'camera')
 
 
 def seeds(index: int, value: int, header=NOWHEN):
-    """Return accepted seeds of an object of an image."""
+    """Return an AcceptedSeeds message with one object of an image."""
     return typestore.accepted_seeds(header, [typestore.seed(MASK, mask=FRAMES[index][1] == value)], [value], [value])
 
 
@@ -43,8 +43,8 @@ def bag_of(folder, *seeds, stamped: int = 0):
     return write_bag(folder / 'bag', sorted(items, key=lambda item: item[1]))
 
 
-@pytest.mark.parametrize('stamped', [0, 2], ids=['none has a stamp', 'the first ones have'])
-def test_recorded_seeds_are_applied_on_the_newest_image_before_them(tmp_path, stamped):
+@pytest.mark.parametrize('stamped', [0, 2], ids=['no stamps', 'stamps on the first images'])
+def test_seeds_without_a_stamp_are_applied_to_the_newest_image_before_them(tmp_path, stamped):
     after = stamp_of(2) + LATE_NS
     path = bag_of(tmp_path, (after + 1, seeds(2, 1)), (stamp_of(5) + LATE_NS - 1, seeds(4, 2)), stamped=stamped)
     with open_recording(path) as recording:
@@ -58,7 +58,7 @@ def test_recorded_seeds_are_applied_on_the_newest_image_before_them(tmp_path, st
     ]
 
 
-def test_a_seed_with_a_stamp_is_for_the_image_that_has_it(tmp_path):
+def test_a_seed_with_a_stamp_is_applied_to_the_image_with_that_stamp(tmp_path):
     late = stamp_of(4)
     path = bag_of(tmp_path, (late, seeds(1, 1, typestore.header(stamp_of(1), 'camera'))), stamped=2)
     with open_recording(path) as recording:
@@ -67,7 +67,7 @@ def test_a_seed_with_a_stamp_is_for_the_image_that_has_it(tmp_path):
     assert [len(frame.objects) for frame in found] == [0, 1, 1, 1, 1, 1]
 
 
-def test_where_no_image_came_before_the_seeds_that_the_images_have_no_stamps_is_said(tmp_path):
+def test_seeds_without_a_stamp_before_the_first_image_are_refused(tmp_path):
     path = bag_of(tmp_path, (stamp_of(0), seeds(0, 1)))
     with (
         open_recording(path) as recording,

@@ -100,7 +100,7 @@ def test_a_folder_of_somebody_else_is_neither_taken_nor_emptied_nor_removed(tmp_
     theirs = tmp_path / 'work'
     theirs.mkdir()
     (theirs / 'thesis.tex').write_text('mine')
-    with pytest.raises(ParameterError, match='not of a run of xmem-ros'):
+    with pytest.raises(ParameterError, match='not made by a run of xmem-ros'):
         work_folder.claim(theirs, 'another run')
     work_folder.empty(theirs)
     work_folder.remove(theirs)

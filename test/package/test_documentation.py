@@ -49,7 +49,7 @@ def imported_rooms(folder: Path) -> set[str]:
     return {room for room in rooms - {folder.name} if (folder.parent / room).is_dir()}
 
 
-def test_rooms_import_those_that_the_design_says():
+def test_subpackages_import_only_those_listed_in_the_design_document():
     rows = re.findall(
         r'^\| `(\w+)` \| [^|]+ \| ([^|]+) \| [^|]+ \|$', (ROOT / 'docs' / 'design.md').read_text(), re.MULTILINE
     )
@@ -61,7 +61,7 @@ def test_rooms_import_those_that_the_design_says():
     assert {room: found[room] - allowed[room] for room in rooms if found[room] - allowed[room]} == {}
 
 
-def test_imports_between_rooms_have_no_circles():
+def test_imports_between_subpackages_have_no_cycles():
     rooms = {path.parent.name for path in (ROOT / 'xmem_ros').glob('*/__init__.py')}
     found = {room: imported_rooms(ROOT / 'xmem_ros' / room) for room in rooms}
     while free := {room for room in found if not found[room] & set(found)}:

@@ -63,7 +63,7 @@ def test_a_folder_beside_the_destination_that_track_did_not_make_stays(frames, t
     theirs.mkdir()
     (theirs / 'thesis.tex').write_text('mine')
     for more in ([], ['--restart']):
-        refused(capsys, arguments(frames, tmp_path / 'out', *more), 'not of a run of xmem-ros')
+        refused(capsys, arguments(frames, tmp_path / 'out', *more), 'not made by a run of xmem-ros')
         assert [path.name for path in theirs.iterdir()] == ['thesis.tex']
     assert main(arguments(frames, tmp_path / 'other')) == 0
 
@@ -74,7 +74,7 @@ def test_a_link_beside_the_destination_is_not_followed(frames, tmp_path, capsys)
     (theirs / 'thesis.tex').write_text('mine')
     (tmp_path / '.out.part').symlink_to(theirs)
     for more in ([], ['--restart']):
-        refused(capsys, arguments(frames, tmp_path / 'out', *more), 'not of a run of xmem-ros')
+        refused(capsys, arguments(frames, tmp_path / 'out', *more), 'not made by a run of xmem-ros')
         assert [path.name for path in theirs.iterdir()] == ['thesis.tex']
 
 
@@ -132,7 +132,7 @@ def test_a_demonstration_empties_no_folder_of_somebody_else(tmp_path):
     from xmem_ros.errors import ParameterError
 
     (tmp_path / 'overlay.mp4').write_text('mine')
-    with pytest.raises(ParameterError, match='not of a demonstration'):
+    with pytest.raises(ParameterError, match='not made by a demonstration'):
         work_folder.fresh(tmp_path, 'a demonstration')
     assert (tmp_path / 'overlay.mp4').read_text() == 'mine'
 
@@ -229,7 +229,7 @@ def test_file_names_that_are_not_utf_8_are_read_and_written(tmp_path, capsys):
     assert said.replace('\n', '').isprintable()
     assert read_mask(out / f'{odd}0.png').max() == 1
     json.loads((out / 'coco.json').read_text())
-    refused(capsys, arguments(frames, out), 'is there already')
+    refused(capsys, arguments(frames, out), 'already exists')
 
 
 def test_names_of_frames_of_245_letters_are_written(tmp_path):

@@ -41,10 +41,10 @@ def stamps(path) -> list[int]:
 # --- MCAP without chunks
 
 
-def test_messages_without_chunks_that_were_written_in_another_order_are_read_by_time(frames, tmp_path):
+def test_messages_without_chunks_are_read_in_order_of_time(frames, tmp_path):
     items = image_items(frames) + image_items(frames, '/rear/labels')
     items[2], items[3] = items[3], items[2]
-    items = [*items[8:], *items[:8]]  # the other topic's messages are all older than the one before the first
+    items = [*items[8:], *items[:8]]  # all messages of the other topic are written before those of the camera
     path = write_without_chunks(tmp_path / 'fast.mcap', items)
     assert stamps(path) == [stamp_of(index) for index in range(len(frames))]
     with open_recording(path) as recording:
@@ -52,7 +52,7 @@ def test_messages_without_chunks_that_were_written_in_another_order_are_read_by_
     assert both == sorted(received_ns for _, received_ns, _ in items)
 
 
-def test_a_file_without_chunks_that_was_cut_off_is_read_as_far_as_it_goes(frames, tmp_path):
+def test_a_truncated_file_without_chunks_is_read_to_its_last_complete_message(frames, tmp_path):
     items = image_items(frames)
     items[2], items[3] = items[3], items[2]
     path = write_without_chunks(tmp_path / 'fast.mcap', items)
@@ -66,7 +66,7 @@ def test_a_file_without_chunks_that_was_cut_off_is_read_as_far_as_it_goes(frames
 
 # --- sqlite3 with a journal
 
-# As a recorder with storage_preset_profile resilient, which is killed.
+# Stands for a recorder with storage_preset_profile resilient that is killed.
 RECORDER = """
 import sqlite3, sys, time
 database = sqlite3.connect(sys.argv[1], isolation_level=None)
@@ -88,7 +88,7 @@ time.sleep(600)
 
 
 def record_more_and_be_killed(database: Path, journal: str, end: str) -> None:
-    """Append a database's messages again, with later times."""
+    """Append a database's messages again, with later times, in a process that is then killed."""
     arguments = [str(database), journal, str(STEP_NS), end]
     with subprocess.Popen([sys.executable, '-c', RECORDER, *arguments], stdout=subprocess.PIPE, text=True) as recorder:
         assert recorder.stdout is not None
@@ -97,32 +97,32 @@ def record_more_and_be_killed(database: Path, journal: str, end: str) -> None:
 
 
 @pytest.mark.parametrize('alone', [False, True], ids=['folder', 'file'])
-def test_messages_that_only_the_log_of_a_killed_recorder_has_are_read(frames, tmp_path, alone):
+def test_messages_that_are_only_in_the_journal_of_a_killed_recorder_are_read(frames, tmp_path, alone):
     folder = write_bag(tmp_path / 'bag', image_items(frames), storage='sqlite3')
-    (folder / 'metadata.yaml').unlink()  # it is written at the end
+    (folder / 'metadata.yaml').unlink()  # recorders write it at the end
     record_more_and_be_killed(folder / 'bag.db3', 'WAL', 'commit')
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    assert len(before['bag.db3-wal']) > 8 * frames[0][0].size, 'as many images are in it alone'
+    assert len(before['bag.db3-wal']) > 8 * frames[0][0].size, 'the new images are only in the journal'
     with open_recording(folder / 'bag.db3' if alone else folder) as recording:
         assert recording.length == 16
         found = recording.stamps()
         assert recording.damage == '' if alone else 'the recording was not completed' in recording.damage
     assert found == [stamp_of(index) for index in range(8)] * 2
-    assert before == {file.name: file.read_bytes() for file in folder.iterdir()}, 'a recording is only read'
+    assert before == {file.name: file.read_bytes() for file in folder.iterdir()}, 'the recording is not changed'
 
 
-def test_what_a_killed_recorder_had_not_committed_is_undone(frames, tmp_path):
+def test_messages_that_a_killed_recorder_had_not_committed_are_not_read(frames, tmp_path):
     folder = write_bag(tmp_path / 'bag', image_items(frames), storage='sqlite3')
     record_more_and_be_killed(folder / 'bag.db3', 'DELETE', 'break off')
     assert (folder / 'bag.db3-journal').stat().st_size
     assert stamps(folder) == [stamp_of(index) for index in range(8)]
 
 
-def test_a_damaged_database_with_a_log_is_read_as_far_as_it_goes(frames, tmp_path):
+def test_a_damaged_database_with_a_journal_is_read_as_far_as_possible(frames, tmp_path):
     folder = write_bag(tmp_path / 'bag', image_items(frames), storage='sqlite3')
     record_more_and_be_killed(folder / 'bag.db3', 'WAL', 'commit')
     log = folder / 'bag.db3-wal'
-    log.write_bytes(log.read_bytes()[:-20_000])  # so that its one transaction is not whole
+    log.write_bytes(log.read_bytes()[:-20_000])  # its only transaction is incomplete
     assert stamps(folder / 'bag.db3') == [stamp_of(index) for index in range(8)]
     shutil.copy(folder / 'bag.db3', tmp_path / 'cut.db3')
     shutil.copy(log, tmp_path / 'cut.db3-wal')
@@ -133,7 +133,7 @@ def test_a_damaged_database_with_a_log_is_read_as_far_as_it_goes(frames, tmp_pat
         assert f'{tmp_path / "cut.db3"} was cut off or is damaged' in recording.damage
 
 
-def test_the_log_of_a_database_is_found_through_a_link(frames, tmp_path):
+def test_the_journal_of_a_linked_database_is_found(frames, tmp_path):
     folder = write_bag(tmp_path / 'bag', image_items(frames), storage='sqlite3')
     record_more_and_be_killed(folder / 'bag.db3', 'WAL', 'commit')
     (tmp_path / 'link.db3').symlink_to(folder / 'bag.db3')
@@ -153,7 +153,7 @@ except BagError as error:
 
 
 @pytest.mark.parametrize('storage', ['sqlite3', 'mcap'])
-def test_where_there_is_no_room_for_a_copy_that_is_said(frames, tmp_path, storage):
+def test_a_disk_without_room_for_a_copy_is_reported(frames, tmp_path, storage):
     folder = write_bag(tmp_path / 'bag', image_items(frames), storage=storage, compression='file' * (storage == 'mcap'))
     (path,) = (file for file in folder.iterdir() if file.suffix != '.yaml')
     if storage == 'sqlite3':
@@ -182,7 +182,7 @@ def test_a_compressed_bag_needs_no_metadata(frames, tmp_path, storage, compressi
         assert [rgb_of(frame.message).tolist() for frame in recording.frames()] == [f.tolist() for f, _ in frames]
 
 
-def test_a_file_that_was_left_while_it_was_compressed_counts_once(frames, tmp_path):
+def test_a_file_and_its_unfinished_compressed_copy_are_read_once(frames, tmp_path):
     folder = write_bag(tmp_path / 'bag', image_items(frames), compression='file')
     (file,) = (file for file in folder.iterdir() if file.suffix != '.yaml')
     (folder / 'metadata.yaml').unlink()
@@ -194,7 +194,7 @@ def test_a_file_that_was_left_while_it_was_compressed_counts_once(frames, tmp_pa
         assert '.zstd' not in recording.damage
 
 
-def test_a_compressed_file_that_was_cut_off_is_read_as_far_as_it_goes(tmp_path):
+def test_a_truncated_compressed_file_is_read_as_far_as_possible(tmp_path):
     folder = write_bag(tmp_path / 'bag', image_items(scene(20, size=(240, 320))), compression='file')
     (file,) = (file for file in folder.iterdir() if file.suffix != '.yaml')
     whole = file.read_bytes()
@@ -205,7 +205,7 @@ def test_a_compressed_file_that_was_cut_off_is_read_as_far_as_it_goes(tmp_path):
         assert f'{file} was cut off or lost its index' in recording.damage
 
 
-def test_a_compressed_message_that_is_damaged_is_left_out_and_named(frames, tmp_path):
+def test_a_damaged_compressed_message_is_skipped_and_reported(frames, tmp_path):
     folder = write_bag(tmp_path / 'bag', image_items(frames), storage='sqlite3', compression='message')
     with sqlite3.connect(folder / 'bag.db3') as database:
         database.execute('UPDATE messages SET data = substr(data, 1, 100) WHERE id = 3')
@@ -218,7 +218,7 @@ def test_a_compressed_message_that_is_damaged_is_left_out_and_named(frames, tmp_
 # --- several files without metadata
 
 
-def test_files_without_metadata_are_read_by_the_time_of_what_is_in_them(frames, tmp_path):
+def test_files_without_metadata_are_read_in_order_of_their_times(frames, tmp_path):
     folder = tmp_path / 'bag'
     folder.mkdir()
     items = image_items(frames)
@@ -250,13 +250,13 @@ def test_a_bag_may_have_any_name(frames, tmp_path, monkeypatch, storage, name):
     assert list((tmp_path / 'tmp#').iterdir()) == []
 
 
-# --- rosbags of another version
+# --- other versions of rosbags
 
 
 @pytest.mark.parametrize('version', ['0.10.11', '0.12.0'])
-def test_another_rosbags_is_no_damage_of_the_bag_and_both_versions_are_named(frames, tmp_path, version):
+def test_an_unsupported_version_of_rosbags_is_reported_with_the_required_one(frames, tmp_path, version):
     path = write_bag(tmp_path / 'bag', image_items(frames))
-    told = tmp_path / 'site' / f'rosbags-{version}.dist-info' / 'METADATA'  # what pip leaves of a version
+    told = tmp_path / 'site' / f'rosbags-{version}.dist-info' / 'METADATA'  # metadata as pip installs it
     told.parent.mkdir(parents=True)
     told.write_text(f'Metadata-Version: 2.1\nName: rosbags\nVersion: {version}\n')
     places = os.pathsep.join([str(tmp_path / 'site'), str(ROOT), os.environ.get('PYTHONPATH', '')])
@@ -268,6 +268,6 @@ def test_another_rosbags_is_no_damage_of_the_bag_and_both_versions_are_named(fra
     assert 'Traceback' not in done.stderr
 
 
-def test_the_versions_that_pip_installs_are_those_that_are_accepted():
+def test_pip_installs_the_accepted_versions_of_rosbags():
     asked = re.findall(r'"(rosbags(?:[<>=!~][^"]*)?)"', (ROOT / 'pyproject.toml').read_text())
     assert asked == [ROSBAGS] * 3, 'bags, regress, training'

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Hostile recordings: refused at worst."""
+"""Hostile recordings: read as far as valid, or refused, without harm."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def database(frames, tmp_path):
     )
 
 
-def test_messages_of_one_time_have_the_rate_of_a_folder(database):
+def test_a_bag_in_which_all_messages_have_one_time_has_the_default_rate(database):
     with sqlite3.connect(database) as rows:
         rows.execute('UPDATE messages SET timestamp = 7')
     with open_recording(database) as recording:
@@ -60,7 +60,7 @@ def test_messages_of_one_time_have_the_rate_of_a_folder(database):
 # --- sqlite3
 
 
-def test_sql_that_a_database_holds_is_not_run(database, tmp_path):
+def test_sql_in_a_database_is_not_run(database, tmp_path):
     """SQL in the schema, which a copy of a damaged file would run."""
     with sqlite3.connect(tmp_path / 'other.db') as other:
         other.execute('CREATE TABLE precious(item)')
@@ -82,7 +82,7 @@ def test_sql_that_a_database_holds_is_not_run(database, tmp_path):
     assert not (tmp_path / 'new').exists()
 
 
-def test_rows_that_a_database_computes_are_refused(database):
+def test_databases_with_computed_rows_are_refused(database):
     """A view could run forever, a generated column return a gigabyte per row."""
     endless = 'CREATE VIEW messages AS WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n) SELECT id, id AS topic_id, id AS timestamp, id AS data FROM n'  # noqa: E501
     generous = 'CREATE TABLE messages(id INTEGER PRIMARY KEY, topic_id, timestamp, data AS (zeroblob(1000000000)))'
@@ -114,7 +114,7 @@ def test_a_journal_does_not_delete_the_file_that_it_names(frames, tmp_path):
     assert precious.read_text() == 'kept'
 
 
-def test_a_row_without_a_time_or_with_one_beyond_all_ends_the_reading(database):
+def test_reading_stops_at_a_row_with_an_invalid_time(database):
     with sqlite3.connect(database) as prepared:
         prepared.execute('UPDATE messages SET timestamp = ? WHERE id = 4', (2**63 - 1,))
     with open_recording(database) as recording:
@@ -127,7 +127,7 @@ def test_a_row_without_a_time_or_with_one_beyond_all_ends_the_reading(database):
         assert 'is damaged' in recording.damage
 
 
-# --- what becomes large
+# --- decompression bombs
 
 
 def chunk(data: bytes, size: int | None = None) -> bytes:
@@ -138,10 +138,10 @@ def chunk(data: bytes, size: int | None = None) -> bytes:
     return struct.pack('<BQ', 6, len(content)) + content
 
 
-def test_a_chunk_that_becomes_larger_than_any_image_is_not_unpacked(frames, tmp_path):
+def test_a_chunk_that_expands_beyond_the_limit_is_not_unpacked(frames, tmp_path):
     path = write_without_chunks(tmp_path / 'bomb.mcap', image_items(frames))
     whole = path.read_bytes()
-    place = whole.index(struct.pack('<BQ', 15, 4))  # the end of the data
+    place = whole.index(struct.pack('<BQ', 15, 4))  # the record DataEnd
     huge = bytes(MAX_MESSAGE_BYTES + 2**20)
     for size in (len(huge), 10):
         path.write_bytes(whole[:place] + chunk(huge, size))
@@ -154,7 +154,7 @@ def test_a_chunk_that_becomes_larger_than_any_image_is_not_unpacked(frames, tmp_
         assert most < 20 * 2**20
 
 
-def test_an_index_that_names_a_chunk_many_times_is_not_trusted(tmp_path):
+def test_an_index_with_repeated_chunks_is_not_used(tmp_path):
     """Otherwise a few kilobytes expand to hundreds of open chunks."""
     path = write_bag(tmp_path / 'bag', image_items(scene(2)), compression='storage') / 'bag.mcap'
     whole = path.read_bytes()
@@ -169,7 +169,7 @@ def test_an_index_that_names_a_chunk_many_times_is_not_trusted(tmp_path):
         assert 'lost its index' in recording.damage
 
 
-def test_a_file_that_becomes_implausibly_large_is_refused(tmp_path, monkeypatch):
+def test_a_compressed_file_that_expands_beyond_the_limit_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(compression, '_ALWAYS_ALLOWED_BYTES', 2**20, raising=False)
     path = tmp_path / 'bomb.mcap.zstd'
     path.write_bytes(zstd.compress(bytes(50 * 2**20)))
@@ -177,7 +177,7 @@ def test_a_file_that_becomes_implausibly_large_is_refused(tmp_path, monkeypatch)
         open_recording(path)
 
 
-def test_a_message_that_becomes_larger_than_any_image_is_left_out_and_named(frames, tmp_path):
+def test_a_compressed_message_that_expands_beyond_the_limit_is_skipped_and_reported(frames, tmp_path):
     items = image_items(frames)
     items[1] = (TOPIC, items[1][1], (messages.IMAGE, zstd.compress(bytes(MAX_MESSAGE_BYTES + 1))))
     with open_recording(write_bag(tmp_path / 'bag', items)) as recording:
@@ -185,10 +185,10 @@ def test_a_message_that_becomes_larger_than_any_image_is_left_out_and_named(fram
         assert f'becomes more than {MAX_MESSAGE_BYTES} bytes' in recording.faults[0].reason
 
 
-def test_seeds_of_more_points_than_anybody_gives_are_refused(frames, tmp_path):
+def test_recorded_seeds_with_too_many_points_are_refused(frames, tmp_path):
     seed = messages.seed(2, points=[(1, 1)], point_labels=[1])
     raw = messages.serialize(seeds_message(0, [seed], [1]))
-    # the number of points and as many of them again, as the message has them
+    # replace the number of points and the points
     point = struct.pack('<fff', 1, 1, 0)
     place = raw.rindex(point)
     count = 120_000
@@ -232,7 +232,7 @@ rosbag2_bagfile_information:
     ],
     ids=['laughs', 'deep', 'long', 'date', 'above', 'endless'],
 )
-def test_metadata_that_is_prepared_is_refused_at_once(tmp_path, text, reason):
+def test_hostile_metadata_is_refused(tmp_path, text, reason):
     folder = metadata(tmp_path / 'bag', text)
     with pytest.raises(BagError, match=reason):
         open_recording(folder)
@@ -240,7 +240,7 @@ def test_metadata_that_is_prepared_is_refused_at_once(tmp_path, text, reason):
         topics_of(folder)
 
 
-def test_metadata_names_files_of_its_own_folder_alone(frames, tmp_path):
+def test_metadata_cannot_name_files_outside_its_folder(frames, tmp_path):
     write_bag(tmp_path / 'secret', image_items(frames))
     folder = write_bag(tmp_path / 'bag', image_items(frames)[:1])
     text = (folder / 'metadata.yaml').read_text()
@@ -251,7 +251,7 @@ def test_metadata_names_files_of_its_own_folder_alone(frames, tmp_path):
             assert 'files are missing' in recording.damage
 
 
-def test_a_topic_whose_name_would_write_to_the_terminal_is_left_out(frames, tmp_path):
+def test_a_topic_with_control_characters_in_its_name_is_skipped(frames, tmp_path):
     items = [*image_items(frames), *image_items(frames, '/\x1b]0;owned\x07')]
     path = write_without_chunks(tmp_path / 'odd.mcap', items)
     with open_recording(path) as recording:
@@ -259,7 +259,7 @@ def test_a_topic_whose_name_would_write_to_the_terminal_is_left_out(frames, tmp_
         assert '1 topics with an invalid name or type are skipped' in recording.damage
 
 
-def test_a_bag_of_more_topics_than_there_can_be_is_refused(tmp_path, monkeypatch):
+def test_a_bag_with_too_many_topics_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(mcap_reader, 'MAX_TOPICS', 50, raising=False)
     empty = messages.header(1, '')
     path = write_without_chunks(tmp_path / 'many.mcap', [(f'/t{number}', stamp_of(0), empty) for number in range(60)])
@@ -270,7 +270,7 @@ def test_a_bag_of_more_topics_than_there_can_be_is_refused(tmp_path, monkeypatch
 # --- frames in a folder
 
 
-def test_frames_that_cannot_be_used_do_not_cost_the_others(frames, tmp_path, capsys):
+def test_unusable_frames_of_a_folder_are_skipped_and_the_others_tracked(frames, tmp_path, capsys):
     """The last frame is truncated, an earlier one has another size."""
     import cv2
 
@@ -291,7 +291,7 @@ def test_frames_that_cannot_be_used_do_not_cost_the_others(frames, tmp_path, cap
     assert '00003.png: not a readable image' in told
 
 
-def test_a_folder_without_one_frame_that_can_be_used_is_refused(frames, tmp_path, capsys):
+def test_a_folder_without_a_usable_frame_is_refused(frames, tmp_path, capsys):
     folder = tmp_path / 'walk'
     folder.mkdir()
     (folder / '00000.png').write_bytes(zlib.compress(b'nothing'))

@@ -26,7 +26,7 @@ from xmem_ros.recordings.recording import CLIP_START_NS, open_recording
 from xmem_ros.recordings.seed_plan import recorded_seeds
 
 ROOT = Path(__file__).parents[2]
-LARGE = (240, 320)  # a few images of it fill a chunk of an MCAP file
+LARGE = (240, 320)  # a few images of this size fill a chunk of an MCAP file
 
 
 @pytest.fixture(scope='module')
@@ -39,12 +39,12 @@ def long_bag(tmp_path_factory):
     return write_bag(tmp_path_factory.mktemp('bags') / 'long', image_items(scene(20, size=LARGE)))
 
 
-def test_the_definitions_that_pip_installs_are_those_of_the_interfaces():
+def test_the_definitions_installed_by_pip_equal_the_interfaces():
     copies = {file.name: file.read_bytes() for file in (ROOT / 'xmem_ros' / 'recordings' / 'definitions').glob('*.msg')}
     assert copies == {file.name: file.read_bytes() for file in (ROOT / 'msg').glob('*.msg')}
 
 
-def test_our_messages_are_the_same_bytes_as_those_of_ros():
+def test_messages_are_serialized_to_the_same_bytes_as_by_ros():
     rclpy = pytest.importorskip('rclpy.serialization', reason='rclpy is not importable')
     generated = pytest.importorskip('xmem_ros.msg', reason='the messages are not built')
     seed = typestore.seed(2, object_id=3, name='cup', points=[(1.5, 2)], point_labels=[1])
@@ -112,10 +112,10 @@ def test_compressed_images_are_read(frames, tmp_path):
     path = write_bag(tmp_path / 'bag', image_items(frames, f'{TOPIC}/compressed', compressed=True))
     with open_recording(path) as recording:
         first = next(recording.frames())
-    assert np.abs(rgb_of(first.message).astype(int) - frames[0][0]).mean() < 6  # of 255, JPEG at quality 95
+    assert np.abs(rgb_of(first.message).astype(int) - frames[0][0]).mean() < 6  # of 255; JPEG quality is 95
 
 
-def test_a_topic_that_could_be_another_has_to_be_named(frames, tmp_path):
+def test_one_of_several_image_topics_has_to_be_named(frames, tmp_path):
     items = image_items(frames) + image_items(frames[:3], '/rear/image')
     path = write_bag(tmp_path / 'bag', sorted(items, key=lambda item: item[1]))
     with pytest.raises(BagError, match=r'/camera/image_raw \(8\), /rear/image \(3\); name one image topic'):
@@ -124,7 +124,7 @@ def test_a_topic_that_could_be_another_has_to_be_named(frames, tmp_path):
         assert recording.length == 3
 
 
-def test_topics_of_the_node_and_of_depth_are_not_meant(frames, tmp_path):
+def test_topics_of_the_node_and_depth_topics_are_not_chosen_by_default(frames, tmp_path):
     items = image_items(frames)
     for topic in ('/xmem/labels', '/xmem/overlay', '/xmem/object_1/mask', '/camera/depth/image'):
         items += image_items(frames[:1], topic)
@@ -140,24 +140,24 @@ def test_topics_of_the_node_and_of_depth_are_not_meant(frames, tmp_path):
         ('/xmem/seeds', r'/xmem/seeds is xmem_ros/msg/AcceptedSeeds; images are'),
     ],
 )
-def test_a_wrong_topic_is_named_with_those_that_there_are(frames, tmp_path, topic, text):
+def test_a_wrong_topic_is_reported_with_the_available_ones(frames, tmp_path, topic, text):
     seeds = typestore.accepted_seeds(typestore.header(1, ''), [], [], [])
     path = write_bag(tmp_path / 'bag', [*image_items(frames), ('/xmem/seeds', stamp_of(0), seeds)])
     with pytest.raises(BagError, match=text):
         open_recording(path, topic)
 
 
-def test_a_bag_without_images_says_what_it_has(tmp_path):
+def test_a_bag_without_images_is_refused_with_its_topics(tmp_path):
     seeds = typestore.accepted_seeds(typestore.header(1, ''), [], [], [])
     path = write_bag(tmp_path / 'bag', [('/xmem/seeds', 1, seeds)])
     with pytest.raises(BagError, match=r'bag: no images in this bag .* it has /xmem/seeds'):
         open_recording(path)
 
 
-# --- cut off
+# --- truncated
 
 
-def test_a_file_without_its_end_is_read_as_far_as_it_goes(long_bag, tmp_path):
+def test_a_truncated_file_is_read_to_its_last_complete_message(long_bag, tmp_path):
     whole = (long_bag / 'long.mcap').read_bytes()
     path = tmp_path / 'cut.mcap'
     read = []
@@ -168,7 +168,7 @@ def test_a_file_without_its_end_is_read_as_far_as_it_goes(long_bag, tmp_path):
             assert 'cut.mcap was cut off' in recording.damage
             assert [frame.index for frame in frames] == list(range(len(frames)))
         read.append(len(frames))
-        assert read[-1] == int(20 * share)  # also out of a chunk of five images that is not whole
+        assert read[-1] == int(20 * share)  # also from an incomplete chunk of five images
     assert read == sorted(set(read))
     index = len(whole) - 200
     for damaged in (whole[:-1], whole[:index] + bytes(100) + whole[index + 100 :]):
@@ -178,16 +178,16 @@ def test_a_file_without_its_end_is_read_as_far_as_it_goes(long_bag, tmp_path):
             assert 'lost its index' in recording.damage
 
 
-def test_a_compressed_file_without_its_end_is_read_chunk_by_chunk(tmp_path):
+def test_a_truncated_compressed_file_is_read_to_its_last_complete_chunk(tmp_path):
     made = write_bag(tmp_path / 'bag', image_items(scene(20, size=LARGE)), compression='storage')
     whole = (made / 'bag.mcap').read_bytes()
     (tmp_path / 'cut.mcap').write_bytes(whole[: len(whole) * 6 // 10])
     with open_recording(tmp_path / 'cut.mcap') as recording:
-        assert len(list(recording.frames())) == 10, 'five of them are in a chunk'
+        assert len(list(recording.frames())) == 10, 'two chunks of five images'
         assert 'cut.mcap was cut off' in recording.damage
 
 
-def test_a_database_without_its_end_is_read_as_far_as_it_goes(tmp_path):
+def test_a_truncated_database_is_read_as_far_as_possible(tmp_path):
     made = write_bag(tmp_path / 'bag', image_items(scene(20, size=LARGE)), storage='sqlite3')
     whole = (made / 'bag.db3').read_bytes()
     for path in (made / 'bag.db3', tmp_path / 'alone.db3'):
@@ -202,7 +202,7 @@ def test_a_database_without_its_end_is_read_as_far_as_it_goes(tmp_path):
         open_recording(tmp_path / 'alone.db3')
 
 
-def test_what_a_power_cut_left_unwritten_is_no_images(long_bag, tmp_path):
+def test_zeros_after_a_power_cut_are_not_read_as_images(long_bag, tmp_path):
     whole = (long_bag / 'long.mcap').read_bytes()
     half = len(whole) // 2
     path = tmp_path / 'cut.mcap'
@@ -212,7 +212,7 @@ def test_what_a_power_cut_left_unwritten_is_no_images(long_bag, tmp_path):
         assert 'was cut off' in recording.damage
 
 
-def test_a_folder_whose_recording_was_not_ended_is_read_file_by_file(frames, long_bag, tmp_path):
+def test_a_folder_of_an_unfinished_recording_is_read_file_by_file(frames, long_bag, tmp_path):
     folder = tmp_path / 'bag'
     folder.mkdir()
     for number, part in [(2, frames[:3]), (10, frames[3:6])]:
@@ -234,7 +234,7 @@ def test_a_database_without_metadata_is_read(frames, tmp_path):
         assert len(list(recording.frames())) == len(frames)
 
 
-def test_damage_in_the_middle_ends_the_images_there_and_is_told(tmp_path):
+def test_reading_stops_at_damage_in_the_middle_and_reports_it(tmp_path):
     path = write_bag(tmp_path / 'bag', image_items(scene(20, size=LARGE)), compression='storage')
     file = path / 'bag.mcap'
     whole = bytearray(file.read_bytes())
@@ -248,7 +248,7 @@ def test_damage_in_the_middle_ends_the_images_there_and_is_told(tmp_path):
         assert f'cannot be read beyond {count} messages' in recording.damage
 
 
-# --- useless
+# --- not bags
 
 
 def broken_database(path: Path) -> None:
@@ -267,7 +267,7 @@ def broken_database(path: Path) -> None:
         ('other.db3', broken_database),
     ],
 )
-def test_what_is_no_bag_is_named_with_what_to_do(tmp_path, name, make):
+def test_files_that_are_not_bags_are_refused_by_name(tmp_path, name, make):
     make(tmp_path / name)
     with pytest.raises(BagError, match=rf'{name}: (not a readable bag|no images)'):
         open_recording(tmp_path / name)
@@ -276,14 +276,14 @@ def test_what_is_no_bag_is_named_with_what_to_do(tmp_path, name, make):
 @pytest.mark.parametrize(
     ('metadata', 'text'), [('', 'not a readable bag'), ('rosbag2_bagfile_information: 3', 'not a readable bag')]
 )
-def test_a_folder_with_useless_metadata_and_nothing_else_is_no_bag(tmp_path, metadata, text):
+def test_a_folder_with_only_invalid_metadata_is_refused(tmp_path, metadata, text):
     (tmp_path / 'bag').mkdir()
     (tmp_path / 'bag' / 'metadata.yaml').write_text(metadata)
     with pytest.raises(BagError, match=text):
         open_recording(tmp_path / 'bag')
 
 
-def test_what_is_absent_or_of_ros_1_or_compressed_is_refused_with_what_to_do(tmp_path):
+def test_missing_files_ros_1_bags_and_compressed_folders_are_refused_with_a_remedy(tmp_path):
     with pytest.raises(BagError, match='absent: no such video file, folder of frames or bag'):
         open_recording(tmp_path / 'absent')
     for name, text in [
@@ -296,7 +296,7 @@ def test_what_is_absent_or_of_ros_1_or_compressed_is_refused_with_what_to_do(tmp
             open_recording(tmp_path / name)
 
 
-def test_messages_that_are_no_images_are_left_out_and_named(frames, tmp_path):
+def test_messages_that_are_not_images_are_skipped_and_reported(frames, tmp_path):
     items = image_items(frames)
     whole = typestore.serialize(image_message(2, frames[2][0]))
     items[2] = (TOPIC, items[2][1], (typestore.IMAGE, whole[: len(whole) // 2]))
@@ -309,10 +309,10 @@ def test_messages_that_are_no_images_are_left_out_and_named(frames, tmp_path):
         assert recording.stamps()[2] == -1
 
 
-# --- clips
+# --- videos and folders
 
 
-def test_a_folder_and_a_video_are_recordings_too(frames, tmp_path):
+def test_a_folder_and_a_video_are_read_as_recordings(frames, tmp_path):
     for index, (pixels, _) in enumerate(frames):
         save_frame(tmp_path / 'frames' / f'{index:03d}.jpg', pixels)
     with VideoWriter(tmp_path / 'film.mp4', 10.0) as video:
@@ -339,7 +339,7 @@ def test_a_clip_has_no_topic(frames, tmp_path):
         open_recording(tmp_path / 'none')
 
 
-# --- of another version
+# --- messages of other versions
 
 
 def write_with(path, topic, msgtype, definition, raw, frames):
@@ -355,7 +355,7 @@ def write_with(path, topic, msgtype, definition, raw, frames):
     return path
 
 
-def test_seeds_of_a_version_with_other_fields_are_refused_by_name(frames, tmp_path):
+def test_seeds_recorded_with_other_fields_are_refused(frames, tmp_path):
     definition = 'uint32[] ids\nuint8[] labels\n'
     path = write_with(tmp_path / 'bag', '/xmem/seeds', typestore.ACCEPTED_SEEDS, definition, bytes(64), frames)
     with (
@@ -365,7 +365,7 @@ def test_seeds_of_a_version_with_other_fields_are_refused_by_name(frames, tmp_pa
         recorded_seeds(recording)
 
 
-def test_seeds_of_this_version_are_read_whatever_the_comments_of_their_definition(frames, tmp_path):
+def test_comments_in_the_recorded_definition_of_seeds_do_not_matter(frames, tmp_path):
     definition, _ = typestore.typestore().generate_msgdef(typestore.ACCEPTED_SEEDS, ros_version=2)
     seeds = typestore.accepted_seeds(typestore.header(stamp_of(0), ''), [], [], [])
     raw = typestore.serialize(seeds)
@@ -375,7 +375,7 @@ def test_seeds_of_this_version_are_read_whatever_the_comments_of_their_definitio
         assert [entry.stamp_ns for entry in recorded_seeds(recording)] == [stamp_of(0)]
 
 
-def test_recorded_objects_of_an_older_version_do_not_keep_a_bag_from_being_read(frames, tmp_path):
+def test_a_bag_with_objects_of_an_older_version_is_read(frames, tmp_path):
     definition = 'float32 processing_ms\n'
     path = write_with(tmp_path / 'bag', '/xmem/objects', typestore.OBJECTS, definition, bytes(8), frames)
     with open_recording(path) as recording:

@@ -51,7 +51,7 @@ def read(folder, text):
     return reader.plan
 
 
-def test_a_file_names_objects_in_all_ways_and_at_any_image(folder):
+def test_a_seed_file_has_all_kinds_of_seeds_for_any_image(folder):
     first, second, removal, last = read(folder, FILE)
     assert (first.index, first.ids) == (0, (1, 7))
     cup, pen = first.seeds
@@ -61,7 +61,7 @@ def test_a_file_names_objects_in_all_ways_and_at_any_image(folder):
     assert [(seed.kind, seed.name) for seed in second.seeds] == [(MASK, 'duck'), (MASK, '90')]
     assert (removal.index, removal.removed) == (40, (1, 9))
     assert (last.ids, last.seeds[0].id, last.seeds[0].name) == ((7,), 7, 'pencil')
-    assert last.seeds[0].mask.data.sum() == 4, 'four pixels of the object'
+    assert last.seeds[0].mask.data.sum() == 4, 'the object has four pixels'
 
 
 @pytest.mark.parametrize(
@@ -98,12 +98,12 @@ def test_a_file_names_objects_in_all_ways_and_at_any_image(folder):
         ),
     ],
 )
-def test_what_is_wrong_in_a_file_is_named_with_its_entry(folder, text, fault):
+def test_faults_in_a_seed_file_are_named_with_their_entry(folder, text, fault):
     with pytest.raises(SeedError, match=rf'(?s)seeds.yaml.*{fault}'):
         read(folder, text)
 
 
-def test_images_are_named_by_index_or_stamp():
+def test_images_are_given_by_index_or_stamp():
     assert parse_image_reference('12') == ImageReference(12, None)
     assert parse_image_reference('1700000000.25') == ImageReference(None, 1_700_000_000_250_000_000)
     for text in ('', 'first', '-1', '1e400', 'nan', '0.0'):
@@ -111,7 +111,7 @@ def test_images_are_named_by_index_or_stamp():
             parse_image_reference(text)
 
 
-def test_boxes_have_four_numbers_and_perhaps_a_name():
+def test_boxes_have_four_numbers_and_an_optional_name():
     assert parse_box('cup=1,2,30,40') == ('cup', (1, 2, 30, 40))
     assert parse_box('1,2,30,40') == ('', (1, 2, 30, 40))
     for text in ('cup', 'cup=1,2,3', '1,2,3,-4', '1,2,3,x'):
@@ -127,7 +127,7 @@ def test_the_parameter_file_of_the_package_holds_the_defaults(tmp_path):
     assert read_parameters(tmp_path / 'track.yaml') == Parameters()
 
 
-def test_the_sections_of_a_node_count_and_later_ones_win(tmp_path):
+def test_the_sections_of_a_node_apply_and_later_ones_override_earlier_ones(tmp_path):
     path = tmp_path / 'p.yaml'
     path.write_text(
         '/**:\n  ros__parameters: {use_sim_time: true, min_area: 3, memory: {top_k: 9}}\n'
@@ -153,7 +153,7 @@ def test_the_sections_of_a_node_count_and_later_ones_win(tmp_path):
         ('/front/xmem: {ros__parameters: {min_area: 3}}', 'no section for the node /xmem; sections: /front/xmem'),
     ],
 )
-def test_what_is_wrong_in_a_parameter_file_is_named(tmp_path, text, fault):
+def test_faults_in_a_parameter_file_are_named(tmp_path, text, fault):
     path = tmp_path / 'p.yaml'
     path.write_text(text)
     with pytest.raises(ParameterError, match=rf'p.yaml: .*{fault}'):

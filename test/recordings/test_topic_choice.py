@@ -43,11 +43,11 @@ def chosen(bag) -> set[str]:
         '/robot/xmem/object_1/mask',
     ],
 )
-def test_a_topic_is_told_by_whole_parts_of_its_name(tmp_path, topic, other):
+def test_topics_are_excluded_by_whole_parts_of_their_names(tmp_path, topic, other):
     assert chosen(bag_of(tmp_path, other, topic)) == {topic}
 
 
-def test_where_nothing_is_meant_what_was_left_out_is_named(tmp_path):
+def test_excluded_topics_are_named_if_none_is_left(tmp_path):
     bag = bag_of(tmp_path, '/camera/depth/image_raw', '/xmem/labels')
     expected = r'/camera/depth/image_raw \(depth\).*; to use it: '
     with pytest.raises(BagError, match=expected + 'name /camera/depth/image_raw'):
@@ -59,7 +59,7 @@ def test_where_nothing_is_meant_what_was_left_out_is_named(tmp_path):
     assert topics_of(bag, '/camera/depth/image_raw').image == '/camera/depth/image_raw'
 
 
-def test_where_several_are_meant_these_are_named_before_those_that_are_left_out(tmp_path):
+def test_candidate_topics_are_named_before_excluded_ones(tmp_path):
     bag = bag_of(tmp_path, '/camera/depth/image_raw', TOPIC, '/rear/image')
     expected = rf'{TOPIC} \(2\), /rear/image \(2\); .*depth.*name one image topic, such as {TOPIC}'
     with pytest.raises(BagError, match=expected):

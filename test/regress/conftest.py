@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture
 def short(tmp_path):
-    """A folder with a bag `scene` of few frames, in which nothing leaves."""
+    """A folder with a bag `scene` of few frames, in which no object leaves the image."""
     from bag_suite import write_scene
     from regress_runs import SHORT
 

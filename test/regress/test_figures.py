@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Figures of masks: against values by hand, or against vos-benchmark."""
+"""Figures of masks, compared with values computed by hand or by vos-benchmark."""
 
 import numpy as np
 import pytest
@@ -42,9 +42,11 @@ def run(pairs, objects=None, **options):
     return figures_of(scored), scored
 
 
-def test_iou_of_a_mask_that_is_shifted_by_a_quarter():
+def test_a_mask_shifted_by_a_quarter_has_the_iou_computed_by_hand():
     figures, _ = run([(patch(1, 10), patch(1, 10)), (patch(1, 15), patch(1, 10))])
-    assert figures['mean_iou'] == pytest.approx(15 / 25)  # columns: shared, of either; the seed's frame is left out
+    assert figures['mean_iou'] == pytest.approx(
+        15 / 25
+    )  # columns in both masks over columns in either; without the seed's frame
     assert figures['object_iou.object 1'] == figures['mean_iou']
 
 
@@ -57,14 +59,14 @@ def test_the_mean_is_the_j_of_vos_benchmark():
         truth = random.choice([0, 1, 2], SIZE, p=[0.2, 0.5, 0.3]).astype(np.uint8)
         noise = random.random(SIZE) < 0.2
         pairs.append((np.where(noise, random.integers(0, 3, SIZE), truth).astype(np.uint8), truth))
-    pairs.append((np.zeros(SIZE, np.uint8), np.ones(SIZE, np.uint8)))  # of object 2 there is nothing
+    pairs.append((np.zeros(SIZE, np.uint8), np.ones(SIZE, np.uint8)))  # object 2 is absent
     figures, _ = run(pairs, lambda age: tracked(1, 2, age=age))
     expected = score_masks(pairs[1:])
     for value, (j, _) in expected.items():
         assert 100 * figures[f'object_iou.object {value}'] == pytest.approx(j)
 
 
-def test_an_object_that_goes_on_as_another_id_is_a_switch_and_no_longer_itself():
+def test_an_object_that_continues_under_another_id_is_a_switch_and_scores_0():
     def objects(index):
         return tracked(1, 2, age=index)
 
@@ -76,13 +78,13 @@ def test_an_object_that_goes_on_as_another_id_is_a_switch_and_no_longer_itself()
     assert figures['id_switches'] == 2
 
 
-def test_a_label_that_a_new_id_has_taken_over_is_a_switch():
+def test_a_label_that_passes_to_a_new_id_is_a_switch():
     pairs = [(patch(1, 10), patch(1, 10))] * 4
     figures, _ = run(pairs, lambda index: tracked(1, ids=[7 if index < 2 else 8], age=index))
     assert figures['id_switches'] == 1
 
 
-def test_an_object_that_is_hidden_is_no_switch():
+def test_a_hidden_object_is_not_a_switch():
     empty = np.zeros(SIZE, np.uint8)
     figures, _ = run([(patch(1, 10), patch(1, 10)), (empty, empty), (patch(1, 10), patch(1, 10))])
     assert figures['id_switches'] == 0
@@ -90,7 +92,7 @@ def test_an_object_that_is_hidden_is_no_switch():
 
 
 @pytest.mark.parametrize(('late', 'expected'), [(0, 0), (3, 3), (6, 6)])
-def test_recovery_counts_the_frames_from_the_return_until_it_is_right(late, expected):
+def test_recovery_counts_the_wrong_frames_after_the_return(late, expected):
     empty, there = np.zeros(SIZE, np.uint8), patch(1, 10)
     pairs = [(there, there)] * 3 + [(empty, empty)] * 4
     pairs += [(empty, there)] * late + [(there, there)] * (6 - late)
@@ -98,12 +100,12 @@ def test_recovery_counts_the_frames_from_the_return_until_it_is_right(late, expe
     assert figures['recovery_frames'] == expected
 
 
-def test_what_is_never_absent_has_no_recovery():
+def test_an_object_that_is_never_absent_has_no_recovery():
     figures, _ = run([(patch(1, 10), patch(1, 10))] * 3)
     assert 'recovery_frames' not in figures
 
 
-def test_of_several_absences_the_slowest_recovery_counts():
+def test_the_slowest_of_several_recoveries_counts():
     empty, there = np.zeros(SIZE, np.uint8), patch(1, 10)
     pairs = [(there, there)] * 2
     for late in (1, 4, 2):
@@ -111,14 +113,14 @@ def test_of_several_absences_the_slowest_recovery_counts():
     assert run(pairs)[0]['recovery_frames'] == 4
 
 
-def test_lost_is_what_is_right_in_none_of_the_last_frames():
+def test_an_object_that_is_wrong_in_all_of_its_last_frames_is_lost():
     there, elsewhere = patch(1, 10), patch(1, 38)
     good = [(there, there)] * 5
     assert run(good + [(elsewhere, there)] * (LOST_AFTER - 1))[0]['lost_objects'] == 0
     assert run(good + [(elsewhere, there)] * LOST_AFTER)[0]['lost_objects'] == 1
 
 
-def test_a_reference_object_that_nothing_ever_matched_is_lost_and_scores_nothing():
+def test_a_reference_object_without_a_match_is_lost_and_scores_0():
     figures, scored = run([(patch(1, 38), patch(1, 5))] * 4)
     assert scored[0].key is None
     assert figures == {'mean_iou': 0, 'object_iou.object 1': 0, 'id_switches': 0, 'lost_objects': 1}
@@ -137,7 +139,7 @@ def test_frames_before_an_object_is_seeded_do_not_count():
 
 
 @pytest.mark.parametrize('removed', [False, True])
-def test_an_object_that_is_forgotten_counts_on_and_one_that_was_removed_does_not(removed):
+def test_frames_count_after_an_object_is_forgotten_but_not_after_it_is_removed(removed):
     there, empty = patch(1, 10), np.zeros(SIZE, np.uint8)
     pairs = [(there, there)] * 3 + [(empty, there)] * 6
     frames = [
@@ -155,13 +157,13 @@ def test_an_object_that_is_forgotten_counts_on_and_one_that_was_removed_does_not
     assert figures_of(scored)['mean_iou'] == (1 if removed else 2 / 8)
 
 
-def test_what_has_no_id_counts_also_once_nothing_is_tracked():
+def test_frames_of_an_object_without_an_id_count_after_the_last_object_is_forgotten():
     pairs = [(patch(1, 5), patch(1, 5) + patch(2, 35))] * 6
     _, scored = run(pairs, lambda index: tracked(1, age=index) if index < 3 else [])
     assert [len(item.iou) for item in scored] == [5, 5]
 
 
-def test_a_plan_removes_what_it_names_and_at_a_reset_everything():
+def test_a_plan_removes_the_named_objects_and_all_at_a_reset():
     def entry(*ids, removed=(), recorded=True):
         return PlannedSeeds((), ids, removed=removed, recorded=recorded)
 
@@ -171,7 +173,7 @@ def test_a_plan_removes_what_it_names_and_at_a_reset_everything():
     assert [sorted(removals.at(index)) for index in (3, 4, 9)] == [[], [2], [2]]
 
 
-def test_names_say_which_object_a_value_is():
+def test_names_assign_objects_to_reference_values():
     pairs = [(patch(1, 5) + patch(2, 35), patch(9, 35))] * 3
 
     def objects(index):
@@ -185,13 +187,13 @@ def test_names_say_which_object_a_value_is():
         run(pairs, objects, names={9: 'cup'})
 
 
-def test_objects_of_one_name_are_told_apart_by_their_value():
+def test_objects_with_the_same_name_are_distinguished_by_their_value():
     pairs = [(patch(1, 5) + patch(2, 35), patch(3, 5) + patch(4, 35))] * 2
     figures, _ = run(pairs, lambda index: tracked(1, 2, names=['cup', 'cup'], age=index))
     assert {'object_iou.cup 3', 'object_iou.cup 4'} <= set(figures)
 
 
-def test_void_and_slivers_count_for_nothing():
+def test_void_pixels_and_slivers_are_ignored():
     truth = patch(1, 10)
     truth[10:30, 30:40] = 255
     figures, _ = run([(patch(1, 10), truth), (patch(1, 10, 30), truth)])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Inputs of `xmem-ros regress`: masks beside frames; incomplete recordings and references."""
+"""Inputs of `xmem-ros regress`: masks of frames; incomplete recordings and references."""
 
 import json
 
@@ -24,13 +24,10 @@ def test_a_recording_or_a_reference_that_became_shorter_is_caught(short, capsys)
     write_scene(short / 'fewer_images', frames=5)
     capsys.readouterr()
     for name, faults in (
-        ('fewer_masks', [f'compared_frames is 6 frames, in the baseline {SHORT} frames; the tolerance is 0']),
+        ('fewer_masks', [f'compared_frames is 6 frames; baseline: {SHORT} frames, tolerance: 0']),
         (
             'fewer_images',
-            [
-                f'{kind}_frames is 5 frames, in the baseline {SHORT} frames; the tolerance is 0'
-                for kind in ('tracked', 'compared')
-            ],
+            [f'{kind}_frames is 5 frames; baseline: {SHORT} frames, tolerance: 0' for kind in ('tracked', 'compared')],
         ),
     ):
         code, results = regress(short, [short_case(input=name)], '--baseline', baseline)
@@ -38,10 +35,10 @@ def test_a_recording_or_a_reference_that_became_shorter_is_caught(short, capsys)
         assert [item['text'] for item in results['scene']['checks'] if not item['met']] == faults
     code, results = regress(short, [short_case(input='fewer_masks', expect={'compared_frames': SHORT})])
     assert code == 1
-    assert results['scene']['checks'][0]['text'] == f'compared_frames is 6 frames; expected is at least {SHORT} frames'
+    assert results['scene']['checks'][0]['text'] == f'compared_frames is 6 frames; expected: at least {SHORT} frames'
 
 
-def test_a_baseline_that_does_not_know_its_frames_is_compared_and_says_so(short, capsys):
+def test_a_baseline_without_numbers_of_frames_is_compared_with_a_note(short, capsys):
     baseline, case = short / 'baseline.json', short_case(frames=4)
     assert regress(short, [case], '--baseline', baseline, '--update-baseline')[0] == 0
     stored = json.loads(baseline.read_text())
@@ -57,8 +54,8 @@ def test_a_baseline_that_does_not_know_its_frames_is_compared_and_says_so(short,
     assert regress(short, [short_case(frames=3)], '--baseline', baseline)[0] == 1
 
 
-def test_a_recording_that_was_cut_off_fails_unless_the_case_allows_it(tmp_path, capsys):
-    """The seeds of an image in the lost part are named, too."""
+def test_a_truncated_recording_fails_unless_the_case_allows_it(tmp_path, capsys):
+    """Seeds of an image in the lost part are noted, too."""
     write_scene(tmp_path / 'scene', frames=60)
     cut_off(tmp_path / 'scene')
     baseline = tmp_path / 'baseline.json'
@@ -77,7 +74,7 @@ def test_a_recording_that_was_cut_off_fails_unless_the_case_allows_it(tmp_path, 
     assert any('was cut off' in text for text in results['scene']['notes'])
 
 
-def test_a_reference_bag_that_was_cut_off_fails_unless_the_case_allows_it(short):
+def test_a_truncated_reference_bag_fails_unless_the_case_allows_it(short):
     write_scene(short / 'truth', frames=60)
     cut_off(short / 'truth')
     case = short_case(reference={'bag': 'truth', 'topic': TRUTH_TOPIC})
@@ -87,7 +84,7 @@ def test_a_reference_bag_that_was_cut_off_fails_unless_the_case_allows_it(short)
     assert regress(short, [{**case, 'allow_damage': True}])[0] == 0
 
 
-def test_frames_in_a_folder_with_masks_of_their_names(tmp_path):
+def test_frames_in_a_folder_are_compared_with_masks_of_the_same_names(tmp_path):
     scene = RenderedScene((120, 216), frames=SHORT, objects=2)
     for index, (frame, labels) in enumerate(scene):
         save_frame(tmp_path / 'frames' / f'img_{index}.jpg', frame)
@@ -105,7 +102,7 @@ def test_frames_in_a_folder_with_masks_of_their_names(tmp_path):
     assert (results['frames']['frames'], results['frames']['compared']) == (SHORT, 4)
 
 
-def test_masks_by_stamp_and_by_number_beside_a_bag(short):
+def test_images_of_a_bag_are_compared_with_masks_named_by_stamp_or_number(short):
     scene = RenderedScene((120, 216), frames=SHORT)
     names = [
         lambda index, stamp: f'{index:05d}',
@@ -124,8 +121,8 @@ def test_masks_by_stamp_and_by_number_beside_a_bag(short):
     assert figures[:-1] == figures[1:]
 
 
-def test_masks_whose_stamps_do_not_tell_them_apart_are_refused(tmp_path):
-    """Else each frame would be compared with the last mask of its stamp, and nobody would know."""
+def test_masks_with_ambiguous_stamps_are_refused(tmp_path):
+    """Otherwise frames would silently be compared with the last mask of their stamp."""
 
     def own(index):
         return bag_suite.START_NS + index * bag_suite.FRAME_NS
@@ -162,7 +159,7 @@ def test_a_file_named_0_is_not_the_mask_of_images_without_stamps(tmp_path):
     assert 'none of 4 frames has a reference mask' in results['scene']['error']
 
 
-def test_masks_that_belong_to_no_frame_or_have_another_size_are_named(short):
+def test_masks_without_a_frame_or_of_another_size_are_reported(short):
     save_mask(short / 'others' / 'img_1.png', np.ones((120, 216), np.uint8))
     save_mask(short / 'small' / '00001.png', np.ones((60, 108), np.uint8))
     cases = [short_case(name=name, reference={'folder': name}) for name in ('others', 'small')]
@@ -172,7 +169,7 @@ def test_masks_that_belong_to_no_frame_or_have_another_size_are_named(short):
     assert '108×60 px, the frame 216×120' in results['small']['error']
 
 
-def test_a_reference_for_the_seeds_frame_alone_compares_nothing(short):
+def test_a_reference_of_only_the_seeded_frame_is_refused(short):
     save_mask(short / 'first' / '00000.png', RenderedScene((120, 216), frames=1)[0][1])
     code, results = regress(short, [short_case(reference={'folder': 'first'})])
     assert code == 1

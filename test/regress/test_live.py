@@ -20,7 +20,7 @@ from xmem_ros.recordings.recording import open_recording
 from xmem_ros.recordings.seed_plan import recorded_seeds
 
 FRAMES = 15
-TIMEOUT = robots.START_S  # s, for a node's start on a busy machine
+TIMEOUT = robots.START_S  # [s] time limit of a node's start, on a busy machine
 
 
 @pytest.fixture(scope='module')
@@ -39,7 +39,7 @@ def case(name, **keys):
     return {'name': name, 'input': 'scene', 'reference': {'topic': TRUTH_TOPIC}} | keys
 
 
-def test_a_node_that_is_started_for_the_case_gives_what_the_offline_run_gives(bags, capsys):
+def test_a_node_started_for_the_case_has_the_results_of_the_offline_run(bags, capsys):
     live = {'runner': 'live', 'timeout': TIMEOUT, 'parameters': {'memory.top_k': 20, 'lost_after': 3}}
     ages = {'age_ms': 60_000, 'processing_ms': 60_000, 'process_mb': 20_000, 'missing_frames': 0}
     cases = [
@@ -57,7 +57,7 @@ def test_a_node_that_is_started_for_the_case_gives_what_the_offline_run_gives(ba
     assert found['figures']['process_mb'] > found['figures']['memory_mb']
 
 
-def test_a_node_that_runs_already_is_used_for_bags_and_frames_and_worse_seeds_are_caught(bags):
+def test_a_running_node_is_used_for_bags_and_frames_and_worse_seeds_fail(bags):
     with robots.running({'size': 240}) as robot:
         node = {'runner': 'live', 'node': robot.prefix, 'timeout': TIMEOUT, 'expect': {'mean_iou': 0.9}}
         frames = {'input': 'frames', 'seeds': 'masks/000000.png', 'reference': {'folder': 'masks'}}
@@ -88,7 +88,7 @@ def test_real_footage_gives_the_same_masks_live_as_offline(tmp_path):
     assert results['bedroom']['compared'] == FRAMES
 
 
-def test_no_more_images_are_tracked_than_asked_for_where_the_last_is_dropped(tmp_path):
+def test_the_limit_of_frames_counts_dropped_images(tmp_path):
     write_scene(tmp_path / 'scene', frames=6, broken=(2, 3))
     cases = [
         case(runner, runner=runner, frames=3, expect={'mean_iou': 0.8, 'missing_frames': 1})
@@ -120,7 +120,7 @@ def test_frames_after_the_seeds_removed_an_object_do_not_count_for_it(tmp_path):
     assert 'IoU of ball 0 %' not in (tmp_path / 'page.html').read_text()
 
 
-def test_a_recording_that_was_cut_off_fails_live_too(tmp_path):
+def test_a_truncated_recording_fails_in_live_cases_too(tmp_path):
     write_scene(tmp_path / 'scene', frames=60)
     cut_off(tmp_path / 'scene')
     live = {'runner': 'live', 'timeout': TIMEOUT, 'expect': {'mean_iou': 0.8}}
@@ -149,7 +149,7 @@ def test_objects_that_the_node_forgets_count_as_wrong_and_its_warning_is_reporte
     assert any('log of the node: stamps jumped back' in text for text in found['notes'])
 
 
-def test_a_node_that_does_not_come_up_is_an_error_with_its_log(bags):
+def test_a_node_that_does_not_start_is_an_error_with_its_log(bags):
     cases = [
         case('weights', runner='live', parameters={'weights': 'no_such_weights'}, timeout=TIMEOUT),
         case('absent', runner='live', node='/nobody/xmem', timeout=2),

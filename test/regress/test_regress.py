@@ -20,7 +20,7 @@ from scene_files import FOOTAGE, save_untrained_weights
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.media import image_files, read_image, read_mask
 
-FRAMES = 120  # an object is away from frame 65 to 105
+FRAMES = 120  # one object is absent in frames 65 to 105
 
 
 @pytest.fixture(scope='module')
@@ -32,28 +32,28 @@ def scene(tmp_path_factory):
 
 
 def junit(path):
-    """Name of each test → its failure's or error's text, empty where it has none."""
+    """Name of each test → its failure's or error's text, '' if it passed."""
     tests = ET.parse(path).getroot().iter('testcase')
     return {
         test.get('name'): ''.join(child.text for child in test if child.tag in ('failure', 'error')) for test in tests
     }
 
 
-def test_the_rendered_scene_is_followed_offline_as_well_as_it_was(scene, capsys):
+def test_the_rendered_scene_is_tracked_offline_as_well_as_before(scene, capsys):
     page = scene / 'page.html'
     code, results = regress(scene, [scene_case(parameters=SIZE)], '--html', page, '--junit', scene / 'junit.xml')
     assert code == 0, capsys.readouterr().out
     found = results['scene']
     assert (found['frames'], found['compared']) == (FRAMES, FRAMES)
     assert set(found['objects']) == set(RenderedScene((120, 216)).names)
-    assert 'recovery_frames' in found['figures']  # one object has been away
+    assert 'recovery_frames' in found['figures']  # one object was absent
     assert found['figures']['memory_mb'] > 1
     assert junit(scene / 'junit.xml') == {'scene': ''}
     assert page.read_text().count('data:image/jpeg') == 4
 
 
-def test_shifted_seeds_are_caught(scene, capsys):
-    """As a change would be that makes tracking worse: the same suite fails, and JUnit says what."""
+def test_shifted_seeds_fail(scene, capsys):
+    """Shifted seeds stand for a change that makes tracking worse."""
     baseline = scene / 'baseline.json'
     case = scene_case(expect={}, frames=20, parameters=SIZE)
     assert regress(scene, [case], '--baseline', baseline, '--update-baseline')[0] == 0
@@ -65,11 +65,11 @@ def test_shifted_seeds_are_caught(scene, capsys):
     assert code == 1
     assert results['scene']['state'] == 'unmet'
     assert 'mean_iou is' in junit(worse / 'junit.xml')['scene']
-    assert 'in the baseline' in junit(worse / 'junit.xml')['scene']
+    assert '; baseline: ' in junit(worse / 'junit.xml')['scene']
     assert 'FAILED' in capsys.readouterr().out
 
 
-def test_tracking_that_dies_half_way_is_caught_and_said(tmp_path, capsys):
+def test_a_reset_half_way_through_the_recording_fails_and_is_reported(tmp_path, capsys):
     """The camera's clock steps back, which resets the tracker halfway: no object is left."""
     write_scene(tmp_path / 'scene', frames=20, stamp_of=stepping_back_at(10))
     expect = {'mean_iou': 0.8, 'lost_objects': 0}
@@ -77,14 +77,14 @@ def test_tracking_that_dies_half_way_is_caught_and_said(tmp_path, capsys):
     code, results = regress(tmp_path, [case, case | {'name': 'kept', 'parameters': {}}])
     assert (code, results['scene']['state'], results['kept']['state']) == (1, 'unmet', 'met'), results
     found = results['scene']
-    assert {len(item['iou']) for item in found['objects'].values()} == {19}  # all but that of the seeds
+    assert {len(item['iou']) for item in found['objects'].values()} == {19}  # all frames except that of the seeds
     assert found['figures']['mean_iou'] == pytest.approx(9 / 19, abs=0.1)
     assert found['figures']['lost_objects'] == len(found['objects'])
     assert "frame 000010: object 1, 'ball', is no longer tracked" in capsys.readouterr().out
     assert any('stamps jumped back' in text for text in found['notes'])
 
 
-def test_other_weights_are_caught(short):
+def test_worse_weights_fail(short):
     weights = save_untrained_weights(short / 'untrained.safetensors')
     expect = {'mean_iou': 0.8}
     assert regress(short, [short_case(expect=expect)])[0] == 0
@@ -93,7 +93,7 @@ def test_other_weights_are_caught(short):
     )
     assert code == 1
     assert results['scene']['figures']['mean_iou'] < 0.8
-    assert 'expected is at least 0.800' in junit(short / 'junit.xml')['scene']
+    assert 'expected: at least 0.800' in junit(short / 'junit.xml')['scene']
 
 
 def test_two_runs_give_the_same_figures(short):
@@ -129,14 +129,14 @@ def test_a_case_that_cannot_run_does_not_stop_the_others(short, capsys):
     assert 'Traceback' not in ''.join(capsys.readouterr())
 
 
-def test_an_error_in_the_program_is_a_result_too(short, monkeypatch):
+def test_an_internal_error_is_a_result_of_the_case(short, monkeypatch):
     monkeypatch.setattr('xmem_ros.regress.run.overlap', lambda *_: 1 / 0)
     code, results = regress(short, [short_case()])
     assert code == 1
     assert 'ZeroDivisionError' in results['scene']['error']
 
 
-def test_cases_are_picked_by_name(short, capsys):
+def test_cases_are_selected_by_name(short, capsys):
     cases = [short_case(name='a'), short_case(name='b'), short_case(name='c')]
     code, results = regress(short, cases, '--case', 'c', '--case', 'a')
     assert (code, list(results)) == (0, ['a', 'c'])
@@ -149,29 +149,29 @@ def test_a_baseline_of_the_suite_is_kept_for_cases_that_did_not_run(short, capsy
     suite = {'baseline': 'baseline.json'}
     assert regress(short, cases, **suite) == (2, {})
     assert 'create it with --update-baseline' in capsys.readouterr().err
-    assert regress(short, cases, '--update-baseline')[0] == 2  # and where?
+    assert regress(short, cases, '--update-baseline')[0] == 2  # there is no file to update
     assert regress(short, cases, '--update-baseline', **suite)[0] == 0
     path = short / 'baseline.json'
     stored = json.loads(path.read_text())
-    stored['cases']['b']['figures']['mean_iou'] = 2.0  # better than can be
+    stored['cases']['b']['figures']['mean_iou'] = 2.0  # impossibly good
     path.write_text(json.dumps(stored))
     assert regress(short, cases, '--case', 'a', '--update-baseline', **suite)[0] == 0
     assert json.loads(path.read_text()) == stored
     code, results = regress(short, cases, **suite)
     assert (code, results['a']['state'], results['b']['state']) == (1, 'met', 'unmet')
-    assert regress(short, cases, '--update-baseline', **suite)[0] == 0  # what is worse is accepted
+    assert regress(short, cases, '--update-baseline', **suite)[0] == 0  # worse figures are accepted
     assert regress(short, cases, **suite)[0] == 0
     assert regress(short, [*cases, short_case(name='new', frames=4)], **suite)[0] == 0
     assert 'not in the baseline yet' in capsys.readouterr().out
 
 
-def test_what_is_expected_has_to_hold_also_while_the_baseline_is_updated(short):
+def test_limits_also_hold_while_the_baseline_is_updated(short):
     case = short_case(expect={'mean_iou': 1.0}, frames=4)
     assert regress(short, [case], '--update-baseline', '--baseline', short / 'baseline.json')[0] == 1
     assert (short / 'baseline.json').exists()
 
 
-def test_boxes_and_names(short):
+def test_seeds_can_be_boxes_and_objects_are_matched_by_name(short):
     scene = RenderedScene((120, 216), frames=SHORT)
     ys, xs = np.nonzero(scene[0][1] == 1)
     box = [int(xs.min()) - 2, int(ys.min()) - 2, int(np.ptp(xs)) + 5, int(np.ptp(ys)) + 5]
@@ -185,7 +185,7 @@ def test_boxes_and_names(short):
     assert list(results['scene']['objects']) == ['thing']
 
 
-def test_compressed_images_and_masks_give_the_same(short):
+def test_compressed_images_and_masks_give_the_same_figures(short):
     write_scene(short / 'png', frames=SHORT, compressed=True)
     code, results = regress(
         short, [short_case(name='raw'), short_case(name='png', input='png', image_topic=IMAGE_TOPIC)]
@@ -194,7 +194,7 @@ def test_compressed_images_and_masks_give_the_same(short):
     assert results['raw']['figures'] == results['png']['figures']
 
 
-def test_offline_needs_no_ros_and_live_says_what_is_missing(short):
+def test_offline_cases_run_without_ros_and_live_cases_report_that_it_is_missing(short):
     cases = [short_case(name='offline', frames=3), short_case(name='live', runner='live')]
     path = write_suite(short / 'suite.yaml', cases)
     without = "import sys; sys.modules |= dict.fromkeys(('rclpy', 'xmem_ros.msg', 'sensor_msgs')); "
@@ -207,7 +207,7 @@ def test_offline_needs_no_ros_and_live_says_what_is_missing(short):
 
 
 @pytest.mark.skipif(not (FOOTAGE / 'davis-val').is_dir(), reason='needs ../shared/data/davis-val, which is not here')
-def test_real_footage_with_masks(tmp_path):
+def test_real_footage_meets_its_limits(tmp_path):
     def frames(sequence):
         for path in image_files(FOOTAGE / 'davis-val' / 'JPEGImages' / sequence)[:20]:
             mask = read_mask(FOOTAGE / 'davis-val' / 'Annotations' / sequence / f'{path.stem}.png')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is checked, and the files that results are written to."""
+"""Checks of results, and the files with results."""
 
 import json
 import xml.etree.ElementTree as ET
@@ -41,14 +41,14 @@ def checked(case_, baseline=None, **figures):
         ({'object_iou.cup': 0.1}, False),
         ({'id_switches': 0}, True),
         ({'recovery_frames': 0}, True),
-        ({'memory_mb': 100}, False),  # was not measured
+        ({'memory_mb': 100}, False),  # not measured
     ],
 )
-def test_what_is_expected_is_checked_on_the_right_side(expect, met):
+def test_limits_are_checked_in_the_direction_of_each_figure(expect, met):
     assert checked(case(expect=expect)).state == ('met' if met else 'unmet')
 
 
-def test_an_unknown_object_is_named_with_those_that_are_there():
+def test_an_unknown_object_is_named_with_the_known_ones():
     (fault,) = checked(case(expect={'object_iou.cup': 0.1})).faults
     assert fault == 'object_iou.cup: not measured; the objects are mug, ball'
 
@@ -63,9 +63,9 @@ def test_an_unknown_object_is_named_with_those_that_are_there():
         ({'object_iou.mug': 0.98}, {}, False),
         ({'object_iou.mug': 0.98}, {'object_iou': 0.05}, True),
         ({'object_iou.mug': 0.98}, {'object_iou': 0.05, 'object_iou.mug': 0.01}, False),
-        ({'object_iou.cup': 0.5}, {}, False),  # an object that is gone
+        ({'object_iou.cup': 0.5}, {}, False),  # the object no longer exists
         ({'id_switches': 1}, {}, True),
-        ({'age_ms': 5.0}, {}, True),  # of a machine: not compared
+        ({'age_ms': 5.0}, {}, True),  # depends on the machine: not compared
         ({'recovery_frames': 1}, {}, True),
     ],
 )
@@ -73,9 +73,9 @@ def test_the_baseline_is_compared_within_the_tolerance(baseline, tolerance, met)
     assert checked(case(tolerance=tolerance), baseline).state == ('met' if met else 'unmet')
 
 
-def test_a_switch_more_than_in_the_baseline_is_a_regression():
+def test_an_additional_id_switch_is_a_regression():
     result = checked(case(), dict(FIGURES), id_switches=1.0)
-    assert result.faults == ['id_switches is 1, in the baseline 0; the tolerance is 0']
+    assert result.faults == ['id_switches is 1; baseline: 0, tolerance: 0']
 
 
 def test_a_baseline_keeps_the_cases_that_did_not_run_or_failed(tmp_path):
@@ -85,7 +85,7 @@ def test_a_baseline_keeps_the_cases_that_did_not_run_or_failed(tmp_path):
     assert read_baseline(path) == {'a': {'mean_iou': 0.123457}, 'b': {'mean_iou': 0.5}, 'c': {'mean_iou': 0.6}}
 
 
-def test_a_baseline_is_not_written_where_nothing_was_found(tmp_path):
+def test_a_baseline_is_not_written_without_new_figures(tmp_path):
     assert write_baseline(tmp_path / 'baseline.json', [Result('b', 'offline', error='no such bag')], {}) == []
     assert not list(tmp_path.iterdir())
 
@@ -112,14 +112,14 @@ def test_json_results_serve_as_a_baseline(tmp_path):
         ('{"version": 9, "cases": {}}', 'version 9'),
     ],
 )
-def test_a_file_that_is_no_baseline_is_named(tmp_path, text, said):
+def test_a_file_that_is_not_a_baseline_is_named(tmp_path, text, said):
     path = tmp_path / 'baseline.json'
     path.write_text(text)
     with pytest.raises(ParameterError, match=f'{path}: .*{said}'):
         read_baseline(path)
 
 
-def test_junit_has_failures_and_errors_apart(tmp_path):
+def test_junit_distinguishes_failures_and_errors(tmp_path):
     path = tmp_path / 'junit.xml'
     good, bad = checked(case()), checked(case(expect={'mean_iou': 0.95}))
     bad.name, bad.seconds = 'bad \x00<&', 1.5
@@ -130,11 +130,11 @@ def test_junit_has_failures_and_errors_apart(tmp_path):
     first, second, third = suite.findall('testcase')
     assert first.find('failure') is None and first.find('error') is None
     assert second.get('name') == 'bad \ufffd<&' and second.get('time') == '1.500'
-    assert 'mean_iou is 0.900; expected is at least 0.950' in second.find('failure').get('message')
+    assert 'mean_iou is 0.900; expected: at least 0.950' in second.find('failure').get('message')
     assert third.find('error').text == 'broken.mcap: not a bag'
 
 
-def test_the_table_says_what_did_not_hold():
+def test_the_table_lists_the_failed_checks():
     result = checked(case(expect={'mean_iou': 0.95}))
     result.frames, result.compared = 3, 1
     result.objects = [ObjectScore(1, 'mug', 3, {'a': 0.95}), ObjectScore(2, 'ball', 4, {'a': 0.85}, lost=True)]
@@ -142,7 +142,7 @@ def test_the_table_says_what_did_not_hold():
     assert lines[0].split() == ['case', 'frames', 'mean', 'iou', 'id', 'switches', 'lost', 'objects']
     assert lines[1].split() == ['table', 'FAILED', '1', 'of', '3', '0.900', '0', '0']
     assert lines[3].split() == ['ball', '1', '0.850', '0', '1']
-    assert lines[4] == 'table: mean_iou is 0.900; expected is at least 0.950'
+    assert lines[4] == 'table: mean_iou is 0.900; expected: at least 0.950'
 
 
 def test_the_page_shows_the_worst_frames_and_escapes_names(tmp_path):
@@ -155,10 +155,10 @@ def test_the_page_shows_the_worst_frames_and_escapes_names(tmp_path):
     assert 'data:image/jpeg;base64,QUJD' in page and 'frame 7: IoU 12 %' in page
     assert '<b>' not in page and '&lt;b&gt;' in page
     assert '<i>' not in page and 'points="0.0,1.0 840.0,47.0"' in page
-    assert 'in the baseline 0.970' in page
+    assert 'baseline: 0.970' in page
 
 
-def test_where_results_cannot_go_is_said_before_anything_runs(tmp_path, capsys):
+def test_an_unwritable_result_file_is_reported_before_anything_runs(tmp_path, capsys):
     suite = tmp_path / 'suite.yaml'
     suite.write_text('cases:\n- {name: a, input: absent.mcap, reference: {topic: /truth}}\n')
     (tmp_path / 'file').write_text('')
@@ -169,7 +169,7 @@ def test_where_results_cannot_go_is_said_before_anything_runs(tmp_path, capsys):
         assert not said.out
 
 
-def test_a_file_that_cannot_be_written_is_named(tmp_path):
+def test_an_unwritable_file_is_named(tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.raises(OutputError, match='name another file'):
         write_json(tmp_path / 'file' / 'results.json', Path('suite.yaml'), [])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A suite is read as docs/regress.md says, and what is wrong with it is named."""
+"""Reading of suites as in docs/regress.md, and their faults."""
 
 from datetime import date
 from pathlib import Path
@@ -23,7 +23,7 @@ def written(tmp_path, *cases, **suite):
     return path
 
 
-def test_paths_are_relative_to_the_suite_and_defaults_are_joined(tmp_path):
+def test_paths_are_relative_to_the_suite_and_defaults_are_merged(tmp_path):
     path = written(
         tmp_path,
         {**SOUND, 'expect': {'id_switches': 1}, 'parameters': {'memory.top_k': 20}},
@@ -50,7 +50,7 @@ def test_paths_are_relative_to_the_suite_and_defaults_are_joined(tmp_path):
         chosen(suite, ['flim'])
 
 
-def test_defaults_that_cannot_be_meant_for_a_case_are_left_out(tmp_path):
+def test_defaults_that_do_not_apply_to_a_case_are_ignored(tmp_path):
     path = written(
         tmp_path,
         {'name': 'started', 'input': 'a', 'runner': 'live'},
@@ -82,8 +82,8 @@ def test_defaults_that_cannot_be_meant_for_a_case_are_left_out(tmp_path):
     [
         ({'expct': {}}, "case 'table': expct: unknown key; did you mean expect?"),
         ({'expect': {'mean_iuo': 1}}, "case 'table': expect.mean_iuo: unknown figure; did you mean mean_iou?"),
-        ({'expect': {'mean_iou': 80}}, "case 'table': expect.mean_iou is 80; allowed: a number from 0 to 1"),
-        ({'expect': {'mean_iou': '0.8'}}, "expect.mean_iou is '0.8'; allowed: a number from 0 to 1"),
+        ({'expect': {'mean_iou': 80}}, "case 'table': expect.mean_iou is 80; it must be a number from 0 to 1"),
+        ({'expect': {'mean_iou': '0.8'}}, "expect.mean_iou is '0.8'; it must be a number from 0 to 1"),
         ({'expect': {'object_iou': {'mug': -1}}}, 'expect.object_iou.mug is -1'),
         ({'expect': {'age_ms': 100}}, "case 'table': expect.age_ms: requires runner: live"),
         ({'expect': [1]}, "case 'table': expect is [1]; it must be figures"),
@@ -111,7 +111,7 @@ def test_defaults_that_cannot_be_meant_for_a_case_are_left_out(tmp_path):
         ({'name': 7}, 'cases[0].name is 7; it must be text'),
     ],
 )
-def test_what_is_wrong_is_named_with_the_file_and_the_key(tmp_path, capsys, change, said):
+def test_faults_are_named_with_file_and_key(tmp_path, capsys, change, said):
     path = written(tmp_path, {**SOUND, **change})
     assert main(['regress', str(path)]) == 2
     error = capsys.readouterr().err
@@ -121,18 +121,18 @@ def test_what_is_wrong_is_named_with_the_file_and_the_key(tmp_path, capsys, chan
 
 
 @pytest.mark.parametrize('missing', SOUND)
-def test_what_is_missing_is_named(tmp_path, missing):
+def test_missing_keys_are_named(tmp_path, missing):
     with pytest.raises(ParameterError, match=f'{missing} is missing'):
         read_suite(written(tmp_path, {name: value for name, value in SOUND.items() if name != missing}))
 
 
-def test_every_fault_is_named_at_once(tmp_path):
+def test_all_faults_are_reported_at_once(tmp_path):
     with pytest.raises(ParameterError) as caught:
         read_suite(written(tmp_path, {**SOUND, 'frames': 'x'}, {**SOUND, 'name': 'film', 'inptu': 'x'}, 3))
     assert all(said in str(caught.value) for said in ('frames is', 'inptu: unknown', 'cases[2] is 3'))
 
 
-def test_cases_of_one_name_and_suites_that_are_none_are_refused(tmp_path):
+def test_duplicate_names_and_files_that_are_not_suites_are_refused(tmp_path):
     with pytest.raises(ParameterError, match="case 'table': 2 cases have this name"):
         read_suite(written(tmp_path, SOUND, SOUND))
     path = tmp_path / 'none.yaml'
@@ -162,7 +162,7 @@ def test_cases_of_one_name_and_suites_that_are_none_are_refused(tmp_path):
 
 
 def _spoilt(random, node):
-    """The node with one of its parts, or a key, replaced by something else."""
+    """Return a YAML node with one of its parts, or a key, replaced by something else."""
     junk = (
         None,
         [],
@@ -190,7 +190,7 @@ def _spoilt(random, node):
     return {name: _spoilt(random, value) if name == key else value for name, value in node.items()}
 
 
-def test_whatever_is_wrong_with_a_suite_is_an_error_of_ours(tmp_path):
+def test_a_mutated_suite_is_read_or_refused_with_a_parameter_error(tmp_path):
     random = Random(0)
     everything = {
         'baseline': 'b.json',
@@ -228,15 +228,13 @@ def test_whatever_is_wrong_with_a_suite_is_an_error_of_ours(tmp_path):
     assert all(said.startswith(f'{path}: ') for said in refused)
 
 
-def test_a_dry_run_only_looks_at_the_suite(tmp_path, capsys):
+def test_a_dry_run_only_checks_the_suite(tmp_path, capsys):
     assert main(['regress', str(written(tmp_path, SOUND)), '--dry-run']) == 0
     assert 'valid' in capsys.readouterr().out
 
 
 def test_the_documentation_has_every_key():
-    assert suite_schema.tables() in DOCS.read_text(), (
-        'python -m xmem_ros.regress.suite_schema prints what belongs there'
-    )
+    assert suite_schema.tables() in DOCS.read_text(), 'python -m xmem_ros.regress.suite_schema prints the tables'
 
 
 def test_the_example_in_the_documentation_is_a_suite(tmp_path):

@@ -26,7 +26,7 @@ from xmem_ros.recordings.seed_plan import recorded_seeds
 
 FRAMES = bag_files.scene(6, objects=2)
 TRUTH = FRAMES[0][1]
-END_S = 120.0  # for a process on a busy machine
+END_S = 120.0  # [s] time limit of a process, on a busy machine
 COMMAND = (sys.executable, '-m', 'xmem_ros.cli.main', 'replay')
 
 
@@ -57,7 +57,7 @@ def run(robot, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=END_S, check=False)
 
 
-def test_masks_bag_and_video_are_written_and_what_is_amiss_is_named(robot, bag, mask, tmp_path):
+def test_masks_bag_and_video_are_written_and_skipped_images_and_topics_are_named(robot, bag, mask, tmp_path):
     out = tmp_path / 'out'
     formats = [part for name in ('png', 'bag', 'overlay') for part in ('--format', name)]
     done = run(robot, bag, '--seed', mask, '--out', out, *formats)
@@ -80,17 +80,17 @@ def test_masks_bag_and_video_are_written_and_what_is_amiss_is_named(robot, bag, 
     assert not list(tmp_path.glob('.out*'))
 
 
-def test_where_results_cannot_go_the_node_keeps_its_objects(robot, bag, mask, tmp_path):
+def test_an_unusable_destination_is_refused_before_the_node_is_reset(robot, bag, mask, tmp_path):
     assert run(robot, bag, '--seed', mask).returncode == 0
     done = run(robot, bag, '--no-seeds', '--out', tmp_path)
     assert done.returncode == 2
-    assert 'is there already and not an empty folder' in done.stderr
+    assert 'already exists and is not an empty folder' in done.stderr
     done = run(robot, bag, '--no-seeds', '--keep', '--out', tmp_path / 'out')
     assert done.returncode == 0, done.stderr
     assert read_mask(tmp_path / 'out' / '000000.png').any()
 
 
-def test_a_folder_of_frames_with_seeds_in_a_file(robot, tmp_path):
+def test_a_folder_of_frames_is_replayed_with_seeds_from_a_file(robot, tmp_path):
     for index, (frame, labels) in enumerate(FRAMES):
         save_frame(tmp_path / 'frames' / f'view_{index}.jpg', frame)
         save_mask(tmp_path / f'{index}.png', np.where(labels == 1, 255, 0).astype(np.uint8))
@@ -126,15 +126,14 @@ def test_after_an_error_nothing_is_written(robot, bag, tmp_path):
         (['{bag}/nowhere', '--no-seeds'], 'no such'),
     ],
 )
-def test_what_cannot_work_is_refused_in_a_line(bag, capsys, arguments, text):
+def test_invalid_commands_are_refused_in_one_line(bag, capsys, arguments, text):
     assert main(['replay', *(argument.format(bag=bag) for argument in arguments)]) == 2
     said = capsys.readouterr().err
     assert said.startswith('xmem-ros replay: error: ')
     assert text in said
 
 
-def test_messages_of_the_robot_are_the_only_ones_that_need_ros() -> None:
-    """The command line and its help work without ROS."""
+def test_the_command_line_and_its_help_work_without_ros() -> None:
     code = (
         'import sys; sys.modules["rclpy"] = None\n'
         'from xmem_ros.cli.main import make_parser\n'

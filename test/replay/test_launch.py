@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import pytest
 from needs import require
 
-# Not launch itself: from the checkout's root, its folder of that name is importable as a namespace.
+# `import launch` alone would succeed at the root of the checkout, where a folder has this name.
 require('launch.actions', 'launch_ros.actions')
 
 from launch_runs import LAUNCHER, START_S
@@ -39,10 +39,10 @@ TOPICS = {
     '/rosout': 'rcl_interfaces/msg/Log',
     '/parameter_events': 'rcl_interfaces/msg/ParameterEvent',
 }
-OF_THE_RUN = ('/clock', '/rosout', '/parameter_events')  # stay in the bag
+OF_THE_RUN = ('/clock', '/rosout', '/parameter_events')  # not played
 
-# Logs its arguments. As player it publishes one image and ends once that is tracked; with --loop
-# it stays, as the recorder does.
+# Logs its arguments. As player it publishes one image and ends when that is tracked, unless --loop
+# is given; as recorder it runs until it is interrupted.
 STAND_IN = """
 #!{python}
 import json, os, signal, sys, time
@@ -151,7 +151,7 @@ def test_every_argument_is_declared_with_a_description_and_all_but_the_bag_with_
         assert argument.description != 'no description given'
 
 
-def test_bag_begins_when_the_node_is_active_and_all_ends_after_it(launch, bag, tmp_path) -> None:
+def test_the_bag_starts_when_the_node_is_active_and_everything_ends_after_it(launch, bag, tmp_path) -> None:
     record = tmp_path / 'out'
     run = launch.start(
         f'bag:={bag}', 'namespace:=robot', 'device:=cpu', 'rate:=0.5', 'start_offset:=2', f'record:={record}'
@@ -174,17 +174,17 @@ def test_bag_begins_when_the_node_is_active_and_all_ends_after_it(launch, bag, t
     ]
     active = run.output.index('active: waiting for images on /camera/image_raw')
     assert active < run.output.index('[bag_play-')
-    assert 'the bag has ended' in run.output
+    assert 'the bag ended' in run.output
     assert 'escalating' not in run.output
 
 
-def test_with_loop_it_stays_until_interrupted(launch, bag) -> None:
+def test_with_loop_the_bag_repeats_until_it_is_interrupted(launch, bag) -> None:
     run = launch.start(f'bag:={bag}', 'device:=cpu', 'loop:=true', 'use_sim_time:=false', 'on_time_jump:=reset')
     wait_until(lambda: run.told or run.process.poll() is not None, 'the player', START_S)
     assert run.process.poll() is None, run.output
     assert '--loop' in run.told[0]
     assert '--clock' not in run.told[0]
-    assert '/clock' in run.told[0]  # the recorded one, as there is no other
+    assert '/clock' in run.told[0]  # the recorded clock, as the player publishes none
     os.killpg(run.process.pid, signal.SIGINT)
     assert run.process.wait(30) == 0
     assert 'escalating' not in run.output
@@ -193,17 +193,17 @@ def test_with_loop_it_stays_until_interrupted(launch, bag) -> None:
 @pytest.mark.parametrize(
     ('arguments', 'expected'),
     [
-        (['bag:=nowhere'], 'bag:=nowhere is not there'),
+        (['bag:=nowhere'], 'bag:=nowhere does not exist'),
         (['bag:={bag}', 'image:=/depth'], 'one of: /camera/image_raw'),
-        (['bag:={bag}', 'rate:=fast'], 'rate:=fast: give a number from 0.001'),
+        (['bag:={bag}', 'rate:=fast'], 'rate:=fast is out of range: give a number of at least 0.001'),
         (['bag:={bag}', 'seed:=mask.png'], 'add lockstep:=true'),
-        (['bag:={bag}', 'start_offset:=-1'], 'start_offset:=-1: give a number from 0'),
-        (['bag:={bag}', 'lockstep:=true', 'start_offset:=1'], 'start_offset is of ros2 bag play'),
-        (['bag:={bag}', 'lockstep:=true', 'loop:=true'], 'loop is of ros2 bag play'),
-        (['bag:={bag}', 'record:={bag}'], 'is there already'),
+        (['bag:={bag}', 'start_offset:=-1'], 'start_offset:=-1 is out of range: give a number of at least 0'),
+        (['bag:={bag}', 'lockstep:=true', 'start_offset:=1'], 'start_offset is not allowed with lockstep:=true'),
+        (['bag:={bag}', 'lockstep:=true', 'loop:=true'], 'loop is not allowed with lockstep:=true'),
+        (['bag:={bag}', 'record:={bag}'], 'exists: give the name of a new folder'),
     ],
 )
-def test_what_cannot_work_is_refused_before_anything_starts(launch, bag, arguments, expected) -> None:
+def test_invalid_arguments_are_refused_before_anything_starts(launch, bag, arguments, expected) -> None:
     run = launch.start(*(argument.format(bag=bag) for argument in arguments))
     assert run.process.wait(START_S) == 1
     assert expected in run.output
@@ -211,8 +211,8 @@ def test_what_cannot_work_is_refused_before_anything_starts(launch, bag, argumen
     assert 'xmem_node' not in run.output
 
 
-def test_in_lock_step_a_bag_is_replayed_without_ros2_bag(launch, tmp_path) -> None:
-    """The whole of it: the node, and `xmem-ros replay` of a bag with six images and a mask."""
+def test_a_lockstep_replay_does_not_need_ros2_bag(launch, tmp_path) -> None:
+    """The real node and `xmem-ros replay`, with a bag of six images and a mask."""
     require('rosbags.rosbag2')
     import bag_files
     from scene_files import save_mask
@@ -225,10 +225,10 @@ def test_in_lock_step_a_bag_is_replayed_without_ros2_bag(launch, tmp_path) -> No
     run = launch.start(*arguments, installed=())
     assert run.process.wait(START_S) == 0, run.output
     assert f'6 of 6 images tracked on {bag_files.TOPIC}' in run.output
-    assert 'the bag has ended' in run.output
+    assert 'the bag ended' in run.output
 
 
-def test_in_lock_step_a_rate_holds_the_bag_back(launch, tmp_path) -> None:
+def test_a_rate_limits_the_speed_of_a_lockstep_replay(launch, tmp_path) -> None:
     """Six images at 1/30 s and rate 0.05: the last mask comes 5 · 20 / 30 s after the first."""
     require('rosbags.rosbag2')
     import bag_files
@@ -244,14 +244,14 @@ def test_in_lock_step_a_rate_holds_the_bag_back(launch, tmp_path) -> None:
     assert time.monotonic() - begun > 5 * 20 / 30
 
 
-def test_without_ros2_bag_it_says_what_to_install(launch, bag) -> None:
+def test_a_missing_ros2_bag_is_reported_with_the_package_to_install(launch, bag) -> None:
     run = launch.start(f'bag:={bag}', installed=())
     assert run.process.wait(START_S) == 1
     assert 'ros2 bag is not installed' in run.output
 
 
 @pytest.mark.parametrize('name', ['drive_0.mcap', 'drive_0.mcap.zstd'])
-def test_without_the_plugin_for_mcap_it_says_what_to_install(launch, bag, name) -> None:
+def test_a_missing_mcap_plugin_is_reported_with_the_package_to_install(launch, bag, name) -> None:
     (bag / name).touch()
     for given in (bag, bag / name):
         run = launch.start(f'bag:={given}')
@@ -261,7 +261,7 @@ def test_without_the_plugin_for_mcap_it_says_what_to_install(launch, bag, name) 
         assert not run.told
 
 
-def test_with_the_plugin_mcap_is_played(launch, bag) -> None:
+def test_mcap_bags_are_played_if_the_plugin_is_installed(launch, bag) -> None:
     (bag / 'drive_0.mcap').touch()
     run = launch.start(f'bag:={bag}', 'device:=cpu', 'namespace:=robot', installed=('ros2bag', 'rosbag2_storage_mcap'))
     assert run.process.wait(START_S) == 0

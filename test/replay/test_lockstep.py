@@ -29,8 +29,8 @@ from xmem_ros.replay.lockstep import replay
 
 FRAMES = bag_files.scene(12, objects=3, size=(120, 160))
 TRUTH = [labels for _, labels in FRAMES]
-AGREE = 0.999  # of the pixels, what is asked of a replay beside an offline run
-PATIENCE_S = 60.0  # on a busy machine
+AGREE = 0.999  # minimum share of pixels that equal those of an offline run
+PATIENCE_S = 60.0  # time limit on a busy machine
 
 
 @pytest.fixture(scope='module')
@@ -38,7 +38,7 @@ def robot():
     """Start the node with frequent diagnostics and without the robot's camera."""
     with robots.running({'device': 'cpu', 'diagnostics_period': 0.2}) as robot:
         robot.node.destroy_publisher(robot.images)
-        wait_until(lambda: not robot.node.count_publishers(f'{robot.namespace}/image'), 'the camera to be gone')
+        wait_until(lambda: not robot.node.count_publishers(f'{robot.namespace}/image'), 'the camera to leave the graph')
         yield robot
 
 
@@ -84,20 +84,20 @@ def test_every_image_is_tracked_in_order_and_as_an_offline_run_tracks_it(robot, 
     assert agreement(live, tracked) >= AGREE
 
 
-def test_replayed_twice_the_node_says_the_same(robot, bag):
+def test_two_replays_give_the_same_results(robot, bag):
     plan = [seed_of(1, 2, 3)]
     first, second = (follow(robot, bag, plan)[0] for _ in range(2))
     assert all((one.labels == other.labels).all() for one, other in zip(first, second, strict=True))
-    assert [item.id for item in second[-1].objects] == [1, 2, 3]  # the node was reset in between
+    assert [item.id for item in second[-1].objects] == [1, 2, 3]  # ids start at 1 after the reset
 
 
-def test_with_keep_the_node_goes_on_with_its_objects(robot, bag):
+def test_keep_continues_with_the_objects_of_the_node(robot, bag):
     follow(robot, bag, [seed_of(1)])
     live, _ = follow(robot, bag, [], keep=True)
     assert [item.id for item in live[0].objects] == [1]
 
 
-def test_recorded_seeds_are_shown_again_with_corrections_and_resets(robot, tmp_path):
+def test_recorded_seeds_corrections_and_resets_are_repeated(robot, tmp_path):
     """The recorded node's ids started at 7, and again after a reset."""
     correction = typestore.seed(MASK, object_id=7, mask=TRUTH[2] == 1)
     recorded = [
@@ -105,7 +105,7 @@ def test_recorded_seeds_are_shown_again_with_corrections_and_resets(robot, tmp_p
         bag_files.seeds_message(2, [correction], [7]),
         bag_files.seeds_message(5, [typestore.seed(MASK, mask=TRUTH[5] == 3)], [7]),
     ]
-    received = [stamp_of(index) + 900_000_000 for index in (0, 2, 5)]  # as by a slow segmenter
+    received = [stamp_of(index) + 900_000_000 for index in (0, 2, 5)]  # late, as from a slow segmenter
     items = image_items(FRAMES) + [('/xmem/seeds', at, item) for at, item in zip(received, recorded, strict=True)]
     bag = write_bag(tmp_path / 'bag', sorted(items, key=lambda item: item[1]))
     live, report = follow(robot, bag, None)
@@ -119,14 +119,14 @@ def test_recorded_seeds_are_shown_again_with_corrections_and_resets(robot, tmp_p
     assert agreement(live, offline(bag, plan)) >= AGREE
 
 
-def test_objects_are_removed_before_the_image_that_the_plan_names(robot, bag):
+def test_objects_are_removed_before_the_image_given_by_the_plan(robot, bag):
     plan = [seed_of(1, 2), PlannedSeeds((), (), index=6, removed=(1,))]
     live, _ = follow(robot, bag, plan)
     assert [[item.id for item in frame.objects] for frame in live[5:7]] == [[1, 2], [2]]
     assert agreement(live, offline(bag, plan)) >= AGREE
 
 
-def test_a_box_is_found_by_the_node_as_offline(robot, bag):
+def test_a_box_gives_the_same_object_as_in_an_offline_run(robot, bag):
     x, y, width, height = robots.bounding_box(TRUTH[0] == 1, margin=3)
     plan = [PlannedSeeds((typestore.seed(BOX, name='toy', around=(x, y, width, height)),), (1,), index=0)]
     live, _ = follow(robot, bag, plan)
@@ -151,8 +151,8 @@ def camera_info(index):
     )
 
 
-def test_what_belongs_to_an_image_comes_before_it_and_our_recorded_outputs_stay_in_the_bag(robot, tmp_path):
-    """Companions recorded after their image, other topics, and an unknown type."""
+def test_companions_are_published_before_their_image_and_recorded_outputs_are_not_published(robot, tmp_path):
+    """In the bag, companions follow their image; it also has other topics and recorded outputs."""
     images = [bag_files.image_message(index, frame) for index, (frame, _) in enumerate(FRAMES)]
     depth = [dataclasses.replace(image, encoding='16UC1') for image in images]
     items = image_items(FRAMES)
@@ -181,13 +181,13 @@ def test_what_belongs_to_an_image_comes_before_it_and_our_recorded_outputs_stay_
     with replay(bag, robot.prefix, image_topic=TOPIC, plan=[], timeout=PATIENCE_S) as frames:
         topics = ('/camera/camera_info', '/camera/depth/image')
         wait_until(lambda: all(frames.subscribers[topic] for topic in topics), 'the replay to find its listeners')
-        for frame in frames:  # while it is looked at, nothing more is published
-            wait_until(lambda count=frame.index + 1: len(heard) >= 2 * count, 'what belongs to the image')
+        for frame in frames:  # nothing is published until the next iteration
+            wait_until(lambda count=frame.index + 1: len(heard) >= 2 * count, 'the companions of the image')
         report = frames.report
     assert report.published == {'/camera/camera_info': 12, '/camera/depth/image': 12, '/note': 1}
     assert set(report.left_out) == {'/xmem/labels', '/old/xmem/objects', '/old/xmem/overlay'}
     assert len(heard) == 2 * len(FRAMES)
     assert {topic for topic, _ in heard} == {'/camera/camera_info', '/camera/depth/image'}
-    wait_until(lambda: len(ours) - begun == len(FRAMES), 'what the node said')
+    wait_until(lambda: len(ours) - begun == len(FRAMES), 'the results of the node')
     for subscription in subscriptions:
         robot.node.destroy_subscription(subscription)

@@ -36,7 +36,7 @@ def test_the_work_of_an_offline_run_with_the_same_destination_is_left_alone(tmp_
     done.write_bytes(b'hours of work')
     if not running:
         work.close()
-    with pytest.raises(ParameterError, match='a run of xmem-ros track has this destination'), output(tmp_path / 'out'):
+    with pytest.raises(ParameterError, match='is the destination of an unfinished run'), output(tmp_path / 'out'):
         pass
     assert done.read_bytes() == b'hours of work'
     work.close()
@@ -50,7 +50,7 @@ def test_two_replays_do_not_write_to_one_destination(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ['out']
 
 
-def test_what_a_killed_replay_left_is_forgotten(tmp_path):
+def test_files_of_a_killed_replay_are_discarded(tmp_path):
     out = tmp_path / 'out'
     assert subprocess.run([sys.executable, '-c', LEAVE, str(out)], check=False).returncode == 9
     left = tmp_path / '.out.replay' / 'results'
@@ -61,16 +61,16 @@ def test_what_a_killed_replay_left_is_forgotten(tmp_path):
     assert not left.parent.exists()
 
 
-def test_a_folder_that_is_not_a_replays_is_refused(tmp_path):
+def test_a_work_folder_that_no_replay_has_made_is_refused_and_kept(tmp_path):
     kept = tmp_path / '.out.replay' / 'thesis.txt'
     kept.parent.mkdir()
     kept.write_text('all of it')
-    with pytest.raises(ParameterError, match='not of a run of xmem-ros; move it away'), output(tmp_path / 'out'):
+    with pytest.raises(ParameterError, match='not made by a run of xmem-ros; move it away'), output(tmp_path / 'out'):
         pass
     assert kept.read_text() == 'all of it'
 
 
-def test_where_the_destination_was_filled_meanwhile_the_results_are_kept_beside_it(tmp_path):
+def test_results_are_kept_beside_a_destination_that_was_filled_meanwhile(tmp_path):
     out = tmp_path / 'out'
     written = output(out).__enter__()
     out.mkdir()
@@ -83,7 +83,7 @@ def test_where_the_destination_was_filled_meanwhile_the_results_are_kept_beside_
     assert [path.name for path in out.iterdir()] == ['other']
 
 
-def test_a_destination_that_cannot_be_made_is_named(tmp_path):
+def test_a_destination_below_a_file_is_refused(tmp_path):
     (tmp_path / 'file').write_bytes(bytes(np.zeros(3, np.uint8)))
     with pytest.raises(ParameterError, match='is a file, not a folder'), output(tmp_path / 'file' / 'out'):
         pass

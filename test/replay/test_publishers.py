@@ -55,7 +55,7 @@ def say(topics, number):
 
 
 @pytest.mark.parametrize('recorded', [[offered()] * 120, [offered(0, whole=True)]], ids=['120 publishers', 'keep all'])
-def test_who_comes_later_hears_all_that_the_recorded_publishers_kept(nodes, recorded):
+def test_late_subscribers_receive_all_latched_messages(nodes, recorded):
     """Static transforms of 120 broadcasters, each with depth 1."""
     speaker, listener, executor = nodes
     topics = ReplayPublishers(speaker, {TOPIC: KIND}, {TOPIC: recorded}, {})
@@ -69,7 +69,7 @@ def test_who_comes_later_hears_all_that_the_recorded_publishers_kept(nodes, reco
         executor.spin_once(timeout_sec=0.1)
         return len(heard) >= 120
 
-    wait_until(all_are_heard, 'all that was published before', 30.0)
+    wait_until(all_are_heard, 'the earlier messages', 30.0)
     assert heard == [str(number) for number in range(120)]
 
 
@@ -83,7 +83,7 @@ def test_who_comes_later_hears_all_that_the_recorded_publishers_kept(nodes, reco
         ([offered(), offered(0, whole=True)], 'KEEP_ALL', None, 'TRANSIENT_LOCAL'),
     ],
 )
-def test_qos_is_that_of_all_recorded_publishers_together(recorded, history, depth, durability):
+def test_qos_combines_that_of_all_recorded_publishers(recorded, history, depth, durability):
     profile = publisher_qos(recorded)
     assert (profile.history.name, profile.durability.name) == (history, durability)
     assert depth is None or profile.depth == depth
@@ -92,7 +92,7 @@ def test_qos_is_that_of_all_recorded_publishers_together(recorded, history, dept
 @pytest.mark.skipif(
     'fastrtps' not in rclpy.get_rmw_implementation_identifier(), reason='other middlewares have other limits'
 )
-def test_a_listener_that_takes_nothing_of_what_is_kept_for_it_is_told(nodes, monkeypatch):
+def test_a_subscriber_that_blocks_a_keep_all_topic_is_reported(nodes, monkeypatch):
     monkeypatch.setattr(replay_topics, 'ACK_TIMEOUT_S', 0.1)
     speaker, listener, _ = nodes
     topics = ReplayPublishers(speaker, {TOPIC: KIND}, {TOPIC: [offered(0, latched=False, whole=True)]}, {})
@@ -100,8 +100,8 @@ def test_a_listener_that_takes_nothing_of_what_is_kept_for_it_is_told(nodes, mon
     wait_until(lambda: topics.subscribers[TOPIC], 'the listener')
 
     def say_more_than_fits():
-        for number in range(30_000):  # 5000 on either side, with Fast DDS
+        for number in range(30_000):  # Fast DDS stores 5000 on each side
             say(topics, number)
 
-    with pytest.raises(OutputError, match=f'{TOPIC}: a subscriber does not receive its messages'):
+    with pytest.raises(OutputError, match=f'{TOPIC}: a subscriber does not take the messages'):
         say_more_than_fits()

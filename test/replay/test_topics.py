@@ -38,7 +38,7 @@ def transform(at_ms):
     return RecordedMessage('/tf', 'tf2_msgs/msg/TFMessage', at_ms * MS, b'')
 
 
-def test_camera_infos_that_were_recorded_late_come_first_and_time_never_goes_back():
+def test_late_recorded_camera_infos_come_before_their_image_and_time_never_decreases():
     recorded = [message for at in (1000, 1100, 1200) for message in (image(at), transform(at + 20), info(at + 40, at))]
     ordered = list(companions_first(recorded, '/image'))
     assert [message.topic for message in ordered] == ['/info', '/image', '/tf'] * 3
@@ -55,24 +55,24 @@ CAMERA = {
 OBJECTS = 'xmem_ros/msg/TrackedObjectArray'
 
 
-def test_objects_that_were_remapped_among_a_cameras_topics_hide_none_of_these():
+def test_a_remapped_objects_topic_among_those_of_a_camera_does_not_exclude_them():
     topics = {**CAMERA, '/camera/objects': OBJECTS}
     assert list(recorded_outputs(topics, '/xmem')) == ['/camera/objects']
     assert set(excluded_topics(topics, '/xmem', clock=False)) & set(CAMERA) <= {
         '/camera/detections'
-    }  # vision_msgs may lack
+    }  # vision_msgs may be missing
     assert recorded_remaps(BagTopics('/camera/image_raw', False, topics), '/xmem')[0] == (
         '/camera/objects:=/recorded/camera/objects'
     )
 
 
-def test_images_beside_remapped_objects_are_those_of_the_bag(tmp_path):
+def test_images_beside_a_remapped_objects_topic_are_chosen_by_default(tmp_path):
     objects = messages.objects_message(messages.header(stamp_of(0), ''), [])
     bag = write_bag(tmp_path / 'bag', [('/camera/objects', stamp_of(0), objects), *image_items(scene(2))])
     assert topics_of(bag).image == TOPIC
 
 
-def test_where_labels_were_remapped_there_too_the_cameras_own_topics_are_still_published():
+def test_remapped_labels_among_the_topics_of_a_camera_do_not_exclude_them():
     outputs = {'/camera/objects': OBJECTS, '/camera/labels': 'sensor_msgs/msg/Image'}
     found = recorded_outputs(CAMERA | outputs, '/xmem')
     assert {'/camera/image_raw', '/camera/camera_info', '/camera/depth/image'}.isdisjoint(found)
@@ -80,7 +80,7 @@ def test_where_labels_were_remapped_there_too_the_cameras_own_topics_are_still_p
     assert 'beside /camera/objects' in found['/camera/labels']
 
 
-def test_outputs_of_a_node_of_any_name_are_known_by_its_objects():
+def test_recorded_outputs_of_a_node_of_any_name_are_recognised_by_its_objects_topic():
     image = 'sensor_msgs/msg/Image'
     below = ('labels', 'labels/compressed', 'overlay', 'object_12/mask', 'detections', 'transition_event')
     outputs = {f'/arm/watch/{name}': image for name in below} | {'/arm/watch/objects': OBJECTS}
@@ -88,12 +88,12 @@ def test_outputs_of_a_node_of_any_name_are_known_by_its_objects():
     assert set(recorded_outputs(outputs | others, '/xmem')) == set(outputs)
 
 
-def test_all_below_the_nodes_name_and_the_default_name_is_an_output():
+def test_all_topics_below_the_name_of_the_node_and_the_default_name_are_outputs():
     topics = {'/a/xmem/what/ever': '', '/b/node/what': '', '/b/node_2/what': '', '/xmem/x': '', '/xmem_2/x': ''}
     assert set(recorded_outputs(topics, '/b/node')) == {'/a/xmem/what/ever', '/b/node/what', '/xmem/x'}
 
 
-def test_service_events_are_found_where_ros_has_them():
+def test_types_of_service_events_are_found_if_ros_has_them():
     from std_srvs.srv import SetBool
 
     topics = {'/arm/_service_event': 'std_srvs/srv/SetBool_Event', '/leg/_service_event': 'moon_srvs/srv/Hop_Event'}
@@ -144,8 +144,8 @@ def place_package(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
-def test_messages_of_actions_are_found_where_rosidl_puts_them(place_package):
-    """A stand-in has the names of rosidl's template: no package on PyPI has an action."""
+def test_types_of_action_messages_are_found(place_package):
+    """The package is a stand-in named like rosidl's, since no package on PyPI has an action."""
     place_package('moon_msgs', listed=True)
     assert message_class('moon_msgs/action/Hop_FeedbackMessage').__name__ == 'Message'
     assert message_class('moon_msgs/action/Hop_SendGoal_Event').__name__ == 'Message'
@@ -155,8 +155,8 @@ def test_messages_of_actions_are_found_where_rosidl_puts_them(place_package):
     assert message_class('moon_msgs/msg/not_a_message') is None
 
 
-def test_code_that_is_no_installed_interface_is_not_run_by_the_name_of_a_type(place_package, tmp_path):
-    """The type is text of a bag, and the working directory is not trusted."""
+def test_a_type_name_does_not_import_code_outside_installed_interfaces(place_package, tmp_path):
+    """Type names come from the bag, and the working directory is not trusted."""
     place_package('moon_evil', listed=False, code=f'open({str(tmp_path / "ran")!r}, "w")')
     for msgtype in ('moon_evil/msg/X', 'moon_evil/action/X_FeedbackMessage', 'venv/__main__/X', 'antigravity/msg/X'):
         assert message_class(msgtype) is None
@@ -165,19 +165,19 @@ def test_code_that_is_no_installed_interface_is_not_run_by_the_name_of_a_type(pl
     assert 'moon_evil' not in sys.modules
 
 
-def test_a_folder_with_the_name_of_an_installed_package_does_not_take_its_place(place_package, tmp_path):
+def test_a_folder_with_the_name_of_an_installed_package_is_not_imported(place_package, tmp_path):
     place_package('moon_msgs', listed=True)
-    place_package('moon_msgs', listed=False, code=f'open({str(tmp_path / "ran")!r}, "w")')  # found before it
+    place_package('moon_msgs', listed=False, code=f'open({str(tmp_path / "ran")!r}, "w")')  # earlier in sys.path
     assert message_class('moon_msgs/msg/Message') is None
     assert not (tmp_path / 'ran').exists()
 
 
-def test_a_name_that_ros_does_not_allow_is_not_published():
+def test_topics_with_invalid_names_are_not_published():
     topics = {'/a b': 'std_msgs/msg/Empty', '/a\0b': 'std_msgs/msg/Empty', f'/{"a" * 300}': 'std_msgs/msg/Empty'}
     assert set(excluded_topics(topics, '/xmem', clock=False).values()) == {'its name is not a valid ROS topic'}
 
 
-def test_the_depth_that_a_bag_asks_for_has_a_bound():
+def test_the_recorded_depth_is_limited():
     offered = SimpleNamespace(
         depth=9_999, durability=SimpleNamespace(name='TRANSIENT_LOCAL'), history=SimpleNamespace(name='KEEP_LAST')
     )
@@ -185,7 +185,7 @@ def test_the_depth_that_a_bag_asks_for_has_a_bound():
 
 
 @pytest.mark.parametrize('name', ['', '/', 'msg', 'std_msgs', 'std_msgs/msg', 'std_msgs/msg/', 'std_msgs/msg/No', '..'])
-def test_what_is_no_message_type_has_no_class(name):
+def test_an_invalid_message_type_has_no_class(name):
     assert message_class(name) is None
 
 
@@ -204,15 +204,15 @@ def read_ahead(messages, handed_out):
     return len(read)
 
 
-def test_where_time_begins_anew_the_rest_of_the_bag_is_not_read_ahead():
+def test_a_step_back_of_time_limits_the_read_ahead():
     """100 images at 30 Hz, and 3000 with a clock one hour behind; 0.5 s is 15 images."""
     messages = [image(4_000_000 + at) for at in range(0, 3300, 33)] + [image(at) for at in range(0, 99_000, 33)]
     assert read_ahead(messages, 90) <= 90 + 20
     assert read_ahead(messages, 110) <= 110 + 20
 
 
-def test_nothing_is_moved_across_a_new_beginning():
-    """The camera info's stamp precedes the image's, but it is of the second round."""
+def test_companions_are_not_moved_across_a_step_back_of_time():
+    """The camera info's stamp precedes the image's, but it belongs to the second round."""
     messages = [image(9000), info(9010, 9000), info(1010, 1000), image(1000)]
     assert [(item.topic, item.stamp_ns // MS) for item in companions_first(messages, '/image')] == [
         ('/info', 9000),
@@ -222,25 +222,25 @@ def test_nothing_is_moved_across_a_new_beginning():
     ]
 
 
-def test_what_is_held_has_a_bound_where_time_stands_still(monkeypatch):
+def test_the_read_ahead_is_limited_if_all_times_are_equal(monkeypatch):
     assert read_ahead([image(0) for _ in range(7000)], 1) <= replay_topics.MAX_AHEAD + 1
     monkeypatch.setattr(replay_topics, 'MAX_AHEAD_BYTES', 10_000)
     assert read_ahead([image(0, bytes(1000)) for _ in range(100)], 50) <= 50 + 10 + 1
 
 
-def test_a_message_larger_than_the_bound_goes_out(monkeypatch):
+def test_a_message_larger_than_the_limit_of_the_read_ahead_is_published(monkeypatch):
     monkeypatch.setattr(replay_topics, 'MAX_AHEAD_BYTES', 10)
     messages = [image(0, bytes(1000)), info(1, 0), image(30, bytes(1000))]
     assert len(list(companions_first(messages, '/image'))) == 3
 
 
-def test_the_time_of_a_bag_waits_for_messages_out_of_order_and_follows_a_new_beginning():
+def test_bag_time_ignores_messages_out_of_order_and_follows_a_large_step_back():
     bag = ReplayClock()
     assert [bag.wait_until(at * MS) // MS for at in (5000, 5040, 5030, 5050)] == [5000, 5040, 5040, 5050]
     assert [bag.wait_until(at * MS) // MS for at in (1000, 1010)] == [1000, 1010]
 
 
-def test_a_rate_holds_from_each_beginning_on():
+def test_a_rate_limits_the_speed_again_after_a_step_back():
     """A bag of 100 ms at a fifth of its speed, twice: each takes half a second."""
     bag = ReplayClock(0.2)
     begun = time.monotonic()

@@ -38,21 +38,21 @@ def rendered(seed: int) -> Footage:
     return Footage(f'scene {seed}', [frame for frame, _ in frames], [labels for _, labels in frames])
 
 
-def test_an_object_that_turns_slowly_is_remembered_on_the_way() -> None:
+def test_an_object_that_turns_slowly_stays_visible() -> None:
     assert not hidden_by(looks(0, 0.4, 0.8, 1.2, 1.6), 0.9).any()  # cos 0.4 is 0.92, cos 1.6 below 0
 
 
-def test_what_is_hidden_is_not_remembered() -> None:
+def test_hidden_appearances_are_not_remembered() -> None:
     assert hidden_by(looks(0, 1.0, 1.1), 0.9).tolist() == [True, True]
 
 
-def test_what_lies_nearby_may_differ_more() -> None:
+def test_nearby_appearances_may_differ_more() -> None:
     far, near = (hidden_by(looks(0, 0.6, nearby=nearby), 0.9) for nearby in (False, True))  # cos 0.6 is 0.83
     assert far.all()
     assert not near.any()
 
 
-def test_thresholds_hide_few_of_an_objects_frames_and_let_few_others_through() -> None:
+def test_thresholds_hide_few_frames_of_an_object_and_accept_few_of_others() -> None:
     found = calibrate(load_network(find_weights('compact')), [rendered(0), rendered(1)])
     assert found.hidden <= 0.1
     assert found.let_through <= 0.2
@@ -61,7 +61,7 @@ def test_thresholds_hide_few_of_an_objects_frames_and_let_few_others_through() -
 
 def test_footage_of_one_frame_is_refused() -> None:
     footage = rendered(0)
-    with pytest.raises(FootageError, match='label at least one in two frames'):
+    with pytest.raises(FootageError, match='label at least one object in two frames'):
         calibrate(XMemNetwork(COMPACT).eval(), [footage.part('short', 0, 1)])
 
 
@@ -73,7 +73,7 @@ def test_confidence_rises_from_the_lower_threshold_to_the_upper() -> None:
     assert confidence(likeness, torch.tensor([False] * 3), None).tolist() == [1, 1, 1]
 
 
-def test_a_file_carries_its_thresholds(tmp_path: Path) -> None:
+def test_a_weights_file_stores_its_thresholds(tmp_path: Path) -> None:
     network = XMemNetwork(dataclasses.replace(COMPACT, likeness=THRESHOLDS))
     save_network(network, tmp_path / 'w.safetensors')
     assert load_network(tmp_path / 'w.safetensors').config.likeness == THRESHOLDS
@@ -90,13 +90,13 @@ def test_a_file_carries_its_thresholds(tmp_path: Path) -> None:
         {'likeness_unlike': 'low', 'likeness_sure': 'high'},
     ],
 )
-def test_thresholds_that_cannot_be_are_refused(metadata: dict[str, str], tmp_path: Path) -> None:
+def test_invalid_thresholds_are_refused(metadata: dict[str, str], tmp_path: Path) -> None:
     save_file(XMemNetwork(COMPACT).state_dict(), tmp_path / 'w.safetensors', metadata=metadata)
     with pytest.raises(WeightsError, match=r'w\.safetensors: its metadata must hold .* weights calibrate'):
         load_network(tmp_path / 'w.safetensors')
 
 
-def test_weights_without_thresholds_run_with_the_published_policy_and_say_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_weights_without_thresholds_run_with_the_published_policy_and_log_it(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         tracker = Tracker(XMemNetwork(COMPACT).eval(), device='cpu')
     assert tracker.config.memory == tracker.config.memory.published()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Starting weights with EfficientNet-Lite0: mapping of entries, and joining trained weights."""
+"""Initial weights with EfficientNet-Lite0: mapping of entries, and joining trained weights."""
 
 import copy
 
@@ -32,7 +32,7 @@ def published_lite0() -> dict[str, torch.Tensor]:
     return state
 
 
-def test_a_joined_trunk_begins_as_good_as_the_weights_it_joins() -> None:
+def test_a_joined_trunk_starts_with_the_features_of_the_weights_it_joins() -> None:
     rest = load_network(find_weights('compact'))
     joined = lite.starting_network(rest, published_lite0(), joined=True)
     assert joined.config == COMPACT_JOINED
@@ -42,7 +42,7 @@ def test_a_joined_trunk_begins_as_good_as_the_weights_it_joins() -> None:
             assert torch.equal(ours, theirs)
 
 
-def test_a_stem_takes_images_normalised_as_xmems_are() -> None:
+def test_the_stem_is_adapted_to_the_image_normalisation_of_xmem() -> None:
     published = published_lite0()
     trunk = XMemNetwork(COMPACT_LITE).key_encoder.lite.eval()
     lite.trunk_from_published(trunk, published)
@@ -52,7 +52,9 @@ def test_a_stem_takes_images_normalised_as_xmems_are() -> None:
     expected = (convolved / (1 + 1e-3) ** 0.5).clamp(0, 6)
     with torch.no_grad():
         found = trunk.stem((pixels - mean) / std)
-    assert torch.allclose(found[:, :, 1:, 1:], expected[:, :, 1:, 1:], atol=1e-5)  # padding is grey, or ImageNet's mean
+    assert torch.allclose(
+        found[:, :, 1:, 1:], expected[:, :, 1:, 1:], atol=1e-5
+    )  # without the borders: the padding values differ
 
 
 def test_laterals_are_fitted_to_the_features_of_another_trunk() -> None:

@@ -26,7 +26,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob('*')) if path.is_file()}
 
 
-def test_videos_are_footage_in_which_objects_move(pictures: Path, tmp_path: Path) -> None:
+def test_rendered_videos_are_footage_with_moving_objects(pictures: Path, tmp_path: Path) -> None:
     render(tmp_path, [pictures], 3, frames=4, size=(64, 112), seed=1)
     videos = read_videos(tmp_path, 256)
     assert [len(video.frames) for video in videos] == [4, 4, 4]
@@ -34,10 +34,12 @@ def test_videos_are_footage_in_which_objects_move(pictures: Path, tmp_path: Path
     assert all(not np.array_equal(video.labels[0], video.labels[3]) for video in videos)
 
 
-def test_a_run_that_stopped_goes_on_to_the_same_files(pictures: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_writes_the_same_files(pictures: Path, tmp_path: Path) -> None:
     render(tmp_path / 'whole', [pictures], 2, frames=2, size=(64, 112))
     render(tmp_path / 'parts', [pictures], 1, frames=2, size=(64, 112))
-    (tmp_path / 'parts' / '.rendered_0_00001.part' / 'images').mkdir(parents=True)  # it was killed in the second
+    (tmp_path / 'parts' / '.rendered_0_00001.part' / 'images').mkdir(
+        parents=True
+    )  # as left by a run killed in the second video
     first = next((tmp_path / 'parts' / 'JPEGImages').rglob('*.jpg'))
     written = first.stat().st_mtime_ns
     render(tmp_path / 'parts', [pictures], 2, frames=2, size=(64, 112))
@@ -55,6 +57,6 @@ def test_a_texture_is_not_torn_at_its_seam(tmp_path: Path) -> None:
     assert (across.max(1) - across.min(1) < 0.1).all()
 
 
-def test_a_folder_without_pictures_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FootageError, match='no pictures to put on meshes'):
+def test_a_folder_without_pictures_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(FootageError, match='no pictures in these folders'):
         render(tmp_path / 'out', [tmp_path], 1)

@@ -67,7 +67,7 @@ def small(**changes: object) -> TrainingConfig:
     return dataclasses.replace(config, **changes)
 
 
-def test_clips_hold_the_first_frames_objects_and_repeat(data: Path) -> None:
+def test_clips_have_the_objects_of_the_first_frame_and_are_reproducible(data: Path) -> None:
     clips = Clips(read_videos(data / 'video', 256), read_stills(data / 'stills', 256), ClipConfig(size=48), 5, 20)
     for index in range(20):
         images, labels, valid = clips[index]
@@ -79,7 +79,7 @@ def test_clips_hold_the_first_frames_objects_and_repeat(data: Path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(clips[3], clips[3], strict=True))
 
 
-def test_objects_can_be_cut_away(data: Path) -> None:
+def test_footage_without_the_object_can_be_cut_in_after_the_first_frame(data: Path) -> None:
     videos = read_videos(data / 'video', 256)
     videos = videos if len(videos) > 1 else videos + videos[:1]
     other = Footage('other', [np.zeros_like(frame) for frame in videos[0].frames], videos[0].labels)
@@ -101,7 +101,7 @@ def test_bootstrapping_takes_the_hardest_pixels() -> None:
     assert [hardest_share(i, 10, 20, 0.2) for i in (0, 15, 30)] == pytest.approx([1, 0.6, 0.2])
 
 
-def test_dice_counts_only_objects_that_are_there() -> None:
+def test_dice_counts_only_valid_objects() -> None:
     prob = torch.zeros(1, 2, 1, 4)
     prob[0, 0, 0, :2] = 1
     labels = torch.tensor([[[1, 1, 0, 0]]])
@@ -111,11 +111,11 @@ def test_dice_counts_only_objects_that_are_there() -> None:
     assert dice_loss(prob, shifted, torch.tensor([[True, False]])).item() == pytest.approx(1 - 3 / 5)
 
 
-def test_a_run_that_was_cut_off_ends_like_one_that_was_not(data: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(data: Path, tmp_path: Path) -> None:
     whole = Trainer(small(), data, tmp_path / 'whole')
     whole.run()
     half = Trainer(small(), data, tmp_path / 'half')
-    half.data.length = 4  # clips of two iterations: it ends with the checkpoint of the second, as if killed then
+    half.data.length = 4  # clips of two iterations, so it ends like a run killed after the second
     half.run()
     resumed = Trainer(small(), data, tmp_path / 'half')
     assert resumed.iteration == 2
@@ -129,10 +129,10 @@ def test_a_run_that_was_cut_off_ends_like_one_that_was_not(data: Path, tmp_path:
     assert all(np.isfinite(line['dice']) for line in lines)
 
 
-def test_faults_in_the_data_are_named(data: Path, tmp_path: Path) -> None:
+def test_faults_in_the_data_are_refused_by_file(data: Path, tmp_path: Path) -> None:
     with pytest.raises(FootageError, match='JPEGImages/SEQ'):
         read_videos(data / 'stills', 256)
-    with pytest.raises(FootageError, match='no sequence nothing to leave out; there are scene'):
+    with pytest.raises(FootageError, match='no sequence nothing to leave out; its sequences are scene'):
         read_data(small(leave_out=('nothing',)), data)
     with pytest.raises(FootageError, match=r'nowhere: no such folder; `videos` are relative to --data'):
         read_data(small(videos=('nowhere',)), data)
@@ -145,14 +145,14 @@ def test_faults_in_the_data_are_named(data: Path, tmp_path: Path) -> None:
     with pytest.raises(FootageError, match=r'a\.jpg: not a readable image'):
         read_stills(tmp_path, 256)
     with pytest.raises(FootageError, match=r'a\.jpg: not a readable image'):
-        read_stills(tmp_path, 256, Budget(0))  # also where it is not kept in memory
+        read_stills(tmp_path, 256, Budget(0))  # also if footage is not kept in memory
     (tmp_path / 'masks' / 'b.png').write_bytes(b'')
     (tmp_path / 'images' / 'a.jpg').unlink()
     with pytest.raises(FootageError, match=r'a\.png: a mask without an image'):
         read_stills(tmp_path, 256)
 
 
-def test_a_mask_without_its_image_is_named_and_a_frame_without_a_mask_left_out(data: Path, tmp_path: Path) -> None:
+def test_a_mask_without_an_image_is_refused_and_a_frame_without_a_mask_is_skipped(data: Path, tmp_path: Path) -> None:
     shutil.copytree(data / 'video', tmp_path / 'video')
     (tmp_path / 'video/Annotations/scene/00003.png').unlink()
     (video,) = read_videos(tmp_path / 'video', 256)
@@ -164,7 +164,7 @@ def test_a_mask_without_its_image_is_named_and_a_frame_without_a_mask_left_out(d
 
 @pytest.mark.parametrize('inner', ['480p', ''])
 @pytest.mark.parametrize('outer', ['train', ''])
-def test_layouts_of_the_data_sets(data: Path, tmp_path: Path, inner: str, outer: str) -> None:
+def test_videos_are_read_from_all_layouts_of_the_data_sets(data: Path, tmp_path: Path, inner: str, outer: str) -> None:
     for kind in ('JPEGImages', 'Annotations'):
         shutil.copytree(data / 'video' / kind, tmp_path / outer / kind / inner, dirs_exist_ok=True)
     (video,) = read_videos(tmp_path, 64)
@@ -174,7 +174,7 @@ def test_layouts_of_the_data_sets(data: Path, tmp_path: Path, inner: str, outer:
     assert set(np.unique(video.labels[0])) == {0, 1, 2}
 
 
-def test_pictures_beside_their_masks(data: Path, tmp_path: Path) -> None:
+def test_stills_are_read_from_pictures_beside_their_masks(data: Path, tmp_path: Path) -> None:
     for number in range(2):
         frame = cv2.imread(str(data / f'stills/images/{number}.png'))
         cv2.imwrite(str(tmp_path / f'{number}.jpg'), frame)
@@ -192,7 +192,7 @@ def test_pictures_beside_their_masks(data: Path, tmp_path: Path) -> None:
     ('values', 'expected'),
     [((0, 255), (0, 1)), ((0, 100, 200), (0, 0, 1)), ((0, 1, 2, 255), (0, 1, 2, 0)), ((0, 3, 99, 255), (0, 0, 0, 1))],
 )
-def test_masks_of_stills(values: tuple[int, ...], expected: tuple[int, ...]) -> None:
+def test_masks_of_stills_hold_ids_or_one_soft_object(values: tuple[int, ...], expected: tuple[int, ...]) -> None:
     assert still_labels(np.array([values], np.uint8)).tolist() == [list(expected)]
 
 
@@ -211,7 +211,7 @@ def test_void_is_decided_for_the_whole_sequence(data: Path, tmp_path: Path) -> N
         read_videos(tmp_path, 256)
 
 
-def test_a_mask_of_another_shape_and_masks_of_no_sequence_are_named(data: Path, tmp_path: Path) -> None:
+def test_masks_of_another_aspect_ratio_and_masks_without_a_sequence_are_refused(data: Path, tmp_path: Path) -> None:
     shutil.copytree(data / 'video', tmp_path, dirs_exist_ok=True)
     cv2.imwrite(str(tmp_path / 'Annotations/scene/00004.png'), np.zeros((20, 300), np.uint8))
     with pytest.raises(FootageError, match=r'00004\.png: the mask is 300×20 px, its image 144×96'):
@@ -221,7 +221,7 @@ def test_a_mask_of_another_shape_and_masks_of_no_sequence_are_named(data: Path, 
         read_videos(tmp_path, 256)
 
 
-def test_a_cut_short_image_is_named_before_the_first_step(data: Path, tmp_path: Path) -> None:
+def test_a_truncated_image_is_refused_before_the_first_step(data: Path, tmp_path: Path) -> None:
     shutil.copytree(data / 'video', tmp_path / 'video')
     file = tmp_path / 'video/JPEGImages/scene/00007.png'
     file.write_bytes(file.read_bytes()[:-2000])
@@ -230,7 +230,7 @@ def test_a_cut_short_image_is_named_before_the_first_step(data: Path, tmp_path: 
             read_data(small(stills=(), cache_mb=room), tmp_path)
 
 
-def test_a_subset_names_the_sequences(data: Path, tmp_path: Path) -> None:
+def test_a_subset_selects_the_sequences(data: Path, tmp_path: Path) -> None:
     shutil.copytree(data / 'video', tmp_path / 'video')
     for kind in ('JPEGImages', 'Annotations'):
         shutil.copytree(tmp_path / 'video' / kind / 'scene', tmp_path / 'video' / kind / 'val')
@@ -243,19 +243,19 @@ def test_a_subset_names_the_sequences(data: Path, tmp_path: Path) -> None:
         read_data(config, tmp_path)
 
 
-def test_what_is_cut_in_is_of_another_video(data: Path) -> None:
+def test_a_video_is_not_cut_into_its_own_clips(data: Path) -> None:
     config = ClipConfig(size=48, frames=3, still_share=0.5, frame_share=1.0, absence=1.0, paste=0.0)
     (video,) = read_videos(data / 'video', 256)
     clips = Clips([video], [], config, 0, 20)
     assert all(frame.any() for index in range(20) for frame in clips[index][1][:1])
-    # of one video nothing can be cut in: wherever nothing is labelled the object has moved out
+    # frames without labels are those that the object has moved out of
     assert sum(bool(frame.any()) for index in range(20) for frame in clips[index][1]) > 50
 
 
 @pytest.mark.parametrize(
     'file', sorted((Path(__file__).parents[2] / 'config/training').glob('*.yaml')), ids=lambda p: p.stem
 )
-def test_the_clips_of_a_preset_are_mostly_picture(file: Path) -> None:
+def test_the_clips_of_a_preset_have_little_black_border(file: Path) -> None:
     config = read_config(file, videos=('given',) if file.stem == 'finetune' else None)
     side = config.shorter_side
     white = np.full((side, round(side * 16 / 9), 3), 255, np.uint8)
@@ -282,7 +282,7 @@ def test_the_end_of_each_video_can_be_held_back(data: Path) -> None:
     assert np.array_equal(found.held[0].frames[0], whole.frames[9])
 
 
-def test_a_labelled_bag_is_a_video(data: Path, tmp_path: Path) -> None:
+def test_a_labelled_bag_is_read_as_a_video(data: Path, tmp_path: Path) -> None:
     (video,) = read_videos(data / 'video', 256)
     write_bag(tmp_path / 'bag', video)
     (bag,) = read_data(small(videos=('bag',), stills=()), tmp_path).videos
@@ -300,16 +300,16 @@ def test_a_labelled_bag_is_a_video(data: Path, tmp_path: Path) -> None:
         read_bag(tmp_path / 'bag', 256, Budget(1000))
 
 
-def test_topics_of_a_bag_that_could_both_be_meant_are_named(data: Path, tmp_path: Path) -> None:
+def test_ambiguous_image_topics_of_a_bag_are_named(data: Path, tmp_path: Path) -> None:
     (video,) = read_videos(data / 'video', 256)
     write_bag(tmp_path / 'bag', video, other='/rear/image')
-    with pytest.raises(FootageError, match='/camera/image and /rear/image have the stamps of /xmem/labels'):
+    with pytest.raises(FootageError, match='/camera/image and /rear/image have images with the stamps of /xmem/labels'):
         read_bag(tmp_path / 'bag', 256)
     (bag,) = read_bag(tmp_path / 'bag', 256, image_topic='/camera/image')
     assert np.array_equal(bag.frames[0], video.frames[0])
 
 
-def test_frames_before_the_first_seed_are_no_footage(data: Path, tmp_path: Path) -> None:
+def test_frames_before_the_first_seed_are_skipped(data: Path, tmp_path: Path) -> None:
     (video,) = read_videos(data / 'video', 256)
     labels = [np.zeros_like(video.labels[0])] * 4 + list(video.labels)[4:]
     write_bag(tmp_path / 'bag', Footage('scene', video.frames, labels))
@@ -350,7 +350,7 @@ def test_skips_follow_the_curriculum(data: Path) -> None:
     assert [clips._max_skip(share) for share in (0, 0.49, 0.5, 1)] == [2, 2, 7, 7]
 
 
-def test_memory_of_reference_frames_keeps_the_first() -> None:
+def test_a_limit_of_reference_frames_keeps_the_first_frame() -> None:
     torch.manual_seed(0)
     network = XMemNetwork(COMPACT)
     images, first = torch.randn(1, 4, 3, 32, 32), torch.ones(1, 1, 32, 32)
@@ -361,12 +361,12 @@ def test_memory_of_reference_frames_keeps_the_first() -> None:
             return track_clip(network.eval(), images, first, valid, 0.0, torch.Generator().manual_seed(1), frames)
 
     everything, one = run(0), run(1)
-    assert torch.equal(everything[:, 0], one[:, 0])  # the first frame is all there is to read
+    assert torch.equal(everything[:, 0], one[:, 0])  # at that time memory has only the first frame
     assert not torch.equal(everything[:, 2], one[:, 2])
     assert torch.equal(everything, run(3))
 
 
-def test_a_run_that_is_killed_goes_on_with_the_same_curve(data: Path, tmp_path: Path) -> None:
+def test_a_killed_run_continues_with_the_same_curve(data: Path, tmp_path: Path) -> None:
     file = tmp_path / 'run.yaml'
     file.write_text(
         'videos: [video]\nstills: [stills]\niterations: 6\nbatch: 2\nwarmup: 1\nsave_every: 2\nworkers: 1\n'
@@ -398,7 +398,7 @@ def test_a_run_that_is_killed_goes_on_with_the_same_curve(data: Path, tmp_path: 
     assert curves[0] == curves[1]
 
 
-def test_two_processes_train_as_one(data: Path, tmp_path: Path) -> None:
+def test_two_processes_train_like_one(data: Path, tmp_path: Path) -> None:
     """Batch norms are fixed, as in `xmem`, so a step does not depend on the number of processes."""
     file = tmp_path / 'run.yaml'
     file.write_text(
@@ -426,14 +426,16 @@ def test_two_processes_train_as_one(data: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(curves[1], curves[0], rtol=2e-3)
 
 
-def test_a_run_goes_on_only_with_its_own_settings(data: Path, tmp_path: Path) -> None:
+def test_a_run_is_resumed_only_with_the_same_settings(data: Path, tmp_path: Path) -> None:
     Trainer(small(iterations=2), data, tmp_path).run()
-    with pytest.raises(ParameterError, match=r'of a run with other settings \(seed differ\); choose another --out'):
+    with pytest.raises(
+        ParameterError, match=r'belongs to a run with other settings \(different: seed\); choose another --out'
+    ):
         Trainer(small(iterations=2, seed=1), data, tmp_path)
     again = Trainer(small(iterations=2, workers=1), data, tmp_path)
     assert again.iteration == 2
     (tmp_path / 'last.pt').write_bytes(b'damaged')
-    with pytest.raises(WeightsError, match='remove it to begin anew'):
+    with pytest.raises(WeightsError, match='remove it to start over'):
         Trainer(small(iterations=2), data, tmp_path)
 
 
@@ -475,7 +477,7 @@ def test_a_checkpoint_that_no_run_wrote_is_refused(data: Path, finished: Path, t
         Trainer(small(iterations=1), data, tmp_path)
 
 
-def test_checkpoints_of_a_run_serve_as_weights(data: Path, tmp_path: Path) -> None:
+def test_checkpoints_of_a_run_can_be_used_as_weights(data: Path, tmp_path: Path) -> None:
     trainer = Trainer(small(iterations=2, hold_back=0.25, validate_every=1), data, tmp_path)
     trainer.run()
     average = trainer.averaged_network().state_dict()
@@ -506,7 +508,7 @@ def test_fine_tuning_prints_before_and_after(data: Path, tmp_path: Path) -> None
     assert {'last.pt', 'best.pt', 'validation.jsonl'} <= {path.name for path in (tmp_path / 'run').iterdir()}
 
 
-def test_what_comes_from_imagenet_is_where_it_belongs() -> None:
+def test_starting_weights_compute_the_features_of_the_imagenet_networks() -> None:
     key, value = resnet50(), resnet18()
     network = starting_network(key, value).eval()
     image = torch.randn(1, 3, 64, 64)
@@ -521,7 +523,7 @@ def test_what_comes_from_imagenet_is_where_it_belongs() -> None:
         assert torch.allclose(network.value_encoder.trunk(torch.cat([image, masks], 1)), trunk(value), atol=1e-4)
 
 
-def test_a_run_takes_the_shape_of_the_weights_that_it_starts_from(data: Path, tmp_path: Path) -> None:
+def test_a_run_has_the_network_shape_of_its_initial_weights(data: Path, tmp_path: Path) -> None:
     weights = tmp_path / 'lite.safetensors'
     save_network(XMemNetwork(COMPACT_LITE), weights)
     settings = small(start_from=str(weights))
@@ -532,7 +534,7 @@ def test_a_run_takes_the_shape_of_the_weights_that_it_starts_from(data: Path, tm
     assert Trainer(dataclasses.replace(settings, iterations=2), data, tmp_path / 'run').network.config == COMPACT_LITE
 
 
-def test_frozen_parts_stay_as_they_are(data: Path, tmp_path: Path) -> None:
+def test_frozen_parts_do_not_change(data: Path, tmp_path: Path) -> None:
     trainer = Trainer(small(frozen=('key_encoder', 'decoder.pred')), data, tmp_path / 'run')
     before = copy.deepcopy(trainer.network.state_dict())
     trainer.run()
@@ -556,7 +558,7 @@ def test_objects_can_grow_within_a_clip(data: Path) -> None:
     assert change(0.0) < 4 < change(1.0)
 
 
-def test_what_lies_beyond_a_picture_is_black_or_another_picture(data: Path) -> None:
+def test_the_area_beyond_a_picture_is_black_or_another_picture(data: Path) -> None:
     stills = read_stills(data / 'stills', 256)
     config = ClipConfig(size=64, still_share=1.0, paste=0.0, growth=1.0, growth_factor=9.0, perspective=0.3)
     black = -torch.tensor(IMAGE_MEAN).view(1, 3, 1, 1) / torch.tensor(IMAGE_STD).view(1, 3, 1, 1)
@@ -570,10 +572,10 @@ def test_what_lies_beyond_a_picture_is_black_or_another_picture(data: Path) -> N
 
 def test_the_documentation_has_every_key() -> None:
     written = (Path(__file__).parents[2] / 'docs' / 'training.md').read_text()
-    assert training_config.table() in written, 'python -m xmem_ros.training.config prints what belongs there'
+    assert training_config.table() in written, 'python -m xmem_ros.training.config prints the tables'
 
 
-def test_unusual_values_are_refused_by_name(tmp_path: Path) -> None:
+def test_invalid_values_are_refused_by_name(tmp_path: Path) -> None:
     file = tmp_path / 'run.yaml'
     for text, message in (
         ('videos: [a]\niterations: 0\n', 'iterations is 0'),
@@ -581,15 +583,15 @@ def test_unusual_values_are_refused_by_name(tmp_path: Path) -> None:
         ('videos: [a]\nclips: {paste: 2}\n', r'clips\.paste is 2'),
         ('videos: [a]\nlearning_rate: 1e-4\n', 'write 1.0e-4'),
         ('videos: a\n', 'videos must be a list'),
-        ('videos: [a]\nrepeat: [1, 2]\n', 'repeat has 2 entries, videos 1'),
+        ('videos: [a]\nrepeat: [1, 2]\n', 'repeat has 2 entries, but videos has 1'),
         ('videos: [a]\nprecision: half\n', 'precision is'),
         ('iterations: 5\n', 'neither videos nor stills'),
         ('videos: [a]\nclips: 5\n', 'clips must be keys and values'),
-        ('videos: [1]\n', 'videos must be str'),
-        ('videos: [a]\nclips: {zoom: [a, b]}\n', r'clips\.zoom must be float'),
+        ('videos: [1]\n', 'videos must be text'),
+        ('videos: [a]\nclips: {zoom: [a, b]}\n', r'clips\.zoom must be a number'),
         ('videos: [a]\nclips: {skips: [5, 10]}\n', r'clips\.skips must hold pairs'),
         ('videos: [a]\nbootstrap: [0, 1]\n', 'bootstrap is'),
-        ('videos: [a]\nrepeat: [0]\n', 'each is at least 1'),
+        ('videos: [a]\nrepeat: [0]\n', 'each value must be at least 1'),
         ('videos: [a]\nseed: -1\n', 'seed is -1'),
         ('videos: [a]\nlearning_rate: -1.0\n', r'learning_rate is -1\.0'),
         ('videos: [a]\nhold_back: 1.0\n', 'hold_back is'),
@@ -615,7 +617,7 @@ def test_unknown_keys_of_a_run_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('file', sorted(CONFIGS_FOLDER.glob('*.yaml')), ids=lambda path: path.stem)
-def test_the_presets_can_be_read(file: Path) -> None:
+def test_the_presets_are_valid(file: Path) -> None:
     config = read_config(file, videos=('given',) if file.stem == 'finetune' else None)
     compact = 'compact_joined' if file.stem == 'compact_joined' else 'compact'
     assert config.network == ('xmem' if file.stem.startswith('xmem') else compact)

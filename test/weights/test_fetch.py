@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Fetching the official weights, from a server on this machine that behaves in several ways."""
+"""Download of the official weights from a local server that can misbehave."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self):
         super().__init__(('127.0.0.1', 0), Handler)
         self.files, self.cut, self.ranges, self.asked, self.tag = {}, [], True, [], '"1"'
-        self.busy, self.busy_answer = 0, 503  # requests that it puts off, and by which answer
+        self.busy, self.busy_answer = 0, 503  # number of requests to refuse, and the status code
         self.leads_to, self.endless = '', False
 
     def handle_error(self, *_):
-        """A client that wants no more is no error."""
+        """Ignore a client that closes the connection."""
 
     @property
     def url(self):
@@ -100,7 +100,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory):
-    """Bytes of a checkpoint as the authors' are: a state dict, small here."""
+    """Bytes of a small checkpoint in the format of the authors': a state dict."""
     path = tmp_path_factory.mktemp('checkpoint') / 'small.pth'
     small = replace(COMPACT, key_widths=(8, 8, 8, 8), value_widths=(8, 8, 8, 8), decoder_widths=(8, 8, 8))
     with torch.random.fork_rng():
@@ -146,13 +146,13 @@ def test_fetched_weights_are_found_by_their_name_and_pinned(server, cache, check
     assert sorted(path.name for path in cache.iterdir()) == ['XMem.pth', 'weights.lock.json']
 
 
-def test_weights_that_are_there_are_not_fetched_again(server, cache):
+def test_existing_weights_are_not_fetched_again(server, cache):
     fetch('xmem', progress=False)
     fetch('xmem', progress=False)
     assert server.asked == [None]
 
 
-def test_a_connection_that_breaks_is_taken_up_where_it_ended(server, cache, checkpoint):
+def test_a_broken_connection_is_resumed_where_it_ended(server, cache, checkpoint):
     server.cut = [1000, 2500, 1]
     fetch('xmem', progress=False)
     assert (cache / 'XMem.pth').read_bytes() == checkpoint
@@ -162,9 +162,7 @@ def test_a_connection_that_breaks_is_taken_up_where_it_ended(server, cache, chec
 @pytest.mark.parametrize(
     'error', [ssl.SSLEOFError(8, 'EOF occurred in violation of protocol'), OSError(errno.EHOSTUNREACH, 'No route')]
 )
-def test_a_network_that_goes_away_meanwhile_is_waited_for_and_no_full_disk(
-    server, cache, checkpoint, monkeypatch, error
-):
+def test_a_network_error_is_retried_and_not_taken_for_a_full_disk(server, cache, checkpoint, monkeypatch, error):
     read1, failures = http.client.HTTPResponse.read1, [None, error, error]
 
     def fail(response, size):
@@ -179,14 +177,14 @@ def test_a_network_that_goes_away_meanwhile_is_waited_for_and_no_full_disk(
     assert server.asked == [None, 'bytes=1000-', 'bytes=1000-']
 
 
-def test_a_part_that_cannot_be_written_is_named(server, cache):
+def test_an_unwritable_partial_file_is_named(server, cache):
     (cache / 'XMem.pth.part').mkdir(parents=True)
     with pytest.raises(OutputError, match=r'XMem\.pth\.part: is a link'):
         fetch('xmem', progress=False)
     assert not server.asked
 
 
-def test_what_two_fetches_at_once_wrote_is_fetched_anew(server, cache, checkpoint, monkeypatch):
+def test_a_file_written_by_two_fetches_at_once_is_fetched_again(server, cache, checkpoint, monkeypatch):
     read, others = downloading._read, [checkpoint + b'more']
 
     def meddle(response):
@@ -200,7 +198,7 @@ def test_what_two_fetches_at_once_wrote_is_fetched_anew(server, cache, checkpoin
     assert server.asked == [None, None]
 
 
-def test_a_fetch_that_was_given_up_goes_on_later(server, cache, checkpoint):
+def test_an_aborted_fetch_is_resumed_by_the_next_one(server, cache, checkpoint):
     server.cut = [5000] + [0] * downloading.ATTEMPTS
     with pytest.raises(WeightsError, match=r'XMem\.pth: download failed .*resumes the partial download'):
         fetch('xmem', progress=False)
@@ -212,20 +210,20 @@ def test_a_fetch_that_was_given_up_goes_on_later(server, cache, checkpoint):
     assert not (cache / 'XMem.pth.part').exists()
 
 
-def test_a_file_that_came_whole_but_was_not_put_in_its_place_is_not_fetched_again(server, cache, checkpoint):
+def test_a_complete_partial_file_is_not_fetched_again(server, cache, checkpoint):
     cache.mkdir()
     (cache / 'XMem.pth.part').write_bytes(checkpoint)
     fetch('xmem', progress=False)
     assert (cache / 'XMem.pth').read_bytes() == checkpoint
 
 
-def test_a_server_without_ranges_sends_everything_again(server, cache, checkpoint):
+def test_a_server_without_ranges_sends_the_whole_file_again(server, cache, checkpoint):
     server.ranges, server.cut = False, [4000]
     fetch('xmem', progress=False)
     assert (cache / 'XMem.pth').read_bytes() == checkpoint
 
 
-def test_two_versions_of_a_file_are_never_joined(server, cache, checkpoint):
+def test_two_versions_of_a_file_are_never_mixed(server, cache, checkpoint):
     server.cut = [5000] + [0] * downloading.ATTEMPTS
     with pytest.raises(WeightsError):
         fetch('xmem', progress=False)
@@ -245,7 +243,7 @@ def test_two_versions_of_a_file_are_never_joined(server, cache, checkpoint):
         pytest.param('other', 'not the weights of an XMem network', id='weights of something else'),
     ],
 )
-def test_what_is_no_checkpoint_is_refused_and_not_kept(server, cache, checkpoint, tmp_path, content, text):
+def test_a_file_that_is_not_a_checkpoint_is_refused_and_removed(server, cache, checkpoint, tmp_path, content, text):
     if content == 'cut':
         content = checkpoint[: len(checkpoint) // 2]
     if content == 'other':
@@ -278,7 +276,7 @@ def test_a_file_of_another_size_than_the_pinned_one_is_refused_before_it_is_fetc
     assert 'is kept' not in str(error.value)
 
 
-def test_another_content_than_the_pinned_one_is_refused(server, cache, checkpoint):
+def test_content_other_than_the_pinned_one_is_refused(server, cache, checkpoint):
     fetch('xmem', progress=False)
     changed = bytearray(checkpoint)
     changed[len(changed) // 2] ^= 1
@@ -292,7 +290,7 @@ def test_another_content_than_the_pinned_one_is_refused(server, cache, checkpoin
     assert sorted(path.name for path in cache.iterdir()) == ['weights.lock.json']
 
 
-def test_a_file_that_the_user_put_there_is_read_and_pinned(server, cache, checkpoint):
+def test_a_file_placed_by_the_user_is_checked_and_pinned(server, cache, checkpoint):
     cache.mkdir()
     (cache / 'XMem.pth').write_bytes(checkpoint)
     fetch('xmem', progress=False)
@@ -300,8 +298,8 @@ def test_a_file_that_the_user_put_there_is_read_and_pinned(server, cache, checkp
     assert lock_of(cache)['XMem.pth']['bytes'] == len(checkpoint)
 
 
-def test_without_a_network_it_says_what_to_download_and_where_to_put_it(cache, monkeypatch, capsys):
-    monkeypatch.setenv('XMEM_ROS_WEIGHTS_URL', 'http://127.0.0.1:9')  # nobody listens there
+def test_without_a_network_the_error_gives_the_file_to_download_and_its_folder(cache, monkeypatch, capsys):
+    monkeypatch.setenv('XMEM_ROS_WEIGHTS_URL', 'http://127.0.0.1:9')  # no server there
     monkeypatch.setattr(downloading, 'PAUSE', 0.001)
     assert main(['weights', 'fetch', 'xmem-s012']) == 2
     said = capsys.readouterr().err
@@ -311,7 +309,7 @@ def test_without_a_network_it_says_what_to_download_and_where_to_put_it(cache, m
 
 
 @pytest.mark.parametrize('answer', [503, 429, 408])
-def test_a_server_that_is_busy_is_asked_again(server, cache, checkpoint, answer):
+def test_a_busy_server_is_asked_again(server, cache, checkpoint, answer):
     server.busy_answer = answer
     server.busy = downloading.ATTEMPTS - 1
     fetch('xmem', progress=False)
@@ -319,7 +317,7 @@ def test_a_server_that_is_busy_is_asked_again(server, cache, checkpoint, answer)
     assert len(server.asked) == downloading.ATTEMPTS
 
 
-def test_a_file_that_the_server_does_not_have_is_named(server, capsys):
+def test_a_file_missing_on_the_server_is_named(server, capsys):
     assert main(['weights', 'fetch', 'xmem-s2']) == 2
     assert 'XMem-s2.pth: the server responded 404' in capsys.readouterr().err
 
@@ -337,17 +335,17 @@ def test_an_unknown_name_is_refused_before_anything_is_fetched(server, capsys):
     assert server.asked == []
 
 
-def test_a_cache_that_cannot_be_written_is_named(server, tmp_path, monkeypatch):
+def test_an_unwritable_cache_is_named(server, tmp_path, monkeypatch):
     (tmp_path / 'file').write_text('')
     monkeypatch.setenv('XMEM_ROS_WEIGHTS', str(tmp_path / 'file' / 'cache'))
     with pytest.raises(OutputError, match='file/cache: cannot be created'):
         fetch('xmem', progress=False)
 
 
-def test_weights_in_a_cache_that_can_only_be_read_serve(server, cache, checkpoint):
+def test_weights_in_a_read_only_cache_are_used(server, cache, checkpoint):
     cache.mkdir()
     (cache / 'XMem.pth').write_bytes(checkpoint)
-    (cache / 'weights.lock.json').symlink_to('absent')  # in the way of the lock file
+    (cache / 'weights.lock.json').symlink_to('absent')  # blocks the lock file
     assert fetch('xmem', progress=False) == cache / 'XMem.pth'
     assert not (cache / 'weights.lock.json').exists()
 
@@ -360,7 +358,7 @@ def test_a_damaged_lock_file_is_named(server, cache, text):
         fetch('xmem', progress=False)
 
 
-def test_the_list_tells_bundled_fetched_and_half_fetched_weights_apart(server, cache, checkpoint, capsys):
+def test_the_list_distinguishes_bundled_fetched_and_partially_fetched_weights(server, cache, checkpoint, capsys):
     fetch('xmem', progress=False)
     (cache / 'XMem-s2.pth.part').write_bytes(b'0' * 1_500_000)
     (cache / 'XMem-s012.pth').write_bytes(checkpoint)
@@ -389,14 +387,14 @@ def test_weights_without_a_card_have_no_stated_licence(tmp_path):
     assert licence_of(tmp_path / 'mine.safetensors') == 'not stated'
 
 
-def test_official_weights_that_are_not_here_say_how_to_fetch_them(cache):
+def test_missing_official_weights_are_refused_with_the_command_to_fetch_them(cache):
     with pytest.raises(WeightsError, match=r'`xmem-ros weights fetch xmem-no-sensory`.*XMem-no-sensory\.pth') as error:
         find_weights('xmem-no-sensory')
     assert str(cache) in str(error.value)
 
 
 @pytest.mark.parametrize('address', ['http://127.0.0.1:9/XMem.pth', 'file:///etc/passwd', 'ftp://127.0.0.1/XMem.pth'])
-def test_a_redirect_leads_to_https_or_nowhere(server, cache, address):
+def test_redirects_other_than_to_https_are_refused(server, cache, address):
     server.leads_to = address
     with pytest.raises(WeightsError, match='only https:// is allowed|is not allowed'):
         fetch('xmem', progress=False)
@@ -404,13 +402,13 @@ def test_a_redirect_leads_to_https_or_nowhere(server, cache, address):
 
 
 @pytest.mark.parametrize('mirror', ['file:///etc', 'ftp://127.0.0.1', 'nothing'])
-def test_a_mirror_is_an_address_of_the_web(cache, monkeypatch, mirror):
+def test_a_mirror_other_than_http_is_refused(cache, monkeypatch, mirror):
     monkeypatch.setenv('XMEM_ROS_WEIGHTS_URL', mirror)
     with pytest.raises(WeightsError, match=r'give one that begins with https://|give the address'):
         fetch('xmem', progress=False)
 
 
-def test_a_server_that_never_ends_is_cut_off(server, cache, monkeypatch):
+def test_an_endless_response_is_stopped_at_the_size_limit(server, cache, monkeypatch):
     monkeypatch.setattr(OfficialWeights, 'most_bytes', 5_000_000)
     server.endless = True
     with pytest.raises(WeightsError, match='more than the allowed 5000000 bytes'):
@@ -418,7 +416,7 @@ def test_a_server_that_never_ends_is_cut_off(server, cache, monkeypatch):
     assert not list(cache.iterdir())
 
 
-def test_a_file_larger_than_any_weights_is_not_begun(server, cache, monkeypatch, checkpoint):
+def test_a_file_beyond_the_size_limit_is_not_downloaded(server, cache, monkeypatch, checkpoint):
     monkeypatch.setattr(OfficialWeights, 'most_bytes', len(checkpoint) - 1)
     with pytest.raises(WeightsError, match=f'has {len(checkpoint)} bytes; at most {len(checkpoint) - 1}'):
         fetch('xmem', progress=False)
@@ -436,7 +434,7 @@ def test_nothing_is_written_through_a_link(server, cache, tmp_path, name, link):
     assert (tmp_path / 'mine').read_bytes() == b'precious'
 
 
-def test_a_version_that_is_no_version_is_not_sent_on(server, cache, checkpoint):
+def test_an_invalid_etag_is_not_sent_to_the_server(server, cache, checkpoint):
     cache.mkdir()
     (cache / 'XMem.pth.part').write_bytes(checkpoint[:1000])
     (cache / 'XMem.pth.part.etag').write_text('"1"\r\nHost: elsewhere')
@@ -449,7 +447,7 @@ def test_the_first_fetch_says_that_its_checksum_is_taken_on_trust(server, cache,
     with caplog.at_level(logging.WARNING):
         fetch('xmem', progress=False)
         assert 'downloaded for the first time, without encryption' in caplog.text
-        assert 'is trusted' in caplog.text
+        assert 'is taken on trust' in caplog.text
         assert hashlib.sha256(checkpoint).hexdigest() in caplog.text
         caplog.clear()
         (cache / 'XMem.pth').unlink()

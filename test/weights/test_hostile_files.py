@@ -29,12 +29,12 @@ SMALL = replace(COMPACT, key_widths=(8, 8, 8, 8), value_widths=(8, 8, 8, 8), dec
 HUGE = 10**12
 
 
-pytestmark = pytest.mark.filterwarnings('ignore')  # torch dislikes what a stranger may write
+pytestmark = pytest.mark.filterwarnings('ignore')  # torch warns about hostile files
 
 
 @pytest.fixture(autouse=True)
 def _bounded() -> Iterator[None]:
-    """Whoever takes what a file claims gets a MemoryError, and no machine swaps."""
+    """Limit memory, so that trusting a claimed size raises MemoryError instead of swapping."""
     limits = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + (6 << 30), limits[1]))
@@ -55,7 +55,7 @@ def refused(path: Path, says: str) -> None:
     assert len(str(raised.value)) < 1500
 
 
-def test_what_is_refused_below_is_refused_for_its_change(tmp_path: Path) -> None:
+def test_the_unmodified_weights_are_accepted(tmp_path: Path) -> None:
     save_file(small(), tmp_path / 'w.safetensors')
     torch.save(small(), tmp_path / 'w.pth')
     for name in ('w.safetensors', 'w.pth'):
@@ -84,7 +84,7 @@ ENTRIES = {
 
 @pytest.mark.parametrize('suffix', ['.safetensors', '.pth'])
 @pytest.mark.parametrize('name', ENTRIES)
-def test_entries_that_make_no_network_are_refused(tmp_path: Path, name: str, suffix: str) -> None:
+def test_entries_that_do_not_form_a_network_are_refused(tmp_path: Path, name: str, suffix: str) -> None:
     path, state = tmp_path / f'w{suffix}', small() | ENTRIES[name]
     save_file(state, path) if suffix == '.safetensors' else torch.save(state, path)
     refused(path, 'weights of an XMem network|refused|not finite')
@@ -107,7 +107,7 @@ def test_tensors_that_are_not_dense_are_refused(tmp_path: Path, name: str) -> No
 
 
 class _Calls:
-    """Becomes a call in a pickle."""
+    """Object that is pickled as a call."""
 
     def __init__(self, function, *args):
         self.call = function, args
@@ -149,17 +149,17 @@ def claiming(elements: int) -> bytes:
 
 
 @pytest.mark.parametrize('elements', [1000, HUGE, 2**62])
-def test_a_storage_never_reaches_beyond_its_file(tmp_path: Path, elements: int) -> None:
+def test_a_storage_larger_than_its_file_is_refused(tmp_path: Path, elements: int) -> None:
     path = archive(tmp_path / 'w.pth', claiming(elements), {'w/data/0': bytes(8)})
     refused(path, 'cannot be read as weights|refused')
 
 
-def test_a_storage_that_is_there_is_read(tmp_path: Path) -> None:
+def test_a_storage_within_its_file_is_read(tmp_path: Path) -> None:
     path = archive(tmp_path / 'w.pth', claiming(2), {'w/data/0': struct.pack('<2f', 1, 2)})
     assert read_state_dict(path)['a'].tolist() == [1, 2]
 
 
-def test_pickles_outside_of_an_archive_are_refused(tmp_path: Path) -> None:
+def test_pickles_outside_an_archive_are_refused(tmp_path: Path) -> None:
     torch.save(small(), tmp_path / 'w.pth', _use_new_zipfile_serialization=False)
     refused(tmp_path / 'w.pth', 'a pickle outside a zip archive')
 
@@ -180,7 +180,7 @@ def test_an_archive_that_torch_did_not_write_is_refused(tmp_path: Path, name: st
     refused(archive(tmp_path / 'w.pth', claiming(2), records, **options), 'refused')
 
 
-def test_a_pickle_of_depth_or_length_without_end_is_refused(tmp_path: Path) -> None:
+def test_a_pickle_with_too_many_or_too_deeply_nested_values_is_refused(tmp_path: Path) -> None:
     deep: list = []
     for _ in range(200):
         deep = [deep]
@@ -191,24 +191,26 @@ def test_a_pickle_of_depth_or_length_without_end_is_refused(tmp_path: Path) -> N
         wide = [wide] * 4
     torch.save({'a': wide}, tmp_path / 'wide.pth')
     refused(tmp_path / 'wide.pth', 'refused')
-    refused(archive(tmp_path / 'long.pth', b'\x80\x02' + b'N0' * 3_000_000 + b'N.'), 'a huge one')
+    refused(archive(tmp_path / 'long.pth', b'\x80\x02' + b'N0' * 3_000_000 + b'N.'), 'a missing or oversized pickle')
 
 
 @pytest.mark.parametrize('suffix', ['.safetensors', '.pth'])
-def test_a_file_without_an_end_is_refused_unread(tmp_path: Path, suffix: str) -> None:
+def test_a_file_beyond_the_size_limit_is_refused_unread(tmp_path: Path, suffix: str) -> None:
     with (tmp_path / f'w{suffix}').open('wb') as file:
-        file.truncate(torch_files.LARGEST_FILE + 1)  # takes no room on the disk
+        file.truncate(torch_files.LARGEST_FILE + 1)  # a sparse file
     refused(tmp_path / f'w{suffix}', 'at most 2.1 GB are allowed')
 
 
 @pytest.mark.parametrize('name', ['x' * 5000, 'x' * 5000 + '.pth', 'a\0b.pth', '~nobody-of-that-name/w.pth', '', '/'])
-def test_a_path_that_is_none_is_refused(name: str) -> None:
+def test_an_invalid_path_is_refused(name: str) -> None:
     with pytest.raises(WeightsError) as raised:
         find_weights(name)
     assert len(str(raised.value)) < 6000
 
 
-def test_the_command_line_says_so_and_ends_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line_reports_the_refusal_with_exit_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     save_file({'key_encoder.res2.999999999.conv1.weight': torch.zeros(1)}, tmp_path / 'w.safetensors')
     arguments = ['--weights', str(tmp_path / 'w.safetensors'), '--onnx', str(tmp_path / 'out'), '--size', '96', '160']
     assert main(['export', *arguments]) == 2

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""OfflineTracker tracking of a recording to files. Imports no rclpy."""
+"""Offline tracking of a recording, with results in files. Imports no rclpy."""

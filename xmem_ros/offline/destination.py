@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Destination of results: a folder that appears by a rename, and its checks beforehand.
+"""Destination folder of results: checks beforehand, and delivery by a rename.
 
-No rclpy, no torch.
+Imports neither rclpy nor torch.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def deliver(results: Path, out: Path) -> None:
         results.rename(out)  # replaces an empty folder, and nothing else
     except OSError as error:
         raise OutputError(
-            f'{out}: results cannot be moved there ({error.strerror}); move away what is there'
+            f'{out}: the results cannot be moved there ({error.strerror}); remove or rename the existing file or folder'
         ) from error
 
 
@@ -46,9 +46,9 @@ def discard(out: Path) -> None:
 
 
 def check_destination(out: Path) -> None:
-    """Raise `ParameterError` for a destination that is not empty or cannot be renamed to.
+    """Raise `ParameterError` unless a folder can be renamed to the destination.
 
-    out: absolute. Nothing is changed, except that the work folder of a delivered run is removed.
+    out: absolute. The only change is that the work folder of a delivered run is removed.
     """
     check_name(out)
     try:
@@ -60,14 +60,14 @@ def check_destination(out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         if _remove_delivered(out):
             raise ParameterError(
-                f'{out}: the results are complete: the killed run had delivered them. Its work folder is removed now; '
-                'nothing remains to be done'
+                f'{out}: already has complete results, from a run that was killed after delivering them; its work '
+                'folder has been removed, and nothing is left to do'
             )
-        raise ParameterError(f'{out}: is there already and not an empty folder; choose another --out or remove it')
+        raise ParameterError(f'{out}: already exists and is not an empty folder; choose another --out or remove it')
     if _is_mounted(out):
         raise ParameterError(
-            f'{out}: a mount point (a container volume, a disk), to which no folder can be renamed; name a folder in '
-            f'it: --out {out / "result"}'
+            f'{out}: is a mount point (a container volume or a disk), which a folder cannot be renamed to; name a '
+            f'folder in it: --out {out / "result"}'
         )
     above = next(folder for folder in out.parents if folder.exists())
     if not above.is_dir():
@@ -92,7 +92,7 @@ def resolved(out: Path) -> Path:
 
 
 def check_name(out: Path) -> None:
-    """Raise `ParameterError` for a name that leaves no room for a work folder's; out: absolute."""
+    """Raise `ParameterError` for a name too long for a work folder's name; out: absolute."""
     if not out.name:
         raise ParameterError(f'{out}: results need their own folder; name one in it: --out {out / "result"}')
     if '\0' in str(out) or len(os.fsencode(out.name)) > MAX_NAME_BYTES - _WORK_FOLDER_AFFIX_BYTES:
@@ -103,7 +103,7 @@ def check_name(out: Path) -> None:
 
 
 def _remove_delivered(out: Path) -> bool:
-    """Remove the unlocked work folder of delivered results; return whether that was done."""
+    """Remove the work folder of delivered results, if it is not locked; return whether it was."""
     part = work_folder_of(out)
     try:
         if not work_folder.is_ours(part) or (part / DELIVERED).read_text(encoding='utf-8') != _inode(out):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Job, report and identity of an offline run. No rclpy."""
+"""Options, report and identity of an offline run. Imports no rclpy."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Job:
     out: Path  # new or empty folder; appears when it is complete
     formats: tuple[str, ...] = ('bag',)  # of FORMATS
     node: str = '/xmem'  # full name of the node, for the bag's topics
-    only_ours: bool = False  # do not copy the recording's topics into the bag
+    only_ours: bool = False  # only the node's topics in the bag, none of the recording's
     compressed_labels: bool = False  # write the bag's label images as PNG
     segment: int = SEGMENT
     restart: bool = False  # discard the work of an interrupted run
@@ -55,15 +55,15 @@ class Report:
     tracked: int = 0  # images
     resumed: int = 0  # of these, by an earlier run
     faults: list[Fault] = field(default_factory=list)  # skipped images
-    damage: str = ''  # what of the recording could not be read
+    damage: str = ''  # what could not be read in the recording, and why
     missed: list[str] = field(default_factory=list)  # recorded seeds that could not be applied
     notes: list[str] = field(default_factory=list)  # warnings that the node would log
-    left_out: list[str] = field(default_factory=list)  # topics that were not copied: the node's own, written anew
+    left_out: list[str] = field(default_factory=list)  # the node's recorded topics, replaced by new results
     undefined: list[str] = field(default_factory=list)  # types copied without their definition
 
 
 def identity_of(recording: Recording, parameters: Parameters, job: Job, offline: OfflineTracker) -> dict[str, str]:
-    """Return everything that the results depend on: description → value, shown in errors."""
+    """Return everything that the results depend on: description → value, as shown in errors."""
     identity = {
         'format of the part folder': VERSION,
         'input': recording.path.resolve(),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Offline run over a recording: tracked in resumable segments, then written. No rclpy."""
+"""Offline run: track a recording in resumable segments, then write results. No rclpy."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ if TYPE_CHECKING:
     from xmem_ros.recordings.seed_plan import PlannedSeeds
 
 
-_UNUSABLE = (BagError, FrameError, SeedError, UnknownObjectError)  # input or seeds: a rerun fails alike
+_UNUSABLE = (BagError, FrameError, SeedError, UnknownObjectError)  # faults of the input: a rerun would fail too
 
 
 def run(recording: Recording, plan: Sequence[PlannedSeeds], parameters: Parameters, job: Job) -> Report:
     """Track a recording and write the job's formats.
 
-    A run that was interrupted, for example by a full disk, resumes with the same arguments. So
-    does one with unusable seeds on a later image, once they are corrected. After an unusable
-    input the work folder is removed.
+    A run that was interrupted, for example by a full disk, resumes with the same arguments. After
+    unusable seeds on a later image it resumes with corrected ones. After other faults of the input
+    the work folder is removed.
 
     Raises:
         OutputError: no room, or no permission to write.
@@ -129,7 +129,8 @@ def _track(
         raise SeedError(f'no seed could be applied: {report.missed[0]}')
     if not report.tracked:
         first = f'; the first: {report.faults[0].reason}' if report.faults else ''
-        raise BagError(f'{recording.path}: no image of {recording.image_topic or "it"} can be used{first}')
+        topic = f' of {recording.image_topic}' if recording.image_topic else ''
+        raise BagError(f'{recording.path}: no image{topic} can be used{first}')
     return report
 
 
@@ -178,7 +179,7 @@ def _track_remaining(
 
 
 class _MaskValues:
-    """Pixel values of objects in mask files: the preferred ones, if they are free."""
+    """Pixel values of objects in mask files: the wanted value if free, else another one."""
 
     def __init__(self, wanted: dict[int, int]) -> None:
         self._wanted = wanted

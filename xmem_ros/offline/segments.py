@@ -49,7 +49,7 @@ class StoredFrame:
     frame_id: str
     name: str
     labels: np.ndarray  # H×W uint8, as the node publishes them
-    values: np.ndarray  # H×W uint8, for mask files: exact seeds, values of the user's mask
+    values: np.ndarray  # H×W uint8, for mask files: with the exact seeds and the user's values
     objects: list[TrackedObject]
     value_of: dict[int, int]  # id → value in `values`
     seeds: list[bytes]  # serialized xmem_ros/AcceptedSeeds of this image
@@ -86,7 +86,7 @@ class SegmentWriter:
         self._lines.append(json.dumps(line))
 
     def finish(self, state: dict[str, Any]) -> None:
-        """Complete the file; state: JSON types, the start of the next segment."""
+        """Complete the file; state: of the run at its end, in JSON types."""
         self._put(_FRAMES, '\n'.join(self._lines).encode())
         self._put(_STATE, json.dumps(state).encode())
         self._zip.close()
@@ -176,8 +176,9 @@ class RunFolder:
     def finish_segment(self, writer: SegmentWriter, checkpoint: Checkpoint, more: dict[str, Any]) -> Checkpoint:
         """Complete a segment and store the checkpoint after it.
 
-        Returns the checkpoint as read back, so that interrupted and uninterrupted runs compute
-        the same. Raises `OutputError`; earlier segments and their checkpoint stay unchanged.
+        Returns the checkpoint as read back from the file, so that interrupted and uninterrupted
+        runs have equal results. Raises `OutputError`; earlier segments and their checkpoint stay
+        unchanged.
         """
         number = len(self.segments) + 1
         path = self._memory(number)
@@ -268,7 +269,7 @@ class RunFolder:
         _write_identity(identity_file, identity)
 
     def _next_index(self) -> int:
-        """Return the index of the first image after the segments; 0 if unreadable, see `latest`."""
+        """Return the index of the image after the segments; 0 if unreadable (`latest` raises)."""
         try:
             with zipfile.ZipFile(self.segments[-1]) as file:
                 return int(json.loads(file.read(_STATE))['index'])

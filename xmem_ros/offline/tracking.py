@@ -77,7 +77,7 @@ def track(
 ) -> Iterator[TrackedFrame]:
     """Track every image of a recording; undecodable images are skipped, as by the node.
 
-    Where the node would drop an image for another reason, such as a device error, this raises.
+    Other faults of an image, such as a device error, raise an error; the node drops the image.
 
     Arguments:
         recording: an open one.
@@ -87,7 +87,7 @@ def track(
         engines: cache of loaded weights.
 
     Raises:
-        SeedError, UnknownObjectError: seeds by the user are unusable, or have no image.
+        SeedError, UnknownObjectError: seeds given by the user are unusable, or have no image.
         OutOfMemoryError, EngineError, RunError: a readable image could not be tracked.
         WeightsError, DeviceError, ParameterError, BagError, FrameError: unusable input.
     """
@@ -173,7 +173,7 @@ class OfflineTracker:
         return TrackedFrame(frame, captured.image, captured.result.labels, objects, captured.result, applied, masks)
 
     def skip_to(self, index: int) -> None:
-        """Skip unreadable images before `index`; `FrameError` if one has a seed by the user."""
+        """Skip unreadable images before `index`; `FrameError` if the user gave one a seed."""
         for skipped in range(self.index, index):
             for entry in self.places.get(skipped, []):
                 reason = next((fault.reason for fault in self._recording.faults if fault.index == skipped), 'missing')
@@ -242,7 +242,7 @@ class OfflineTracker:
 
 
 class _TrackerHost:
-    """The tracker as host of a plan's objects, for one image."""
+    """`SeedHost` by the tracker in this process, for the seeds of one image."""
 
     def __init__(self, tracker: Tracker, tracking: TrackingSession, image: np.ndarray) -> None:
         self._tracker, self._tracking, self._image = tracker, tracking, image
@@ -269,13 +269,13 @@ class _TrackerHost:
 
 
 class _CapturedOutput:
-    """Output and logger of `TrackingSession` that keep the results and warnings of one image."""
+    """Output and logger for `TrackingSession` that store one image's results and warnings."""
 
     def __init__(self) -> None:
         self.clear()
 
     def clear(self) -> None:
-        """Start with the next image."""
+        """Forget the previous image."""
         self.image: np.ndarray | None = None
         self.result: StepResult | None = None
         self.warnings: list[str] = []
@@ -285,7 +285,7 @@ class _CapturedOutput:
         self.image, self.result = image, result
 
     def set_objects(self, objects: Sequence[TrackedObject]) -> None:
-        """Ignore; the next image contains the objects."""
+        """Ignore the objects; the result of the next image contains them."""
 
     def warning(self, text: str, **_: Any) -> None:
         """Keep a log message; of a traceback, its last line."""

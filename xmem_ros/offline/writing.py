@@ -84,7 +84,7 @@ def _coco_names(folder: Path, recording: Recording, exported: str) -> Callable[[
 
 
 def _rate(work: RunFolder, recording: Recording) -> float:
-    """Return the rate of the tracked images [1/s]; a bag can start long before its images."""
+    """Return the rate of the tracked images [1/s], since a bag can start long before them."""
     count, first_ns, last_ns = work.span()
     rate = (count - 1) * 1e9 / (last_ns - first_ns) if last_ns > first_ns else recording.rate
     return round(min(max(rate, 0.1), 1000.0), 3)
@@ -134,7 +134,7 @@ def _changed_error(recording: Recording, stored: StoredFrame) -> BagError:
 
 
 def _summary(recording: Recording, report: Report, parameters: Parameters) -> dict[str, Any]:
-    """Return the content of `track.json`, equal in repeated runs."""
+    """Return the content of `track.json`; repeated runs give the same."""
     return {
         'recording': recording.path.name,
         'image_topic': recording.image_topic,

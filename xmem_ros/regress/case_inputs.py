@@ -37,7 +37,7 @@ class FrameResult:
 
 
 class Run(Protocol):
-    """Recording that is being tracked; figures, notes, damage: complete after the last frame."""
+    """A case being tracked; figures, notes and damage are complete after the last frame."""
 
     length: int | None  # frames; None: unknown
 
@@ -48,7 +48,7 @@ class Run(Protocol):
         """Return the figures of the whole recording."""
 
     def notes(self) -> list[str]:
-        """Return remarks for the reader, such as unusable seeds."""
+        """Return notes for the report, such as unusable seeds."""
 
     def damage(self) -> str:
         """Return why the recording could not be read completely; '' if it could."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Table of figures: limits, tolerances, comparison and documentation come from it."""
+"""Table of the figures that a case is measured by: limits, tolerances, descriptions."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ Figures = dict[str, float]
 """Name → value; `object_iou` has one entry for each object, `object_iou.NAME`."""
 
 CORRECT_IOU = 0.5
-"""IoU above which a mask is correct; so each mask matches at most one other."""
-LOST_AFTER = 10  # an object without a correct mask in so many of its last visible frames is lost
+"""IoU above which a mask is correct. Above one half, a mask matches at most one other."""
+LOST_AFTER = 10  # an object without a correct mask in its last 10 visible frames is lost
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Figure:
         """Return why a value cannot be a limit of this figure; '' if it can."""
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not 0 <= value <= self.high:  # type: ignore[operator]
-            return f'allowed: a number from 0{f" to {self.high:g}" if self.high < 1e9 else " on"}'
+            return f'it must be a number {f"from 0 to {self.high:g}" if self.high < 1e9 else "of 0 or more"}'
         return ''
 
 
@@ -58,14 +58,14 @@ FIGURES: dict[str, Figure] = {
         tolerance=0.0,
     ),
     'recovery_frames': Figure(
-        'after an absence from the reference: the maximum number of frames that show the object before it is '
-        'right again, gone again, or the recording ends; 0: right at once',
+        'maximum number of frames with a wrong mask after an absent object returns in the reference, until it is '
+        'correct, gone again, or the recording ends; 0: correct at once',
         'frames',
         whole=True,
         tolerance=2.0,
     ),
     'lost_objects': Figure(
-        f'objects never matched, or right in none of the last {LOST_AFTER} frames that show them',
+        f'objects that were never matched, or are correct in none of the last {LOST_AFTER} frames that show them',
         whole=True,
         tolerance=0.0,
     ),

@@ -9,7 +9,7 @@ from xmem_ros import atomic
 from xmem_ros.errors import OutputError
 from xmem_ros.evaluation.output import write_text
 
-REMEDY = 'make room, or name another file'
+REMEDY = 'free some space, or name another file'
 
 
 def check_writable(paths: Iterable[Path]) -> None:
@@ -18,7 +18,7 @@ def check_writable(paths: Iterable[Path]) -> None:
         try:
             atomic.check_target(path)
             folder = next(folder for folder in path.absolute().parents if folder.exists())
-            why = '' if folder.is_dir() and os.access(folder, os.W_OK) else f'{folder} is no writable folder'
+            why = '' if folder.is_dir() and os.access(folder, os.W_OK) else f'{folder} is not a writable folder'
         except OSError as error:
             why = error.strerror or str(error)
         if why:

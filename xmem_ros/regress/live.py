@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Live runner: a case through a node over DDS, frame by frame."""
+"""Live runner: tracks a case with a node over DDS, frame by frame."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from xmem_ros.regress.suite import Case
 
 MODULE = 'xmem_ros.node.main'
-DIAGNOSTICS_S = 0.2  # period of a node that the suite starts; they report dropped images and memory
+DIAGNOSTICS_S = 0.2  # period of the diagnostics, which report dropped images and memory
 MB = 1e6
 _WARN = 30  # rcl_interfaces/Log.WARN, which is bytes in some distributions
 
@@ -93,7 +93,7 @@ class LiveRun:
 
     def frames(self) -> Iterator[FrameResult]:
         """Replay, frame by frame; raises `XMemError`."""
-        self._log.messages.clear()  # those of its start
+        self._log.messages.clear()  # from the node's start
         try:
             for live in self._replay:
                 yield FrameResult(
@@ -138,7 +138,7 @@ class LiveRun:
 
 
 class _MemoryUse:
-    """Peak size of the tracker's stores, bytes, by the node's diagnostics."""
+    """Peak size of the tracker's stores [bytes], from the node's diagnostics."""
 
     def __init__(self, link: NodeLink) -> None:
         self.peak, self._count = 0.0, 0
@@ -209,10 +209,10 @@ def _wait_active(link: NodeLink, child: Child | None, timeout: float) -> None:
         if time.monotonic() > end:
             if child is None:
                 link.state()  # raises the precise error
-                raise NodeError(f'{link.name} is {state or "silent"}, not active: configure and activate it')
+                raise NodeError(f'{link.name} is {state or "unresponsive"}, not active; configure and activate it')
             raise NodeError(
-                f'the node was not active within {timeout:g} s (timeout of the case), but {state or "silent"}; the end '
-                f'of its log:\n{child.tail()}'
+                f'the node was not active within {timeout:g} s (timeout of the case); its state is '
+                f'{state or "unknown"}; the end of its log:\n{child.tail()}'
             )
 
 

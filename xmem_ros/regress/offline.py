@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Offline runner: a case in this process, by the node's own code, without ROS."""
+"""Offline runner: tracks a case in this process, with the node's code but without ROS."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def offline_run(case: Case) -> Iterator[OfflineRun]:
             offline = OfflineTracker(recording, plan_of(case, recording), parameters_of(case))
             yield OfflineRun(case, recording, offline)
         finally:
-            release_device()  # memory of earlier cases
+            release_device()  # so that the next case has the memory
 
 
 class OfflineRun:

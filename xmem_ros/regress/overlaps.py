@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Overlap of tracked and reference masks, frame by frame, and the figures from it.
 
-vos-benchmark, which scores evaluations, requires known ids and gives means over a sequence. Here
-ids are matched, and the frames of errors matter; the mean is the same J, as a test checks.
+vos-benchmark, which scores evaluations, requires known ids and returns means over a sequence. A
+regression test has to match ids and to find the frames with errors. The mean is the same J; a
+test compares them.
 """
 
 from __future__ import annotations
@@ -119,12 +120,12 @@ class ObjectScore:
 def score(frames: Sequence[Overlap], names: Mapping[int, str] | None = None, min_area: int = 16) -> list[ObjectScore]:
     """Score every object of the reference.
 
-    The id of an object is that of its name in `names`, else its first match. These frames count for
-    an object:
+    The id of an object is the one with its name in `names`, else its first match. These frames
+    count for an object:
 
     - with an id, all after the frame of its first seed, unless the plan has removed the id;
-    - without an id, all from the second frame on in which anything is tracked;
-    - none in which the reference shows some of the object, but less than `min_area` px.
+    - without an id, all in which any object is past the frame of its seed and not removed;
+    - never those in which the reference shows the object, but with less than `min_area` px.
 
     Objects without such frames are omitted.
 
@@ -176,7 +177,7 @@ def _score_object(frames: Sequence[Overlap], value: int, name: str | None, min_a
         if (now := frame.match(value)) is not None:
             scored.switches += matched is not None and now != matched
             matched = now
-    recovering: int | None = None  # frames since its return, until it is correct
+    recovering: int | None = None  # wrong frames since its return
     absent = False
     for frame in _counted(frames, key):
         area = frame.reference.get(value, 0)

@@ -57,7 +57,7 @@ class WorstFrames:
             overlap: of its masks and the reference.
             image: → H×W×3 uint8 RGB.
             labels: H×W uint8.
-            objects: that are tracked.
+            objects: tracked in the frame.
             mask: reference, H×W uint8.
         """
         for value in overlap.reference:

@@ -83,7 +83,7 @@ class _StampPairs:
         if other != name:
             raise FrameError(
                 f'frames {other} and {name} both have the stamp {stamp_ns} ns, but the mask of that stamp in {source} '
-                f'belongs to one frame; {_BY_NUMBER}'
+                f'can belong to only one; {_BY_NUMBER}'
             )
 
 
@@ -117,7 +117,7 @@ class _FolderMasks:
 
 
 class _BagMasks:
-    """Label images of a topic, kept compressed (a few MB), since frames may come in any order."""
+    """Label images of a topic, kept compressed (a few MB), since they can be read in any order."""
 
     def __init__(self, path: Path, topic: str) -> None:
         from xmem_ros.recordings.recording import open_recording
@@ -156,7 +156,7 @@ def _check_stamps(source: str, counts: Mapping[int, int]) -> None:
     """Raise `FrameError` for stamps that are 0 or repeated; `counts`: stamp → masks."""
     total = sum(counts.values())
     if unstamped := counts.get(0, 0):
-        raise FrameError(f'{source}: {unstamped} of {total} masks have the stamp 0, that is, none; {_BY_NUMBER}')
+        raise FrameError(f'{source}: {unstamped} of {total} masks have the stamp 0, which means no stamp; {_BY_NUMBER}')
     if repeated := [stamp for stamp, count in counts.items() if count > 1]:
         raise FrameError(
             f'{source}: several of {total} masks have the same stamp; {len(repeated)} stamps are repeated, the first '

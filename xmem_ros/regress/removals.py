@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Removed objects: those that a seed plan removes, and those that are lost without it."""
+"""Removed objects: by the seed plan, and unexpectedly by the tracker."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Removals:
 
 
 class UnexpectedRemovals:
-    """Notes on objects that are no longer tracked, although the plan has not removed them."""
+    """Notes on objects that the tracker dropped although the plan does not remove them."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
@@ -63,7 +63,7 @@ class UnexpectedRemovals:
         names = {item.id: item.name for item in objects}
         self.notes += [
             f'frame {frame}: object {key}{f", {quoted(self._names[key])}," if self._names[key] else ""} is no longer '
-            'tracked, although no seed removes it; its frames count as wrong from here on'
+            'tracked, although the seed plan does not remove it; from here on its frames count as wrong'
             for key in sorted(set(self._names) - set(names) - set(removed))
         ]
         self._names = names

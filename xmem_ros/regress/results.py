@@ -31,7 +31,7 @@ class Check:
     Attributes:
         figure: name of the figure.
         met: whether the check passed.
-        text: the figure and its limit, in words.
+        text: the figure and its limit, as printed.
         against: `expected` or `baseline`.
     """
 
@@ -139,7 +139,7 @@ def _expected(figures: Figures, case: Case) -> list[Check]:
             checks.append(Check(name, False, f'{name}: not measured{hint}'))
         side = 'at least' if figure_of(name).more_is_better else 'at most'
         for key, value in found.items():
-            text = f'{key} is {formatted(key, value)}; expected is {side} {formatted(key, limit)}'
+            text = f'{key} is {formatted(key, value)}; expected: {side} {formatted(key, limit)}'
             checks.append(Check(key, not is_worse(key, value, limit), text))
     return checks
 
@@ -152,12 +152,11 @@ def _compared(figures: Figures, case: Case, baseline: Figures) -> list[Check]:
             continue
         if name not in figures:
             if name != 'recovery_frames':
-                text = f'{name} was {formatted(name, before)} in the baseline and was not measured now'
+                text = f'{name} was {formatted(name, before)} in the baseline, but was not measured in this run'
                 checks.append(Check(name, False, text, 'baseline'))
             continue
         value = figures[name]
-        text = f'{name} is {formatted(name, value)}, in the baseline {formatted(name, before)}'
-        text += f'; the tolerance is {tolerance:g}'
+        text = f'{name} is {formatted(name, value)}; baseline: {formatted(name, before)}, tolerance: {tolerance:g}'
         checks.append(Check(name, not is_worse(name, value, before, tolerance), text, 'baseline'))
     return checks
 
@@ -175,13 +174,13 @@ def read_baseline(path: Path) -> dict[str, Figures]:
     """Read a baseline, or the JSON results of an earlier run: case → figures.
 
     Raises:
-        ParameterError: the file is absent, or no baseline.
+        ParameterError: the file is absent, or not a baseline.
     """
     try:
         data = read_json(path, _NoBaselineError)
         if data['version'] != VERSION:
             raise ParameterError(
-                f'{path}: baseline of version {quoted(data["version"])}; supported is {VERSION}: create it again with '
+                f'{path}: version {quoted(data["version"])} of a baseline; supported: {VERSION}; create it again with '
                 '--update-baseline'
             )
         return {str(name): _figures_of(case, path) for name, case in data['cases'].items()}
@@ -199,7 +198,7 @@ def read_baseline(path: Path) -> dict[str, Figures]:
 
 
 def _figures_of(case: Mapping[str, Any], path: Path) -> Figures:
-    """Return the figures of a case in a file; JSON results have numbers of frames beside them."""
+    """Return a case's figures from a file; JSON results store numbers of frames separately."""
     found = {name: float(case[key]) for name, key in FRAMES.items() if key in case}
     found |= {str(key): float(value) for key, value in case['figures'].items()}
     if not all(map(math.isfinite, found.values())):
@@ -213,7 +212,7 @@ def _figures_of(case: Mapping[str, Any], path: Path) -> Figures:
 
 
 def write_baseline(path: Path, results: Sequence[Result], kept: Mapping[str, Figures]) -> list[str]:
-    """Write a baseline: new figures, and those kept of cases that did not run.
+    """Write a baseline: new figures, and the old ones of cases without new ones.
 
     Cases with an error or damage have no new figures. Without new figures nothing is written.
 

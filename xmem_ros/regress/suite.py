@@ -128,7 +128,7 @@ def read_suite(path: Path) -> Suite:
 
 
 def chosen(suite: Suite, names: list[str]) -> list[Case]:
-    """Return the cases of these names, or all without; raises `ParameterError` if unknown."""
+    """Return the cases with these names, all for []; raises `ParameterError` for an unknown one."""
     known = [case.name for case in suite.cases]
     if unknown := [name for name in names if name not in known]:
         raise ParameterError(f'{suite.path}: no case {listed([quoted(n) for n in unknown])}; known: {listed(known)}')
@@ -152,7 +152,7 @@ def _error(path: Path, faults: list[str]) -> ParameterError:
 
 
 def _case_faults(case: Mapping[str, Any], where: str) -> list[str]:
-    """Return the faults of the keys of a case, each on its own."""
+    """Return the faults of a case's keys, each key checked alone; see `_conflicts`."""
     faults = faults_of(CASE, case, where)
     sound = {name: value for name, value in case.items() if name in CASE and CASE[name].fits(value)}
     faults += faults_of(REFERENCE, sound.get('reference', {}), f'{where}reference.')
@@ -179,7 +179,7 @@ def _case_faults(case: Mapping[str, Any], where: str) -> list[str]:
 
 
 def _conflicts(case: Mapping[str, Any], where: str) -> list[str]:
-    """Return keys that are missing from a case, or contradict each other."""
+    """Return the faults of a case whose keys are missing, or contradict each other."""
     faults = [
         f'{where}{name} is missing: {CASE[name].description.partition(",")[0]}'
         for name in ('name', 'input', 'reference')

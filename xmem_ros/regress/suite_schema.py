@@ -20,10 +20,10 @@ class Key:
     """Key of a mapping.
 
     Attributes:
-        kind: allowed values, in words.
+        kind: allowed values, as text.
         description: for docs/regress.md and errors.
         fits: whether a value is allowed.
-        default: in words.
+        default: as text.
     """
 
     kind: str
@@ -43,7 +43,7 @@ def is_count(value: Any, least: int = 0) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a finite number from 0 on."""
+    """Whether a value is a finite number of 0 or more."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float('inf')
 
 
@@ -102,7 +102,7 @@ CASE = {
     ),
     'node': Key(
         "a node's name",
-        'live: the node to replay into; it is reset first and keeps its parameters',
+        'live: name of a running node to use; it is reset first and keeps its parameters',
         is_text,
         'one is started for the case',
     ),
@@ -114,7 +114,7 @@ CASE = {
     'expect': Key('figures', 'limits of figures, see below', is_mapping, 'nothing'),
     'tolerance': Key(
         'figures',
-        'allowed loss of each figure against the baseline, in its unit',
+        'how much worse than the baseline each figure may be, in its unit',
         is_mapping,
         'see below',
     ),
@@ -128,7 +128,10 @@ CASE = {
 
 SEEDS = {
     'topic': Key(
-        'a topic', 'topic of recorded seeds, if the bag has several; excludes the other keys', is_text, 'the only one'
+        'a topic',
+        'topic of recorded seeds, if the bag has several; not with the other keys',
+        is_text,
+        'the only one',
     ),
     'mask': Key('a path', 'a mask or label image', is_text),
     'boxes': Key('name: [x, y, width, height]', 'boxes around objects, px', _is_boxes),
@@ -162,7 +165,7 @@ REFERENCE = {
     ),
     'min_area': Key(
         'px',
-        'frames with less of the object in the reference, but not none, are ignored for it',
+        'minimum area of an object in the reference; smaller ones are ignored in that frame, absent ones are not',
         is_count,
         '`16`',
     ),
@@ -170,7 +173,7 @@ REFERENCE = {
 
 
 def faults_of(keys: Mapping[str, Key], given: Mapping[str, Any], where: str) -> list[str]:
-    """Return the faults of a mapping, each with its key: unknown keys and invalid values."""
+    """Return the faults of a mapping, unknown keys and invalid values, each with its key."""
     faults = []
     for name, value in given.items():
         if name not in keys:

@@ -10,12 +10,12 @@ from xmem_ros.regress.figures import FIGURES, formatted
 from xmem_ros.regress.results import ERROR, MET, UNMET, Result
 
 WORDS = {MET: 'ok', UNMET: 'FAILED', ERROR: 'ERROR'}
-# objects have rows of their own, and frames a column
+# objects have separate rows, and frames a column
 _SHOWN = [name for name in FIGURES if name not in ('object_iou', 'tracked_frames', 'compared_frames')]
 
 
 def table(results: Sequence[Result]) -> str:
-    """Format a row for each case and each of several objects, then failed checks and notes."""
+    """Format a row for each case, rows for its objects if several, failed checks and notes."""
     columns = [name for name in _SHOWN if any(name in result.figures for result in results)]
     rows = [['case', '', 'frames', *(_heading(name) for name in columns)]]
     for result in results:

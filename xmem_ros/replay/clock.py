@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import time
 
-JUMP_NS = 500_000_000  # a larger step back starts a new timeline; smaller ones are messages out of order
+JUMP_NS = 500_000_000  # a larger step back restarts the time; smaller ones are messages out of order
 
 
 class ReplayClock:
-    """Monotonic bag time, restarted where the bag's time steps back.
+    """Bag time that never decreases, except by a restart when recording times step back.
 
     Arguments:
         rate: speed limit; 1 is as recorded, 0 is unlimited.
@@ -23,7 +23,7 @@ class ReplayClock:
     def wait_until(self, recorded_ns: int) -> int:
         """Wait for a message's recording time, if the rate is limited; return the bag time [ns].
 
-        It is the message's own time, or a later one that was reached before.
+        That is the message's own recording time, or a later time if one was already reached.
         """
         if self._now is None or recorded_ns < self._now - JUMP_NS:
             self._now = self._first = recorded_ns

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Lock-step replay of a bag into a live node: each image waits for the previous one's results.
 
-No image is lost on a slow machine, and the node runs as on the robot.
+The node runs as on the robot, and no image is lost on a slow machine.
 
     for frame in replay('drive.mcap', '/xmem', plan=plan):
         print(frame.stamp_ns, frame.age_ms, [item.box for item in frame.objects])
@@ -40,21 +40,21 @@ if TYPE_CHECKING:
 Plan = Union['Sequence[PlannedSeeds]', 'Callable[[Recording], Sequence[PlannedSeeds]]', None]
 
 TIMEOUT_S = 60.0
-DISCOVERY_S = 1.0  # for subscribers of other topics; some may never match
-FLUSH_S = 2.0  # for slow subscribers of the last messages
+DISCOVERY_S = 1.0  # wait for subscribers of other topics, some of which may never match
+FLUSH_S = 2.0  # wait for subscribers to acknowledge the last messages
 _CLOCK = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.RELIABLE)
 
 
 @dataclass(frozen=True)
 class ReplayedFrame:
-    """The node's results for one image, from before that image's seeds."""
+    """The node's results for one image, without the effect of seeds on that image."""
 
     stamp_ns: int
     labels: np.ndarray = field(repr=False)  # H×W uint8, read-only; 0 is background, else TrackedObject.label
     objects: tuple[TrackedObject, ...]  # in order of id
     age_ms: float  # from publishing the image to receiving its results
     index: int  # of the image in the bag, counting dropped ones
-    seeded: tuple[AppliedSeed, ...]  # on this image, after these results; visible from the next one on
+    seeded: tuple[AppliedSeed, ...]  # on this image, after these results; the next one shows their effect
     plan_ids: Mapping[int, int]  # node's id → plan's id
     processing_ms: float  # measured by the node
     header: Any = field(repr=False)  # std_msgs/Header of the image
@@ -62,9 +62,9 @@ class ReplayedFrame:
 
     @property
     def labels_with_seeds(self) -> np.ndarray:
-        """H×W uint8: `labels` with the exact masks of `seeded`.
+        """`labels` with the exact masks of `seeded`, H×W uint8.
 
-        The labels of an offline run contain the seeds too, at the working size.
+        Labels of an offline run also contain the seeds, but at the working size.
         """
         if not self.seeded:
             return self.labels
@@ -97,7 +97,7 @@ class Report:
     left_out: dict[str, str] = field(default_factory=dict)  # skipped topic → reason
     dropped: list[DroppedImage] = field(default_factory=list)
     missed: list[str] = field(default_factory=list)  # unusable recorded seeds, and why
-    damage: str = ''  # what of the bag could not be read
+    damage: str = ''  # what could not be read in the bag, and why
 
 
 class Replay(Iterator[ReplayedFrame]):
@@ -122,9 +122,9 @@ class Replay(Iterator[ReplayedFrame]):
     ) -> None:
         for name, value, least in (('rate', rate, 0.0), ('timeout', timeout, 0.1)):
             if not least <= value < 1e6:
-                raise ParameterError(f'{name} is {value!r}; it must be a number from {least:g}')
+                raise ParameterError(f'{name} is {value!r}; it must be a number of at least {least:g}')
         if not isinstance(most, int) or isinstance(most, bool) or most < 0:
-            raise ParameterError(f'most is {most!r}; it must be an integer from 0 (all images)')
+            raise ParameterError(f'most is {most!r}; it must be a whole number of 0 (all images) or more')
         self.report = Report()
         self._most = most
         self._bag_time = ReplayClock(rate)
@@ -174,7 +174,7 @@ class Replay(Iterator[ReplayedFrame]):
 
     @property
     def subscribers(self) -> dict[str, int]:
-        """Topic of the bag → connected subscribers, which receive every message from now on."""
+        """Topic of the bag → number of connected subscribers; they receive all further messages."""
         return self._publishers.subscribers
 
     def __iter__(self) -> Replay:
@@ -266,18 +266,18 @@ class Replay(Iterator[ReplayedFrame]):
         if others := node.get_publishers_info_by_topic(topic):
             names = ', '.join(sorted({f'{info.node_namespace.rstrip("/")}/{info.node_name}' for info in others}))
             node.get_logger().warning(
-                f'{names} can publish images on {topic} too, between those of the bag; stop it, or start another '
-                'tracker node for the replay'
+                f'{names} may publish other images on {topic} during the replay; stop it, or start another tracker '
+                'node for the replay'
             )
 
 
 def replay(path: Path | str | ReplaySource, node: str = '/xmem', **options: Any) -> Replay:
     """Replay a bag into a live node and yield its results for each image.
 
-    All messages are published in order, as recorded bytes. Messages of an image's stamp (camera
-    info, depth, other images) come before it. After an image, replay waits for its results.
-    Recorded tracker outputs and topics without an installed type are skipped. `Replay.report`
-    lists them, and the images that the node dropped.
+    All messages are published in order, as recorded bytes. Messages with an image's stamp
+    (camera info, depth, other images) are published before the image; then replay waits for the
+    image's results. Recorded tracker outputs and topics without an installed type are skipped.
+    `Replay.report` lists them and the images that the node dropped.
 
     Args:
         path: a bag's folder, an .mcap or .db3 file, or an open source, which stays open.
@@ -286,14 +286,14 @@ def replay(path: Path | str | ReplaySource, node: str = '/xmem', **options: Any)
 
     Options:
         - `image_topic`: topic of the images, if the bag has several and is not open yet.
-        - `plan`: seeds, each given to the node after its image was tracked, or a function from
-          the recording to them; None: those in the bag.
+        - `plan`: seeds, each sent to the node after its image was tracked, or a function that
+          returns them for the recording; None: the seeds in the bag.
         - `remaps`: topic of the bag → published topic; default: images go to the node's topic.
         - `rate`: speed limit; 1 is as recorded, 0 is as fast as the node.
         - `clock`: publish the bag's time on /clock.
         - `most`: images to replay, including dropped ones; 0: all.
         - `keep`: keep the node's objects; otherwise it is reset first.
-        - `timeout`: limit for the node and for the results of one image [s].
+        - `timeout`: time limit for the node to respond, and for the results of one image [s].
 
     Returns:
         An iterator and context manager. It leaves the ROS graph at its end.
@@ -302,8 +302,9 @@ def replay(path: Path | str | ReplaySource, node: str = '/xmem', **options: Any)
         BagError: the bag is unreadable, or has no such images.
         ParameterError: an invalid option, or images that the node does not subscribe to.
         SeedError: the node refuses a seed, or its image does not exist.
-        OutputError: a subscriber of another topic blocks it.
-        NodeMissingError, NodeInactiveError, NodeTimeoutError: at once, or during the replay.
+        OutputError: a subscriber of another topic blocks the replay.
+        NodeMissingError, NodeInactiveError, NodeTimeoutError: the node is absent, inactive or does
+            not respond, at the start or during the replay.
     """
     return Replay(path, node, **options)
 

@@ -55,7 +55,7 @@ class NodeConnection:
 
     Arguments:
         name: of the node.
-        timeout: limit for the node, a response, or the results of an image [s].
+        timeout: time limit for the node to appear, for a response, and for an image's results [s].
 
     Raises:
         ParameterError: an invalid node name.
@@ -69,8 +69,8 @@ class NodeConnection:
         self._events: queue.SimpleQueue[Frame | NodeCounts] = queue.SimpleQueue()
         self._counts: NodeCounts | None = None
         self._expected: int | None = None  # received count once the node has the newest image
-        # Before any client: the middleware announces endpoints in order of creation. A node that
-        # answers a later client knows these subscriptions, so the first masks are not lost.
+        # These are created before any client. The middleware announces endpoints in order of
+        # creation, so a node that answers a client knows them, and the first masks are not lost.
         for half, kind in (('labels', Image), ('objects', TrackedObjectArray)):
             self.link.subscribe(kind, self.link.topic(half), self._result_callback(half), qos.output())
         self.link.subscribe(DiagnosticArray, '/diagnostics', self._on_diagnostics, _DIAGNOSTICS)
@@ -114,7 +114,7 @@ class NodeConnection:
                 f'start it with image_transport:={transport}'
             )
         raise ParameterError(
-            f'{self.name} subscribes to {topics}; choose the topic for the images of the bag, as in '
+            f'{self.name} subscribes to several image topics, {topics}; choose one for the images of the bag, as in '
             f'--remap {recorded}:={colour[0]}'
         )
 
@@ -130,7 +130,7 @@ class NodeConnection:
     def wait_for_subscriber(self, publisher: Any) -> None:
         """Wait until the node is connected to the publisher and its diagnostics arrive.
 
-        Create all publishers before.
+        Create all publishers before this call.
 
         Raises:
             NodeTimeoutError: the node does not connect to the publisher.
@@ -213,18 +213,19 @@ class NodeConnection:
 
     def _no_connection_text(self, topic: str) -> str:
         return (
-            f"no image reaches {self.name}: {self._qos_text(topic)}; if the QoS does not match, set the node's "
-            f'parameter qos_overrides.{topic}.subscription.reliability, or --remap the image topic to its own'
+            f'no image reaches {self.name}: {self._qos_text(topic)}; if the QoS does not match, set the '
+            f"node's parameter qos_overrides.{topic}.subscription.reliability, or use --remap to publish the "
+            'images on the topic of its subscription'
         )
 
     def _qos_text(self, topic: str) -> str:
-        """Describe the QoS of the topic's publishers and subscribers."""
+        """Describe the publishers and subscribers of the topic with their QoS."""
         node = self.link.node
         offers = [f'{info.node_name} {qos.describe(info.qos_profile)}' for info in self._infos(topic, 'publishers')]
         asks = [f'{info.node_name} {qos.describe(info.qos_profile)}' for info in self._infos(topic, 'subscriptions')]
         return (
             f'images are published on {topic} by {", ".join(offers) or node.get_name()}, and subscribed to by '
-            f'{", ".join(asks) or "nobody"}'
+            f'{", ".join(asks) or "no node"}'
         )
 
     def _infos(self, topic: str, side: str) -> list[Any]:
@@ -234,12 +235,12 @@ class NodeConnection:
         text = f'{self.name} published no results of the image within {self.timeout:g} s'
         now = self._counts
         if before is None or now is None or now is before:
-            error = NodeTimeoutError(f'{text}, and no /diagnostics either; if it is busy, allow more time')
+            error = NodeTimeoutError(f'{text}, and no /diagnostics; if it is busy, allow more time')
             return naming(Setting.TIMEOUT, error)
         if self._expected is not None and now.received < self._expected:
             return NodeTimeoutError(f'{text}: {self._no_connection_text(topic)}')
         if now.waiting:
-            error = NodeTimeoutError(f'{text}: the image waits, as the node is busy; allow more time')
+            error = NodeTimeoutError(f'{text}: the node is busy and the image is still waiting; allow more time')
             return naming(Setting.TIMEOUT, error)
         return NodeTimeoutError(
             f'{text}, although it received the image ({now.received} received, {now.dropped} dropped): check '

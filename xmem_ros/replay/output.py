@@ -30,7 +30,7 @@ WORK_FOLDER_SUFFIX = '.replay'  # suffix of a replay's work folder
 
 
 class ReplayOutput:
-    """Output folder of a replay; a context manager. It appears when complete, unless one raises.
+    """Output folder of a replay; a context manager. It appears at the end, if nothing has raised.
 
     Until then the files are in the locked work folder `.NAME.replay` beside it.
 
@@ -51,8 +51,8 @@ class ReplayOutput:
         check_destination(self._out)
         if work_folder.is_ours(tracked := work_folder_of(self._out)):
             raise ParameterError(
-                f'{self._out}: a run of xmem-ros track has this destination and its work folder {tracked}; let it '
-                'finish or resume it (the same command again), or choose another --out'
+                f'{self._out}: is the destination of an unfinished run of xmem-ros track (work folder {tracked}); let '
+                'it finish, resume it with the same command, or choose another --out'
             )
         self._part = self._out.with_name(f'.{self._out.name}{WORK_FOLDER_SUFFIX}')
         self._results = self._part / RESULTS
@@ -85,7 +85,7 @@ class ReplayOutput:
         stack.enter_context(work_folder.claim(self._part, 'another replay'))
         stack.callback(work_folder.remove, self._part)
         try:
-            work_folder.empty(self._part)  # of a killed replay's files
+            work_folder.empty(self._part)  # may hold files of a killed replay
             self._results.mkdir()
         except OSError as error:
             raise OutputError(f'{self._results}: cannot be created ({error.strerror}); choose another --out') from error
@@ -98,7 +98,8 @@ class ReplayOutput:
             kept = self._out.with_name(f'{self._out.name}.replayed_{os.getpid()}')
             self._results.rename(kept)
             raise OutputError(
-                f'{self._out}: another program has created it meanwhile ({error.strerror}); the results are in {kept}'
+                f'{self._out}: another program created it during the replay ({error.strerror}); the results are in '
+                f'{kept}'
             ) from error
 
     def write(self, frame: ReplayedFrame) -> None:

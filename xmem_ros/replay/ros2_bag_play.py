@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Arguments for `ros2 bag play` from a bag's `metadata.yaml`. No rosbag2, no rosbags."""
+"""Arguments for `ros2 bag play`, from a bag's `metadata.yaml`. Needs no rosbag2, no rosbags."""
 
 from __future__ import annotations
 
@@ -73,10 +73,10 @@ def recorded_remaps(bag: BagTopics, node: str) -> list[str]:
 
 
 def played_topics(bag: BagTopics, *, clock: bool) -> list[str]:
-    """Return the topics for `--topics` without those of the recorded run; []: play all.
+    """Return the topics for `--topics`: all but the recorded clock and log; []: play all.
 
-    `--remap` would also move the player's own clock and log, and `--exclude-topics` is missing in
-    some distributions.
+    `--remap` would also move the player's own clock and log, and some distributions have no
+    `--exclude-topics`.
 
     Args:
         bag: its topics.

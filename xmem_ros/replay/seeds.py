@@ -39,7 +39,7 @@ class AppliedSeed:
 
 
 class NodeSeeder:
-    """Sender of a plan's seeds, with one service call after each tracked image.
+    """Sends a plan's seeds to the node: one service call after each tracked image with seeds.
 
     Arguments:
         places: image index → its seeds.
@@ -60,11 +60,11 @@ class NodeSeeder:
         return self._plan.plan_ids
 
     def unreached(self, images: int) -> list[str]:
-        """Describe the seeds for images beyond the last of `images`."""
+        """Describe the seeds for images beyond the number of replayed ones."""
         return self._plan.unreached(images)
 
     def skip(self, index: int, reason: str) -> None:
-        """Skip an unpublished image; raises `SeedError` if it has seeds by the user."""
+        """Skip an unpublished image; raises `SeedError` if the user gave it seeds."""
         self._refuse_all(self._plan.places.get(index, []), index, reason)
 
     def keep(self, alive: Collection[int]) -> None:
@@ -75,7 +75,7 @@ class NodeSeeder:
         """Remove objects and reset the node as the plan requires before an image.
 
         Raises:
-            SeedError, UnknownObjectError: an entry by the user is unusable.
+            SeedError, UnknownObjectError: an entry given by the user is unusable.
             NodeError: the node does not respond.
         """
         self._wanted, self._entries = self._plan.gather(index, str(index), _NodeHost(self._calls))
@@ -91,7 +91,7 @@ class NodeSeeder:
             The accepted seeds, in order.
 
         Raises:
-            SeedError: the node refuses seeds by the user.
+            SeedError: the node refuses seeds given by the user.
             NodeError: the node does not respond.
         """
         wanted, entries = self._wanted, self._entries
@@ -123,7 +123,7 @@ class NodeSeeder:
 
 
 class _NodeHost:
-    """The node as host of a plan's objects."""
+    """`SeedHost` by a live node, through its services."""
 
     def __init__(self, calls: ServiceCalls) -> None:
         self._calls = calls

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Serialized messages of a recording for a replay; of a video or folder, its images."""
+"""Serialized messages for a replay: all of a bag, or the images of a video or folder."""
 
 from __future__ import annotations
 

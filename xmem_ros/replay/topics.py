@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 
     from xmem_ros.replay.source import RecordedMessage
 
+# Companions are messages with the stamp of an image: depth images, camera_info.
 LOOK_AHEAD_NS = 500_000_000  # bag time in which companions can follow their image
-MAX_AHEAD, MAX_AHEAD_BYTES = 5000, 256 * 2**20  # messages held meanwhile, and their bytes
+MAX_AHEAD, MAX_AHEAD_BYTES = 5000, 256 * 2**20  # bounds of the messages read ahead
 SLOP_NS = 20_000_000  # a companion's stamp is at most this much after its image's
 _TYPE = re.compile(r'([a-z][a-z0-9_]*)/(msg|srv|action)/([A-Za-z][A-Za-z0-9_]*)', re.ASCII)
 # Interface kind → suffix of a message type → path of its class within the interface's class.
@@ -45,13 +46,13 @@ _INNER: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 _DEPTH, _LATCHED_DEPTH = 10, 100
-_UNKNOWN_DEPTH = 10_000  # recorders write at least this for an unknown depth
+_UNKNOWN_DEPTH = 10_000  # recorders write this or more if they do not know the depth
 _MAX_DEPTH = 1000  # upper bound of a publisher's depth
 ACK_TIMEOUT_S = 10.0  # for a subscriber that blocks a keep-all publisher
 
 
 def excluded_topics(topics: Mapping[str, str], node: str, *, clock: bool) -> dict[str, str]:
-    """Return the topics that are not published → the reason.
+    """Return the recorded topics that are not published, with the reasons.
 
     Args:
         topics: name → type.
@@ -123,10 +124,10 @@ def _is_message(found: Any) -> bool:
 
 
 def publisher_qos(offered: Iterable[Any]) -> QoSProfile:
-    """Return reliable QoS, which every subscriber matches, latched if it was recorded so.
+    """Return QoS for a topic: reliable, to match every subscriber, and latched if recorded so.
 
-    One publisher replaces all recorded ones, so its depth is the sum of the latched ones, as for
-    the broadcasters on /tf_static.
+    One publisher replaces all recorded ones. Its depth is therefore the sum of the depths of the
+    latched ones, such as the broadcasters on /tf_static.
 
     Args:
         offered: `Qos` (rosbags) of the recorded publishers.
@@ -230,7 +231,7 @@ class ReplayPublishers:
                 publisher.publish(message.data)
             except RCLError as error:
                 raise OutputError(
-                    f'{publisher.topic_name}: a subscriber does not receive its messages ({error}); stop it, or '
+                    f'{publisher.topic_name}: a subscriber does not take the messages ({error}); stop it, or '
                     f'--remap {message.topic} to another topic'
                 ) from error
 
@@ -246,16 +247,16 @@ def _is_decodable(message: RecordedMessage) -> bool:
 def companions_first(messages: Iterable[RecordedMessage], image_topic: str) -> Iterator[RecordedMessage]:
     """Reorder a bag: companions of an image (depth, camera_info) come before it.
 
-    Bags often have them after the image, too late for a lock-step replay. They get the time of
-    their image; other messages keep their order. The search covers half a second, and ends
-    where the bag's time steps back.
+    In bags they often follow the image, too late for a lock-step replay. They get the image's time,
+    unless theirs is earlier; other messages keep their order. The search looks ahead half a second,
+    but not beyond a step back of the bag's time.
 
     Args:
         messages: in the order of the bag.
         image_topic: of the images.
     """
     waiting: deque[RecordedMessage] = deque()
-    held = 0  # bytes of those
+    held = 0  # their total size, bytes
     stream = iter(messages)
     following = next(stream, None)
     while waiting or following is not None:
@@ -271,7 +272,7 @@ def companions_first(messages: Iterable[RecordedMessage], image_topic: str) -> I
             for item in companions:
                 waiting.remove(item)
                 held -= len(item.data)
-                # No later than the image, or time would step back.
+                # Its time must not be later than the image's, or time would step back.
                 yield replace(item, received_ns=min(item.received_ns, message.received_ns))
         yield message
 

@@ -29,17 +29,17 @@ if TYPE_CHECKING:
 
 IMAGE = 'sensor_msgs/msg/Image'
 DEPTH = ('16UC1', '32FC1', 'mono16')
-OURS = ('labels', 'mask', 'overlay')  # endings of the node's topics
+OURS = ('labels', 'mask', 'overlay')  # endings of the node's image topics
 
 
 def read_bag(path: Path, shorter_side: int, budget: Budget | None = None, image_topic: str = '') -> list[Footage]:
-    """Read the images that have a label image (mono8, topic ending in `labels`).
+    """Read the images of a bag that have a label image (mono8, topic ending in `labels`).
 
     An image and its label image have the same stamp and frame_id. Returns one video per label
     topic, from its first non-empty label image.
 
     Raises:
-        FootageError: not a bag, no labels, no images with the stamps of the labels, an ambiguous
+        FootageError: not a bag, no label images, none with the stamp of an image, an ambiguous
             image topic, or too little memory.
         ParameterError: rosbags is not installed.
     """
@@ -54,7 +54,7 @@ def read_bag(path: Path, shorter_side: int, budget: Budget | None = None, image_
                 topics = ', '.join(f'{c.topic} ({c.msgtype})' for c in reader.connections) or 'nothing'
                 raise FootageError(
                     f'{path}: needs raw images and, on a topic ending in "labels", label images; it holds {topics}; '
-                    'images that are compressed: run image_transport republish while recording'
+                    'record compressed images as raw ones, through image_transport republish'
                 )
             return [_video(path, reader, connection, pictured, shorter_side, budget) for connection in labelled]
     except (FootageError, ParameterError):
@@ -64,7 +64,7 @@ def read_bag(path: Path, shorter_side: int, budget: Budget | None = None, image_
     except FrameError as error:
         raise FootageError(f'{path}: {error}') from error
     except Exception as error:  # rosbags' errors for damaged files have no common base class
-        raise FootageError(f'{path}: not a readable bag ({error}); ros2 bag reindex may mend it') from error
+        raise FootageError(f'{path}: not a readable bag ({error}); ros2 bag reindex may repair it') from error
 
 
 def _video(path: Path, reader: Any, labels: Any, pictured: list[Any], shorter_side: int, budget: Budget) -> Footage:
@@ -79,7 +79,7 @@ def _video(path: Path, reader: Any, labels: Any, pictured: list[Any], shorter_si
             scaled = scaled_labels(np.where(mask == VOID, np.uint8(0), mask), size)
             kept_bytes += scaled.nbytes
             if kept_bytes > budget.left:
-                raise FootageError(f'{path}: more footage than cache_mb has room for; raise it, or cut the bag')
+                raise FootageError(f'{path}: more footage than cache_mb has room for; raise it, or shorten the bag')
             found[_key(message)] = scaled
     frames: dict[str, dict[tuple[int, str], np.ndarray]] = {}
     for connection in pictured:
@@ -89,13 +89,14 @@ def _video(path: Path, reader: Any, labels: Any, pictured: list[Any], shorter_si
                 continue
             frame = scaled_frame(rgb_from_image(message), shorter_side).copy()
             if not budget.take(frame.nbytes + found[key].nbytes):
-                raise FootageError(f'{path}: more footage than cache_mb has room for; raise it, or cut the bag')
+                raise FootageError(f'{path}: more footage than cache_mb has room for; raise it, or shorten the bag')
             frames.setdefault(connection.topic, {})[key] = frame
     if not frames:
-        raise FootageError(f'{path}: none of the label images of {labels.topic} has stamp and frame_id of an image')
+        raise FootageError(f'{path}: no image has the stamp and frame_id of a label image of {labels.topic}')
     if len(frames) > 1:
         raise FootageError(
-            f'{path}: {" and ".join(sorted(frames))} have the stamps of {labels.topic}; name one as image_topic'
+            f'{path}: {" and ".join(sorted(frames))} have images with the stamps of {labels.topic}; set '
+            'image_topic to one of them'
         )
     (kept,) = frames.values()
     keys = sorted(kept)

@@ -2,10 +2,10 @@
 """Calibration of the guard's likeness thresholds on labelled footage.
 
 The guard hides an object whose appearance has changed too much (`memory.gallery`). Likeness depends
-on the network's features, so each set of weights has thresholds of its own. Calibration replays the
+on the network's features, so each weights file needs its own thresholds. Calibration replays the
 gallery on the true masks at the rate of memory frames. As in tracking, an appearance below the
-threshold is hidden and not remembered. The chosen threshold has the lowest cost: hidden frames of
-the object itself, plus accepted frames of other objects.
+threshold is hidden and not remembered. The chosen threshold minimises a weighted sum of two shares:
+hidden frames of the object itself, and accepted frames of other objects.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class Calibration:
     def __str__(self) -> str:
         name, share = self.worst
         return (
-            f'unlike {self.thresholds.unlike:.2f}, sure {self.thresholds.sure:.2f}; hidden of their own frames: '
-            f'{self.hidden:.1%}, at most {share:.1%} ({name}); let through of other objects: {self.let_through:.1%}'
+            f'unlike {self.thresholds.unlike:.2f}, sure {self.thresholds.sure:.2f}; hidden frames of the objects: '
+            f'{self.hidden:.1%}, at most {share:.1%} ({name}); accepted frames of others: {self.let_through:.1%}'
         )
 
 
@@ -70,13 +70,13 @@ def calibrate(network: XMemNetwork, footage: Sequence[Footage], device: torch.de
     looks = [found for video in Bar(footage, desc='looks', unit='video') for found in looks_of(network, video, device)]
     looks = [found for found in looks if len(found.appearances) > 1]
     if not looks:
-        raise FootageError('no object to calibrate on: label at least one in two frames that lie 5 apart')
+        raise FootageError('no object to calibrate on: label at least one object in two frames that are 5 apart')
     others = _likeness_of_others(looks)
     level = float(min(CANDIDATES, key=lambda level: _cost(looks, others, float(level)))) - MARGIN
     hidden = [hidden_by(found, level) for found in looks]
     shares = [float(part.float().mean()) for part in hidden]
     worst = int(np.argmax(shares))
-    unlike = level - TrackerConfig.min_score / USUAL_SCORE * SPREAD  # the score is below min_score from `level` on
+    unlike = level - TrackerConfig.min_score / USUAL_SCORE * SPREAD  # the score is min_score at `level`
     return Calibration(
         LikenessThresholds(round(unlike, 3), round(unlike + SPREAD, 3)),
         float(torch.cat(hidden).float().mean()),
@@ -119,7 +119,7 @@ def looks_of(network: XMemNetwork, footage: Footage, device: torch.device | None
 
 
 def hidden_by(looks: Looks, level: float) -> Tensor:
-    """Return which appearances after the first the guard hides at this threshold, n−1 bool."""
+    """Return which appearances the guard hides at this threshold; n−1 bool, without the first."""
     gallery = _gallery(looks)
     gallery.remember(looks.appearances[:1], [0], torch.tensor([True]), [0])
     hidden = []

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Training clips from videos and stills, with synthetic motion and pasted objects.
 
-A sample is a function of (seed, index) alone, so that a run can be repeated and resumed.
+A clip depends on (seed, index) only, so that a run can be repeated and resumed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ PASTED = 255  # label of a pasted object; footage has labels 1 to 254
 class Clips(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """Data set of clips of `frames` frames.
 
-    An item is images T×3×S×S (normalised), labels T×S×S (uint8, 0…O) and valid O (bool).
+    An item has images T×3×S×S (normalised), labels T×S×S (uint8, 0…O) and valid O (bool, whether an
+    object slot is used). T is `frames` and S is `size` of the configuration.
     """
 
     def __init__(self, videos: list[Footage], stills: list[Footage], config: ClipConfig, seed: int, length: int):
@@ -192,7 +193,7 @@ class Clips(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
 
 class _Motion:
-    """Smooth random motion of the source under the window: affine, optionally perspective."""
+    """Smooth random motion of the source image in the clip's window: affine or perspective."""
 
     def __init__(self, centre: np.ndarray, target: np.ndarray, zoom: float, rates: np.ndarray, aspect: float):
         self.centre, self.target, self.zoom, self.rates, self.aspect = centre, target, zoom, rates, aspect
@@ -211,9 +212,9 @@ class _Motion:
     ) -> _Motion:
         """Draw a motion around an object.
 
-        labels: H×W; strength: scale of the speed; cut_out: for an object to paste.
+        labels: H×W; strength: scale of the speed; cut_out: whether the object will be pasted.
         """
-        if config.small or config.growth:  # draw an object regardless of its size
+        if config.small or config.growth:  # otherwise larger objects are drawn more often
             values = np.unique(labels[labels > 0])
             labels = labels == rng.choice(values) if len(values) else labels
         ys, xs = np.nonzero(labels)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Curves of a run: losses, scores and pictures as JSON lines, and in TensorBoard if installed."""
+"""Curves of a run: losses and scores as JSON lines; in TensorBoard, if installed, pictures too."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from xmem_ros.overlay import PALETTE
 
 
 class Curves:
-    """Writer of curves; removes lines after the iteration from which a run resumes.
+    """Writer of curves. Lines after the iteration from which a run resumes are removed.
 
     Arguments:
         folder: folder of the run.
@@ -40,7 +40,7 @@ class Curves:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            print('no TensorBoard curves, tensorboard is not installed: pip install tensorboard')
+            print('no curves in TensorBoard: tensorboard is not installed (pip install tensorboard)')
             return
         self._board = SummaryWriter(str(folder / 'tensorboard'), purge_step=iteration + 1)
 
@@ -102,10 +102,10 @@ def _opened(path: Path) -> IO[bytes]:
 
 
 def _truncate(path: Path, iteration: int) -> None:
-    """Remove lines after the last checkpoint, and an incomplete line.
+    """Remove lines after the last checkpoint, and an incomplete last line.
 
     Raises:
-        ParameterError: the file does not belong to a run; it is not changed.
+        ParameterError: the file was not written by a training run; it is not changed.
     """
     if not os.path.lexists(path):
         return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Footage of a run: training and held-back data."""
+"""Data of a run: footage to train on, and held-back footage for validation."""
 
 from __future__ import annotations
 
@@ -42,13 +42,15 @@ def read_data(config: TrainingConfig, root: Path) -> RunData:
     names = {footage.name for footage in videos}
     if unknown := sorted(wanted - names):
         raise FootageError(
-            f'{root} has no sequence {", ".join(unknown)} to leave out; there are {", ".join(sorted(names))}'
+            f'{root} has no sequence {", ".join(unknown)} to leave out; its sequences are {", ".join(sorted(names))}'
         )
     held = [footage for footage in videos if footage.name in wanted and footage.frames]
     videos = [footage for footage in videos if footage.name not in wanted]
     for footage in videos:
         if len(footage.frames) < LEAST_FRAMES:
-            raise FootageError(f'{footage.name}: {len(footage.frames)} frame with a mask; a video needs {LEAST_FRAMES}')
+            raise FootageError(
+                f'{footage.name}: {len(footage.frames)} frame with a mask; a video needs at least {LEAST_FRAMES}'
+            )
         if not _shown(footage):
             raise FootageError(f'{footage.name}: no mask shows an object; label it or leave it out')
     if config.hold_back:
@@ -60,7 +62,7 @@ def read_data(config: TrainingConfig, root: Path) -> RunData:
             still.weight = config.still_repeat[number] if config.still_repeat else 1
             stills.append(still)
     if not videos and not stills:
-        raise FootageError(f'{root}: nothing is left to train on')
+        raise FootageError(f'{root}: no footage is left to train on')
     return RunData(videos, stills, held)
 
 
@@ -94,7 +96,7 @@ def _without_ends(videos: list[Footage], share: float) -> tuple[list[Footage], l
         cut = round(count * (1 - share))
         begin, end = footage.part(footage.name, 0, cut), footage.part(f'{footage.name} (end)', cut, count)
         if min(cut, count - cut) < LEAST_FRAMES or not _shown(begin) or not _shown(end):
-            say(f'{footage.name}: too short to hold its end back, or shows no object on one side; all is trained on')
+            say(f'{footage.name}: not held back: too short, or one part would show no object; trained on as a whole')
             beginnings.append(footage)
             continue
         beginnings.append(begin)

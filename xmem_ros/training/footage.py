@@ -64,7 +64,7 @@ class Pictures(Sequence[np.ndarray]):
 
 @dataclass
 class Footage:
-    """Video, or still (one frame); object ids are 1…254, 0 is background."""
+    """Video, or still (a video of one frame); object ids are 1…254, 0 is background."""
 
     name: str
     frames: Sequence[np.ndarray]  # each H×W×3 uint8 RGB
@@ -132,8 +132,8 @@ class _Pair:
 def still_labels(mask: np.ndarray) -> np.ndarray:
     """Convert the mask of a picture to labels.
 
-    A mask of ids 1 to 20 keeps them; 255 is void. Any other mask is a soft mask of one object,
-    thresholded at one half.
+    A mask with the values 1 to 20 holds object ids, and 255 is void. Any other mask is a soft mask
+    of one object, thresholded at one half.
     """
     values = np.unique(mask)
     if ((values > 0) & (values <= 20)).any() and not ((values > 20) & (values < VOID)).any():
@@ -168,7 +168,8 @@ def _read_pairs(
         size, mask_size = _size(image, 'image'), _size(mask, 'mask')
         if abs(size[0] * mask_size[1] / (size[1] * mask_size[0]) - 1) > 0.02:
             raise FootageError(
-                f'{mask}: the mask is {mask_size[1]}×{mask_size[0]} px, its image {size[1]}×{size[0]}: not of one shape'
+                f'{mask}: the mask is {mask_size[1]}×{mask_size[0]} px, its image {size[1]}×{size[0]} px; their aspect '
+                'ratios must be equal'
             )
         pair = _Pair(image, mask, scaled_size(size, shorter_side), shorter_side, kind)
         if budget.take(pair.size[0] * pair.size[1] * 4):
@@ -187,7 +188,7 @@ def _by_stem(folder: Path) -> dict[str, Path]:
     for path in image_files(folder):
         if path.stem in found:
             raise FootageError(
-                f'{path}: {found[path.stem].name} has the same name but for the suffix; keep one of them'
+                f'{path}: {found[path.stem].name} has the same name except for the suffix; keep one of them'
             )
         found[path.stem] = path
     return found
@@ -256,7 +257,9 @@ def read_videos(
         frames = _by_stem(images / name)
         labels = _by_stem(masks / name) if (masks / name).is_dir() else {}
         if stray := sorted(set(labels) - set(frames)):
-            raise FootageError(f'{labels[stray[0]]}: a mask without an image; {images / name} has none of its name')
+            raise FootageError(
+                f'{labels[stray[0]]}: a mask without an image; {images / name} has no image of that name'
+            )
         stems = sorted(labels)
         if not stems:
             raise FootageError(f'{masks / name}: sequence {name} has no mask; remove it or leave it out')
@@ -265,7 +268,7 @@ def read_videos(
         kind = _kind([labels[stem] for stem in stems])
         chosen.append(Footage(name, *_read_pairs(pairs, shorter_side, budget, kind, verify)))
     if unmasked:
-        say(f'{root}: {unmasked} frames have no mask and are left out')
+        say(f'{root}: {unmasked} frames without a mask are left out')
     return chosen
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Differentiable pass over clips; memory grows by every frame and is read with full softmax."""
+"""Differentiable pass over clips; every frame is memorised and read with a full softmax."""
 
 import torch
 from torch import Tensor
@@ -48,7 +48,7 @@ def track_clip(
         valid: used object slots, B×O bool.
         deep_update: chance of the deep update on frames after the first.
         generator: source of random numbers.
-        reference_frames: most frames to read, the first and random others; 0: all.
+        reference_frames: maximum number of frames to read, the first and random others; 0: all.
 
     Returns:
         Aggregated logits B×(T−1)×(1+O)×H×W, −inf in empty slots.

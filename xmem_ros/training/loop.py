@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Training loop: a run is described by one YAML file and resumes from its checkpoint.
+"""Training loop of a run, which a YAML file describes and which resumes from its checkpoint.
 
-It runs in one process, or in one per GPU under torchrun; a step sees the same clips either way.
+There is one process, or one per GPU under torchrun; a step uses the same clips either way.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Trainer:
         self._freeze()
         self.loss: nn.Module = ClipLoss(self.network, config)
         if self.world > 1:
-            # some steps do not use the deep update
+            # the deep update, with its parameters, is left out in some steps
             self.loss = DistributedDataParallel(self.loss, find_unused_parameters=True)
         self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
         self.optimizer = torch.optim.AdamW(self._parameter_groups(), lr=config.learning_rate)
@@ -131,7 +131,7 @@ class Trainer:
     def _check_out(self) -> None:
         """Create the output folder.
 
-        Raises `ParameterError` if a file of the same name that no run wrote would be overwritten.
+        Raises `ParameterError` instead of overwriting a file that no training run wrote.
         """
         try:
             self.out.mkdir(parents=True, exist_ok=True)
@@ -140,32 +140,34 @@ class Trainer:
         except OSError as error:
             raise OutputError(f'{self.out}: cannot be written ({error.strerror}); choose another --out') from error
         best = self.out / 'best.pt'
-        if best.exists() and not self.checkpoint.exists():  # its run was killed before the first checkpoint
+        if best.exists() and not self.checkpoint.exists():  # of a run killed before its first checkpoint
             found = _read(best, 'move it away, or choose another --out')
             if not isinstance(found, dict) or set(found) != {'iteration', 'ema'}:
-                raise ParameterError(f'{best}: not of a training run; move it away, or choose another --out')
+                raise ParameterError(
+                    f'{best}: was not written by a training run; move it away, or choose another --out'
+                )
 
     def _saved_run(self) -> dict[str, Any] | None:
         """Read `last.pt`, if it exists; raises `ParameterError` if its run has other settings."""
-        saved = _read(self.checkpoint, 'remove it to begin anew') if self.checkpoint.exists() else None
+        saved = _read(self.checkpoint, 'remove it to start over') if self.checkpoint.exists() else None
         at = -1 if saved is None else saved.get('iteration', -1)
         if self.world > 1:
             everyone: list[Any] = [None] * self.world
             dist.all_gather_object(everyone, at)
             if len(set(everyone)) > 1:
                 raise ParameterError(
-                    f'{self.checkpoint}: not the same for every process; --out must be a shared folder'
+                    f'{self.checkpoint}: the processes see different files; --out must be a folder that all share'
                 )
         if saved is None:
             return None
         if not isinstance(saved.get('config'), dict):
-            raise ParameterError(f'{self.checkpoint}: not of this version; choose another --out')
+            raise ParameterError(f'{self.checkpoint}: not a checkpoint of this version; choose another --out')
         earlier, now = saved['config'], json.loads(json.dumps(dataclasses.asdict(self.config)))
         changed = [key for key in now if key not in MAY_CHANGE and earlier.get(key) != now[key]]
         if changed:
             raise ParameterError(
-                f'{self.checkpoint}: of a run with other settings ({", ".join(changed)} differ); choose another --out, '
-                'or remove that folder to begin anew'
+                f'{self.checkpoint}: belongs to a run with other settings (different: {", ".join(changed)}); choose '
+                'another --out, or remove that folder to start over'
             )
         return saved
 
@@ -210,7 +212,7 @@ class Trainer:
         return [*both(of('rest'), 1.0), keys, *both(of('trunk'), self.config.trunk_rate)]
 
     def learning_rate(self, iteration: int) -> float:
-        """Return the rate: linear warm-up, then a cosine to the final rate, or steps to a tenth."""
+        """Return the learning rate: linear warm-up, then a cosine, or steps to a tenth each."""
         c = self.config
         if iteration < c.warmup:
             return c.learning_rate * (iteration + 1) / c.warmup
@@ -222,7 +224,7 @@ class Trainer:
         )
 
     def run(self) -> None:
-        """Train to the last iteration, with checkpoints, validations and log lines on the way."""
+        """Train to the last iteration; write checkpoints, validations and log lines."""
         c, share = self.config, self.config.batch // self.world
         begin = self.iteration * c.batch + self.rank * share
         rest = [i + k for i in range(begin, len(self.data), c.batch) for k in range(share)]
@@ -235,7 +237,7 @@ class Trainer:
             worker_init_fn=_single_threaded,
         )
         if not rest and self.rank == 0:
-            say(f'{self.checkpoint}: finished already, at iteration {self.iteration}')
+            say(f'{self.checkpoint}: the run is already finished, at iteration {self.iteration}')
         self.network.train()
         self._freeze()
         started = time.monotonic()
@@ -266,7 +268,7 @@ class Trainer:
         return network.eval()
 
     def best_network(self) -> XMemNetwork:
-        """Return the averaged network with the best validation, or the last if none was run."""
+        """Return the averaged network with the best score, or the last one without validation."""
         path = self.out / 'best.pt'
         if not self.held or not path.exists():
             return self.averaged_network()
@@ -348,7 +350,7 @@ class Trainer:
             self._take_over(state)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, XMemError) as error:
             raise WeightsError(
-                f'{self.checkpoint}: damaged, or not of such a run ({summary_of(error)}); remove it to begin anew'
+                f'{self.checkpoint}: damaged, or of another kind of run ({summary_of(error)}); remove it to start over'
             ) from error
 
     def _take_over(self, state: dict[str, Any]) -> None:
@@ -363,7 +365,7 @@ class Trainer:
         self.optimizer.load_state_dict(state['optimizer'])
         for parameter, kept in self.optimizer.state.items():
             if any(isinstance(t, Tensor) and t.ndim and t.shape != parameter.shape for t in kept.values()):
-                raise ValueError('its optimizer is of another network')
+                raise ValueError('its optimiser belongs to another network')
         self.scaler.load_state_dict(state['scaler'])
         self.iteration, self.best = state['iteration'], state['best']
 

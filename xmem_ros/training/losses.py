@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Losses of the paper: bootstrapped cross-entropy on the aggregated logits, and dice."""
+"""Losses of XMem's paper: bootstrapped cross-entropy on the aggregated logits, and dice."""
 
 import torch
 import torch.nn.functional as F

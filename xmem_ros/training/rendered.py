@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Rendered videos with exact masks: textured meshes that fly and tumble before a moving camera.
+"""Rendered videos with exact masks: textured meshes fly and tumble in front of a moving camera.
 
     python -m xmem_ros.training.rendered OUT --pictures DATA/static/coco/images … --videos 100
 
@@ -59,7 +59,7 @@ class Mesh:
 
 
 class Scene:
-    """Objects, camera and light of one video; call `frame` for each number in order."""
+    """Objects, camera and light of one video; call `frame` for all numbers in ascending order."""
 
     def __init__(
         self, client: Any, seed: tuple[int, int], pictures: list[Path], size: tuple[int, int], frames: int, folder: Path
@@ -193,7 +193,9 @@ def render(
         ) from error
     files = [path for folder in pictures for path in image_files(folder)]
     if not files:
-        raise FootageError(f'{", ".join(map(str, pictures))}: no pictures to put on meshes and behind them')
+        raise FootageError(
+            f'{", ".join(map(str, pictures))}: no pictures in these folders, to use as textures and backgrounds'
+        )
     client = BulletClient(pybullet.DIRECT)
     try:
         for number in Bar(range(videos), desc=f'rendering to {out}', unit='video'):

@@ -30,7 +30,7 @@ def bundled_folder() -> Path:
 
 
 def user_folder() -> Path:
-    """Return the folder of downloaded weights: $XMEM_ROS_WEIGHTS, or the user's cache."""
+    """Return the folder of downloaded weights: $XMEM_ROS_WEIGHTS, or xmem_ros in the cache."""
     import os
 
     cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
@@ -67,7 +67,7 @@ def find_weights(name: str | Path) -> Path:
 
 
 def check_name(name: str) -> None:
-    """Raise `WeightsError` for neither a known name nor a path with a suffix of weights."""
+    """Raise `WeightsError` unless this is a known name, or a path with the suffix of weights."""
     path = Path(name)
     known = official_name(name) or (bundled_folder() / f'{name}.safetensors').is_file()
     if not known and path.suffix not in WEIGHT_SUFFIXES and not (user_folder() / f'{name}.pth').is_file():
@@ -95,7 +95,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Read a copy of the entries."""
+    """Read the entries into memory, so that the file is no longer needed."""
     try:
         torch_files.check_size(path)
         state = {}
@@ -127,7 +127,7 @@ def load_network(path: Path) -> XMemNetwork:
     stem = state.get(STEM)
     if stem is not None and stem.ndim == 4 and stem.shape[1] == 4:
         state[STEM] = torch.cat([stem, torch.zeros_like(stem[:, :1])], 1)
-    with torch.device('meta'):  # shapes alone: memory is taken for what the file really holds
+    with torch.device('meta'):  # shapes only; memory is allocated for the file's tensors alone
         network = XMemNetwork(replace(config, likeness=read_likeness(path)))
     expected = network.state_dict()
     missing, extra = sorted(set(expected) - set(state)), sorted(set(state) - set(expected))
@@ -177,7 +177,7 @@ def save_network(network: XMemNetwork, path: Path, dtype: torch.dtype = torch.fl
 
 
 def _written(thresholds: LikenessThresholds | None) -> dict[str, str]:
-    """Format likeness thresholds as metadata of a file."""
+    """Format likeness thresholds as metadata of a weights file."""
     return {} if thresholds is None else {UNLIKE: f'{thresholds.unlike:.3f}', SURE: f'{thresholds.sure:.3f}'}
 
 
@@ -192,8 +192,10 @@ def read_likeness(path: Path) -> LikenessThresholds | None:
         torch_files.check_size(path)
         with atomic.utf8_name(path) as name, safe_open(name, framework='pt') as file:
             metadata = file.metadata() or {}
-    except Exception as error:  # as when its entries are read
-        raise WeightsError(f'{path}: not readable as weights: fetch it again ({summary_of(error)})') from error
+    except Exception as error:  # of various types, as in `_read_safetensors`
+        raise WeightsError(
+            f'{path}: cannot be read as weights ({summary_of(error)}); it may be truncated: download it again'
+        ) from error
     if not metadata.keys() & {UNLIKE, SURE}:
         return None
     try:

@@ -25,7 +25,7 @@ from xmem_ros.progress import Bar
 if TYPE_CHECKING:
     from pathlib import Path
 
-ATTEMPTS = 4  # consecutive attempts without progress
+ATTEMPTS = 4  # maximum of consecutive attempts without progress
 PAUSE = 1.0  # s, before the second attempt; doubles for each further one
 TIMEOUT = 30.0  # s without data
 CHUNK = 1 << 20  # bytes
@@ -35,10 +35,10 @@ _ETAG = re.compile(r'"[\x21\x23-\x7e]{1,200}"')
 
 
 class _HttpsRedirectHandler(urllib.request.HTTPRedirectHandler):
-    """Follows redirects to HTTPS only."""
+    """Handler that follows redirects to HTTPS only."""
 
     def redirect_request(self, *args: Any) -> urllib.request.Request | None:
-        """Check the target, the last argument, then do as the base class."""
+        """Check the new address (the last argument), then follow it as the base class does."""
         if urllib.parse.urlsplit(args[-1]).scheme != 'https':
             raise WeightsError(f'the server redirects to {quoted(args[-1])}; only https:// is allowed')
         return super().redirect_request(*args)
@@ -146,14 +146,14 @@ def _attempt(url: str, part: Path, size: int | None, most: int, bar: Bar) -> int
         raise _IncompleteError(f'the connection ended after {got} of {total} bytes')
     if total is not None and got > total:
         _discard(part, etag_file)
-        raise _IncompleteError(f'{got} of {total} bytes, perhaps from two downloads at once; starting over')
+        raise _IncompleteError(f'received {got} of {total} bytes, perhaps by two downloads at once; starting over')
     etag_file.unlink(missing_ok=True)
     return got
 
 
 def _read(response: http.client.HTTPResponse) -> bytes:
     try:
-        return response.read1(CHUNK)  # what is available, so that a broken connection loses nothing
+        return response.read1(CHUNK)  # the available bytes at once, so that a broken connection loses none
     except OSError as error:  # reset, no route, TLS ended early
         raise _IncompleteError(str(error)) from error
 
@@ -183,5 +183,5 @@ def _length(path: Path) -> int:
     except OSError:
         return 0
     if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_nlink != 1:
-        raise OutputError(f'{path}: is a link, not a regular file, or of another user: remove it')
+        raise OutputError(f'{path}: is a link, not a regular file, or owned by another user; remove it')
     return status.st_size

@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOCK = 'weights.lock.json'
-MIRROR = 'XMEM_ROS_WEIGHTS_URL'  # variable: address of a folder that replaces the release page
+MIRROR = 'XMEM_ROS_WEIGHTS_URL'  # environment variable: address of a folder to use instead of the release
 
 
 def fetch(name: str, *, progress: bool = True) -> Path:
-    """Download official weights into the cache unless they are there; returns the file.
+    """Download official weights into the cache unless they are already there; returns the file.
 
     Raises:
-        WeightsError: an unknown name, a failed download (the message says what to download by hand
-            and where to put it), or a wrong file.
+        WeightsError: an unknown name, a failed download (the text says which file to download by
+            hand, and where to put it), or a wrong file.
         OutputError: the cache cannot be written.
     """
     weights = known(name)
@@ -66,8 +66,8 @@ def fetch(name: str, *, progress: bool = True) -> Path:
     part.replace(target)
     if 'sha256' not in lock.get(weights.file, {}):
         log.warning(
-            '%s: downloaded for the first time%s. Its authors publish no checksum, so its SHA-256 is trusted: '
-            '%s. It is pinned in %s, and later downloads must match it',
+            '%s: downloaded for the first time%s. Its authors publish no checksum, so this file is taken on trust. Its '
+            'SHA-256 %s is pinned in %s, and later downloads must match it',
             weights.file,
             ', without encryption' if source(weights).startswith('http://') else '',
             sha256(target),
@@ -118,7 +118,7 @@ def check(
     """
     pinned = lock.get(weights.file)
     if path.stat().st_size > weights.most_bytes:
-        raise WeightsError(f'{path}: too large for {weights.file} ({path.stat().st_size} bytes): remove it')
+        raise WeightsError(f'{path}: too large for {weights.file} ({path.stat().st_size} bytes); remove it')
     found: dict[str, Any] = {'bytes': path.stat().st_size, 'sha256': sha256(path)}
     try:
         if pinned and any(pinned.get(key, found[key]) != found[key] for key in found):

@@ -13,15 +13,15 @@ DOWNLOADS = 'https://github.com/hkchengrex/XMem/releases/download/v1.0'
 
 @dataclass(frozen=True)
 class OfficialWeights:
-    """A released file."""
+    """A weights file that XMem's authors released."""
 
     file: str
-    megabytes: int  # size of its entries
+    megabytes: int  # size of its tensors
     description: str
 
     @property
     def most_bytes(self) -> int:
-        """Largest allowed size: its entries and a tenth more."""
+        """Largest allowed size: `megabytes` and 10 % more."""
         return self.megabytes * 1_100_000
 
     @property
@@ -31,7 +31,7 @@ class OfficialWeights:
 
 
 OFFICIAL = {
-    'xmem': OfficialWeights('XMem.pth', 249, 'trained on static images, DAVIS and YouTube-VOS; the usual one'),
+    'xmem': OfficialWeights('XMem.pth', 249, 'trained on static images, DAVIS and YouTube-VOS; the default choice'),
     'xmem-s012': OfficialWeights('XMem-s012.pth', 249, 'also trained on BL30K'),
     'xmem-s2': OfficialWeights('XMem-s2.pth', 249, 'trained on DAVIS and YouTube-VOS only'),
     'xmem-no-sensory': OfficialWeights('XMem-no-sensory.pth', 239, 'without sensory memory'),

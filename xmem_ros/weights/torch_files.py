@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Untrusted files of `torch.save`: inspected before loading, and never trusted with a size."""
+"""Loading of untrusted `torch.save` files: they are inspected first, sizes in them checked."""
 
 import pickletools
 import re
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from xmem_ros.errors import WeightsError, summary_of
 
-LARGEST_FILE = 2 << 30  # bytes; a training checkpoint of a network four times as large as XMem's
+LARGEST_FILE = 2 << 30  # bytes; enough for training checkpoints of a network four times XMem's size
 LARGEST_PICKLE = 2 << 20  # bytes; names, shapes and settings, without the tensors
 MOST_RECORDS = 10_000
 MOST_VALUES = 100_000  # entries of all dictionaries and lists
@@ -68,7 +68,7 @@ def check_tensor(name: object, tensor: Tensor) -> None:
 
 
 def _inspect(path: Path) -> None:
-    """Raise `WeightsError` unless `torch.save` of tensors wrote the file; reads only its pickle."""
+    """Raise `WeightsError` unless the file is a `torch.save` of tensors; reads only its pickle."""
     with path.open('rb') as file:
         head = file.read(16)
     if head.startswith(b'\x80'):  # a bare pickle, as before torch 1.6, can allocate any size
@@ -91,7 +91,7 @@ def _inspect(path: Path) -> None:
         content = {name.split('/', 1)[1]: record for name, record in zip(names, records, strict=True)}
         pickle, order = content.get('data.pkl'), content.get('byteorder')
         if pickle is None or pickle.file_size > LARGEST_PICKLE:
-            raise WeightsError(_refused('no pickle, or a huge one'))
+            raise WeightsError(_refused('a missing or oversized pickle'))
         if order is not None and (order.file_size > 16 or archive.read(order) != b'little'):
             raise WeightsError('refused, its numbers are big-endian; save it on a little-endian machine')
         used = {str(arg) for code, arg, _ in pickletools.genops(archive.read(pickle)) if code.name == 'GLOBAL'}
@@ -107,7 +107,7 @@ def _refused(what: str) -> str:
 
 
 class _Copy:
-    """Copies loaded values; raises `WeightsError` for oversized tensors and other types.
+    """Copier of loaded values; raises `WeightsError` for oversized tensors and other types.
 
     Arguments:
         room: largest total size of the tensors [bytes].

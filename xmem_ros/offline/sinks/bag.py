@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Sink for bags: the node's topics, merged with those of the recording."""
+"""Sink for a bag with the node's topics and, on request, copies of the recorded ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from xmem_ros.offline.segments import StoredFrame
 
 BAG = 'bag'
-VERSION: Literal[8] = 8  # of the metadata; Humble cannot read the QoS of version 9
+VERSION: Literal[8] = 8  # of the metadata; Humble cannot read QoS as written in version 9
 UNKNOWN_HASH = f'RIHS01_{"0" * 64}'  # of a type without a definition in the recording
 
 
@@ -31,8 +31,8 @@ class BagSink(Sink):
     Arguments:
         folder: for the output.
         node: full name of the node, for the topics.
-        originals: connections to copy from the recording; the node's own topics are skipped.
-        kept: topic to copy even if it is the node's own.
+        originals: connections to copy from the recording, except those below the node's name.
+        kept: topic to copy even if it is below the node's name.
         compressed: write label images as PNG, on `labels/compressed`.
     """
 

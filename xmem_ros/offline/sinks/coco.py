@@ -35,7 +35,7 @@ class CocoSink(Sink):
     """A JSON file of images, categories (by name) and an annotation per visible object.
 
     Extra fields are `track_id` (the object's id) and `score` of annotations, and `stamp_ns` of
-    images. Annotations are written immediately: the file can be larger than memory.
+    images. Annotations are written at once, so the file can be larger than memory.
 
     Arguments:
         folder: for the output.
