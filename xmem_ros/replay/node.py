@@ -47,7 +47,8 @@ class NodeCounts:
     dropped: int
     waiting: int
     fault: bool
-    summary: str
+    state: str  # of the lifecycle; empty: unknown
+    summary: str  # for people
 
 
 class NodeConnection:
@@ -186,7 +187,7 @@ class NodeConnection:
             if isinstance(event, NodeCounts):
                 if event.fault:
                     raise NodeError(f'{self.name}: {event.summary}')
-                if event.summary.startswith(('inactive', 'unconfigured')):
+                if event.state in (keys.INACTIVE, keys.UNCONFIGURED):
                     raise NodeInactiveError(self._inactive_text(event.summary))
                 if dropped is not None and event.dropped > dropped and not event.waiting:
                     return None
@@ -268,5 +269,5 @@ class NodeConnection:
             received, dropped, waiting = (
                 int(values.get(key, '0')) for key in (keys.RECEIVED, keys.DROPPED, keys.WAITING)
             )
-            fault = status.level == status.ERROR
-            self._events.put(NodeCounts(received, dropped, waiting, fault, status.message))
+            fault, state = status.level == status.ERROR, values.get(keys.STATE, '')
+            self._events.put(NodeCounts(received, dropped, waiting, fault, state, status.message))
