@@ -127,7 +127,7 @@ class TrackingSession:
         history: holds the frames.
         outputs: receives the results.
         log: gets errors of frames.
-        strict: raise errors other than an unreadable image. Otherwise the frame is dropped.
+        strict: raise every error of a frame. Otherwise it is logged and the frame is dropped.
     """
 
     def __init__(
@@ -156,6 +156,8 @@ class TrackingSession:
             self._step(frame, [])
         except FrameError as error:
             frame.valid = False
+            if self._strict:
+                raise
             self._log.warning(f'image dropped: {for_log(error)}', **_THROTTLED)
             return False
         except Exception as error:
