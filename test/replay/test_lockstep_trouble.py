@@ -138,6 +138,7 @@ def test_topics_of_types_that_are_not_installed_are_left_out_and_named(robot, tm
         '/tide': 'moon_msgs/msg/Tide is not installed',
         '/camera_info': 'its messages do not match the installed sensor_msgs/msg/CameraInfo',
     }
+    assert report.foreign == {'/tide', '/camera_info'}
 
 
 def test_recorded_service_events_are_published_as_they_lie_in_the_bag(robot, tmp_path):

@@ -51,7 +51,7 @@ ACK_TIMEOUT_S = 10.0  # for a subscriber that blocks a keep-all publisher
 
 
 def excluded_topics(topics: Mapping[str, str], node: str, *, clock: bool) -> dict[str, str]:
-    """Return the topics that are not published → the reason.
+    """Return the topics that are not to be published → the reason.
 
     Args:
         topics: name → type.
@@ -59,7 +59,7 @@ def excluded_topics(topics: Mapping[str, str], node: str, *, clock: bool) -> dic
         clock: whether the replay publishes its own clock.
     """
     reasons = recorded_outputs(topics, node)
-    for name, msgtype in topics.items():
+    for name in topics:
         if name in reasons:
             continue
         if name in RECORDER_TOPICS:
@@ -68,9 +68,12 @@ def excluded_topics(topics: Mapping[str, str], node: str, *, clock: bool) -> dic
             reasons[name] = 'the replay publishes its own clock'
         elif not is_ros_topic(name):
             reasons[name] = 'its name is not a valid ROS topic'
-        elif message_class(msgtype) is None:
-            reasons[name] = f'{msgtype} is not installed'
     return reasons
+
+
+def foreign_topics(topics: Mapping[str, str]) -> dict[str, str]:
+    """Return the topics whose type is not installed → the reason; topics: name → type."""
+    return {name: f'{kind} is not installed' for name, kind in topics.items() if message_class(kind) is None}
 
 
 def message_class(msgtype: str) -> Any:
