@@ -511,7 +511,7 @@ def test_films_are_tracked_where_there_is_no_rosbags_and_bags_are_refused(bag, t
 def test_a_format_whose_library_is_absent_is_refused_at_once(bag, tmp_path):
     done = run_without(['pycocotools'], *options(bag, tmp_path / 'out'), '--format', 'coco')
     assert done.returncode == 2
-    assert 'pip install pycocotools' in done.stderr
+    assert 'pip install pycocotools, or choose another format (--format)' in done.stderr
     assert left(tmp_path) == []
 
 

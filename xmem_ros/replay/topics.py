@@ -19,7 +19,7 @@ from rclpy.duration import Duration
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
 
-from xmem_ros.errors import OutputError, ParameterError
+from xmem_ros.errors import OutputError, ParameterError, Setting, naming
 from xmem_ros.recordings import typestore
 from xmem_ros.recordings.topics import COMPANION_TYPES, RECORDER_TOPICS, is_ros_topic, recorded_outputs
 from xmem_ros.replay.clock import JUMP_NS
@@ -153,9 +153,8 @@ def parse_remaps(rules: Iterable[str]) -> dict[str, str]:
     for rule in rules:
         old, sign, new = rule.partition(':=')
         if not sign or not all(name.startswith('/') and len(name) > 1 for name in (old, new)):
-            raise ParameterError(
-                f'--remap {rule}: not a rule; give FROM:=TO, two full topic names, as in /camera/image:=/image'
-            )
+            text = f'{rule} is not a rule; give FROM:=TO, two full topic names, as in /camera/image:=/image'
+            raise naming(Setting.REMAP, ParameterError(text))
         remaps[old] = new
     return remaps
 
@@ -232,10 +231,11 @@ class ReplayPublishers:
             try:
                 publisher.publish(message.data)
             except RCLError as error:
-                raise OutputError(
+                text = (
                     f'{publisher.topic_name}: a subscriber does not receive its messages ({error}); stop it, or '
-                    f'--remap {message.topic} to another topic'
-                ) from error
+                    f'remap {message.topic} to another topic'
+                )
+                raise naming(Setting.REMAP, OutputError(text)) from error
 
 
 def _is_decodable(message: RecordedMessage) -> bool:
