@@ -52,7 +52,7 @@ def test_a_baseline_that_does_not_know_its_frames_is_compared_and_says_so(short,
     assert regress(short, [case], '--baseline', baseline)[0] == 0
     said = capsys.readouterr().out
     assert 'the baseline lacks tracked_frames and compared_frames' in said
-    assert '--update-baseline adds it' in said
+    assert '--update-baseline adds them' in said
     assert regress(short, [case], '--baseline', baseline, '--update-baseline')[0] == 0
     assert regress(short, [short_case(frames=3)], '--baseline', baseline)[0] == 1
 
