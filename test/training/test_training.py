@@ -134,7 +134,7 @@ def test_faults_in_the_data_are_named(data: Path, tmp_path: Path) -> None:
         read_videos(data / 'stills', 256)
     with pytest.raises(FootageError, match='no sequence nothing to leave out; there are scene'):
         read_data(small(leave_out=('nothing',)), data)
-    with pytest.raises(FootageError, match=r'nowhere: no such folder; `videos` are relative to --data'):
+    with pytest.raises(FootageError, match=r'nowhere: no such folder; `videos` are relative to the data folder'):
         read_data(small(videos=('nowhere',)), data)
     for folder in ('images', 'masks'):
         (tmp_path / folder).mkdir()
@@ -428,7 +428,7 @@ def test_two_processes_train_as_one(data: Path, tmp_path: Path) -> None:
 
 def test_a_run_goes_on_only_with_its_own_settings(data: Path, tmp_path: Path) -> None:
     Trainer(small(iterations=2), data, tmp_path).run()
-    with pytest.raises(ParameterError, match=r'of a run with other settings \(seed differ\); choose another --out'):
+    with pytest.raises(ParameterError, match=r'of a run with other settings \(seed differ\); choose another folder'):
         Trainer(small(iterations=2, seed=1), data, tmp_path)
     again = Trainer(small(iterations=2, workers=1), data, tmp_path)
     assert again.iteration == 2
