@@ -308,7 +308,8 @@ def replay(path: Path | str | ReplaySource, node: str = '/xmem', **options: Any)
     Raises:
         BagError: the bag is unreadable, or has no such images.
         ParameterError: an invalid option, or images that the node does not subscribe to.
-        SeedError: the node refuses a seed, or its image does not exist.
+        SeedError, OutOfMemoryError, …: the node refuses a seed, for its reason.
+        SeedError: the image of a seed does not exist.
         OutputError: a subscriber of another topic blocks it.
         NodeMissingError, NodeInactiveError, NodeTimeoutError: at once, or during the replay.
     """
