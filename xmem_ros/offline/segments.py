@@ -26,7 +26,7 @@ from xmem_ros.errors import MemoryFileError, OutputError, ParameterError, Settin
 from xmem_ros.objects import ObjectState, TrackedObject
 from xmem_ros.offline import destination
 from xmem_ros.offline.destination import check_destination, check_name, work_folder_of
-from xmem_ros.offline.job import CONTENT, SEEDS
+from xmem_ros.offline.job import CONTENT, SEEDS, described
 from xmem_ros.offline.tracking import Checkpoint
 from xmem_ros.tracker import snapshot
 
@@ -246,7 +246,7 @@ class RunFolder:
                 # seeds of later images may be corrected
                 and not (key.startswith(SEEDS) and _image_index(key) >= next_index)
             )
-            changes = '; '.join(f'{key}: {before.get(key)}, now {identity.get(key)}' for key in changed)
+            changes = '; '.join(f'{described(key)}: {before.get(key)}, now {identity.get(key)}' for key in changed)
             if changed == [CONTENT]:
                 text = (
                     f'{self.folder}: the input of an interrupted run has changed since ({changes}); restore the '
