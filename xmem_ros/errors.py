@@ -74,6 +74,14 @@ class Setting(enum.Enum):
     SEEDS_TOPIC = enum.auto()
     SEEDS = enum.auto()
     TIMEOUT = enum.auto()
+    DESTINATION = enum.auto()  # folder of the results
+    RESTART = enum.auto()  # discard earlier work
+    FORMAT = enum.auto()  # of the results
+    REMAP = enum.auto()  # recorded topic → published topic
+    NEW_BASELINE = enum.auto()  # store the figures of this run
+    DATA = enum.auto()  # folder of the training data
+    ADDRESS = enum.auto()  # host and port
+    TOKEN_FILE = enum.auto()
 
 
 def naming(setting: Setting, error: XMemError) -> XMemError:

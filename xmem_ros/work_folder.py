@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from xmem_ros import atomic
-from xmem_ros.errors import OutputError, ParameterError
+from xmem_ros.errors import OutputError, ParameterError, Setting, naming
 
 MARK = '.xmem_ros'
 LOCK = 'lock'
@@ -53,9 +53,10 @@ def fresh(folder: Path, what: str) -> None:
     elif folder.is_dir() and not any(folder.iterdir()):
         mark(folder)
     elif _exists(folder):
-        raise ParameterError(
-            f'{folder}: already exists and was not made by {what}; move it away or choose another --out'
+        error = ParameterError(
+            f'{folder}: already exists and was not made by {what}; move it away or choose another folder'
         )
+        raise naming(Setting.DESTINATION, error)
     else:
         make(folder)
 
@@ -93,22 +94,27 @@ def claim(folder: Path, busy: str) -> IO[bytes]:
             make(folder)
     except OSError as error:
         if not _exists(folder):
-            raise OutputError(f'{folder}: cannot be written ({error.strerror}); choose another --out') from error
+            raise _unwritable(folder, error) from error
     if not is_ours(folder):
-        raise ParameterError(
-            f'{folder}: already exists and was not made by a run of xmem-ros; move it away or choose another --out'
+        raise naming(
+            Setting.DESTINATION,
+            ParameterError(
+                f'{folder}: already exists and was not made by a run of xmem-ros; move it away or choose '
+                'another destination'
+            ),
         )
     try:
         lock = atomic.open_lock(folder / LOCK)
     except OSError as error:
-        raise OutputError(f'{folder}: cannot be written ({error.strerror}); choose another --out') from error
+        raise _unwritable(folder, error) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not os.path.samestat((folder / LOCK).lstat(), os.fstat(lock.fileno())):
             raise FileNotFoundError  # its previous owner has removed it
     except OSError:
         lock.close()
-        raise ParameterError(f'{folder}: {busy} writes there; wait for it or choose another --out') from None
+        text = f'{folder}: {busy} writes there; wait for it or choose another destination'
+        raise naming(Setting.DESTINATION, ParameterError(text)) from None
     return lock
 
 
@@ -135,6 +141,11 @@ def remove(folder: Path, last: str = '') -> None:
         for name in (LOCK, MARK):
             (folder / name).unlink(missing_ok=True)
         folder.rmdir()
+
+
+def _unwritable(folder: Path, error: OSError) -> Exception:
+    text = f'{folder}: cannot be written ({error.strerror}); choose another destination'
+    return naming(Setting.DESTINATION, OutputError(text))
 
 
 def _remove(item: Path) -> None:

@@ -13,10 +13,15 @@ from needs import require
 from PIL import Image
 from scene_files import SIZE, save_frame, save_mask, save_sequence, save_untrained_weights
 
-from xmem_ros.cli.main import main
+from xmem_ros.cli.main import OPTIONS, main
 from xmem_ros.demo.scene import RenderedScene
+from xmem_ros.errors import Setting
 from xmem_ros.media import Clip, VideoWriter
 from xmem_ros.offline.tracking import OfflineTracker
+
+
+def test_every_setting_that_an_error_names_has_an_option():
+    assert set(OPTIONS) == set(Setting)
 
 
 @pytest.fixture(scope='module')

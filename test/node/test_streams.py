@@ -147,6 +147,7 @@ def test_diagnostics_say_how_it_goes(robot):
         lambda values: float(values['rate (Hz)']) > 0 and 'decode (ms)' in values, 'tracked frames'
     )
     assert values['message'] == 'tracking'
+    assert values['lifecycle state'] == 'active'
     assert int(values['memory (bytes)']) > 1_000_000
     assert int(values['working (positions)']) > 0
     assert float(values['total (ms)']) >= float(values['decode (ms)']) > 0

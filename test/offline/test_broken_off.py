@@ -173,7 +173,7 @@ sys.exit(main(sys.argv[1:]))
 def test_a_disk_that_is_full_from_the_start_is_reported_and_no_files_are_left(bag, tmp_path):
     done = elsewhere(NO_ROOM, *arguments(bag, tmp_path / 'out'))
     assert done.returncode == 2, done.stderr
-    assert '.out.part: cannot be written (File too large); choose another --out' in done.stderr
+    assert '.out.part: cannot be written (File too large); choose another destination (--out)' in done.stderr
     assert left(tmp_path) == []
 
 
@@ -216,7 +216,7 @@ def test_a_run_does_not_resume_with_another_input_of_the_same_size(
     assert main(arguments(bag, tmp_path / 'out')) == 2
     said = capsys.readouterr().err
     assert 'the input of an interrupted run has changed since' in said
-    assert '--restart to start over' in said
+    assert 'start over (--restart)' in said
     assert left(tmp_path) == ['.out.part']
     edited(file, place, keep_time=True)
     if not keep_time:

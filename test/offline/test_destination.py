@@ -15,7 +15,9 @@ require('rosbags.rosbag2')
 from bag_runs import GOES_ON, arguments, digests, elsewhere, left
 
 from xmem_ros.cli.main import main
+from xmem_ros.errors import ParameterError
 from xmem_ros.offline import run as run_module
+from xmem_ros.offline.destination import check_destination
 from xmem_ros.offline.tracking import OfflineTracker
 
 # --- unusable destinations are refused before tracking
@@ -39,7 +41,7 @@ def test_a_mount_point_is_refused_at_once_and_a_folder_in_it_is_accepted(bag, tm
     mount = f'mount {kind.format(other=other)} "{out}"'
     done = mounted(mount, *arguments(bag, out))
     assert done.returncode == 2, done.stderr
-    assert f'--out {out / "result"}' in done.stderr
+    assert f'name a folder in it, such as {out / "result"} (--out)' in done.stderr
     assert left(tmp_path) == ['my out', 'other']
     done = mounted(mount, *arguments(bag, out / 'result'))
     assert done.returncode == 0, done.stderr
@@ -51,6 +53,16 @@ def test_a_parent_that_cannot_be_written_to_is_refused_at_once(bag, tmp_path):
     done = mounted(f'mount -t tmpfs -o ro none "{folder}"', *arguments(bag, folder / 'walks' / 'out'))
     assert done.returncode == 2, done.stderr
     assert f'{folder} is not writable' in done.stderr
+
+
+def test_the_library_tells_what_is_wrong_and_the_command_line_its_option_too(bag, tmp_path, capsys):
+    (tmp_path / 'out' / 'photo').mkdir(parents=True)
+    text = f'{tmp_path / "out"}: already exists and is not an empty folder; remove it or choose another destination'
+    with pytest.raises(ParameterError) as raised:
+        check_destination(tmp_path / 'out')
+    assert str(raised.value) == text
+    assert main(arguments(bag, tmp_path / 'out')) == 2
+    assert f'{text} (--out)\n' in capsys.readouterr().err
 
 
 def test_a_destination_below_a_file_is_refused_at_once(bag, tmp_path, capsys, stepped):

@@ -511,7 +511,7 @@ def test_without_rosbags_folders_are_tracked_and_bags_are_refused(bag, tmp_path)
 def test_a_format_whose_library_is_missing_is_refused_at_once(bag, tmp_path):
     done = run_without(['pycocotools'], *options(bag, tmp_path / 'out'), '--format', 'coco')
     assert done.returncode == 2
-    assert 'pip install pycocotools' in done.stderr
+    assert 'pip install pycocotools, or choose another format (--format)' in done.stderr
     assert left(tmp_path) == []
 
 

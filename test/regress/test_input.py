@@ -49,7 +49,7 @@ def test_a_baseline_without_numbers_of_frames_is_compared_with_a_note(short, cap
     assert regress(short, [case], '--baseline', baseline)[0] == 0
     said = capsys.readouterr().out
     assert 'the baseline lacks tracked_frames and compared_frames' in said
-    assert '--update-baseline adds it' in said
+    assert '--update-baseline adds them' in said
     assert regress(short, [case], '--baseline', baseline, '--update-baseline')[0] == 0
     assert regress(short, [short_case(frames=3)], '--baseline', baseline)[0] == 1
 

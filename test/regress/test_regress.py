@@ -148,8 +148,8 @@ def test_a_baseline_of_the_suite_is_kept_for_cases_that_did_not_run(short, capsy
     cases = [short_case(name='a', frames=4), short_case(name='b', frames=4)]
     suite = {'baseline': 'baseline.json'}
     assert regress(short, cases, **suite) == (2, {})
-    assert 'create it with --update-baseline' in capsys.readouterr().err
-    assert regress(short, cases, '--update-baseline')[0] == 2  # there is no file to update
+    assert 'no such baseline; create it (--update-baseline)' in capsys.readouterr().err
+    assert regress(short, cases, '--update-baseline')[0] == 2  # and where?
     assert regress(short, cases, '--update-baseline', **suite)[0] == 0
     path = short / 'baseline.json'
     stored = json.loads(path.read_text())
@@ -162,7 +162,9 @@ def test_a_baseline_of_the_suite_is_kept_for_cases_that_did_not_run(short, capsy
     assert regress(short, cases, '--update-baseline', **suite)[0] == 0  # worse figures are accepted
     assert regress(short, cases, **suite)[0] == 0
     assert regress(short, [*cases, short_case(name='new', frames=4)], **suite)[0] == 0
-    assert 'not in the baseline yet' in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert 'not in the baseline yet' in said
+    assert '--update-baseline adds them' in said
 
 
 def test_limits_also_hold_while_the_baseline_is_updated(short):

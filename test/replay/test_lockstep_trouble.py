@@ -138,6 +138,7 @@ def test_topics_whose_types_are_not_installed_are_skipped_and_named(robot, tmp_p
         '/tide': 'moon_msgs/msg/Tide is not installed',
         '/camera_info': 'its messages do not match the installed sensor_msgs/msg/CameraInfo',
     }
+    assert report.foreign == {'/tide', '/camera_info'}
 
 
 def test_recorded_service_events_are_published_unchanged(robot, tmp_path):

@@ -134,7 +134,7 @@ def test_faults_in_the_data_are_refused_by_file(data: Path, tmp_path: Path) -> N
         read_videos(data / 'stills', 256)
     with pytest.raises(FootageError, match='no sequence nothing to leave out; its sequences are scene'):
         read_data(small(leave_out=('nothing',)), data)
-    with pytest.raises(FootageError, match=r'nowhere: no such folder; `videos` are relative to --data'):
+    with pytest.raises(FootageError, match=r'nowhere: no such folder; `videos` are relative to the data folder'):
         read_data(small(videos=('nowhere',)), data)
     for folder in ('images', 'masks'):
         (tmp_path / folder).mkdir()
@@ -428,9 +428,7 @@ def test_two_processes_train_like_one(data: Path, tmp_path: Path) -> None:
 
 def test_a_run_is_resumed_only_with_the_same_settings(data: Path, tmp_path: Path) -> None:
     Trainer(small(iterations=2), data, tmp_path).run()
-    with pytest.raises(
-        ParameterError, match=r'belongs to a run with other settings \(different: seed\); choose another --out'
-    ):
+    with pytest.raises(ParameterError, match=r'settings \(different: seed\); choose another folder'):
         Trainer(small(iterations=2, seed=1), data, tmp_path)
     again = Trainer(small(iterations=2, workers=1), data, tmp_path)
     assert again.iteration == 2

@@ -292,9 +292,9 @@ def test_the_command_says_what_is_wrong_and_what_to_do():
         for arguments, text in [
             (['--port', port], f'cannot listen on 127.0.0.1:{port}'),
             (['--port', '99999'], 'is no port'),
-            (['--host', '203.0.113.7', '--port', '0'], 'or another --host'),
+            (['--host', '203.0.113.7', '--port', '0'], 'or another host (--host, --port)'),
             (['--token', TOKEN], 'in the process list; use --token-file or XMEM_ROS_WEB_TOKEN'),
-            (['--token-file', '/nowhere/token'], '--token-file /nowhere/token cannot be read'),
+            (['--token-file', '/nowhere/token'], 'a file that holds the token (--token-file)'),
             (['--node', 'a b', '--port', '0'], 'is not a valid node name'),
         ]:
             result = web(*arguments)

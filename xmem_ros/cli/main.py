@@ -25,6 +25,14 @@ OPTIONS = {
     Setting.SEEDS_TOPIC: '--seeds-topic',
     Setting.SEEDS: '--seed',
     Setting.TIMEOUT: '--timeout',
+    Setting.DESTINATION: '--out',
+    Setting.RESTART: '--restart',
+    Setting.FORMAT: '--format',
+    Setting.REMAP: '--remap FROM:=TO',
+    Setting.NEW_BASELINE: '--update-baseline',
+    Setting.DATA: '--data',
+    Setting.ADDRESS: '--host, --port',
+    Setting.TOKEN_FILE: '--token-file',
 }
 """Setting that an error names → option."""
 TRACEBACK = 'XMEM_ROS_TRACEBACK'  # environment variable: print the traceback of an internal error

@@ -153,10 +153,10 @@ def _print_report(args: argparse.Namespace, report: Report, ages: list[float]) -
     """Print the summary to stdout and warnings to stderr."""
     median = f'; from image to masks {sorted(ages)[len(ages) // 2]:.0f} ms (median)' if ages else ''
     written = f'; {args.out}' if args.out is not None else ''
-    foreign = [f'{topic} is not published: {why}' for topic, why in report.left_out.items() if 'installed' in why]
+    foreign = [f'{topic} is not published: {report.left_out[topic]}' for topic in sorted(report.foreign)]
     kept: dict[str, list[str]] = {}
     for topic, why in report.left_out.items():
-        if 'installed' not in why:
+        if topic not in report.foreign:
             kept.setdefault(why, []).append(topic)
     for why, topics in kept.items():
         more = f' and {len(topics) - MAX_WARNINGS} more' if len(topics) > MAX_WARNINGS else ''

@@ -20,7 +20,7 @@ from xmem_ros.demo.recorder import Recorder
 from xmem_ros.demo.report import ClipResult, Report
 from xmem_ros.demo.source import SCENE, Source
 from xmem_ros.demo.truth import box_seed, mask_seeds, scene_seeds
-from xmem_ros.errors import ParameterError, XMemError
+from xmem_ros.errors import ParameterError, Setting, XMemError, with_setting
 from xmem_ros.outside_text import for_terminal, say
 from xmem_ros.progress import Bar
 from xmem_ros.threads import wait_asleep
@@ -191,7 +191,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         report = demonstrate(args)
     except (XMemError, OSError) as error:
-        say(f'demo: error: {for_terminal(error)}', file=sys.stderr)
+        text = with_setting(error, {Setting.DESTINATION: '--out'})
+        say(f'demo: error: {for_terminal(text)}', file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         say('demo: interrupted', file=sys.stderr)

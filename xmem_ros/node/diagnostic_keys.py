@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Keys of the node's status in /diagnostics. No ROS."""
 
+STATE = 'lifecycle state'  # value: one of the states below
+UNCONFIGURED, INACTIVE, ACTIVE = 'unconfigured', 'inactive', 'active'
+
 RATE = 'rate (Hz)'
 LATENCY_MEDIAN = 'image to publish, median (ms)'
 LATENCY_MAXIMUM = 'image to publish, maximum (ms)'

@@ -275,7 +275,8 @@ class XMemNode(ParameterNode):
 
     def _publish_diagnostics(self) -> None:
         pipeline = self._pipeline
-        level, summary, hardware = diagnostics.OK, 'inactive' if self.configured else 'unconfigured', ''
+        state = keys.INACTIVE if self.configured else keys.UNCONFIGURED
+        level, summary, hardware = diagnostics.OK, state, ''
         before, counts = self._reported, self._counts()
         self._reported = counts
         values = diagnostics.count_values(counts, lost=self._images.lost)
@@ -294,6 +295,7 @@ class XMemNode(ParameterNode):
                 values[keys.positions(store)] = str(elements)
         worker = pipeline.worker if pipeline is not None else None
         if pipeline is not None and worker is not None:
+            state = keys.ACTIVE
             silent = self._images.silent_for
             limit = self.parameters.no_image_warning_after
             values[keys.IMAGE_TOPIC] = self._images.topic
@@ -310,6 +312,7 @@ class XMemNode(ParameterNode):
                 summary = f'tracking with reduced settings after memory ran out: {given_up[-1]}'
             else:
                 summary = 'tracking'
+        values[keys.STATE] = state
         stamp = self.get_clock().now().to_msg()
         name = keys.status_name(self.get_fully_qualified_name())
         self._diagnostics.publish(diagnostics.diagnostics_message(stamp, name, hardware, level, summary, values))

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from xmem_ros import atomic, work_folder
-from xmem_ros.errors import OutputError, ParameterError, quoted
+from xmem_ros.errors import OutputError, ParameterError, Setting, naming, quoted
 from xmem_ros.work_folder import LOCK
 
 DELIVERED = 'delivered'
@@ -56,26 +56,26 @@ def check_destination(out: Path) -> None:
     except (FileNotFoundError, NotADirectoryError):  # reported below
         pass
     except OSError as error:
-        raise ParameterError(f'{out}: it cannot be a folder ({error.strerror}); choose another --out') from error
+        raise _misplaced(f'{out}: it cannot be a folder ({error.strerror}); choose another destination') from error
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         if _remove_delivered(out):
             raise ParameterError(
                 f'{out}: already has complete results, from a run that was killed after delivering them; its work '
                 'folder has been removed, and nothing is left to do'
             )
-        raise ParameterError(f'{out}: already exists and is not an empty folder; choose another --out or remove it')
+        raise _misplaced(f'{out}: already exists and is not an empty folder; remove it or choose another destination')
     if _is_mounted(out):
-        raise ParameterError(
-            f'{out}: is a mount point (a container volume or a disk), which a folder cannot be renamed to; name a '
-            f'folder in it: --out {out / "result"}'
+        raise _misplaced(
+            f'{out}: is a mount point (a container volume or a disk), which a folder cannot be renamed to; '
+            f'name a folder in it, such as {out / "result"}'
         )
     above = next(folder for folder in out.parents if folder.exists())
     if not above.is_dir():
-        raise ParameterError(f'{out}: {above} is a file, not a folder; choose another --out')
+        raise _misplaced(f'{out}: {above} is a file, not a folder; choose another destination')
     if not os.access(above, os.W_OK | os.X_OK):
-        raise ParameterError(
-            f'{out}: {above} is not writable, and the work folder is created there; choose an --out in a writable '
-            'folder, or make this one writable'
+        raise _misplaced(
+            f'{out}: {above} is not writable, and the work folder is created there; make it writable, or choose a '
+            'destination in a writable folder'
         )
 
 
@@ -88,18 +88,22 @@ def resolved(out: Path) -> Path:
         RuntimeError,
         ValueError,
     ) as error:  # RuntimeError: link loop, before Python 3.13
-        raise ParameterError(f'{out}: cannot be resolved ({error}); choose another --out') from error
+        raise _misplaced(f'{out}: cannot be resolved ({error}); choose another destination') from error
 
 
 def check_name(out: Path) -> None:
     """Raise `ParameterError` for a name too long for a work folder's name; out: absolute."""
     if not out.name:
-        raise ParameterError(f'{out}: results need their own folder; name one in it: --out {out / "result"}')
+        raise _misplaced(f'{out}: results need their own folder; name one in it, such as {out / "result"}')
     if '\0' in str(out) or len(os.fsencode(out.name)) > MAX_NAME_BYTES - _WORK_FOLDER_AFFIX_BYTES:
-        raise ParameterError(
-            f'--out ends in {quoted(out.name)}: a name has at most {MAX_NAME_BYTES - _WORK_FOLDER_AFFIX_BYTES} bytes '
-            'and no NUL character; choose another one'
+        raise _misplaced(
+            f'the destination ends in {quoted(out.name)}: a name has at most '
+            f'{MAX_NAME_BYTES - _WORK_FOLDER_AFFIX_BYTES} bytes and no NUL character; choose another one'
         )
+
+
+def _misplaced(text: str) -> Exception:
+    return naming(Setting.DESTINATION, ParameterError(text))
 
 
 def _remove_delivered(out: Path) -> bool:

@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from xmem_ros.recordings.seed_plan import PlannedSeeds
 
 FORMATS = ('bag', 'png', 'coco', 'ytvos', 'overlay')
-VERSION = 3  # of the work folder's format
-CONTENT = 'content of the input'  # identity key
-SEEDS = 'seeds of image '  # identity key, followed by the image's index
+VERSION = 4  # of the work folder's format
+CONTENT = 'content'  # identity key
+SEEDS = 'seeds.'  # identity key, followed by the image's index
+_WORDS = {CONTENT: 'content of the input', SEEDS: 'seeds of image '}
 JOURNALS = ('-wal', '-journal')  # suffixes of SQLite's journals
 _SAMPLE_BYTES = 1 << 16  # hashed at head and tail of a file
 SEGMENT = 300  # images between checkpoints of an interrupted run
@@ -63,7 +64,7 @@ class Report:
 
 
 def identity_of(recording: Recording, parameters: Parameters, job: Job, offline: OfflineTracker) -> dict[str, str]:
-    """Return everything that the results depend on: description → value, as shown in errors."""
+    """Return everything that the results depend on: key → value; see `described`."""
     identity = {
         'format of the part folder': VERSION,
         'input': recording.path.resolve(),
@@ -82,6 +83,11 @@ def identity_of(recording: Recording, parameters: Parameters, job: Job, offline:
     identity |= {f'{SEEDS}{index}': _digest(entries) for index, entries in sorted(offline.places.items())}
     identity |= {f'parameter {name}': value for name, value in _flatten(dataclasses.asdict(parameters), '')}
     return {name: str(value) for name, value in identity.items()}
+
+
+def described(key: str) -> str:
+    """Return a key of an identity in words, for errors."""
+    return next((f'{words}{key[len(start) :]}' for start, words in _WORDS.items() if key.startswith(start)), key)
 
 
 def _flatten(values: dict[str, Any], above: str) -> Iterator[tuple[str, Any]]:

@@ -58,7 +58,7 @@ def run(recording: Recording, plan: Sequence[PlannedSeeds], parameters: Paramete
     if 'coco' in job.formats:
         require_pycocotools()
     if 'bag' in job.formats:
-        require_rosbags('--format bag')
+        require_rosbags('results as a bag')
     os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # read at the first use of CUDA
     offline = _prepare_tracker(recording, plan, parameters)
     if offline.tracker.device.type == 'cuda':

@@ -22,11 +22,11 @@ import cv2
 import numpy as np
 
 from xmem_ros import atomic, work_folder
-from xmem_ros.errors import MemoryFileError, OutputError, ParameterError, XMemError
+from xmem_ros.errors import MemoryFileError, OutputError, ParameterError, Setting, XMemError, naming
 from xmem_ros.objects import ObjectState, TrackedObject
 from xmem_ros.offline import destination
 from xmem_ros.offline.destination import check_destination, check_name, work_folder_of
-from xmem_ros.offline.job import CONTENT, SEEDS
+from xmem_ros.offline.job import CONTENT, SEEDS, described
 from xmem_ros.offline.tracking import Checkpoint
 from xmem_ros.tracker import snapshot
 
@@ -141,9 +141,8 @@ class RunFolder:
                 self.discard()
             self._lock.close()
             if isinstance(error, OSError):
-                raise OutputError(
-                    f'{self.folder}: cannot be written ({error.strerror}); choose another --out'
-                ) from error
+                text = f'{self.folder}: cannot be written ({error.strerror}); choose another destination'
+                raise naming(Setting.DESTINATION, OutputError(text)) from error
             raise
 
     @property
@@ -164,9 +163,8 @@ class RunFolder:
                 state = json.loads(file.read(_STATE))
             saved = snapshot.read(self._memory(len(segments)), weights)
         except (XMemError, OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-            raise ParameterError(
-                f'{self.folder}: the work of an interrupted run is damaged ({error}); start over with --restart'
-            ) from error
+            text = f'{self.folder}: the work of an interrupted run is damaged ({error}); start over'
+            raise naming(Setting.RESTART, ParameterError(text)) from error
         return Checkpoint(int(state['index']), saved, state['notes']), state
 
     def segment(self) -> SegmentWriter:
@@ -198,7 +196,7 @@ class RunFolder:
                     for line in io.BytesIO(file.read(_FRAMES)):
                         yield _read_frame(file, json.loads(line))
             except (KeyError, ValueError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
-                raise ParameterError(f'{path}: damaged ({error}); start over with --restart') from error
+                raise naming(Setting.RESTART, ParameterError(f'{path}: damaged ({error}); start over')) from error
 
     def span(self) -> tuple[int, int, int]:
         """Return the number of tracked images and the recording times of first and last [ns]."""
@@ -249,17 +247,19 @@ class RunFolder:
                 # seeds of later images may be corrected
                 and not (key.startswith(SEEDS) and _image_index(key) >= next_index)
             )
-            changes = '; '.join(f'{key}: {before.get(key)}, now {identity.get(key)}' for key in changed)
+            changes = '; '.join(f'{described(key)}: {before.get(key)}, now {identity.get(key)}' for key in changed)
             if changed == [CONTENT]:
-                raise ParameterError(
+                text = (
                     f'{self.folder}: the input of an interrupted run has changed since ({changes}); restore the '
-                    'files to resume, or use --restart to start over, or another --out'
+                    'files to resume, choose another destination, or start over'
                 )
+                raise naming(Setting.RESTART, ParameterError(text))
             if changed:
-                raise ParameterError(
+                text = (
                     f'{self.folder}: an interrupted run was begun with other arguments ({changes}); give the same ones '
-                    'to resume, or --restart to start over, or another --out'
+                    'to resume, choose another destination, or start over'
                 )
+                raise naming(Setting.RESTART, ParameterError(text))
             for part in self.folder.glob(f'*{atomic.PART}'):
                 part.unlink(missing_ok=True)
             if identity != before:

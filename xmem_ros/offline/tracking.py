@@ -156,7 +156,7 @@ class OfflineTracker:
             raise RunError(text) from error
         captured = self._captured
         if captured.result is None or captured.image is None:
-            reason = '; '.join(captured.warnings).removeprefix('image dropped: ') or 'not tracked'
+            reason = '; '.join(captured.warnings) or 'not tracked'
             if len(self.dropped) >= MAX_FAULTS:
                 raise BagError(
                     f'{self._recording.path}: more than {MAX_FAULTS} images cannot be used; the last: {reason}'
@@ -288,7 +288,7 @@ class _CapturedOutput:
         """Ignore the objects; the result of the next image contains them."""
 
     def warning(self, text: str, **_: Any) -> None:
-        """Keep a log message; of a traceback, its last line."""
-        self.warnings.append(text.strip().splitlines()[-1] if 'Traceback' in text else text)
+        """Keep a log message."""
+        self.warnings.append(text)
 
     error = warning

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from xmem_ros.conversions.compressed_images import rgb_of
-from xmem_ros.errors import BagError
+from xmem_ros.errors import BagError, Setting, naming
 from xmem_ros.offline.sinks.bag import BagSink
 from xmem_ros.offline.sinks.coco import CocoSink
 from xmem_ros.offline.sinks.pictures import YTVOS, OverlaySink, PngSink, YouTubeVosSink
@@ -129,8 +129,9 @@ def _image(recording: Recording, stored: StoredFrame, found: RecordedFrame | Non
     return rgb_of(found.message)
 
 
-def _changed_error(recording: Recording, stored: StoredFrame) -> BagError:
-    return BagError(f'{recording.path}: image {stored.name} is missing or has changed; start over with --restart')
+def _changed_error(recording: Recording, stored: StoredFrame) -> Exception:
+    text = f'{recording.path}: image {stored.name} is missing or has changed; start over'
+    return naming(Setting.RESTART, BagError(text))
 
 
 def _summary(recording: Recording, report: Report, parameters: Parameters) -> dict[str, Any]:

@@ -16,7 +16,7 @@ ROSBAGS = f'rosbags>={".".join(map(str, ROSBAGS_FROM))},<{".".join(map(str, ROSB
 
 
 def require_rosbags(what: object) -> None:
-    """Raise `ParameterError` if rosbags cannot be used; what: the bag or option that needs it."""
+    """Raise `ParameterError` if rosbags cannot be used; what: the bag or results that need it."""
     if trouble := rosbags_trouble():
         raise ParameterError(
             f"{what}: bags need the package rosbags: {trouble}; pip install 'xmem_ros[bags]', or "

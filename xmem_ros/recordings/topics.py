@@ -97,7 +97,7 @@ def default_image_topics(topics: Iterable[str]) -> tuple[list[str], dict[str, st
 def describe_excluded(excluded: dict[str, str], option: str) -> str:
     """Describe for an error which topics are not used by default; '' if there are none.
 
-    option: that names a topic, up to the topic, as in `--image-topic `.
+    option: that names a topic, up to the topic, as in `image:=`.
     """
     if not excluded:
         return ''

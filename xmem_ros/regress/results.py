@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xmem_ros.data_files import read_json
-from xmem_ros.errors import ParameterError, XMemError, listed, quoted
+from xmem_ros.errors import ParameterError, Setting, XMemError, listed, naming, quoted
 from xmem_ros.regress.figures import FIGURES, Figures, figure_of, formatted, is_worse
 from xmem_ros.regress.files import write_file
 
@@ -67,6 +67,7 @@ class Result:
     tiles: list[Tile] = field(default_factory=list)
     damage: str = ''  # of the recording or the reference, unless the case allows it
     baseline: Figures | None = None  # figures to compare with
+    incomplete_baseline: bool = False  # it lacks the case or figures
 
     @property
     def state(self) -> str:
@@ -121,8 +122,9 @@ def check(result: Result, case: Case, baseline: Figures | None) -> None:
         if unknown := [name for name in FRAMES if name not in baseline]:
             result.notes.append(
                 f'the baseline lacks {" and ".join(unknown)}, so a shorter recording or reference is not detected; '
-                '--update-baseline adds it'
+                'update it'
             )
+            result.incomplete_baseline = True
 
 
 def _expected(figures: Figures, case: Case) -> list[Check]:
@@ -179,22 +181,19 @@ def read_baseline(path: Path) -> dict[str, Figures]:
     try:
         data = read_json(path, _NoBaselineError)
         if data['version'] != VERSION:
-            raise ParameterError(
-                f'{path}: version {quoted(data["version"])} of a baseline; supported: {VERSION}; create it again with '
-                '--update-baseline'
+            raise _unusable(
+                f'{path}: baseline of version {quoted(data["version"])}; supported is {VERSION}', 'create it again'
             )
         return {str(name): _figures_of(case, path) for name, case in data['cases'].items()}
     except FileNotFoundError:
-        raise ParameterError(f'{path}: no such baseline; create it with --update-baseline') from None
+        raise _unusable(f'{path}: no such baseline') from None
     except OSError as error:
         raise ParameterError(f'{path}: cannot be read ({error.strerror})') from error
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         if isinstance(error, ParameterError):
             raise
         why = f' ({error})' if isinstance(error, _NoBaselineError) else ''
-        raise ParameterError(
-            f'{path}: neither a baseline nor JSON results of this command{why}; create it with --update-baseline'
-        ) from error
+        raise _unusable(f'{path}: neither a baseline nor JSON results of this command{why}') from error
 
 
 def _figures_of(case: Mapping[str, Any], path: Path) -> Figures:
@@ -202,13 +201,17 @@ def _figures_of(case: Mapping[str, Any], path: Path) -> Figures:
     found = {name: float(case[key]) for name, key in FRAMES.items() if key in case}
     found |= {str(key): float(value) for key, value in case['figures'].items()}
     if not all(map(math.isfinite, found.values())):
-        raise ParameterError(f'{path}: a figure is not finite; create the baseline again with --update-baseline')
+        raise _unusable(f'{path}: a figure is not finite', 'create it again')
     if unknown := [name for name in found if name.partition('.')[0] not in FIGURES]:
-        raise ParameterError(
-            f'{path}: unknown figure {quoted(unknown[0])}; known: {", ".join(FIGURES)}; create the baseline again with '
-            '--update-baseline, or use the version of xmem_ros that wrote it'
+        raise _unusable(
+            f'{path}: unknown figure {quoted(unknown[0])}; known: {", ".join(FIGURES)}',
+            'use the version of xmem_ros that wrote it, or create it again',
         )
     return found
+
+
+def _unusable(text: str, remedy: str = 'create it') -> XMemError:
+    return naming(Setting.NEW_BASELINE, ParameterError(f'{text}; {remedy}'))
 
 
 def write_baseline(path: Path, results: Sequence[Result], kept: Mapping[str, Figures]) -> list[str]:

@@ -52,7 +52,8 @@ def run_cases(cases: Sequence[Case], baseline: Mapping[str, Figures] | None, *, 
             _run(case, result, WorstFrames(case.reference) if pictures else None)
             check(result, case, (baseline or {}).get(case.name))
             if baseline is not None and case.name not in baseline:
-                result.notes.append('not in the baseline yet; --update-baseline adds it')
+                result.notes.append('not in the baseline yet; update it')
+                result.incomplete_baseline = True
         except (XMemError, OSError) as error:
             result.error = with_setting(error, KEYS)
         except Exception as error:  # an internal error must not stop the other cases

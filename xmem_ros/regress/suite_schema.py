@@ -65,7 +65,9 @@ def _is_objects(value: Any) -> bool:
 
 
 SUITE = {
-    'baseline': Key('a file', 'figures of an earlier run to compare with; `--baseline` overrides it', is_text, 'none'),
+    'baseline': Key(
+        'a file', 'figures of an earlier run to compare with, unless the command names a file', is_text, 'none'
+    ),
     'defaults': Key(
         'keys of a case',
         'defaults of all cases; `parameters`, `reference`, `expect` and `tolerance` are merged key by key, '

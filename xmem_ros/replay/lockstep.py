@@ -27,7 +27,7 @@ from xmem_ros.replay.clock import ReplayClock
 from xmem_ros.replay.node import NodeConnection
 from xmem_ros.replay.seeds import AppliedSeed, NodeSeeder
 from xmem_ros.replay.source import RecordedMessage, ReplaySource
-from xmem_ros.replay.topics import ReplayPublishers, companions_first, excluded_topics
+from xmem_ros.replay.topics import ReplayPublishers, companions_first, excluded_topics, foreign_topics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -95,6 +95,7 @@ class Report:
     seeded: int = 0
     published: dict[str, int] = field(default_factory=dict)  # other topics → messages
     left_out: dict[str, str] = field(default_factory=dict)  # skipped topic → reason
+    foreign: set[str] = field(default_factory=set)  # of these, topics of types that are not installed alike
     dropped: list[DroppedImage] = field(default_factory=list)
     missed: list[str] = field(default_factory=list)  # unusable recorded seeds, and why
     damage: str = ''  # what could not be read in the bag, and why
@@ -158,6 +159,11 @@ class Replay(Iterator[ReplayedFrame]):
                 if names.get(name, name) == self.report.topic
             }
             self.report.left_out.pop(recorded, None)
+            foreign = foreign_topics(
+                {name: kind for name, kind in self._bag.topics.items() if name not in self.report.left_out}
+            )
+            self.report.left_out |= foreign
+            self.report.foreign |= foreign.keys()
             self._publishers = ReplayPublishers(
                 self._node.link.node,
                 {name: kind for name, kind in self._bag.topics.items() if name not in self.report.left_out},
@@ -220,6 +226,7 @@ class Replay(Iterator[ReplayedFrame]):
     def _publish_other(self, message: RecordedMessage) -> None:
         """Publish a message that is not an image of the replay."""
         if not self._publishers.is_valid(message):
+            self.report.foreign.add(message.topic)
             self.report.left_out[message.topic] = f'its messages do not match the installed {message.msgtype}'
             return
         self._publishers.publish(message)
@@ -301,7 +308,8 @@ def replay(path: Path | str | ReplaySource, node: str = '/xmem', **options: Any)
     Raises:
         BagError: the bag is unreadable, or has no such images.
         ParameterError: an invalid option, or images that the node does not subscribe to.
-        SeedError: the node refuses a seed, or its image does not exist.
+        SeedError, OutOfMemoryError, …: the node refuses a seed, with the error of its reason.
+        SeedError: the image of a seed does not exist.
         OutputError: a subscriber of another topic blocks the replay.
         NodeMissingError, NodeInactiveError, NodeTimeoutError: the node is absent, inactive or does
             not respond, at the start or during the replay.

@@ -47,7 +47,8 @@ class NodeCounts:
     dropped: int
     waiting: int
     fault: bool
-    summary: str
+    state: str  # of the lifecycle; empty: unknown
+    summary: str  # for people
 
 
 class NodeConnection:
@@ -113,10 +114,11 @@ class NodeConnection:
                 f"{self.name} does not subscribe to the bag's images, {recorded} ({kind}); it subscribes to {topics}; "
                 f'start it with image_transport:={transport}'
             )
-        raise ParameterError(
-            f'{self.name} subscribes to several image topics, {topics}; choose one for the images of the bag, as in '
-            f'--remap {recorded}:={colour[0]}'
+        text = (
+            f'{self.name} subscribes to {topics}; choose the topic for the images of the bag by remapping, as in '
+            f'{recorded}:={colour[0]}'
         )
+        raise naming(Setting.REMAP, ParameterError(text))
 
     def _image_subscriptions(self) -> dict[str, str]:
         """Return the image topics that the node subscribes to → type."""
@@ -138,7 +140,7 @@ class NodeConnection:
         end = time.monotonic() + self.timeout
         while not publisher.get_subscription_count():
             if time.monotonic() > end:
-                raise NodeTimeoutError(self._no_connection_text(publisher.topic_name))
+                raise naming(Setting.REMAP, NodeTimeoutError(self._no_connection_text(publisher.topic_name)))
             time.sleep(0.02)
         names = ['diagnostics_period', 'on_time_jump', 'queue']
         answer = self.link.call(GetParameters, 'get_parameters', GetParameters.Request(names=names))
@@ -186,7 +188,7 @@ class NodeConnection:
             if isinstance(event, NodeCounts):
                 if event.fault:
                     raise NodeError(f'{self.name}: {event.summary}')
-                if event.summary.startswith(('inactive', 'unconfigured')):
+                if event.state in (keys.INACTIVE, keys.UNCONFIGURED):
                     raise NodeInactiveError(self._inactive_text(event.summary))
                 if dropped is not None and event.dropped > dropped and not event.waiting:
                     return None
@@ -213,9 +215,8 @@ class NodeConnection:
 
     def _no_connection_text(self, topic: str) -> str:
         return (
-            f'no image reaches {self.name}: {self._qos_text(topic)}; if the QoS does not match, set the '
-            f"node's parameter qos_overrides.{topic}.subscription.reliability, or use --remap to publish the "
-            'images on the topic of its subscription'
+            f"no image reaches {self.name}: {self._qos_text(topic)}; if the QoS does not match, set the node's "
+            f'parameter qos_overrides.{topic}.subscription.reliability, or remap the image topic to its own'
         )
 
     def _qos_text(self, topic: str) -> str:
@@ -238,7 +239,7 @@ class NodeConnection:
             error = NodeTimeoutError(f'{text}, and no /diagnostics; if it is busy, allow more time')
             return naming(Setting.TIMEOUT, error)
         if self._expected is not None and now.received < self._expected:
-            return NodeTimeoutError(f'{text}: {self._no_connection_text(topic)}')
+            return naming(Setting.REMAP, NodeTimeoutError(f'{text}: {self._no_connection_text(topic)}'))
         if now.waiting:
             error = NodeTimeoutError(f'{text}: the node is busy and the image is still waiting; allow more time')
             return naming(Setting.TIMEOUT, error)
@@ -269,5 +270,5 @@ class NodeConnection:
             received, dropped, waiting = (
                 int(values.get(key, '0')) for key in (keys.RECEIVED, keys.DROPPED, keys.WAITING)
             )
-            fault = status.level == status.ERROR
-            self._events.put(NodeCounts(received, dropped, waiting, fault, status.message))
+            fault, state = status.level == status.ERROR, values.get(keys.STATE, '')
+            self._events.put(NodeCounts(received, dropped, waiting, fault, state, status.message))

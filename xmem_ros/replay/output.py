@@ -11,7 +11,7 @@ from rclpy.serialization import serialize_message
 
 from xmem_ros import work_folder
 from xmem_ros.conversions.compressed_images import rgb_of
-from xmem_ros.errors import OutputError, ParameterError
+from xmem_ros.errors import OutputError, ParameterError, Setting, naming
 from xmem_ros.msg import AcceptedSeeds
 from xmem_ros.offline.destination import check_destination, resolved, work_folder_of
 from xmem_ros.offline.segments import RESULTS, StoredFrame
@@ -50,10 +50,11 @@ class ReplayOutput:
         self._out = resolved(out)
         check_destination(self._out)
         if work_folder.is_ours(tracked := work_folder_of(self._out)):
-            raise ParameterError(
-                f'{self._out}: is the destination of an unfinished run of xmem-ros track (work folder {tracked}); let '
-                'it finish, resume it with the same command, or choose another --out'
+            text = (
+                f'{self._out}: is the destination of an unfinished run of xmem-ros track (work folder {tracked}); '
+                'let it finish, resume it with the same command, or choose another destination'
             )
+            raise naming(Setting.DESTINATION, ParameterError(text))
         self._part = self._out.with_name(f'.{self._out.name}{WORK_FOLDER_SUFFIX}')
         self._results = self._part / RESULTS
         self._formats, self._node, self._rate = formats, node, rate
@@ -88,7 +89,8 @@ class ReplayOutput:
             work_folder.empty(self._part)  # may hold files of a killed replay
             self._results.mkdir()
         except OSError as error:
-            raise OutputError(f'{self._results}: cannot be created ({error.strerror}); choose another --out') from error
+            text = f'{self._results}: cannot be created ({error.strerror}); choose another destination'
+            raise naming(Setting.DESTINATION, OutputError(text)) from error
 
     def _deliver(self) -> None:
         """Rename the results to the destination; on failure keep them beside it."""

@@ -12,11 +12,11 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import Image
 
 from xmem_ros import seeding
-from xmem_ros.client.calls import ServiceCalls
+from xmem_ros.client.calls import ServiceCalls, checked
 from xmem_ros.conversions.compressed_images import rgb_of
 from xmem_ros.conversions.images import image_from_array, mask_from_image
 from xmem_ros.conversions.seeds import LABELS, MASK, read_seeds
-from xmem_ros.errors import FrameError, SeedError
+from xmem_ros.errors import FrameError, SeedError, XMemError
 from xmem_ros.msg import Seed
 from xmem_ros.recordings import typestore
 from xmem_ros.recordings.plan_state import PlanState, check_count
@@ -65,7 +65,7 @@ class NodeSeeder:
 
     def skip(self, index: int, reason: str) -> None:
         """Skip an unpublished image; raises `SeedError` if the user gave it seeds."""
-        self._refuse_all(self._plan.places.get(index, []), index, reason)
+        self._refuse_all(self._plan.places.get(index, []), index, SeedError(reason))
 
     def keep(self, alive: Collection[int]) -> None:
         """Drop objects that the node no longer has, for example after an `on_time_jump` reset."""
@@ -91,7 +91,8 @@ class NodeSeeder:
             The accepted seeds, in order.
 
         Raises:
-            SeedError: the node refuses seeds given by the user.
+            SeedError, UnknownObjectError, …: the node refuses seeds of the user, with the error of
+                its reason.
             NodeError: the node does not respond.
         """
         wanted, entries = self._wanted, self._entries
@@ -100,14 +101,16 @@ class NodeSeeder:
         for object_id, seed in wanted.items():
             seed.id = self._plan.ids.get(object_id, 0)
         if image is None:
-            self._refuse_all(entries, index, 'the node dropped the image')
+            self._refuse_all(entries, index, SeedError('the node dropped the image'))
             return []
         request = SeedObjects.Request(seeds=list(wanted.values()))
         stamp = image.header.stamp
         request.header.stamp.sec, request.header.stamp.nanosec = stamp.sec, stamp.nanosec
         answer = self._calls.link.call(SeedObjects, 'seed', request)
-        if not answer.success:
-            self._refuse_all(entries, index, answer.message)
+        try:
+            checked(answer)
+        except XMemError as error:
+            self._refuse_all(entries, index, error)
             return []
         ids = [int(object_id) for object_id in answer.ids]
         self._plan.record_applied(dict(zip(wanted, ids, strict=True)), entries)
@@ -117,9 +120,9 @@ class NodeSeeder:
             for object_id, label, one, seed in zip(ids, answer.labels, found, request.seeds, strict=True)
         ]
 
-    def _refuse_all(self, entries: Sequence[PlannedSeeds], index: int, reason: str) -> None:
+    def _refuse_all(self, entries: Sequence[PlannedSeeds], index: int, error: XMemError) -> None:
         for entry in entries:
-            self._plan.refuse(entry, str(index), SeedError(reason))
+            self._plan.refuse(entry, str(index), error)
 
 
 class _NodeHost:

@@ -19,7 +19,7 @@ from rclpy.duration import Duration
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
 
-from xmem_ros.errors import OutputError, ParameterError
+from xmem_ros.errors import OutputError, ParameterError, Setting, naming
 from xmem_ros.recordings import typestore
 from xmem_ros.recordings.topics import COMPANION_TYPES, RECORDER_TOPICS, is_ros_topic, recorded_outputs
 from xmem_ros.replay.clock import JUMP_NS
@@ -60,7 +60,7 @@ def excluded_topics(topics: Mapping[str, str], node: str, *, clock: bool) -> dic
         clock: whether the replay publishes its own clock.
     """
     reasons = recorded_outputs(topics, node)
-    for name, msgtype in topics.items():
+    for name in topics:
         if name in reasons:
             continue
         if name in RECORDER_TOPICS:
@@ -69,9 +69,12 @@ def excluded_topics(topics: Mapping[str, str], node: str, *, clock: bool) -> dic
             reasons[name] = 'the replay publishes its own clock'
         elif not is_ros_topic(name):
             reasons[name] = 'its name is not a valid ROS topic'
-        elif message_class(msgtype) is None:
-            reasons[name] = f'{msgtype} is not installed'
     return reasons
+
+
+def foreign_topics(topics: Mapping[str, str]) -> dict[str, str]:
+    """Return the topics whose type is not installed → the reason; topics: name → type."""
+    return {name: f'{kind} is not installed' for name, kind in topics.items() if message_class(kind) is None}
 
 
 def message_class(msgtype: str) -> Any:
@@ -151,9 +154,8 @@ def parse_remaps(rules: Iterable[str]) -> dict[str, str]:
     for rule in rules:
         old, sign, new = rule.partition(':=')
         if not sign or not all(name.startswith('/') and len(name) > 1 for name in (old, new)):
-            raise ParameterError(
-                f'--remap {rule}: not a rule; give FROM:=TO, two full topic names, as in /camera/image:=/image'
-            )
+            text = f'{rule} is not a rule; give FROM:=TO, two full topic names, as in /camera/image:=/image'
+            raise naming(Setting.REMAP, ParameterError(text))
         remaps[old] = new
     return remaps
 
@@ -230,10 +232,11 @@ class ReplayPublishers:
             try:
                 publisher.publish(message.data)
             except RCLError as error:
-                raise OutputError(
-                    f'{publisher.topic_name}: a subscriber does not take the messages ({error}); stop it, or '
-                    f'--remap {message.topic} to another topic'
-                ) from error
+                text = (
+                    f'{publisher.topic_name}: a subscriber does not receive its messages ({error}); stop it, or '
+                    f'remap {message.topic} to another topic'
+                )
+                raise naming(Setting.REMAP, OutputError(text)) from error
 
 
 def _is_decodable(message: RecordedMessage) -> bool:

@@ -127,7 +127,7 @@ class TrackingSession:
         history: frames kept for late seeds.
         outputs: receives the results.
         log: receives the errors of dropped frames.
-        strict: raise errors instead of dropping the frame; unreadable images are always dropped.
+        strict: raise every error of a frame. Otherwise it is logged and the frame is dropped.
     """
 
     def __init__(
@@ -156,6 +156,8 @@ class TrackingSession:
             self._step(frame, [])
         except FrameError as error:
             frame.valid = False
+            if self._strict:
+                raise
             self._log.warning(f'image dropped: {for_log(error)}', **_THROTTLED)
             return False
         except Exception as error:

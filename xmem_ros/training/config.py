@@ -66,7 +66,7 @@ class ClipConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Training run; the paths in `videos`, `subsets` and `stills` are relative to `--data`."""
+    """Training run; `videos`, `subsets` and `stills` are relative to the data folder."""
 
     network: str = option('compact', f'shape of a new network: {", ".join(CONFIGS)}; ignored with `start_from`')
     start_from: str = option('', "initial weights: a name, a file, or another run's last.pt; empty: random")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from xmem_ros import atomic
-from xmem_ros.errors import OutputError, ParameterError
+from xmem_ros.errors import OutputError, ParameterError, Setting, naming
 from xmem_ros.network.model import IMAGE_MEAN, IMAGE_STD
 from xmem_ros.overlay import PALETTE
 
@@ -98,7 +98,12 @@ def _opened(path: Path) -> IO[bytes]:
     try:
         return atomic.open_append(path)
     except OSError as error:
-        raise OutputError(f'{path}: cannot be written ({error.strerror}); choose another --out') from error
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> Exception:
+    text = f'{path}: cannot be written ({error.strerror}); choose another folder'
+    return naming(Setting.DESTINATION, OutputError(text))
 
 
 def _truncate(path: Path, iteration: int) -> None:
@@ -113,14 +118,15 @@ def _truncate(path: Path, iteration: int) -> None:
         atomic.check_target(path)
         lines = path.read_bytes().splitlines(keepends=True)
     except OSError as error:
-        raise OutputError(f'{path}: cannot be written ({error.strerror}); choose another --out') from error
+        raise _unwritable(path, error) from error
     kept = []
     for line in lines:
         if not line.endswith(b'\n'):
             break
         number = _iteration(line)
         if number is None:
-            raise ParameterError(f'{path}: does not belong to a training run; move it away, or choose another --out')
+            text = f'{path}: does not belong to a training run; move it away, or choose another folder'
+            raise naming(Setting.DESTINATION, ParameterError(text))
         if number <= iteration:
             kept.append(line)
     if kept != lines:

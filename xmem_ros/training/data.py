@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from xmem_ros.errors import Setting, naming
 from xmem_ros.outside_text import say
 from xmem_ros.training.bag import is_bag, read_bag
 from xmem_ros.training.config import TrainingConfig
@@ -31,7 +32,8 @@ def read_data(config: TrainingConfig, root: Path) -> RunData:
     for number, folder in enumerate(config.videos):
         path = root / folder
         if not path.exists():
-            raise FootageError(f'{path}: no such folder; `videos` are relative to --data {root}')
+            error = FootageError(f'{path}: no such folder; `videos` are relative to the data folder {root}')
+            raise naming(Setting.DATA, error)
         only = _listed(root, config.subsets[number]) if config.subsets else None
         for footage in _videos(path, config, budget, only):
             footage.weight = config.repeat[number] if config.repeat else 1

@@ -84,9 +84,10 @@ def trunk_from_published(trunk: EfficientNetLite, published: Mapping[str, Tensor
 def crops(folders: Iterable[Path], count: int, seed: int = 0) -> Iterable[Tensor]:
     """Yield normalised crops 1×3×S×S of pictures in random order at random scales."""
     rng = np.random.default_rng(seed)
+    folders = list(folders)
     files = [path for folder in folders for path in image_files(folder)]
     if not files:
-        raise WeightsError('--pictures: these folders hold no pictures')
+        raise WeightsError(f'no pictures in {", ".join(map(str, folders))} to fit the laterals on')
     mean, std = image_statistics(torch.device('cpu'))
     for number in rng.permutation(max(count, len(files)))[:count]:
         image = read_image(files[number % len(files)])
@@ -153,7 +154,7 @@ def starting_network(rest: XMemNetwork, published: Mapping[str, Tensor], *, join
     try:
         missing, _ = network.load_state_dict(state, strict=False)
     except RuntimeError as error:
-        raise WeightsError(f'--rest: its layer widths must be those of compact: {error}') from error
+        raise WeightsError(f'the weights of the other parts must have the layer widths of compact: {error}') from error
     assert all(name.startswith('key_encoder.') for name in missing)
     assert network.key_encoder.lite is not None
     trunk_from_published(network.key_encoder.lite, published)

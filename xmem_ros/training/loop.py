@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Subset
 
 from xmem_ros import atomic
 from xmem_ros.checks import check_number, check_whole
-from xmem_ros.errors import OutputError, ParameterError, WeightsError, XMemError, summary_of
+from xmem_ros.errors import OutputError, ParameterError, Setting, WeightsError, XMemError, naming, summary_of
 from xmem_ros.network.config import CONFIGS, config_from_state_dict
 from xmem_ros.network.model import XMemNetwork
 from xmem_ros.outside_text import say
@@ -138,14 +138,14 @@ class Trainer:
             for name in ('last.pt', 'best.pt'):
                 atomic.check_target(self.out / name)
         except OSError as error:
-            raise OutputError(f'{self.out}: cannot be written ({error.strerror}); choose another --out') from error
+            text = f'{self.out}: cannot be written ({error.strerror}); choose another folder'
+            raise naming(Setting.DESTINATION, OutputError(text)) from error
         best = self.out / 'best.pt'
-        if best.exists() and not self.checkpoint.exists():  # of a run killed before its first checkpoint
-            found = _read(best, 'move it away, or choose another --out')
+        if best.exists() and not self.checkpoint.exists():  # its run was killed before the first checkpoint
+            found = _read(best, 'move it away, or choose another folder')
             if not isinstance(found, dict) or set(found) != {'iteration', 'ema'}:
-                raise ParameterError(
-                    f'{best}: was not written by a training run; move it away, or choose another --out'
-                )
+                text = f'{best}: was not written by a training run; move it away, or choose another folder'
+                raise naming(Setting.DESTINATION, ParameterError(text))
 
     def _saved_run(self) -> dict[str, Any] | None:
         """Read `last.pt`, if it exists; raises `ParameterError` if its run has other settings."""
@@ -155,20 +155,21 @@ class Trainer:
             everyone: list[Any] = [None] * self.world
             dist.all_gather_object(everyone, at)
             if len(set(everyone)) > 1:
-                raise ParameterError(
-                    f'{self.checkpoint}: the processes see different files; --out must be a folder that all share'
-                )
+                text = f'{self.checkpoint}: the processes see different files; the folder must be one that all share'
+                raise naming(Setting.DESTINATION, ParameterError(text))
         if saved is None:
             return None
         if not isinstance(saved.get('config'), dict):
-            raise ParameterError(f'{self.checkpoint}: not a checkpoint of this version; choose another --out')
+            text = f'{self.checkpoint}: not a checkpoint of this version; choose another folder'
+            raise naming(Setting.DESTINATION, ParameterError(text))
         earlier, now = saved['config'], json.loads(json.dumps(dataclasses.asdict(self.config)))
         changed = [key for key in now if key not in MAY_CHANGE and earlier.get(key) != now[key]]
         if changed:
-            raise ParameterError(
-                f'{self.checkpoint}: belongs to a run with other settings (different: {", ".join(changed)}); choose '
-                'another --out, or remove that folder to start over'
+            text = (
+                f'{self.checkpoint}: belongs to a run with other settings (different: {", ".join(changed)}); '
+                'choose another folder, or remove this one to start over'
             )
+            raise naming(Setting.DESTINATION, ParameterError(text))
         return saved
 
     def _freeze(self) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from xmem_ros.errors import ParameterError
+from xmem_ros.errors import ParameterError, Setting, naming
 
 TOKEN_VARIABLE = 'XMEM_ROS_WEB_TOKEN'  # noqa: S105  # a name
 LEAST_TOKEN, MOST_TOKEN = 16, 256  # characters; too many to guess
@@ -46,9 +46,8 @@ def given_token(file: str | None, environment: Mapping[str, str]) -> str | None:
             with Path(file).expanduser().open('rb') as stream:
                 text = stream.read(MOST_TOKEN + 64).decode('ascii', 'replace').strip()
         except OSError as error:
-            raise ParameterError(
-                f'--token-file {file} cannot be read ({error.strerror or error}): give a file that holds the token'
-            ) from error
+            text = f'{file} cannot be read ({error.strerror or error}): give a file that holds the token'
+            raise naming(Setting.TOKEN_FILE, ParameterError(text)) from error
         return _checked(text, f'the token in {file}')
     text = environment.get(TOKEN_VARIABLE, '')
     return _checked(text, f'the token in {TOKEN_VARIABLE}') if text else None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from xmem_ros.errors import FrameError, NodeError, NodeMissingError, ParameterError
+from xmem_ros.errors import FrameError, NodeError, NodeMissingError, ParameterError, Setting, naming
 from xmem_ros.outside_text import for_log
 from xmem_ros.web.bridge import Bridge, encode_overlay
 from xmem_ros.web.gate import Gate
@@ -247,10 +247,11 @@ async def serve(node: str, access: Access, host: str, port: int, started: Callab
             try:
                 listening = await asyncio.get_running_loop().create_server(server.gate, host, port, backlog=_BACKLOG)
             except OSError as error:
-                raise ParameterError(
-                    f'cannot listen on {host}:{port} ({error.strerror or error}): choose another --port (0: any free '
-                    'port) or another --host'
-                ) from error
+                text = (
+                    f'cannot listen on {host}:{port} ({error.strerror or error}): choose another port (0: any free '
+                    'port) or another host'
+                )
+                raise naming(Setting.ADDRESS, ParameterError(text)) from error
             port = listening.sockets[0].getsockname()[1]
             server.cookie = f'xmem_ros_{port}'  # browsers share cookies between the ports of a host
             started(port)

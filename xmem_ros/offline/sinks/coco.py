@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xmem_ros.errors import ParameterError
+from xmem_ros.errors import ParameterError, Setting, naming
 from xmem_ros.offline.sinks.base import Sink
 
 if TYPE_CHECKING:
@@ -25,10 +25,11 @@ def require_pycocotools() -> None:
     try:
         import pycocotools.mask  # noqa: F401
     except ImportError:
-        raise ParameterError(
-            "--format coco needs pycocotools, which is not installed: pip install 'xmem_ros[bags]', or pip "
-            'install pycocotools'
-        ) from None
+        text = (
+            "results as COCO need pycocotools, which is not installed: pip install 'xmem_ros[bags]', pip install "
+            'pycocotools, or choose another format'
+        )
+        raise naming(Setting.FORMAT, ParameterError(text)) from None
 
 
 class CocoSink(Sink):
