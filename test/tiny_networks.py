@@ -25,10 +25,9 @@ TINY = dataclasses.replace(
 )
 # Bottlenecks and batch norms of XMem, which training leaves as they are.
 TINY_XMEM = dataclasses.replace(TINY, key_bottleneck=True, train_norm=False)
-# An EfficientNet-Lite as the key encoder.
-TINY_LITE = dataclasses.replace(
-    TINY, key_widths=(), key_depths=(), lite_widths=(8,) * 5, lite_depths=(1,) * 5, lite_laterals=(16, 8, 8)
-)
+# An EfficientNet-Lite as the key encoder, beside the ResNet or in place of it.
+TINY_JOINED = dataclasses.replace(TINY, lite_widths=(8,) * 5, lite_depths=(1,) * 5, lite_laterals=(16, 8, 8))
+TINY_LITE = dataclasses.replace(TINY_JOINED, key_widths=(), key_depths=())
 
 
 def save_untrained(config: NetworkConfig, path: Path) -> Path:
