@@ -7,7 +7,6 @@ import parity
 import pytest
 
 SHIPPED = Path(__file__).parents[1] / 'data' / 'rendered.npz'
-BESIDE = Path(__file__).parents[3] / 'shared' / 'parity'
 
 
 def test_rendered_frames_agree_with_the_reference() -> None:
@@ -30,13 +29,3 @@ def test_the_comparison_fails_where_something_differs(tmp_path: Path, capsys: py
     for name in ('off', 'nan'):
         assert parity.main([str(tmp_path / f'{name}.npz')]) == 1
         assert 'FAILED' in capsys.readouterr().out
-
-
-# in pairs of one seed, so that the network is made once for both
-@pytest.mark.skipif(not BESIDE.is_dir(), reason='the cases on real frames are not beside the checkout')
-@pytest.mark.parametrize('case', ['working_only', 'defaults', 'consolidation', 'eviction'])
-@pytest.mark.slow
-def test_real_frames_agree_with_the_reference(case: str) -> None:
-    result = parity.compare(BESIDE / f'{case}.npz')
-    assert result.sizes_agree
-    assert result.largest <= parity.LARGEST_DIFFERENCE
