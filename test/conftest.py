@@ -17,7 +17,6 @@ HERE = Path(__file__).parent
 # is left for the end.
 SLOW = (
     'robustness',
-    'training',
     'offline/test_broken_off.py',
     'fuzz',
     'node',
@@ -32,7 +31,9 @@ SLOW = (
     'evaluation/test_passes.py',
     'evaluation/test_layouts.py',
     'evaluation/test_evaluation.py',
+    'tracker/test_parity_footage.py',
     'engines',
+    'training',
     'cli',
     'tracker/test_lives.py',
     'package/test_hostile_files.py',

@@ -9,6 +9,7 @@ resized. Prints the largest difference in probability and whether the memory siz
 with 1 if the difference exceeds 1e-3 or the sizes differ.
 """
 
+import functools
 import json
 import sys
 import zlib
@@ -54,6 +55,12 @@ def generated_network(seed: int) -> XMemNetwork:
     return network.eval()
 
 
+@functools.lru_cache(maxsize=1)  # a gigabyte
+def network_in_use(seed: int, device: str) -> torch.nn.Module:
+    """Make the generated network as a tracker runs it; kept for further cases with this seed."""
+    return deployed(generated_network(seed), device=device)
+
+
 def reference_settings(config: dict[str, int | bool]) -> TrackerConfig:
     """Convert the settings of the reference to a TrackerConfig."""
     return TrackerConfig(
@@ -92,7 +99,7 @@ def compare(path: Path, device: str = 'cpu') -> Parity:
         images, first, expected = case['images'], case['first_labels'], case['probabilities']
         sizes, every = case['store_sizes'], int(case['saved_every'])
         settings, seed = reference_settings(json.loads(str(case['config']))), int(case['seed'])
-    tracker = Tracker(deployed(generated_network(seed), device=device), settings, device)  # as in use
+    tracker = Tracker(network_in_use(seed, device), settings, device)
     masks = {f'object {value}': first == value for value in range(1, first.max() + 1)}
     largest, total, agree = 0.0, [], True
     for number, image in enumerate(images):

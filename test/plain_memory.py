@@ -67,7 +67,8 @@ class PlainMemory:
 
     def similarity(self, item: Item, key: Tensor, selection: Tensor) -> float:
         """Compute the similarity of a position and a query (XMem, eq. 3)."""
-        distance = sum(float(e) * (float(k) - float(q)) ** 2 for e, k, q in zip(selection, item.key, key, strict=True))
+        lists = selection.tolist(), item.key.tolist(), key.tolist()
+        distance = sum(e * (k - q) ** 2 for e, k, q in zip(*lists, strict=True))
         return -item.shrinkage * distance / math.sqrt(len(key))
 
     def _affinity(self, row: int, key: Tensor, selection: Tensor) -> list[tuple[float, Item]]:

@@ -51,14 +51,7 @@ def save_sequence(
 
 
 def save_untrained_weights(path: Path) -> Path:
-    """Write an untrained `compact` network, the same each time; return the path."""
-    import torch
+    """Write an untrained network of a few channels, the same each time; return the path."""
+    from tiny_networks import TINY, save_untrained
 
-    from xmem_ros.network.config import COMPACT
-    from xmem_ros.network.model import XMemNetwork
-    from xmem_ros.weights.checkpoint import save_network
-
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        save_network(XMemNetwork(COMPACT), path)
-    return path
+    return save_untrained(TINY, path)

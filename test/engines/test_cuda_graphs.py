@@ -35,7 +35,7 @@ def bundled():
     return load_network(find_weights('compact')).eval().to(memory_format=torch.channels_last)
 
 
-def follow(network, *, objects, config, frames=12):
+def follow(network, *, objects, config, frames=8):
     scene = RenderedScene((96, 160), frames, min(objects, 6), seed=0)
     image, labels = scene[0]
     masks = {str(number): labels == number + 1 for number in range(min(objects, 6))}

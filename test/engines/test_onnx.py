@@ -4,6 +4,7 @@
 import dataclasses
 import json
 import logging
+import shutil
 import sys
 from pathlib import Path
 from unittest.mock import MagicMock
@@ -12,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 from needs import require
+from tiny_networks import TINY_JOINED
 
 from xmem_ros.cli.main import main
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.engines import onnx_export, onnx_files
 from xmem_ros.engines.built_engines import note_built
-from xmem_ros.engines.onnx_export import export
 from xmem_ros.engines.onnx_files import ExportKey, find_models
 from xmem_ros.engines.onnx_runtime import (
     CPU,
@@ -31,7 +32,6 @@ from xmem_ros.engines.onnx_runtime import (
     provider_options,
 )
 from xmem_ros.errors import DeviceError, EngineError, OutputError, ParameterError
-from xmem_ros.network.config import COMPACT, COMPACT_JOINED
 from xmem_ros.network.model import XMemNetwork
 from xmem_ros.tracker import Tracker, TrackerConfig
 from xmem_ros.tracker.oom_recovery import is_out_of_memory
@@ -97,10 +97,14 @@ def test_objects_come_and_go_alike_across_buckets() -> None:
     assert largest <= LARGEST_DIFFERENCE
 
 
-def test_more_objects_than_the_largest_bucket_come_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv('XMEM_ROS_ONNX', str(tmp_path))
-    network = load_network(find_weights('compact'))
-    export(network, ExportKey(fingerprint(network.state_dict()), *SIZE, 'float32'), tmp_path, objects=[2])
+def test_more_objects_than_the_largest_bucket_come_in_parts(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trackers()[1].prepare(SIZE)
+    shutil.copytree(models, tmp_path / 'onnx')
+    monkeypatch.setenv('XMEM_ROS_ONNX', str(tmp_path / 'onnx'))
+    (manifest,) = (tmp_path / 'onnx').glob('*/manifest.json')
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), 'objects': [2]}))
     scene = RenderedScene(SIZE, 7, 5, seed=0)
     both = trackers()
     frame, labels = scene[0]
@@ -126,42 +130,34 @@ def test_models_are_exported_once(models: Path, monkeypatch: pytest.MonkeyPatch)
     assert again.step(scene[1][0]).labels.any()
 
 
-def test_the_command_writes_what_a_tracker_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    size = ['--size', '100', '150', '--shorter-side', '64']
-    assert main(['export', '--onnx', str(tmp_path / 'new'), *size, '--objects', '2', '1']) == 0
-    (folder,) = (tmp_path / 'new').iterdir()
+@pytest.fixture(scope='module')
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of half-precision models that `xmem-ros export` wrote."""
+    folder = tmp_path_factory.mktemp('exported')
+    options = ['--size', '100', '150', '--shorter-side', '64', '--objects', '2', '1', '--precision', 'float16']
+    assert main(['export', '--onnx', str(folder), *options]) == 0
+    return folder
+
+
+def test_the_command_writes_what_a_tracker_takes(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder,) = exported.iterdir()
     manifest = json.loads((folder / 'manifest.json').read_text())
-    assert (manifest['height'], manifest['width']) == (64, 96)
+    assert (manifest['height'], manifest['width'], manifest['precision']) == (64, 96, 'float16')
     assert manifest['objects'] == [1, 2]
     assert manifest['opset'] == onnx_export.OPSET
     assert manifest['weights'] == fingerprint(load_network(find_weights('compact')).state_dict())
     assert set(manifest['models']) == {'key_encoder', 'value_encoder', 'decoder'}
-    monkeypatch.setenv('XMEM_ROS_ONNX', str(tmp_path / 'new'))
+    monkeypatch.setenv('XMEM_ROS_ONNX', str(exported))
     monkeypatch.setattr('xmem_ros.engines.onnx_runtime.export', None)
-    config = TrackerConfig(size=64, precision='float32', engine='onnxruntime')
+    config = TrackerConfig(size=64, precision='float16', engine='onnxruntime')
     tracker = Tracker.from_weights('compact', device='cpu', config=config)
     mask = np.zeros((100, 150), bool)
     mask[20:60, 30:80] = True
     assert tracker.seed(np.full((100, 150, 3), 90, np.uint8), {'it': mask}) == [1]
 
 
-@pytest.mark.parametrize('config', [dataclasses.replace(COMPACT, sensory_dim=0, sensory_mid=0), COMPACT_JOINED])
-def test_models_of_other_shapes_are_exported_too(config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv('XMEM_ROS_ONNX', str(tmp_path))
-    torch.manual_seed(0)
-    network = XMemNetwork(config).eval()
-    scene = RenderedScene((64, 96), 3, 2, seed=0)
-    both = [
-        Tracker(network, TrackerConfig(size=0, precision='float32', engine=engine), 'cpu')
-        for engine in ('torch', 'onnxruntime')
-    ]
-    largest = compare(both, scene[0][0], {'a': scene[0][1] == 1})
-    largest = max(largest, compare(both, scene[1][0]), compare(both, scene[2][0]))
-    assert largest <= LARGEST_DIFFERENCE
-
-
-def test_half_precision_models_stay_near(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv('XMEM_ROS_ONNX', str(tmp_path))
+def test_half_precision_models_stay_near(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('XMEM_ROS_ONNX', str(exported))
     scene = RenderedScene((64, 96), 7, 2, seed=0)
     both = [
         Tracker.from_weights('compact', device='cpu', config=TrackerConfig(size=0, precision=kind, engine=engine))
@@ -172,6 +168,33 @@ def test_half_precision_models_stay_near(tmp_path: Path, monkeypatch: pytest.Mon
     for number in range(1, 7):
         ours, theirs = (tracker.step(scene[number][0]).labels for tracker in both)
         assert np.mean(ours != theirs) < 0.01
+
+
+def test_a_model_that_was_cut_off_is_exported_again_also_of_another_shape(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog
+) -> None:
+    """Two trunks whose features are added, and no sensory memory."""
+    monkeypatch.setenv('XMEM_ROS_ONNX', str(tmp_path))
+    torch.manual_seed(0)
+    network = XMemNetwork(dataclasses.replace(TINY_JOINED, sensory_dim=0, sensory_mid=0)).eval()
+    key = ExportKey(fingerprint(network.state_dict()), 64, 96, 'float32')
+    folder = tmp_path / key.folder
+    folder.mkdir()
+    (folder / 'decoder.onnx').write_bytes(b'a whole model')
+    onnx_files.write_manifest(
+        folder, key, {'decoder': {'file': 'decoder.onnx'}}, objects=[1], exported_by=onnx_files.TRACKER
+    )
+    (folder / 'decoder.onnx').write_bytes(b'a whole')
+    scene = RenderedScene((64, 96), 3, 2, seed=0)
+    both = [
+        Tracker(network, TrackerConfig(size=0, precision='float32', engine=engine), 'cpu')
+        for engine in ('torch', 'onnxruntime')
+    ]
+    largest = compare(both, scene[0][0], {'a': scene[0][1] == 1})
+    largest = max(largest, compare(both, scene[1][0]), compare(both, scene[2][0]))
+    assert largest <= LARGEST_DIFFERENCE
+    assert 'decoder.onnx has 7 bytes instead of 13' in caplog.text
+    assert find_models(key) == folder
 
 
 def test_a_saved_memory_goes_from_one_engine_to_the_other() -> None:
@@ -248,22 +271,6 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest
     (tmp_path / 'file').touch()
     assert main(['export', '--onnx', str(tmp_path / 'file'), '--size', '64', '96', '--shorter-side', '64']) == 2
     assert 'exported models cannot be written (' in capsys.readouterr().err
-
-
-def test_a_model_that_was_cut_off_is_exported_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog) -> None:
-    monkeypatch.setenv('XMEM_ROS_ONNX', str(tmp_path))
-    network = load_network(find_weights('compact'))
-    key = ExportKey(fingerprint(network.state_dict()), *SIZE, 'float32')
-    decoder = export(network, key, tmp_path) / 'decoder.onnx'
-    whole = decoder.stat().st_size
-    with decoder.open('r+b') as file:
-        file.truncate(whole // 2)
-    scene = RenderedScene(SIZE, 2, 2, seed=0)
-    tracker = trackers()[1]
-    tracker.seed(scene[0][0], {'it': scene[0][1] == 1})
-    assert tracker.step(scene[1][0]).labels.any()
-    assert f'decoder.onnx has {whole // 2} bytes instead' in caplog.text
-    assert find_models(key) is not None
 
 
 def test_what_is_prepared_need_not_be_loaded_later(models: Path, monkeypatch: pytest.MonkeyPatch, caplog) -> None:

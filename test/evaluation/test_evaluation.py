@@ -303,8 +303,8 @@ def test_a_sequence_that_fails_leaves_no_folder_that_looks_finished(tmp_path, we
 
 @pytest.mark.skipif(not BUNDLED.is_file(), reason='the compact weights are not bundled yet')
 def test_the_bundled_weights_follow_the_rendered_scene(tmp_path):
-    save_sequence(tmp_path, frames=40, objects=3, size=(240, 432))
-    result = evaluate('generic', tmp_path, size=240, device='cpu', output=tmp_path / 'out', progress=False)
+    save_sequence(tmp_path, frames=20, objects=3, size=(160, 288))
+    result = evaluate('generic', tmp_path, size=160, device='cpu', output=tmp_path / 'out', progress=False)
     assert result['J&F'] > 60
 
 
@@ -314,5 +314,5 @@ def test_the_bundled_weights_beat_the_repeated_first_mask_on_real_footage(tmp_pa
     for kind in ('JPEGImages', 'Annotations'):
         (tmp_path / kind).mkdir()
         (tmp_path / kind / 'blackswan').symlink_to(FOOTAGE / 'davis-val' / kind / 'blackswan')
-    result = evaluate('generic', tmp_path, size=240, device='cpu', output=tmp_path / 'out', progress=False)
+    result = evaluate('generic', tmp_path, size=144, device='cpu', output=tmp_path / 'out', progress=False)
     assert result['J&F'] > 44.0 + 20  # the repeated mask has 44.0 (benchmarks/baselines.py)

@@ -21,6 +21,7 @@ from scene_files import save_mask, save_sequence, save_untrained_weights
 from torchvision.transforms import InterpolationMode, Normalize, Resize, ToTensor
 
 from xmem_ros import work_folder
+from xmem_ros.cli.main import main
 from xmem_ros.errors import OutputError, ParameterError, SeedError
 from xmem_ros.evaluation import probabilities as kept
 from xmem_ros.evaluation.runner import evaluate
@@ -171,10 +172,10 @@ def test_what_a_killed_run_left_behind_is_swept_away(tmp_path, root, weights):
 
 
 def test_what_somebody_put_beside_the_masks_of_a_sequence_stays_when_it_is_tracked_again(tmp_path, root, weights):
-    run(root, weights, tmp_path / 'out')
+    run(root, weights, tmp_path / 'out', size=64)
     (tmp_path / 'out' / 'a' / 'notes.txt').write_text('mine')
     (tmp_path / 'out' / 'a' / '00000.png').unlink()
-    run(root, weights, tmp_path / 'out')
+    run(root, weights, tmp_path / 'out', size=64)
     assert (tmp_path / 'out' / 'a' / 'notes.txt').read_text() == 'mine'
     assert (tmp_path / 'out' / 'a' / '00000.png').exists()
     assert not list((tmp_path / 'out').glob('.*'))
@@ -311,41 +312,39 @@ def test_what_was_tracked_on_another_machine_has_no_part_in_this_ones_rate(tmp_p
 # --- several processes, and a run that dies
 
 
-def command(root, weights, output, *more):
+def arguments(root, weights, output, *more):
     options = ['--root', root, '--weights', weights, '--output', output, '--size', 64, '--device', 'cpu', *more]
-    return ['-m', 'xmem_ros.cli.main', 'evaluate', '--dataset', 'generic', *map(str, options)]
+    return ['evaluate', '--dataset', 'generic', *map(str, options)]
 
 
 @pytest.fixture
 def environment():
+    """One thread, because rounding depends on their number."""
     path = [str(Path(__file__).parents[2]), os.environ.get('PYTHONPATH', '')]
-    return {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': os.pathsep.join(path)}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': os.pathsep.join(path)}
+    torch.set_num_threads(threads)
 
 
-def run_command(launcher, root, weights, name, environment):
-    """Run an evaluation with one thread, because rounding depends on the number of threads.
-
-    Returns the stored result and the completed process.
-    """
-    arguments = command(root, weights, root / name, '--json', root / f'{name}.json')
-    done = subprocess.run(
-        [sys.executable, *launcher, *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads((root / f'{name}.json').read_text()), done
+def read_json(path):
+    return json.loads(path.read_text())
 
 
 def test_two_processes_share_the_sequences_and_score_them_as_one_does(tmp_path, weights, environment):
     for name, frames in (('long', 8), ('short', 5), ('other', 6)):
         save_sequence(tmp_path, name, frames=frames)
-    torchrun = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2']
-    single, _ = run_command([], tmp_path, weights, 'one', environment)
-    both, done = run_command(torchrun, tmp_path, weights, 'two', environment)
+    torchrun = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', '-m', 'xmem_ros.cli.main']
+    assert main(arguments(tmp_path, weights, tmp_path / 'one', '--json', tmp_path / 'one.json')) == 0
+    done = subprocess.run(
+        [sys.executable, *torchrun, *arguments(tmp_path, weights, tmp_path / 'two', '--json', tmp_path / 'two.json')],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    single, both = read_json(tmp_path / 'one.json'), read_json(tmp_path / 'two.json')
     assert single['processes'] == 1
     assert both['processes'] == 2
     assert {name: scores['J&F'] for name, scores in both['sequences'].items()} == {
@@ -365,9 +364,15 @@ def test_two_processes_share_the_sequences_and_score_them_as_one_does(tmp_path, 
 
 def test_a_killed_run_goes_on_with_the_sequences_that_are_not_finished(tmp_path, weights, environment):
     save_sequence(tmp_path, 'first', frames=5)
-    save_sequence(tmp_path, 'second', frames=400)
+    save_sequence(tmp_path, 'second', frames=6)
+    frames = tmp_path / 'JPEGImages' / 'second'
+    for number in range(6, 400):
+        (frames / f'{number:05}.jpg').symlink_to(f'{number % 6:05}.jpg')
     process = subprocess.Popen(
-        [sys.executable, *command(tmp_path, weights, tmp_path / 'out')], env=environment, stderr=subprocess.DEVNULL
+        [sys.executable, '-m', 'xmem_ros.cli.main', *arguments(tmp_path, weights, tmp_path / 'out')],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     begun = '.second.*.part/00003.png'
     until = time.monotonic() + 120
@@ -379,10 +384,10 @@ def test_a_killed_run_goes_on_with_the_sequences_that_are_not_finished(tmp_path,
     assert not (tmp_path / 'out' / 'second').exists()
     when = {path.name: path.stat().st_mtime_ns for path in (tmp_path / 'out' / 'first').iterdir()}
     assert len(when) == 5
-    for kind in ('JPEGImages', 'Annotations'):  # what is left of the second may be short
-        for path in sorted((tmp_path / kind / 'second').iterdir())[6:]:
-            path.unlink()
-    result, _ = run_command([], tmp_path, weights, 'out', environment)
+    for path in sorted(frames.iterdir())[6:]:  # what is left of the second may be short
+        path.unlink()
+    assert main(arguments(tmp_path, weights, tmp_path / 'out', '--json', tmp_path / 'out.json')) == 0
+    result = read_json(tmp_path / 'out.json')
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / 'out' / 'first').iterdir()} == when
     assert len(list((tmp_path / 'out' / 'second').iterdir())) == 6
     assert not list((tmp_path / 'out').glob('.second.*'))

@@ -77,16 +77,23 @@ class Both:
         assert len(where) == len(items)
         assert self.real.elements['long_term'] == len(self.plain.long_term)
         assert self.real.rows == self.plain.rows
-        for n, item in zip(where.tolist(), items, strict=True):
-            assert torch.equal(store.key[n], item.key)
-            assert store.shrinkage[n].item() == pytest.approx(item.shrinkage, rel=1e-4)
-            assert int(store.owner[n]) == item.owner
-            assert store.life[n].item() == pytest.approx(item.life)
-            assert store.use[n].item() == pytest.approx(item.use, rel=1e-3, abs=1e-5)
-            for row in self.plain.rows:
-                assert bool(store.valid[row, n]) == (row in item.values)
-                if row in item.values:
-                    assert torch.allclose(store.values[row, n], item.values[row], atol=1e-4)
+        assert torch.equal(store.key[where], torch.stack([item.key for item in items]))
+        assert store.owner[where].tolist() == [item.owner for item in items]
+        assert near(store.shrinkage[where], [item.shrinkage for item in items], 1e-4, 0)
+        assert near(store.life[where], [item.life for item in items], 1e-6, 0)
+        assert near(store.use[where], [item.use for item in items], 1e-3, 1e-5)
+        for row in self.plain.rows:
+            assert store.valid[row, where].tolist() == [row in item.values for item in items]
+            have = [(n, item.values[row]) for n, item in zip(where.tolist(), items, strict=True) if row in item.values]
+            if have:
+                found = store.values[row, [n for n, _ in have]]
+                assert torch.allclose(found, torch.stack([value for _, value in have]), atol=1e-4)
+
+
+def near(found: torch.Tensor, expected: list[float], relative: float, absolute: float) -> bool:
+    """Return whether all differ by at most a share of the value; at least `absolute` is allowed."""
+    wanted = torch.tensor(expected, dtype=torch.float64)
+    return bool(((found.double().flatten() - wanted).abs() <= (relative * wanted.abs()).clamp_min(absolute)).all())
 
 
 def config(usage: str, *, quotas: bool, **settings: int) -> MemoryConfig:

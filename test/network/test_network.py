@@ -2,6 +2,7 @@
 """The network: official names and shapes, variants of checkpoints, refused files."""
 
 import copy
+import dataclasses
 import json
 import os
 import pickle
@@ -11,6 +12,7 @@ import pytest
 import torch
 from parity import generated_network
 from safetensors.torch import save_file
+from tiny_networks import TINY, TINY_JOINED, TINY_LITE
 from torch import nn
 
 from xmem_ros.engines.deployment import deployed
@@ -22,6 +24,7 @@ from xmem_ros.network.config import COMPACT, COMPACT_JOINED, COMPACT_LITE, XMEM,
 from xmem_ros.network.model import XMemNetwork
 from xmem_ros.weights.checkpoint import find_weights, load_network, save_network
 
+COMPACT_BOTTLENECKS = dataclasses.replace(COMPACT, key_bottleneck=True, train_norm=False)
 SHAPES = Path(__file__).parents[3] / 'shared' / 'parity' / 'shapes.json'
 
 
@@ -67,8 +70,6 @@ def test_a_four_channel_stem_gets_a_zero_channel_last(xmem: XMemNetwork, tmp_pat
 
 
 def test_a_model_without_sensory_memory_loads_and_runs(tmp_path: Path) -> None:
-    import dataclasses
-
     network = XMemNetwork(dataclasses.replace(COMPACT, sensory_dim=0, sensory_mid=0))
     assert not any('hidden' in name for name in network.state_dict())
     torch.save(network.state_dict(), tmp_path / 'no-sensory.pth')
@@ -102,7 +103,7 @@ def test_aggregation_stays_finite_for_sure_objects() -> None:
     assert joint.sum().item() == pytest.approx(1)
 
 
-@pytest.mark.parametrize('config', [COMPACT, COMPACT_LITE, COMPACT_JOINED])
+@pytest.mark.parametrize('config', [TINY, TINY_LITE, TINY_JOINED])
 def test_saved_weights_come_back_to_half_precision(config, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = XMemNetwork(config)
@@ -162,7 +163,7 @@ def test_a_network_for_reduced_precision_keeps_its_weights_in_it(config) -> None
 
 # Winograd's rounding is some six times that of a direct convolution
 @pytest.mark.parametrize(('device', 'rounding'), [(None, 1e-5), ('cpu', 1e-4)])
-@pytest.mark.parametrize('config', [XMEM, COMPACT, COMPACT_LITE, COMPACT_JOINED])
+@pytest.mark.parametrize('config', [COMPACT_BOTTLENECKS, COMPACT, COMPACT_LITE, COMPACT_JOINED])
 def test_a_deployed_network_computes_the_same(config, device: str | None, rounding: float) -> None:
     generator = torch.Generator().manual_seed(4)
     network = XMemNetwork(config)

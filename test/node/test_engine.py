@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from needs import require
+from tiny_networks import TINY, save_untrained
 
 require('rclpy', 'onnxruntime', 'onnxscript')
 
@@ -18,7 +19,8 @@ def test_engines_are_ready_before_the_first_image_and_damaged_ones_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv('XMEM_ROS_ONNX', str(tmp_path))
-    process = NodeProcess({**SETTINGS, 'prepare': '64x96'})
+    settings = {**SETTINGS, 'weights': str(save_untrained(TINY, tmp_path / 'tiny.safetensors'))}
+    process = NodeProcess({**settings, 'prepare': '64x96'})
     try:
         process.says('active: waiting', START_S)
         said = process.output
@@ -35,7 +37,7 @@ def test_engines_are_ready_before_the_first_image_and_damaged_ones_are_refused(
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), 'exported_by': 'xmem-ros export'}))
     with (manifest.parent / 'decoder.onnx').open('r+b') as file:
         file.truncate(1000)
-    process = NodeProcess(SETTINGS)  # prepares for the size used last
+    process = NodeProcess(settings)  # prepares for the size used last
     try:
         assert process.exit_code() == 1
         assert 'decoder.onnx has 1000 bytes' in process.output

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Memory files: a tracker continues bit for bit, or refuses the file and is unchanged."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,16 @@ def a_while(tracker: Tracker, scene: RenderedScene) -> None:
     assert tracker.memory_elements['long_term'] == 150
 
 
+@pytest.fixture(scope='module')
+def saved(network, scene, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Memory file of a tracker after a while."""
+    tracker = make(network)
+    a_while(tracker, scene)
+    path = tmp_path_factory.mktemp('saved') / 'm.safetensors'
+    tracker.save(path)
+    return path
+
+
 def go_on(tracker: Tracker, scene: RenderedScene) -> list[tuple[np.ndarray, list]]:
     results = [tracker.step(scene[number][0], time=number / 10) for number in range(30, 40)]
     return [(result.labels, result.objects) for result in results]
@@ -86,13 +97,10 @@ def test_without_objects_there_is_nothing_to_forget_but_the_ids(network, scene, 
     assert other.seed(scene[0][0], {'cup': scene[0][1] == 1}) == [2]
 
 
-def test_it_is_carried_to_another_working_size_and_other_settings(network, scene, tmp_path: Path) -> None:
-    tracker = make(network)
-    a_while(tracker, scene)
-    tracker.save(tmp_path / 'm.safetensors')
+def test_it_is_carried_to_another_working_size_and_other_settings(network, scene, saved: Path) -> None:
     smaller = MemoryConfig(max_working_frames=3, min_working_frames=2, long_term_elements=60, prototypes=20)
     other = make(network, size=144, max_objects=8, memory=smaller)
-    assert other.load(tmp_path / 'm.safetensors') == [1, 3]
+    assert other.load(saved) == [1, 3]
     frame, truth = scene[30]
     result = other.step(frame)
     mask = result.labels == 1
@@ -101,13 +109,12 @@ def test_it_is_carried_to_another_working_size_and_other_settings(network, scene
 
 
 @pytest.mark.parametrize('keep', [0, 7, 100, 0.5, 0.999])
-def test_a_file_cut_off_is_refused_and_changes_nothing(network, scene, tmp_path: Path, keep: float) -> None:
-    tracker = make(network)
-    a_while(tracker, scene)
+def test_a_file_cut_off_is_refused_and_changes_nothing(network, scene, saved, tmp_path: Path, keep: float) -> None:
+    data = saved.read_bytes()
     path = tmp_path / 'm.safetensors'
-    tracker.save(path)
-    data = path.read_bytes()
     path.write_bytes(data[: int(keep * len(data)) if isinstance(keep, float) else keep])
+    tracker = make(network)
+    tracker.seed(scene[0][0], {'it': scene[0][1] == 1})
     before, elements = tracker.objects, tracker.memory_elements
     with pytest.raises(MemoryFileError, match='cut off'):
         tracker.load(path)
@@ -115,28 +122,21 @@ def test_a_file_cut_off_is_refused_and_changes_nothing(network, scene, tmp_path:
     assert tracker.memory_elements == elements
 
 
-def test_a_flipped_bit_is_refused(network, scene, tmp_path: Path) -> None:
-    tracker = make(network)
-    a_while(tracker, scene)
-    path = tmp_path / 'm.safetensors'
-    tracker.save(path)
-    data = bytearray(path.read_bytes())
+def test_a_flipped_bit_is_refused(network, saved: Path, tmp_path: Path) -> None:
+    data = bytearray(saved.read_bytes())
     data[-1000] ^= 4
-    path.write_bytes(data)
+    (tmp_path / 'm.safetensors').write_bytes(data)
     with pytest.raises(MemoryFileError, match='digest'):
-        tracker.load(path)
+        make(network).load(tmp_path / 'm.safetensors')
 
 
-def test_a_change_in_the_header_is_refused(network, scene, tmp_path: Path) -> None:
-    tracker = make(network)
-    a_while(tracker, scene)
-    path = tmp_path / 'm.safetensors'
-    tracker.save(path)
+def test_a_change_in_the_header_is_refused(network, saved: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copy(saved, tmp_path))
     with safe_open(path, framework='pt') as file:
         state = file.metadata()['state']
     changed_header(path, state=state.replace('"next_id":4', '"next_id":5'))
     with pytest.raises(MemoryFileError, match='digest'):
-        tracker.load(path)
+        make(network).load(path)
 
 
 def test_many_anchors_are_carried_whole(network, scene, tmp_path: Path) -> None:
@@ -160,18 +160,15 @@ def test_many_anchors_are_carried_whole(network, scene, tmp_path: Path) -> None:
     assert other.memory_elements == tracker.memory_elements
 
 
-def test_objects_are_removed_before_the_first_image_after_a_load(network, scene, tmp_path: Path) -> None:
-    tracker = make(network)
-    a_while(tracker, scene)
-    tracker.save(tmp_path / 'm.safetensors')
+def test_objects_are_removed_before_the_first_image_after_a_load(network, scene, saved: Path) -> None:
     other = make(network)
-    other.load(tmp_path / 'm.safetensors')
+    other.load(saved)
     other.remove([1])
     assert [item.id for item in other.step(scene[30][0]).objects] == [3]
     store = other._segmenter.memory.store
     assert not store.valid[0].any()
     assert not (store.owner == 0).any()
-    other.load(tmp_path / 'm.safetensors')
+    other.load(saved)
     other.remove([1, 3])
     assert other.step(scene[30][0]).objects == []
     assert other.memory_bytes == 0

@@ -214,10 +214,10 @@ def test_a_clock_that_jumps_back_does_not_put_off_lost(network, scene: RenderedS
 
 
 def test_reduced_precision_gives_nearly_the_same_masks(network, scene: RenderedScene) -> None:
-    trackers = [Tracker(network, TrackerConfig(size=160, precision=p), 'cpu') for p in ('float32', 'bfloat16')]
+    trackers = [Tracker(network, TrackerConfig(size=96, precision=p), 'cpu') for p in ('float32', 'bfloat16')]
     for tracker in trackers:
         tracker.seed(scene[0][0], masks_of(scene[0][1], 1, 2))
-    for number in range(1, 8):
+    for number in range(1, 6):
         ours, theirs = (tracker.step(scene[number][0]).labels for tracker in trackers)
         assert np.mean(ours != theirs) < 0.02
 
@@ -265,7 +265,7 @@ def test_memory_is_known_before_the_first_frame_and_does_not_grow(network, scene
     expected = Tracker.memory_bytes_for((160, 288), 3, network=network.config, config=config, dtype=torch.float32)
     tracker.seed(scene[0][0], masks_of(scene[0][1], 1))
     assert tracker.memory_bytes == expected
-    for number in range(80):
+    for number in range(50):
         tracker.step(scene[number % 40][0])
     assert tracker.memory_bytes == expected
     assert tracker.memory_elements['long_term'] == 300

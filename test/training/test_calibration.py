@@ -9,12 +9,13 @@ import cv2
 import pytest
 import torch
 from safetensors.torch import save_file
+from tiny_networks import TINY
 
 from xmem_ros.cli.main import main
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.errors import WeightsError
 from xmem_ros.memory.gallery import COLOURS, confidence
-from xmem_ros.network.config import COMPACT, LikenessThresholds
+from xmem_ros.network.config import LikenessThresholds
 from xmem_ros.network.model import XMemNetwork
 from xmem_ros.tracker import Tracker
 from xmem_ros.training.calibration import Looks, calibrate, hidden_by
@@ -62,7 +63,7 @@ def test_thresholds_hide_few_frames_of_an_object_and_accept_few_of_others() -> N
 def test_footage_of_one_frame_is_refused() -> None:
     footage = rendered(0)
     with pytest.raises(FootageError, match='label at least one object in two frames'):
-        calibrate(XMemNetwork(COMPACT).eval(), [footage.part('short', 0, 1)])
+        calibrate(XMemNetwork(TINY).eval(), [footage.part('short', 0, 1)])
 
 
 def test_confidence_rises_from_the_lower_threshold_to_the_upper() -> None:
@@ -74,7 +75,7 @@ def test_confidence_rises_from_the_lower_threshold_to_the_upper() -> None:
 
 
 def test_a_weights_file_stores_its_thresholds(tmp_path: Path) -> None:
-    network = XMemNetwork(dataclasses.replace(COMPACT, likeness=THRESHOLDS))
+    network = XMemNetwork(dataclasses.replace(TINY, likeness=THRESHOLDS))
     save_network(network, tmp_path / 'w.safetensors')
     assert load_network(tmp_path / 'w.safetensors').config.likeness == THRESHOLDS
     torch.save(network.state_dict(), tmp_path / 'w.pth')
@@ -91,14 +92,14 @@ def test_a_weights_file_stores_its_thresholds(tmp_path: Path) -> None:
     ],
 )
 def test_invalid_thresholds_are_refused(metadata: dict[str, str], tmp_path: Path) -> None:
-    save_file(XMemNetwork(COMPACT).state_dict(), tmp_path / 'w.safetensors', metadata=metadata)
+    save_file(XMemNetwork(TINY).state_dict(), tmp_path / 'w.safetensors', metadata=metadata)
     with pytest.raises(WeightsError, match=r'w\.safetensors: its metadata must hold .* weights calibrate'):
         load_network(tmp_path / 'w.safetensors')
 
 
 def test_weights_without_thresholds_run_with_the_published_policy_and_log_it(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        tracker = Tracker(XMemNetwork(COMPACT).eval(), device='cpu')
+        tracker = Tracker(XMemNetwork(TINY).eval(), device='cpu')
     assert tracker.config.memory == tracker.config.memory.published()
     assert 'no likeness thresholds' in caplog.text
 
@@ -116,7 +117,7 @@ def test_the_command_stores_thresholds_beside_the_same_weights(tmp_path: Path, c
     for number in range(0, 21):
         cv2.imwrite(str(tmp_path / f'JPEGImages/a/{number:02}.png'), footage.frames[number][:, :, ::-1])
         cv2.imwrite(str(tmp_path / f'Annotations/a/{number:02}.png'), footage.labels[number])
-    before = XMemNetwork(COMPACT)
+    before = XMemNetwork(TINY)
     save_network(before, tmp_path / 'w.safetensors')
     before = load_network(tmp_path / 'w.safetensors')
     command = ['weights', 'calibrate', str(tmp_path / 'w.safetensors'), '--videos', str(tmp_path)]

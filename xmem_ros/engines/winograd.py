@@ -55,10 +55,10 @@ class WinogradConv2d(nn.Module):
     def __init__(self, conv: nn.Conv2d):
         super().__init__()
         g = torch.tensor(_KERNEL, dtype=torch.float64)
-        kernels = torch.einsum('ia,ocab,jb->ijco', g, conv.weight.detach().double().cpu(), g)
+        weights = conv.weight.detach().cpu().permute(2, 3, 1, 0).reshape(9, -1)
         inputs, outputs = (torch.tensor(rows, dtype=torch.float64) for rows in (_INPUT, _OUTPUT))
-        kernels = kernels.reshape(PATCH**2, conv.in_channels, conv.out_channels)
-        self.register_buffer('kernels', kernels.to(conv.weight.device, torch.float32).contiguous())
+        kernels = (torch.kron(g, g) @ weights.double()).float().view(PATCH**2, conv.in_channels, conv.out_channels)
+        self.register_buffer('kernels', kernels.to(conv.weight.device))
         self.register_buffer('inputs', torch.kron(inputs, inputs).to(conv.weight.device, torch.float32))
         self.register_buffer('outputs', torch.kron(outputs, outputs).to(conv.weight.device, torch.float32))
         bias = torch.zeros(conv.out_channels) if conv.bias is None else conv.bias.detach()

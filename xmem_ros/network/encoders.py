@@ -1,27 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""Key encoder, key projection and value encoder. The residual blocks are torchvision's."""
+"""Key encoder, key projection and value encoder."""
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from xmem_ros.network.blocks import Fuser, conv3x3
 from xmem_ros.network.config import NetworkConfig
 from xmem_ros.network.efficientnet_lite import EfficientNetLite
+from xmem_ros.network.residual import BasicBlock, Bottleneck, residual_stage
 from xmem_ros.network.sensory import DeepUpdate
-
-
-def residual_stage(
-    block: type[BasicBlock] | type[Bottleneck], channels: int, planes: int, depth: int, stride: int
-) -> nn.Sequential:
-    """Make one stage of a ResNet as torchvision does."""
-    out = planes * block.expansion
-    shortcut = None
-    if stride != 1 or channels != out:
-        shortcut = nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
-    blocks = [block(channels, planes, stride, shortcut)]
-    blocks += [block(out, planes) for _ in range(depth - 1)]
-    return nn.Sequential(*blocks)
 
 
 class KeyEncoder(nn.Module):
