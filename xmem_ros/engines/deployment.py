@@ -39,7 +39,7 @@ def deployed(
 
 
 def _fold_norms(network: nn.Module) -> None:
-    # as in torchvision's residual blocks, a batch norm is registered right after its convolution
+    # as in the encoders' residual blocks, a batch norm is registered right after its convolution
     for module in list(network.modules()):
         for (conv_name, conv), (norm_name, norm) in pairwise(list(module.named_children())):
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):

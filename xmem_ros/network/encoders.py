@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Key encoder, key projection and value encoder. The residual blocks are torchvision's."""
+"""Key encoder, key projection and value encoder.
+
+The residual blocks are not torchvision's, whose import takes half as long as that of torch.
+"""
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from xmem_ros.network.blocks import Fuser, conv3x3
 from xmem_ros.network.config import NetworkConfig
@@ -11,10 +13,56 @@ from xmem_ros.network.efficientnet_lite import EfficientNetLite
 from xmem_ros.network.sensory import DeepUpdate
 
 
+class BasicBlock(nn.Module):
+    """Residual block of two 3×3 convolutions (He et al., arXiv:1512.03385)."""
+
+    expansion = 1
+
+    def __init__(self, channels: int, planes: int, stride: int = 1, shortcut: nn.Module | None = None):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, planes, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map B×C×H×W to B×planes×(H/stride)×(W/stride)."""
+        y = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        y += x if self.downsample is None else self.downsample(x)
+        return self.relu(y)
+
+
+class Bottleneck(nn.Module):
+    """Residual block of a 1×1, a 3×3 with the stride, and a 1×1 convolution (arXiv:1512.03385)."""
+
+    expansion = 4
+
+    def __init__(self, channels: int, planes: int, stride: int = 1, shortcut: nn.Module | None = None):
+        super().__init__()
+        out = planes * self.expansion
+        self.conv1 = nn.Conv2d(channels, planes, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.conv3 = nn.Conv2d(planes, out, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map B×C×H×W to B×4·planes×(H/stride)×(W/stride)."""
+        y = self.relu(self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x))))))
+        y = self.bn3(self.conv3(y))
+        y += x if self.downsample is None else self.downsample(x)
+        return self.relu(y)
+
+
 def residual_stage(
     block: type[BasicBlock] | type[Bottleneck], channels: int, planes: int, depth: int, stride: int
 ) -> nn.Sequential:
-    """Make one stage of a ResNet as torchvision does."""
+    """Make one stage of a ResNet; only its first block has a stride and a projected shortcut."""
     out = planes * block.expansion
     shortcut = None
     if stride != 1 or channels != out:
@@ -70,6 +118,8 @@ class KeyProjection(nn.Module):
         self.key_proj = conv3x3(channels, key_dim)
         self.d_proj = conv3x3(channels, 1)
         self.e_proj = conv3x3(channels, key_dim)
+        if self.d_proj.weight.is_meta:  # without values; initialising it would import torch._dynamo
+            return
         # Small keys and little shrinkage: training from scratch must start with a soft affinity.
         # Through a sharp one the softmax passes no gradient, and matching is never learned.
         nn.init.orthogonal_(self.key_proj.weight, gain=0.2)
