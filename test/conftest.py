@@ -92,6 +92,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope='session')
 def network():
     """Bundled network on the CPU; tests must not change it."""
-    from xmem_ros.weights.checkpoint import find_weights, load_network
+    from xmem_ros.weights.checkpoint import load_network
+    from xmem_ros.weights.files import find_weights
 
     return load_network(find_weights('compact'))

@@ -166,7 +166,8 @@ def _has_nvidia_driver() -> bool:
 def _bundled() -> Iterator[Finding]:
     if _problem('torch') or _problem('safetensors'):
         return
-    from xmem_ros.weights.checkpoint import bundled_folder, load_network
+    from xmem_ros.weights.checkpoint import load_network
+    from xmem_ros.weights.files import bundled_folder
     from xmem_ros.weights.official import licence_of
 
     files = sorted(bundled_folder().glob('*.safetensors'))
@@ -180,7 +181,7 @@ def _bundled() -> Iterator[Finding]:
 def _official() -> Iterator[Finding]:
     if _problem('torch'):
         return
-    from xmem_ros.weights.checkpoint import user_folder
+    from xmem_ros.weights.files import user_folder
     from xmem_ros.weights.official import OFFICIAL
 
     for name, weights in OFFICIAL.items():

@@ -46,7 +46,7 @@ from xmem_ros.tracker.oom_recovery import OomRecovery, is_out_of_memory
 from xmem_ros.tracker.seed_validation import SeedMask, check_ids, check_labels, check_mask, check_seeds
 from xmem_ros.tracker.segmenter import Segmenter
 from xmem_ros.tracker.snapshot import Snapshot
-from xmem_ros.weights.checkpoint import find_weights
+from xmem_ros.weights.files import find_weights
 
 MOST_OUTPUT_PIXELS = 1 << 26  # of a result larger than its frame; each object takes 4 bytes a pixel
 
