@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import fcntl
+import shutil
 import signal
 import subprocess
 
@@ -12,7 +13,9 @@ from needs import require
 
 require('rosbags.rosbag2')
 
+from bag_files import image_items, write_bag
 from bag_runs import GOES_ON, arguments, digests, elsewhere, left
+from scene_files import save_mask
 
 from xmem_ros.cli.main import main
 from xmem_ros.offline import run as run_module
@@ -32,16 +35,20 @@ def mounted(command, *given):
 
 
 @pytest.mark.parametrize('kind', ['-t tmpfs none', '--bind {other}'])
-def test_a_mount_point_is_refused_at_once_and_a_folder_in_it_will_do(bag, tmp_path, kind):
+def test_a_mount_point_is_refused_at_once(bag, tmp_path, kind):
     out, other = tmp_path / 'my out', tmp_path / 'other'
     out.mkdir()
     other.mkdir()
-    mount = f'mount {kind.format(other=other)} "{out}"'
-    done = mounted(mount, *arguments(bag, out))
+    done = mounted(f'mount {kind.format(other=other)} "{out}"', *arguments(bag, out))
     assert done.returncode == 2, done.stderr
     assert f'--out {out / "result"}' in done.stderr
     assert left(tmp_path) == ['my out', 'other']
-    done = mounted(mount, *arguments(bag, out / 'result'))
+
+
+def test_a_folder_in_a_mount_point_will_do(bag, tmp_path):
+    out = tmp_path / 'my out'
+    out.mkdir()
+    done = mounted(f'mount -t tmpfs none "{out}"', *arguments(bag, out / 'result'))
     assert done.returncode == 0, done.stderr
 
 
@@ -124,38 +131,51 @@ main(sys.argv[1:])
 """
 
 
-@pytest.fixture
-def delivered(bag, tmp_path):
-    """Return the destination of a run killed between delivery and cleanup."""
-    done = elsewhere(KILLED_AT_LAST, *arguments(bag, tmp_path / 'out'))
+@pytest.fixture(scope='module')
+def delivered(frames, tmp_path_factory):
+    """Return the destination of a run killed between delivery and cleanup, beside its bag."""
+    folder = tmp_path_factory.mktemp('killed')
+    save_mask(folder / 'mask.png', frames[0][1])
+    bag = write_bag(folder / 'bag', image_items(frames))
+    done = elsewhere(KILLED_AT_LAST, *arguments(bag, folder / 'out'))
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert left(tmp_path) == ['.out.part', 'out']
-    return tmp_path / 'out'
+    return folder / 'out'
 
 
-def test_what_a_run_left_that_was_killed_at_last_is_removed_by_the_same_command(bag, delivered, capsys, stepped):
+def again(delivered):
+    """Give the same command again; return its exit code."""
+    assert left(delivered.parent) == ['.out.part', 'out']
+    return main(arguments(delivered.with_name('bag'), delivered))
+
+
+def test_results_that_are_not_that_run_s_are_told_apart(delivered, capsys):
+    moved = delivered.rename(delivered.with_name('moved'))
+    try:
+        delivered.mkdir()
+        (delivered / 'thesis.tex').write_text('mine')
+        assert main(arguments(delivered.with_name('bag'), delivered)) == 2
+        assert 'is there already and not an empty folder' in capsys.readouterr().err
+        assert left(delivered.parent) == ['.out.part', 'moved', 'out']
+    finally:
+        shutil.rmtree(delivered)
+        moved.rename(delivered)
+
+
+def test_what_a_run_left_stays_while_another_is_at_it(delivered, capsys):
+    with (delivered.with_name('.out.part') / 'lock').open('w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert again(delivered) == 2
+        assert 'is there already' in capsys.readouterr().err
+        assert left(delivered.parent) == ['.out.part', 'out']
+
+
+# The last one, since it changes what was delivered.
+def test_what_a_run_left_that_was_killed_at_last_is_removed_by_the_same_command(delivered, capsys, stepped):
     before = digests(delivered)
-    assert main(arguments(bag, delivered)) == 2
+    assert again(delivered) == 2
     assert 'the results are complete' in capsys.readouterr().err
     assert left(delivered.parent) == ['out']
-    assert main(arguments(bag, delivered)) == 2
+    assert main(arguments(delivered.with_name('bag'), delivered)) == 2
     assert 'is there already' in capsys.readouterr().err
     assert digests(delivered) == before
     assert stepped == []
-
-
-def test_results_that_are_not_that_run_s_are_told_apart(bag, delivered, capsys):
-    delivered.rename(delivered.with_name('moved'))
-    delivered.mkdir()
-    (delivered / 'thesis.tex').write_text('mine')
-    assert main(arguments(bag, delivered)) == 2
-    assert 'is there already and not an empty folder' in capsys.readouterr().err
-    assert left(delivered.parent) == ['.out.part', 'moved', 'out']
-
-
-def test_what_a_run_left_stays_while_another_is_at_it(bag, delivered, capsys):
-    with (delivered.with_name('.out.part') / 'lock').open('w') as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        assert main(arguments(bag, delivered)) == 2
-        assert 'is there already' in capsys.readouterr().err
-        assert left(delivered.parent) == ['.out.part', 'out']
