@@ -47,6 +47,15 @@ def robot():
         yield robot
 
 
+@pytest.fixture(scope='module')
+def compressed():
+    """A node that takes compressed images."""
+    with robots.running({'device': 'cpu', 'image_transport': 'compressed', 'autostart': False}) as robot:
+        assert robot.change_state('configure')
+        assert robot.change_state('activate')
+        yield robot
+
+
 @pytest.fixture
 def bag(tmp_path):
     return write_bag(tmp_path / 'bag', image_items(FRAMES))
@@ -203,30 +212,22 @@ def test_a_node_that_is_deactivated_meanwhile_is_noticed(robot, bag):
         assert robot.change_state('activate')
 
 
-def test_a_node_that_ends_meanwhile_is_noticed(bag):
-    with (
-        robots.running({'device': 'cpu'}) as robot,
-        replay(bag, robot.prefix, plan=[], timeout=PATIENCE_S) as frames,
-    ):
-        next(frames)
-        robot.process.interrupt()
-        with pytest.raises(NodeMissingError, match='disappeared during the replay'):
-            list(frames)
-
-
-def test_a_node_that_hangs_is_told_from_one_that_gets_no_images(bag):
-    with (
-        robots.running({'device': 'cpu'}) as robot,
-        replay(bag, robot.prefix, plan=[], timeout=PATIENCE_S) as frames,
-    ):
-        next(frames)
-        wait_briefly(frames)
-        robot.process.process.send_signal(signal.SIGSTOP)
-        try:
-            with pytest.raises(NodeTimeoutError, match='no /diagnostics either'):
-                next(frames)
-        finally:
-            robot.process.process.send_signal(signal.SIGCONT)
+def test_a_node_that_hangs_is_told_from_one_that_gets_no_images_and_from_one_that_ended(bag):
+    with robots.running({'device': 'cpu'}) as robot:
+        with replay(bag, robot.prefix, plan=[], timeout=PATIENCE_S) as frames:
+            next(frames)
+            wait_briefly(frames)
+            robot.process.process.send_signal(signal.SIGSTOP)
+            try:
+                with pytest.raises(NodeTimeoutError, match='no /diagnostics either'):
+                    next(frames)
+            finally:
+                robot.process.process.send_signal(signal.SIGCONT)
+        with replay(bag, robot.prefix, plan=[], timeout=PATIENCE_S) as frames:
+            next(frames)
+            robot.process.interrupt()
+            with pytest.raises(NodeMissingError, match='disappeared during the replay'):
+                list(frames)
 
 
 def test_images_that_do_not_reach_the_node_are_told_with_topic_and_qos(robot, bag):
@@ -239,23 +240,15 @@ def test_images_that_do_not_reach_the_node_are_told_with_topic_and_qos(robot, ba
             next(frames)
 
 
-def test_a_node_that_wants_compressed_images_does_not_get_raw_ones(bag):
-    with (
-        robots.running({'device': 'cpu', 'image_transport': 'compressed', 'autostart': False}) as robot,
-    ):
-        assert robot.change_state('configure')
-        assert robot.change_state('activate')
-        with pytest.raises(ParameterError, match='does not subscribe to .*start it with image_transport:=raw'):
-            replay(bag, robot.prefix, plan=[], timeout=PATIENCE_S)
+def test_a_node_that_wants_compressed_images_does_not_get_raw_ones(compressed, bag):
+    with pytest.raises(ParameterError, match='does not subscribe to .*start it with image_transport:=raw'):
+        replay(bag, compressed.prefix, plan=[], timeout=PATIENCE_S)
 
 
-def test_compressed_images_reach_a_node_that_takes_them(tmp_path):
+def test_compressed_images_reach_a_node_that_takes_them(compressed, tmp_path):
     bag = write_bag(tmp_path / 'bag', image_items(FRAMES, '/cam/image/compressed', compressed=True))
-    with robots.running({'device': 'cpu', 'image_transport': 'compressed', 'autostart': False}) as robot:
-        assert robot.change_state('configure')
-        assert robot.change_state('activate')
-        live, report = follow(robot, bag, [first_mask()])
-    assert report.topic == f'{robot.namespace}/image/compressed'
+    live, report = follow(compressed, bag, [first_mask()])
+    assert report.topic == f'{compressed.namespace}/image/compressed'
     assert len(live) == len(FRAMES)
     assert (live[-1].labels == 1).any()
 
