@@ -25,6 +25,7 @@ SLOW = (
     'client',
     'web',
     'demo/test_demo.py',
+    'demo/test_camera.py',
     'regress/test_live.py',
     'regress/test_regress.py',
     'regress/test_input.py',
