@@ -24,6 +24,7 @@ SLOW = (
     'client',
     'web',
     'demo/test_demo.py',
+    'demo/test_camera.py',
     'regress/test_live.py',
     'regress/test_regress.py',
     'regress/test_input.py',
@@ -93,6 +94,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope='session')
 def network():
     """Bundled network on the CPU; tests must not change it."""
-    from xmem_ros.weights.checkpoint import find_weights, load_network
+    from xmem_ros.weights.checkpoint import load_network
+    from xmem_ros.weights.files import find_weights
 
     return load_network(find_weights('compact'))

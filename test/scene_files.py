@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from xmem_ros.demo.scene import RenderedScene
-from xmem_ros.weights.checkpoint import bundled_folder
+from xmem_ros.weights.files import bundled_folder
 
 SIZE = (64, 96)  # height, width of the frames, px
 BUNDLED = bundled_folder() / 'compact.safetensors'

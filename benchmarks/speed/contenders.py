@@ -21,7 +21,8 @@ from xmem_ros.engines.deployment import deployed
 from xmem_ros.memory.config import MemoryConfig
 from xmem_ros.network.model import XMemNetwork
 from xmem_ros.tracker import Tracker, TrackerConfig, frame_processor
-from xmem_ros.weights.checkpoint import find_weights, load_network
+from xmem_ros.weights.checkpoint import load_network
+from xmem_ros.weights.files import find_weights
 
 
 def masks_for(scene: RenderedScene, objects: int) -> tuple[np.ndarray, np.ndarray]:

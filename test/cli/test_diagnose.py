@@ -43,7 +43,7 @@ def test_a_package_that_is_broken_is_named_with_what_to_do(monkeypatch):
 
 WITHOUT = """
 import json, os, sys
-import torch
+import torch, torchvision  # slow, and the same for all
 for module in sys.argv[1:]:
     if not os.fork():  # each without one package, and nothing of ours is imported yet
         sys.modules[module] = None

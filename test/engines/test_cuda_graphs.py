@@ -10,7 +10,8 @@ import torch
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.engines.cuda_graphs import GRAPHS_KEPT, GraphedNetwork
 from xmem_ros.tracker import Tracker, TrackerConfig
-from xmem_ros.weights.checkpoint import find_weights, load_network
+from xmem_ros.weights.checkpoint import load_network
+from xmem_ros.weights.files import find_weights
 
 
 class Rerun:

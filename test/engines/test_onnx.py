@@ -35,7 +35,8 @@ from xmem_ros.errors import DeviceError, EngineError, OutputError, ParameterErro
 from xmem_ros.network.model import XMemNetwork
 from xmem_ros.tracker import Tracker, TrackerConfig
 from xmem_ros.tracker.oom_recovery import is_out_of_memory
-from xmem_ros.weights.checkpoint import find_weights, fingerprint, load_network
+from xmem_ros.weights.checkpoint import fingerprint, load_network
+from xmem_ros.weights.files import find_weights
 
 require('onnxruntime', 'onnxscript')
 

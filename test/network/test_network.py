@@ -22,7 +22,8 @@ from xmem_ros.network.aggregation import aggregate
 from xmem_ros.network.blocks import Fuser
 from xmem_ros.network.config import COMPACT, COMPACT_JOINED, COMPACT_LITE, XMEM, config_from_state_dict
 from xmem_ros.network.model import XMemNetwork
-from xmem_ros.weights.checkpoint import find_weights, load_network, save_network
+from xmem_ros.weights.checkpoint import load_network, save_network
+from xmem_ros.weights.files import find_weights
 
 COMPACT_BOTTLENECKS = dataclasses.replace(COMPACT, key_bottleneck=True, train_norm=False)
 SHAPES = Path(__file__).parents[3] / 'shared' / 'parity' / 'shapes.json'

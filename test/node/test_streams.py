@@ -235,11 +235,15 @@ def test_with_queue_all_every_image_is_tracked_in_its_order():
         assert iou(found, SCENE[20][1] == 3) > 0.95
 
 
-def test_compressed_images_come_in_and_go_out():
-    parameters = {'image_transport': 'compressed', 'autostart': False}  # no node waits for a raw camera then
+def test_compressed_images_come_in_and_go_out_and_raw_ones_are_pointed_out():
+    # no node waits for a raw camera then
+    parameters = {'no_image_warning_after': 1.0, 'image_transport': 'compressed', 'autostart': False}
     with robots.running(parameters, arguments=['-r', 'image:=/cam/colour']) as robot:
+        raw = robot.node.create_publisher(Image, '/cam/colour', 1)
         assert robot.change_state('configure')
         assert robot.change_state('activate')
+        robot.process.says('/cam/colour is published: set image_transport to raw', 30)
+        robot.node.destroy_publisher(raw)
         camera = robot.node.create_publisher(CompressedImage, '/cam/colour/compressed', 10)
         robot.labels = robot.listen(Image, '~/labels')
         small, drawn = (robot.listen(CompressedImage, f'~/{name}/compressed') for name in ('labels', 'overlay'))
@@ -267,14 +271,6 @@ def test_compressed_images_come_in_and_go_out():
         camera.publish(CompressedImage(header=first.header, format='jpeg', data=[1, 2, 3]))
         robot.process.says('or not JPEG or PNG')
         show(6)
-
-
-def test_images_of_the_other_transport_are_pointed_out():
-    parameters = {'no_image_warning_after': 1.0, 'image_transport': 'compressed', 'autostart': False}
-    with robots.running(parameters) as robot:
-        assert robot.change_state('configure')
-        assert robot.change_state('activate')
-        robot.process.says('/image is published: set image_transport to raw', 30)
 
 
 def test_a_best_effort_camera_that_starts_after_the_node_is_heard():

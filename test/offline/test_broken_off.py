@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 
 import cv2
 import numpy as np
@@ -13,7 +15,7 @@ from needs import require
 require('rosbags.rosbag2')
 
 from bag_files import image_items, write_bag
-from bag_runs import GOES_ON, arguments, digests, elsewhere, left
+from bag_runs import GOES_ON, arguments, digests, left
 from scene_files import save_mask
 
 from xmem_ros.cli.main import main
@@ -21,53 +23,46 @@ from xmem_ros.errors import OutOfMemoryError
 from xmem_ros.offline import run as run_module
 from xmem_ros.offline.job import content_of
 from xmem_ros.offline.tracking import OfflineTracker
-from xmem_ros.tracker import Tracker
+from xmem_ros.tracker import Tracker, snapshot
 
 # --- full disks, and errors of libraries and devices
 
-LITTLE_ROOM = """
-import resource, sys
-from xmem_ros.tracker import snapshot
-from xmem_ros.offline.segments import RunFolder
-from xmem_ros.cli.main import main
-write = snapshot.write
-def little(saved, path):
-    if path.stem.endswith('000002'):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
-    write(saved, path)
-snapshot.write = little
-sys.exit(main(sys.argv[1:]))
-"""
+
+@contextlib.contextmanager
+def little_room(size):
+    """Let files of this process grow to a size [bytes] only."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_while_the_memory_is_saved_keeps_the_earlier_segments(bag, tmp_path, stepped):
-    done = elsewhere(LITTLE_ROOM, *arguments(bag, tmp_path / 'out'))
-    assert done.returncode == 2, done.stderr
-    assert 'memory_000002.safetensors: cannot be written' in done.stderr
-    assert GOES_ON in done.stderr
+def test_a_full_disk_while_the_memory_is_saved_keeps_the_earlier_segments(bag, tmp_path, monkeypatch, capsys, stepped):
+    write = snapshot.write
+
+    def little(saved, path):
+        with little_room(4096) if path.stem.endswith('000002') else contextlib.nullcontext():
+            write(saved, path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(snapshot, 'write', little)
+        assert main(arguments(bag, tmp_path / 'out')) == 2
+    said = capsys.readouterr().err
+    assert 'memory_000002.safetensors: cannot be written' in said
+    assert GOES_ON in said
     assert left(tmp_path) == ['.out.part']
+    stepped.clear()
     assert main(arguments(bag, tmp_path / 'out')) == 0
     assert stepped == [4, 5, 6, 7, 8, 9], 'one segment of four images was complete'
     assert main(arguments(bag, tmp_path / 'other')) == 0
     assert digests(tmp_path / 'out') == digests(tmp_path / 'other')
 
 
-LITTLE_ROOM_AT_LAST = """
-import resource, sys
-from xmem_ros.offline import run
-from xmem_ros.cli.main import main
-write = run.write_results
-def little(*given):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 14, resource.RLIM_INFINITY))
-    write(*given)
-run.write_results = little
-sys.exit(main(sys.argv[1:]))
-"""
-
-
 @pytest.mark.parametrize('kind', ['overlay', 'bag', 'coco', 'ytvos', 'png'])
 def test_a_full_disk_while_results_are_written_delivers_none_and_the_next_run_writes_them(
-    frames, tmp_path, kind, stepped
+    tmp_path, monkeypatch, capsys, kind, stepped
 ):
     """Write noise, so that every format needs more than 16 KiB per file."""
     if kind == 'coco':
@@ -79,11 +74,20 @@ def test_a_full_disk_while_results_are_written_delivers_none_and_the_next_run_wr
     save_mask(tmp_path / 'mask.png', (noise[0, :, :, 0] >> 7) + 1)  # the masks are noise, too
     given = arguments(tmp_path / 'bag', tmp_path / 'out')
     given[given.index('png')] = kind
-    done = elsewhere(LITTLE_ROOM_AT_LAST, *given)
-    assert done.returncode == 2, done.stderr
-    assert GOES_ON in done.stderr
-    assert 'Traceback' not in done.stderr
+    write = run_module.write_results
+
+    def little(*given):
+        with little_room(1 << 14):
+            write(*given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run_module, 'write_results', little)
+        assert main(given) == 2
+    said = capsys.readouterr().err
+    assert GOES_ON in said
+    assert 'Traceback' not in said
     assert left(tmp_path) == ['.out.part']
+    stepped.clear()
     assert main(given) == 0
     assert stepped == []
     assert left(tmp_path) == ['out']
@@ -162,18 +166,11 @@ def test_an_error_before_the_first_image_is_reported_and_leaves_no_files(bag, tm
     assert left(tmp_path) == []
 
 
-NO_ROOM = """
-import resource, sys
-from xmem_ros.cli.main import main
-resource.setrlimit(resource.RLIMIT_FSIZE, (64, resource.RLIM_INFINITY))
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-def test_a_disk_that_is_full_from_the_start_is_reported_and_no_files_are_left(bag, tmp_path):
-    done = elsewhere(NO_ROOM, *arguments(bag, tmp_path / 'out'))
-    assert done.returncode == 2, done.stderr
-    assert '.out.part: cannot be written (File too large); choose another destination (--out)' in done.stderr
+def test_a_disk_that_is_full_from_the_start_is_reported_and_no_files_are_left(bag, tmp_path, capsys):
+    with little_room(64):
+        assert main(arguments(bag, tmp_path / 'out')) == 2
+    text = '.out.part: cannot be written (File too large); choose another destination (--out)'
+    assert text in capsys.readouterr().err
     assert left(tmp_path) == []
 
 

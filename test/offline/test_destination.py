@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import fcntl
+import shutil
 import signal
 import subprocess
 
@@ -12,7 +13,9 @@ from needs import require
 
 require('rosbags.rosbag2')
 
+from bag_files import image_items, write_bag
 from bag_runs import GOES_ON, arguments, digests, elsewhere, left
+from scene_files import save_mask
 
 from xmem_ros.cli.main import main
 from xmem_ros.errors import ParameterError
@@ -34,16 +37,20 @@ def mounted(command, *given):
 
 
 @pytest.mark.parametrize('kind', ['-t tmpfs none', '--bind {other}'])
-def test_a_mount_point_is_refused_at_once_and_a_folder_in_it_is_accepted(bag, tmp_path, kind):
+def test_a_mount_point_is_refused_at_once(bag, tmp_path, kind):
     out, other = tmp_path / 'my out', tmp_path / 'other'
     out.mkdir()
     other.mkdir()
-    mount = f'mount {kind.format(other=other)} "{out}"'
-    done = mounted(mount, *arguments(bag, out))
+    done = mounted(f'mount {kind.format(other=other)} "{out}"', *arguments(bag, out))
     assert done.returncode == 2, done.stderr
     assert f'name a folder in it, such as {out / "result"} (--out)' in done.stderr
     assert left(tmp_path) == ['my out', 'other']
-    done = mounted(mount, *arguments(bag, out / 'result'))
+
+
+def test_a_folder_in_a_mount_point_is_accepted(bag, tmp_path):
+    out = tmp_path / 'my out'
+    out.mkdir()
+    done = mounted(f'mount -t tmpfs none "{out}"', *arguments(bag, out / 'result'))
     assert done.returncode == 0, done.stderr
 
 
@@ -140,38 +147,51 @@ main(sys.argv[1:])
 """
 
 
-@pytest.fixture
-def delivered(bag, tmp_path):
-    """Return the destination of a run killed between delivery and cleanup."""
-    done = elsewhere(KILLED_AT_LAST, *arguments(bag, tmp_path / 'out'))
+@pytest.fixture(scope='module')
+def delivered(frames, tmp_path_factory):
+    """Return the destination of a run killed between delivery and cleanup, beside its bag."""
+    folder = tmp_path_factory.mktemp('killed')
+    save_mask(folder / 'mask.png', frames[0][1])
+    bag = write_bag(folder / 'bag', image_items(frames))
+    done = elsewhere(KILLED_AT_LAST, *arguments(bag, folder / 'out'))
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert left(tmp_path) == ['.out.part', 'out']
-    return tmp_path / 'out'
+    return folder / 'out'
 
 
-def test_the_same_command_removes_the_work_folder_of_a_run_killed_after_delivery(bag, delivered, capsys, stepped):
+def again(delivered):
+    """Give the same command again; return its exit code."""
+    assert left(delivered.parent) == ['.out.part', 'out']
+    return main(arguments(delivered.with_name('bag'), delivered))
+
+
+def test_a_folder_that_the_killed_run_has_not_delivered_is_left_alone(delivered, capsys):
+    moved = delivered.rename(delivered.with_name('moved'))
+    try:
+        delivered.mkdir()
+        (delivered / 'thesis.tex').write_text('mine')
+        assert main(arguments(delivered.with_name('bag'), delivered)) == 2
+        assert 'already exists and not an empty folder' in capsys.readouterr().err
+        assert left(delivered.parent) == ['.out.part', 'moved', 'out']
+    finally:
+        shutil.rmtree(delivered)
+        moved.rename(delivered)
+
+
+def test_a_locked_work_folder_is_not_removed(delivered, capsys):
+    with (delivered.with_name('.out.part') / 'lock').open('w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert again(delivered) == 2
+        assert 'already exists' in capsys.readouterr().err
+        assert left(delivered.parent) == ['.out.part', 'out']
+
+
+# The last one, since it changes what was delivered.
+def test_the_same_command_removes_the_work_folder_of_a_run_killed_after_delivery(delivered, capsys, stepped):
     before = digests(delivered)
-    assert main(arguments(bag, delivered)) == 2
+    assert again(delivered) == 2
     assert 'already has complete results' in capsys.readouterr().err
     assert left(delivered.parent) == ['out']
-    assert main(arguments(bag, delivered)) == 2
+    assert main(arguments(delivered.with_name('bag'), delivered)) == 2
     assert 'already exists' in capsys.readouterr().err
     assert digests(delivered) == before
     assert stepped == []
-
-
-def test_a_folder_that_the_killed_run_has_not_delivered_is_left_alone(bag, delivered, capsys):
-    delivered.rename(delivered.with_name('moved'))
-    delivered.mkdir()
-    (delivered / 'thesis.tex').write_text('mine')
-    assert main(arguments(bag, delivered)) == 2
-    assert 'already exists and is not an empty folder' in capsys.readouterr().err
-    assert left(delivered.parent) == ['.out.part', 'moved', 'out']
-
-
-def test_a_locked_work_folder_is_not_removed(bag, delivered, capsys):
-    with (delivered.with_name('.out.part') / 'lock').open('w') as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        assert main(arguments(bag, delivered)) == 2
-        assert 'already exists' in capsys.readouterr().err
-        assert left(delivered.parent) == ['.out.part', 'out']

@@ -265,6 +265,20 @@ def kill_after_two_segments(*arguments, script=KILLED):
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
 
 
+def break_off(*arguments):
+    """Interrupt a run after two segments, as a person does."""
+    step = OfflineTracker.step
+
+    def interrupted(self, frame):
+        if frame.index == 9:
+            raise KeyboardInterrupt
+        return step(self, frame)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(OfflineTracker, 'step', interrupted)
+        assert main([*map(str, arguments)]) == 130
+
+
 def options(bag, out):
     formats = [f'--format={name}' for name in ('bag', 'png', 'ytvos', 'overlay')]
     return ['track', bag, '--out', out, '--size', 64, '--device', 'cpu', '--segment', 4, *formats]
@@ -312,7 +326,7 @@ def test_a_run_interrupted_from_the_keyboard_can_be_resumed(bag, tmp_path, monke
 
 
 def test_a_run_is_resumed_only_with_the_same_arguments(bag, tmp_path, capsys):
-    kill_after_two_segments(*options(bag, tmp_path / 'out'))
+    break_off(*options(bag, tmp_path / 'out'))
     assert main([*map(str, options(bag, tmp_path / 'out')), '--only-ours']) == 2
     said = capsys.readouterr().err
     assert 'was begun with other arguments (only ours: False, now True)' in said
@@ -351,7 +365,7 @@ def test_an_unusable_late_seed_can_be_corrected_without_tracking_everything_agai
 
 
 def test_damaged_work_of_an_interrupted_run_is_refused(bag, tmp_path, capsys):
-    kill_after_two_segments(*options(bag, tmp_path / 'out'))
+    break_off(*options(bag, tmp_path / 'out'))
     (memory,) = (tmp_path / '.out.part').glob('memory_*')
     memory.write_bytes(memory.read_bytes()[:-100])
     assert main([*map(str, options(bag, tmp_path / 'out'))]) == 2
@@ -500,7 +514,8 @@ def test_bags_are_tracked_without_ros(bag, tmp_path):
 def test_without_rosbags_folders_are_tracked_and_bags_are_refused(bag, tmp_path):
     save_sequence(tmp_path, frames=3)
     folder, mask = tmp_path / 'JPEGImages' / 'toys', tmp_path / 'Annotations' / 'toys' / '00000.png'
-    done = run_without(['rosbags'], 'track', folder, '--seed', mask, '--out', tmp_path / 'out', '--device', 'cpu')
+    command = ['track', folder, '--seed', mask, '--out', tmp_path / 'out', '--device', 'cpu', '--size', 64]
+    done = run_without(['rosbags'], *command)
     assert done.returncode == 0, done.stderr
     assert left(tmp_path / 'out') == ['00000.png', '00001.png', '00002.png']
     done = run_without(['rosbags'], *options(bag, tmp_path / 'bag'))
@@ -508,10 +523,11 @@ def test_without_rosbags_folders_are_tracked_and_bags_are_refused(bag, tmp_path)
     assert 'pip install' in done.stderr
 
 
-def test_a_format_whose_library_is_missing_is_refused_at_once(bag, tmp_path):
-    done = run_without(['pycocotools'], *options(bag, tmp_path / 'out'), '--format', 'coco')
-    assert done.returncode == 2
-    assert 'pip install pycocotools, or choose another format (--format)' in done.stderr
+def test_a_format_whose_library_is_missing_is_refused_at_once(bag, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, 'pycocotools', None)
+    monkeypatch.delitem(sys.modules, 'pycocotools.mask', raising=False)
+    assert main([*map(str, options(bag, tmp_path / 'out')), '--format', 'coco']) == 2
+    assert 'pip install pycocotools, or choose another format (--format)' in capsys.readouterr().err
     assert left(tmp_path) == []
 
 

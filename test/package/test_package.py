@@ -273,11 +273,23 @@ def test_command_line_explains_itself(prefix: Path) -> None:
     assert 'evaluate' in result.stdout
 
 
-def test_library_needs_no_ros_and_starts_without_torchvision_which_takes_seconds() -> None:
+def test_a_tracker_needs_no_ros_and_starts_without_slow_modules_of_torch() -> None:
     code = (
         'import sys\n'
-        'OTHERS = {"rclpy", "sensor_msgs", "cv_bridge", "torchvision"}\n'
-        'import xmem_ros.tracker, xmem_ros.seeding, xmem_ros.cli.main\n'
-        'print(sorted({name.partition(".")[0] for name in sys.modules} & OTHERS))'
+        'import xmem_ros.seeding, xmem_ros.cli.main\n'
+        'from xmem_ros.tracker import Tracker\n'
+        'Tracker.from_weights("compact", device="cpu")\n'
+        'names = {"rclpy", "sensor_msgs", "cv_bridge", "torchvision", "torch._dynamo", "sympy"}\n'
+        'print(sorted(names & set(sys.modules)))'
     )
     assert python(code, [ROOT]) == '[]'
+
+
+def test_what_is_checked_before_tracking_needs_no_torch() -> None:
+    code = (
+        'import sys\n'
+        'import xmem_ros.cli.main, xmem_ros.parameters.table, xmem_ros.weights.files, xmem_ros.offline.destination\n'
+        'import xmem_ros.recordings.seed_plan, xmem_ros.regress.run, xmem_ros.evaluation.datasets\n'
+        'print("torch" in sys.modules)'
+    )
+    assert python(code, [ROOT]) == 'False'

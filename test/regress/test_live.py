@@ -9,7 +9,7 @@ require('rclpy', 'xmem_ros.msg', 'rosbags.rosbag2')
 import node_harness as robots
 import numpy as np
 from bag_suite import IMAGE_TOPIC, TRUTH_TOPIC, write_bag, write_scene
-from regress_runs import cut_off, regress, stepping_back_at
+from regress_runs import SIZE, cut_off, regress, stepping_back_at
 from scene_files import FOOTAGE, save_frame, save_mask
 
 from xmem_ros.demo.scene import RenderedScene
@@ -28,11 +28,18 @@ def bags(tmp_path_factory):
     folder = tmp_path_factory.mktemp('bags')
     write_scene(folder / 'scene', frames=FRAMES)
     write_scene(folder / 'worse', frames=FRAMES, seed_shift=8)
-    write_scene(folder / 'png', frames=4, compressed=True)
+    write_scene(folder / 'png', frames=FRAMES, compressed=True)
     for index, (frame, labels) in enumerate(RenderedScene((120, 216), frames=4)):
         save_frame(folder / 'frames' / f'{index:06d}.jpg', frame)
         save_mask(folder / 'masks' / f'{index:06d}.png', labels)
     return folder
+
+
+@pytest.fixture(scope='module')
+def running():
+    """Keys of a case that use a node that runs already."""
+    with robots.running({'size': 240}) as robot:
+        yield {'runner': 'live', 'node': robot.prefix, 'timeout': TIMEOUT}
 
 
 def case(name, **keys):
@@ -40,12 +47,12 @@ def case(name, **keys):
 
 
 def test_a_node_started_for_the_case_has_the_results_of_the_offline_run(bags, capsys):
-    live = {'runner': 'live', 'timeout': TIMEOUT, 'parameters': {'memory.top_k': 20, 'lost_after': 3}}
+    live = {'runner': 'live', 'timeout': TIMEOUT, 'parameters': {'memory.top_k': 20, 'lost_after': 3, **SIZE}}
+    png = {'input': 'png', 'image_topic': IMAGE_TOPIC}  # without loss, but over the other transport
     ages = {'age_ms': 60_000, 'processing_ms': 60_000, 'process_mb': 20_000, 'missing_frames': 0}
     cases = [
         case('offline', parameters=live['parameters']),
-        case('live', **live, expect={'mean_iou': 0.8, 'memory_mb': 2000, **ages}),
-        case('live, png', **live, input='png', image_topic=IMAGE_TOPIC, expect={'mean_iou': 0.8}),
+        case('live', **live, **png, expect={'mean_iou': 0.8, 'memory_mb': 2000, **ages}),
     ]
     code, results = regress(bags, cases)
     assert code == 0, capsys.readouterr().out
@@ -57,12 +64,15 @@ def test_a_node_started_for_the_case_has_the_results_of_the_offline_run(bags, ca
     assert found['figures']['process_mb'] > found['figures']['memory_mb']
 
 
-def test_a_running_node_is_used_for_bags_and_frames_and_worse_seeds_fail(bags):
-    with robots.running({'size': 240}) as robot:
-        node = {'runner': 'live', 'node': robot.prefix, 'timeout': TIMEOUT, 'expect': {'mean_iou': 0.9}}
-        frames = {'input': 'frames', 'seeds': 'masks/000000.png', 'reference': {'folder': 'masks'}}
-        cases = [case('as it was', **node), case('worse', **node, input='worse'), case('frames', **node, **frames)]
-        code, results = regress(bags, cases)
+def test_a_running_node_is_used_for_bags_and_frames_and_worse_seeds_fail(bags, running):
+    node = {**running, 'expect': {'mean_iou': 0.9}}
+    frames = {'input': 'frames', 'seeds': 'masks/000000.png', 'reference': {'folder': 'masks'}}
+    cases = [
+        case('as it was', **node),
+        case('worse', **node, input='worse'),
+        case('frames', **node, **frames),
+    ]
+    code, results = regress(bags, cases)
     assert code == 1
     assert [result['state'] for result in results.values()] == ['met', 'unmet', 'met'], results
     assert 'process_mb' not in results['as it was']['figures']
@@ -70,7 +80,7 @@ def test_a_running_node_is_used_for_bags_and_frames_and_worse_seeds_fail(bags):
 
 
 @pytest.mark.skipif(not (FOOTAGE / 'bedroom').is_dir(), reason='needs ../shared/data/bedroom, which is not here')
-def test_real_footage_gives_the_same_masks_live_as_offline(tmp_path):
+def test_real_footage_gives_the_same_masks_live_as_offline(tmp_path, running):
     """The footage has no masks, so those of the offline run are the reference."""
     images = [read_image(path) for path in image_files(FOOTAGE / 'bedroom')[:FRAMES]]
     child = np.zeros(images[0].shape[:2], np.uint8)
@@ -79,7 +89,7 @@ def test_real_footage_gives_the_same_masks_live_as_offline(tmp_path):
     with open_recording(tmp_path / 'scene', IMAGE_TOPIC) as recording:
         for tracked in track(recording, recorded_seeds(recording), Parameters()):
             save_mask(tmp_path / 'masks' / f'{tracked.frame.stamp_ns}.png', tracked.labels)
-    live = {'image_topic': IMAGE_TOPIC, 'runner': 'live', 'timeout': TIMEOUT}
+    live = {'image_topic': IMAGE_TOPIC, **running}
     code, results = regress(
         tmp_path, [case('bedroom', **live, reference={'folder': 'masks'}, expect={'mean_iou': 0.99})]
     )
@@ -88,12 +98,11 @@ def test_real_footage_gives_the_same_masks_live_as_offline(tmp_path):
     assert results['bedroom']['compared'] == FRAMES
 
 
-def test_the_limit_of_frames_counts_dropped_images(tmp_path):
+def test_the_limit_of_frames_counts_dropped_images(tmp_path, running):
     write_scene(tmp_path / 'scene', frames=6, broken=(2, 3))
     cases = [
-        case(runner, runner=runner, frames=3, expect={'mean_iou': 0.8, 'missing_frames': 1})
-        | ({'timeout': TIMEOUT} if runner == 'live' else {})
-        for runner in ('offline', 'live')
+        case(runner['runner'], **runner, frames=3, expect={'mean_iou': 0.8, 'missing_frames': 1})
+        for runner in ({'runner': 'offline'}, running)
     ]
     code, results = regress(tmp_path, cases)
     assert code == 0, results
@@ -102,15 +111,14 @@ def test_the_limit_of_frames_counts_dropped_images(tmp_path):
         assert sum('has no result' in text for text in found['notes']) == 1
 
 
-def test_frames_after_the_seeds_removed_an_object_do_not_count_for_it(tmp_path):
+def test_frames_after_the_seeds_removed_an_object_do_not_count_for_it(tmp_path, running):
     write_scene(tmp_path / 'scene', frames=10)
     save_mask(tmp_path / 'first.png', next(iter(RenderedScene((120, 216), frames=1)))[1])
     entries = '[{frame: 0, labels: first.png, names: {1: ball, 2: mug, 3: box}}, {frame: 5, remove: [ball]}]'
     (tmp_path / 'seeds.yaml').write_text(entries)
     cases = [
-        case(runner, runner=runner, seeds='seeds.yaml', expect={'mean_iou': 0.8, 'lost_objects': 0})
-        | ({'timeout': TIMEOUT} if runner == 'live' else {})
-        for runner in ('offline', 'live')
+        case(runner['runner'], **runner, seeds='seeds.yaml', expect={'mean_iou': 0.8, 'lost_objects': 0})
+        for runner in ({'runner': 'offline'}, running)
     ]
     code, results = regress(tmp_path, cases, '--html', tmp_path / 'page.html')
     assert code == 0, results
@@ -120,10 +128,10 @@ def test_frames_after_the_seeds_removed_an_object_do_not_count_for_it(tmp_path):
     assert 'IoU of ball 0 %' not in (tmp_path / 'page.html').read_text()
 
 
-def test_a_truncated_recording_fails_in_live_cases_too(tmp_path):
-    write_scene(tmp_path / 'scene', frames=60)
+def test_a_truncated_recording_fails_in_live_cases_too(tmp_path, running):
+    write_scene(tmp_path / 'scene', frames=30)
     cut_off(tmp_path / 'scene')
-    live = {'runner': 'live', 'timeout': TIMEOUT, 'expect': {'mean_iou': 0.8}}
+    live = {**running, 'expect': {'mean_iou': 0.8}}
     cases = [
         case('whole', **live),
         case('first', **live, frames=3),
@@ -134,13 +142,13 @@ def test_a_truncated_recording_fails_in_live_cases_too(tmp_path):
     assert [result['state'] for result in results.values()] == ['unmet', 'unmet', 'met'], results
     for name in ('whole', 'first'):
         assert ['was cut off' in item['text'] for item in results[name]['checks'] if not item['met']] == [True]
-    assert 3 < results['whole']['frames'] < 60
+    assert 3 < results['whole']['frames'] < 30
     assert any('was cut off' in text for text in results['allowed']['notes'])
 
 
 def test_objects_that_the_node_forgets_count_as_wrong_and_its_warning_is_reported(tmp_path):
     write_scene(tmp_path / 'scene', frames=FRAMES, stamp_of=stepping_back_at(6))
-    live = {'runner': 'live', 'timeout': TIMEOUT, 'parameters': {'on_time_jump': 'reset'}}
+    live = {'runner': 'live', 'timeout': TIMEOUT, 'parameters': {'on_time_jump': 'reset', **SIZE}}
     code, results = regress(tmp_path, [case('jump', **live, expect={'mean_iou': 0.8})])
     assert code == 1, results
     found = results['jump']

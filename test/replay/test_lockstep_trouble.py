@@ -47,6 +47,15 @@ def robot():
         yield robot
 
 
+@pytest.fixture(scope='module')
+def compressed():
+    """A node that takes compressed images."""
+    with robots.running({'device': 'cpu', 'image_transport': 'compressed', 'autostart': False}) as robot:
+        assert robot.change_state('configure')
+        assert robot.change_state('activate')
+        yield robot
+
+
 @pytest.fixture
 def bag(tmp_path):
     return write_bag(tmp_path / 'bag', image_items(FRAMES))
@@ -204,30 +213,22 @@ def test_a_node_that_is_deactivated_during_the_replay_is_reported(robot, bag):
         assert robot.change_state('activate')
 
 
-def test_a_node_that_ends_during_the_replay_is_reported(bag):
-    with (
-        robots.running({'device': 'cpu'}) as robot,
-        replay(bag, robot.prefix, plan=[], timeout=PATIENCE_S) as frames,
-    ):
-        next(frames)
-        robot.process.interrupt()
-        with pytest.raises(NodeMissingError, match='disappeared during the replay'):
-            list(frames)
-
-
-def test_a_hanging_node_is_distinguished_from_one_that_receives_no_images(bag):
-    with (
-        robots.running({'device': 'cpu'}) as robot,
-        replay(bag, robot.prefix, plan=[], timeout=PATIENCE_S) as frames,
-    ):
-        next(frames)
-        wait_briefly(frames)
-        robot.process.process.send_signal(signal.SIGSTOP)
-        try:
-            with pytest.raises(NodeTimeoutError, match='and no /diagnostics'):
-                next(frames)
-        finally:
-            robot.process.process.send_signal(signal.SIGCONT)
+def test_a_hanging_node_is_distinguished_from_one_without_images_and_one_that_ended(bag):
+    with robots.running({'device': 'cpu'}) as robot:
+        with replay(bag, robot.prefix, plan=[], timeout=PATIENCE_S) as frames:
+            next(frames)
+            wait_briefly(frames)
+            robot.process.process.send_signal(signal.SIGSTOP)
+            try:
+                with pytest.raises(NodeTimeoutError, match='and no /diagnostics'):
+                    next(frames)
+            finally:
+                robot.process.process.send_signal(signal.SIGCONT)
+        with replay(bag, robot.prefix, plan=[], timeout=PATIENCE_S) as frames:
+            next(frames)
+            robot.process.interrupt()
+            with pytest.raises(NodeMissingError, match='disappeared during the replay'):
+                list(frames)
 
 
 def test_images_that_do_not_reach_the_node_are_reported_with_topic_and_qos(robot, bag):
@@ -242,23 +243,15 @@ def test_images_that_do_not_reach_the_node_are_reported_with_topic_and_qos(robot
             next(frames)
 
 
-def test_raw_images_are_refused_for_a_node_that_takes_compressed_ones(bag):
-    with (
-        robots.running({'device': 'cpu', 'image_transport': 'compressed', 'autostart': False}) as robot,
-    ):
-        assert robot.change_state('configure')
-        assert robot.change_state('activate')
-        with pytest.raises(ParameterError, match='does not subscribe to .*start it with image_transport:=raw'):
-            replay(bag, robot.prefix, plan=[], timeout=PATIENCE_S)
+def test_raw_images_are_refused_for_a_node_that_takes_compressed_ones(compressed, bag):
+    with pytest.raises(ParameterError, match='does not subscribe to .*start it with image_transport:=raw'):
+        replay(bag, compressed.prefix, plan=[], timeout=PATIENCE_S)
 
 
-def test_compressed_images_reach_a_node_that_takes_them(tmp_path):
+def test_compressed_images_reach_a_node_that_takes_them(compressed, tmp_path):
     bag = write_bag(tmp_path / 'bag', image_items(FRAMES, '/cam/image/compressed', compressed=True))
-    with robots.running({'device': 'cpu', 'image_transport': 'compressed', 'autostart': False}) as robot:
-        assert robot.change_state('configure')
-        assert robot.change_state('activate')
-        live, report = follow(robot, bag, [first_mask()])
-    assert report.topic == f'{robot.namespace}/image/compressed'
+    live, report = follow(compressed, bag, [first_mask()])
+    assert report.topic == f'{compressed.namespace}/image/compressed'
     assert len(live) == len(FRAMES)
     assert (live[-1].labels == 1).any()
 

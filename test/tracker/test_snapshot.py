@@ -14,7 +14,8 @@ from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.errors import MemoryFileError
 from xmem_ros.memory.config import MemoryConfig
 from xmem_ros.tracker import Tracker, TrackerConfig
-from xmem_ros.weights.checkpoint import find_weights, load_network
+from xmem_ros.weights.checkpoint import load_network
+from xmem_ros.weights.files import find_weights
 
 SMALL = MemoryConfig(max_working_frames=4, min_working_frames=2, long_term_elements=150, prototypes=40)
 

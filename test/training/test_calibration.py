@@ -20,7 +20,8 @@ from xmem_ros.network.model import XMemNetwork
 from xmem_ros.tracker import Tracker
 from xmem_ros.training.calibration import Looks, calibrate, hidden_by
 from xmem_ros.training.footage import Footage, FootageError
-from xmem_ros.weights.checkpoint import find_weights, load_network, save_network
+from xmem_ros.weights.checkpoint import load_network, save_network
+from xmem_ros.weights.files import find_weights
 
 THRESHOLDS = LikenessThresholds(0.25, 0.6)
 

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from xmem_ros.network.config import COMPACT_JOINED, COMPACT_LITE
 from xmem_ros.network.model import XMemNetwork, image_statistics
 from xmem_ros.training import lite
-from xmem_ros.weights.checkpoint import find_weights, load_network
+from xmem_ros.weights.checkpoint import load_network
+from xmem_ros.weights.files import find_weights
 
 
 def published_lite0() -> dict[str, torch.Tensor]:

@@ -25,8 +25,8 @@ from xmem_ros.errors import OutputError, WeightsError
 from xmem_ros.network.config import COMPACT
 from xmem_ros.network.model import XMemNetwork
 from xmem_ros.weights import download as downloading
-from xmem_ros.weights.checkpoint import bundled_folder, find_weights
 from xmem_ros.weights.fetch import fetch
+from xmem_ros.weights.files import bundled_folder, find_weights
 from xmem_ros.weights.official import OfficialWeights, licence_of
 
 

@@ -23,7 +23,8 @@ from xmem_ros.errors import WeightsError
 from xmem_ros.network.config import COMPACT
 from xmem_ros.network.model import XMemNetwork
 from xmem_ros.weights import torch_files
-from xmem_ros.weights.checkpoint import find_weights, load_network, read_state_dict
+from xmem_ros.weights.checkpoint import load_network, read_state_dict
+from xmem_ros.weights.files import find_weights
 
 SMALL = replace(COMPACT, key_widths=(8, 8, 8, 8), value_widths=(8, 8, 8, 8), decoder_widths=(8, 8, 8))
 HUGE = 10**12

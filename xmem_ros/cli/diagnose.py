@@ -31,7 +31,6 @@ REQUIRED = {
     'PIL': 'pillow',
     'yaml': 'PyYAML',
     'safetensors': 'safetensors',
-    'torchvision': 'torchvision',
     'tqdm': 'tqdm',
 }
 OPTIONAL = {
@@ -41,6 +40,7 @@ OPTIONAL = {
     'rosbags': ('bags in xmem-ros track and xmem-ros train', f"'{ROSBAGS}'"),
     'pycocotools': ('xmem-ros track --format coco', 'pycocotools'),
     'tensorboard': ('curves of xmem-ros train', 'tensorboard'),
+    'torchvision': ('ImageNet weights for xmem-ros train', 'torchvision'),
     'onnxruntime': ('engine onnxruntime; for a GPU install onnxruntime-gpu instead', 'onnxruntime'),
     'onnxscript': ('xmem-ros export', 'onnx onnxscript'),
 }
@@ -102,9 +102,7 @@ def _packages() -> Iterator[Finding]:
 def _torch() -> Iterator[Finding]:
     problem = _problem('torch')
     if problem:
-        yield Finding(
-            WRONG, 'torch', problem, 'pip install torch torchvision; on a Jetson follow docs/jetson_install.md'
-        )
+        yield Finding(WRONG, 'torch', problem, 'pip install torch; on a Jetson follow docs/jetson_install.md')
         return
     import torch
 
@@ -166,7 +164,8 @@ def _has_nvidia_driver() -> bool:
 def _bundled() -> Iterator[Finding]:
     if _problem('torch') or _problem('safetensors'):
         return
-    from xmem_ros.weights.checkpoint import bundled_folder, load_network
+    from xmem_ros.weights.checkpoint import load_network
+    from xmem_ros.weights.files import bundled_folder
     from xmem_ros.weights.official import licence_of
 
     files = sorted(bundled_folder().glob('*.safetensors'))
@@ -180,7 +179,7 @@ def _bundled() -> Iterator[Finding]:
 def _official() -> Iterator[Finding]:
     if _problem('torch'):
         return
-    from xmem_ros.weights.checkpoint import user_folder
+    from xmem_ros.weights.files import user_folder
     from xmem_ros.weights.official import OFFICIAL
 
     for name, weights in OFFICIAL.items():

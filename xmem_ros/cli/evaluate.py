@@ -191,7 +191,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     settings = make_settings(args)
     if args.dry_run:
-        from xmem_ros.weights.checkpoint import check_name
+        from xmem_ros.weights.files import check_name
 
         check_name(args.weights)
         say(f'valid: {settings.about.title} {settings.split} with {args.weights}')

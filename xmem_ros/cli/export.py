@@ -68,7 +68,8 @@ def run(args: argparse.Namespace) -> int:
     from xmem_ros.errors import ParameterError, quoted
     from xmem_ros.tracker.config import TrackerConfig, with_size
     from xmem_ros.tracker.geometry import FrameGeometry
-    from xmem_ros.weights.checkpoint import find_weights, fingerprint, load_network
+    from xmem_ros.weights.checkpoint import fingerprint, load_network
+    from xmem_ros.weights.files import find_weights
 
     if not all(1 <= count <= 254 for count in args.objects):
         raise ParameterError(f'--objects is {quoted(args.objects)}; each number must be from 1 to 254')

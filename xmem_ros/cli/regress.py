@@ -57,7 +57,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command; returns the exit code."""
     from xmem_ros.errors import ParameterError
-    from xmem_ros.evaluation.report import check_report
     from xmem_ros.regress.files import check_writable
     from xmem_ros.regress.results import read_baseline, write_baseline
     from xmem_ros.regress.run import run_cases
@@ -67,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
     suite = read_suite(args.suite)
     cases = chosen(suite, args.case)
     if args.html:
+        from xmem_ros.evaluation.report import check_report  # imports torch
+
         check_report()  # before minutes of tracking
     path = args.baseline or suite.baseline
     if args.update_baseline and path is None:

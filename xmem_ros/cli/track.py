@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from xmem_ros.recordings.recording import Recording
     from xmem_ros.recordings.seed_plan import PlannedSeeds
 
-FORMATS = ('bag', 'png', 'coco', 'ytvos', 'overlay')  # as in xmem_ros.offline.job, which imports torch
+FORMATS = ('bag', 'png', 'coco', 'ytvos', 'overlay')  # as in xmem_ros.offline.job
 OVERLAY = 'overlay.mp4'
 EPILOG = """\
 Seed masks are palette, grey or one-bit PNGs of the size of the images. 0 is background, 255 void,
@@ -104,8 +104,8 @@ def run(args: argparse.Namespace) -> int:
     """Run the sub-command; returns the exit code."""
     from xmem_ros.offline.destination import check_destination, resolved, work_folder_of
     from xmem_ros.offline.job import Job
-    from xmem_ros.offline.run import run as run_job
     from xmem_ros.recordings.recording import open_recording
+    from xmem_ros.weights.files import find_weights
 
     out = resolved(args.out)
     check_destination(out)
@@ -117,6 +117,9 @@ def run(args: argparse.Namespace) -> int:
         _check_bag_options(args, formats)
         node = _node(args, recording, plan)
         parameters = _parameters(args, recording, plan, node)
+        find_weights(parameters.weights)
+        from xmem_ros.offline.run import run as run_job  # imports torch, which takes seconds
+
         job = Job(out, formats, node, args.only_ours, args.labels == 'png', args.segment, restart=args.restart)
         try:
             report = run_job(recording, plan, parameters, job)

@@ -79,7 +79,8 @@ def run_calibrate(args: argparse.Namespace) -> int:
     from xmem_ros.errors import ParameterError
     from xmem_ros.training.calibration import calibrate
     from xmem_ros.training.footage import read_videos
-    from xmem_ros.weights.checkpoint import find_weights, load_network, read_state_dict, save_network
+    from xmem_ros.weights.checkpoint import load_network, read_state_dict, save_network
+    from xmem_ros.weights.files import find_weights
 
     if args.out.suffix != '.safetensors':
         raise ParameterError(f'--out {args.out}: the name must end in .safetensors, which alone can hold thresholds')
@@ -95,8 +96,8 @@ def run_calibrate(args: argparse.Namespace) -> int:
 
 def run_list(_: argparse.Namespace) -> int:
     """Run `weights list`; returns the exit code."""
-    from xmem_ros.weights.checkpoint import bundled_folder, user_folder
     from xmem_ros.weights.fetch import read_lock
+    from xmem_ros.weights.files import bundled_folder, user_folder
     from xmem_ros.weights.official import OFFICIAL, RELEASE, licence_of
 
     lock = read_lock()

@@ -17,7 +17,7 @@ import msgspec
 from xmem_ros import atomic
 from xmem_ros.engines.onnx_files import Digest, sha256_of
 from xmem_ros.errors import EngineError, OutputError
-from xmem_ros.weights.checkpoint import user_folder
+from xmem_ros.weights.files import user_folder
 
 RECORD = 'built_engines.json'
 MOST_RECORD = 4 << 20  # bytes

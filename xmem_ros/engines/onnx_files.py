@@ -18,7 +18,7 @@ import msgspec
 from xmem_ros import atomic, work_folder
 from xmem_ros.data_files import read_json
 from xmem_ros.errors import EngineError
-from xmem_ros.weights.checkpoint import user_folder
+from xmem_ros.weights.files import user_folder
 
 FORMAT = 1  # version of the models' inputs and outputs, part of the folder's name
 MANIFEST = 'manifest.json'

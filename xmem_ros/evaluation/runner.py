@@ -19,7 +19,8 @@ from xmem_ros.evaluation.scores import check_scorer, overall, score_sequence
 from xmem_ros.evaluation.settings import Run, Settings
 from xmem_ros.evaluation.tracking import Trackers, track_sequence
 from xmem_ros.progress import Bar
-from xmem_ros.weights.checkpoint import find_weights, fingerprint, load_network
+from xmem_ros.weights.checkpoint import fingerprint, load_network
+from xmem_ros.weights.files import find_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -19,7 +19,8 @@ from xmem_ros.evaluation.runner import sequences_of
 from xmem_ros.evaluation.tracking import Trackers, track_sequence
 from xmem_ros.progress import Bar
 from xmem_ros.tracker import pick_device
-from xmem_ros.weights.checkpoint import find_weights, load_network
+from xmem_ros.weights.checkpoint import load_network
+from xmem_ros.weights.files import find_weights
 
 if TYPE_CHECKING:
     from typing import Any

@@ -5,8 +5,8 @@ from dataclasses import dataclass, fields, replace
 
 from xmem_ros.checks import check_choice, check_flag, check_whole
 from xmem_ros.errors import ParameterError
-from xmem_ros.memory.usage import POLICIES
 
+POLICIES = ('own', 'all')  # of usage; see `usage`
 MOST = 100_000_000  # upper limit of every number; no device holds as many positions
 
 

@@ -13,8 +13,6 @@ from torch import Tensor
 BACKGROUND = -1
 UNREAD = 1e-7  # life before the first read, as published; prevents a division by zero
 
-POLICIES = ('own', 'all')
-
 
 def owners(presence: Tensor, rows: list[int], least: float = 0.25) -> Tensor:
     """Return the owner of each position of a frame: n int16.

@@ -57,6 +57,8 @@ class KeyProjection(nn.Module):
         self.key_proj = conv3x3(channels, key_dim)
         self.d_proj = conv3x3(channels, 1)
         self.e_proj = conv3x3(channels, key_dim)
+        if self.d_proj.weight.is_meta:  # without values; initialising it would import torch._dynamo
+            return
         # Small keys and little shrinkage: training from scratch must start with a soft affinity.
         # Through a sharp one the softmax passes no gradient, and matching is never learned.
         nn.init.orthogonal_(self.key_proj.weight, gain=0.2)

@@ -28,6 +28,7 @@ from xmem_ros.stream.frame import Frame
 from xmem_ros.stream.history import History
 from xmem_ros.stream.memory_files import memory_folder
 from xmem_ros.stream.worker import Counts, Worker
+from xmem_ros.weights.files import find_weights
 
 if TYPE_CHECKING:
     from sensor_msgs.msg import CompressedImage, Image
@@ -131,12 +132,13 @@ class XMemNode(ParameterNode):
         self._stop(patience_s)
 
     def _configure(self) -> None:
-        # Imports torch, which takes seconds.
-        from xmem_ros.stream.session import TrackingSession, make_tracker, prepare_models, warm_up
-
         begun = time.monotonic()
         parameters = self.parameters
         memory_folder(parameters.memory_folder)
+        find_weights(parameters.weights)
+        # Imports torch, which takes seconds.
+        from xmem_ros.stream.session import TrackingSession, make_tracker, prepare_models, warm_up
+
         tracker = make_tracker(parameters, self._engines)
         with self._device_lock or contextlib.nullcontext():
             prepare_models(tracker, parameters)

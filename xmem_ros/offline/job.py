@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from xmem_ros.media import image_files
 from xmem_ros.recordings.recording import Fault
@@ -65,6 +64,8 @@ class Report:
 
 def identity_of(recording: Recording, parameters: Parameters, job: Job, offline: OfflineTracker) -> dict[str, str]:
     """Return everything that the results depend on: key → value; see `described`."""
+    import torch
+
     identity = {
         'format of the part folder': VERSION,
         'input': recording.path.resolve(),

@@ -27,11 +27,11 @@ from xmem_ros.objects import ObjectState, TrackedObject
 from xmem_ros.offline import destination
 from xmem_ros.offline.destination import check_destination, check_name, work_folder_of
 from xmem_ros.offline.job import CONTENT, SEEDS, described
-from xmem_ros.offline.tracking import Checkpoint
-from xmem_ros.tracker import snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from xmem_ros.offline.tracking import Checkpoint
 
 RESULTS = 'results'  # folder that is renamed to the destination
 _FRAMES = 'frames.jsonl'
@@ -158,6 +158,9 @@ class RunFolder:
         segments = self.segments
         if not segments:
             return None
+        from xmem_ros.offline.tracking import Checkpoint
+        from xmem_ros.tracker import snapshot
+
         try:
             with zipfile.ZipFile(segments[-1]) as file:
                 state = json.loads(file.read(_STATE))
@@ -178,6 +181,9 @@ class RunFolder:
         runs have equal results. Raises `OutputError`; earlier segments and their checkpoint stay
         unchanged.
         """
+        from xmem_ros.offline.tracking import Checkpoint
+        from xmem_ros.tracker import snapshot
+
         number = len(self.segments) + 1
         path = self._memory(number)
         try:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xmem_ros.evaluation.report import picture
 from xmem_ros.media import VOID
 from xmem_ros.overlay import draw
 from xmem_ros.regress.results import Tile
@@ -85,6 +84,8 @@ class WorstFrames:
         pair = np.hstack([draw(pixels, labels, objects), draw(pixels, self._colours(objects)[mask])])
         name = overlap.names.get(self._own.get(value, 0)) or f'object {value}'
         text = f'frame {overlap.frame}: IoU of {name} {100 * iou:.0f} %'
+        from xmem_ros.evaluation.report import picture  # imports torch
+
         tile = Tile(text, picture(pair, f'frame {overlap.frame}', WIDTH))
         self._kept = [kept for kept in self._kept if kept not in replaced] + [_Kept(index, iou, tile)]
 

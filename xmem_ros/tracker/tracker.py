@@ -48,7 +48,7 @@ from xmem_ros.tracker.oom_recovery import OomRecovery, is_out_of_memory
 from xmem_ros.tracker.seed_validation import SeedMask, check_ids, check_labels, check_mask, check_seeds
 from xmem_ros.tracker.segmenter import Segmenter
 from xmem_ros.tracker.snapshot import Snapshot
-from xmem_ros.weights.checkpoint import find_weights
+from xmem_ros.weights.files import find_weights
 
 # Limit for results that are larger than their frame; an object takes 4 bytes per pixel.
 MOST_OUTPUT_PIXELS = 1 << 26

@@ -29,7 +29,8 @@ from xmem_ros.network.efficientnet_lite import TAPS, EfficientNetLite
 from xmem_ros.network.model import IMAGE_MEAN, IMAGE_STD, XMemNetwork, image_statistics
 from xmem_ros.outside_text import say
 from xmem_ros.progress import Bar
-from xmem_ros.weights.checkpoint import find_weights, load_network, save_network
+from xmem_ros.weights.checkpoint import load_network, save_network
+from xmem_ros.weights.files import find_weights
 
 # mean and deviation of pixel values 0…1 in the training of the published weights
 LITE_MEAN, LITE_STD = 127 / 255, 128 / 255

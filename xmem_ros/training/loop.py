@@ -38,7 +38,8 @@ from xmem_ros.training.forward import track_clip
 from xmem_ros.training.losses import bootstrapped_cross_entropy, dice_loss, hardest_share
 from xmem_ros.training.validation import mean, validate
 from xmem_ros.weights import torch_files
-from xmem_ros.weights.checkpoint import find_weights, load_network
+from xmem_ros.weights.checkpoint import load_network
+from xmem_ros.weights.files import find_weights
 
 # settings that may differ when a run is resumed
 MAY_CHANGE = {'start_from', 'cache_mb', 'verify', 'workers', 'save_every', 'pictures_every', 'validate_every'}

@@ -18,8 +18,9 @@ from xmem_ros import atomic
 from xmem_ros.data_files import read_json
 from xmem_ros.errors import OutputError, WeightsError, quoted
 from xmem_ros.outside_text import without_secrets
-from xmem_ros.weights.checkpoint import load_network, user_folder
+from xmem_ros.weights.checkpoint import load_network
 from xmem_ros.weights.download import download
+from xmem_ros.weights.files import user_folder
 from xmem_ros.weights.official import OFFICIAL, RELEASE, OfficialWeights, official_name
 
 if TYPE_CHECKING:
