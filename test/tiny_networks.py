@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from xmem_ros.network.config import COMPACT, NetworkConfig
+from xmem_ros.network.config import COMPACT, LikenessThresholds, NetworkConfig
 from xmem_ros.network.model import XMemNetwork
 from xmem_ros.weights.checkpoint import save_network
 
@@ -23,6 +23,8 @@ TINY = dataclasses.replace(
     sensory_mid=8,
     decoder_widths=(16, 16, 16),
 )
+# With thresholds, as the default policy of memory needs them.
+TINY_CALIBRATED = dataclasses.replace(TINY, likeness=LikenessThresholds(0.25, 0.6))
 # Bottlenecks and batch norms of XMem, which training leaves as they are.
 TINY_XMEM = dataclasses.replace(TINY, key_bottleneck=True, train_norm=False)
 # An EfficientNet-Lite as the key encoder, beside the ResNet or in place of it.

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Objects that join, are corrected and leave: the others are unaffected, and no memory grows."""
 
-import dataclasses
 import gc
 import weakref
 
@@ -10,11 +9,10 @@ import numpy as np
 import pytest
 import torch
 from masks import iou
-from tiny_networks import TINY
+from tiny_networks import TINY_CALIBRATED
 
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.memory.config import MemoryConfig
-from xmem_ros.network.config import LikenessThresholds
 from xmem_ros.network.model import XMemNetwork
 from xmem_ros.objects import ObjectState
 from xmem_ros.tracker import Tracker, TrackerConfig
@@ -77,7 +75,7 @@ def test_the_masks_of_one_are_the_same_with_and_without_another_that_it_does_not
     """Alone, beside one that came with it, beside one that came later, and after one that went."""
 
     def masks(events: dict[int, object]) -> list[np.ndarray]:
-        tracker = Tracker(network, TrackerConfig(size=160, max_objects=4), 'cpu')
+        tracker = Tracker(network, TrackerConfig(size=128, max_objects=4), 'cpu')
         tracker.seed(scene[0][0], {'a': scene[0][1] == 2})
         out = []
         for number in range(1, 32):
@@ -106,7 +104,7 @@ def test_the_masks_of_one_are_the_same_with_and_without_another_that_it_does_not
 
 def test_many_later_seeds_leave_the_first_object_followed(network, scene: RenderedScene) -> None:
     """Their anchors take room from its own, which must still hold background."""
-    tracker = Tracker(network, TrackerConfig(size=160, max_objects=16), 'cpu')
+    tracker = Tracker(network, TrackerConfig(size=96, max_objects=16), 'cpu')
     tracker.seed(scene[0][0], {'a': scene[0][1] == 1})
     for number in range(1, 13):
         tracker.seed(scene[number][0], {'b': scene[number][1] == 2})
@@ -116,7 +114,7 @@ def test_many_later_seeds_leave_the_first_object_followed(network, scene: Render
 
 def test_more_objects_one_after_another_than_labels_leave_memory_where_it_was() -> None:
     scene = RenderedScene((64, 112), 4, 2, seed=0)
-    network = XMemNetwork(dataclasses.replace(TINY, likeness=LikenessThresholds(0.25, 0.6))).eval()
+    network = XMemNetwork(TINY_CALIBRATED).eval()
     tracker = Tracker(network, TrackerConfig(size=64, max_objects=3), 'cpu')
     (frame, truth), (later, _) = scene[0], scene[1]
     (kept,) = tracker.seed(frame, {'kept': truth == 1})
@@ -172,7 +170,7 @@ def test_frames_of_a_few_positions(network, size: tuple[int, int]) -> None:
 
 def test_something_else_is_not_reported_as_the_object(network, scene: RenderedScene) -> None:
     """The scene is cut to others, of which one looks alike; then back."""
-    tracker = Tracker(network, TrackerConfig(size=160, max_objects=2, report_unsure=False), 'cpu')
+    tracker = Tracker(network, TrackerConfig(size=96, max_objects=2, report_unsure=False), 'cpu')
     tracker.seed(scene[0][0], {'a': scene[0][1] == 1})
     for number in range(1, 20):
         tracker.step(scene[number][0])

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 from masks import iou
+from tiny_networks import TINY_CALIBRATED
 
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.errors import DeviceError, FrameError, ParameterError, SeedError, UnknownObjectError
 from xmem_ros.memory.config import MemoryConfig
+from xmem_ros.network.model import XMemNetwork
 from xmem_ros.tracker import ObjectState, SeedMask, Tracker, TrackerConfig
 from xmem_ros.tracker.frame_processor import SENSORY_KEPT
 from xmem_ros.tracker.geometry import FrameGeometry
@@ -314,9 +316,9 @@ def test_a_fault_while_seeding_leaves_no_object_behind(
     assert iou(tracker.step(scene[2][0]).labels == 1, scene[2][1] == 1) > 0.7
 
 
-def test_objects_seeded_corrected_and_removed_in_any_order(network, scene: RenderedScene) -> None:
+def test_objects_seeded_corrected_and_removed_in_any_order(scene: RenderedScene) -> None:
     """With the default limits, so that anchors are thinned and demoted."""
-    tracker = Tracker(network, TrackerConfig(size=64, max_objects=6), 'cpu')
+    tracker = Tracker(XMemNetwork(TINY_CALIBRATED).eval(), TrackerConfig(size=64, max_objects=6), 'cpu')
     rng = np.random.default_rng(1)
     alive: list[int] = []
     for number in range(80):
