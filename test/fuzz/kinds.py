@@ -143,9 +143,21 @@ def torch_saved(state: Any) -> bytes:
     return stream.getvalue()
 
 
+@functools.cache
+def keep_networks() -> None:
+    """Load the harness's own weights once; children inherit the network."""
+    from xmem_ros.tracker import tracker
+
+    load = tracker.load_engine
+    kept = functools.cache(load)
+    tracker.load_engine = lambda path, *settings: (kept if path == tiny_file() else load)(path, *settings)
+
+
 def track(places: Places, source: Path, *options: str) -> int:
     """Run `xmem-ros track` with the tiny network."""
     from xmem_ros.cli.main import main
+
+    keep_networks()
 
     out = str(places.work / 'out')
     fixed = ('--weights', str(tiny_file()), '--size', '16', '--device', 'cpu')

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fuzz.kinds import Kind, frames, mask, saved, tiny_file, tiny_weights, torch_saved
+from fuzz.kinds import Kind, frames, keep_networks, mask, saved, tiny_file, tiny_weights, torch_saved
 from fuzz.mutation import Source, mutate_bytes, mutate_tree
 from fuzz.sandbox import Link, Places
 
@@ -190,6 +190,7 @@ def _tracker() -> Any:
     from xmem_ros.memory.config import MemoryConfig
     from xmem_ros.tracker import Tracker, TrackerConfig
 
+    keep_networks()
     memory = MemoryConfig(max_working_frames=4, min_working_frames=2, prototypes=4, long_term_elements=64)
     config = TrackerConfig(size=16, memory_every=1, max_objects=4, memory=memory, precision='float32')
     return Tracker.from_weights(tiny_file(), config=config, device='cpu')
