@@ -6,10 +6,11 @@ from __future__ import annotations
 import contextlib
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import IO, TYPE_CHECKING
 
 from PIL import Image
 
+from xmem_ros import atomic
 from xmem_ros.errors import FrameError
 
 if TYPE_CHECKING:
@@ -38,9 +39,14 @@ def opened(source: Path | bytes | memoryview, formats: tuple[str, ...] = FORMATS
         FileNotFoundError, PermissionError: of the file.
         PictureError: another format, too large, damaged or truncated, also found while decoding.
     """
-    stream: Path | BinaryIO = source if isinstance(source, Path) else io.BytesIO(source)
     try:
-        with Image.open(stream, formats=formats) as image:
+        stream: IO[bytes] = atomic.open_regular(source) if isinstance(source, Path) else io.BytesIO(source)
+    except (FileNotFoundError, PermissionError):
+        raise
+    except OSError as error:
+        raise PictureError(error.strerror or f'{error}') from error
+    try:
+        with stream, Image.open(stream, formats=formats) as image:
             check_pixels(*image.size)
             yield image
     except (FileNotFoundError, PermissionError, FrameError):

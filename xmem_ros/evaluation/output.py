@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from xmem_ros import atomic, work_folder
-from xmem_ros.data_files import read_json
+from xmem_ros.data_files import MAX_JSON_BYTES, read_json
 from xmem_ros.errors import OutputError, ParameterError
 from xmem_ros.media import write_labels
 
@@ -120,7 +120,7 @@ class Output:
         """Read the records: sequence → facts. Lines cut off by a killed process are ignored."""
         found = {}
         for file in sorted(self.folder.glob('finished.*.jsonl'), key=lambda file: file.stat().st_mtime):
-            for line in file.read_text(encoding='utf-8', errors='replace').splitlines():
+            for line in atomic.read_small(file, MAX_JSON_BYTES).decode(errors='replace').splitlines():
                 try:
                     facts = json.loads(line)
                     found[facts.pop('sequence')] = facts
