@@ -34,6 +34,9 @@ class Curves:
         self._board: Any = None
         if not enabled:
             return
+        board = folder / 'tensorboard'
+        if board.is_symlink():
+            raise OutputError(f'{board}: a symbolic link, which is not followed; move it away, or choose another --out')
         for name in ('log.jsonl', 'validation.jsonl'):
             _truncate(folder / name, iteration)
         self._log = _opened(folder / 'log.jsonl')
@@ -42,7 +45,7 @@ class Curves:
         except ImportError:
             print('no TensorBoard curves, tensorboard is not installed: pip install tensorboard')
             return
-        self._board = SummaryWriter(str(folder / 'tensorboard'), purge_step=iteration + 1)
+        self._board = SummaryWriter(str(board), purge_step=iteration + 1)
 
     def losses(self, iteration: int, losses: dict[str, float], rate: float, seconds: float) -> None:
         """Write the losses of an iteration."""

@@ -158,7 +158,9 @@ class Trainer:
                 )
         if saved is None:
             return None
-        if not isinstance(saved.get('config'), dict):
+        model = saved.get('model')
+        is_model = isinstance(model, dict) and all(isinstance(tensor, Tensor) for tensor in model.values())
+        if not isinstance(saved.get('config'), dict) or not is_model:
             raise ParameterError(f'{self.checkpoint}: not of this version; choose another --out')
         earlier, now = saved['config'], json.loads(json.dumps(dataclasses.asdict(self.config)))
         changed = [key for key in now if key not in MAY_CHANGE and earlier.get(key) != now[key]]
