@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Videos that are written, whatever the camera's rate, and pictures that are made to do harm."""
 
+import io
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from xmem_ros.conversions.compressed_images import rgb_from_compressed
 from xmem_ros.errors import FrameError, SeedError
 from xmem_ros.evaluation.datasets.sequence import image_size
 from xmem_ros.media import Clip, VideoWriter, read_image, read_mask
@@ -51,6 +55,30 @@ def test_a_picture_that_another_program_would_have_to_draw_is_none(tmp_path):
     for read, error in ((read_image, FrameError), (read_mask, SeedError), (image_size, FrameError)):
         with pytest.raises(error, match='cannot identify image file'):
             read(path)
+
+
+def jpeg_of(scans):
+    """Return a progressive JPEG, H×W 48×64, with further scans that refine nothing."""
+    file = io.BytesIO()
+    Image.fromarray(np.full((48, 64), 80, np.uint8)).save(file, 'JPEG', progressive=True, exif=b'Exif\0\0\xff\xda' * 200)
+    again = b'\xff\xda\0\x08\x01\x01\0\0\0\x10\0'
+    return file.getvalue()[:-2] + again * scans + b'\xff\xd9'
+
+
+def test_a_jpeg_of_thousands_of_scans_is_not_decoded(tmp_path):
+    """Each takes some bytes in the file, and a pass over all pixels."""
+    path = tmp_path / '00000.jpg'
+    path.write_bytes(jpeg_of(0) + b'\xff\xda' * 200)  # a film follows the picture, as of a telephone
+    assert read_image(path).shape == (48, 64, 3)
+    path.write_bytes(jpeg_of(50))
+    assert read_image(path).shape == (48, 64, 3)
+    path.write_bytes(jpeg_of(5000))
+    for read, error in ((read_image, FrameError), (read_mask, SeedError), (image_size, FrameError)):
+        with pytest.raises(error, match='more than 100 scans'):
+            read(path)
+    message = SimpleNamespace(format='jpeg', data=np.frombuffer(jpeg_of(5000), np.uint8))
+    with pytest.raises(FrameError, match='more than 100 scans'):
+        rgb_from_compressed(message)
 
 
 def test_a_picture_of_more_pixels_than_any_cameras_is_not_decoded(tmp_path):
