@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 FOLDER_RATE = 30.0  # frames per second of a folder
 VOID = 255
+MAX_MASK_BYTES = 1 << 30  # of all masks that are held at once, one byte a pixel for each object
 
 # OpenCV's FFmpeg also reads playlists and opens the files and URLs in them; this allows only
 # video containers.
@@ -85,11 +86,22 @@ def objects_of(mask: np.ndarray) -> dict[int, np.ndarray]:
     """Split a mask H×W uint8 into objects: value → H×W bool, in order of value.
 
     0 is background. 255 is void, except in a mask of only 0 and 255: one object of value 1.
+    Raises `SeedError` if the masks would take more than `MAX_MASK_BYTES`.
     """
     values = [value for value in np.unique(mask).tolist() if value]
     if values == [VOID]:
         return {1: mask == VOID}
+    check_mask_bytes(len(values) * mask.size)
     return {value: mask == value for value in values if value != VOID}
+
+
+def check_mask_bytes(size: int) -> None:
+    """Raise `SeedError` for masks of more than `MAX_MASK_BYTES` together."""
+    if size > MAX_MASK_BYTES:
+        raise SeedError(
+            f'the masks take {size / 1e9:.1f} GB, one byte for each object and pixel; at most '
+            f'{MAX_MASK_BYTES / 1e9:.1f} GB are held: give fewer objects, or smaller images'
+        )
 
 
 def write_labels(path: Path, labels: np.ndarray) -> None:
