@@ -102,6 +102,17 @@ def test_results_are_not_written_through_a_link(tmp_path, capsys, option):
     assert (tmp_path / 'results').is_symlink()
 
 
+@pytest.mark.parametrize('baseline', ['../planted.json', '{folder}/planted.json', 'link/planted.json'])
+def test_a_suite_names_no_file_outside_its_folder_to_be_written(tmp_path, capsys, baseline):
+    baseline = baseline.format(folder=tmp_path)
+    (tmp_path / 'suite').mkdir()
+    (tmp_path / 'suite' / 'link').symlink_to('..')
+    write_suite(tmp_path / 'suite', f'{{baseline: {baseline}, cases: [{{name: a, input: a, reference: {{topic: /l}}}}]}}')
+    given = ['regress', str(tmp_path / 'suite' / 'suite.yaml'), '--dry-run']
+    refused(capsys, [*given, '--update-baseline'], 'outside the folder of the suite')
+    assert main([*given, '--update-baseline', '--baseline', str(tmp_path / 'planted.json')]) == 0
+
+
 def test_a_run_of_training_overwrites_nothing_that_no_run_wrote(tmp_path):
     from xmem_ros.errors import OutputError, ParameterError
     from xmem_ros.training.curves import Curves

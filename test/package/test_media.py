@@ -60,9 +60,8 @@ def test_a_picture_that_another_program_would_have_to_draw_is_none(tmp_path):
 def jpeg_of(scans):
     """Return a progressive JPEG, H×W 48×64, with further scans that refine nothing."""
     file = io.BytesIO()
-    Image.fromarray(np.full((48, 64), 80, np.uint8)).save(
-        file, 'JPEG', progressive=True, exif=b'Exif\0\0\xff\xda' * 200
-    )
+    thumbnails = b'Exif\0\0\xff\xda' * 200
+    Image.fromarray(np.full((48, 64), 80, np.uint8)).save(file, 'JPEG', progressive=True, exif=thumbnails)
     again = b'\xff\xda\0\x08\x01\x01\0\0\0\x10\0'
     return file.getvalue()[:-2] + again * scans + b'\xff\xd9'
 

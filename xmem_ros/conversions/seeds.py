@@ -75,9 +75,8 @@ def read_seeds(
         which = f'seeds[{number}]{name} ({kind})'
         with _named(which):
             _check_name(seed.name)
-            planned += [
-                (which, item) for item in _READERS.get(seed.kind, _refuse_kind)(seed, image, most - len(planned))
-            ]
+            read = _READERS.get(seed.kind, _refuse_kind)
+            planned += [(which, item) for item in read(seed, image, most - len(planned))]
     if any(item.slow for _, item in planned):
         check([item.id for _, item in planned])
     result: list[ObjectSeed] = []
