@@ -107,7 +107,9 @@ def test_a_suite_names_no_file_outside_its_folder_to_be_written(tmp_path, capsys
     baseline = baseline.format(folder=tmp_path)
     (tmp_path / 'suite').mkdir()
     (tmp_path / 'suite' / 'link').symlink_to('..')
-    write_suite(tmp_path / 'suite', f'{{baseline: {baseline}, cases: [{{name: a, input: a, reference: {{topic: /l}}}}]}}')
+    write_suite(
+        tmp_path / 'suite', f'{{baseline: {baseline}, cases: [{{name: a, input: a, reference: {{topic: /l}}}}]}}'
+    )
     given = ['regress', str(tmp_path / 'suite' / 'suite.yaml'), '--dry-run']
     refused(capsys, [*given, '--update-baseline'], 'outside the folder of the suite')
     assert main([*given, '--update-baseline', '--baseline', str(tmp_path / 'planted.json')]) == 0
