@@ -67,6 +67,17 @@ def small(**changes: object) -> TrainingConfig:
     return dataclasses.replace(config, **changes)
 
 
+def test_clips_are_made_of_the_smallest_pictures() -> None:
+    stills = [
+        Footage(f'{size}', [np.full((*size, 3), 90, np.uint8)], [np.ones(size, np.uint8)])
+        for size in ((1, 1), (2, 3), (1, 40))
+    ]
+    config = ClipConfig(size=32, region_share=1.0, patch_share=1.0, paste=1.0, bend=1.0, perspective=1.0, small=1.0)
+    clips = Clips([], stills, config, 0, 60)
+    for index in range(60):
+        assert torch.isfinite(clips[index][0]).all()
+
+
 def test_clips_hold_the_first_frames_objects_and_repeat(data: Path) -> None:
     clips = Clips(read_videos(data / 'video', 256), read_stills(data / 'stills', 256), ClipConfig(size=48), 5, 20)
     for index in range(20):
