@@ -73,7 +73,8 @@ def run(args: argparse.Namespace) -> int:
         raise ParameterError(
             f'--update-baseline requires a file: give --baseline FILE, or the key baseline in {args.suite}'
         )
-    if args.update_baseline and not args.baseline and not path.resolve().is_relative_to(suite.path.parent.resolve()):
+    own = None if args.baseline else suite.baseline
+    if args.update_baseline and own and not own.resolve().is_relative_to(suite.path.parent.resolve()):
         # the suite may be somebody else's
         raise ParameterError(
             f'{suite.path}: baseline is {path}, outside the folder of the suite; only a file in it is written: name '
