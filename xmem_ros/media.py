@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 FOLDER_RATE = 30.0  # frames per second of a folder
 VOID = 255
+_MAX_UNREADABLE = 20  # consecutive frames of a video, after which it counts as ended
 MAX_MASK_BYTES = 1 << 30  # of all masks that are held at once, one byte a pixel for each object
 
 # OpenCV's FFmpeg also reads playlists and opens the files and URLs in them; this allows only
@@ -124,6 +125,7 @@ class Clip:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
+        self.missing = 0  # frames at the end of a video that its header has, once all are read
         self._files: list[Path] = []
         self.rate = FOLDER_RATE
         if self.path.is_dir():
@@ -217,21 +219,27 @@ class Clip:
         if self._files:
             return
         video = self._open()
-        index = 0
+        index = failed = 0  # failed: consecutive frames that could not be decoded, after `index`
+        self.missing = 0
         try:
-            while True:
+            while failed <= _MAX_UNREADABLE:
                 try:
                     read, frame = video.read()
                 except cv2.error as error:
                     raise FrameError(f'{self.path}: frame {index} cannot be decoded ({error.err})') from error
                 if not read:
-                    break
+                    failed += 1
+                    continue
+                for number in range(index, index + failed):
+                    yield f'{number:05d}', FrameError(f'{self.path}: frame {number} cannot be decoded')
+                index, failed = index + failed, 0
                 yield f'{index:05d}', cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
                 index += 1
         finally:
             video.release()
         if not index:
             raise FrameError(f'{self.path}: no frame of this video can be read')
+        self.missing = max(self._length - index, 0)
 
 
 class VideoWriter:

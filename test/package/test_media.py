@@ -2,6 +2,7 @@
 """Videos that are written, whatever the camera's rate, and pictures that are made to do harm."""
 
 import io
+import struct
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,7 @@ from xmem_ros.conversions.compressed_images import rgb_from_compressed
 from xmem_ros.errors import FrameError, SeedError
 from xmem_ros.evaluation.datasets.sequence import image_size
 from xmem_ros.media import Clip, VideoWriter, read_image, read_mask
+from xmem_ros.recordings.recording import open_recording
 from xmem_ros.training.footage import FootageError, read_stills
 
 
@@ -92,3 +94,39 @@ def test_a_picture_of_more_pixels_than_any_cameras_is_not_decoded(tmp_path):
     Image.fromarray(np.zeros((80, 80), np.uint8)).save(tmp_path / 'a.jpg')
     with pytest.raises(FootageError, match='8001×8001; at most 64000000 pixels'):
         read_stills(tmp_path, 64)
+
+
+def write_avi(path, frames, *, announced):
+    """Write an AVI of JPEGs of 64×48 px, with a number of frames in its header."""
+
+    def part(name, content):
+        return name + struct.pack('<I', len(content)) + content + b'\0' * (len(content) % 2)
+
+    def group(name, *parts):
+        return part(b'LIST', name + b''.join(parts))
+
+    whole = part(b'avih', struct.pack('<14I', 33_333, 0, 0, 0, announced, 0, 1, 0, 64, 48, 0, 0, 0, 0))
+    stream = b'vidsMJPG' + struct.pack('<IHH8I4H', 0, 0, 0, 0, 1, 30, 0, announced, 0, 2**32 - 1, 0, 0, 0, 64, 48)
+    picture = struct.pack('<IiiHH4sIiiII', 40, 64, 48, 1, 24, b'MJPG', 64 * 48 * 3, 0, 0, 0, 0)
+    head = group(b'hdrl', whole, group(b'strl', part(b'strh', stream), part(b'strf', picture)))
+    content = group(b'movi', *(part(b'00dc', frame) for frame in frames))
+    path.write_bytes(part(b'RIFF', b'AVI ' + head + content))
+    return path
+
+
+def test_frames_behind_a_damaged_one_of_a_video_are_read(tmp_path):
+    file = io.BytesIO()
+    Image.fromarray(np.full((48, 64, 3), 80, np.uint8)).save(file, 'JPEG')
+    good, bad = file.getvalue(), b'no JPEG' * 20
+    clip = open_recording(write_avi(tmp_path / 'a.avi', [good, good, bad, bad, good, good], announced=6))
+    assert [(frame.index, frame.name) for frame in clip.frames()] == [
+        (0, '00000'),
+        (1, '00001'),
+        (4, '00004'),
+        (5, '00005'),
+    ]
+    assert [fault.index for fault in clip.faults] == [2, 3]
+    assert not clip.damage
+    clip = open_recording(write_avi(tmp_path / 'b.avi', [good] * 4, announced=9))
+    assert len(list(clip.frames())) == 4
+    assert 'the last 5 of the 9 frames' in clip.damage
