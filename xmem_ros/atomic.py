@@ -140,6 +140,8 @@ def open_regular(path: Path) -> IO[bytes]:
 
     Links are followed. Raises `OSError`.
     """
+    if '\0' in str(path):
+        raise OSError(errno.EINVAL, 'its name holds a NUL character')
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         _check_regular(os.fstat(descriptor), path)
