@@ -135,6 +135,22 @@ def read_small(path: Path, max_bytes: int) -> bytes:
         return file.read(max_bytes)
 
 
+def open_regular(path: Path) -> IO[bytes]:
+    """Open a file to read; a pipe, which could block, or a device, which may not end, is refused.
+
+    Links are followed. Raises `OSError`.
+    """
+    if '\0' in str(path):
+        raise OSError(errno.EINVAL, 'its name holds a NUL character')
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        _check_regular(os.fstat(descriptor), path)
+        return os.fdopen(descriptor, 'rb')
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
 def check_target(target: Path) -> None:
     """Raise `OSError` for a file that could not be written; its folder need not exist yet."""
     _mode_of(target)

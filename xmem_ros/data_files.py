@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Bounded reading of YAML and JSON files.
+"""Bounded reading of YAML, JSON and text files.
 
 Bounds are size, nesting depth, number of values and digits of an integer. Errors name the file
 and the line. Imports neither torch nor ROS.
@@ -14,11 +14,14 @@ from typing import Any
 
 import yaml
 
+from xmem_ros import atomic
 from xmem_ros.errors import XMemError, quoted
 
 MAX_JSON_BYTES = 256 << 20
 _C_OR_PYTHON_LOADER: Any = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)  # libyaml's is 20 times faster
 _MERGE_TAG = 'tag:yaml.org,2002:merge'
+_INT_TAG = 'tag:yaml.org,2002:int'
+_MAX_INT_LENGTH = 100  # characters; 64 bits in binary, and YAML's base 60 takes quadratic time
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ def read_yaml(
         OSError: the file cannot be read.
         XMemError: of the type `error`, see `parse_yaml`.
     """
-    text = _read_text(path, bounds.max_bytes, error)
+    text = read_text(path, error, bounds.max_bytes)
     return parse_yaml(text, f'{path}', error, text_only=text_only, bounds=bounds)
 
 
@@ -96,7 +99,7 @@ def read_json(path: Path, error: type[XMemError], most: int = MAX_JSON_BYTES) ->
         OSError: the file cannot be read.
         XMemError: of the type `error`, naming the file and the line.
     """
-    return parse_json(_read_text(path, most, error), f'{path}', error)
+    return parse_json(read_text(path, error, most), f'{path}', error)
 
 
 def parse_json(text: str | bytes, where: str, error: type[XMemError]) -> Any:
@@ -111,12 +114,14 @@ def parse_json(text: str | bytes, where: str, error: type[XMemError]) -> Any:
         raise error(f'{where}: not usable JSON ({fault})') from fault
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f'{name} is not a JSON number')
+def read_text(path: Path, error: type[XMemError], max_bytes: int = DEFAULT_BOUNDS.max_bytes) -> str:
+    """Read a regular file of UTF-8 text.
 
-
-def _read_text(path: Path, max_bytes: int, error: type[XMemError]) -> str:
-    with path.open('rb') as file:
+    Raises:
+        OSError: the file cannot be read, or is a pipe or a device.
+        XMemError: of the type `error`: too large, or not UTF-8.
+    """
+    with atomic.open_regular(path) as file:
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
         raise error(f'{path}: larger than {max_bytes >> 20} MB; at most that much is read, make it smaller')
@@ -125,6 +130,10 @@ def _read_text(path: Path, max_bytes: int, error: type[XMemError]) -> str:
     except UnicodeDecodeError as fault:
         line = data.count(b'\n', 0, fault.start) + 1
         raise error(f'{path}: not a text file in UTF-8 (line {line}, byte {fault.start}: {fault.reason})') from fault
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f'{name} is not a JSON number')
 
 
 def _check_bounds(text: str, bounds: YamlBounds) -> None:
@@ -184,13 +193,24 @@ class _StrictLoader(_C_OR_PYTHON_LOADER):
         for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             if isinstance(key, yaml.ScalarNode) and key.value != '<<':
                 if (key.tag, key.value) in seen:
-                    raise _fault(f'duplicate key {quoted(key.value)[1:-1]}; keep one', key.start_mark)
+                    raise _duplicate(key)
                 seen.add((key.tag, key.value))
+        own = [key for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
         mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        values: set[Any] = set()
+        for key in own:
+            if key.tag == _MERGE_TAG:
+                continue
+            value = self.construct_object(key, deep=True)
+            if value in values:  # equal in another spelling, such as 1, 0x1, 1.0 and true
+                raise _duplicate(key)
+            values.add(value)
         return mapping
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         """Construct as PyYAML does, with its constructors' other exceptions as YAML errors."""
+        if node.tag == _INT_TAG and isinstance(node, yaml.ScalarNode) and len(node.value) > _MAX_INT_LENGTH:
+            raise _fault(f'an integer of more than {self.max_digits} digits', node.start_mark)
         try:
             value = super().construct_object(node, deep)
         except (yaml.YAMLError, RecursionError):
@@ -224,6 +244,11 @@ def _as_text(loader: _TextLoader, node: yaml.ScalarNode) -> str:
 
 for _tag in ('int', 'float', 'bool', 'null', 'timestamp', 'binary'):
     _TextLoader.add_constructor(f'tag:yaml.org,2002:{_tag}', _as_text)
+
+
+def _duplicate(key: yaml.Node) -> yaml.MarkedYAMLError:
+    shown = quoted(key.value)[1:-1] if isinstance(key, yaml.ScalarNode) else ''
+    return _fault(f'duplicate key {shown}; keep one', key.start_mark)
 
 
 def _fault(problem: str, mark: Any) -> yaml.MarkedYAMLError:

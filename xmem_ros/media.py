@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 FOLDER_RATE = 30.0  # frames per second of a folder
 VOID = 255
+_MAX_UNREADABLE = 20  # consecutive frames of a video, after which it counts as ended
+MAX_MASK_BYTES = 1 << 30  # of all masks that are held at once, one byte a pixel for each object
 
 # OpenCV's FFmpeg also reads playlists and opens the files and URLs in them; this allows only
 # video containers.
@@ -85,11 +87,22 @@ def objects_of(mask: np.ndarray) -> dict[int, np.ndarray]:
     """Split a mask H×W uint8 into objects: value → H×W bool, in order of value.
 
     0 is background. 255 is void, except in a mask of only 0 and 255: one object of value 1.
+    Raises `SeedError` if the masks would take more than `MAX_MASK_BYTES`.
     """
     values = [value for value in np.unique(mask).tolist() if value]
     if values == [VOID]:
         return {1: mask == VOID}
+    check_mask_bytes(len(values) * mask.size)
     return {value: mask == value for value in values if value != VOID}
+
+
+def check_mask_bytes(size: int) -> None:
+    """Raise `SeedError` for masks of more than `MAX_MASK_BYTES` together."""
+    if size > MAX_MASK_BYTES:
+        raise SeedError(
+            f'the masks take {size / 1e9:.1f} GB, one byte for each object and pixel; at most '
+            f'{MAX_MASK_BYTES / 1e9:.1f} GB are held: give fewer objects, or smaller images'
+        )
 
 
 def write_labels(path: Path, labels: np.ndarray) -> None:
@@ -112,6 +125,7 @@ class Clip:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
+        self.missing = 0  # frames at the end of a video that its header has, once all are read
         self._files: list[Path] = []
         self.rate = FOLDER_RATE
         if self.path.is_dir():
@@ -205,21 +219,27 @@ class Clip:
         if self._files:
             return
         video = self._open()
-        index = 0
+        index = failed = 0  # failed: consecutive frames that could not be decoded, after `index`
+        self.missing = 0
         try:
-            while True:
+            while failed <= _MAX_UNREADABLE:
                 try:
                     read, frame = video.read()
                 except cv2.error as error:
                     raise FrameError(f'{self.path}: frame {index} cannot be decoded ({error.err})') from error
                 if not read:
-                    break
+                    failed += 1
+                    continue
+                for number in range(index, index + failed):
+                    yield f'{number:05d}', FrameError(f'{self.path}: frame {number} cannot be decoded')
+                index, failed = index + failed, 0
                 yield f'{index:05d}', cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
                 index += 1
         finally:
             video.release()
         if not index:
             raise FrameError(f'{self.path}: no frame of this video can be read')
+        self.missing = max(self._length - index, 0)
 
 
 class VideoWriter:

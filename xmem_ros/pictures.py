@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import IO, TYPE_CHECKING
 
 from PIL import Image
 
+from xmem_ros import atomic
 from xmem_ros.errors import FrameError
 
 if TYPE_CHECKING:
@@ -17,6 +19,12 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 64_000_000  # above any camera's resolution, and within a robot's memory
 # Pillow detects a format by content and starts other programs for some (EPS: Ghostscript).
+MAX_JPEG_BYTES = 256 << 20
+MAX_SCANS = 100  # of a JPEG; each passes over all pixels, and encoders write up to 20
+_MAX_SEGMENTS = 10_000  # of a JPEG
+# in a scan 0xff is followed by 0, or by the number of a restart
+_MARKER = re.compile(rb'\xff+[\x01-\xcf\xd8-\xfe]')
+_EOI, _SOS, _STANDALONE = 0xD9, 0xDA, (0x01, 0xD8)
 FORMATS = ('JPEG', 'PNG', 'BMP', 'DIB', 'TIFF', 'WEBP', 'GIF', 'PPM')
 
 
@@ -38,10 +46,20 @@ def opened(source: Path | bytes | memoryview, formats: tuple[str, ...] = FORMATS
         FileNotFoundError, PermissionError: of the file.
         PictureError: another format, too large, damaged or truncated, also found while decoding.
     """
-    stream: Path | BinaryIO = source if isinstance(source, Path) else io.BytesIO(source)
     try:
-        with Image.open(stream, formats=formats) as image:
+        stream: IO[bytes] = atomic.open_regular(source) if isinstance(source, Path) else io.BytesIO(source)
+    except (FileNotFoundError, PermissionError):
+        raise
+    except OSError as error:
+        raise PictureError(error.strerror or f'{error}') from error
+    try:
+        with stream, Image.open(stream, formats=formats) as image:
             check_pixels(*image.size)
+            if image.format in ('JPEG', 'MPO'):
+                position = stream.tell()
+                stream.seek(0)
+                _check_scans(stream.read(MAX_JPEG_BYTES + 1))
+                stream.seek(position)
             yield image
     except (FileNotFoundError, PermissionError, FrameError):
         raise
@@ -49,3 +67,24 @@ def opened(source: Path | bytes | memoryview, formats: tuple[str, ...] = FORMATS
         raise PictureError(f'more than the {MAX_PIXELS} pixels that are decoded') from error
     except Exception as error:  # Pillow's decoders have no common base for damaged files
         raise PictureError(f'{error}' or type(error).__name__) from error
+
+
+def _check_scans(data: bytes) -> None:
+    """Raise `PictureError` for a JPEG of more scans than any encoder writes.
+
+    A progressive one can have a scan in some ten bytes, and decoders pass over all pixels for each.
+    """
+    if len(data) > MAX_JPEG_BYTES:
+        raise PictureError(f'a JPEG of more than {MAX_JPEG_BYTES >> 20} MB')
+    position = scans = 0
+    for _ in range(_MAX_SEGMENTS):
+        found = _MARKER.search(data, position)
+        if found is None or data[found.end() - 1] == _EOI:
+            return
+        marker, position = data[found.end() - 1], found.end()
+        scans += marker == _SOS
+        if scans > MAX_SCANS:
+            raise PictureError(f'a JPEG of more than {MAX_SCANS} scans')
+        if marker not in _STANDALONE:
+            position += max(int.from_bytes(data[position : position + 2], 'big'), 2)
+    raise PictureError(f'a JPEG of more than {_MAX_SEGMENTS} segments')

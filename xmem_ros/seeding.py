@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from xmem_ros.errors import SeedError, listed
+from xmem_ros.errors import SeedError, TooManyObjectsError, listed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,24 +50,30 @@ def mask_from_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return inside
 
 
-def masks_from_labels(labels: np.ndarray, size: tuple[int, int]) -> dict[int, np.ndarray]:
+def masks_from_labels(labels: np.ndarray, size: tuple[int, int], most: int = 255) -> dict[int, np.ndarray]:
     """Split a label image.
 
     Args:
         labels: H×W integers; 0 is the background, every other value an object.
         size: H, W of the image [px].
+        most: maximum number of objects.
 
     Returns:
         A dictionary value → H×W bool, smallest value first.
 
     Raises:
         SeedError: the label image has another size or only background.
+        TooManyObjectsError: it has more objects; no mask was made then.
     """
     _check_size('label image', labels, size)
     values = np.unique(labels)
     values = values[values != 0]
     if not values.size:
         raise SeedError('the label image is empty: set the pixels of each object to a different value, 1 to 255')
+    if len(values) > most:
+        raise TooManyObjectsError(
+            f'the label image has {len(values)} objects, and {most} more are allowed (max_objects): keep fewer values'
+        )
     return {int(value): labels == value for value in values}
 
 

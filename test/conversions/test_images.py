@@ -187,3 +187,12 @@ def test_the_bayer_patterns_of_this_test_are_those_of_opencv():
     # OpenCV names a pattern by the second and third pixel of its second row.
     mosaic = bayer(colours(), 'rggb')
     assert (inside(cv2.cvtColor(mosaic, cv2.COLOR_BayerBG2RGB)) == inside(colours())).all()
+
+
+def test_a_frame_id_that_every_result_would_carry_is_bounded():
+    image = message(colours(), 'rgb8')
+    image.header = SimpleNamespace(frame_id='x' * 1024)
+    assert rgb_from_image(image).shape == (HEIGHT, WIDTH, 3)
+    image.header.frame_id += 'x'
+    with pytest.raises(FrameError, match='the frame_id has 1025 characters; at most 1024'):
+        rgb_from_image(image)

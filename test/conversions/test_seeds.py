@@ -12,7 +12,7 @@ from node_harness import bounding_box, box_seed, iou, mask_seed, points_seed
 from xmem_ros import seeding
 from xmem_ros.conversions.seeds import read_seeds
 from xmem_ros.demo.scene import RenderedScene
-from xmem_ros.errors import SeedError, UnknownObjectError
+from xmem_ros.errors import SeedError, TooManyObjectsError, UnknownObjectError
 from xmem_ros.msg import Seed
 
 FRAME, TRUTH = RenderedScene(objects=3)[0]
@@ -88,3 +88,20 @@ def test_masks_need_no_question_beforehand():
         raise AssertionError
 
     assert read_seeds([mask_seed(TRUTH == 1)], FRAME, 8, check)[0].mask.sum() == (TRUTH == 1).sum()
+
+
+def test_a_label_image_of_too_many_objects_is_refused_before_it_is_split(monkeypatch):
+    """With 254 values it would become 254 masks of its size."""
+    many = np.arange(TRUTH.size, dtype=np.uint8).reshape(TRUTH.shape)
+    compared = []
+
+    class Values(np.ndarray):
+        def __eq__(self, other):
+            compared.append(other)
+            return np.asarray(self) == other
+
+    monkeypatch.setattr('xmem_ros.conversions.seeds.mask_from_image', lambda _: many.view(Values))
+    labels = mask_seed(many, kind=Seed.LABELS)
+    with pytest.raises(TooManyObjectsError, match=r'seeds\[1\].*255 objects, and 7 more are allowed'):
+        read_seeds([box_seed(*BOX), labels], FRAME, 8)
+    assert not compared

@@ -293,6 +293,20 @@ def test_an_output_folder_of_other_settings_is_refused_and_left_alone(tmp_path, 
     assert [file.name for file in (tmp_path / 'photos').iterdir()] == ['mine.png']
 
 
+def test_masks_are_not_written_through_a_link_in_the_output_folder(tmp_path, weights):
+    save_sequence(tmp_path)
+    run(tmp_path, weights, tmp_path / 'out')
+    theirs = tmp_path / 'theirs'
+    (tmp_path / 'out' / 'toys').rename(theirs)
+    (theirs / '00003.png').unlink()
+    (theirs / '00002.png').write_text('mine')
+    (tmp_path / 'out' / 'toys').symlink_to(theirs)
+    with pytest.raises(ParameterError, match='link'):
+        run(tmp_path, weights, tmp_path / 'out')
+    assert (theirs / '00002.png').read_text() == 'mine'
+    assert not (theirs / '00003.png').exists()
+
+
 def test_a_sequence_that_fails_leaves_no_folder_that_looks_finished(tmp_path, weights):
     save_sequence(tmp_path)
     cut_frame(tmp_path)

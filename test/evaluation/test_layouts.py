@@ -38,6 +38,20 @@ def run(dataset, root, weights, output, **options):
     return evaluate(dataset, root, weights=weights, output=output, **options)
 
 
+@pytest.mark.parametrize('end', ['1000000000000', '1e999', '9' * 400])
+def test_a_frame_range_beyond_the_images_is_refused(tmp_path, end):
+    """Without counting to its end first."""
+    lvos(tmp_path)
+    listing = next(tmp_path.rglob('*meta.json'))
+    content = json.loads(listing.read_text())
+    for video in content['videos'].values():
+        for item in video['objects'].values():
+            item['frame_range']['end'] = 'END'
+    listing.write_text(json.dumps(content).replace('"END"', end))
+    with pytest.raises(ParameterError, match=r'meta\.json: sequence'):
+        read_dataset('lvos', tmp_path, ReadOptions('val', 480))
+
+
 def by_hand(weights, frames, seeds, objects, *, memory_every=5, size=64, output_size=None):
     """Track frames directly with the published memory policy; seeds: index → {value: mask}."""
     memory = MemoryConfig().published()

@@ -284,7 +284,7 @@ def _confine(places: Places) -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     faulthandler.enable(2)
     faulthandler.register(signal.SIGXCPU, 2)
-    faulthandler.register(signal.SIGTERM, 2)
+    faulthandler.register(signal.SIGUSR1, 2)
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S + 1))
 
 
@@ -334,8 +334,8 @@ def _foreign(names: set[str], places: Places) -> list[str]:
 def _wait(pid: int, outcome: Outcome) -> tuple[Any, int]:
     handle = os.pidfd_open(pid)
     try:
-        for number in (signal.SIGTERM, signal.SIGKILL):  # on SIGTERM faulthandler prints the stack
-            if select.select([handle], [], [], WALL_S if number == signal.SIGTERM else 1.0)[0]:
+        for number in (signal.SIGUSR1, signal.SIGKILL):  # on SIGUSR1 faulthandler prints the stack
+            if select.select([handle], [], [], WALL_S if number == signal.SIGUSR1 else 1.0)[0]:
                 break
             os.kill(pid, number)
     finally:

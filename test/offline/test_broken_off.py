@@ -15,7 +15,7 @@ from needs import require
 require('rosbags.rosbag2')
 
 from bag_files import image_items, write_bag
-from bag_runs import GOES_ON, arguments, digests, left
+from bag_runs import GOES_ON, arguments, digests, elsewhere, left
 from scene_files import save_mask
 
 from xmem_ros.cli.main import main
@@ -250,3 +250,30 @@ def test_a_compressed_file_belongs_to_the_input(bag, frames, tmp_path):
     before = content_of(folder)
     edited(file, 100, keep_time=True)
     assert content_of(folder) != before
+
+
+TERMINATED = """
+import os, signal, sys
+from xmem_ros.cli.main import main
+from xmem_ros.offline.tracking import OfflineTracker
+step = OfflineTracker.step
+def end(self, frame):
+    if frame.index == 2:
+        assert os.listdir(os.environ['TMPDIR'])
+        os.kill(os.getpid(), signal.SIGTERM)
+    return step(self, frame)
+OfflineTracker.step = end
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_run_that_is_terminated_leaves_no_temporary_files(frames, tmp_path, monkeypatch):
+    save_mask(tmp_path / 'mask.png', frames[0][1])
+    bag = write_bag(tmp_path / 'bag', image_items(frames), compression='file')
+    (tmp_path / 'temporary').mkdir()
+    monkeypatch.setenv('TMPDIR', str(tmp_path / 'temporary'))
+    done = elsewhere(TERMINATED, *arguments(bag, tmp_path / 'out'))
+    assert done.returncode == 130, done.stderr
+    assert 'interrupted' in done.stderr
+    assert 'Traceback' not in done.stderr
+    assert list((tmp_path / 'temporary').iterdir()) == []

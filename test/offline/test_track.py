@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import cv2
@@ -371,6 +372,42 @@ def test_damaged_work_of_an_interrupted_run_is_refused(bag, tmp_path, capsys):
     assert main([*map(str, options(bag, tmp_path / 'out'))]) == 2
     assert 'is damaged' in (said := capsys.readouterr().err)
     assert '--restart' in said
+
+
+def edited(path, change, compression=zipfile.ZIP_STORED):
+    """Write a segment again with another state; change: state → state."""
+    with zipfile.ZipFile(path) as file:
+        entries = {name: file.read(name) for name in file.namelist()}
+    entries['state.json'] = json.dumps(change(json.loads(entries['state.json']))).encode()
+    with zipfile.ZipFile(path, 'w', compression) as file:
+        for name, content in entries.items():
+            file.writestr(name, content)
+
+
+def test_edited_work_of_an_interrupted_run_is_refused(bag, tmp_path, capsys):
+    break_off(*options(bag, tmp_path / 'out'))
+    segment = sorted((tmp_path / '.out.part').glob('segment_*'))[-1]
+    whole = segment.read_bytes()
+    changes = [
+        lambda _: [],
+        lambda state: {**state, 'index': 'four'},
+        lambda state: {key: value for key, value in state.items() if key != 'notes'},
+        lambda state: {**state, 'notes': {}},
+        lambda state: {**state, 'notes': {**state['notes'], 'clock': [1e999]}},
+        lambda state: {**state, 'faults': [[1]]},
+        lambda state: {key: value for key, value in state.items() if key != 'done'},
+    ]
+    for change in changes:
+        segment.write_bytes(whole)
+        edited(segment, change)
+        assert main([*map(str, options(bag, tmp_path / 'out'))]) == 2
+        assert 'is damaged' in capsys.readouterr().err
+    segment.write_bytes(whole)
+    edited(segment, lambda state: state, zipfile.ZIP_DEFLATED)
+    assert main([*map(str, options(bag, tmp_path / 'out'))]) == 2
+    assert 'its entries are compressed' in capsys.readouterr().err
+    segment.write_bytes(whole)
+    assert main([*map(str, options(bag, tmp_path / 'out'))]) == 0
 
 
 def test_two_runs_do_not_write_to_one_destination(bag, tmp_path, capsys):

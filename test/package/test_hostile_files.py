@@ -102,6 +102,19 @@ def test_results_are_not_written_through_a_link(tmp_path, capsys, option):
     assert (tmp_path / 'results').is_symlink()
 
 
+@pytest.mark.parametrize('baseline', ['../planted.json', '{folder}/planted.json', 'link/planted.json'])
+def test_a_suite_names_no_file_outside_its_folder_to_be_written(tmp_path, capsys, baseline):
+    baseline = baseline.format(folder=tmp_path)
+    (tmp_path / 'suite').mkdir()
+    (tmp_path / 'suite' / 'link').symlink_to('..')
+    write_suite(
+        tmp_path / 'suite', f'{{baseline: {baseline}, cases: [{{name: a, input: a, reference: {{topic: /l}}}}]}}'
+    )
+    given = ['regress', str(tmp_path / 'suite' / 'suite.yaml'), '--dry-run']
+    refused(capsys, [*given, '--update-baseline'], 'outside the folder of the suite')
+    assert main([*given, '--update-baseline', '--baseline', str(tmp_path / 'planted.json')]) == 0
+
+
 def test_a_run_of_training_overwrites_nothing_that_no_run_wrote(tmp_path):
     from xmem_ros.errors import OutputError, ParameterError
     from xmem_ros.training.curves import Curves
@@ -113,6 +126,12 @@ def test_a_run_of_training_overwrites_nothing_that_no_run_wrote(tmp_path):
             Curves(tmp_path, 0)
         assert log.read_text() == text
     log.unlink()
+    (tmp_path / 'theirs').mkdir()
+    (tmp_path / 'tensorboard').symlink_to('theirs')
+    with pytest.raises(OutputError, match='link'):
+        Curves(tmp_path, 0)
+    assert list((tmp_path / 'theirs').iterdir()) == []
+    (tmp_path / 'tensorboard').unlink()
     (tmp_path / 'thesis.tex').write_text('mine\n')
     log.symlink_to('thesis.tex')
     with pytest.raises(OutputError, match='link'):
@@ -305,9 +324,9 @@ def test_a_tracker_takes_no_time_size_or_name_that_cannot_be(tmp_path):
     assert tracker.load(tmp_path / os.fsdecode(b'\xff' * 200)) == []
 
 
-@pytest.mark.parametrize('line', ['iterations: 9999999999', 'batch: 1000000', 'workers: 100000', 'clips: {size: 1600000}', 'learning_rate: .nan', 'learning_rate: .inf', 'seed: 99999999999999999999', 'clips: {zoom: [.nan, 1]}', 'bootstrap: [.inf, 1, 0.3]', 'clips: {skips: [[.nan, 1]]}'])  # fmt: skip  # noqa: E501
+@pytest.mark.parametrize('line', ['iterations: 9999999999', 'batch: 1000000', 'workers: 100000', 'clips: {size: 1600000}', 'learning_rate: .nan', 'learning_rate: .inf', 'seed: 99999999999999999999', 'clips: {zoom: [.nan, 1]}', 'clips: {zoom: [1.0e-300, 1.0e+300]}', 'clips: {growth_factor: 1.0e+300}', 'clips: {bend: 1.0e+300}', 'clips: {colour: 1.0e+300}', 'clips: {frames: 1000, size: 4096}', 'batch: 65536, clips: {size: 1024}', 'bootstrap: [.inf, 1, 0.3]', 'clips: {skips: [[.nan, 1]]}'])  # fmt: skip  # noqa: E501
 def test_a_number_of_a_training_run_has_bounds(tmp_path, capsys, line):
-    (tmp_path / 'run.yaml').write_text(f'videos: [a]\n{line}')
+    (tmp_path / 'run.yaml').write_text(f'{{videos: [a], {line}}}')
     given = ['train', '--config', tmp_path / 'run.yaml', '--out', tmp_path / 'out', '--dry-run']
     refused(capsys, [str(part) for part in given], 'run.yaml: ')
 

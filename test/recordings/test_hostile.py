@@ -21,7 +21,7 @@ from scene_files import save_mask
 from xmem_ros.cli.main import main
 from xmem_ros.errors import BagError, ParameterError
 from xmem_ros.media import FOLDER_RATE
-from xmem_ros.recordings import compression, mcap_reader
+from xmem_ros.recordings import compression, mcap_reader, rosbag
 from xmem_ros.recordings import typestore as messages
 from xmem_ros.recordings.recording import open_recording
 from xmem_ros.recordings.seed_plan import recorded_seeds
@@ -175,6 +175,28 @@ def test_a_compressed_file_that_expands_beyond_the_limit_is_refused(tmp_path, mo
     path.write_bytes(zstd.compress(bytes(50 * 2**20)))
     with pytest.raises(BagError, match=f'its {path.stat().st_size} bytes become more than .* if you trust it'):
         open_recording(path)
+
+
+def test_compressed_files_of_a_bag_are_bounded_together(tmp_path, monkeypatch):
+    """Each may, but a folder of a hundred would fill the disk."""
+    monkeypatch.setattr(compression, '_ALWAYS_ALLOWED_BYTES', 2**20, raising=False)
+    (tmp_path / 'bag').mkdir()
+    for number in range(20):
+        (tmp_path / 'bag' / f'x_{number}.mcap.zstd').write_bytes(zstd.compress(bytes(900_000)))
+    written = []
+    unpack = compression.decompress_file
+
+    def record(path, target, *more):
+        try:
+            return unpack(path, target, *more)
+        finally:
+            written.append(target.stat().st_size)
+
+    monkeypatch.setattr(rosbag, 'decompress_file', record)
+    with pytest.raises(BagError, match='not a readable bag'):
+        open_recording(tmp_path / 'bag')
+    assert len(written) == 20
+    assert sum(written) < 3 * 2**20
 
 
 def test_a_compressed_message_that_expands_beyond_the_limit_is_skipped_and_reported(frames, tmp_path):

@@ -103,6 +103,20 @@ def test_faults_in_a_seed_file_are_named_with_their_entry(folder, text, fault):
         read(folder, text)
 
 
+def test_masks_of_a_plan_are_bounded_together(folder, monkeypatch):
+    """A file of some bytes can name the same mask any number of times, for as many gigabytes."""
+    save_mask(folder / 'big.png', np.arange(4000, dtype=np.uint8).reshape(40, 100))
+    save_mask(folder / 'one.png', np.ones((40, 100), np.uint8))
+    monkeypatch.setattr('xmem_ros.media.MAX_MASK_BYTES', 10 * 40 * 100)
+    with pytest.raises(SeedError, match=r'seeds.yaml, entry 1: .*big.png: the masks take'):
+        read(folder, '- {frame: 0, labels: big.png}')
+    for item in ('labels: one.png', 'objects: [{mask: one.png}]'):
+        entries = [f'- {{frame: {index}, {item}}}' for index in range(11)]
+        assert len(read(folder, '\n'.join(entries[:10]))) == 10
+        with pytest.raises(SeedError, match='entry 11: .*the masks take'):
+            read(folder, '\n'.join(entries))
+
+
 def test_images_are_given_by_index_or_stamp():
     assert parse_image_reference('12') == ImageReference(12, None)
     assert parse_image_reference('1700000000.25') == ImageReference(None, 1_700_000_000_250_000_000)

@@ -277,3 +277,14 @@ def test_a_history_that_holds_none_says_so():
     history = History(2)
     history.add(Frame(None, 1))
     assert not history.hold(1)
+
+
+@pytest.mark.parametrize('name', ['frame_id', 'encoding', 'format'])
+def test_the_texts_of_an_image_count_for_the_size_of_the_history(name):
+    """An image of some bytes can have a frame_id of a hundred megabytes."""
+    history = History(1000, nbytes=39_000)
+    for stamp in range(10):
+        text = {name: 'x' * 10_000}
+        message = SimpleNamespace(data=b'', header=SimpleNamespace(frame_id=text.pop('frame_id', '')), **text)
+        history.add(Frame(message, stamp))
+    assert history.span_ns() == (7, 9)

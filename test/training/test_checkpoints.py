@@ -20,6 +20,8 @@ HOSTILE = {
     'an iteration beyond the last': lambda saved: {**saved, 'iteration': 10**9},
     'a score that is not a number': lambda saved: {**saved, 'best': float('nan')},
     'no weights': lambda saved: {**saved, 'model': None},
+    'no entry for weights': lambda saved: {k: v for k, v in saved.items() if k != 'model'},
+    'weights that are numbers': lambda saved: {**saved, 'model': dict.fromkeys(saved['model'], 1)},
     'weights that are not finite': lambda saved: {**saved, 'model': {k: v * NAN for k, v in saved['model'].items()}},
     'weights of another shape': lambda saved: {**saved, 'ema': {k: v.flatten() for k, v in saved['ema'].items()}},
     'no average': lambda saved: {**saved, 'averaged': None},

@@ -14,6 +14,16 @@ from xmem_ros.training.config import ClipConfig, read_config
 from xmem_ros.training.footage import Footage, read_stills, read_videos
 
 
+def test_clips_are_made_of_the_smallest_pictures() -> None:
+    stills = [
+        Footage(f'{size}', [np.full((*size, 3), 90, np.uint8)], [np.ones(size, np.uint8)])
+        for size in ((1, 1), (2, 3), (1, 40))
+    ]
+    config = ClipConfig(size=32, region_share=1.0, patch_share=1.0, paste=1.0, bend=1.0, perspective=1.0, small=1.0)
+    clips = Clips([], stills, config, 0, 60)
+    assert all(torch.isfinite(images).all() for images, _, _ in clips)
+
+
 def test_clips_have_the_objects_of_the_first_frame_and_are_reproducible(data: Path) -> None:
     clips = Clips(read_videos(data / 'video', 256), read_stills(data / 'stills', 256), ClipConfig(size=48), 5, 20)
     for index in range(20):

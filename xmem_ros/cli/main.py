@@ -2,12 +2,15 @@
 """Entry point of `xmem-ros`: parser, exit codes and error output."""
 
 import argparse
+import contextlib
 import importlib
 import logging
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from xmem_ros.errors import RunError, Setting, XMemError, with_setting
@@ -78,7 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.command in ('track', 'evaluate', 'regress'):
         keep_large_blocks()
     try:
-        return int(args.run(args))
+        with _interrupted_by_sigterm():
+            return int(args.run(args))
     except (XMemError, OSError) as error:
         _fail(args.command, with_setting(error, OPTIONS))
         return FAILED if isinstance(error, RunError) else USAGE_ERROR
@@ -95,6 +99,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f'run the command again with {TRACEBACK}=1 and report its output',
         )
         return FAULT
+
+
+@contextlib.contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Treat SIGTERM as Ctrl-C, so that temporary files are removed."""
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _fail(command: str, error: object) -> None:

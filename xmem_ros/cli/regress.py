@@ -74,6 +74,13 @@ def run(args: argparse.Namespace) -> int:
         raise ParameterError(
             f'--update-baseline requires a file: give --baseline FILE, or the key baseline in {args.suite}'
         )
+    own = None if args.baseline else suite.baseline
+    if args.update_baseline and own and not own.resolve().is_relative_to(suite.path.parent.resolve()):
+        # the suite may be somebody else's
+        raise ParameterError(
+            f'{suite.path}: baseline is {path}, outside the folder of the suite; only a file in it is written: name '
+            'one, or give --baseline FILE'
+        )
     check_writable(filter(None, (args.json, args.junit, args.html, path if args.update_baseline else None)))
     baseline = None
     if path is not None and (path.exists() or not args.update_baseline):

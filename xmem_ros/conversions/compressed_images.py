@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from xmem_ros import pictures
-from xmem_ros.conversions.images import bayer_to_rgb, rgb_from_image
+from xmem_ros.conversions.images import bayer_to_rgb, check_header, rgb_from_image
 from xmem_ros.errors import FrameError, quoted
 
 if TYPE_CHECKING:
@@ -42,8 +42,9 @@ def rgb_from_compressed(message: CompressedMessage) -> np.ndarray:
         H×W×3 uint8 RGB, in the camera's pixels: a rotation noted in the file is not applied.
 
     Raises:
-        FrameError: not JPEG or PNG, truncated, damaged or too large.
+        FrameError: not JPEG or PNG, truncated, damaged or too large, or a long frame_id.
     """
+    check_header(message)
     data = np.frombuffer(message.data, np.uint8)
     _check(data, message.format)
     encoding, _, target = message.format.partition(';')

@@ -85,6 +85,16 @@ _MASK_ENCODINGS = ('mono8', '8UC1')
 _DEPTH_ENCODINGS = {'16UC1': _Encoding(1, None, 2), 'mono16': _Encoding(1, None, 2), '32FC1': _Encoding(1, None, 4)}
 
 
+MAX_FRAME_ID = 1024  # characters; all results of an image carry its header
+
+
+def check_header(message: Any) -> None:
+    """Raise `FrameError` for an image whose frame_id is longer than `MAX_FRAME_ID`."""
+    length = len(getattr(getattr(message, 'header', None), 'frame_id', ''))
+    if length > MAX_FRAME_ID:
+        raise FrameError(f'the frame_id has {length} characters; at most {MAX_FRAME_ID} are allowed')
+
+
 def stamp_ns(stamp: Any) -> int:
     """Convert a builtin_interfaces/Time to nanoseconds.
 
@@ -102,8 +112,10 @@ def rgb_from_image(message: ImageMessage) -> np.ndarray:
         H×W×3 uint8 RGB; a view of the message for rgb8, whatever its step.
 
     Raises:
-        FrameError: an unknown encoding, an empty image, or too little data for its size.
+        FrameError: an unknown encoding, an empty image, too little data for its size, or a long
+            frame_id.
     """
+    check_header(message)
     pixels = _pixels(message, _ENCODINGS, 'convert it with image_proc or republish it')
     encoding = _ENCODINGS[message.encoding]
     if encoding.code is None and encoding.depth == 1:

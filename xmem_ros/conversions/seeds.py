@@ -75,7 +75,8 @@ def read_seeds(
         which = f'seeds[{number}]{name} ({kind})'
         with _named(which):
             _check_name(seed.name)
-            planned += [(which, item) for item in _READERS.get(seed.kind, _refuse_kind)(seed, image)]
+            read = _READERS.get(seed.kind, _refuse_kind)
+            planned += [(which, item) for item in read(seed, image, most - len(planned))]
     if any(item.slow for _, item in planned):
         check([item.id for _, item in planned])
     result: list[ObjectSeed] = []
@@ -89,6 +90,8 @@ def read_seeds(
 def _named(which: str) -> Iterator[None]:
     try:
         yield
+    except TooManyObjectsError as error:
+        raise TooManyObjectsError(f'{which}: {error}') from error
     except (SeedError, FrameError) as error:
         raise SeedError(f'{which}: {error}') from error
 
@@ -102,7 +105,7 @@ def _ready(name: str, object_id: int, mask: np.ndarray) -> _Planned:
     return _Planned(name, object_id, lambda: mask)
 
 
-def _read_mask(seed: Any, image: np.ndarray) -> list[_Planned]:
+def _read_mask(seed: Any, image: np.ndarray, _: int) -> list[_Planned]:
     if seed.id and seed.name and not len(seed.mask.data):
         raise SeedError(
             f'there is no mask: a new name needs a correction; send the message of object_{seed.id}/mask with the '
@@ -112,12 +115,12 @@ def _read_mask(seed: Any, image: np.ndarray) -> list[_Planned]:
     return [_ready(seed.name, seed.id, mask)]
 
 
-def _read_box(seed: Any, image: np.ndarray) -> list[_Planned]:
+def _read_box(seed: Any, image: np.ndarray, _: int) -> list[_Planned]:
     box = seeding.check_box((seed.box.x_offset, seed.box.y_offset, seed.box.width, seed.box.height), image.shape[:2])
     return [_Planned(seed.name, seed.id, lambda: seeding.mask_from_box(image, box), slow=True)]
 
 
-def _read_points(seed: Any, image: np.ndarray) -> list[_Planned]:
+def _read_points(seed: Any, image: np.ndarray, _: int) -> list[_Planned]:
     if max(len(seed.points), len(seed.point_labels)) > seeding.MOST_POINTS:  # before millions are converted
         raise SeedError(
             f'{len(seed.points)} points and {len(seed.point_labels)} point labels given: give at most '
@@ -129,19 +132,19 @@ def _read_points(seed: Any, image: np.ndarray) -> list[_Planned]:
     return [_Planned(seed.name, seed.id, lambda: seeding.mask_from_points(image, points, labels), slow=True)]
 
 
-def _read_labels(seed: Any, image: np.ndarray) -> list[_Planned]:
+def _read_labels(seed: Any, image: np.ndarray, most: int) -> list[_Planned]:
     if seed.id:
         raise SeedError(f'id is {seed.id}: a label image starts new objects; set id to 0, or correct with a MASK')
-    masks = seeding.masks_from_labels(mask_from_image(seed.mask), image.shape[:2])
+    masks = seeding.masks_from_labels(mask_from_image(seed.mask), image.shape[:2], most)
     several = len(masks) > 1 and seed.name
     return [_ready(f'{seed.name}_{value}' if several else seed.name, 0, mask) for value, mask in masks.items()]
 
 
-def _refuse_kind(seed: Any, image: np.ndarray) -> list[_Planned]:  # noqa: ARG001
+def _refuse_kind(seed: Any, image: np.ndarray, _: int) -> list[_Planned]:  # noqa: ARG001
     raise SeedError(f'kind is {seed.kind}: set it to 0 (MASK), 1 (BOX), 2 (POINTS) or 3 (LABELS)')
 
 
-_READERS: dict[int, Callable[[Any, np.ndarray], list[_Planned]]] = {
+_READERS: dict[int, Callable[[Any, np.ndarray, int], list[_Planned]]] = {
     MASK: _read_mask,
     BOX: _read_box,
     POINTS: _read_points,

@@ -130,10 +130,11 @@ def damage(folder: Path, key: ExportKey) -> str:
 
 def read_manifest(folder: Path) -> Manifest:
     """Read a folder's manifest; raises `OSError`, `msgspec.MsgspecError`, `ValueError`."""
-    path = folder / MANIFEST
-    if path.stat().st_size > MOST_MANIFEST:
+    with atomic.open_regular(folder / MANIFEST) as file:
+        data = file.read(MOST_MANIFEST + 1)
+    if len(data) > MOST_MANIFEST:
         raise ValueError(f'it has more than {MOST_MANIFEST} bytes')
-    return msgspec.json.decode(path.read_bytes(), type=Manifest)
+    return msgspec.json.decode(data, type=Manifest)
 
 
 def _foreign_content(model: Path) -> str:
@@ -218,7 +219,7 @@ def _exported_by(folder: Path) -> str:
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
-    with path.open('rb') as file:
+    with atomic.open_regular(path) as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

@@ -9,6 +9,7 @@ OUTPUT/DATASET-SPLIT.zip            if a server scores the masks
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import zipfile
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from xmem_ros import atomic, work_folder
-from xmem_ros.data_files import read_json
+from xmem_ros.data_files import MAX_JSON_BYTES, read_json
 from xmem_ros.errors import OutputError, ParameterError
 from xmem_ros.media import write_labels
 
@@ -58,6 +59,7 @@ class Output:
         """
         file = self.folder / SETTINGS
         try:
+            self._check_links()
             if file.is_file():
                 earlier = read_json(file, ParameterError)
                 if not isinstance(earlier, dict):
@@ -80,6 +82,13 @@ class Output:
             raise ParameterError(
                 f'{self.folder}: cannot be used as output folder ({error}); choose another one'
             ) from error
+
+    def _check_links(self) -> None:
+        """Raise `ParameterError` for a link in the place of a folder that is written to."""
+        inside = (self.masks, *self.masks.iterdir()) if self.masks.is_dir() else (self.masks,)
+        for folder in inside:
+            if folder != self.folder and folder.is_symlink():
+                raise ParameterError(f'{folder}: a symbolic link, which is not followed; choose another output folder')
 
     def _sweep(self) -> None:
         """Remove unfinished sequences and probabilities of a killed run."""
@@ -120,7 +129,7 @@ class Output:
         """Read the records: sequence → facts. Lines cut off by a killed process are ignored."""
         found = {}
         for file in sorted(self.folder.glob('finished.*.jsonl'), key=lambda file: file.stat().st_mtime):
-            for line in file.read_text(encoding='utf-8', errors='replace').splitlines():
+            for line in atomic.read_small(file, MAX_JSON_BYTES).decode(errors='replace').splitlines():
                 try:
                     facts = json.loads(line)
                     found[facts.pop('sequence')] = facts
@@ -163,6 +172,8 @@ def _deliver(part: Path, folder: Path) -> None:
         part.rename(folder)
         work_folder.unmark(folder)
         return
+    if folder.is_symlink():
+        raise OSError(errno.ELOOP, 'it is a symbolic link, which is not followed', str(folder))
     for file in part.iterdir():
         if file.name != work_folder.MARK:
             file.replace(folder / file.name)

@@ -113,14 +113,21 @@ def _track(
     report = Report()
     latest = work.latest(offline.tracker.fingerprint)
     faults: list[Fault] = []
+    done = False
     if latest is not None:
         checkpoint, state = latest
-        offline.restore(checkpoint)
-        values.given = {int(i): int(value) for i, value in state['values']}
-        faults = [Fault(int(index), str(reason)) for index, reason in state['faults']]
-        report.tracked = report.resumed = int(state['tracked'])
-        report.damage = str(state['damage'])
-    if latest is None or not latest[1]['done']:
+        try:
+            offline.restore(checkpoint)
+            values.given = {int(i): int(value) for i, value in state['values']}
+            faults = [Fault(int(index), str(reason)) for index, reason in state['faults']]
+            report.tracked = report.resumed = int(state['tracked'])
+            report.damage = str(state['damage'])
+            done = bool(state['done'])
+        except XMemError:
+            raise
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise work.damaged(error) from error
+    if not done:
         _track_remaining(recording, offline, work, job, report, values, faults)
     report.faults = sorted([*faults, *offline.dropped], key=lambda fault: fault.index)
     report.missed = [*offline.missed, *offline.unreached()]

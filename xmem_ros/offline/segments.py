@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 
 from xmem_ros import atomic, work_folder
-from xmem_ros.errors import MemoryFileError, OutputError, ParameterError, Setting, XMemError, naming
+from xmem_ros.errors import MemoryFileError, OutputError, ParameterError, Setting, XMemError, naming, summary_of
 from xmem_ros.objects import ObjectState, TrackedObject
 from xmem_ros.offline import destination
 from xmem_ros.offline.destination import check_destination, check_name, work_folder_of
@@ -37,6 +37,20 @@ RESULTS = 'results'  # folder that is renamed to the destination
 _FRAMES = 'frames.jsonl'
 _STATE = 'state.json'
 _IDENTITY = 'run.json'
+# of a segment that was damaged, or not written by a run
+_DAMAGE = (
+    KeyError,
+    IndexError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    OSError,
+    OverflowError,
+    cv2.error,
+    zipfile.BadZipFile,
+    zipfile.LargeZipFile,
+)
 
 
 @dataclass(frozen=True)
@@ -162,13 +176,17 @@ class RunFolder:
         from xmem_ros.tracker import snapshot
 
         try:
-            with zipfile.ZipFile(segments[-1]) as file:
+            with _open_segment(segments[-1]) as file:
                 state = json.loads(file.read(_STATE))
             saved = snapshot.read(self._memory(len(segments)), weights)
-        except (XMemError, OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-            text = f'{self.folder}: the work of an interrupted run is damaged ({error}); start over'
-            raise naming(Setting.RESTART, ParameterError(text)) from error
-        return Checkpoint(int(state['index']), saved, state['notes']), state
+            return Checkpoint(int(state['index']), saved, state['notes']), state
+        except (XMemError, *_DAMAGE) as error:
+            raise self.damaged(error) from error
+
+    def damaged(self, error: Exception) -> Exception:
+        """Make the error for unusable work of an interrupted run."""
+        text = f'{self.folder}: the work of an interrupted run is damaged ({summary_of(error)}); start over'
+        return naming(Setting.RESTART, ParameterError(text))
 
     def segment(self) -> SegmentWriter:
         """Begin the next segment."""
@@ -198,20 +216,23 @@ class RunFolder:
         """Yield all stored frames in order; raises `ParameterError` for a damaged segment."""
         for path in self.segments:
             try:
-                with zipfile.ZipFile(path) as file:
+                with _open_segment(path) as file:
                     for line in io.BytesIO(file.read(_FRAMES)):
                         yield _read_frame(file, json.loads(line))
-            except (KeyError, ValueError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
-                raise naming(Setting.RESTART, ParameterError(f'{path}: damaged ({error}); start over')) from error
+            except _DAMAGE as error:
+                raise _damaged_segment(path, error) from error
 
     def span(self) -> tuple[int, int, int]:
         """Return the number of tracked images and the recording times of first and last [ns]."""
         count, times = 0, []
         for path in self.segments:
-            with zipfile.ZipFile(path) as file:
-                lines = file.read(_FRAMES).splitlines()
-            count += len(lines)
-            times += [json.loads(line)['received_ns'] for line in lines[:1] + lines[-1:]]
+            try:
+                with _open_segment(path) as file:
+                    lines = file.read(_FRAMES).splitlines()
+                count += len(lines)
+                times += [int(json.loads(line)['received_ns']) for line in lines[:1] + lines[-1:]]
+            except _DAMAGE as error:
+                raise _damaged_segment(path, error) from error
         return count, min(times, default=0), max(times, default=0)
 
     def results(self) -> Path:
@@ -277,10 +298,23 @@ class RunFolder:
     def _next_index(self) -> int:
         """Return the index of the image after the segments; 0 if unreadable (`latest` raises)."""
         try:
-            with zipfile.ZipFile(self.segments[-1]) as file:
+            with _open_segment(self.segments[-1]) as file:
                 return int(json.loads(file.read(_STATE))['index'])
-        except (IndexError, OSError, KeyError, ValueError, zipfile.BadZipFile):
+        except _DAMAGE:
             return 0
+
+
+def _damaged_segment(path: Path, error: Exception) -> Exception:
+    return naming(Setting.RESTART, ParameterError(f'{path}: damaged ({summary_of(error)}); start over'))
+
+
+def _open_segment(path: Path) -> zipfile.ZipFile:
+    """Open a segment, whose entries are stored: a compressed one could unpack to any size."""
+    file = zipfile.ZipFile(path)
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in file.infolist()):
+        file.close()
+        raise ValueError('its entries are compressed')
+    return file
 
 
 def _image_index(key: str) -> int:

@@ -23,13 +23,15 @@ _ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'  # a plain CDR message begins with 0
 _BLOCK_BYTES = 1 << 20
 _RESERVED_SHARE = 0.1  # of the disk, left free
 _MAX_RESERVED_BYTES = 2 * 2**30  # upper bound of that share
-_ALWAYS_ALLOWED_BYTES = 1 << 30  # decompressed size that every file may have
-_MAX_RATIO = 1000  # for larger files; even black images rarely compress better
+_ALWAYS_ALLOWED_BYTES = 1 << 30  # decompressed size that the files of every bag may have together
+_MAX_RATIO = 1000  # for larger ones; even black images rarely compress better
 _MAX_ZSTD_FRAMES = 1000  # concatenated zstd frames of one message or chunk
 
 
-def decompress_file(path: Path, target: Path) -> str:
+def decompress_file(path: Path, target: Path, before: int = 0) -> str:
     """Decompress a file into another; return the reason if it is incomplete, '' otherwise.
+
+    before: bytes that other files of its bag have become.
 
     Raises:
         OSError: the file cannot be read, or the disk has no room.
@@ -38,7 +40,7 @@ def decompress_file(path: Path, target: Path) -> str:
     zstd = _zstd()
     room = writable_bytes(target.parent)
     packed = path.stat().st_size
-    most = max(_ALWAYS_ALLOWED_BYTES, _MAX_RATIO * packed)
+    most = max(_ALWAYS_ALLOWED_BYTES - before, _MAX_RATIO * packed)
     written = 0
     with zstd.open(path, 'rb') as source, target.open('wb') as file:
         try:

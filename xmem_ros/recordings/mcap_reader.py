@@ -22,6 +22,7 @@ from xmem_ros.recordings.limits import (
     MAX_DEFINITIONS_LENGTH,
     MAX_INDEX_BYTES,
     MAX_OPEN_BYTES,
+    MAX_QOS_LENGTH,
     MAX_TOPICS,
     check_message,
     check_time,
@@ -147,7 +148,7 @@ class McapReader:
             data = self._read_chunk(chunk.position, chunk.length)
             cursor = _MessageCursor(
                 lambda position, length, data=data: data[position : position + length],
-                chunk_messages(data),
+                chunk_messages(data, chunk.length),
                 wanted,
                 len(data),
             )
@@ -167,6 +168,7 @@ class McapReader:
         self._scanned = False  # whether all records have been read
         self._counted = False  # whether the index gave the message counts
         self._defined = 0  # characters in all definitions together
+        self._qos_length = 0  # characters in the QoS of all topics together
         self._counts: dict[int, int] = {}
         self.message_count, self.start_time, self.end_time = 0, 2**63 - 1, 0
 
@@ -275,7 +277,7 @@ class McapReader:
             if opcode == OP_CHUNK:
                 try:
                     data = self._read_chunk(position, length)
-                    found = chunk_messages(data)
+                    found = chunk_messages(data, length)
                 except BagError as error:
                     self._note(f'{self.path}: a chunk cannot be read ({error}); the rest of the file is skipped')
                     return
@@ -340,6 +342,9 @@ class McapReader:
             while not profiles and not more.at_end:
                 key, value = more.text(), more.text()
                 profiles = value if key == 'offered_qos_profiles' else []
+            self._qos_length += len(profiles)
+            if self._qos_length > MAX_QOS_LENGTH:
+                raise BagError(f'more than {MAX_QOS_LENGTH} characters of QoS')
             self._channels[number] = (schema, topic, encoding, profiles)
             if len(self._channels) > MAX_TOPICS:
                 raise BagError(f'more than {MAX_TOPICS} topics')

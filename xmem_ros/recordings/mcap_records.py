@@ -94,10 +94,16 @@ class FieldReader:
             raise BagError('a name is not UTF-8') from error
 
 
-def iter_records(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield opcode, content position and length of each record in a chunk or index."""
-    position = 0
+def iter_records(data: bytes, most: int | None = None) -> Iterator[tuple[int, int, int]]:
+    """Yield opcode, content position and length of each record in a chunk or index.
+
+    Raises `BagError` for a truncated record and for more than `most` records.
+    """
+    position = count = 0
     while position < len(data):
+        count += 1
+        if most is not None and count > most:
+            raise BagError(f'a chunk of {most} bytes holds more than {most} records')
         if position + RECORD.size > len(data):
             raise BagError('a chunk or index ends inside a record')
         opcode, length = RECORD.unpack_from(data, position)
@@ -108,10 +114,14 @@ def iter_records(data: bytes) -> Iterator[tuple[int, int, int]]:
         position += length
 
 
-def chunk_messages(data: bytes) -> MessageTable:
-    """Return the messages of a decompressed chunk."""
+def chunk_messages(data: bytes, packed: int) -> MessageTable:
+    """Return the messages of a decompressed chunk.
+
+    packed: its bytes in the file. A record takes some of them, so that a small file has no millions
+    of records.
+    """
     messages = MessageTable()
-    for opcode, position, length in iter_records(data):
+    for opcode, position, length in iter_records(data, packed):
         if opcode == OP_MESSAGE:
             if length < MESSAGE.size:
                 raise BagError('a message is shorter than its header')

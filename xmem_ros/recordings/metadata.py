@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -76,12 +77,17 @@ def _topic(item: Any) -> TopicMetadata:
     )
 
 
+@functools.lru_cache(maxsize=64)  # most topics of a bag have the same
+def _parsed_qos(text: str) -> Any:
+    return parse_yaml(text, 'QoS', BagError, bounds=_QOS_BOUNDS)
+
+
 def parse_qos_profiles(profiles: Any) -> list[Any]:
     """Parse recorded QoS, YAML text or its content, into `Qos` of rosbags; [] if it is invalid."""
     from rosbags.rosbag2.metadata import parse_qos
 
     try:
-        found = parse_yaml(profiles, 'QoS', BagError, bounds=_QOS_BOUNDS) if isinstance(profiles, str) else profiles
+        found = _parsed_qos(profiles) if isinstance(profiles, str) else profiles
         return [item for item in parse_qos(found or []) if isinstance(item.depth, int) and item.depth >= 0]
     except Exception:  # depends on the content
         return []

@@ -136,7 +136,7 @@ class ClipRecording(Recording):
 
     def frames(self, start: int = 0) -> Iterator[RecordedFrame]:
         """Yield the frames; one that is unreadable or differs in size goes to `faults`."""
-        self.faults = []
+        self.faults, self.damage = [], ''
         for index, (name, pixels) in enumerate(self._clip.frames()):
             if index < start:
                 continue
@@ -146,6 +146,11 @@ class ClipRecording(Recording):
             stamp = self.stamp_of(index)
             message = typestore.image(typestore.header(stamp, ''), pixels, 'rgb8')
             yield RecordedFrame(index, stamp, stamp, message, name)
+        if self._clip.missing:
+            self.damage = (
+                f'{self.path}: the last {self._clip.missing} of the {self.length} frames that its header has cannot be '
+                'read; it is cut off or damaged, or its header is wrong'
+            )
 
     def stamp_of(self, index: int) -> int:
         """Return the stamp of a frame [ns]."""

@@ -77,6 +77,7 @@ class OpenBag:
         self.path = path
         self.damage = ''  # what cannot be read, and why; '' if all can
         self._stack = contextlib.ExitStack()
+        self._unpacked = 0  # bytes of all files that were compressed
         self._metadata = BagMetadata()
         try:
             self._readers = self._open()
@@ -234,8 +235,11 @@ class OpenBag:
     def _decompressed(self, path: Path) -> Path:
         """Decompress a file into a temporary folder, which exists until the bag is closed."""
         file = Path(self._stack.enter_context(tempfile.TemporaryDirectory())) / _strip_compression(path.name)
-        if damage := decompress_file(path, file):
-            self._note(damage)
+        try:
+            if damage := decompress_file(path, file, self._unpacked):
+                self._note(damage)
+        finally:
+            self._unpacked += file.stat().st_size if file.exists() else 0
         return file
 
     def _note(self, damage: str) -> None:

@@ -6,16 +6,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from xmem_ros.conversions.seeds import BOX, MASK, POINTS
 from xmem_ros.data_files import read_yaml
 from xmem_ros.errors import SeedError, XMemError, quoted
-from xmem_ros.media import objects_of, read_mask
+from xmem_ros.media import check_mask_bytes, objects_of, read_mask
 from xmem_ros.recordings import typestore
 from xmem_ros.recordings.seed_plan import PlannedSeeds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 SUFFIXES = ('.yaml', '.yml')
 HIGHEST_ID = 2**32 - 1
@@ -72,6 +75,7 @@ class SeedReader:
     plan: list[PlannedSeeds] = field(default_factory=list)
     _alive: dict[int, str] = field(default_factory=dict)  # id → name
     _used: set[int] = field(default_factory=set)
+    _mask_bytes: int = 0  # of all masks in the plan
 
     def add_masks(
         self,
@@ -84,7 +88,11 @@ class SeedReader:
 
         source: of the path, unless the user gave it. Raises `SeedError`.
         """
-        objects = objects_of(read_mask(path))
+        try:
+            objects = objects_of(read_mask(path))
+            self._hold(objects.values())
+        except SeedError as error:
+            raise SeedError(f'{path}: {str(error).removeprefix(f"{path}: ")}') from error
         if not objects:
             raise SeedError(f'{path}: the mask shows no object; paint at least one')
         unknown = sorted(set(names or {}) - set(objects))
@@ -171,6 +179,7 @@ class SeedReader:
             mask = read_mask(path)
             if not mask.any():
                 raise SeedError(f'{path}: the mask shows no object; paint it')
+            self._hold([mask])
             return typestore.seed(MASK, mask=mask != 0, **fields), object_id
         if 'box' in item:
             box = [_whole(value, 'box') for value in _items(item['box'], 'box')]
@@ -181,6 +190,11 @@ class SeedReader:
         beside = [_point(value) for value in _items(item.get('beside', []), 'beside')]
         labels = [1] * len(points) + [0] * len(beside)
         return typestore.seed(POINTS, points=points + beside, point_labels=labels, **fields), object_id
+
+    def _hold(self, masks: Iterable[np.ndarray]) -> None:
+        """Count masks; raises `SeedError` if the plan's take more than can be held."""
+        self._mask_bytes += sum(mask.size for mask in masks)
+        check_mask_bytes(self._mask_bytes)
 
     def _begin(self, name: str, wanted: int = 0) -> int:
         """Return the id of a new object."""

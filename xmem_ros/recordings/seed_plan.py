@@ -166,10 +166,10 @@ def recorded_seeds(recording: BagRecording, topic: str = '') -> list[PlannedSeed
                 raise BagError(
                     f'{len(raw)} bytes; at most {MAX_SEEDS_BYTES} are read of one message, {MAX_ALL_SEEDS_BYTES} of all'
                 )
-            message = typestore.deserialize(raw, ACCEPTED_SEEDS)
-            points += sum(len(seed.points) for seed in message.seeds)
+            points += typestore.count_points(raw)
             if points > MAX_POINTS:
                 raise BagError(f'more than {MAX_POINTS} points')
+            message = typestore.deserialize(raw, ACCEPTED_SEEDS)
         except Exception as error:  # depends on the bytes
             text = f'{source} cannot be read ({error}); give seeds of your own'
             raise naming(Setting.SEEDS, BagError(text)) from error

@@ -24,6 +24,7 @@ from xmem_ros.recordings.limits import (
     MAX_DEFINITION_LENGTH,
     MAX_DEFINITIONS_LENGTH,
     MAX_MESSAGE_BYTES,
+    MAX_QOS_LENGTH,
     MAX_TOPICS,
     check_message,
     check_time,
@@ -43,6 +44,7 @@ _TABLES = {  # table → columns that are read; older versions lack the last one
     'messages': ('topic_id', 'timestamp', 'data'),
     'message_definitions': ('topic_type', 'encoding', 'encoded_message_definition'),
 }
+_ROW_IDS = ('rowid', 'oid', '_rowid_')  # names of the row number, by which messages are found
 _MIN_ROW_BYTES = 8
 
 
@@ -141,6 +143,8 @@ class SqliteReader:
             columns = {row[1]: row[6] for row in self._database.execute(f'PRAGMA table_xinfo({table})')}
             if computed := [name for name, hidden in columns.items() if hidden]:
                 raise BagError(f'the column {computed[0]!r} of {table} is computed')
+            if shadowed := [name for name in columns if name.lower() in _ROW_IDS]:
+                raise BagError(f'the column {shadowed[0]!r} of {table} takes the name of the row number')
             if columns:
                 found[table] = [name for name in known if name in columns]
         if 'topics' not in found or 'messages' not in found:
@@ -189,9 +193,12 @@ class SqliteReader:
         numbers, counts = np.unique(self._topics, return_counts=True)
         count_of = dict(zip(numbers.tolist(), counts.tolist(), strict=True))
         found = []
-        unnamed = 0
+        unnamed = qos_length = 0
         for row in self._rows_of('topics', tables):
             values = dict(zip(tables['topics'], row, strict=True))
+            qos_length += len(values.get('offered_qos_profiles') or '')
+            if qos_length > MAX_QOS_LENGTH:
+                raise BagError(f'more than {MAX_QOS_LENGTH} characters of QoS')
             number, topic, msgtype = values.get('id'), values.get('name'), values.get('type')
             if not isinstance(number, int) or not is_name(topic) or not is_name(msgtype):
                 unnamed += 1

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import functools
+import struct
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ import numpy as np
 
 from xmem_ros.conversions import objects as tracked_objects
 from xmem_ros.conversions.compressed_images import compressed_from_array
+from xmem_ros.errors import BagError
+from xmem_ros.recordings.limits import MAX_SEEDS, MAX_SEEDS_DEFINITION_LENGTH
 from xmem_ros.recordings.rosbags_version import available
 
 if TYPE_CHECKING:
@@ -54,11 +57,13 @@ def is_known_definition(connection: Any) -> bool:
     from rosbags.interfaces import MessageDefinitionFormat
     from rosbags.typesys import TypesysError, get_types_from_msg
 
+    if len(connection.msgdef.data) > MAX_SEEDS_DEFINITION_LENGTH:
+        return False
     if connection.msgdef.format is not MessageDefinitionFormat.MSG or not connection.msgdef.data:
         return True
     try:
         recorded = get_types_from_msg(connection.msgdef.data, connection.msgtype)
-    except TypesysError:
+    except (TypesysError, RecursionError):
         return False
     known = typestore().fielddefs
     return all(name in known and fields == known[name][1] for name, (_, fields) in recorded.items())
@@ -167,6 +172,58 @@ def objects_message(header: Any, objects: Sequence[TrackedObject]) -> Any:
 def serialize(message: Any) -> bytes:
     """Return the CDR bytes of a message."""
     return bytes(typestore().serialize_cdr(message, message.__msgtype__))
+
+
+def count_points(raw: bytes) -> int:
+    """Count the points of all seeds in the CDR bytes of an xmem_ros/AcceptedSeeds.
+
+    Made into objects, millions of seeds or points take gigabytes. Raises `BagError` for more than
+    `MAX_SEEDS` seeds, and for damaged bytes.
+    """
+    content, position = memoryview(raw)[4:], 0
+    u32 = struct.Struct('<I' if raw[1:2] == b'\x01' else '>I')
+
+    def number() -> int:
+        nonlocal position
+        position = -(-position // 4) * 4 + 4
+        return int(u32.unpack_from(content, position - 4)[0])
+
+    def skip(size: int) -> None:
+        nonlocal position
+        position += size
+
+    def skip_header() -> None:
+        number()
+        number()
+        skip(number())
+
+    total = 0
+    try:
+        skip_header()
+        seeds = number()
+        if seeds > MAX_SEEDS:
+            raise BagError(f'{seeds} seeds; at most {MAX_SEEDS} are read')
+        for _ in range(seeds):
+            number()  # id
+            skip(number())  # name
+            skip(1)  # kind
+            skip_header()  # of the mask
+            number()
+            number()
+            skip(number())  # encoding
+            skip(1)
+            number()
+            skip(number())  # pixels
+            for _ in range(4):  # box
+                number()
+            skip(1)
+            points = number()
+            skip(12 * points)
+            skip(number())  # labels of the points
+            total += points
+    except struct.error as error:
+        raise BagError('it is cut off') from error
+    return total
 
 
 def deserialize(raw: bytes, msgtype: str) -> Any:

@@ -66,7 +66,11 @@ def _is_objects(value: Any) -> bool:
 
 SUITE = {
     'baseline': Key(
-        'a file', 'figures of an earlier run to compare with, unless the command names a file', is_text, 'none'
+        'a file',
+        'figures of an earlier run to compare with, unless the command names a file; to be updated, it must be in the '
+        'folder of the suite',
+        is_text,
+        'none',
     ),
     'defaults': Key(
         'keys of a case',

@@ -32,5 +32,10 @@ class Frame:
 
     @property
     def nbytes(self) -> int:
-        """Size of the image and its labels [bytes]."""
-        return len(self.message.data) + (self.labels.nbytes if self.labels is not None else 0)
+        """Size of the image, its texts and its labels [bytes]."""
+        texts = (
+            getattr(getattr(self.message, 'header', None), 'frame_id', ''),
+            *(getattr(self.message, name, '') for name in ('encoding', 'format')),
+        )
+        labels = self.labels.nbytes if self.labels is not None else 0
+        return len(self.message.data) + sum(map(len, texts)) + labels

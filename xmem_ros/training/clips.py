@@ -291,7 +291,7 @@ class _Bend:
 def _patch(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """Draw a smooth blob of 1 to 15 % of the picture, H×W bool."""
     height, width = shape[:2]
-    extent = int(math.sqrt(height * width) * rng.uniform(0.15, 0.5))
+    extent = max(int(math.sqrt(height * width) * rng.uniform(0.15, 0.5)), 1)
     noise = rng.normal(0, 1, (7, 7)).astype(np.float32)
     noise[[0, -1], :], noise[:, [0, -1]] = -2, -2
     noise[3, 3] = 3

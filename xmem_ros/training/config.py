@@ -16,7 +16,7 @@ from xmem_ros.network.config import CONFIGS
 PRECISIONS = ('bfloat16', 'float16', 'float32')
 SCHEDULES = ('cosine', 'steps')
 MOST = 1_000_000_000  # maximum of whole numbers that have no smaller one
-# maxima of the keys that determine memory and processes
+# maxima of the keys that determine memory and processes, or would overflow
 LARGEST = {
     'batch': 65_536,
     'workers': 256,
@@ -24,7 +24,14 @@ LARGEST = {
     'clips.size': 4096,
     'clips.frames': 1000,
     'clips.objects': 254,
+    'clips.bend': 100,
+    'clips.perspective': 100,
+    'clips.light': 100,
+    'clips.colour': 10,
+    'clips.growth_factor': 1000,
 }
+MOST_CLIP_PIXELS = 1 << 27  # of all frames of a clip; 64 frames of 1448 px
+MOST_BATCH_PIXELS = 1 << 30  # of all clips of a step; 12 GB as float32
 
 
 def option(default: Any, what: str) -> Any:
@@ -231,6 +238,13 @@ def _check_values(path: Path, config: TrainingConfig) -> None:
     ):
         if found not in allowed:
             raise ParameterError(f'{path}: {name} is {quoted(found)}; it must be one of {", ".join(allowed)}')
+    pixels = clips.frames * clips.size**2
+    if pixels > MOST_CLIP_PIXELS or pixels * config.batch > MOST_BATCH_PIXELS:
+        raise ParameterError(
+            f'{path}: {config.batch} clips of {clips.frames} frames of {clips.size}×{clips.size} px do not fit into '
+            f'memory; at most {MOST_CLIP_PIXELS} px a clip and {MOST_BATCH_PIXELS} px a step are allowed: lower batch, '
+            'clips.frames or clips.size'
+        )
     if clips.size < 16 or clips.size % 16:
         raise ParameterError(f'{path}: clips.size is {clips.size}; it must be a multiple of 16')
     if clips.frames < 2:
@@ -251,9 +265,9 @@ def _check_values(path: Path, config: TrainingConfig) -> None:
         raise ParameterError(f'{path}: clips.skips must hold pairs [share from 0 to 1, frames of at least 1]')
     if not config.videos and not config.stills:
         raise ParameterError(f'{path}: neither videos nor stills are given; add the folders to train on')
-    if len(clips.zoom) != 2 or not 0 < clips.zoom[0] <= clips.zoom[1]:
+    if len(clips.zoom) != 2 or not 0.001 <= clips.zoom[0] <= clips.zoom[1] <= 1000:
         raise ParameterError(
-            f'{path}: clips.zoom is {list(clips.zoom)}; it must be [from, to], both above 0, in ascending order'
+            f'{path}: clips.zoom is {list(clips.zoom)}; it must be [from, to], both 0.001 to 1000, in ascending order'
         )
 
 

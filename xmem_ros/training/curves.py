@@ -34,6 +34,10 @@ class Curves:
         self._board: Any = None
         if not enabled:
             return
+        board = folder / 'tensorboard'
+        if board.is_symlink():
+            text = f'{board}: a symbolic link, which is not followed; move it away, or choose another folder'
+            raise naming(Setting.DESTINATION, OutputError(text))
         for name in ('log.jsonl', 'validation.jsonl'):
             _truncate(folder / name, iteration)
         self._log = _opened(folder / 'log.jsonl')
@@ -42,7 +46,7 @@ class Curves:
         except ImportError:
             print('no curves in TensorBoard: tensorboard is not installed (pip install tensorboard)')
             return
-        self._board = SummaryWriter(str(folder / 'tensorboard'), purge_step=iteration + 1)
+        self._board = SummaryWriter(str(board), purge_step=iteration + 1)
 
     def losses(self, iteration: int, losses: dict[str, float], rate: float, seconds: float) -> None:
         """Write the losses of an iteration."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from xmem_ros.data_files import read_text
 from xmem_ros.errors import Setting, naming
 from xmem_ros.outside_text import say
 from xmem_ros.training.bag import is_bag, read_bag
@@ -82,8 +83,8 @@ def _listed(root: Path, name: str) -> list[str] | None:
     if not name:
         return None
     try:
-        names = (root / name).read_text(encoding='utf-8').split()
-    except (OSError, UnicodeDecodeError) as error:
+        names = read_text(root / name, FootageError).split()
+    except (OSError, FootageError) as error:
         raise FootageError(f'{root / name}: not readable as a list of sequences ({error})') from error
     if not names:
         raise FootageError(f'{root / name}: lists no sequence')

@@ -160,7 +160,9 @@ class Trainer:
                 raise naming(Setting.DESTINATION, ParameterError(text))
         if saved is None:
             return None
-        if not isinstance(saved.get('config'), dict):
+        model = saved.get('model')
+        is_model = isinstance(model, dict) and all(isinstance(tensor, Tensor) for tensor in model.values())
+        if not isinstance(saved.get('config'), dict) or not is_model:
             text = f'{self.checkpoint}: not a checkpoint of this version; choose another folder'
             raise naming(Setting.DESTINATION, ParameterError(text))
         earlier, now = saved['config'], json.loads(json.dumps(dataclasses.asdict(self.config)))

@@ -3,6 +3,7 @@
 
 import pickletools
 import re
+import stat
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -52,8 +53,11 @@ def load(path: Path) -> Any:
 
 
 def check_size(path: Path) -> None:
-    """Raise `WeightsError` for a file larger than any weights."""
-    if (size := path.stat().st_size) > LARGEST_FILE:
+    """Raise `WeightsError` for a file larger than any weights, and for a pipe or device."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise WeightsError('refused, it is not a regular file')
+    if (size := found.st_size) > LARGEST_FILE:
         raise WeightsError(f'refused, too large ({size / 1e9:.1f} GB); at most {LARGEST_FILE / 1e9:.1f} GB are allowed')
 
 

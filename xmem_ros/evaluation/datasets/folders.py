@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xmem_ros.data_files import read_json
+from xmem_ros.data_files import read_json, read_text
 from xmem_ros.errors import ParameterError, SeedError
 from xmem_ros.media import IMAGE_SUFFIXES, image_files
 
@@ -52,8 +52,8 @@ def listed_sequences(path: Path) -> list[str]:
         ParameterError: the file is not readable as text, is empty, or has an invalid name.
     """
     try:
-        lines = path.read_text(encoding='utf-8').splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(path, ParameterError).splitlines()
+    except (OSError, ParameterError) as error:
         raise ParameterError(f'{path}: not readable as text ({error}); fetch the file again') from error
     names = set()
     for line in filter(None, map(str.strip, lines)):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from xmem_ros.errors import ParameterError, SeedError
@@ -82,7 +83,7 @@ def _listed(
     scored = options.split == 'val'
     stem_of = {int(frame.stem): frame.stem for frame in frames if frame.stem.isdecimal()}
     for value, numbers in ranges.items():
-        for number in (numbers.start, *(numbers if scored else ())):
+        for number in chain([numbers.start], numbers if scored else ()):
             if number not in stem_of:
                 raise ParameterError(
                     f'{listing}: sequence {name} has object {value} at frame {number}, but {frames[0].parent} has no '
@@ -120,7 +121,7 @@ def _ranges(listing: Path, name: str, video: Any) -> dict[int, range]:
             int(value): range(int(item['frame_range']['start']), int(item['frame_range']['end']), EVERY)
             for value, item in video['objects'].items()
         }
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ParameterError(
             f'{listing}: sequence {name} lacks the frame ranges of its objects ({error}); fetch the file again'
         ) from error

@@ -10,7 +10,7 @@ import numpy as np
 
 from xmem_ros import pictures
 from xmem_ros.errors import FrameError, SeedError
-from xmem_ros.media import VOID, read_image, read_mask
+from xmem_ros.media import VOID, check_mask_bytes, read_image, read_mask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -95,10 +95,18 @@ class Sequence:
             absent = sorted(wanted - shown)
             if absent:
                 raise SeedError(f'{seed.path}: shows no object {absent[0]}, which is listed to begin in this frame')
-            return {value: mask == value for value in sorted(wanted)}
+            return self._split(seed.path, mask, wanted)
         if not shown:
             raise SeedError(f'{seed.path}: the mask that seeds the sequence shows no object')
-        return {value: mask == value for value in sorted(shown)}
+        return self._split(seed.path, mask, shown)
+
+    @staticmethod
+    def _split(path: Path, mask: np.ndarray, values: set[int] | frozenset[int]) -> dict[int, np.ndarray]:
+        try:
+            check_mask_bytes(len(values) * mask.size)
+        except SeedError as error:
+            raise SeedError(f'{path}: {error}') from error
+        return {value: mask == value for value in sorted(values)}
 
     def check_seeds(self, *, ignore_void: bool = False) -> dict[int, Path]:
         """Check every seed; returns object → mask that seeds it first.
