@@ -170,7 +170,7 @@ def test_a_folder_that_the_killed_run_has_not_delivered_is_left_alone(delivered,
         delivered.mkdir()
         (delivered / 'thesis.tex').write_text('mine')
         assert main(arguments(delivered.with_name('bag'), delivered)) == 2
-        assert 'already exists and not an empty folder' in capsys.readouterr().err
+        assert 'already exists and is not an empty folder' in capsys.readouterr().err
         assert left(delivered.parent) == ['.out.part', 'moved', 'out']
     finally:
         shutil.rmtree(delivered)

@@ -103,5 +103,5 @@ def test_a_subscriber_that_blocks_a_keep_all_topic_is_reported(nodes, monkeypatc
         for number in range(30_000):  # Fast DDS stores 5000 on each side
             say(topics, number)
 
-    with pytest.raises(OutputError, match=f'{TOPIC}: a subscriber does not take the messages'):
+    with pytest.raises(OutputError, match=f'{TOPIC}: a subscriber does not receive its messages'):
         say_more_than_fits()

@@ -162,7 +162,7 @@ class Fuzz:
             self.invalid -= 1
             return
         if negative:  # such an image is not held; the log reports it, throttled
-            if 'is negative; correct the clock' not in self.wild.robot.process.output:
+            if "is negative; correct the sender's clock" not in self.wild.robot.process.output:
                 self.result.not_named.append(what)
             return
         answer = self.wild.robot.seed(robots.mask_seed(self.world.mask), stamp=time_of(stamp))

@@ -120,7 +120,7 @@ def test_what_are_no_labels_of_the_frame_is_refused(tracker: Tracker, labels: ob
 @pytest.mark.parametrize(
     ('options', 'says'),
     [
-        ({'time': '1.0'}, "time is '1.0'; give the seconds"),
+        ({'time': '1.0'}, "time is '1.0'; give the time of the frame in s"),
         ({'time': NAN}, 'time is nan'),
         ({'time': float('inf')}, 'time is inf'),
         ({'output_size': 96}, 'output_size is 96; give height and width'),
