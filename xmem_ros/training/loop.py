@@ -34,8 +34,7 @@ from xmem_ros.training.clips import Clips
 from xmem_ros.training.config import TrainingConfig
 from xmem_ros.training.curves import Curves
 from xmem_ros.training.data import read_data
-from xmem_ros.training.forward import track_clip
-from xmem_ros.training.losses import bootstrapped_cross_entropy, dice_loss, hardest_share
+from xmem_ros.training.losses import ClipLoss
 from xmem_ros.training.validation import mean, validate
 from xmem_ros.weights import torch_files
 from xmem_ros.weights.checkpoint import load_network
@@ -49,36 +48,6 @@ PRECISIONS = {'bfloat16': torch.bfloat16, 'float16': torch.float16, 'float32': t
 
 class TrainingError(XMemError, RuntimeError):
     """Training cannot continue."""
-
-
-class ClipLoss(nn.Module):
-    """Network and losses in one module, so that DistributedDataParallel averages the gradients.
-
-    images B×T×3×H×W, labels B×T×H×W, valid B×O → cross-entropy, dice, and the aggregated logits.
-    """
-
-    def __init__(self, network: XMemNetwork, config: TrainingConfig):
-        super().__init__()
-        self.network, self.config = network, config
-
-    def forward(
-        self, images: Tensor, labels: Tensor, valid: Tensor, iteration: int, draw: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Track the first frame's objects; draw: source of random numbers."""
-        c = self.config
-        objects = valid.sum().clamp_min(1).float()
-        if dist.is_initialized():  # the mean, so that averaged gradients equal those of one process
-            dist.all_reduce(objects)
-            objects /= dist.get_world_size()
-        slots = torch.arange(1, valid.shape[1] + 1, device=labels.device).view(1, -1, 1, 1)
-        first = (labels[:, :1] == slots).float()
-        logits = track_clip(self.network, images, first, valid, c.deep_update, draw, c.reference_frames)
-        share = hardest_share(iteration, *c.bootstrap)
-        frames = range(logits.shape[1])
-        cross = torch.stack([bootstrapped_cross_entropy(logits[:, t], labels[:, t + 1], share) for t in frames]).mean()
-        prob = torch.softmax(logits, 2)[:, :, 1:]
-        dice = torch.stack([dice_loss(prob[:, t], labels[:, t + 1], valid, objects) for t in frames]).mean()
-        return cross, dice, logits
 
 
 class Trainer:

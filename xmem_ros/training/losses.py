@@ -1,9 +1,16 @@
 # SPDX-License-Identifier: MIT
 """Losses of XMem's paper: bootstrapped cross-entropy on the aggregated logits, and dice."""
 
+from __future__ import annotations
+
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from xmem_ros.network.model import XMemNetwork
+from xmem_ros.training.config import TrainingConfig
+from xmem_ros.training.forward import track_clip
 
 
 def hardest_share(iteration: int, start: float, end: float, final: float) -> float:
@@ -35,3 +42,33 @@ def dice_loss(prob: Tensor, labels: Tensor, valid: Tensor, objects: Tensor | Non
     prob = prob.flatten(2)
     dice = (2 * (prob * truth).sum(2) + 1) / (prob.sum(2) + truth.sum(2) + 1)
     return ((1 - dice) * valid).sum() / (valid.sum().clamp_min(1) if objects is None else objects)
+
+
+class ClipLoss(nn.Module):
+    """Network and losses in one module, so that DistributedDataParallel averages the gradients.
+
+    images B×T×3×H×W, labels B×T×H×W, valid B×O → cross-entropy, dice, and the aggregated logits.
+    """
+
+    def __init__(self, network: XMemNetwork, config: TrainingConfig):
+        super().__init__()
+        self.network, self.config = network, config
+
+    def forward(
+        self, images: Tensor, labels: Tensor, valid: Tensor, iteration: int, draw: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Track the first frame's objects; draw: source of random numbers."""
+        c = self.config
+        objects = valid.sum().clamp_min(1).float()
+        if dist.is_initialized():  # the mean, so that averaged gradients equal those of one process
+            dist.all_reduce(objects)
+            objects /= dist.get_world_size()
+        slots = torch.arange(1, valid.shape[1] + 1, device=labels.device).view(1, -1, 1, 1)
+        first = (labels[:, :1] == slots).float()
+        logits = track_clip(self.network, images, first, valid, c.deep_update, draw, c.reference_frames)
+        share = hardest_share(iteration, *c.bootstrap)
+        frames = range(logits.shape[1])
+        cross = torch.stack([bootstrapped_cross_entropy(logits[:, t], labels[:, t + 1], share) for t in frames]).mean()
+        prob = torch.softmax(logits, 2)[:, :, 1:]
+        dice = torch.stack([dice_loss(prob[:, t], labels[:, t + 1], valid, objects) for t in frames]).mean()
+        return cross, dice, logits
