@@ -15,7 +15,7 @@ import pytest
 from fuzz.campaign import MODULES
 
 TEST = Path(__file__).resolve().parent.parent
-COUNT = 8  # inputs of a kind
+COUNT = 4  # inputs of a kind
 
 
 @pytest.fixture(scope='module')

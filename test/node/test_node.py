@@ -233,8 +233,8 @@ def test_a_reset_forgets_everything_and_ids_start_again(robot):
 
 
 def test_an_object_that_leaves_is_occluded_then_lost_and_comes_back_with_its_id(robot):
-    value, indices = leaver(), list(range(1, 150, 2))
-    robot.set_parameter('lost_after', 0.5)  # 15 frames, as `follow` stamps them
+    value, indices = leaver(), list(range(1, 150, 3))
+    robot.set_parameter('lost_after', 0.3)  # 9 frames, as `follow` stamps them
     try:
         assert robot.seed(mask_seed(SCENE[0][1], kind=Seed.LABELS)).success
         heard = follow(robot, indices)
@@ -245,8 +245,8 @@ def test_an_object_that_leaves_is_occluded_then_lost_and_comes_back_with_its_id(
     assert {states[position] for position in gone[-3:]} == {TrackedObject.LOST}
     last_seen = max(position for position in range(gone[-1]) if states[position] == TrackedObject.TRACKED)
     away = states[last_seen + 1 : gone[-1]]
-    assert away[:14] == [TrackedObject.OCCLUDED] * 14
-    assert set(away[15:]) == {TrackedObject.LOST}
+    assert away[:8] == [TrackedObject.OCCLUDED] * 8
+    assert set(away[9:]) == {TrackedObject.LOST}
     assert states[-1] == TrackedObject.TRACKED
     assert iou(heard[-1][1] == heard[-1][2][value].label, SCENE[indices[-1]][1] == value) > FOLLOWED
 

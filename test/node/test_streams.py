@@ -181,7 +181,7 @@ def test_objects_and_activations_may_come_and_go_while_images_stream(robot):
     camera = threading.Thread(target=stream)
     camera.start()
     try:
-        for _ in range(4):
+        for _ in range(2):
             for _ in range(4):
                 answer = robot.seed(mask_seed(TRUTH == 3))
                 assert answer.success, answer.message
