@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from bag_suite import FRAME_NS, START_NS, TRUTH_TOPIC, write_suite
+from scene_files import save_untrained_weights
 
 from xmem_ros.cli.main import main
 
@@ -31,6 +32,13 @@ def short_case(**keys: Any) -> dict[str, Any]:
     """Return a case for the bag `scene` without expectations."""
     parameters = {**SIZE, **keys.pop('parameters', {})}
     return {'name': 'scene', 'input': 'scene', 'reference': {'topic': TRUTH_TOPIC}, 'parameters': parameters, **keys}
+
+
+def untrained_case(folder: Path, **keys: Any) -> dict[str, Any]:
+    """Return a `short_case` for which any masks do: of a tiny network, which is written there."""
+    weights = save_untrained_weights(folder / 'untrained.safetensors')
+    parameters = {'weights': str(weights), 'size': 64, **keys.pop('parameters', {})}
+    return short_case(**keys, parameters=parameters)
 
 
 def stepping_back_at(index: int) -> Callable[[int], int]:

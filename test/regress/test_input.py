@@ -10,7 +10,7 @@ require('rosbags.rosbag2')
 
 import bag_suite
 from bag_suite import TRUTH_TOPIC, write_scene
-from regress_runs import SHORT, cut_off, regress, short_case
+from regress_runs import SHORT, cut_off, regress, untrained_case
 from scene_files import save_frame, save_mask
 
 from xmem_ros.demo.scene import RenderedScene
@@ -18,8 +18,8 @@ from xmem_ros.demo.scene import RenderedScene
 
 def test_a_recording_or_a_reference_that_became_shorter_is_caught(short, capsys):
     baseline = short / 'baseline.json'
-    assert regress(short, [short_case()], '--baseline', baseline, '--update-baseline')[0] == 0
-    assert regress(short, [short_case()], '--baseline', baseline)[0] == 0
+    assert regress(short, [untrained_case(short)], '--baseline', baseline, '--update-baseline')[0] == 0
+    assert regress(short, [untrained_case(short)], '--baseline', baseline)[0] == 0
     write_scene(short / 'fewer_masks', frames=SHORT, masks=6)
     write_scene(short / 'fewer_images', frames=5)
     capsys.readouterr()
@@ -30,16 +30,16 @@ def test_a_recording_or_a_reference_that_became_shorter_is_caught(short, capsys)
             [f'{kind}_frames is 5 frames; baseline: {SHORT} frames, tolerance: 0' for kind in ('tracked', 'compared')],
         ),
     ):
-        code, results = regress(short, [short_case(input=name)], '--baseline', baseline)
+        code, results = regress(short, [untrained_case(short, input=name)], '--baseline', baseline)
         assert code == 1
         assert [item['text'] for item in results['scene']['checks'] if not item['met']] == faults
-    code, results = regress(short, [short_case(input='fewer_masks', expect={'compared_frames': SHORT})])
+    code, results = regress(short, [untrained_case(short, input='fewer_masks', expect={'compared_frames': SHORT})])
     assert code == 1
     assert results['scene']['checks'][0]['text'] == f'compared_frames is 6 frames; expected: at least {SHORT} frames'
 
 
 def test_a_baseline_without_numbers_of_frames_is_compared_with_a_note(short, capsys):
-    baseline, case = short / 'baseline.json', short_case(frames=4)
+    baseline, case = short / 'baseline.json', untrained_case(short, frames=4)
     assert regress(short, [case], '--baseline', baseline, '--update-baseline')[0] == 0
     stored = json.loads(baseline.read_text())
     for name in ('tracked_frames', 'compared_frames'):
@@ -51,7 +51,7 @@ def test_a_baseline_without_numbers_of_frames_is_compared_with_a_note(short, cap
     assert 'the baseline lacks tracked_frames and compared_frames' in said
     assert '--update-baseline adds them' in said
     assert regress(short, [case], '--baseline', baseline, '--update-baseline')[0] == 0
-    assert regress(short, [short_case(frames=3)], '--baseline', baseline)[0] == 1
+    assert regress(short, [untrained_case(short, frames=3)], '--baseline', baseline)[0] == 1
 
 
 def test_a_truncated_recording_fails_unless_the_case_allows_it(tmp_path, capsys):
@@ -61,7 +61,7 @@ def test_a_truncated_recording_fails_unless_the_case_allows_it(tmp_path, capsys)
     baseline = tmp_path / 'baseline.json'
     save_mask(tmp_path / 'first.png', RenderedScene((120, 216), frames=1)[0][1])
     (tmp_path / 'seeds.yaml').write_text('[{frame: 0, labels: first.png}, {frame: 59, remove: [1]}]')
-    case = short_case(seeds='seeds.yaml')
+    case = untrained_case(tmp_path, seeds='seeds.yaml')
     code, results = regress(tmp_path, [case], '--baseline', baseline, '--update-baseline')
     assert code == 1, capsys.readouterr().out
     assert not baseline.exists()
@@ -77,7 +77,7 @@ def test_a_truncated_recording_fails_unless_the_case_allows_it(tmp_path, capsys)
 def test_a_truncated_reference_bag_fails_unless_the_case_allows_it(short):
     write_scene(short / 'truth', frames=60)
     cut_off(short / 'truth')
-    case = short_case(reference={'bag': 'truth', 'topic': TRUTH_TOPIC})
+    case = untrained_case(short, reference={'bag': 'truth', 'topic': TRUTH_TOPIC})
     code, results = regress(short, [case])
     assert code == 1
     assert f'{short / "truth"}' in results['scene']['checks'][0]['text']
@@ -113,8 +113,8 @@ def test_images_of_a_bag_are_compared_with_masks_named_by_stamp_or_number(short)
         for index, (_, labels) in enumerate(scene):
             stamp = bag_suite.START_NS + index * bag_suite.FRAME_NS
             save_mask(short / f'masks_{number}' / f'{name(index, stamp)}.png', labels)
-    cases = [short_case(name=str(k), reference={'folder': f'masks_{k}'}) for k in range(len(names))]
-    code, results = regress(short, [*cases, short_case(name='topic')])
+    cases = [untrained_case(short, name=str(k), reference={'folder': f'masks_{k}'}) for k in range(len(names))]
+    code, results = regress(short, [*cases, untrained_case(short, name='topic')])
     assert code == 0
     assert all(result['compared'] == SHORT for result in results.values())
     figures = [{**result['figures']} for result in results.values()]
@@ -136,8 +136,11 @@ def test_masks_with_ambiguous_stamps_are_refused(tmp_path):
     for index, (_, labels) in enumerate(RenderedScene((120, 216), frames=6)):
         save_mask(tmp_path / 'numbers' / f'{index:05d}.png', labels)
         save_mask(tmp_path / 'stamps' / f'{own(index)}.png', labels)
-    cases = [short_case(name=name, input=name) for name in ('zero', 'equal', 'images')]
-    cases += [short_case(name=name, input='images', reference={'folder': name}) for name in ('numbers', 'stamps')]
+    cases = [untrained_case(tmp_path, name=name, input=name) for name in ('zero', 'equal', 'images')]
+    cases += [
+        untrained_case(tmp_path, name=name, input='images', reference={'folder': name})
+        for name in ('numbers', 'stamps')
+    ]
     code, results = regress(tmp_path, cases)
     assert code == 1
     assert '/truth/labels: 4 of 6 masks have the stamp 0' in results['zero']['error']
@@ -154,7 +157,7 @@ def test_a_file_named_0_is_not_the_mask_of_images_without_stamps(tmp_path):
     write_scene(tmp_path / 'scene', frames=4, stamp_of=lambda _: 0)
     first = RenderedScene((120, 216), frames=1)[0][1]
     save_mask(tmp_path / 'masks' / '0.png', first)
-    code, results = regress(tmp_path, [short_case(seeds='masks/0.png', reference={'folder': 'masks'})])
+    code, results = regress(tmp_path, [untrained_case(tmp_path, seeds='masks/0.png', reference={'folder': 'masks'})])
     assert code == 1
     assert 'none of 4 frames has a reference mask' in results['scene']['error']
 
@@ -162,7 +165,7 @@ def test_a_file_named_0_is_not_the_mask_of_images_without_stamps(tmp_path):
 def test_masks_without_a_frame_or_of_another_size_are_reported(short):
     save_mask(short / 'others' / 'img_1.png', np.ones((120, 216), np.uint8))
     save_mask(short / 'small' / '00001.png', np.ones((60, 108), np.uint8))
-    cases = [short_case(name=name, reference={'folder': name}) for name in ('others', 'small')]
+    cases = [untrained_case(short, name=name, reference={'folder': name}) for name in ('others', 'small')]
     code, results = regress(short, cases)
     assert code == 1
     assert 'img_1.png' in results['others']['error'] and 'the stamp' in results['others']['error']
@@ -171,6 +174,6 @@ def test_masks_without_a_frame_or_of_another_size_are_reported(short):
 
 def test_a_reference_of_only_the_seeded_frame_is_refused(short):
     save_mask(short / 'first' / '00000.png', RenderedScene((120, 216), frames=1)[0][1])
-    code, results = regress(short, [short_case(reference={'folder': 'first'})])
+    code, results = regress(short, [untrained_case(short, reference={'folder': 'first'})])
     assert code == 1
     assert 'no frame can be compared; none of 1 frames with a reference mask' in results['scene']['error']

@@ -15,11 +15,11 @@ from scene_files import FOOTAGE, save_frame, save_mask
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.media import image_files, read_image
 from xmem_ros.offline.tracking import track
-from xmem_ros.parameters.table import Parameters
+from xmem_ros.parameters.table import Parameters, changed
 from xmem_ros.recordings.recording import open_recording
 from xmem_ros.recordings.seed_plan import recorded_seeds
 
-FRAMES = 15
+FRAMES = 10
 TIMEOUT = robots.START_S  # [s] time limit of a node's start, on a busy machine
 
 
@@ -38,7 +38,7 @@ def bags(tmp_path_factory):
 @pytest.fixture(scope='module')
 def running():
     """Keys of a case that use a node that runs already."""
-    with robots.running({'size': 240}) as robot:
+    with robots.running(SIZE) as robot:
         yield {'runner': 'live', 'node': robot.prefix, 'timeout': TIMEOUT}
 
 
@@ -87,7 +87,7 @@ def test_real_footage_gives_the_same_masks_live_as_offline(tmp_path, running):
     child[120:300, 250:330] = 1
     write_bag(tmp_path / 'scene', ((image, child) for image in images), ['child'])
     with open_recording(tmp_path / 'scene', IMAGE_TOPIC) as recording:
-        for tracked in track(recording, recorded_seeds(recording), Parameters()):
+        for tracked in track(recording, recorded_seeds(recording), changed(Parameters(), SIZE)):
             save_mask(tmp_path / 'masks' / f'{tracked.frame.stamp_ns}.png', tracked.labels)
     live = {'image_topic': IMAGE_TOPIC, **running}
     code, results = regress(
@@ -102,7 +102,7 @@ def test_the_limit_of_frames_counts_dropped_images(tmp_path, running):
     write_scene(tmp_path / 'scene', frames=6, broken=(2, 3))
     cases = [
         case(runner['runner'], **runner, frames=3, expect={'mean_iou': 0.8, 'missing_frames': 1})
-        for runner in ({'runner': 'offline'}, running)
+        for runner in ({'runner': 'offline', 'parameters': SIZE}, running)
     ]
     code, results = regress(tmp_path, cases)
     assert code == 0, results
@@ -118,7 +118,7 @@ def test_frames_after_the_seeds_removed_an_object_do_not_count_for_it(tmp_path, 
     (tmp_path / 'seeds.yaml').write_text(entries)
     cases = [
         case(runner['runner'], **runner, seeds='seeds.yaml', expect={'mean_iou': 0.8, 'lost_objects': 0})
-        for runner in ({'runner': 'offline'}, running)
+        for runner in ({'runner': 'offline', 'parameters': SIZE}, running)
     ]
     code, results = regress(tmp_path, cases, '--html', tmp_path / 'page.html')
     assert code == 0, results
@@ -129,7 +129,7 @@ def test_frames_after_the_seeds_removed_an_object_do_not_count_for_it(tmp_path, 
 
 
 def test_a_truncated_recording_fails_in_live_cases_too(tmp_path, running):
-    write_scene(tmp_path / 'scene', frames=30)
+    write_scene(tmp_path / 'scene', frames=15)
     cut_off(tmp_path / 'scene')
     live = {**running, 'expect': {'mean_iou': 0.8}}
     cases = [
@@ -142,7 +142,7 @@ def test_a_truncated_recording_fails_in_live_cases_too(tmp_path, running):
     assert [result['state'] for result in results.values()] == ['unmet', 'unmet', 'met'], results
     for name in ('whole', 'first'):
         assert ['was cut off' in item['text'] for item in results[name]['checks'] if not item['met']] == [True]
-    assert 3 < results['whole']['frames'] < 30
+    assert 3 < results['whole']['frames'] < 15
     assert any('was cut off' in text for text in results['allowed']['notes'])
 
 

@@ -14,13 +14,13 @@ from needs import require
 require('rosbags.rosbag2')
 
 from bag_suite import IMAGE_TOPIC, TRUTH_TOPIC, scene_case, write_bag, write_scene, write_suite
-from regress_runs import SHORT, SIZE, regress, short_case, stepping_back_at
+from regress_runs import SHORT, SIZE, regress, short_case, stepping_back_at, untrained_case
 from scene_files import FOOTAGE, save_untrained_weights
 
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.media import image_files, read_image, read_mask
 
-FRAMES = 120  # one object is absent in frames 65 to 105
+FRAMES = 112  # one object is absent in frames 65 to 105
 
 
 @pytest.fixture(scope='module')
@@ -55,12 +55,12 @@ def test_the_rendered_scene_is_tracked_offline_as_well_as_before(scene, capsys):
 def test_shifted_seeds_fail(scene, capsys):
     """Shifted seeds stand for a change that makes tracking worse."""
     baseline = scene / 'baseline.json'
-    case = scene_case(expect={}, frames=20, parameters=SIZE)
+    case = scene_case(expect={}, frames=10, parameters=SIZE)
     assert regress(scene, [case], '--baseline', baseline, '--update-baseline')[0] == 0
     assert regress(scene, [case], '--baseline', baseline)[0] == 0
     worse = scene / 'worse'
     worse.mkdir()
-    write_scene(worse / 'scene', frames=20, seed_shift=6)
+    write_scene(worse / 'scene', frames=10, seed_shift=6)
     code, results = regress(worse, [case], '--baseline', baseline, '--junit', worse / 'junit.xml')
     assert code == 1
     assert results['scene']['state'] == 'unmet'
@@ -69,18 +69,18 @@ def test_shifted_seeds_fail(scene, capsys):
     assert 'FAILED' in capsys.readouterr().out
 
 
-def test_a_reset_half_way_through_the_recording_fails_and_is_reported(tmp_path, capsys):
-    """The camera's clock steps back, which resets the tracker halfway: no object is left."""
-    write_scene(tmp_path / 'scene', frames=20, stamp_of=stepping_back_at(10))
+def test_a_reset_within_the_recording_fails_and_is_reported(tmp_path, capsys):
+    """The camera's clock steps back, which resets the tracker: no object is left at the end."""
+    write_scene(tmp_path / 'scene', frames=16, stamp_of=stepping_back_at(6))
     expect = {'mean_iou': 0.8, 'lost_objects': 0}
     case = short_case(parameters={'on_time_jump': 'reset'}, expect=expect)
     code, results = regress(tmp_path, [case, case | {'name': 'kept', 'parameters': {}}])
     assert (code, results['scene']['state'], results['kept']['state']) == (1, 'unmet', 'met'), results
     found = results['scene']
-    assert {len(item['iou']) for item in found['objects'].values()} == {19}  # all frames except that of the seeds
-    assert found['figures']['mean_iou'] == pytest.approx(9 / 19, abs=0.1)
+    assert {len(item['iou']) for item in found['objects'].values()} == {15}  # all frames except that of the seeds
+    assert found['figures']['mean_iou'] == pytest.approx(5 / 15, abs=0.1)
     assert found['figures']['lost_objects'] == len(found['objects'])
-    assert "frame 000010: object 1, 'ball', is no longer tracked" in capsys.readouterr().out
+    assert "frame 000006: object 1, 'ball', is no longer tracked" in capsys.readouterr().out
     assert any('stamps jumped back' in text for text in found['notes'])
 
 
@@ -97,7 +97,7 @@ def test_worse_weights_fail(short):
 
 
 def test_two_runs_give_the_same_figures(short):
-    first, second = (regress(short, [short_case()])[1]['scene'] for _ in range(2))
+    first, second = (regress(short, [untrained_case(short)])[1]['scene'] for _ in range(2))
     assert first['objects'] == second['objects']
     assert first['figures'] == second['figures']
 
@@ -106,12 +106,12 @@ def test_a_case_that_cannot_run_does_not_stop_the_others(short, capsys):
     (short / 'broken.mcap').write_bytes(b'no bag')
     write_bag(short / 'several', RenderedScene((120, 216), frames=2), [], image_topics=('/left/image', '/right/image'))
     cases = [
-        short_case(name='absent', input='absent.mcap'),
-        short_case(name='broken', input='broken.mcap'),
-        short_case(name='topic', reference={'topic': '/no/such'}),
-        short_case(name='folder', reference={'folder': 'masks'}),
-        short_case(name='several', input='several'),
-        short_case(name='sound'),
+        untrained_case(short, name='absent', input='absent.mcap'),
+        untrained_case(short, name='broken', input='broken.mcap'),
+        untrained_case(short, name='topic', reference={'topic': '/no/such'}),
+        untrained_case(short, name='folder', reference={'folder': 'masks'}),
+        untrained_case(short, name='several', input='several'),
+        untrained_case(short, name='sound'),
     ]
     code, results = regress(short, cases, '--junit', short / 'junit.xml')
     assert code == 1
@@ -131,13 +131,13 @@ def test_a_case_that_cannot_run_does_not_stop_the_others(short, capsys):
 
 def test_an_internal_error_is_a_result_of_the_case(short, monkeypatch):
     monkeypatch.setattr('xmem_ros.regress.run.overlap', lambda *_: 1 / 0)
-    code, results = regress(short, [short_case()])
+    code, results = regress(short, [untrained_case(short)])
     assert code == 1
     assert 'ZeroDivisionError' in results['scene']['error']
 
 
 def test_cases_are_selected_by_name(short, capsys):
-    cases = [short_case(name='a'), short_case(name='b'), short_case(name='c')]
+    cases = [untrained_case(short, name='a'), untrained_case(short, name='b'), untrained_case(short, name='c')]
     code, results = regress(short, cases, '--case', 'c', '--case', 'a')
     assert (code, list(results)) == (0, ['a', 'c'])
     assert regress(short, cases, '--case', 'd') == (2, {})
@@ -145,7 +145,7 @@ def test_cases_are_selected_by_name(short, capsys):
 
 
 def test_a_baseline_of_the_suite_is_kept_for_cases_that_did_not_run(short, capsys):
-    cases = [short_case(name='a', frames=4), short_case(name='b', frames=4)]
+    cases = [untrained_case(short, name='a', frames=4), untrained_case(short, name='b', frames=4)]
     suite = {'baseline': 'baseline.json'}
     assert regress(short, cases, **suite) == (2, {})
     assert 'no such baseline; create it (--update-baseline)' in capsys.readouterr().err
@@ -161,14 +161,14 @@ def test_a_baseline_of_the_suite_is_kept_for_cases_that_did_not_run(short, capsy
     assert (code, results['a']['state'], results['b']['state']) == (1, 'met', 'unmet')
     assert regress(short, cases, '--update-baseline', **suite)[0] == 0  # worse figures are accepted
     assert regress(short, cases, **suite)[0] == 0
-    assert regress(short, [*cases, short_case(name='new', frames=4)], **suite)[0] == 0
+    assert regress(short, [*cases, untrained_case(short, name='new', frames=4)], **suite)[0] == 0
     said = capsys.readouterr().out
     assert 'not in the baseline yet' in said
     assert '--update-baseline adds them' in said
 
 
 def test_limits_also_hold_while_the_baseline_is_updated(short):
-    case = short_case(expect={'mean_iou': 1.0}, frames=4)
+    case = untrained_case(short, expect={'mean_iou': 1.0}, frames=4)
     assert regress(short, [case], '--update-baseline', '--baseline', short / 'baseline.json')[0] == 1
     assert (short / 'baseline.json').exists()
 
@@ -190,14 +190,15 @@ def test_seeds_can_be_boxes_and_objects_are_matched_by_name(short):
 def test_compressed_images_and_masks_give_the_same_figures(short):
     write_scene(short / 'png', frames=SHORT, compressed=True)
     code, results = regress(
-        short, [short_case(name='raw'), short_case(name='png', input='png', image_topic=IMAGE_TOPIC)]
+        short,
+        [untrained_case(short, name='raw'), untrained_case(short, name='png', input='png', image_topic=IMAGE_TOPIC)],
     )
     assert code == 0, results
     assert results['raw']['figures'] == results['png']['figures']
 
 
 def test_offline_cases_run_without_ros_and_live_cases_report_that_it_is_missing(short):
-    cases = [short_case(name='offline', frames=3), short_case(name='live', runner='live')]
+    cases = [untrained_case(short, name='offline', frames=3), untrained_case(short, name='live', runner='live')]
     path = write_suite(short / 'suite.yaml', cases)
     without = "import sys; sys.modules |= dict.fromkeys(('rclpy', 'xmem_ros.msg', 'sensor_msgs')); "
     command = f'{without}from xmem_ros.cli.main import main; sys.exit(main(sys.argv[1:]))'
@@ -211,7 +212,7 @@ def test_offline_cases_run_without_ros_and_live_cases_report_that_it_is_missing(
 @pytest.mark.skipif(not (FOOTAGE / 'davis-val').is_dir(), reason='needs ../shared/data/davis-val, which is not here')
 def test_real_footage_meets_its_limits(tmp_path):
     def frames(sequence):
-        for path in image_files(FOOTAGE / 'davis-val' / 'JPEGImages' / sequence)[:20]:
+        for path in image_files(FOOTAGE / 'davis-val' / 'JPEGImages' / sequence)[:12]:
             mask = read_mask(FOOTAGE / 'davis-val' / 'Annotations' / sequence / f'{path.stem}.png')
             frame = read_image(path)
             size = (frame.shape[1] // 2, frame.shape[0] // 2)
