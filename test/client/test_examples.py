@@ -2,7 +2,9 @@
 """Examples, run like a user does, with the real node."""
 
 import contextlib
+import functools
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from node_harness import bounding_box, iou, mask_seed, wait_until
 from sensor_msgs.msg import Image, PointCloud2, PointField
 from std_srvs.srv import Trigger
 
+from xmem_ros.client import XMemClient
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.msg import Seed, TrackedObjectArray
 
@@ -172,11 +175,18 @@ def test_seed_detections_seeds_what_is_sure_and_new(robot, tmp_path, with_masks)
 
 
 @pytest.mark.parametrize('arguments', [('follow.py', '--box', *MUG), ('seed_detections.py', 'found.npz')])
-def test_an_example_says_what_is_missing(robot, tmp_path, arguments):
+def test_an_example_says_what_is_missing(tmp_path, monkeypatch, capsys, arguments):
     np.savez(tmp_path / 'found.npz', boxes=np.zeros((0, 4)))
     name, *rest = (str(tmp_path / part) if part == 'found.npz' else part for part in arguments)
-    with example(name, *rest, '--node', '/elsewhere/xmem') as process:
-        output, _ = process.communicate(timeout=SLOW_S)
-    assert process.returncode == 2
-    assert 'no node /elsewhere/xmem was found' in output
-    assert 'Traceback' not in output
+    monkeypatch.setattr(sys, 'argv', [name, *rest, '--node', '/elsewhere/xmem'])
+    monkeypatch.setattr('xmem_ros.client.XMemClient', functools.partial(XMemClient, timeout=2.0))  # 10 s else
+    on_terminate = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as end:  # a traceback would be another exception
+            runpy.run_path(str(EXAMPLES / name), run_name='__main__')
+    finally:
+        signal.signal(signal.SIGTERM, on_terminate)
+    assert end.value.code == 2
+    said = ''.join(capsys.readouterr())
+    assert 'no node /elsewhere/xmem was found' in said
+    assert 'Traceback' not in said

@@ -337,7 +337,7 @@ def test_images_that_stay_away_are_said(open_page, robot):
 
 
 def test_a_tracker_without_a_camera_is_said_to_wait_for_its_topic(browser):
-    with robots.running({'no_image_warning_after': 20.0, 'diagnostics_period': 0.5}) as robot:
+    with robots.running({'no_image_warning_after': 600.0, 'diagnostics_period': 0.5}) as robot:
         process = WebProcess(robot.prefix)
         page = browser.new_page()
         try:
@@ -348,6 +348,7 @@ def test_a_tracker_without_a_camera_is_said_to_wait_for_its_topic(browser):
             )
             elsewhere = robot.node.create_publisher(Image, f'{robot.namespace}/camera/image_raw', 1)
             robot.node.destroy_publisher(robot.images)
+            assert robot.set_parameter('no_image_warning_after', 1.0).successful
             expect(notice).to_contain_text('nobody publishes it')
             expect(notice).to_contain_text('Start the camera, or give its topic: image:=/its/topic')
             expect(notice).to_contain_text(re.compile(f'Topics with images: .*{elsewhere.topic_name}'))
