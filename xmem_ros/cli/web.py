@@ -72,7 +72,7 @@ def _refuse_token(_: str) -> str:
 
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command until a signal ends it; returns the exit code."""
-    check_installed('the page', (*ROS, ('aiohttp', "apt install python3-aiohttp, or pip install 'xmem_ros[web]'")))
+    check_installed('the page', (*ROS, ('aiohttp', 'apt install python3-aiohttp, or pip install aiohttp')))
     from xmem_ros.web.access import Access, choose_token, given_token
 
     given = given_token(args.token_file, os.environ)

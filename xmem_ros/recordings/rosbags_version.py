@@ -18,10 +18,7 @@ ROSBAGS = f'rosbags>={".".join(map(str, ROSBAGS_FROM))},<{".".join(map(str, ROSB
 def require_rosbags(what: object) -> None:
     """Raise `ParameterError` if rosbags cannot be used; what: the bag or results that need it."""
     if trouble := rosbags_trouble():
-        raise ParameterError(
-            f"{what}: bags need the package rosbags: {trouble}; pip install 'xmem_ros[bags]', or "
-            f"pip install '{ROSBAGS}'"
-        )
+        raise ParameterError(f"{what}: bags need the package rosbags: {trouble}; pip install '{ROSBAGS}'")
 
 
 @functools.cache

@@ -188,9 +188,7 @@ def render(
         import pybullet
         from pybullet_utils.bullet_client import BulletClient
     except ImportError as error:
-        raise FootageError(
-            "rendering needs pybullet, which is not installed: pip install 'xmem_ros[training]'"
-        ) from error
+        raise FootageError('rendering needs pybullet, which is not installed: pip install pybullet') from error
     files = [path for folder in pictures for path in image_files(folder)]
     if not files:
         raise FootageError(
