@@ -25,7 +25,9 @@ def require_pycocotools() -> None:
     try:
         import pycocotools.mask  # noqa: F401
     except ImportError:
-        text = 'results as COCO need pycocotools, which is not installed: pip install pycocotools, or choose another format'
+        text = (
+            'COCO results need pycocotools, which is not installed: pip install pycocotools, or choose another format'
+        )
         raise naming(Setting.FORMAT, ParameterError(text)) from None
 
 
