@@ -52,7 +52,7 @@ def stamp_of(image):
 
 def test_the_camera_publishes_every_frame_at_the_clips_rate(tmp_path, listener):
     _, images, spin_until = listener
-    with camera(tmp_path, '--frames', '20', '--rate', '25') as process:
+    with camera(tmp_path, '--frames', '20', '--rate', '10') as process:
         assert spin_until(lambda: process.exit_code is not None)
         spin_until(lambda: len(images) == 20, 5)
     assert process.exit_code == 0, process.tail()
@@ -64,7 +64,7 @@ def test_the_camera_publishes_every_frame_at_the_clips_rate(tmp_path, listener):
         assert bytes(image.data) == frame.tobytes()
     stamps = np.array([stamp_of(image) for image in images])
     assert (np.diff(stamps) > 0).all()
-    assert (stamps[-1] - stamps[0]) / 1e9 == pytest.approx(19 / 25, abs=0.25)
+    assert (stamps[-1] - stamps[0]) / 1e9 == pytest.approx(19 / 10, abs=0.25)
     logged = [line.split() for line in (tmp_path / 'stamps').read_text().splitlines()]
     assert logged == [[str(stamp), str(index)] for index, stamp in enumerate(stamps)]
 
