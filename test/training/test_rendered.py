@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Rendered videos: exact masks, reproducibility, and resumed runs."""
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -37,14 +38,23 @@ def test_rendered_videos_are_footage_with_moving_objects(pictures: Path, tmp_pat
 def test_a_resumed_run_writes_the_same_files(pictures: Path, tmp_path: Path) -> None:
     render(tmp_path / 'whole', [pictures], 2, frames=2, size=(64, 112))
     render(tmp_path / 'parts', [pictures], 1, frames=2, size=(64, 112))
-    (tmp_path / 'parts' / '.rendered_0_00001.part' / 'images').mkdir(
-        parents=True
-    )  # as left by a run killed in the second video
+    # as left by a run killed in the second video, between images and masks
+    left = tmp_path / 'parts' / 'JPEGImages' / 'rendered_0_00001'
+    shutil.copytree(tmp_path / 'whole' / 'JPEGImages' / 'rendered_0_00001', left)
     first = next((tmp_path / 'parts' / 'JPEGImages').rglob('*.jpg'))
     written = first.stat().st_mtime_ns
     render(tmp_path / 'parts', [pictures], 2, frames=2, size=(64, 112))
     assert files_of(tmp_path / 'parts') == files_of(tmp_path / 'whole')
     assert first.stat().st_mtime_ns == written
+
+
+def test_links_in_the_output_folder_are_refused(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / 'elsewhere').mkdir()
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out' / 'JPEGImages').symlink_to(tmp_path / 'elsewhere')
+    with pytest.raises(FootageError, match='a symbolic link, which is not followed'):
+        render(tmp_path / 'out', [pictures], 1, frames=2, size=(64, 112))
+    assert not any((tmp_path / 'elsewhere').iterdir())
 
 
 def test_a_texture_is_not_torn_at_its_seam(tmp_path: Path) -> None:

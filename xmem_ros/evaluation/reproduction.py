@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,7 +123,7 @@ def _page(results: Path, environment: type[Environment]) -> str:
                 'published': '–' if row.published is None else f'{row.published:.1f}',
                 'ours': _ours(row, _read(results / f'{row.id}.json')),
                 'nearness': _nearness(row, masks),
-                'commands': [command for command in row.commands if command not in shown],
+                'commands': [_wrapped(command) for command in row.commands if _wrapped(command) not in shown],
             }
         )
     template = (Path(__file__).parent / 'reproduction.md.j2').read_text(encoding='utf-8')
@@ -134,6 +135,12 @@ def _page(results: Path, environment: type[Environment]) -> str:
         scores=_read(results / 'davis2017_evaluation.json'),
         speed=[{**row, 'weights': speed.get('weights')} for row in speed.get('speed', [])],
     )
+
+
+def _wrapped(command: str) -> str:
+    """Break a command of the shell into lines of at most 100 characters."""
+    lines = textwrap.wrap(command, 94, break_long_words=False, break_on_hyphens=False)
+    return ' \\\n    '.join(lines)
 
 
 def _ours(row: Row, result: Mapping[str, Any] | None) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import math
-import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -206,20 +206,24 @@ def render(
 
 
 def _write(out: Path, name: str, make: Any, frames: int) -> None:
-    part = out / f'.{name}.part'
-    shutil.rmtree(part, ignore_errors=True)
-    for folder in ('images', 'masks'):
-        (part / folder).mkdir(parents=True)
-    scene = make(part)
-    for number in range(frames):
-        image, labels = scene.frame(number)
-        cv2.imwrite(str(part / 'images' / f'{number:05}.jpg'), image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
-        write_labels(part / 'masks' / f'{number:05}.png', labels)
-    for folder, target in (('images', 'JPEGImages'), ('masks', 'Annotations')):
-        (out / target).mkdir(exist_ok=True)
-        shutil.rmtree(out / target / name, ignore_errors=True)
-        (part / folder).rename(out / target / name)
-    shutil.rmtree(part)
+    targets = {'images': out / 'JPEGImages', 'masks': out / 'Annotations'}
+    for target in targets.values():
+        if target.is_symlink():
+            raise FootageError(f'{target}: a symbolic link, which is not followed; move it away')
+        target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f'.{name}.', dir=out) as folder:
+        part = Path(folder)
+        for kind in targets:
+            (part / kind).mkdir()
+        scene = make(part)
+        for number in range(frames):
+            image, labels = scene.frame(number)
+            cv2.imwrite(str(part / 'images' / f'{number:05}.jpg'), image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
+            write_labels(part / 'masks' / f'{number:05}.png', labels)
+        for kind, target in targets.items():
+            # a run that was killed between the two has left the same images
+            if not (target / name).exists():
+                (part / kind).rename(target / name)
 
 
 def main() -> None:
