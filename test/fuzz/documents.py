@@ -12,7 +12,7 @@ import yaml
 
 from fuzz.kinds import Kind, encoded, frames, mask, track
 from fuzz.mutation import Source, mutate_bytes, mutate_tree
-from fuzz.sandbox import Link, Places
+from fuzz.sandbox import READING, Link, Places
 
 ODD_YAML = [
     '!!python/object/apply:os.mkdir [EXECUTED]',
@@ -247,9 +247,11 @@ def kinds() -> list[Kind]:
     """List the kinds of this module."""
     from xmem_ros.errors import EngineError, ParameterError
 
+    anywhere = frozenset({READING})  # they may name masks and recordings in any folder
+
     return [
-        Kind('seeds', lambda: [{**_clip(), 'seeds.yaml': SEEDS.encode()}], _mutate_seeds, _use_seeds),
-        Kind('suite', _make_suite, _mutate_suite, _use_suite),
+        Kind('seeds', lambda: [{**_clip(), 'seeds.yaml': SEEDS.encode()}], _mutate_seeds, _use_seeds, may=anywhere),
+        Kind('suite', _make_suite, _mutate_suite, _use_suite, may=anywhere),
         Kind(
             'parameters',
             lambda: [{'p.yaml': PARAMETERS.encode()}],

@@ -33,7 +33,7 @@ class Kind:
         work: entry point, called in the child; returns an exit code, or None.
         allowed: error types that `work` may raise.
         codes: allowed exit codes.
-        may: allowed audit events.
+        may: allowed audit events and symptoms.
     """
 
     name: str

@@ -32,6 +32,7 @@ WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 CHANGES = {'os.remove', 'os.rename', 'os.mkdir', 'os.rmdir', 'os.truncate', 'os.chmod', 'os.chown', 'os.link'}
 CHANGES |= {'os.symlink', 'os.utime', 'os.mkfifo', 'os.mknod', 'os.setxattr', 'os.removexattr', 'shutil.rmtree'}
 PROCESSES = {'subprocess.Popen', 'os.system', 'os.exec', 'os.posix_spawn', 'os.fork', 'os.forkpty', 'pty.spawn'}
+READING = 'reads a file outside its input'
 NETWORK = {'socket.connect', 'socket.bind', 'socket.getaddrinfo', 'socket.sendto', 'urllib.Request'}
 WANT = re.compile(r"can't allocate|bad_alloc|MemoryError|annot allocate memory|Unable to allocate|nsufficient memory")
 CONTROL = re.compile('[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x9b]')
@@ -120,7 +121,7 @@ class Sandbox:
             work: entry point; returns an exit code, or None.
             allowed: error types that it may raise; they count as exit code 2.
             codes: allowed exit codes.
-            may: allowed audit events.
+            may: allowed audit events and symptoms.
         """
         self._lay_out(files)
         before = _listing(self.places)
@@ -135,6 +136,7 @@ class Sandbox:
         outcome.peak = (usage.ru_maxrss << 10) - grown
         self._judge(outcome, status, codes, time.monotonic() - begun)
         self._look_around(outcome, before, killed=os.WIFSIGNALED(status))
+        outcome.symptoms = [symptom for symptom in outcome.symptoms if symptom not in may]
         return outcome
 
     def warm_up(self, files: Files, work: Callable[[Places], int | None]) -> None:
@@ -202,7 +204,7 @@ class Sandbox:
         for name in CANARIES:
             with contextlib.suppress(OSError):
                 if (self.places.canary / name).stat().st_atime_ns != 1_000_000_000:
-                    outcome.symptoms.append('reads a file outside its input')
+                    outcome.symptoms.append(READING)
         with contextlib.suppress(BlockingIOError):
             self._listener.accept()[0].close()
             outcome.symptoms.append('connects to an address that the input names')
@@ -313,7 +315,7 @@ def _audit(places: Places, seen: list[str], may: frozenset[str]) -> None:
                 if (flags or 0) & WRITING and not is_mine(os.path.realpath(path)):
                     seen.append(f'writes {told(path)}')
                 elif os.path.realpath(path).startswith(os.fsencode(canary) if isinstance(path, bytes) else canary):
-                    seen.append('reads a file outside its input')
+                    seen.append(READING)
         elif event in CHANGES:
             two = event in ('os.rename', 'os.link')
             seen.extend(f'{event} {told(path)}' for path in args[: 2 if two else 1] if not is_mine(path))
