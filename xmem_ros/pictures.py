@@ -9,6 +9,8 @@ import re
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+import cv2
+import numpy as np
 from PIL import Image
 
 from xmem_ros import atomic
@@ -67,6 +69,43 @@ def opened(source: Path | bytes | memoryview, formats: tuple[str, ...] = FORMATS
         raise PictureError(f'more than the {MAX_PIXELS} pixels that are decoded') from error
     except Exception as error:  # Pillow's decoders have no common base for damaged files
         raise PictureError(f'{error}' or type(error).__name__) from error
+
+
+def bits_of(image: Image.Image) -> int:
+    """Return the bits per channel in the file; Pillow's mode hides those of colour images."""
+    if image.mode.startswith(('I', 'F')):
+        return 32 if image.mode in ('I', 'F') else 16
+    if image.format == 'TIFF':
+        bits = image.tag_v2.get(258, (8,))  # type: ignore[attr-defined] # BitsPerSample
+        return max((bit for bit in bits if isinstance(bit, int)), default=8)
+    tiles = getattr(image, 'tile', None) if image.format == 'PNG' else None
+    return 16 if tiles and '16' in str(tiles[0]) else 8
+
+
+def deep_pixels(image: Image.Image) -> np.ndarray:
+    """Decode an image of more than 8 bits per channel, which may only have been opened.
+
+    Returns:
+        H×W uint16, int32 or float32, or H×W×3 uint16 RGB.
+
+    Raises:
+        PictureError: it cannot be decoded.
+    """
+    if image.mode.startswith(('I', 'F')):
+        pixels = np.array(image)
+        if image.format in ('PNG', 'PPM') or pixels.dtype.kind == 'u':
+            return pixels.astype(np.uint16)
+        return pixels
+    file: IO[bytes] = image.fp  # type: ignore[attr-defined] # open inside the context of `opened`
+    file.seek(0)
+    data = np.frombuffer(file.read(), np.uint8)
+    try:
+        found = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    except cv2.error as error:
+        raise PictureError(f'{error.err}') from error
+    if found is None:
+        raise PictureError(f'{bits_of(image)} bits per channel cannot be decoded')
+    return cv2.cvtColor(found, cv2.COLOR_BGR2RGB)
 
 
 def _check_scans(data: bytes) -> None:

@@ -13,9 +13,10 @@ import cv2
 import numpy as np
 
 from xmem_ros.errors import SeedError, TooManyObjectsError, listed
+from xmem_ros.label_images import hard_labels
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 BOX_SIDE, POINTS_SIDE = 240, 160
 """Longer side of the crop for GrabCut [px]; smaller for points, which need several runs."""
@@ -30,33 +31,41 @@ MOST_POINTS = 1000  # each is drawn in every run
 _REACHES = (0.1, 0.18, 0.3, 0.45)
 
 
-def mask_from_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def mask_from_mask(mask: np.ndarray, size: tuple[int, int], say: Callable[[str], None] | None = None) -> np.ndarray:
     """Check a mask against the image it belongs to.
 
     Args:
-        mask: H×W; non-zero pixels belong to the object.
+        mask: H×W; non-zero pixels belong to the object. Soft edges of uint8 masks become hard.
         size: H, W of the image [px].
+        say: receives a sentence if the mask had soft edges.
 
     Returns:
         H×W bool.
 
     Raises:
-        SeedError: the mask has another size or is empty.
+        SeedError: the mask has another size, is empty, or is not a mask (see `hard_labels`).
     """
     _check_size('mask', mask, size)
+    if mask.dtype == np.uint8:
+        mask, note = hard_labels(mask)
+        if note and say:
+            say(f'the mask: {note}')
     inside = mask != 0
     if not inside.any():
         raise SeedError('the mask is empty: set the pixels of the object to a value other than 0')
     return inside
 
 
-def masks_from_labels(labels: np.ndarray, size: tuple[int, int], most: int = 255) -> dict[int, np.ndarray]:
+def masks_from_labels(
+    labels: np.ndarray, size: tuple[int, int], most: int = 255, say: Callable[[str], None] | None = None
+) -> dict[int, np.ndarray]:
     """Split a label image.
 
     Args:
         labels: H×W integers; 0 is the background, every other value an object.
         size: H, W of the image [px].
         most: maximum number of objects.
+        say: receives a sentence if a black and white image had soft edges.
 
     Returns:
         A dictionary value → H×W bool, smallest value first.
@@ -66,6 +75,10 @@ def masks_from_labels(labels: np.ndarray, size: tuple[int, int], most: int = 255
         TooManyObjectsError: it has more objects; no mask was made then.
     """
     _check_size('label image', labels, size)
+    if labels.dtype == np.uint8:
+        labels, note = hard_labels(labels)
+        if note and say:
+            say(f'the label image: {note}')
     values = np.unique(labels)
     values = values[values != 0]
     if not values.size:

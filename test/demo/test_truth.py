@@ -45,15 +45,16 @@ def test_masks_beside_the_seed_are_the_truth_of_the_frames_of_their_names(tmp_pa
     np.testing.assert_array_equal(truth(3)['object 2'] > 0, scene[3][1] == 2)
 
 
-def test_void_is_not_an_object_and_255_alone_is(tmp_path):
+def test_each_value_is_an_object_and_255_alone_is_object_1(tmp_path):
     frame = np.zeros((48, 64, 3), np.uint8)
     mask = np.zeros((48, 64), np.uint8)
     mask[:10], mask[20:30] = 255, 3
     for name in ('0', '1'):
         save_mask(tmp_path / f'{name}.png', mask)
     seeds, truth = mask_seeds(tmp_path / '0.png', frame, ['0', '1'])
-    assert [seed.name for seed in seeds] == ['object']
-    assert truth(1)['object'][:, 0].tolist() == [255] * 10 + [0] * 10 + [1] * 10 + [0] * 18
+    assert [seed.name for seed in seeds] == ['object 3', 'object 255']
+    assert truth(1)['object 3'][:, 0].tolist() == [0] * 20 + [1] * 10 + [0] * 18
+    assert truth(1)['object 255'][:, 0].tolist() == [1] * 10 + [0] * 38
     mask[20:30] = 0
     for name in ('0', '1'):
         save_mask(tmp_path / f'{name}.png', mask)

@@ -187,7 +187,7 @@ def run(root, weights, output, size=64, **options):
         (enlarge_mask, FrameError, 'Annotations/toys/00000.png: the mask is 96×70 px, its frame 96×64'),
         (enlarge_truth, FrameError, '00002.png: the mask is 96×64 px, its ground truth .*00002.png 96×70'),
         (empty_seed, SeedError, 'Annotations/toys/00000.png: .*shows no object'),
-        (coloured_mask, SeedError, 'Annotations/toys/00000.png: PNG image of mode RGB'),
+        (coloured_mask, SeedError, 'Annotations/toys/00000.png: a colour image; a mask is'),
         (stray_mask, SeedError, 'Annotations/toys/99999.png: no image'),
         (two_frames_of_one_name, ParameterError, 'JPEGImages/toys/00001.png: 00001.jpg differs only in the suffix'),
         (no_frames, ParameterError, 'JPEGImages/toys: no images'),

@@ -105,7 +105,7 @@ def test_faults_in_a_seed_file_are_named_with_their_entry(folder, text, fault):
 
 def test_masks_of_a_plan_are_bounded_together(folder, monkeypatch):
     """A file of some bytes can name the same mask any number of times, for as many gigabytes."""
-    save_mask(folder / 'big.png', np.arange(4000, dtype=np.uint8).reshape(40, 100))
+    save_mask(folder / 'big.png', np.kron(np.arange(40, dtype=np.uint8).reshape(4, 10), np.ones((10, 10), np.uint8)))
     save_mask(folder / 'one.png', np.ones((40, 100), np.uint8))
     monkeypatch.setattr('xmem_ros.media.MAX_MASK_BYTES', 10 * 40 * 100)
     with pytest.raises(SeedError, match=r'seeds.yaml, entry 1: .*big.png: the masks take'):

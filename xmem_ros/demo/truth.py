@@ -11,6 +11,7 @@ import numpy as np
 
 from xmem_ros.errors import SeedError
 from xmem_ros.media import VOID, image_files, objects_of, read_mask
+from xmem_ros.outside_text import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +69,10 @@ def mask_seeds(path: Path, frame: np.ndarray, stems: list[str]) -> tuple[list[De
     Raises:
         SeedError: the file cannot be read, has another size than the frame, or is empty.
     """
-    mask = read_mask(path)
+    notes: list[str] = []
+    mask = read_mask(path, notes)
+    for note in notes:
+        say(note)
     if mask.shape != frame.shape[:2]:
         raise SeedError(
             f'{path}: the mask is {mask.shape[1]}×{mask.shape[0]} px, '
@@ -76,7 +80,7 @@ def mask_seeds(path: Path, frame: np.ndarray, stems: list[str]) -> tuple[list[De
         )
     objects = objects_of(mask)
     if not objects:
-        raise SeedError(f'{path}: the mask shows no object; give values from 1 to 254, or 255 alone')
+        raise SeedError(f'{path}: the mask shows no object; give values from 1 to 255')
     binary = set(np.unique(mask).tolist()) <= {0, VOID}
     names = {value: f'object {value}' if len(objects) > 1 else 'object' for value in objects}
     beside = {file.stem: file for file in image_files(path.parent)}
@@ -90,7 +94,7 @@ def mask_seeds(path: Path, frame: np.ndarray, stems: list[str]) -> tuple[list[De
             raise SeedError(f'{files[index]}: its size is not that of {path}; they must be equal')
         if binary:
             return {names[1]: (values == VOID).astype(np.uint8)}
-        void = (values == VOID).astype(np.uint8) * VOID
+        void = (values == VOID).astype(np.uint8) * VOID if VOID not in names else 0
         return {name: (values == value).astype(np.uint8) + void for value, name in names.items()}
 
     return [DemoSeed(names[value], mask=inside) for value, inside in objects.items()], truth

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from xmem_ros.conversions.images import stamp_ns
 from xmem_ros.errors import BagError, FrameError, Setting, listed, naming
 from xmem_ros.media import FOLDER_RATE, Clip
@@ -70,6 +72,7 @@ class Recording(abc.ABC):
     damage: str  # what could not be read, or ''; complete once `frames` has ended
     file_names: dict[str, str]  # frame name → file name; empty for a bag or video
     faults: list[Fault]  # unreadable images so far; they keep their index and are skipped
+    notes: list[str]  # on how the recording is read
 
     @abc.abstractmethod
     def frames(self, start: int = 0) -> Iterator[RecordedFrame]:
@@ -129,7 +132,7 @@ class ClipRecording(Recording):
         self._clip = Clip(path)
         self.length = len(self._clip) or None
         self.exact = path.is_dir()  # the header of a video may be wrong
-        self.rate = self._clip.rate
+        self.rate, self.notes = self._clip.rate, self._clip.notes
         self.file_names = self._clip.file_names
         self.damage = ''
         self.faults = []
@@ -137,14 +140,14 @@ class ClipRecording(Recording):
     def frames(self, start: int = 0) -> Iterator[RecordedFrame]:
         """Yield the frames; one that is unreadable or differs in size goes to `faults`."""
         self.faults, self.damage = [], ''
-        for index, (name, pixels) in enumerate(self._clip.frames()):
+        for index, (name, pixels) in enumerate(self._clip.frames(deep=True)):
             if index < start:
                 continue
             if isinstance(pixels, FrameError):
                 self.faults.append(Fault(index, str(pixels)))
                 continue
             stamp = self.stamp_of(index)
-            message = typestore.image(typestore.header(stamp, ''), pixels, 'rgb8')
+            message = typestore.image(typestore.header(stamp, ''), pixels, _encoding_of(pixels))
             yield RecordedFrame(index, stamp, stamp, message, name)
         if self._clip.missing:
             self.damage = (
@@ -158,6 +161,13 @@ class ClipRecording(Recording):
 
     def close(self) -> None:
         """Do nothing: no file is open between calls of `frames`."""
+
+
+def _encoding_of(pixels: np.ndarray) -> str:
+    """Return the encoding of pixels as `Clip` reads them."""
+    if pixels.ndim == 3:
+        return 'rgb8' if pixels.dtype == np.uint8 else 'rgb16'
+    return {'u': 'mono16', 'i': '32SC1', 'f': '32FC1'}[pixels.dtype.kind]
 
 
 class BagRecording(Recording):
@@ -177,7 +187,7 @@ class BagRecording(Recording):
         self.rate = self._rate()
         self.damage = self.bag.damage
         self.exact = not self.damage
-        self.file_names = {}
+        self.file_names, self.notes = {}, []
         self.faults = []
 
     def frames(self, start: int = 0) -> Iterator[RecordedFrame]:

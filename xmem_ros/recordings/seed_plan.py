@@ -34,6 +34,7 @@ class PlannedSeeds:
     received_ns: int | None = None  # recording time, for images without stamps
     guessed: bool = False  # whether the image was chosen by recording time
     recorded: bool = False  # once accepted by a node; if unusable now, warn and go on
+    notes: tuple[str, ...] = ()  # on masks that were changed when they were read
 
 
 def new_objects(plan: Sequence[PlannedSeeds]) -> int:
@@ -106,9 +107,10 @@ def _needs_guess(entry: PlannedSeeds, *, stamped: bool) -> bool:
     return entry.recorded and entry.index is None and entry.received_ns is not None and not (stamped and entry.stamp_ns)
 
 
-def describe_guesses(places: Mapping[int, Sequence[PlannedSeeds]]) -> list[str]:
-    """Describe the seeds whose image was chosen by recording time."""
-    return [
+def describe_choices(places: Mapping[int, Sequence[PlannedSeeds]]) -> list[str]:
+    """Describe changed masks, and the seeds whose image was chosen by recording time."""
+    notes = [note for _, entries in sorted(places.items()) for entry in entries for note in entry.notes]
+    return notes + [
         f'{entry.source}: its image has no stamp; used the newest image recorded before it, image {index}'
         for index, entries in sorted(places.items())
         for entry in entries

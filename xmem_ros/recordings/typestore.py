@@ -88,7 +88,7 @@ def header(stamp_ns: int, frame_id: str) -> Any:
 
 
 def image(header: Any, pixels: np.ndarray, encoding: str) -> Any:
-    """Make a sensor_msgs/Image of pixels H×W or H×W×C uint8; shares contiguous memory."""
+    """Make a sensor_msgs/Image of pixels H×W or H×W×C; shares contiguous memory."""
     pixels = np.ascontiguousarray(pixels)
     height, width = pixels.shape[:2]
     return make(
@@ -98,8 +98,8 @@ def image(header: Any, pixels: np.ndarray, encoding: str) -> Any:
         width=width,
         encoding=encoding,
         is_bigendian=0,
-        step=pixels.size // height,
-        data=pixels.reshape(-1),
+        step=pixels.nbytes // height,
+        data=pixels.reshape(-1).view(np.uint8),
     )
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from xmem_ros.data_files import read_json, read_text
 from xmem_ros.errors import ParameterError, SeedError
-from xmem_ros.media import IMAGE_SUFFIXES, image_files
+from xmem_ros.media import IMAGE_SUFFIXES, image_files, order_note
+from xmem_ros.outside_text import say
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -80,7 +81,7 @@ def check_names(names: Iterable[str], source: Path) -> None:
 
 
 def frame_files(folder: Path) -> tuple[Path, ...]:
-    """Return the images of a sequence, in the order of their names.
+    """Return the images of a sequence, in natural order of names.
 
     Raises:
         ParameterError: there are none, or two differ only in the suffix.
@@ -91,11 +92,13 @@ def frame_files(folder: Path) -> tuple[Path, ...]:
     for earlier, later in pairwise(frames):
         if earlier.stem == later.stem:
             raise ParameterError(f'{later}: {earlier.name} differs only in the suffix; keep one of them')
+    if note := order_note(frames):
+        say(note)
     return tuple(frames)
 
 
 def mask_files(folder: Path, frames: tuple[Path, ...]) -> dict[str, Path]:
-    """Return the masks of a sequence: stem → file, in the order of their names.
+    """Return the masks of a sequence: stem → file, in the order of its frames.
 
     Raises:
         SeedError: there are none, or one has no image.
@@ -106,7 +109,7 @@ def mask_files(folder: Path, frames: tuple[Path, ...]) -> dict[str, Path]:
     unpaired = sorted(set(masks) - {frame.stem for frame in frames})
     if unpaired:
         raise SeedError(f'{masks[unpaired[0]]}: no image in {frames[0].parent} has the name of this mask')
-    return dict(sorted(masks.items()))
+    return {frame.stem: masks[frame.stem] for frame in frames if frame.stem in masks}
 
 
 def from_frame(frames: tuple[Path, ...], stem: str) -> tuple[Path, ...]:

@@ -18,6 +18,7 @@ from xmem_ros.evaluation.datasets.folders import (
 )
 from xmem_ros.evaluation.datasets.plain import first_shown, values_of
 from xmem_ros.evaluation.datasets.sequence import Seed, Sequence
+from xmem_ros.media import natural_order
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,7 +98,7 @@ def _listed(
     begins = defaultdict(set)
     for value, numbers in ranges.items():
         begins[stem_of[numbers.start]].add(value)
-    seeds = {stem: Seed(masks[stem], frozenset(begins[stem])) for stem in sorted(begins)}
+    seeds = {stem: Seed(masks[stem], frozenset(begins[stem])) for stem in sorted(begins, key=natural_order)}
     frames = from_frame(frames, next(iter(seeds)))
     if not scored:
         return Sequence(name=name, frames=frames, seeds=seeds, written=tuple(frame.stem for frame in frames))
@@ -108,8 +109,8 @@ def _listed(
         frames=frames,
         seeds=seeds,
         written=tuple(frame.stem for frame in frames if options.save_all or frame.stem in wanted),
-        truth={stem: masks[stem] for stem in sorted(wanted)},
-        scored=tuple(sorted(wanted)),
+        truth={stem: masks[stem] for stem in sorted(wanted, key=natural_order)},
+        scored=tuple(sorted(wanted, key=natural_order)),
         scored_objects=per_object,
     )
 

@@ -76,7 +76,7 @@ def _sequence(name: str, image_folder: Path, mask_folder: Path, late_objects: bo
         if not seeds:
             raise SeedError(f'{mask_folder}: no mask of this sequence shows an object; add a seed')
         first = next(iter(seeds))
-        masks = {stem: path for stem, path in masks.items() if stem >= first}
+        masks = dict(list(masks.items())[list(masks).index(first) :])
     frames = from_frame(frames, first)
     return Sequence(
         name=name,

@@ -55,7 +55,7 @@ class Sequence:
 
     def frame(self, index: int) -> np.ndarray:
         """Read a frame, H×W×3 uint8 RGB; raises `FrameError` for a damaged file."""
-        return read_image(self.frames[index])
+        return read_image(self.frames[index], self.frames[0])
 
     def values(self, path: Path) -> np.ndarray:
         """Read one of the sequence's masks, H×W uint8: 0 background, other values objects.
