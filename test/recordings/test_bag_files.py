@@ -215,6 +215,18 @@ def test_a_damaged_compressed_message_is_skipped_and_reported(frames, tmp_path):
             assert [fault.index for fault in recording.faults] == [2]
 
 
+def test_files_of_several_recorders_are_merged_by_time(tmp_path):
+    """Their times overlap, as those of two recorders of one camera, or of a recorder that was started again."""
+    items = image_items(scene(8))
+    folder = tmp_path / 'bag'
+    folder.mkdir()
+    for name, part in (('a', items[:3] + items[5:6]), ('b', items[3:5] + items[6:])):
+        write_bag(tmp_path / name, part)
+        shutil.copy(tmp_path / name / f'{name}.mcap', folder / f'{name}.mcap')
+    with open_recording(folder) as recording:
+        assert [frame.stamp_ns for frame in recording.frames()] == [stamp_of(index) for index in range(8)]
+
+
 # --- several files without metadata
 
 
