@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Exported ONNX models on disk: one folder per weights, size and precision, with a manifest."""
+"""Exported ONNX models on disk: a folder with a manifest for each weights, size and precision."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def find_models(key: ExportKey) -> Path | None:
     folder = models_folder() / key.folder
     if not folder.is_dir():
         return None
-    problem = damage(folder, key)
+    problem = find_damage(folder, key)
     if not problem:
         return folder
     if _exported_by(folder) == COMMAND:
@@ -101,7 +101,7 @@ def find_models(key: ExportKey) -> Path | None:
     return None
 
 
-def damage(folder: Path, key: ExportKey) -> str:
+def find_damage(folder: Path, key: ExportKey) -> str:
     """Check exported models byte by byte; returns what is wrong with them, '' if intact."""
     try:
         manifest = read_manifest(folder)
@@ -121,8 +121,8 @@ def damage(folder: Path, key: ExportKey) -> str:
                 return f'{what.file} has {found} bytes instead of {what.bytes}'
             if sha256_of(file) != what.sha256:
                 return f'{what.file} was modified: its SHA-256 differs from the manifest'
-            if found and (reach := _foreign_content(file)):
-                return f'{what.file} {reach}'
+            if found and (fault := _unchecked_content(file)):
+                return f'{what.file} {fault}'
         except OSError as error:
             return f'{what.file} cannot be read ({error.strerror})'
     return ''
@@ -137,11 +137,11 @@ def read_manifest(folder: Path) -> Manifest:
     return msgspec.json.decode(data, type=Manifest)
 
 
-def _foreign_content(model: Path) -> str:
-    """Return how a model would load content that the manifest does not cover; '' if it does not.
+def _unchecked_content(model: Path) -> str:
+    """Describe content that a model would load unchecked; '' if there is none.
 
-    Its tensors may lie in other files (key `location` of ONNX's external data), or it may contain a
-    compiled engine.
+    Such content is a tensor in another file (key `location` of ONNX's external data) or a compiled
+    engine.
     """
     with model.open('rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         if content.find(b'location') >= 0:
@@ -189,12 +189,12 @@ def write_manifest(folder: Path, key: ExportKey, models: dict[str, Any], **furth
     atomic.write_text(folder / MANIFEST, json.dumps({**key.described(), **further, 'models': models}, indent=2) + '\n')
 
 
-def put(part: Path, target: Path, key: ExportKey) -> None:
+def move_into_place(part: Path, target: Path, key: ExportKey) -> None:
     """Move an export to its place, unless intact models are already there.
 
-    Those stay, with their TensorRT engines, and only the numbers of objects are updated.
+    Intact models are kept with their TensorRT engines; only the numbers of objects are updated.
     """
-    if os.path.lexists(target) and damage(target, key):
+    if os.path.lexists(target) and find_damage(target, key):
         work_folder.remove(target)
         if os.path.lexists(target):
             problem = f'{target} exists and was not made by xmem_ros: move it away'

@@ -3,8 +3,8 @@
 
 Source: Lavin & Gray, "Fast Algorithms for Convolutional Neural Networks". A tile of 4×4 outputs
 takes 36 products per pair of channels instead of 144. The result equals a direct convolution up to
-rounding; in float32 the error is some six times larger, and lower precisions lose too much. torch's
-own convolutions on a CPU are direct ones, at the limit of the processor's arithmetic.
+rounding; in float32 the error is about six times larger, and lower precisions lose too much.
+torch's own convolutions on a CPU are direct and already run at the processor's peak rate.
 """
 
 import torch

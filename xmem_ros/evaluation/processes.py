@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     Item = TypeVar('Item')
 
-LONGEST_WAIT = timedelta(days=7)  # of the first process for the last one
+LONGEST_WAIT = timedelta(days=7)  # for slower processes at the end
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Processes:
         return int(os.environ.get('WORLD_SIZE', '1'))
 
     def device(self, wanted: str) -> str:
-        """Return this process's own GPU for `auto` and `cuda` with several processes."""
+        """Return this process's own GPU if several processes want `auto` or `cuda`, else `wanted`."""
         import torch
 
         if self.count > 1 and wanted in ('auto', 'cuda') and torch.cuda.is_available():
@@ -50,7 +50,7 @@ class Processes:
         return wanted
 
     def share(self, items: Sequence[Item], cost: Callable[[Item], float]) -> list[Item]:
-        """Return this process's items; greedy, so that all processes have about equal costs."""
+        """Return this process's items; the costs of all processes are about equal (greedy)."""
         loads = [0.0] * self.count
         mine = []
         for index in sorted(range(len(items)), key=lambda index: -cost(items[index])):

@@ -114,18 +114,22 @@ def _sequence(name: str, small: _Resolution, large: _Resolution, *, whole: bool)
     stems = tuple(frame.stem for frame in own_frames)
     if stems != tuple(frame.stem for frame in frames):
         raise ParameterError(
-            f'{large.images / name}: other frames than in {small.images / name}; they must be the same'
+            f'{large.images / name}: frames differ from those in {small.images / name}; both need the same file names'
         )
     first = stems[0]
     needed = stems if whole else stems[:1]
     for stem in needed:
         if stem not in masks:
-            raise SeedError(f'{small.masks / name / stem}.png: no such mask; DAVIS has one for this frame')
+            raise SeedError(
+                f'{small.masks / name / stem}.png: no such mask; DAVIS has one for this frame: fetch it again'
+            )
     seed = masks[first]
     if large != small:
         found = {file.stem: file for file in image_files(large.masks / name)} if (large.masks / name).is_dir() else {}
         if first not in found:
-            raise SeedError(f'{large.masks / name / first}.png: no such mask; it seeds the sequence at this size')
+            raise SeedError(
+                f'{large.masks / name / first}.png: no such mask; it is the seed at this size: fetch it again'
+            )
         seed = found[first]
     return Sequence(
         name=name,

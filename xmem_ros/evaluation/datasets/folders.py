@@ -74,7 +74,7 @@ def check_names(names: Iterable[str], source: Path) -> None:
     for name in names:
         if not name or name.startswith('.') or name != Path(name).name:
             raise ParameterError(
-                f'{source}: {name!r} is no name of a sequence; it must be the name of a folder, without / and '
+                f'{source}: {name!r} is not a sequence name; it must be the name of a folder, without / and '
                 'without a leading dot'
             )
 
@@ -110,12 +110,12 @@ def mask_files(folder: Path, frames: tuple[Path, ...]) -> dict[str, Path]:
 
 
 def from_frame(frames: tuple[Path, ...], stem: str) -> tuple[Path, ...]:
-    """Return the frames from that of a stem on."""
+    """Return the frames from the one with this stem on."""
     return frames[[frame.stem for frame in frames].index(stem) :]
 
 
 def listed_videos(listing: Path, images: Path) -> dict[str, Any]:
-    """Read the entries of a `meta.json` for each sequence, which must be those of the image folder.
+    """Read a `meta.json`: sequence → entry. The image folder must have the same sequences.
 
     Raises:
         ParameterError: the file cannot be read, or its sequences are not those of the folder.
@@ -126,7 +126,7 @@ def listed_videos(listing: Path, images: Path) -> dict[str, Any]:
         raise ParameterError(f'{listing}: not readable as JSON ({error}); fetch the file again') from error
     videos = content.get('videos', {}) if isinstance(content, dict) else None
     if not isinstance(videos, dict):
-        raise ParameterError(f'{listing}: no mapping of videos by name; fetch the file again')
+        raise ParameterError(f'{listing}: its videos are not a mapping by name; fetch the file again')
     names = sequence_folders(images)
     for name in names:
         if name not in videos:

@@ -76,9 +76,9 @@ def _listed(
     ranges: dict[int, range],
     options: ReadOptions,
 ) -> Sequence:
-    """Make a sequence; `ranges`: object → numbers of its scored frames, the first of which seeds.
+    """Make a sequence; `ranges`: object → numbers of its scored frames, the first with its seed.
 
-    Numbers are those in the names, which may themselves increase by five; they are no indices.
+    Frame numbers are those in the file names, not indices; they may themselves increase by five.
     """
     scored = options.split == 'val'
     stem_of = {int(frame.stem): frame.stem for frame in frames if frame.stem.isdecimal()}
@@ -92,7 +92,7 @@ def _listed(
             if stem_of[number] not in masks:
                 raise SeedError(
                     f'{masks[next(iter(masks))].parent / stem_of[number]}.png: no such mask; object {value} begins or '
-                    'is scored there'
+                    'is scored in this frame'
                 )
     begins = defaultdict(set)
     for value, numbers in ranges.items():
