@@ -66,7 +66,7 @@ def test_a_truncated_file_without_chunks_is_read_to_its_last_complete_message(fr
 
 # --- sqlite3 with a journal
 
-# Stands for a recorder with storage_preset_profile resilient that is killed.
+# Imitates a recorder (storage_preset_profile: resilient) that is killed.
 RECORDER = """
 import sqlite3, sys, time
 database = sqlite3.connect(sys.argv[1], isolation_level=None)

@@ -44,7 +44,7 @@ def test_the_definitions_installed_by_pip_equal_the_interfaces():
     assert copies == {file.name: file.read_bytes() for file in (ROOT / 'msg').glob('*.msg')}
 
 
-def test_messages_are_serialized_to_the_same_bytes_as_by_ros():
+def test_rclpy_reads_serialized_messages_and_the_reverse():
     rclpy = pytest.importorskip('rclpy.serialization', reason='rclpy is not importable')
     generated = pytest.importorskip('xmem_ros.msg', reason='the messages are not built')
     seed = typestore.seed(2, object_id=3, name='cup', points=[(1.5, 2)], point_labels=[1])
@@ -365,7 +365,7 @@ def test_seeds_recorded_with_other_fields_are_refused(frames, tmp_path):
         recorded_seeds(recording)
 
 
-def test_comments_in_the_recorded_definition_of_seeds_do_not_matter(frames, tmp_path):
+def test_comments_in_a_recorded_definition_are_ignored(frames, tmp_path):
     definition, _ = typestore.typestore().generate_msgdef(typestore.ACCEPTED_SEEDS, ros_version=2)
     seeds = typestore.accepted_seeds(typestore.header(stamp_of(0), ''), [], [], [])
     raw = typestore.serialize(seeds)

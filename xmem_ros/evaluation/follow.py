@@ -51,7 +51,8 @@ def follow(
         exact_seeds: whether `values` of a seeded frame are the seeds themselves, not their masks
             after scaling to the working size.
         probabilities: whether results have probabilities.
-        output_size: H, W of the results; None: those of the frames. If given, `exact_seeds` is ignored.
+        output_size: H, W of the results; None: those of the frames. If given, `exact_seeds` is
+            ignored.
 
     Raises:
         XMemError: from the tracker; the text begins with the name of the frame.

@@ -42,7 +42,7 @@ class Processes:
         return int(os.environ.get('WORLD_SIZE', '1'))
 
     def device(self, wanted: str) -> str:
-        """Return this process's own GPU if several processes want `auto` or `cuda`, else `wanted`."""
+        """Return this process's own GPU if several share `auto` or `cuda`, else `wanted`."""
         import torch
 
         if self.count > 1 and wanted in ('auto', 'cuda') and torch.cuda.is_available():

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Reader of MCAP files, including truncated, unindexed, unchunked and hostile ones.
 
-Sizes and positions in a file are compared with the file's size and with `limits` before use.
+Sizes and positions in a file are checked against the file's size and `limits` before use.
 """
 
 from __future__ import annotations

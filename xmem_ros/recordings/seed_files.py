@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Seeds by a user: mask files, boxes and YAML files, read into a plan. No rclpy."""
+"""Seeds from a user: mask files, boxes and YAML files, read into a plan. Imports no rclpy."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def parse_box(text: str) -> tuple[str, tuple[int, ...]]:
 
 @dataclass
 class SeedReader:
-    """Builder of one plan from all seeds by a user; assigns the ids of their objects."""
+    """Reader of all seeds from a user into one plan; assigns ids to their objects."""
 
     plan: list[PlannedSeeds] = field(default_factory=list)
     _alive: dict[int, str] = field(default_factory=dict)  # id → name
@@ -84,9 +84,9 @@ class SeedReader:
         names: dict[int, str] | None = None,
         source: str = '',
     ) -> None:
-        """Add an object for each value of a mask file, which keeps that value in mask files.
+        """Add an object for each value in a mask file; written masks use the same value for it.
 
-        source: of the path, unless the user gave it. Raises `SeedError`.
+        source: entry that names the file, for errors; '' if there is none. Raises `SeedError`.
         """
         try:
             objects = objects_of(read_mask(path))
@@ -192,7 +192,7 @@ class SeedReader:
         return typestore.seed(POINTS, points=points + beside, point_labels=labels, **fields), object_id
 
     def _hold(self, masks: Iterable[np.ndarray]) -> None:
-        """Count masks; raises `SeedError` if the plan's take more than can be held."""
+        """Count the bytes of masks; raises `SeedError` if the plan's masks need too much memory."""
         self._mask_bytes += sum(mask.size for mask in masks)
         check_mask_bytes(self._mask_bytes)
 

@@ -156,5 +156,5 @@ def check_size(path: Path, mask: np.ndarray, size: tuple[int, ...], other: str =
     """Raise `FrameError` unless a mask H×W has a size, (height, width)."""
     if mask.shape != tuple(size):
         raise FrameError(
-            f'{path}: the mask is {mask.shape[1]}×{mask.shape[0]} px, {other} {size[1]}×{size[0]}; the sizes must be equal'
+            f'{path}: the mask is {mask.shape[1]}×{mask.shape[0]} px, {other} {size[1]}×{size[0]}; both must be equal'
         )
