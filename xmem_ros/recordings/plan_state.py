@@ -41,7 +41,7 @@ class SeedHost(Protocol[Seed]):
         """Remove objects, by the host's ids."""
 
     def named(self, seed: Seed, name: str) -> Seed:
-        """Return a copy of a seed with another name."""
+        """Rename a seed; return it or a copy."""
 
 
 class PlanState:
