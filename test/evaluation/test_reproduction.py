@@ -19,8 +19,8 @@ PUBLISHED = {
     'DAVIS 2016 val': [91.5, 87.8, 90.8, 92.0, 92.7],
     'DAVIS 2017 val': [86.2, 87.7, 88.2, 89.5, 84.5, 76.7, 85.1],
     'DAVIS 2017 test-dev': [81.0, 81.2, 82.5, 83.1, 83.7, 79.8],
-    'Frames a second on DAVIS 2016 val': [29.6, 40.3],
-    'Frames a second on DAVIS 2017 val': [22.6, 33.9],
+    'Frame rate on DAVIS 2016 val': [29.6, 40.3],
+    'Frame rate on DAVIS 2017 val': [22.6, 33.9],
     'MOSE val': [57.6],
     'YouTube-VOS 2018 val': [85.7, 84.4, 86.1, 86.7, 86.9, 84.3, 84.4],
     'YouTube-VOS 2019 val': [84.3, 85.8, 86.4, 86.8, 84.2],
@@ -106,7 +106,7 @@ def line_of(page, what):
 def test_rows_without_a_result_name_their_requirements(tmp_path):
     page = table(tmp_path)
     assert '| not run: needs DAVIS 2016, the weights xmem |' in line_of(page, 'plain')
-    assert 'not run: needs MOSE, the weights xmem, and its server' in line_of(page, 'seeded from the first frame only')
+    assert 'not run: needs MOSE, the weights xmem, and the scoring server' in line_of(page, 'seeded from the first frame only')
     assert 'days of training' in line_of(page, 'DAVIS only')
     assert 'masks: not measured' in page
 
@@ -125,9 +125,9 @@ def test_results_and_server_scores_fill_their_rows(tmp_path):
     page = table(tmp_path)
     assert '| 91.5 | **91.5** (J 90.4, F 92.7) | masks: 0.0005 % of pixels differ |' in page
     assert '| 57.6 | **57.6** |' in page
-    assert '| 85.7 | masks are ready; not scored by the server yet |' in page
+    assert '| 85.7 | masks are ready, but not scored by the server yet |' in page
     assert '| 29.6 | **29.6** (Tesla V100) |' in page
-    assert 'on all 89 frames of a and b, a memory frame every 5.' in page
+    assert 'on all 89 frames of a and b, with a memory frame every 5 frames.' in page
 
 
 def test_an_unreadable_result_and_a_missing_folder_are_named(tmp_path, capsys):
