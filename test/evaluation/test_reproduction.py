@@ -106,7 +106,9 @@ def line_of(page, what):
 def test_rows_without_a_result_name_their_requirements(tmp_path):
     page = table(tmp_path)
     assert '| not run: needs DAVIS 2016, the weights xmem |' in line_of(page, 'plain')
-    assert 'not run: needs MOSE, the weights xmem, and the scoring server' in line_of(page, 'seeded from the first frame only')
+    assert 'not run: needs MOSE, the weights xmem, and the scoring server' in line_of(
+        page, 'seeded from the first frame only'
+    )
     assert 'days of training' in line_of(page, 'DAVIS only')
     assert 'masks: not measured' in page
 
