@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Exported ONNX models on disk: a folder with a manifest for each weights, size and precision."""
+"""Exported ONNX models on disk: one folder per combination of weights, size and precision."""
 
 from __future__ import annotations
 

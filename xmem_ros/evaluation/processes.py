@@ -42,7 +42,10 @@ class Processes:
         return int(os.environ.get('WORLD_SIZE', '1'))
 
     def device(self, wanted: str) -> str:
-        """Return this process's own GPU if several share `auto` or `cuda`, else `wanted`."""
+        """Return the device for this process.
+
+        With several processes, `auto` and `cuda` become a GPU of its own.
+        """
         import torch
 
         if self.count > 1 and wanted in ('auto', 'cuda') and torch.cuda.is_available():

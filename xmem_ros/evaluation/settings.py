@@ -45,7 +45,7 @@ class Settings:
         weights: name or file, as for `Tracker.from_weights`.
         split: part of the data set.
         size: shorter side of the images in the network, px; `full`: no scaling; `auto`: the size
-            published for the data set, or the own size of a network such as `compact`.
+            published for the data set, or 240 px for networks such as `compact`.
         scales: sizes of several passes that are merged; empty: only `size`.
         flip: mirror the frames; with `scales`, track both ways.
         memory: policy, `published` (the paper's) or `default` (the node's).

@@ -121,14 +121,16 @@ def _sequence(name: str, small: _Resolution, large: _Resolution, *, whole: bool)
     for stem in needed:
         if stem not in masks:
             raise SeedError(
-                f'{small.masks / name / stem}.png: no such mask; DAVIS has one for this frame: fetch it again'
+                f'{small.masks / name / stem}.png: no such mask, but DAVIS has one for this frame; fetch the data '
+                'set again'
             )
     seed = masks[first]
     if large != small:
         found = {file.stem: file for file in image_files(large.masks / name)} if (large.masks / name).is_dir() else {}
         if first not in found:
             raise SeedError(
-                f'{large.masks / name / first}.png: no such mask; it is the seed at this size: fetch it again'
+                f'{large.masks / name / first}.png: no such mask, but it is the seed at this size; fetch the data set '
+                'again'
             )
         seed = found[first]
     return Sequence(
