@@ -264,7 +264,7 @@ def test_the_command_of_vos_benchmark_gives_the_same_scores(tmp_path, weights):
     assert [result['J&F'], result['J'], result['F']] == pytest.approx([jf[0], j[0], f[0]])
 
 
-def test_finished_sequences_are_kept_and_unfinished_ones_tracked_again(tmp_path, weights):
+def test_finished_sequences_are_kept_and_unfinished_ones_are_tracked_again(tmp_path, weights):
     save_sequence(tmp_path, 'kept')
     save_sequence(tmp_path, 'broken')
     first = run(tmp_path, weights, tmp_path / 'out')

@@ -87,7 +87,7 @@ def objects_in(labels):
 
 
 @pytest.mark.parametrize('ignore_void', [False, True])
-def test_davis_2016_masks_have_its_values_and_are_scored(tmp_path, weights, ignore_void):
+def test_the_masks_of_davis_2016_keep_its_values_and_are_scored(tmp_path, weights, ignore_void):
     """Its masks have only 0 and 255, so 255 is the object and never void."""
     davis(tmp_path / '2016', binary=True)
     result = run('davis2016', tmp_path / '2016', weights, tmp_path / 'out', ignore_void=ignore_void)

@@ -384,7 +384,7 @@ def test_a_killed_run_continues_with_the_unfinished_sequences(tmp_path, weights,
     assert not (tmp_path / 'out' / 'second').exists()
     when = {path.name: path.stat().st_mtime_ns for path in (tmp_path / 'out' / 'first').iterdir()}
     assert len(when) == 5
-    for path in sorted(frames.iterdir())[6:]:  # a short rest of the second sequence is enough
+    for path in sorted(frames.iterdir())[6:]:  # the rest of the second sequence may be short
         path.unlink()
     assert main(arguments(tmp_path, weights, tmp_path / 'out', '--json', tmp_path / 'out.json')) == 0
     result = read_json(tmp_path / 'out.json')

@@ -62,7 +62,7 @@ def test_a_missed_object_scores_zero():
     }
 
 
-def test_a_late_object_counts_from_the_first_frame_that_shows_it():
+def test_a_late_object_counts_from_the_first_ground_truth_that_shows_it():
     truth, late = square(10), square(10) + square(60, value=2)
     # absent in two frames, found in one of the two that show it: half, and not three quarters
     pairs = [(truth, truth), (truth, truth), (late, late), (truth, late)]

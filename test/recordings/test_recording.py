@@ -44,7 +44,7 @@ def test_the_definitions_installed_by_pip_equal_the_interfaces():
     assert copies == {file.name: file.read_bytes() for file in (ROOT / 'msg').glob('*.msg')}
 
 
-def test_rclpy_reads_serialized_messages_and_the_reverse():
+def test_rclpy_and_rosbags_read_each_others_messages():
     rclpy = pytest.importorskip('rclpy.serialization', reason='rclpy is not importable')
     generated = pytest.importorskip('xmem_ros.msg', reason='the messages are not built')
     seed = typestore.seed(2, object_id=3, name='cup', points=[(1.5, 2)], point_labels=[1])

@@ -20,8 +20,8 @@ from xmem_ros.errors import EngineError, OutputError
 from xmem_ros.weights.files import user_folder
 
 RECORD = 'built_engines.json'
-MOST_RECORD = 4 << 20  # bytes
-MOST_ENGINES = 10_000
+MAX_RECORD_BYTES = 4 << 20
+MAX_ENGINES = 10_000
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def note_built(cache: Path) -> None:
     path = user_folder() / RECORD
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        kept = dict(list({**known, **built}.items())[-MOST_ENGINES:])
+        kept = dict(list({**known, **built}.items())[-MAX_ENGINES:])
         atomic.write_text(path, json.dumps(kept, indent=2) + '\n')
     except OSError as error:
         log.warning(
@@ -77,8 +77,8 @@ def _record() -> dict[str, str]:
     """Read the record, SHA-256 → name; empty if unreadable, so that engines are rebuilt."""
     path = user_folder() / RECORD
     try:
-        if path.stat().st_size > MOST_RECORD:
-            raise ValueError(f'it has more than {MOST_RECORD} bytes')
+        if path.stat().st_size > MAX_RECORD_BYTES:
+            raise ValueError(f'it has more than {MAX_RECORD_BYTES} bytes')
         return msgspec.json.decode(path.read_bytes(), type=dict[Digest, Annotated[str, msgspec.Meta(max_length=1000)]])
     except FileNotFoundError:
         return {}

@@ -28,7 +28,7 @@ from xmem_ros.errors import EngineError, OutputError
 from xmem_ros.network.model import STRIDE, XMemNetwork
 
 OPSET = 18
-LEAST_TORCH = (2, 5)  # first version whose `torch.onnx.export(dynamo=True)` supports a dynamic axis
+MIN_TORCH = (2, 5)  # first version whose `torch.onnx.export(dynamo=True)` supports a dynamic axis
 OBJECTS = 'objects'
 EXPORTED = {'float32': torch.float32, 'float16': torch.float16}
 
@@ -125,9 +125,9 @@ def export(
 def exporter_problem() -> str:
     """Return the missing requirement and its remedy, as in 'needs torch …'; '' if none."""
     version = tuple(int(part) for part in torch.__version__.split('+')[0].split('.')[:2])
-    if version < LEAST_TORCH:
+    if version < MIN_TORCH:
         return (
-            f'needs torch {".".join(map(str, LEAST_TORCH))} or newer, and this is torch {torch.__version__}: install a '
+            f'needs torch {".".join(map(str, MIN_TORCH))} or newer, and this is torch {torch.__version__}: install a '
             'newer one, or use engine torch'
         )
     try:

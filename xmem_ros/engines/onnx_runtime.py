@@ -236,8 +236,8 @@ class OnnxNetwork:
         note_use(folder)
         manifest = read_manifest(folder)
         models = {
-            name: _Model(folder / what.file, self.device, self.precision, size)
-            for name, what in manifest.models.items()
+            name: _Model(folder / entry.file, self.device, self.precision, size)
+            for name, entry in manifest.models.items()
         }
         self._loaded[size] = models, sorted(manifest.objects)
         return self._loaded[size]

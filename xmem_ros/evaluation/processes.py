@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     Item = TypeVar('Item')
 
-LONGEST_WAIT = timedelta(days=7)  # for slower processes at the end
+MAX_WAIT = timedelta(days=7)  # for slower processes at the end
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Processes:
         if count == 1:
             return cls()
         if not dist.is_initialized():
-            dist.init_process_group('gloo', timeout=LONGEST_WAIT)  # only small dictionaries are exchanged
+            dist.init_process_group('gloo', timeout=MAX_WAIT)  # only small dictionaries are exchanged
         return cls(dist.get_rank(), count)
 
     @staticmethod

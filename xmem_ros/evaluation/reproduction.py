@@ -32,7 +32,7 @@ class Row:
     Attributes:
         section: data set.
         id: name of its result file, `ID.json`.
-        variant: of the model or protocol.
+        variant: variant of the model or protocol.
         published: the figure; None: not published.
         commands: commands that reproduce it, in order.
         needs: data and weights that the commands need.

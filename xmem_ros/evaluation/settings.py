@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from xmem_ros.network.config import NetworkConfig
 
 AUTO, FULL = 'auto', 'full'
-LEAST_SIZE, MOST_SIZE = 16, 4096  # px
+MIN_SIZE, MAX_SIZE = 16, 4096  # px
 PUBLISHED_SIZE = 480  # px, shorter side of the networks with published sizes
 Size = int | str  # shorter side in px, `auto` or `full`
 
@@ -161,8 +161,8 @@ class Settings:
 
 def check_size_option(size: Size) -> None:
     """Raise `ParameterError` for an invalid size."""
-    if size in (AUTO, FULL) or (isinstance(size, int) and LEAST_SIZE <= size <= MOST_SIZE):
+    if size in (AUTO, FULL) or (isinstance(size, int) and MIN_SIZE <= size <= MAX_SIZE):
         return
     raise ParameterError(
-        f'size is {size!r}; it must be {LEAST_SIZE} to {MOST_SIZE} (px of the shorter side), full (no scaling) or auto'
+        f'size is {size!r}; it must be {MIN_SIZE} to {MAX_SIZE} (px of the shorter side), full (no scaling) or auto'
     )

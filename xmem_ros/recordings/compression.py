@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 COMPRESSED_SUFFIXES = ('.zstd', '.zst')  # rosbag2 writes the first one
 _ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'  # a plain CDR message begins with 0
 _BLOCK_BYTES = 1 << 20
-_RESERVED_SHARE = 0.1  # of the disk, left free
+_RESERVED_SHARE = 0.1  # share of the disk that stays free
 _MAX_RESERVED_BYTES = 2 * 2**30  # upper bound of that share
 _ALWAYS_ALLOWED_BYTES = 1 << 30  # decompressed size that is always allowed for all files of a bag together
 _MAX_RATIO = 1000  # allowed above that; even black images rarely compress better

@@ -37,7 +37,7 @@ class Chunk:
     """Position of a chunk in the file."""
 
     start_ns: int  # time of its first message, according to the file
-    position: int  # of its content
+    position: int  # position of its content in the file
     length: int
     channels: frozenset[int] = frozenset()  # empty: unknown
 

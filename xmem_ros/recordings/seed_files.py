@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = ('.yaml', '.yml')
 HIGHEST_ID = 2**32 - 1
-_MAX_DIGITS = 9  # of an index or a coordinate
+_MAX_DIGITS = 9  # digits of an index or a coordinate
 _MAX_STAMP_LENGTH = 60  # characters
 _ENTRY_KEYS = ('frame', 'stamp', 'objects', 'labels', 'names', 'remove')
 _OBJECT_KEYS = ('id', 'name', 'correct', 'mask', 'box', 'points', 'beside')

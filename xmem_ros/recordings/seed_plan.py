@@ -136,7 +136,7 @@ def seeds_connection(recording: BagRecording, topic: str = '') -> Any:
         raise naming(
             Setting.SEEDS_TOPIC,
             BagError(
-                f'{recording.path}: several topics have seeds: {names}; name that of the node that tracked '
+                f'{recording.path}: several topics have seeds: {names}; name the topic of the node that tracked '
                 f'{recording.image_topic}, such as {connections[0].topic}'
             ),
         )

@@ -2,7 +2,7 @@
 """DAVIS 2016 and 2017.
 
 As published, frames and seeds for other sizes than 480 px are read at full resolution. Masks are
-written at the size of the 480p frames, which is that of the ground truth.
+written at the size of the 480p frames and of the ground truth.
 """
 
 from __future__ import annotations

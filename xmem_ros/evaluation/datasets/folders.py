@@ -69,7 +69,7 @@ def check_names(names: Iterable[str], source: Path) -> None:
     """Check names of sequences, since masks are written to and removed from folders of these names.
 
     Raises:
-        ParameterError: a name is not that of a single visible folder; the text names `source`.
+        ParameterError: a name is not a single, visible folder name; the text names `source`.
     """
     for name in names:
         if not name or name.startswith('.') or name != Path(name).name:

@@ -78,7 +78,7 @@ def read_dataset(name: str, root: Path, options: ReadOptions) -> list[Sequence]:
     """Read all sequences of a data set.
 
     Raises:
-        XMemError: the root is not that of the data set, or files are missing.
+        XMemError: the root does not have the layout of the data set, or files are missing.
     """
     if name not in DATASETS:
         raise ParameterError(f'data set {name!r} is unknown; known: {", ".join(DATASETS)}')
