@@ -408,7 +408,7 @@ def test_a_root_without_a_listed_sequence_is_refused(tmp_path, dataset, build):
 def test_a_missing_image_whose_mask_is_required_is_named(tmp_path):
     youtube(tmp_path)
     (tmp_path / 'all_frames' / 'valid_all_frames' / 'JPEGImages' / 'v1' / '00011.jpg').unlink()
-    with pytest.raises(ParameterError, match=r'JPEGImages/v1/00011\.jpg: no such image; .*meta\.json requires'):
+    with pytest.raises(ParameterError, match=r'JPEGImages/v1/00011\.jpg: no such image, but .*meta\.json requires'):
         read_dataset('youtube2018', tmp_path, ReadOptions())
 
 

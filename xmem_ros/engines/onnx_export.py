@@ -142,7 +142,7 @@ def _export_parts(network: XMemNetwork, key: ExportKey, folder: Path) -> dict[st
     """Write the models; returns their manifest entries."""
     dtype = EXPORTED[key.precision]
     if any(isinstance(module, WinogradConv2d) for module in network.modules()):
-        raise EngineError('this network is deployed for torch on a CPU; export the network as loaded')
+        raise EngineError('this network is optimised for torch on a CPU; export the network as loaded from its weights')
     network = deployed(copy.deepcopy(network).cpu().float()).to(dtype)
     config, described = network.config, {}
     h, w = key.height // STRIDE, key.width // STRIDE

@@ -21,7 +21,7 @@ PASSES = {'plain': 'masks', 'flip': 'mirrored frames', 'two_scales': 'other and 
 OTHERS = {
     'objects': 'several objects: see [protocols](#evidence)',
     'late': 'late objects and sparse output: see [protocols](#evidence)',
-    'speed': 'same definition of the time, another machine',
+    'speed': 'same definition of the rate, another machine',
 }
 
 

@@ -99,7 +99,8 @@ class Settings:
             raise ParameterError(f'{self.about.title} has no sparse version of its frames; omit sparse')
         if self.late_objects and not self.about.first_mask_seeds:
             raise ParameterError(
-                f'{self.about.title} defines the seeds of late objects itself; late_objects is for generic and mose'
+                f'{self.about.title} defines the seeds of late objects itself; late_objects is only for '
+                'generic and mose'
             )
 
     @property

@@ -24,7 +24,7 @@ _BLOCK_BYTES = 1 << 20
 _RESERVED_SHARE = 0.1  # share of the disk that stays free
 _MAX_RESERVED_BYTES = 2 * 2**30  # upper bound of that share
 _ALWAYS_ALLOWED_BYTES = 1 << 30  # decompressed size that is always allowed for all files of a bag together
-_MAX_RATIO = 1000  # allowed above that; even black images rarely compress better
+_MAX_RATIO = 1000  # highest ratio allowed above that; even black images rarely compress better
 _MAX_ZSTD_FRAMES = 1000  # concatenated zstd frames of one message or chunk
 
 

@@ -90,7 +90,7 @@ class _MessageCursor:
 
 
 class McapReader:
-    """An open MCAP file. Of a damaged file, the complete records are read.
+    """An open MCAP file. If it is damaged, only its complete records are read.
 
     Raises:
         BagError: the file is not an MCAP file of ROS 2, or exceeds the limits.

@@ -282,7 +282,7 @@ class BagRecording(Recording):
             names = listed([c.topic for c in images], 30) or f'none; it has {known}'
             raise BagError(f'{self.path}: no topic {wanted}; topics with images: {names}')
         if not found[0].msgcount:
-            raise BagError(f'{self.path}: {wanted} has no messages; it has {known}')
+            raise BagError(f'{self.path}: {wanted} has no messages; the bag has {known}')
         return found[0]
 
 

@@ -97,7 +97,7 @@ def _resolutions(root: Path, part: Path, dataset: str, layout: str, size: int) -
         images, masks = part / 'JPEGImages' / name, part / 'Annotations' / name
         if images.is_dir() and masks.is_dir():
             return small, _Resolution(images, masks)
-    if 0 < size < 480:  # both would be scaled down
+    if 0 < size < 480:  # the frames are scaled down from either resolution
         return small, small
     wanted = f'size {size}' if size else 'the full size'
     raise ParameterError(

@@ -105,7 +105,9 @@ def mask_files(folder: Path, frames: tuple[Path, ...]) -> dict[str, Path]:
         raise SeedError(f'{folder}: no masks; add at least one for the first frame to track')
     unpaired = sorted(set(masks) - {frame.stem for frame in frames})
     if unpaired:
-        raise SeedError(f'{masks[unpaired[0]]}: no image in {frames[0].parent} has the name of this mask')
+        raise SeedError(
+            f'{masks[unpaired[0]]}: no image in {frames[0].parent} has the name of this mask; rename or remove it'
+        )
     return dict(sorted(masks.items()))
 
 

@@ -76,7 +76,7 @@ def _listed(
     ranges: dict[int, range],
     options: ReadOptions,
 ) -> Sequence:
-    """Make a sequence; `ranges`: object → numbers of its scored frames, the first with its seed.
+    """Make a sequence; `ranges`: object → numbers of its scored frames; the first has its seed.
 
     Frame numbers are those in the file names, not indices; they may themselves increase by five.
     """
@@ -87,7 +87,7 @@ def _listed(
             if number not in stem_of:
                 raise ParameterError(
                     f'{listing}: sequence {name} has object {value} at frame {number}, but {frames[0].parent} has no '
-                    'image of that number'
+                    'image of that number; fetch the data set again'
                 )
             if stem_of[number] not in masks:
                 raise SeedError(

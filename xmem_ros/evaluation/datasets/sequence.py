@@ -99,7 +99,7 @@ class Sequence:
                 )
             return self._split(seed.path, mask, wanted)
         if not shown:
-            raise SeedError(f'{seed.path}: the mask that seeds the sequence shows no object')
+            raise SeedError(f'{seed.path}: the mask that seeds the sequence shows no object; paint at least one')
         return self._split(seed.path, mask, shown)
 
     @staticmethod
