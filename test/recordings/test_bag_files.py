@@ -66,7 +66,7 @@ def test_a_truncated_file_without_chunks_is_read_to_its_last_complete_message(fr
 
 # --- sqlite3 with a journal
 
-# Stands for a recorder with storage_preset_profile resilient that is killed.
+# Imitates a recorder (storage_preset_profile: resilient) that is killed.
 RECORDER = """
 import sqlite3, sys, time
 database = sqlite3.connect(sys.argv[1], isolation_level=None)
@@ -216,7 +216,7 @@ def test_a_damaged_compressed_message_is_skipped_and_reported(frames, tmp_path):
 
 
 def test_files_of_several_recorders_are_merged_by_time(tmp_path):
-    """Their times overlap, as those of two recorders of one camera, or of a recorder that was started again."""
+    """Two recorders of one camera write files whose times overlap."""
     items = image_items(scene(8))
     folder = tmp_path / 'bag'
     folder.mkdir()

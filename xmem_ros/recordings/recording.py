@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Recordings: the images of a bag, a video or a folder of frames, in order. No rclpy.
+"""Recordings: the images of a bag, a video or a folder of frames, in order. Imports no rclpy.
 
 with open_recording(path) as recording:
     for frame in recording.frames():
@@ -46,7 +46,7 @@ class RecordedFrame:
     """An image of a recording, possibly not decodable."""
 
     index: int  # from 0, among all messages of the image topic
-    stamp_ns: int  # of its header
+    stamp_ns: int  # from its header
     received_ns: int  # recording time
     message: Any  # sensor_msgs/Image or CompressedImage, a dataclass of rosbags
     name: str  # stem for files of this image
@@ -64,12 +64,12 @@ class Recording(abc.ABC):
     """Images in order; a context manager. Can be read repeatedly, one reader at a time."""
 
     path: Path
-    image_topic: str  # '' of a clip
+    image_topic: str  # '' for a video or folder
     topics: list[Topic]
     length: int | None  # images; None: unknown
     exact: bool  # whether `length` is reliable
     rate: float  # images per second
-    damage: str  # what could not be read, or ''; complete once `frames` has ended
+    damage: str  # unreadable parts, or ''; complete once `frames` has ended
     file_names: dict[str, str]  # frame name → file name; empty for a bag or video
     faults: list[Fault]  # unreadable images so far; they keep their index and are skipped
     notes: list[str]  # on how the recording is read
@@ -101,7 +101,7 @@ def open_recording(path: Path | str, image_topic: str = '') -> Recording:
 
     Arguments:
         path: a bag's folder, an .mcap or .db3 file (also .zstd), a video, or a folder of images.
-        image_topic: of a bag; optional if it has only one.
+        image_topic: image topic of a bag; optional if it has only one.
 
     Raises:
         BagError: not a bag, empty, no images, several image topics, or a topic of another type.
@@ -151,8 +151,8 @@ class ClipRecording(Recording):
             yield RecordedFrame(index, stamp, stamp, message, name)
         if self._clip.missing:
             self.damage = (
-                f'{self.path}: the last {self._clip.missing} of the {self.length} frames that its header has cannot be '
-                'read; it is cut off or damaged, or its header is wrong'
+                f'{self.path}: the last {self._clip.missing} of the {self.length} frames in its header cannot be read; '
+                'the video is cut off or damaged, or the header is wrong'
             )
 
     def stamp_of(self, index: int) -> int:
@@ -202,7 +202,7 @@ class BagRecording(Recording):
     def raw(self, connections: list[Any]) -> Iterator[tuple[Any, int, bytes]]:
         """Yield connection, time [ns] and serialized message until the end or the first damage.
 
-        connections: of `self.bag.connections`; empty: all. `damage` is set afterwards.
+        connections: some of `self.bag.connections`; empty: all. `damage` is set afterwards.
         """
         count = 0
         self.damage = self.bag.damage
@@ -228,7 +228,7 @@ class BagRecording(Recording):
         """Return the image of a message; None, with an entry in `faults`, if it is not one."""
         try:
             if is_compressed(raw):
-                raise BagError(f'its compressed data is damaged, or becomes more than {MAX_MESSAGE_BYTES} bytes')
+                raise BagError(f'its compressed data is damaged, or expands to more than {MAX_MESSAGE_BYTES} bytes')
             message = typestore.deserialize(raw, self._connection.msgtype)
             stamp = stamp_ns(message.header.stamp)
         except Exception as error:  # depends on the bytes
@@ -242,7 +242,7 @@ class BagRecording(Recording):
         return RecordedFrame(index, stamp, received_ns, message, f'{index:06d}')
 
     def is_frame(self, connection: Any) -> bool:
-        """Return whether a connection of the bag is that of the images."""
+        """Return whether a connection of the bag has the images."""
         return bool(connection.id == self._connection.id)
 
     def close(self) -> None:
@@ -292,7 +292,7 @@ class BagRecording(Recording):
             names = listed([c.topic for c in images], 30) or f'none; it has {known}'
             raise BagError(f'{self.path}: no topic {wanted}; topics with images: {names}')
         if not found[0].msgcount:
-            raise BagError(f'{self.path}: {wanted} has no messages; it has {known}')
+            raise BagError(f'{self.path}: {wanted} has no messages; the bag has {known}')
         return found[0]
 
 

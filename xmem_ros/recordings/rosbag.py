@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Bags of rosbag2, complete or truncated, as one stream of messages.
 
-A folder without `metadata.yaml`, as a power cut leaves it, is read file by file in order of time.
-Of `metadata.yaml` only the file names, type hashes and QoS are used.
+A folder without `metadata.yaml`, for example after a power cut, is read file by file in order of
+time. Only the file names, type hashes and QoS in `metadata.yaml` are used.
 """
 
 from __future__ import annotations
@@ -80,9 +80,9 @@ class OpenBag:
     def __init__(self, path: Path) -> None:
         require_rosbags(path)
         self.path = path
-        self.damage = ''  # what cannot be read, and why; '' if all can
+        self.damage = ''  # what cannot be read, and why; '' if everything can be read
         self._stack = contextlib.ExitStack()
-        self._unpacked = 0  # bytes of all files that were compressed
+        self._unpacked = 0  # decompressed bytes of all compressed files
         self._metadata = BagMetadata()
         try:
             self._readers = self._open()
@@ -106,7 +106,7 @@ class OpenBag:
 
         Files whose times overlap, as of several recorders, are merged.
 
-        connections: of `self.connections`; empty: all. Raises `BagError` on unreadable data.
+        connections: some of `self.connections`; empty: all. Raises `BagError` on unreadable data.
         """
         wanted = {connection.id for connection in connections or self.connections}
         group: list[Iterator[tuple[Any, int, bytes]]] = []
@@ -138,7 +138,7 @@ class OpenBag:
         return int(max(reader.end_time for reader in filled) - min(reader.start_time for reader in filled) - 1)
 
     def close(self) -> None:
-        """Close its files."""
+        """Close the files."""
         self._stack.close()
 
     def __enter__(self) -> OpenBag:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Seeds by a user: mask files, boxes and YAML files, read into a plan. No rclpy."""
+"""Seeds from a user: mask files, boxes and YAML files, read into a plan. Imports no rclpy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = ('.yaml', '.yml')
 HIGHEST_ID = 2**32 - 1
-_MAX_DIGITS = 9  # of an index or a coordinate
+_MAX_DIGITS = 9  # digits of an index or a coordinate
 _MAX_STAMP_LENGTH = 60  # characters
 _ENTRY_KEYS = ('frame', 'stamp', 'objects', 'labels', 'names', 'remove')
 _OBJECT_KEYS = ('id', 'name', 'correct', 'mask', 'box', 'points', 'beside')
@@ -70,7 +70,7 @@ def parse_box(text: str) -> tuple[str, tuple[int, ...]]:
 
 @dataclass
 class SeedReader:
-    """Builder of one plan from all seeds by a user; assigns the ids of their objects."""
+    """Reader of all seeds from a user into one plan; assigns ids to their objects."""
 
     plan: list[PlannedSeeds] = field(default_factory=list)
     ignore_void: bool = False  # whether 255 beside other values of a mask is no object
@@ -85,9 +85,9 @@ class SeedReader:
         names: dict[int, str] | None = None,
         source: str = '',
     ) -> None:
-        """Add an object for each value of a mask file, which keeps that value in mask files.
+        """Add an object for each value in a mask file; written masks use the same value for it.
 
-        source: of the path, unless the user gave it. Raises `SeedError`.
+        source: entry that names the file, for errors; '' if there is none. Raises `SeedError`.
         """
         try:
             notes: list[str] = []
@@ -197,7 +197,7 @@ class SeedReader:
         return typestore.seed(POINTS, points=points + beside, point_labels=labels, **fields), object_id
 
     def _hold(self, masks: Iterable[np.ndarray]) -> None:
-        """Count masks; raises `SeedError` if the plan's take more than can be held."""
+        """Count the bytes of masks; raises `SeedError` if the plan's masks need too much memory."""
         self._mask_bytes += sum(mask.size for mask in masks)
         check_mask_bytes(self._mask_bytes)
 

@@ -70,12 +70,12 @@ def check_names(names: Iterable[str], source: Path) -> None:
     """Check names of sequences, since masks are written to and removed from folders of these names.
 
     Raises:
-        ParameterError: a name is not that of a single visible folder; the text names `source`.
+        ParameterError: a name is not a single, visible folder name; the text names `source`.
     """
     for name in names:
         if not name or name.startswith('.') or name != Path(name).name:
             raise ParameterError(
-                f'{source}: {name!r} is no name of a sequence; it must be the name of a folder, without / and '
+                f'{source}: {name!r} is not a sequence name; it must be the name of a folder, without / and '
                 'without a leading dot'
             )
 
@@ -108,17 +108,19 @@ def mask_files(folder: Path, frames: tuple[Path, ...]) -> dict[str, Path]:
         raise SeedError(f'{folder}: no masks; add at least one for the first frame to track')
     unpaired = sorted(set(masks) - {frame.stem for frame in frames})
     if unpaired:
-        raise SeedError(f'{masks[unpaired[0]]}: no image in {frames[0].parent} has the name of this mask')
+        raise SeedError(
+            f'{masks[unpaired[0]]}: no image in {frames[0].parent} has the name of this mask; rename or remove it'
+        )
     return {frame.stem: masks[frame.stem] for frame in frames if frame.stem in masks}
 
 
 def from_frame(frames: tuple[Path, ...], stem: str) -> tuple[Path, ...]:
-    """Return the frames from that of a stem on."""
+    """Return the frames from the one with this stem on."""
     return frames[[frame.stem for frame in frames].index(stem) :]
 
 
 def listed_videos(listing: Path, images: Path) -> dict[str, Any]:
-    """Read the entries of a `meta.json` for each sequence, which must be those of the image folder.
+    """Read a `meta.json`: sequence → entry. The image folder must have the same sequences.
 
     Raises:
         ParameterError: the file cannot be read, or its sequences are not those of the folder.
@@ -129,7 +131,7 @@ def listed_videos(listing: Path, images: Path) -> dict[str, Any]:
         raise ParameterError(f'{listing}: not readable as JSON ({error}); fetch the file again') from error
     videos = content.get('videos', {}) if isinstance(content, dict) else None
     if not isinstance(videos, dict):
-        raise ParameterError(f'{listing}: no mapping of videos by name; fetch the file again')
+        raise ParameterError(f'{listing}: its videos are not a mapping by name; fetch the file again')
     names = sequence_folders(images)
     for name in names:
         if name not in videos:

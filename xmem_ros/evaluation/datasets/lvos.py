@@ -77,9 +77,9 @@ def _listed(
     ranges: dict[int, range],
     options: ReadOptions,
 ) -> Sequence:
-    """Make a sequence; `ranges`: object → numbers of its scored frames, the first of which seeds.
+    """Make a sequence; `ranges`: object → numbers of its scored frames; the first has its seed.
 
-    Numbers are those in the names, which may themselves increase by five; they are no indices.
+    Frame numbers are those in the file names, not indices; they may themselves increase by five.
     """
     scored = options.split == 'val'
     stem_of = {int(frame.stem): frame.stem for frame in frames if frame.stem.isdecimal()}
@@ -88,12 +88,12 @@ def _listed(
             if number not in stem_of:
                 raise ParameterError(
                     f'{listing}: sequence {name} has object {value} at frame {number}, but {frames[0].parent} has no '
-                    'image of that number'
+                    'image of that number; fetch the data set again'
                 )
             if stem_of[number] not in masks:
                 raise SeedError(
                     f'{masks[next(iter(masks))].parent / stem_of[number]}.png: no such mask; object {value} begins or '
-                    'is scored there'
+                    'is scored in this frame'
                 )
     begins = defaultdict(set)
     for value, numbers in ranges.items():
