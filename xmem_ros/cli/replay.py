@@ -88,6 +88,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command; returns the exit code."""
     _check(args)
+    from xmem_ros.errors import BagError
     from xmem_ros.replay.lockstep import replay
     from xmem_ros.replay.source import ReplaySource
     from xmem_ros.replay.topics import parse_remaps
@@ -114,6 +115,8 @@ def run(args: argparse.Namespace) -> int:
         )
         ages = _write_frames(frames, output)
     _print_report(args, frames.report, ages)
+    if not frames.report.tracked:
+        raise BagError(f'{args.input}: no image was tracked; the reasons are above')
     return 0
 
 

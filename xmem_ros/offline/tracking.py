@@ -124,6 +124,10 @@ class OfflineTracker:
         # on the input and the seeds, and warnings that the node would log
         self.notes: list[str] = [*recording.notes, *describe_choices(self.places)]
         self.seeded = False  # whether any seed was applied
+        given = [index for index, entries in self.places.items() if not entries[0].recorded]
+        if given and (first := min(self.places)) > 0:
+            which = f'images 0 to {first - 1} precede' if first > 1 else 'image 0 precedes'
+            self.notes.append(f'{which} the first seed, so no object is tracked there')
 
     @property
     def missed(self) -> list[str]:

@@ -382,14 +382,12 @@ class TrackingSession:
         return (frame.stamp_ns + self._offset_ns) / 1e9
 
     def _handle_jump_back(self, stamp_ns: int) -> None:
-        back = (self._stamp_ns - stamp_ns) / 1e9
+        back, tracking = (self._stamp_ns - stamp_ns) / 1e9, self._tracking
         if self._parameters().on_time_jump == 'reset':
-            count = len(self.reset())
-            self._log.warning(
-                f'stamps jumped back by {back:.3f} s: {count} objects forgotten (on_time_jump: reset)', **_THROTTLED
-            )
+            what = f'{len(self.reset())} objects forgotten'
         else:
             self._offset_ns += self._stamp_ns - stamp_ns
-            self._log.warning(
-                f'stamps jumped back by {back:.3f} s: the objects are kept (on_time_jump: keep)', **_THROTTLED
-            )
+            what = 'the objects are kept'
+        if tracking:
+            policy = self._parameters().on_time_jump
+            self._log.warning(f'stamps jumped back by {back:.3f} s: {what} (on_time_jump: {policy})', **_THROTTLED)
