@@ -130,7 +130,7 @@ def newest(client, speaker):
 
 
 @pytest.mark.parametrize('call', [lambda client: client.reset(), lambda client: client.load_memory('kitchen')])
-def test_what_came_before_the_answer_is_not_said_after_it_however_late_it_is_read(speaker, client, slow, call):
+def test_frames_from_before_a_response_are_dropped_however_late_they_are_read(speaker, client, slow, call):
     speaker.before = BEFORE
     call(client)
     assert client.latest() is None
@@ -138,7 +138,7 @@ def test_what_came_before_the_answer_is_not_said_after_it_however_late_it_is_rea
     assert client.wait_tracked(1).stamp_ns == stamp
 
 
-def test_halves_of_images_from_before_a_reset_make_no_image_after_it(speaker, client):
+def test_half_received_frames_are_discarded_at_a_reset(speaker, client):
     speaker.stamp += 1
     labels = image_from_array(np.ones((8, 8), np.uint8), 'mono8', Image)
     labels.header.stamp.sec = speaker.stamp
@@ -151,7 +151,7 @@ def test_halves_of_images_from_before_a_reset_make_no_image_after_it(speaker, cl
     assert client._count == count + 1
 
 
-def test_wait_tracked_returns_no_image_from_before_the_answer_to_a_seed(speaker, client, slow):
+def test_wait_tracked_returns_no_image_from_before_the_response_to_a_seed(speaker, client, slow):
     speaker.before = BEFORE
     client.seed({1: Box(0, 0, 8, 8)})
     with pytest.raises(NodeTimeoutError, match='object 1 is TRACKED; .* published no new frame'):
@@ -160,13 +160,13 @@ def test_wait_tracked_returns_no_image_from_before_the_answer_to_a_seed(speaker,
     assert client.wait_tracked(1).stamp_ns == stamp
 
 
-def test_wait_returns_an_image_from_before_a_seed_that_nobody_has_got_yet(speaker, client):
+def test_wait_returns_an_unread_image_from_before_a_seed(speaker, client):
     stamp = newest(client, speaker)
     client.seed({'it': Box(0, 0, 8, 8)})
     assert client.wait(timeout=0).stamp_ns == stamp
 
 
-def test_a_refused_seed_makes_no_image_old(speaker, client):
+def test_a_refused_seed_outdates_no_image(speaker, client):
     stamp = newest(client, speaker)
     speaker.refuses = True
     with pytest.raises(SeedError):
@@ -174,7 +174,7 @@ def test_a_refused_seed_makes_no_image_old(speaker, client):
     assert client.wait_tracked(1, timeout=0).stamp_ns == stamp
 
 
-def test_a_loop_of_wait_tracked_hears_that_the_camera_is_gone(speaker, client):
+def test_wait_tracked_times_out_in_a_loop_when_the_camera_stops(speaker, client):
     stamp = newest(client, speaker)
     assert client.wait_tracked(1).stamp_ns == stamp
     with pytest.raises(NodeTimeoutError):
@@ -185,7 +185,7 @@ def test_a_loop_of_wait_tracked_hears_that_the_camera_is_gone(speaker, client):
 
 
 @pytest.mark.parametrize('whole', [True, False], ids=['after closing', 'while it closes'])
-def test_a_call_during_which_the_client_is_closed_says_so(whole):
+def test_closing_the_client_during_a_call_raises_an_error(whole):
     client = XMemClient('/nowhere/xmem', timeout=ANSWER_S)
     link = client.link
     service = link._client(ResetTracker, 'reset')

@@ -49,7 +49,7 @@ def row(output, name):
     return next(line[len(name) :].split() for line in output.splitlines() if line.startswith(name))
 
 
-def test_the_demonstration_follows_the_rendered_scene_through_the_real_node(tmp_path, weights):
+def test_the_demonstration_tracks_the_rendered_scene_with_the_real_node(tmp_path, weights):
     done = demonstrate(
         '--frames', 45, '--rate', 5, '--out', tmp_path, '--device', 'cpu', '--size', 160, '--weights', weights
     )
@@ -69,7 +69,7 @@ def test_the_demonstration_follows_the_rendered_scene_through_the_real_node(tmp_
 
 
 @pytest.mark.skipif(not (FOOTAGE / 'davis-val').is_dir(), reason='needs ../shared/data/davis-val, which is not here')
-def test_the_demonstration_follows_a_box_in_real_footage(tmp_path, weights):
+def test_the_demonstration_tracks_a_box_in_real_footage(tmp_path, weights):
     clip = FOOTAGE / 'davis-val' / 'JPEGImages' / 'blackswan'
     options = ['--frames', 12, '--rate', 3, '--out', tmp_path, '--device', 'cpu', '--size', 160, '--weights', weights]
     done = demonstrate('--video', clip, '--box', '145,90,350,270', *options)
@@ -83,7 +83,7 @@ def test_the_demonstration_follows_a_box_in_real_footage(tmp_path, weights):
     ('number', 'reached'), [(signal.SIGINT, 'starting the node'), (signal.SIGTERM, 'seeded')], ids=['SIGINT', 'SIGTERM']
 )
 @pytest.mark.skipif(not Path('/proc/self/task').is_dir(), reason='finds children by /proc')
-def test_a_demonstration_that_is_interrupted_leaves_no_process_behind(tmp_path, weights, number, reached):
+def test_an_interrupted_demonstration_leaves_no_process_behind(tmp_path, weights, number, reached):
     options = ['--rate', 2, '--out', tmp_path, '--device', 'cpu', '--size', 64, '--weights', weights]
     with start_demo(*options) as demo:
         while not demo.stdout.readline().startswith(reached):
@@ -120,7 +120,7 @@ def signals():
         (['--weights', 'nonsense', '--frames', '3'], 'nonsense'),
     ],
 )
-def test_what_is_wrong_with_a_demonstration_is_said_without_a_traceback(tmp_path, capsys, signals, options, text):
+def test_errors_of_a_demonstration_are_reported_without_a_traceback(tmp_path, capsys, signals, options, text):
     save_sequence(tmp_path, frames=3)
     save_mask(tmp_path / 'large.png', np.ones((64, 99), np.uint8))
     files = {

@@ -16,7 +16,7 @@ def test_rendered_frames_agree_with_the_reference() -> None:
     assert result.largest <= parity.LARGEST_DIFFERENCE
 
 
-def test_the_comparison_fails_where_something_differs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_comparison_detects_a_difference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import numpy as np
 
     with np.load(SHIPPED) as case:
