@@ -171,7 +171,11 @@ def absent_mask(folder):
     ('make', 'text'),
     [
         (jpeg_mask, 'seed.jpg: JPEG image'),
-        (large_mask, 'the mask is 96×65 and the image is 96×64'),
+        (
+            large_mask,
+            "seed.png: image 00000: seed 1 '1' (mask): the mask is 96×65, but the image is 96×64: resize the mask to "
+            '96×64',
+        ),
         (empty_mask, 'seed.png: the mask shows no object'),
         (absent_mask, 'seed.png: no such mask'),
     ],
@@ -187,7 +191,7 @@ def test_an_unreadable_clip_is_named(clip, weights, tmp_path, capsys):
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'text.mp4').write_text('not a video')
     for name, text in [
-        ('absent', 'no such video file'),
+        ('absent', 'no such file or folder; give a bag'),
         ('empty', 'no images'),
         ('text.mp4', 'cannot open this video'),
     ]:
@@ -267,7 +271,10 @@ def test_the_module_runs_as_a_program_and_shows_no_traceback(tmp_path):
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr == f'xmem-ros track: error: {tmp_path / "no"}: no such video file, folder of frames or bag\n'
+    assert done.stderr == (
+        f'xmem-ros track: error: {tmp_path / "no"}: no such file or folder; give a bag (folder, .mcap or .db3 file), a '
+        'video file, or a folder of images\n'
+    )
 
 
 @pytest.mark.parametrize('command', ['track', 'evaluate'])

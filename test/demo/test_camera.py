@@ -101,9 +101,9 @@ def test_the_camera_plays_a_folder_in_a_loop_until_it_is_interrupted(tmp_path, l
 @pytest.mark.parametrize(
     ('options', 'text'),
     [
-        (['--clip', 'no/such/clip'], 'no/such/clip: no such video file or folder'),
+        (['--clip', 'no/such/clip'], 'no/such/clip: no such video or folder; give a video file'),
         (['--objects', '9'], 'it must be 1 to 6'),
-        (['--rate', '-1'], 'rate -1.0'),
+        (['--rate', '-1'], "'-1' is not a rate; give 0 to 1000 frames/s"),
     ],
 )
 def test_a_camera_that_cannot_play_says_why(tmp_path, options, text):

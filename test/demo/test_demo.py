@@ -111,7 +111,10 @@ def signals():
 @pytest.mark.parametrize(
     ('options', 'text'),
     [
-        (['--video', 'no/such.mp4', '--box', '0,0,9,9'], 'no/such.mp4: no such video file or folder of frames'),
+        (
+            ['--video', 'no/such.mp4', '--box', '0,0,9,9'],
+            'no/such.mp4: no such video or folder; give a video file or a folder of images',
+        ),
         (['--video', 'CLIP'], 'BOX=x,y,width,height'),
         (['--video', 'CLIP', '--box', '0,0,9,9', '--mask', 'MASK'], 'either a box'),
         (['--video', 'CLIP', '--box', '0,0,97,9'], 'not inside the frame of 96×64 px'),
@@ -135,3 +138,18 @@ def test_errors_of_a_demonstration_are_reported_without_a_traceback(tmp_path, ca
     assert 'demo: error: ' in said
     assert 'Traceback' not in said
     assert not (tmp_path / 'out' / 'overlay.mp4').exists()
+
+
+@pytest.mark.parametrize(
+    ('options', 'text'),
+    [
+        (['--rate', 'abc'], "argument --rate: 'abc' is not a rate; give 0 to 1000 frames/s"),
+        (['--rate', 'nan'], "'nan' is not a rate"),
+        (['--frames', '-1'], "argument --frames: '-1' is not a number of frames; give a whole number from 0"),
+    ],
+)
+def test_an_option_that_is_not_a_number_is_refused_with_the_allowed_values(capsys, options, text):
+    with pytest.raises(SystemExit) as end:
+        run.main(options)
+    assert end.value.code == 2
+    assert text in capsys.readouterr().err

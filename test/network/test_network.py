@@ -152,9 +152,11 @@ def test_files_that_are_not_weights_of_an_xmem_network_are_refused(
 
 
 def test_unknown_weights_are_refused_with_the_known_names() -> None:
-    with pytest.raises(WeightsError, match=r"unknown weights 'compakt'; bundled: .*compact"):
+    with pytest.raises(WeightsError, match=r"unknown weights 'compakt'; give a name .bundled: .*compact"):
         find_weights('compakt')
-    with pytest.raises(WeightsError, match='no such weights file'):
+    with pytest.raises(
+        WeightsError, match=r'missing\.pth: no such weights file; give a name .bundled: .*compact.*; official: xmem'
+    ):
         find_weights('missing.pth')
 
 

@@ -71,7 +71,7 @@ SEEDS = {
     'an empty mask': (mask_seed(np.zeros_like(TRUTH)), 'the mask is empty: set the pixels'),
     'a mask of another size': (
         mask_seed(np.ones((60, 80), np.uint8)),
-        f'the mask is 80×60 and the image is {WIDTH}×{HEIGHT}: send it at the size of the image',
+        f'the mask is 80×60, but the image is {WIDTH}×{HEIGHT}: resize the mask to {WIDTH}×{HEIGHT}',
     ),
     'a mask without pixels': (Seed(kind=Seed.MASK), "the encoding '' cannot be read"),
     'a mask of no size': (image_seed(height=0), 'it has no pixels'),
@@ -93,7 +93,10 @@ SEEDS = {
     'a point outside the image': (points_seed([(50, HEIGHT + 1)], [1]), 'is not inside the image'),
     'a point that is not a number': (points_seed([(NAN, 50)], [1]), 'is not inside the image'),
     'an unknown kind': (Seed(kind=9), 'kind is 9: set it to 0 (MASK), 1 (BOX), 2 (POINTS) or 3 (LABELS)'),
-    'an unknown id': (mask_seed(TRUTH == 3, object_id=77), 'no object has the id 77; tracked ids: 1, 2'),
+    'an unknown id': (
+        mask_seed(TRUTH == 3, object_id=77),
+        'no object has the id 77; tracked: 1, 2; give the id 0 to start a new object',
+    ),
     'more objects than fit': (
         mask_seed(np.where(TRUTH == 3, np.arange(WIDTH) % 2 + 1, 0).astype(np.uint8), kind=Seed.LABELS),
         'remove some first or raise max_objects',
@@ -177,7 +180,7 @@ def test_an_unknown_stamp_is_refused_with_the_span_of_held_images(robot):
     [
         ((), False, 'neither ids nor all given'),
         ((1,), True, 'both ids and all given'),
-        ((1, 99), False, 'no object has the id 99; tracked ids: 1, 2'),
+        ((1, 99), False, 'no object has the id 99; tracked: 1, 2'),
     ],
 )
 def test_an_ambiguous_or_unknown_removal_is_refused(robot, ids, everything, says):

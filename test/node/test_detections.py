@@ -266,7 +266,7 @@ def test_the_node_reports_missing_vision_msgs_once_and_tracks(tmp_path, monkeypa
         labels = robot.listen(Image, '~/labels')
         robot.wait_matched('~/labels')
         robot.process.says('vision_msgs 4 or later is not installed: ~/detections', ANSWER_S)
-        assert 'apt install ros-iron-vision-msgs,' in robot.process.output
+        assert 'apt install ros-iron-vision-msgs;' in robot.process.output
         robot.process.says('without vision_msgs, depth.enabled and seed_detections.enabled cannot work')
         robot.show_and_wait(FRAME, labels)
         assert robot.seed(mask_seed(TRUTH == 1)).success
@@ -285,7 +285,7 @@ def test_nodes_of_several_cameras_report_missing_vision_msgs_once(tmp_path, monk
     try:
         assert robot.state() == 'unconfigured'  # both nodes are there: the second is made last
         assert process.output.count('vision_msgs 4 or later is not installed') == 1
-        assert 'apt install ros-<distribution>-vision-msgs,' in process.output
+        assert 'apt install ros-<distribution>-vision-msgs;' in process.output
     finally:
         robot.close()
         process.close()

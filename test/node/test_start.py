@@ -85,10 +85,10 @@ def test_a_parameter_file_that_is_not_yaml_ends_the_node_with_a_message(tmp_path
 def test_unknown_weights_end_the_node_with_the_known_names(tmp_path):
     code, output = refused({'weights': 'gigantic'})
     assert code == 1
-    assert "unknown weights 'gigantic'; bundled: compact" in output
+    assert "unknown weights 'gigantic'; give a name (bundled: compact" in output
     code, output = refused({'weights': str(tmp_path / 'absent.pth')})
     assert code == 1
-    assert 'no such weights file' in output
+    assert 'no such weights file; give a name (bundled: compact' in output
 
 
 def test_a_checkpoint_of_another_model_ends_the_node(tmp_path):

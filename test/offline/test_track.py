@@ -415,7 +415,7 @@ def test_two_runs_do_not_write_to_one_destination(bag, tmp_path, capsys):
 
     other = RunFolder(tmp_path / 'out', {})
     assert track(bag, tmp_path / 'out') == 2
-    assert 'another run writes there' in capsys.readouterr().err
+    assert 'another run is writing there' in capsys.readouterr().err
     other.close()
 
 
@@ -490,7 +490,7 @@ def useless(folder, frames):
     return [
         (folder / 'empty.mcap', seed, 'empty.mcap: not a readable bag'),
         (folder / 'text.db3', seed, 'text.db3: not a readable bag'),
-        (folder / 'absent', seed, 'absent: no such video file, folder of frames or bag'),
+        (folder / 'absent', seed, 'absent: no such file or folder; give a bag'),
         (none, seed, 'none cannot be used: not a sensor_msgs/msg/Image'),
         (bag, [], 'bag: the bag has no recorded seeds; give --seed MASK'),
         (bag, [*seed, '--image-topic', '/x'], 'no topic /x; topics with images: /camera/image_raw'),
@@ -504,7 +504,7 @@ def useless(folder, frames):
         (bag, [*seed, '--only-ours', '--format', 'png'], '--only-ours and --labels require --format bag'),
         (bag, ['--box', 'cup=1,2,3'], "'cup=1,2,3' is not a box"),
         (bag, ['--box', 'cup=90,60,40,40'], 'box cup: image 000000: '),
-        (bag, [*seed, '--node', '/my node'], "--node '/my node' is no node name"),
+        (bag, [*seed, '--node', '/my node'], "--node '/my node' is not a node name"),
         (bag, [*seed, '--params', folder / 'none.yaml'], 'none.yaml: no such parameter file'),
         (bag, [*seed, '--weights', 'nonsense'], 'nonsense'),
     ]

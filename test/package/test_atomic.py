@@ -129,7 +129,7 @@ def test_links_in_a_work_folder_are_removed_and_not_followed(tmp_path):
 
 def test_two_runs_cannot_have_the_same_work_folder(tmp_path):
     with work_folder.claim(tmp_path / 'work', 'another run') as lock:
-        with pytest.raises(ParameterError, match='another run writes there'):
+        with pytest.raises(ParameterError, match='another run is writing there'):
             work_folder.claim(tmp_path / 'work', 'another run')
         fcntl.flock(lock, fcntl.LOCK_UN)
     work_folder.claim(tmp_path / 'work', 'another run').close()

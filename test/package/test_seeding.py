@@ -144,9 +144,9 @@ def test_unusable_points_are_refused(scene, points, labels, says):
 def test_an_empty_or_wrong_sized_mask_is_refused():
     with pytest.raises(SeedError, match='the mask is empty'):
         seeding.mask_from_mask(np.zeros((6, 8), bool), (6, 8))
-    with pytest.raises(SeedError, match='the mask is 8×6 and the image is 16×12: send it at the size of the image'):
+    with pytest.raises(SeedError, match='the mask is 8×6, but the image is 16×12: resize the mask to 16×12'):
         seeding.mask_from_mask(np.ones((6, 8), bool), (12, 16))
     with pytest.raises(SeedError, match='the label image is empty'):
         seeding.masks_from_labels(np.zeros((6, 8), np.uint8), (6, 8))
-    with pytest.raises(SeedError, match='send it at the size of the image'):
+    with pytest.raises(SeedError, match='resize the label image to 9×6'):
         seeding.masks_from_labels(np.ones((6, 8), np.uint8), (6, 9))

@@ -150,7 +150,7 @@ def test_ids_and_number_of_objects_can_be_checked_before_masks_exist(tracker: Tr
     for ids, error, text in (
         ([0, 0, 0, 0], SeedError, '4 new object.* 1 of at most 4 are tracked'),
         ([1, 1], SeedError, 'corrected twice'),
-        ([0, 2], UnknownObjectError, 'no object has the id 2; tracked ids: 1'),
+        ([0, 2], UnknownObjectError, r'no object has the id 2; tracked: 1\b.*; give the id 0 to start a new object'),
         (['1'], UnknownObjectError, 'a whole number from 0'),
     ):
         with pytest.raises(error, match=text):
@@ -280,7 +280,7 @@ def test_memory_is_known_before_the_first_frame_and_does_not_grow(network, scene
     [
         ({'a': np.zeros((160, 288), bool)}, SeedError, 'empty'),
         ({'a': np.ones((10, 10), bool)}, SeedError, r'frame is \(160, 288\)'),
-        ({7: np.ones((160, 288), bool)}, UnknownObjectError, 'no object has the id 7; tracked ids: 1'),
+        ({7: np.ones((160, 288), bool)}, UnknownObjectError, r'no object has the id 7; tracked: 1\b.*; give a name'),
         ([SeedMask(np.ones((160, 288), bool), id=1)] * 2, SeedError, 'empty|twice'),
         ({str(i): np.eye(160, 288, i, dtype=bool) for i in range(5)}, SeedError, 'at most 4'),
         ({}, SeedError, 'no mask'),

@@ -82,9 +82,10 @@ def test_an_invalid_id_removes_nothing(tracker: Tracker, ids: object) -> None:
 @pytest.mark.parametrize(
     ('masks', 'says'),
     [
-        (None, r'\{name: mask\}'),
-        ('mask.png', r'\{name: mask\}'),
-        (7, r'\{name: mask\}'),
+        (None, r'masks are None; give \{name: mask\}'),
+        ('mask.png', r"masks are 'mask.png'; give \{name: mask\}"),
+        (7, r'masks are 7; give \{name: mask\}'),
+        (MASK, r'masks are an array of shape \(96, 160\) and type bool; give \{name: mask\}'),
         (SeedMask(MASK), r'a list of SeedMask'),
         ({'it': None}, r"seed 1 \('it'\): its mask is None; give H×W bool"),
         ({'it': 'mask.png'}, "its mask is 'mask.png'"),
@@ -100,7 +101,7 @@ def test_an_invalid_id_removes_nothing(tracker: Tracker, ids: object) -> None:
         ([SeedMask(MASK, id='1')], "seed 1: its id is '1'; give 0 for a new object"),
         ([SeedMask(MASK, id=-1)], 'seed 1: its id is -1'),
         ([SeedMask(MASK, id=1.5)], 'seed 1: its id is 1.5'),
-        ([MASK], 'a list of SeedMask'),
+        ([MASK], r'item 1 of masks is an array of shape \(96, 160\) .*; give .* a list of SeedMask'),
     ],
 )
 def test_an_invalid_seed_is_refused_and_changes_nothing(tracker: Tracker, masks: object, says: str) -> None:
@@ -125,9 +126,9 @@ def test_invalid_labels_are_refused(tracker: Tracker, labels: object) -> None:
         ({'time': float('inf')}, 'time is inf'),
         ({'output_size': 96}, 'output_size is 96; give height and width'),
         ({'output_size': (96, 0)}, r'output_size is \(96, 0\)'),
-        ({'output_size': (96.0, 160.0)}, 'two whole numbers'),
-        ({'output_size': ('96', '160')}, 'two whole numbers'),
-        ({'output_size': (10**30, 1)}, 'two whole numbers'),
+        ({'output_size': (96.0, 160.0)}, 'give height and width, whole numbers of px'),
+        ({'output_size': ('96', '160')}, 'whole numbers of px'),
+        ({'output_size': (10**30, 1)}, 'whole numbers of px'),
     ],
 )
 def test_an_invalid_time_or_size_is_refused_and_the_frame_is_not_counted(
@@ -142,7 +143,7 @@ def test_an_invalid_time_or_size_is_refused_and_the_frame_is_not_counted(
 @pytest.mark.parametrize('given', [3, None, [], object(), b'x', NAN])
 def test_an_invalid_path_is_refused(tracker: Tracker, given: object) -> None:
     for work in (tracker.save, tracker.load):
-        with pytest.raises(MemoryFileError, match=r'the memory file is .*; give a text or a pathlib.Path'):
+        with pytest.raises(MemoryFileError, match=r'the memory file is .*; give a str or a pathlib.Path'):
             work(given)
     with pytest.raises(WeightsError, match='weights is .*; give a text'):
         Tracker.from_weights(given)

@@ -291,7 +291,7 @@ def test_errors_of_the_command_say_what_is_wrong_and_what_to_do():
         port = str(taken.getsockname()[1])
         for arguments, text in [
             (['--port', port], f'cannot listen on 127.0.0.1:{port}'),
-            (['--port', '99999'], 'is no port'),
+            (['--port', '99999'], 'is not a port'),
             (['--host', '203.0.113.7', '--port', '0'], 'or another host (--host, --port)'),
             (['--token', TOKEN], 'in the process list; use --token-file or XMEM_ROS_WEB_TOKEN'),
             (['--token-file', '/nowhere/token'], 'a file that holds the token (--token-file)'),

@@ -42,7 +42,7 @@ TRACEBACK = 'XMEM_ROS_TRACEBACK'  # environment variable: print the traceback of
 
 
 class _Parser(argparse.ArgumentParser):
-    """Parser that escapes what was typed in its errors; argparse repeats it verbatim."""
+    """Parser that escapes user input in its errors, which argparse repeats verbatim."""
 
     def error(self, message: str) -> NoReturn:
         super().error(for_log(message))

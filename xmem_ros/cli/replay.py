@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 FORMATS = ('bag', 'png', 'overlay')
 TIMEOUT_S = 60.0  # as in xmem_ros.replay.lockstep, which imports rclpy
 EPILOG = """\
-The node is reset first, unless --keep is given. Recorded outputs of a tracker are not published, nor
-are topics of types that are not installed; both are listed.
+The node is reset first, unless --keep is given. Two kinds of topics are listed instead of published:
+recorded outputs of a tracker, and topics whose type is not installed.
 
 examples:
   xmem-ros replay my_bag                                  # with the recorded seeds
@@ -64,13 +64,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         '--rate', type=float, default=0.0, metavar='R', help='maximum speed, 1 as recorded (default: no limit)'
     )
     parser.add_argument('--clock', action='store_true', help='publish the recorded times on /clock')
-    parser.add_argument('--keep', action='store_true', help='keep the objects of the node instead of a reset')
+    parser.add_argument('--keep', action='store_true', help='keep the objects of the node; do not reset it')
     parser.add_argument(
         '--timeout',
         type=float,
         default=TIMEOUT_S,
         metavar='S',
-        help='time limit for the node, and for the masks of one image, s (default: %(default)g)',
+        help='time limit for finding the node, and for the masks of each image, s (default: %(default)g)',
     )
     parser.add_argument('--out', type=Path, metavar='DIR', help='folder for the results; new or empty')
     parser.add_argument(

@@ -36,9 +36,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     calibrating = actions.add_parser(
         'calibrate',
         help='choose the likeness thresholds of a weights file, and store them in it',
-        description='The default memory policy hides an object that does not look as it has looked. What likeness '
-        'means depends on the weights, so the thresholds are chosen on labelled footage and stored in the file. '
-        'Weights without them run with the published policy.',
+        description='The default memory policy hides an object whose likeness to its earlier appearances is below a '
+        'threshold. Suitable thresholds depend on the weights. This command chooses them on labelled footage and '
+        'stores them in the file. Weights without thresholds run with the published memory policy.',
     )
     calibrating.add_argument('weights', metavar='WEIGHTS', help='a name, or a .safetensors or .pth file')
     calibrating.add_argument(
@@ -54,7 +54,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         type=Path,
         required=True,
         metavar='FILE.safetensors',
-        help='file to write; may be the one that was read',
+        help='file to write; may be the same as WEIGHTS',
     )
     calibrating.set_defaults(run=run_calibrate)
 
@@ -83,7 +83,7 @@ def run_calibrate(args: argparse.Namespace) -> int:
     from xmem_ros.weights.files import find_weights
 
     if args.out.suffix != '.safetensors':
-        raise ParameterError(f'--out {args.out}: the name must end in .safetensors, which alone can hold thresholds')
+        raise ParameterError(f'--out {args.out}: the name must end in .safetensors, the format that stores thresholds')
     path = find_weights(args.weights)
     network = load_network(path)
     side = network.config.shorter_side

@@ -41,7 +41,12 @@ class _Planned:
 
 
 def read_seeds(
-    seeds: Sequence[Any], image: np.ndarray, most: int, check: Callable[[list[int]], None] = lambda _: None
+    seeds: Sequence[Any],
+    image: np.ndarray,
+    most: int,
+    check: Callable[[list[int]], None] = lambda _: None,
+    *,
+    field: bool = True,
 ) -> list[ObjectSeed]:
     """Convert the seeds of a request to masks; all checks precede GrabCut, which is slow.
 
@@ -52,6 +57,8 @@ def read_seeds(
         check: gets the ids of the seeds, 0 for each new object, and raises if the tracker would
             refuse them. Called only if a mask needs GrabCut. The tracker has to check again
             afterwards, because others may seed meanwhile.
+        field: whether errors name a seed by its field of the request (`seeds[0]`), or else by its
+            number from 1, for seeds that are not from a request.
 
     Returns:
         One seed for each object, in the order of the seeds. A label image gives one for each of its
@@ -72,7 +79,7 @@ def read_seeds(
     for number, seed in enumerate(seeds):
         kind = KINDS[seed.kind] if seed.kind < len(KINDS) else str(seed.kind)
         name = f' {quoted(seed.name)}' if seed.name else ''
-        which = f'seeds[{number}]{name} ({kind})'
+        which = f'seeds[{number}]{name} ({kind})' if field else f'seed {number + 1}{name} ({kind.lower()})'
         with _named(which):
             _check_name(seed.name)
             read = _READERS.get(seed.kind, _refuse_kind)

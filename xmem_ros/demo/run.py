@@ -18,7 +18,7 @@ from xmem_ros import work_folder
 from xmem_ros.child_process import Child, ProcessError
 from xmem_ros.demo.recorder import Recorder
 from xmem_ros.demo.report import ClipResult, Report
-from xmem_ros.demo.source import SCENE, Source
+from xmem_ros.demo.source import SCENE, Source, frame_count, frame_rate
 from xmem_ros.demo.truth import box_seed, mask_seeds, scene_seeds
 from xmem_ros.errors import ParameterError, Setting, XMemError, with_setting
 from xmem_ros.outside_text import for_terminal, say
@@ -163,9 +163,9 @@ def make_parser() -> argparse.ArgumentParser:
         metavar='FILE',
         help='mask of the first frame (PNG); masks of later frames in the same folder are the truth',
     )
-    parser.add_argument('--frames', type=int, default=0, metavar='N', help='only the first N frames')
+    parser.add_argument('--frames', type=frame_count, default=0, metavar='N', help='only the first N frames')
     parser.add_argument(
-        '--rate', type=float, default=0.0, metavar='R', help="frames/s (default: the clip's own; a folder: 30)"
+        '--rate', type=frame_rate, default=0.0, metavar='R', help="frames/s (default: the clip's own; a folder: 30)"
     )
     parser.add_argument('--weights', default='', metavar='NAME|FILE', help='parameter of the node')
     parser.add_argument('--device', default='', metavar='DEVICE', help='parameter of the node')

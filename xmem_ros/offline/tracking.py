@@ -251,7 +251,7 @@ class _TrackerHost:
         """As `SeedHost.read`."""
         if not entry.seeds:
             return {}
-        found = read_seeds(entry.seeds, self._image, self._tracker.config.max_objects)
+        found = read_seeds(entry.seeds, self._image, self._tracker.config.max_objects, field=entry.recorded)
         check_count(entry, len(found))
         return dict(zip(entry.ids, found, strict=True))
 
