@@ -29,7 +29,7 @@ class Replacement:
 
     Arguments:
         target: the file to create or replace.
-        suffix: of the temporary name, for libraries that derive the format from it.
+        suffix: suffix of the temporary name, for libraries that derive the format from it.
         sync: flush the content to disk before the rename, so that a power cut leaves the old file.
 
     Attributes:

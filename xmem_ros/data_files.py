@@ -44,10 +44,10 @@ def read_yaml(
     """Read a YAML file; dates stay text.
 
     Arguments:
-        path: of the file.
-        error: type to raise.
+        path: path of the file.
+        error: type of the error to raise.
         text_only: keep all scalars as text, numbers included.
-        bounds: of the content.
+        bounds: limits on the content.
 
     Raises:
         OSError: the file cannot be read.

@@ -18,7 +18,7 @@ class Bar(tqdm):
     """tqdm's bar; prints occasional lines if the output is not a terminal.
 
     Arguments:
-        options: of tqdm. If the description changes with each item, pass `refresh=False`.
+        options: options of tqdm. If the description changes with each item, pass `refresh=False`.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:

@@ -27,8 +27,8 @@ class Source:
         clip: `scene`, or the path of a video file or a folder of images.
         frames: maximum number of frames; 0: all (scene: 150).
         rate: frames/s; 0: the clip's own.
-        objects: of the scene, 1 to 6.
-        seed: of the scene.
+        objects: number of objects of the scene, 1 to 6.
+        seed: random seed of the scene.
 
     Raises:
         FrameError: the file cannot be read.
@@ -102,7 +102,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
         '--clip',
         default=SCENE,
         metavar='PATH',
-        help='a video file, a folder of images, or scene, the rendered one (default: %(default)s)',
+        help="a video file, a folder of images, or 'scene' for the rendered scene (default: %(default)s)",
     )
     parser.add_argument('--frames', type=frame_count, default=0, metavar='N', help='play only the first N frames')
     parser.add_argument(
