@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The command line: what it writes, and what it says where something is wrong."""
+"""Command line: results, messages and errors."""
 
 import hashlib
 import json

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What `xmem-ros doctor` finds, and what it says to do."""
+"""`xmem-ros doctor`: findings and remedies."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ for module in sys.argv[1:]:
 
 @pytest.fixture(scope='module')
 def without():
-    """Module that cannot be imported → what the examination says."""
+    """Findings of the checks, by the module that cannot be imported."""
     path = [str(Path(__file__).parents[2]), os.environ.get('PYTHONPATH', '')]
     environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(path), 'OMP_NUM_THREADS': '1'}
     done = subprocess.run(

@@ -56,7 +56,7 @@ def running():
 
 @pytest.fixture
 def robot(running):
-    """The node without objects, one frame shown, and heard by the client."""
+    """A node without objects after one frame, which the client has received."""
     running.client.reset()
     show(running, 0)
     return running
@@ -68,7 +68,7 @@ def client(robot):
 
 
 def meet(robot, client):
-    """Show frames until the client receives one: only the node knows its subscribers."""
+    """Show frames until the client receives one; only the node knows its subscribers."""
 
     def heard():
         robot.show_and_wait(SCENE[0][0], robot.labels)
@@ -78,7 +78,7 @@ def meet(robot, client):
 
 
 def show(robot, index):
-    """Show a frame of the scene; returns what the client heard of it."""
+    """Show a frame of the scene; returns the frame that the client received."""
     sent = robot.show_and_wait(SCENE[index][0], robot.labels)
     return wait_until(
         lambda: (frame := robot.client.latest()) is not None and frame.header == sent.header and frame,

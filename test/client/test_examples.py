@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Examples, run like a user does, with the real node."""
+"""Examples as processes, with the real node."""
 
 import contextlib
 import functools
@@ -34,7 +34,7 @@ SLOW_S = 120.0  # starting Python and matching topics on a busy machine
 
 @contextlib.contextmanager
 def example(name, *arguments):
-    """The example as a process; `output` is where it prints to."""
+    """Run an example as a process; yields the process."""
     process = subprocess.Popen(
         [sys.executable, str(EXAMPLES / name), *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -76,7 +76,7 @@ def running():
 
 @pytest.fixture
 def robot(running):
-    """The node without objects, which has just heard nothing."""
+    """A node without objects, before any image."""
     assert running.reset().success
     running.objects.clear()
     return running

@@ -24,12 +24,12 @@ from xmem_ros.node import qos
 from xmem_ros.srv import LoadMemory, ResetTracker, SeedObjects
 
 ANSWER_S = 60.0  # on a busy machine
-BEFORE = 8  # images said of just before an answer; fewer than the depth of the topics, so none is lost
-SLOW_S = 0.03  # that a slow client takes for half of an image
+BEFORE = 8  # results published just before a response; below the depth of the topics, so none is lost
+SLOW_S = 0.03  # time that a slow client takes for one of the two messages of an image
 
 
 class Speaker:
-    """Services that say something of some images before they answer."""
+    """Scripted node whose services publish results of some images before they respond."""
 
     def __init__(self) -> None:
         self.before = 0
@@ -62,7 +62,7 @@ class Speaker:
         self.node.destroy_node()
 
     def say(self):
-        """Object 1 is visible in the next image; returns its stamp [ns]."""
+        """Publish a result in which object 1 is visible; returns its stamp [ns]."""
         self.stamp += 1
         labels = image_from_array(np.ones((8, 8), np.uint8), 'mono8', Image)
         labels.header.stamp.sec = self.stamp
@@ -112,7 +112,7 @@ def client(speaker):
 
 @pytest.fixture
 def slow(monkeypatch):
-    """A client that is behind with what it hears."""
+    """Make the client process its messages slowly."""
     hear = XMemClient._receive
 
     def late(*given):
@@ -123,7 +123,7 @@ def slow(monkeypatch):
 
 
 def newest(client, speaker):
-    """Say something new and wait until it is heard; returns its stamp [ns]."""
+    """Publish a new image and wait until the client has it; returns its stamp [ns]."""
     stamp = speaker.say()
     wait_until(lambda: client.latest() and client.latest().stamp_ns == stamp, 'the newest image', ANSWER_S)
     return stamp

@@ -29,14 +29,14 @@ def message(data, encoding, *, height=HEIGHT, width=WIDTH, step=None, is_bigendi
 
 
 def colours():
-    """Four flat quarters, H×W×3 uint8: subsampling and Bayer patterns lose nothing inside them."""
+    """Four quarters of one colour each, H×W×3 uint8; subsampling and Bayer patterns keep these."""
     image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     image[:6, :8], image[:6, 8:], image[6:, :8], image[6:, 8:] = RED, GREEN, BLUE, OCHRE
     return image
 
 
 def inside(image):
-    """Return the pixels whose neighbourhood has one colour: away from borders of the quarters."""
+    """Return the pixels away from the borders of the quarters."""
     return np.concatenate([image[y : y + 2, x : x + 4].reshape(-1, 3) for y in (2, 8) for x in (2, 10)]).astype(int)
 
 

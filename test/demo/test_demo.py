@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope='module')
 def weights(tmp_path_factory):
-    """The bundled weights, or, while there are none, weights that at least run."""
+    """The bundled weights; if missing, untrained ones."""
     if BUNDLED.is_file():
         return str(BUNDLED)
     return str(save_untrained_weights(tmp_path_factory.mktemp('weights') / 'untrained.safetensors'))

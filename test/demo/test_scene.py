@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The rendered scene: repeatable, with exact masks, and neither trivial nor hopeless to track."""
+"""The rendered scene: repeatable, with exact masks, of moderate difficulty."""
 
 from itertools import pairwise
 
@@ -19,7 +19,7 @@ def clip():
 
 
 def areas(labels, objects):
-    """T×O, px."""
+    """Areas of the objects in all frames, T×O [px]."""
     return np.array([[np.count_nonzero(image == k + 1) for k in range(objects)] for image in labels])
 
 

@@ -22,7 +22,7 @@ POLICIES = [('all', False), ('all', True), ('own', False), ('own', True)]
 
 
 class Both:
-    """One memory of each kind, given the same."""
+    """A real and a plain memory with the same input."""
 
     def __init__(self, config: MemoryConfig, frame_positions: int, seed: int):
         self.plain = PlainMemory(config)
@@ -59,7 +59,7 @@ class Both:
         self.real.leave(row)
 
     def step(self, queries: int = 3) -> None:
-        """Read, compare, count."""
+        """Read both memories, compare, and update usage."""
         g, rows = self.numbers, self.plain.rows
         key, selection = torch.randn(queries, CK, generator=g), torch.rand(queries, CK, generator=g)
         expected = self.plain.read(key, selection, CV)
@@ -152,7 +152,7 @@ def test_both_memories_agree_on_frames_smaller_than_top_k(positions: int) -> Non
 
 
 def test_equal_usage_evicts_exactly_the_excess() -> None:
-    """The published implementation drops all that tie, and can be left with nothing."""
+    """The published implementation drops all tied positions, and may keep none."""
     both = Both(config('all', quotas=False), 4, 5)
     both.seed([0])
     for _ in range(40):  # never read: every usage is zero
@@ -175,7 +175,7 @@ def test_a_removed_object_leaves_nothing_in_memory() -> None:
 
 
 def test_another_object_does_not_change_the_readout() -> None:
-    """A's readout where B is there too: the same weights for the same values, to 1e-6."""
+    """Readout of A with and without B: the same weights for the same values, to 1e-6."""
     alone, together = Both(config('own', quotas=True), 4, 1), Both(config('own', quotas=True), 4, 1)
     alone.seed([0])
     g = torch.Generator().manual_seed(99)

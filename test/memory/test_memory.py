@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Memory: matching against plain formulas, bounded stores, objects that come and go."""
+"""Memory: matching by plain formulas, bounded stores, objects that join and leave."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def frame(objects: int, seed: int, positions: int = HW) -> Positions:
 
 
 def read(m: Memory, q: tuple[torch.Tensor, torch.Tensor], rows: list[int], *, count: bool = True) -> torch.Tensor:
-    """Read, and count it as if every object covered the whole query."""
+    """Read, and update usage as if every object covered the whole query."""
     out, readings = m.read(*q, rows)
     if count:
         m.count(readings, rows, torch.ones(len(rows), len(q[0])))
@@ -194,7 +194,7 @@ def test_a_later_object_is_read_only_where_it_has_values() -> None:
 
 
 def test_keys_and_values_stay_aligned_for_late_objects_through_consolidation_and_eviction() -> None:
-    """Values here are a function of their key, so a misaligned value shows."""
+    """Values are a function of their key, which reveals misaligned ones."""
     probe = torch.randn(CK, CV, generator=torch.Generator().manual_seed(9))
 
     def linked(objects: int, seed: int) -> Positions:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Several cameras in one process: a tracker each, shared weights, a fair lock for the device."""
+"""Several cameras in one process: one tracker each, shared weights, a fair lock."""
 
 import gc
 import threading
@@ -56,7 +56,7 @@ def pair():
 
 @pytest.fixture
 def both(pair):
-    """The same without objects, after the first frame."""
+    """The pair of nodes without objects, after the first frame."""
     for camera in pair:
         assert camera.reset().success
         show(camera, 0)

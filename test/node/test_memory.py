@@ -76,7 +76,7 @@ def robot(running):
 
 
 def followed(robot):
-    """Tell whether the one object is still there."""
+    """Return whether the object is still tracked."""
     shown = pixels_of(robot.show_and_wait(SCENE[1][0], robot.labels))
     return set(np.unique(shown)) == {0, 1} and iou(shown == 1, SCENE[1][1] == 1) > 0.6
 

@@ -176,7 +176,7 @@ def test_an_object_seeded_by_a_service_is_not_seeded_again_by_a_detection(robot)
 
 @pytest.fixture
 def out_of_sight(robot):
-    """A cup started by a detector and out of sight: its score stays below min_score."""
+    """A node with a hidden cup, which a detector started; its score stays below min_score."""
     detect(robot, robot.labels[-1].header, box_of(1, 'cup'))
     wait_until(lambda: robot.seeds, 'the seed')
     robot.seeds.clear()

@@ -240,7 +240,7 @@ def test_sigterm_ends_the_node_cleanly(robot):
 
 
 class StuckProcess(NodeProcess):
-    """A process that hangs: C code waits forever and holds the interpreter's lock."""
+    """A process that hangs in C code while it holds the interpreter's lock."""
 
     program = (
         '-c',
@@ -261,7 +261,7 @@ def test_a_hanging_shutdown_is_killed_and_prints_its_stack():
 
 
 def test_an_exception_from_rclpy_gives_a_failed_response(context):
-    """Raise, as rclpy of Humble and Jazzy does for invalid transitions."""
+    """rclpy of Humble and Jazzy raises for invalid transitions."""
     node = rclpy.create_node('guarded', context=context)
 
     def fail(request, response):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Child processes: they end with their parent, and their end is told."""
+"""Child processes end with their parent, and their end is reported."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def stubborn(tmp_path, monkeypatch):
-    """A module that ignores every polite request to end, and has a child of its own."""
+    """A module that ignores SIGINT and SIGTERM, and has a child of its own."""
     (tmp_path / 'stubborn.py').write_text(
         textwrap.dedent("""
             import signal, subprocess, sys, time

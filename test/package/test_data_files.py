@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Files that never end, block, or take long to parse are refused at once."""
+"""Endless, blocking and slow files are refused at once."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the Dockerfiles take from the checkout. They are not built here."""
+"""Files that the Dockerfiles take from the checkout. No image is built here."""
 
 from fnmatch import fnmatch
 from pathlib import Path

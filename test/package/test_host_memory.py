@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a program tells the C library about large blocks."""
+"""Settings of the C library's allocator for large blocks."""
 
 import platform
 import subprocess

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Odd input and files of a user: a clear error, no traceback, and no lost file."""
+"""Odd input and foreign files: clear errors, no traceback, and no lost file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COUNT, SIZE = 3, (64, 96)  # frames; H, W in px
 
 
 def write_frames(folder, stems):
-    """A bright square that moves, and a mask of the first frame beside the folder."""
+    """Write frames of a moving square, and a mask of the first frame beside the folder."""
     folder.mkdir(parents=True)
     for number, stem in enumerate(stems):
         image = np.full((*SIZE, 3), 40, np.uint8)
@@ -44,7 +44,7 @@ def arguments(frames, out, *more, seed='mask.png'):
 
 
 def refused(capsys, given, *said):
-    """The command ends with exit code 2 and a message on few lines."""
+    """Assert that the command ends with exit code 2 and a short message; return that."""
     assert main(given) == 2
     text = capsys.readouterr().err
     assert 'Traceback' not in text

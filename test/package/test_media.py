@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Videos that are written, whatever the camera's rate, and pictures that are made to do harm."""
+"""Written videos of any rate, and malicious pictures and videos."""
 
 import io
 import struct
@@ -51,7 +51,7 @@ showpage
 
 
 def test_a_picture_format_that_needs_another_program_is_refused(tmp_path):
-    """Pillow tells formats by content, and starts Ghostscript for PostScript."""
+    """Pillow detects formats by content, and starts Ghostscript for PostScript."""
     path = tmp_path / '00000.png'
     path.write_bytes(EPS)
     for read, error in ((read_image, FrameError), (read_mask, SeedError), (image_size, FrameError)):
@@ -69,7 +69,7 @@ def jpeg_of(scans):
 
 
 def test_a_jpeg_of_thousands_of_scans_is_not_decoded(tmp_path):
-    """Each takes some bytes in the file, and a pass over all pixels."""
+    """Each takes a few bytes of the file, and a pass over all pixels."""
     path = tmp_path / '00000.jpg'
     path.write_bytes(jpeg_of(0) + b'\xff\xda' * 200)  # a film follows the picture, as of a telephone
     assert read_image(path).shape == (48, 64, 3)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is said while something takes long: to a person at a terminal, and to a log."""
+"""Progress display: a bar on a terminal, lines in a log."""
 
 import fcntl
 import io

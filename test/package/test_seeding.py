@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Masks out of boxes, points and label images, on the rendered scene."""
+"""Masks from boxes, points and label images of the rendered scene."""
 
 import time
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What `make build` says while pip works for minutes."""
+"""Progress lines of `make build` while pip runs."""
 
 import shutil
 import subprocess
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(shutil.which('bash') is None, reason='there is n
 
 @pytest.fixture
 def shown():
-    """The process that shows progress each second: pip's words in, lines out."""
+    """A process that prints progress each second: pip's output in, lines out."""
     with subprocess.Popen(
         ['bash', '-euo', 'pipefail', '-c', f'. "{PROGRESS}"; pip_progress 1'],
         stdin=subprocess.PIPE,
@@ -31,7 +31,7 @@ def shown():
 
 
 def until(process, text):
-    """The first line that holds the text."""
+    """Return the first line that contains the text."""
     for line in process.stdout:
         if text in line:
             return line

@@ -28,7 +28,7 @@ def labels(box: tuple[int, int, int, int] = BOX) -> np.ndarray:
 
 
 def wall(object_at: float = 1.5, background: float = 4.0) -> np.ndarray:
-    """Depth [m] of a plate in front of a wall."""
+    """Return the depth [m] of a plate in front of a wall."""
     return np.where(labels() > 0, np.float32(object_at), np.float32(background))
 
 
@@ -74,7 +74,7 @@ def test_mixed_depths_at_the_rim_and_a_spilling_mask_do_not_move_the_location() 
 
 
 def test_a_slanted_plate_keeps_its_extent_in_depth() -> None:
-    """A slanted plate, from 1.2 m on the left to 1.8 m on the right, is no outlier anywhere."""
+    """From 1.2 m on the left to 1.8 m on the right; no part is an outlier."""
     depth = wall()
     depth[60:110, 100:180] = np.linspace(1.2, 1.8, 80, dtype=np.float32)
     found = place(depth)

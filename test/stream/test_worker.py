@@ -14,7 +14,7 @@ from xmem_ros.stream.worker import BrokenError, StoppedError, Worker
 
 
 class Slow:
-    """Replaces tracking; each frame waits until it is released."""
+    """Stand-in for tracking, in which each frame waits until it is released."""
 
     def __init__(self):
         self.done = []
@@ -281,7 +281,7 @@ def test_a_history_without_held_frames_refuses_to_hold():
 
 @pytest.mark.parametrize('name', ['frame_id', 'encoding', 'format'])
 def test_header_texts_count_towards_the_size_of_the_history(name):
-    """An image of some bytes can have a frame_id of a hundred megabytes."""
+    """An image of a few bytes can have a frame_id of a hundred megabytes."""
     history = History(1000, nbytes=39_000)
     for stamp in range(10):
         text = {name: 'x' * 10_000}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""On a CUDA device: the same masks as on the CPU, and the same as the reference."""
+"""CUDA devices: the same masks as on the CPU, and as the reference."""
 
 import contextlib
 from pathlib import Path

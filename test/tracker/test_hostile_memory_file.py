@@ -53,7 +53,7 @@ def parts(network, scene: RenderedScene, tmp_path_factory) -> tuple[dict[str, st
 
 @pytest.fixture(scope='module')
 def attacked(network, scene: RenderedScene):
-    """Tracker that all files are loaded into; at the end it still tracks like an untouched twin."""
+    """A tracker that loads all hostile files; at the end it must track like an untouched one."""
     tracker = make(network, scene)
     yield tracker
     twin = make(network, scene)
@@ -82,7 +82,7 @@ def write(path: Path, parts, change) -> Path:
 
 
 def put(*keys: Any, value: Any):
-    """Return a change that sets an entry of the JSON."""
+    """Return a change that sets an entry of the JSON header."""
 
     def change(state: State, tensors: Tensors) -> None:
         place: Any = state

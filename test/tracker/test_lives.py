@@ -72,7 +72,7 @@ def test_adding_an_object_appends_nothing_to_the_memory_of_others(network, scene
 
 
 def test_masks_do_not_depend_on_another_object_apart_from_it(network, scene) -> None:
-    """Alone, beside one that came with it, beside one that came later, and after one that went."""
+    """Alone, beside an object seeded with it or later, and after another one was removed."""
 
     def masks(events: dict[int, object]) -> list[np.ndarray]:
         tracker = Tracker(network, TrackerConfig(size=128, max_objects=4), 'cpu')
@@ -103,7 +103,7 @@ def test_masks_do_not_depend_on_another_object_apart_from_it(network, scene) -> 
 
 
 def test_the_first_object_is_tracked_after_many_later_seeds(network, scene: RenderedScene) -> None:
-    """Their anchors take room from its own, which must still hold background."""
+    """Their anchors displace its own, which must still contain background."""
     tracker = Tracker(network, TrackerConfig(size=96, max_objects=16), 'cpu')
     tracker.seed(scene[0][0], {'a': scene[0][1] == 1})
     for number in range(1, 13):
@@ -138,7 +138,7 @@ def test_memory_does_not_grow_with_more_successive_objects_than_labels() -> None
 
 
 def test_stores_of_the_previous_image_size_are_freed_at_once(network) -> None:
-    """Not by the garbage collector, which would run only after many sizes."""
+    """The garbage collector would free them only after many sizes."""
     scene = RenderedScene((64, 112), 2, 1, seed=0)
     tracker = Tracker(network, TrackerConfig(size=64, max_objects=2), 'cpu')
     tracker.seed(scene[0][0], {'it': scene[0][1] == 1})
@@ -155,7 +155,7 @@ def test_stores_of_the_previous_image_size_are_freed_at_once(network) -> None:
 
 @pytest.mark.parametrize('size', [(16, 16), (20, 48), (33, 17), (64, 64)])
 def test_frames_of_a_few_memory_positions_are_tracked(network, size: tuple[int, int]) -> None:
-    """From one position at stride 16: fewer than top-k, and than prototypes of a consolidation."""
+    """From one position at stride 16: fewer than top-k and the prototypes of a consolidation."""
     random = np.random.default_rng(0)
     config = TrackerConfig(size=0, max_objects=2, memory_every=1, min_area=1)
     tracker = Tracker(network, config, 'cpu')
@@ -169,7 +169,7 @@ def test_frames_of_a_few_memory_positions_are_tracked(network, size: tuple[int, 
 
 
 def test_a_similar_looking_object_is_not_reported_as_the_lost_one(network, scene: RenderedScene) -> None:
-    """The scene is cut to others, of which one looks alike; then back."""
+    """The scene is cut to others, one of which looks similar, and then back."""
     tracker = Tracker(network, TrackerConfig(size=96, max_objects=2, report_unsure=False), 'cpu')
     tracker.seed(scene[0][0], {'a': scene[0][1] == 1})
     for number in range(1, 20):

@@ -30,7 +30,7 @@ CONFIG = TrackerConfig(size=128, max_objects=4, memory_every=2, memory=SMALL)
 
 @pytest.fixture(scope='module')
 def tracked(network, scene: RenderedScene) -> Tracker:
-    """Has followed two objects up to frame 18."""
+    """A tracker that has tracked two objects up to frame 18."""
     tracker = Tracker(network, CONFIG, 'cpu')
     frame, truth = scene[0]
     tracker.seed(frame, {'a': truth == 1, 'b': truth == 2})
@@ -41,7 +41,7 @@ def tracked(network, scene: RenderedScene) -> Tracker:
 
 @pytest.fixture
 def tracker(network, scene: RenderedScene, tracked: Tracker) -> Tracker:
-    """One of its own that goes on from there with frame 19, and so has stores."""
+    """A new tracker that continues with frame 19, and so has allocated its stores."""
     tracker = Tracker(network, CONFIG, 'cpu')
     tracker.import_state(tracked.export_state())
     tracker.step(scene[19][0])
@@ -88,7 +88,7 @@ def undisturbed(network, scene: RenderedScene, tracked: Tracker) -> list[tuple[n
 def test_smaller_chunks_are_tried_first_and_keep_the_masks(
     monkeypatch, scene, tracker: Tracker, undisturbed, owner: type, name: str
 ) -> None:
-    """Smaller chunks give the same masks, and a frame that failed half-way leaves no trace."""
+    """Smaller chunks give the same masks, and a failed attempt leaves no trace."""
     failing = Failing(monkeypatch, owner, name, times=1)
     differing = []
     for number, (labels, ids, elements) in enumerate(undisturbed, 20):

@@ -13,7 +13,7 @@ SHARE = 0.05
 
 
 def mask_with(size: tuple[int, int], *rectangles: tuple[int, int, int, int]) -> np.ndarray:
-    """H×W 0/1 with rectangles x, y, width, height set."""
+    """Make a mask, H×W 0/1, with these rectangles x, y, width, height set."""
     mask = np.zeros(size, np.uint8)
     for x, y, width, height in rectangles:
         mask[y : y + height, x : x + width] = 1
@@ -21,7 +21,7 @@ def mask_with(size: tuple[int, int], *rectangles: tuple[int, int, int, int]) -> 
 
 
 def joint_of(labels: np.ndarray, planes: int) -> torch.Tensor:
-    """Probabilities of which `observe_labels` makes these labels."""
+    """Make probabilities that `observe_labels` converts to these labels."""
     return torch.stack([torch.from_numpy((labels == plane).astype(np.float32)) for plane in range(planes)])
 
 
@@ -54,7 +54,7 @@ def test_an_object_cut_into_many_equal_parts_keeps_its_box() -> None:
 
 @pytest.mark.parametrize('size', [(120, 160), (480, 640), (1200, 1921)])
 def test_boxes_are_exact_at_any_image_size(size: tuple[int, int]) -> None:
-    """Large masks are looked at in cells; box and centroid are of pixels all the same."""
+    """Large masks are examined in cells, but box and centroid are exact to a pixel."""
     height, width = size
     rng = np.random.default_rng(0)
     for _ in range(20):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Our tracker computes what the reference implementation computes."""
+"""Parity of the tracker with the reference implementation, on rendered frames."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ SHIPPED = Path(__file__).parents[1] / 'data' / 'rendered.npz'
 
 
 def test_rendered_frames_agree_with_the_reference() -> None:
-    """Three objects, consolidation and eviction; the reference's output was made by running it."""
+    """Three objects, consolidation and eviction; the output is from a run of the reference."""
     result = parity.compare(SHIPPED)
     assert result.sizes_agree
     assert result.largest <= parity.LARGEST_DIFFERENCE

@@ -50,7 +50,7 @@ def a_while(tracker: Tracker, scene: RenderedScene) -> None:
 
 @pytest.fixture(scope='module')
 def saved(network, scene, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Memory file of a tracker after a while."""
+    """Memory file of a tracker after `a_while`."""
     tracker = make(network)
     a_while(tracker, scene)
     path = tmp_path_factory.mktemp('saved') / 'm.safetensors'

@@ -48,14 +48,14 @@ def connected(port):
 
 
 def fetched(port, path='/'):
-    """Status of a GET, as a browser asks."""
+    """Return the status of a GET request like that of a browser."""
     with connected(port) as visitor:
         visitor.sendall(f'GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n'.encode())
         return int(visitor.recv(100).split()[1])
 
 
 def opened(port, token=''):
-    """A WebSocket, as its bare socket."""
+    """Open a WebSocket; returns its raw socket."""
     page = connected(port)
     cookie = f'Cookie: xmem_ros_{port}={Access(token).session}\r\n' if token else ''
     page.sendall(
@@ -71,7 +71,7 @@ def opened(port, token=''):
 
 
 def framed(data, kind=1):
-    """A frame of a client, masked by zeros."""
+    """Build a WebSocket frame of a client, with a zero mask."""
     length = len(data)
     if length < 126:
         size = bytes([0x80 | length])

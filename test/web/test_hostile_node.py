@@ -43,7 +43,7 @@ def tracked(**fields):
 
 
 def heard(node, client, *items):
-    """A frame of the client from what the node says."""
+    """Publish these items until the client has a frame; return it."""
 
     def said():
         node.say(*items)
@@ -154,7 +154,7 @@ def test_an_overlay_of_any_shape_is_sent_small_or_refused(size):
 
 
 def strict(text):
-    """JSON as browsers read it: without NaN."""
+    """Parse JSON as browsers do, without NaN."""
     return json.loads(text, parse_constant=lambda constant: pytest.fail(f'{constant} is no JSON'))
 
 

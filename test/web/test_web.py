@@ -39,7 +39,7 @@ expect.set_options(timeout=SLOW_S * 1000)
 
 
 class Camera:
-    """Shows the first frame of the scene again and again, each time with a new stamp."""
+    """Camera thread that repeats the first frame of the scene with new stamps."""
 
     def __init__(self, robot):
         self._robot, self._end = robot, threading.Event()
@@ -88,7 +88,7 @@ def browser():
 
 @pytest.fixture
 def open_page(browser, web, robot):
-    """Opens the page at a size; whatever goes wrong in its scripts fails the test."""
+    """Open the page at a size; an error in its scripts fails the test."""
     errors = []
     with contextlib.ExitStack() as stack:
 
@@ -112,7 +112,7 @@ def open_page(browser, web, robot):
 
 
 def spot(page, x, y):
-    """Where a pixel of the image is on the screen."""
+    """Return the screen position of a pixel of the image."""
     frame = page.locator('#draft').bounding_box()
     return frame['x'] + x / WIDTH * frame['width'], frame['y'] + y / HEIGHT * frame['height']
 
@@ -130,7 +130,7 @@ def draw_box(page, x, y, width, height):
 
 
 def stamp_shown(page):
-    """Of the image on the screen, as text."""
+    """Return the stamp of the image on the screen, as text."""
     return page.locator('#stage').get_attribute('data-stamp')
 
 
@@ -139,7 +139,7 @@ def stamp_text(header):
 
 
 def seed(page, robot, name=''):
-    """Press the button; returns what the node says it accepted."""
+    """Press the button; returns the accepted seeds that the node publishes."""
     before = len(robot.seeds)
     if name:
         page.fill('#name', name)
