@@ -258,7 +258,7 @@ def test_an_object_that_does_not_become_visible_is_named_with_its_state(robot, c
 
 def test_a_refused_seed_changes_nothing_and_says_why(robot, client):
     client.seed({'it': truth(1)})
-    with pytest.raises(SeedError, match="'small'.*the mask is 20×10 and the image is 432×240"):
+    with pytest.raises(SeedError, match="'small'.*the mask is 20×10, but the image is 432×240"):
         client.seed({'good': truth(2), 'small': np.ones((10, 20), bool)})
     with pytest.raises(StampNotHeldError, match='no image of stamp 5.000000000 is held'):
         client.seed({'good': truth(2)}, stamp=5_000_000_000)

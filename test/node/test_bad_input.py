@@ -95,7 +95,7 @@ SEEDS = {
     'an unknown kind': (Seed(kind=9), 'kind is 9: set it to 0 (MASK), 1 (BOX), 2 (POINTS) or 3 (LABELS)'),
     'an unknown id': (
         mask_seed(TRUTH == 3, object_id=77),
-        'no object has the id 77; tracked: 1, 2; give the id 0 to start a new object',
+        "no object has the id 77; tracked: 1 'first', 2 'second'; give the id 0 to start a new object",
     ),
     'more objects than fit': (
         mask_seed(np.where(TRUTH == 3, np.arange(WIDTH) % 2 + 1, 0).astype(np.uint8), kind=Seed.LABELS),
@@ -180,7 +180,7 @@ def test_an_unknown_stamp_is_refused_with_the_span_of_held_images(robot):
     [
         ((), False, 'neither ids nor all given'),
         ((1,), True, 'both ids and all given'),
-        ((1, 99), False, 'no object has the id 99; tracked: 1, 2'),
+        ((1, 99), False, "no object has the id 99; tracked: 1 'first', 2 'second'"),
     ],
 )
 def test_an_ambiguous_or_unknown_removal_is_refused(robot, ids, everything, says):

@@ -499,7 +499,7 @@ def useless(folder, frames):
         (bag, [*seed, '--at', 99], 'mask.png: there is no image 99'),
         (bag, [*seed, '--at', '1.5'], 'mask.png: no image of'),
         (bag, [*seed, '--at', 'noon'], "'noon' is not an image"),
-        (bag, ['--seed', folder / 'small.png'], "small.png: image 000000: seeds[0] '1' (MASK): the mask is 8×8"),
+        (bag, ['--seed', folder / 'small.png'], "small.png: image 000000: seed 1 '1' (mask): the mask is 8×8"),
         (bag, ['--at', 3], '--at requires a mask or a box'),
         (bag, [*seed, '--only-ours', '--format', 'png'], '--only-ours and --labels require --format bag'),
         (bag, ['--box', 'cup=1,2,3'], "'cup=1,2,3' is not a box"),

@@ -26,7 +26,8 @@ DATASETS = (
 )  # as in xmem_ros.evaluation.datasets, which imports torch
 EPILOG = """\
 generic: ROOT/JPEGImages/SEQ/*.jpg and ROOT/Annotations/SEQ/*.png; the earliest mask is the seed,
-and the others are ground truth. Sequences that are finished in the output folder are not tracked again.
+and the others are ground truth. Sequences that are finished in the output folder are not tracked
+again.
 
 examples:
   xmem-ros evaluate --dataset davis2017 --root DAVIS/2017 --output out --json scores.json

@@ -37,7 +37,7 @@ OPTIONS = {
     Setting.ADDRESS: '--host, --port',
     Setting.TOKEN_FILE: '--token-file',
 }
-"""Setting that an error names → option."""
+"""Setting that would correct an error → option."""
 TRACEBACK = 'XMEM_ROS_TRACEBACK'  # environment variable: print the traceback of an internal error
 
 

@@ -61,7 +61,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="publish a topic of the bag under another name; images always go to the node's image topic",
     )
     parser.add_argument(
-        '--rate', type=float, default=0.0, metavar='R', help='maximum speed, 1 as recorded (default: no limit)'
+        '--rate',
+        type=float,
+        default=0.0,
+        metavar='R',
+        help='maximum speed; 1: as recorded, 0.5: half as fast (default: no limit)',
     )
     parser.add_argument('--clock', action='store_true', help='publish the recorded times on /clock')
     parser.add_argument('--keep', action='store_true', help='keep the objects of the node; do not reset it')

@@ -67,7 +67,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         'DIR/coco.json; ytvos: DIR/ytvos in the layout of YouTube-VOS; overlay: DIR/overlay.mp4; repeat it for '
         'several formats (default: bag for a bag, else png)',
     )
-    output.add_argument('--overlay', action='store_true', help='write the overlay in addition to the other formats')
+    output.add_argument('--overlay', action='store_true', help='write DIR/overlay.mp4 in addition to the other formats')
     output.add_argument('--only-ours', action='store_true', help='omit the recorded topics from the bag')
     output.add_argument(
         '--labels',

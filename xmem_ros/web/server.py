@@ -238,7 +238,7 @@ async def serve(node: str, access: Access, host: str, port: int, started: Callab
         ParameterError: listening fails, or `node` is not a valid node name.
     """
     server = Server(node, access)
-    # Request bodies are small, so none is drained or decompressed.
+    # A request body is neither drained nor decompressed: a client may send any amount of data.
     runner = web.AppRunner(server.application(), access_log=None, lingering_time=0.0, auto_decompress=False)
     with throttled_logs():
         await runner.setup()

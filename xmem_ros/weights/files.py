@@ -36,7 +36,7 @@ def find_weights(name: str | Path) -> Path:
         if not there:
             raise WeightsError(f'{path}: no such weights file; {_choices()}')
         if path.suffix not in WEIGHT_SUFFIXES:
-            raise WeightsError(f'{path}: not a weights file by its name; {_choices()}')
+            raise WeightsError(f'{path}: not the suffix of a weights file; {_choices()}')
         return path
     official = official_name(str(name))
     file = OFFICIAL[official].file if official else f'{name}.pth'
