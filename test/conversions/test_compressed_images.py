@@ -50,7 +50,7 @@ def test_grey_and_16_bit_images_are_read():
     assert np.abs(rgb_from_compressed(message(deep.tobytes())).astype(int) - FRAME).max() <= 1
 
 
-def test_a_rotation_noted_in_the_file_is_not_applied():
+def test_the_exif_orientation_is_not_applied():
     exif = PillowImage.Exif()
     exif[0x0112] = 6  # orientation: rotate by 90 degrees
     assert rgb_from_compressed(message(written(FRAME, 'JPEG', exif=exif.tobytes()))).shape == FRAME.shape

@@ -181,7 +181,7 @@ def test_adding_an_object_only_appends_and_removing_it_leaves_the_others_identic
     assert not m.store.valid[1].any()
 
 
-def test_a_later_object_is_read_only_where_it_has_values() -> None:
+def test_a_late_object_is_read_only_at_positions_with_its_values() -> None:
     m = memory(top_k=30)
     m.join([0])
     add(m, frame(1, 0), seeded([0]))
@@ -236,7 +236,7 @@ def test_anchors_beyond_the_limit_are_thinned_not_lost() -> None:
     assert all(m.store.valid[row, m.anchors.arena.used].any() for row in range(8))
 
 
-def test_more_anchors_than_positions_do_not_fail() -> None:
+def test_more_anchors_than_positions_are_accepted() -> None:
     config = MemoryConfig(
         max_working_frames=3, min_working_frames=2, long_term_elements=4, prototypes=2, max_anchor_frames=2
     )

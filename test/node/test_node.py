@@ -159,7 +159,7 @@ def test_a_segmenter_that_takes_half_a_second_seeds_a_moving_object_correctly(ro
     assert found['on the newest'] < 0.5
 
 
-def test_a_second_seed_on_one_frame_leaves_the_first_in_place(robot):
+def test_a_second_seed_on_a_frame_does_not_change_the_first(robot):
     for value in (1, 2, 3):
         assert robot.seed(mask_seed(SCENE[0][1] == value)).success
     (_, labels, objects), *_ = follow(robot, [1])

@@ -27,7 +27,7 @@ def test_a_file_is_replaced_at_once_and_keeps_its_mode(tmp_path):
     assert names(tmp_path) == ['results.json']
 
 
-def test_a_new_file_has_the_mode_of_the_umask_whatever_the_library_that_writes_it_sets(tmp_path):
+def test_a_new_file_has_the_mode_of_the_umask_even_if_its_writer_sets_another(tmp_path):
     before = os.umask(0o027)
     try:
         with atomic.writing(tmp_path / 'weights.safetensors') as path:

@@ -113,7 +113,7 @@ def test_jobs_run_between_frames_in_the_same_thread(make, slow):
     assert job.result(5) == 'xmem-worker'
 
 
-def test_a_job_for_a_waiting_frame_takes_its_turn(make, slow):
+def test_a_job_for_a_waiting_frame_runs_in_place_of_it(make, slow):
     worker = make(depth=5, keep_all=True)
     frames = [Frame(None, stamp) for stamp in range(3)]
     for frame in frames:
@@ -184,7 +184,7 @@ def filled(history, stamps_s, size=(10, 100)):
     return tuple(stamp / 1e9 for stamp in history.span_ns())
 
 
-def test_history_reaches_back_as_far_as_seconds_bytes_and_frames_allow():
+def test_history_is_limited_by_seconds_bytes_and_frames():
     stamps = [number / 10 for number in range(50)]
     assert filled(History(1000), stamps) == (0.0, 4.9)
     assert filled(History(1000, seconds=2.0), stamps) == (2.9, 4.9)

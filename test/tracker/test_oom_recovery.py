@@ -141,7 +141,7 @@ def test_a_failed_reallocation_of_stores_loses_nothing(monkeypatch, scene, track
     assert [o.id for o in tracker.step(scene[21][0]).objects] == [1, 2]
 
 
-def test_a_seed_that_fails_takes_no_id(monkeypatch, scene, tracker: Tracker) -> None:
+def test_a_failed_seed_uses_no_id(monkeypatch, scene, tracker: Tracker) -> None:
     frame, truth = scene[20]
     with monkeypatch.context() as patched:
         Failing(patched, XMemNetwork, 'encode_value', times=100)
@@ -204,7 +204,7 @@ def test_stores_take_the_predicted_memory(network, scene: RenderedScene) -> None
 
 
 @pytest.mark.parametrize('budget', [12.0, 20.0, 40.0])
-def test_a_budget_is_kept_and_used(network, scene: RenderedScene, budget: float) -> None:
+def test_memory_stays_within_a_budget_and_uses_it(network, scene: RenderedScene, budget: float) -> None:
     config = TrackerConfig(size=128, max_objects=5, memory_budget_mb=budget)
     tracker = Tracker(network, config, 'cpu')
     tracker.seed(scene[0][0], {'a': scene[0][1] == 1})

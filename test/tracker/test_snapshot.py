@@ -79,7 +79,7 @@ def test_a_restarted_tracker_continues_bit_for_bit(network, scene: RenderedScene
     assert other.seed(scene[0][0], {'new': scene[0][1] == 3}) == [4], 'ids go on'
 
 
-def test_nothing_is_left_beside_the_file_and_a_second_save_replaces_it(network, scene, tmp_path: Path) -> None:
+def test_a_second_save_replaces_the_file_and_leaves_nothing_beside_it(network, scene, tmp_path: Path) -> None:
     tracker = make(network)
     tracker.save(tmp_path / 'memory.safetensors')
     tracker.seed(scene[0][0], {'cup': scene[0][1] == 1})
@@ -123,7 +123,7 @@ def test_a_truncated_file_is_refused_and_changes_nothing(network, scene, saved, 
     assert tracker.memory_elements == elements
 
 
-def test_a_flipped_bit_is_refused(network, saved: Path, tmp_path: Path) -> None:
+def test_a_memory_file_with_a_flipped_bit_is_refused(network, saved: Path, tmp_path: Path) -> None:
     data = bytearray(saved.read_bytes())
     data[-1000] ^= 4
     (tmp_path / 'm.safetensors').write_bytes(data)
@@ -131,7 +131,7 @@ def test_a_flipped_bit_is_refused(network, saved: Path, tmp_path: Path) -> None:
         make(network).load(tmp_path / 'm.safetensors')
 
 
-def test_a_change_in_the_header_is_refused(network, saved: Path, tmp_path: Path) -> None:
+def test_a_memory_file_with_a_changed_header_is_refused(network, saved: Path, tmp_path: Path) -> None:
     path = Path(shutil.copy(saved, tmp_path))
     with safe_open(path, framework='pt') as file:
         state = file.metadata()['state']
@@ -181,7 +181,7 @@ def changed_header(path: Path, **values: str) -> None:
     save_file(tensors, path, metadata={**header, **values})
 
 
-def test_another_version_is_refused(network, tmp_path: Path) -> None:
+def test_a_memory_file_of_another_version_is_refused(network, tmp_path: Path) -> None:
     tracker = make(network)
     tracker.save(tmp_path / 'm.safetensors')
     changed_header(tmp_path / 'm.safetensors', version='99')
@@ -189,7 +189,7 @@ def test_another_version_is_refused(network, tmp_path: Path) -> None:
         tracker.load(tmp_path / 'm.safetensors')
 
 
-def test_other_weights_are_refused(network, scene, tmp_path: Path) -> None:
+def test_a_memory_file_of_other_weights_is_refused(network, scene, tmp_path: Path) -> None:
     make(network).save(tmp_path / 'm.safetensors')
     other_network = load_network(find_weights('compact'))
     with torch.no_grad():

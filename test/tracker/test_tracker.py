@@ -32,7 +32,7 @@ def masks_of(labels: np.ndarray, *values: int) -> dict[str, np.ndarray]:
     return {f'object {value}': labels == value for value in values}
 
 
-def test_three_lines_give_masks(scene: RenderedScene) -> None:
+def test_three_lines_of_code_give_masks(scene: RenderedScene) -> None:
     tracker = Tracker.from_weights('compact', config=TrackerConfig(size=160))
     ids = tracker.seed(scene[0][0], masks_of(scene[0][1], 1))
     result = tracker.step(scene[1][0])
@@ -71,7 +71,7 @@ def test_an_observation_describes_the_mask_of_its_object(tracker: Tracker, scene
     assert 0.5 < found.score <= 1
 
 
-def test_step_with_a_mask_reports_that_mask(tracker: Tracker, scene: RenderedScene) -> None:
+def test_step_with_a_seed_reports_its_mask(tracker: Tracker, scene: RenderedScene) -> None:
     frame, truth = scene[0]
     result = tracker.step(frame, masks_of(truth, 2))
     assert result.ids == [1]
@@ -86,7 +86,7 @@ def test_without_objects_the_labels_are_background(tracker: Tracker, scene: Rend
     assert tracker.memory_bytes == 0
 
 
-def test_a_later_object_joins_and_leaves_without_touching_the_others(tracker: Tracker, scene: RenderedScene) -> None:
+def test_a_later_object_joins_and_leaves_without_affecting_the_others(tracker: Tracker, scene: RenderedScene) -> None:
     first = tracker.seed(scene[0][0], masks_of(scene[0][1], 1))
     for number in range(1, 6):
         tracker.step(scene[number][0])
@@ -234,7 +234,7 @@ def test_ids_start_again_after_a_reset(tracker: Tracker, scene: RenderedScene) -
     assert tracker.seed(scene[0][0], masks_of(scene[0][1], 3)) == [1]
 
 
-def test_another_frame_size_keeps_ids_and_objects(tracker: Tracker, network, scene: RenderedScene) -> None:
+def test_objects_keep_their_ids_when_the_frame_size_changes(tracker: Tracker, network, scene: RenderedScene) -> None:
     native = Tracker(network, TrackerConfig(size=0, max_objects=4), 'cpu')
     frame, truth = scene[0]
     native.seed(frame, masks_of(truth, 1, 2))
@@ -250,7 +250,7 @@ def test_another_frame_size_keeps_ids_and_objects(tracker: Tracker, network, sce
 
 
 @pytest.mark.parametrize('size', [(1, 1), (17, 16), (16, 200), (33, 47)])
-def test_frames_of_any_size_work(network, size: tuple[int, int]) -> None:
+def test_frames_of_any_size_are_tracked(network, size: tuple[int, int]) -> None:
     """Fewer positions than top-k and than prototypes, too."""
     config = TrackerConfig(size=0, memory_every=1, memory=MemoryConfig(max_working_frames=3, min_working_frames=2))
     tracker = Tracker(network, config, 'cpu')
