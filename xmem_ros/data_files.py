@@ -87,7 +87,7 @@ def parse_yaml(
         line = text.encode()[: fault.position].count(b'\n') + 1
         raise error(f'{source}: not usable YAML: line {line}: {fault.reason}') from fault
     except UnicodeEncodeError as fault:
-        raise error(f'{source}: not usable YAML: text that UTF-8 cannot hold') from fault
+        raise error(f'{source}: not usable YAML: it has characters that UTF-8 cannot encode') from fault
     except yaml.YAMLError as fault:
         raise error(f'{source}: not usable YAML ({" ".join(str(fault).split())})') from fault
 

@@ -144,7 +144,7 @@ class Clip:
             pictures.check_pixels(int(video.get(cv2.CAP_PROP_FRAME_WIDTH)), int(video.get(cv2.CAP_PROP_FRAME_HEIGHT)))
         except FrameError as error:
             video.release()
-            raise FrameError(f'{self.path}: its frames are {error}') from error
+            raise FrameError(f'{self.path}: its frames are {error}; scale the video down') from error
         rate = video.get(cv2.CAP_PROP_FPS)
         if 0 < rate < 1000:
             self.rate = rate
@@ -238,7 +238,7 @@ class Clip:
         finally:
             video.release()
         if not index:
-            raise FrameError(f'{self.path}: no frame of this video can be read')
+            raise FrameError(f'{self.path}: no frame of this video can be read; convert it to H.264 in MP4')
         self.missing = max(self._length - index, 0)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`xmem-ros weights`: list weights and fetch the official ones."""
+"""`xmem-ros weights`: list, fetch and calibrate weights."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add the sub-command to `xmem-ros`."""
     parser = commands.add_parser(
         'weights',
-        help='list weights and fetch the official ones',
-        description='List the bundled and official weights, or fetch the official ones. Weights are searched for in '
-        'the package, then in the cache: the folder $XMEM_ROS_WEIGHTS, by default ~/.cache/xmem_ros.',
+        help='list, fetch and calibrate weights',
+        description='List the bundled and official weights, fetch the official ones, or calibrate a weights file. Weights '
+        'are searched for in the package, then in the cache: the folder $XMEM_ROS_WEIGHTS, by default ~/.cache/xmem_ros.',
     )
     actions = parser.add_subparsers(title='actions', dest='action', required=True, metavar='ACTION')
     listing = actions.add_parser(
