@@ -129,7 +129,7 @@ def _check(args: argparse.Namespace) -> None:
     if args.formats and args.out is None:
         raise ParameterError('--format requires --out; give both or neither')
     if args.no_seeds and (args.seed or args.box or args.seeds_topic):
-        raise ParameterError('--no-seeds contradicts --seed, --box and --seeds-topic; omit one or the other')
+        raise ParameterError('--no-seeds excludes --seed, --box and --seeds-topic; omit one or the other')
 
 
 def _output(args: argparse.Namespace, rate: float) -> ReplayOutput:

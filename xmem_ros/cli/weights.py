@@ -16,8 +16,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         'weights',
         help='list, fetch and calibrate weights',
-        description='List the bundled and official weights, fetch the official ones, or calibrate a weights file. Weights '
-        'are searched for in the package, then in the cache: the folder $XMEM_ROS_WEIGHTS, by default ~/.cache/xmem_ros.',
+        description='List the bundled and official weights, fetch the official ones, or calibrate a weights file. '
+        'Weights are searched for in the package, then in the cache: the folder $XMEM_ROS_WEIGHTS, by default '
+        '~/.cache/xmem_ros.',
     )
     actions = parser.add_subparsers(title='actions', dest='action', required=True, metavar='ACTION')
     listing = actions.add_parser(
