@@ -228,7 +228,7 @@ def test_topics_of_unknown_types_are_copied_unchanged(frames, tmp_path, capsys):
     path = write_bag(tmp_path / 'bag', items)
     save_mask(tmp_path / 'mask.png', frames[0][1])
     assert track(path, tmp_path / 'out', '--seed', tmp_path / 'mask.png') == 0
-    assert 'my_msgs/msg/Secret is copied without its definition' in capsys.readouterr().err
+    assert 'my_msgs/msg/Secret was copied without its definition' in capsys.readouterr().err
     with Reader(tmp_path / 'out' / 'bag') as reader:
         wanted = [connection for connection in reader.connections if connection.topic == '/secret']
         assert [(time, data) for _, time, data in reader.messages(wanted)] == [(items[2][1] + 5, raw)]

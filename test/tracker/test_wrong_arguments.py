@@ -157,5 +157,5 @@ def test_an_invalid_configuration_or_device_is_refused() -> None:
         with pytest.raises(DeviceError, match='use auto, cpu, cuda'):
             Tracker.from_weights('compact', device=device)
     for size in ('480', (480,), None, (480, -1)):
-        with pytest.raises(FrameError, match='size is .*; give height and width in px'):
+        with pytest.raises(FrameError, match='size is .*; give height and width, whole numbers of px'):
             Tracker.memory_bytes_for(size, 1)
