@@ -145,7 +145,7 @@ def test_an_invalid_path_is_refused(tracker: Tracker, given: object) -> None:
     for work in (tracker.save, tracker.load):
         with pytest.raises(MemoryFileError, match=r'the memory file is .*; give a str or a pathlib.Path'):
             work(given)
-    with pytest.raises(WeightsError, match='weights is .*; give a text'):
+    with pytest.raises(WeightsError, match='weights is .*; give a str'):
         Tracker.from_weights(given)
 
 
