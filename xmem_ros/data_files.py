@@ -124,7 +124,7 @@ def read_text(path: Path, error: type[XMemError], max_bytes: int = DEFAULT_BOUND
     with atomic.open_regular(path) as file:
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
-        raise error(f'{path}: larger than {max_bytes >> 20} MB, the limit; make it smaller')
+        raise error(f'{path}: too large; at most {max_bytes >> 20} MB are read, make it smaller')
     try:
         return data.decode('utf-8-sig')
     except UnicodeDecodeError as fault:

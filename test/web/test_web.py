@@ -365,7 +365,7 @@ def test_the_page_reconnects_and_reports_a_missing_node(open_page, robot, browse
         page.goto(process.address)
         expect(page.locator('#notice-title')).to_have_text('Tracker not found')
         expect(page.locator('#notice-text')).to_contain_text('No node /nowhere/xmem is visible')
-        expect(page.locator('#notice-text')).to_contain_text(f'Visible trackers: {robot.prefix}. Start it')
+        expect(page.locator('#notice-text')).to_contain_text(f'Visible trackers: {robot.prefix}. Start the node')
         expect(page.locator('#no-objects')).to_have_text('Unknown: the tracker was not found.')
         wait_until(lambda: 'no node /nowhere/xmem was found' in process.output, 'the word in the shell', SLOW_S)
         assert f'visible trackers: {robot.prefix}. Start it' in process.output
