@@ -28,7 +28,7 @@ IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 FOLDER_RATE = 30.0  # frames per second of a folder
 VOID = 255
 _MAX_UNREADABLE = 20  # consecutive frames of a video, after which it counts as ended
-MAX_MASK_BYTES = 1 << 30  # of all masks that are held at once, one byte a pixel for each object
+MAX_MASK_BYTES = 1 << 30  # of all masks in memory at once, one byte for each object and pixel
 
 # OpenCV's FFmpeg also reads playlists and opens the files and URLs in them; this allows only
 # video containers.
@@ -102,7 +102,7 @@ def read_pixels(path: Path) -> np.ndarray:
         with pictures.opened(path) as image:
             return pictures.deep_pixels(image) if pictures.bits_of(image) > 8 else _eight_bits(image)
     except FileNotFoundError:
-        raise FrameError(f'{path}: no such image') from None
+        raise FrameError(f'{path}: no such image file; check the path') from None
     except PermissionError as error:
         raise FrameError(f'{path}: not a readable image ({error}); allow reading it (chmod u+r)') from error
     except pictures.PictureError as error:
@@ -136,7 +136,7 @@ def read_mask(path: Path, notes: list[str] | None = None) -> np.ndarray:
             return mask
         labels, note = hard_labels(mask, lossy=lossy)
     except FileNotFoundError:
-        raise SeedError(f'{path}: no such mask') from None
+        raise SeedError(f'{path}: no such mask file; give a palette, grey or one-bit PNG') from None
     except PermissionError as error:
         raise SeedError(f'{path}: not a readable mask ({error}); allow reading it (chmod u+r)') from error
     except pictures.PictureError as error:
@@ -187,8 +187,8 @@ def check_mask_bytes(size: int) -> None:
     """Raise `SeedError` for masks of more than `MAX_MASK_BYTES` together."""
     if size > MAX_MASK_BYTES:
         raise SeedError(
-            f'the masks take {size / 1e9:.1f} GB, one byte for each object and pixel; at most '
-            f'{MAX_MASK_BYTES / 1e9:.1f} GB are held: give fewer objects, or smaller images'
+            f'the masks take {size / 1e9:.1f} GB (one byte for each object and pixel); at most '
+            f'{MAX_MASK_BYTES / 1e9:.1f} GB are allowed: give fewer objects, or smaller images'
         )
 
 
@@ -212,7 +212,7 @@ class Clip:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self.missing = 0  # frames at the end of a video that its header has, once all are read
+        self.missing = 0  # frames that a video lacks compared with its header, once all are read
         self.notes: list[str] = []  # on the order of the frames
         self._files: list[Path] = []
         self.rate = FOLDER_RATE
@@ -224,21 +224,21 @@ class Clip:
             self.notes += filter(None, [order_note(self._files)])
             for earlier, later in pairwise(self._files):
                 if earlier.stem == later.stem:
-                    raise FrameError(f'{later}: {earlier.name} has the same name but for the suffix; keep one of them')
+                    raise FrameError(f'{later}: {earlier.name} differs only in the suffix; keep one of them')
             return
         if not self.path.is_file():
-            raise FrameError(f'{self.path}: no such video file or folder of frames')
+            raise FrameError(f'{self.path}: no such video or folder; give a video file or a folder of images')
         video = self._open()
         try:
             pictures.check_pixels(int(video.get(cv2.CAP_PROP_FRAME_WIDTH)), int(video.get(cv2.CAP_PROP_FRAME_HEIGHT)))
         except FrameError as error:
             video.release()
-            raise FrameError(f'{self.path}: its frames are {error}') from error
+            raise FrameError(f'{self.path}: its frames are {error}; scale the video down') from error
         rate = video.get(cv2.CAP_PROP_FPS)
         if 0 < rate < 1000:
             self.rate = rate
         count = video.get(cv2.CAP_PROP_FRAME_COUNT)
-        # what a header says; a frame takes a byte at least
+        # the header is untrusted, but a frame takes at least one byte
         self._length = int(min(count, self.path.stat().st_size)) if count > 0 else 0
         video.release()
 
@@ -297,8 +297,8 @@ class Clip:
                 yield (
                     name,
                     FrameError(
-                        f'{self.path}: frame {name} is {frame.shape[1]}×{frame.shape[0]} px, '
-                        f'earlier ones {size[1]}×{size[0]}; all frames must have one size'
+                        f'{self.path}: frame {name} is {frame.shape[1]}×{frame.shape[0]} px, but earlier ones are '
+                        f'{size[1]}×{size[0]}; resize it'
                     ),
                 )
 
@@ -331,18 +331,18 @@ class Clip:
         finally:
             video.release()
         if not index:
-            raise FrameError(f'{self.path}: no frame of this video can be read')
+            raise FrameError(f'{self.path}: no frame of this video can be read; convert it to H.264 in MP4')
         self.missing = max(self._length - index, 0)
 
 
 class VideoWriter:
     """Writer of frames H×W×3 uint8 RGB to an MPEG-4 video (.mp4); a context manager.
 
-    The file appears at the end of the context, unless an exception leaves it.
+    The file appears at the end of the context, unless its block raises.
 
     Raises:
         FrameError: OpenCV cannot write to the file.
-        OutputError: frames are missing in the file, for example after the disk ran full.
+        OutputError: frames are missing in the file, for example because the disk is full.
     """
 
     def __init__(self, path: Path, rate: float) -> None:
@@ -365,7 +365,7 @@ class VideoWriter:
             with atomic.utf8_name(self._file.path) as name:
                 self._video = cv2.VideoWriter(os.fspath(name), cv2.VideoWriter.fourcc(*'mp4v'), self.rate, size)
             if not self._video.isOpened():
-                raise FrameError(f'{self.path}: OpenCV cannot write this video; is the folder there and writable?')
+                raise FrameError(f'{self.path}: OpenCV cannot write this video; check that the folder is writable')
         self._video.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
         self._count += 1
 
@@ -398,5 +398,5 @@ class VideoWriter:
         if not opened or (exact and found != self._count):
             self._file.discard()
             raise OutputError(
-                f'{self.path}: only {found} of {self._count} frames could be written; check the room on the disk'
+                f'{self.path}: only {found} of {self._count} frames could be written; free disk space and try again'
             )

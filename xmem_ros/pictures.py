@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_PIXELS = 64_000_000  # above any camera's resolution, and within a robot's memory
-# Pillow detects a format by content and starts other programs for some (EPS: Ghostscript).
 MAX_JPEG_BYTES = 256 << 20
-MAX_SCANS = 100  # of a JPEG; each passes over all pixels, and encoders write up to 20
+MAX_SCANS = 100  # of a JPEG; decoders visit all pixels for each, and encoders write up to 20
 _MAX_SEGMENTS = 10_000  # of a JPEG
-# in a scan 0xff is followed by 0, or by the number of a restart
+# within a scan, 0xff is followed by 0 or by a restart number
 _MARKER = re.compile(rb'\xff+[\x01-\xcf\xd8-\xfe]')
 _EOI, _SOS, _STANDALONE = 0xD9, 0xDA, (0x01, 0xD8)
+# Pillow detects the format by content, and starts other programs for some (EPS: Ghostscript).
 FORMATS = ('JPEG', 'PNG', 'BMP', 'DIB', 'TIFF', 'WEBP', 'GIF', 'PPM')
 
 
 class PictureError(FrameError):
-    """An image cannot be opened or decoded; the text has the reason, but not the name."""
+    """An image cannot be opened or decoded; the text has the reason, but not the file's name."""
 
 
 def check_pixels(width: int, height: int) -> None:
@@ -46,7 +46,8 @@ def opened(source: Path | bytes | memoryview, formats: tuple[str, ...] = FORMATS
 
     Raises:
         FileNotFoundError, PermissionError: of the file.
-        PictureError: another format, too large, damaged or truncated, also found while decoding.
+        PictureError: another format, too large, damaged or truncated; also raised while the block
+            decodes.
     """
     try:
         stream: IO[bytes] = atomic.open_regular(source) if isinstance(source, Path) else io.BytesIO(source)
@@ -111,7 +112,7 @@ def deep_pixels(image: Image.Image) -> np.ndarray:
 def _check_scans(data: bytes) -> None:
     """Raise `PictureError` for a JPEG of more scans than any encoder writes.
 
-    A progressive one can have a scan in some ten bytes, and decoders pass over all pixels for each.
+    A scan of a progressive JPEG can take about ten bytes, but decoders visit all pixels for it.
     """
     if len(data) > MAX_JPEG_BYTES:
         raise PictureError(f'a JPEG of more than {MAX_JPEG_BYTES >> 20} MB')

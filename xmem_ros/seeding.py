@@ -25,7 +25,7 @@ _ITERATIONS = 4
 _RNG_SEED = 20_221_026
 _BOX_MARGIN = 0.35
 _MIN_BOX = 4
-MOST_POINTS = 1000  # each is drawn in every run
+MOST_POINTS = 1000  # each is drawn in every GrabCut run
 # Maximum distances of the object's outline from its points, as fractions of the frame's shorter
 # side. GrabCut runs with each; the best result is used.
 _REACHES = (0.1, 0.18, 0.3, 0.45)
@@ -72,7 +72,7 @@ def masks_from_labels(
 
     Raises:
         SeedError: the label image has another size or only background.
-        TooManyObjectsError: it has more objects; no mask was made then.
+        TooManyObjectsError: it has more objects; checked before any mask is made.
     """
     _check_size('label image', labels, size)
     if labels.dtype == np.uint8:
@@ -131,7 +131,7 @@ def mask_from_points(frame: np.ndarray, points: np.ndarray, point_labels: np.nda
         point_labels: N, 1 = on the object, 0 = not on it.
 
     Returns:
-        H×W bool. Every part is connected to a point on the object; the other points are excluded.
+        H×W bool. Every part contains a point on the object; the other points are excluded.
 
     Raises:
         SeedError: no point is on the object, a point is outside the frame or not a number, points
@@ -262,7 +262,7 @@ def _without_specks(mask: np.ndarray) -> np.ndarray:
 
 
 def _mark_corners_as_background(trimap: np.ndarray) -> None:
-    """Mark the corners as background, for a box as large as the image, which leaves no other."""
+    """Mark the corners as background; a box as large as the image leaves no other background."""
     height, width = trimap.shape
     ellipse = np.zeros_like(trimap)
     cv2.ellipse(ellipse, (width // 2, height // 2), (width // 2, height // 2), 0, 0, 360, 1, cv2.FILLED)
@@ -272,7 +272,10 @@ def _mark_corners_as_background(trimap: np.ndarray) -> None:
 def _check_size(what: str, image: np.ndarray, size: tuple[int, int]) -> None:
     if image.ndim != 2 or image.shape != tuple(size):
         given = f'{image.shape[1]}×{image.shape[0]}' if image.ndim == 2 else f'of shape {image.shape}'
-        raise SeedError(f'the {what} is {given} and the image is {size[1]}×{size[0]}: send it at the size of the image')
+        raise SeedError(
+            f'the {what} is {given}, but the image is {size[1]}×{size[0]}: resize the {what} to {size[1]}×{size[0]} '
+            '(nearest neighbour)'
+        )
 
 
 def _box_text(box: Sequence[int]) -> str:

@@ -37,14 +37,14 @@ def message(data, encoding, *, height=HEIGHT, width=WIDTH, step=None, is_bigendi
 
 
 def colours():
-    """Four flat quarters, H×W×3 uint8: subsampling and Bayer patterns lose nothing inside them."""
+    """Four quarters of one colour each, H×W×3 uint8; subsampling and Bayer patterns keep these."""
     image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     image[:6, :8], image[:6, 8:], image[6:, :8], image[6:, 8:] = RED, GREEN, BLUE, OCHRE
     return image
 
 
 def inside(image):
-    """Return the pixels whose neighbourhood has one colour: away from borders of the quarters."""
+    """Return the pixels away from the borders of the quarters."""
     return np.concatenate([image[y : y + 2, x : x + 4].reshape(-1, 3) for y in (2, 8) for x in (2, 10)]).astype(int)
 
 
@@ -213,7 +213,7 @@ def test_pixels_agree_with_those_of_rosbags_image(encoding):
         ({'encoding': 'yuv422', 'width': 15}, 'its width one of 2'),
     ],
 )
-def test_an_image_that_cannot_hold_what_it_says_is_refused(changes, says):
+def test_an_image_with_inconsistent_fields_is_refused(changes, says):
     sent = message(colours(), 'rgb8')
     for name, value in changes.items():
         setattr(sent, name, value)
@@ -230,7 +230,7 @@ def test_a_mask_is_read_from_mono8_only():
 
 
 @pytest.mark.parametrize('shape', [(HEIGHT, WIDTH), (HEIGHT, WIDTH, 3)])
-def test_pixels_become_a_message_and_come_back(shape):
+def test_pixels_survive_a_round_trip_through_a_message(shape):
     pixels = np.random.default_rng(2).integers(0, 256, shape, np.uint8)
     encoding = 'mono8' if len(shape) == 2 else 'rgb8'
     sent = image_from_array(pixels, encoding, SimpleNamespace)
@@ -240,7 +240,7 @@ def test_pixels_become_a_message_and_come_back(shape):
     assert (back == pixels).all()
 
 
-def test_a_view_of_other_memory_becomes_a_message_too():
+def test_a_strided_view_is_converted_to_a_message():
     wide = np.random.default_rng(3).integers(0, 256, (HEIGHT, 2 * WIDTH), np.uint8)
     sent = image_from_array(wide[:, ::2], 'mono8', SimpleNamespace)
     assert (mask_from_image(sent) == wide[:, ::2]).all()
@@ -252,7 +252,7 @@ def test_the_bayer_patterns_of_this_test_are_those_of_opencv():
     assert (inside(cv2.cvtColor(mosaic, cv2.COLOR_BayerBG2RGB)) == inside(colours())).all()
 
 
-def test_a_frame_id_that_every_result_would_carry_is_bounded():
+def test_a_frame_id_of_more_than_1024_characters_is_refused():
     image = message(colours(), 'rgb8')
     image.header = SimpleNamespace(frame_id='x' * 1024)
     assert rgb_from_image(image).shape == (HEIGHT, WIDTH, 3)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Videos that are written, whatever the camera's rate, and pictures that are made to do harm."""
+"""Written videos of any rate, and malicious pictures and videos."""
 
 import io
 import struct
@@ -19,7 +19,7 @@ from xmem_ros.training.footage import FootageError, read_stills
 
 
 @pytest.mark.parametrize('rate', [0.1, 7.123, 30_000 / 1001, 65.536, 90.123, 240_000 / 1001, 333.333, 999.0])
-def test_a_video_has_the_rate_and_the_frames_that_it_was_given(tmp_path, rate):
+def test_a_written_video_has_the_given_rate_and_frames(tmp_path, rate):
     with VideoWriter(tmp_path / 'film.mp4', rate) as video:
         for value in range(3):
             video.write(np.full((48, 64, 3), 80 * value, np.uint8))
@@ -28,7 +28,7 @@ def test_a_video_has_the_rate_and_the_frames_that_it_was_given(tmp_path, rate):
     assert [round(frame.mean() / 80) for _, frame in clip] == [0, 1, 2]
 
 
-def test_a_playlist_is_no_video(tmp_path):
+def test_a_playlist_is_refused_as_a_video(tmp_path):
     """FFmpeg would open videos of other folders; OpenCV treats a name pattern as a video."""
     with VideoWriter(tmp_path / 'film.mp4', 10) as video:
         video.write(np.full((48, 64, 3), 80, np.uint8))
@@ -51,8 +51,8 @@ showpage
 """
 
 
-def test_a_picture_that_another_program_would_have_to_draw_is_none(tmp_path):
-    """Pillow tells formats by content, and starts Ghostscript for PostScript."""
+def test_a_picture_format_that_needs_another_program_is_refused(tmp_path):
+    """Pillow detects formats by content, and starts Ghostscript for PostScript."""
     path = tmp_path / '00000.png'
     path.write_bytes(EPS)
     for read, error in ((read_image, FrameError), (read_mask, SeedError), (image_size, FrameError)):
@@ -70,7 +70,7 @@ def jpeg_of(scans):
 
 
 def test_a_jpeg_of_thousands_of_scans_is_not_decoded(tmp_path):
-    """Each takes some bytes in the file, and a pass over all pixels."""
+    """Each takes a few bytes of the file, and a pass over all pixels."""
     path = tmp_path / '00000.jpg'
     path.write_bytes(jpeg_of(0) + b'\xff\xda' * 200)  # a film follows the picture, as of a telephone
     assert read_image(path).shape == (48, 64, 3)
@@ -85,7 +85,7 @@ def test_a_jpeg_of_thousands_of_scans_is_not_decoded(tmp_path):
         rgb_from_compressed(message)
 
 
-def test_a_picture_of_more_pixels_than_any_cameras_is_not_decoded(tmp_path):
+def test_a_picture_above_the_pixel_limit_is_not_decoded(tmp_path):
     path = tmp_path / 'large.png'
     Image.fromarray(np.zeros((8001, 8001), np.uint8)).save(path)
     for read, error in ((read_image, FrameError), (read_mask, SeedError), (image_size, FrameError)):
@@ -115,7 +115,7 @@ def write_avi(path, frames, *, announced):
     return path
 
 
-def test_frames_behind_a_damaged_one_of_a_video_are_read(tmp_path):
+def test_frames_after_a_damaged_frame_of_a_video_are_read(tmp_path):
     file = io.BytesIO()
     Image.fromarray(np.full((48, 64, 3), 80, np.uint8)).save(file, 'JPEG')
     good, bad = file.getvalue(), b'no JPEG' * 20

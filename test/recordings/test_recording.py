@@ -287,7 +287,7 @@ def test_a_folder_with_only_invalid_metadata_is_refused(tmp_path, metadata, text
 
 
 def test_missing_files_ros_1_bags_and_compressed_folders_are_refused_with_a_remedy(tmp_path):
-    with pytest.raises(BagError, match='absent: no such video file, folder of frames or bag'):
+    with pytest.raises(BagError, match='absent: no such file or folder; give a bag'):
         open_recording(tmp_path / 'absent')
     for name, text in [
         ('old.bag', 'rosbags-convert'),

@@ -49,6 +49,8 @@ def read_seeds(
     most: int,
     check: Callable[[list[int]], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
+    *,
+    field: bool = True,
 ) -> list[ObjectSeed]:
     """Convert the seeds of a request to masks; all checks precede GrabCut, which is slow.
 
@@ -60,6 +62,8 @@ def read_seeds(
             refuse them. Called only if a mask needs GrabCut. The tracker has to check again
             afterwards, because others may seed meanwhile.
         say: receives sentences about masks that were changed, such as those with soft edges.
+        field: whether errors name a seed by its field of the request (`seeds[0]`), or else by its
+            number from 1, for seeds that are not from a request.
 
     Returns:
         One seed for each object, in the order of the seeds. A label image gives one for each of its
@@ -80,7 +84,7 @@ def read_seeds(
     for number, seed in enumerate(seeds):
         kind = KINDS[seed.kind] if seed.kind < len(KINDS) else str(seed.kind)
         name = f' {quoted(seed.name)}' if seed.name else ''
-        which = f'seeds[{number}]{name} ({kind})'
+        which = f'seeds[{number}]{name} ({kind})' if field else f'seed {number + 1}{name} ({kind.lower()})'
         with _named(which):
             _check_name(seed.name)
             read = _READERS.get(seed.kind, _refuse_kind)

@@ -257,7 +257,8 @@ class _TrackerHost:
         """As `SeedHost.read`."""
         if not entry.seeds:
             return {}
-        found = read_seeds(entry.seeds, self._image, self._tracker.config.max_objects, say=self._notes.append)
+        most, notes = self._tracker.config.max_objects, self._notes
+        found = read_seeds(entry.seeds, self._image, most, say=notes.append, field=entry.recorded)
         check_count(entry, len(found))
         return dict(zip(entry.ids, found, strict=True))
 

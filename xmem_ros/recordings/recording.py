@@ -110,7 +110,10 @@ def open_recording(path: Path | str, image_topic: str = '') -> Recording:
     """
     path = Path(path)
     if not path.exists():
-        raise BagError(f'{path}: no such video file, folder of frames or bag')
+        raise BagError(
+            f'{path}: no such file or folder; give a bag (folder, .mcap or .db3 file), a video file, or a folder of '
+            'images'
+        )
     if path.suffix == '.bag':
         raise BagError(f'{path}: a ROS 1 bag; convert it to ROS 2: rosbags-convert --src {path} --dst FOLDER')
     if is_bag(path):
