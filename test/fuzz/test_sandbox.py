@@ -14,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
-from fuzz import sandbox as sandbox_module
+from fuzz import child as child_process
 from fuzz.sandbox import Files, Link, Outcome, Places, Sandbox
 
 INPUT = {'a': b'1'}
@@ -74,7 +74,7 @@ VIOLATIONS: dict[str, tuple[Callable[[Places], object], str]] = {
 
 
 def _outcome(violation: str) -> Outcome:
-    sandbox_module.CPU_S = 2  # in this process alone
+    child_process.CPU_S = 2  # in this process alone
     files: Files = {**INPUT, 'stranger.py': b'', 'link': Link('../canary/keep.txt')}
     with Sandbox() as sandbox:
         return sandbox.run(files, VIOLATIONS[violation][0], (), frozenset({0, 2}))  # type: ignore[arg-type]
