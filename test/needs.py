@@ -12,6 +12,8 @@ REASONS = {
     'onnxruntime': "onnxruntime is not installed: pip install '.[onnx]'",
     'onnxscript': "onnxscript is not installed: pip install '.[onnx]'",
     'playwright': "playwright is not installed: pip install '.[dev]'",
+    'pycocotools.mask': "pycocotools is not installed: pip install '.[bags]'",
+    'supervision': "supervision is not installed: pip install '.[dev]'",
     'pycocotools': "pycocotools is not installed: pip install '.[bags]'",
     'rclpy': 'rclpy is not importable: run make build, or source ROS 2',
     'rosbags.rosbag2': "rosbags is not installed: pip install '.[bags]'",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from xmem_ros.recordings.recording import Recording
     from xmem_ros.recordings.seed_plan import PlannedSeeds
 
-FORMATS = ('bag', 'png', 'coco', 'ytvos', 'overlay')  # as in xmem_ros.offline.job
+FORMATS = ('bag', 'png', 'coco', 'ytvos', 'yolo', 'labelme', 'mots', 'overlay')  # as in xmem_ros.offline.job
 OVERLAY = 'overlay.mp4'
 EPILOG = """\
 Seed masks are palette, grey or one-bit PNGs of the size of the images. 0 is background, 255 void,
@@ -64,8 +64,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         choices=FORMATS,
         dest='formats',
         help="bag: DIR/bag with the node's topics and the recorded ones; png: a palette PNG for each image; coco: "
-        'DIR/coco.json; ytvos: DIR/ytvos in the layout of YouTube-VOS; overlay: DIR/overlay.mp4; repeat it for '
-        'several formats (default: bag for a bag, else png)',
+        'DIR/coco.json; ytvos: DIR/ytvos in the layout of YouTube-VOS; yolo, labelme: DIR/yolo, DIR/labelme for these '
+        'tools; mots: DIR/mots.txt of MOTChallenge; overlay: DIR/overlay.mp4; repeat it for several formats (default: '
+        'bag for a bag, else png)',
     )
     output.add_argument('--overlay', action='store_true', help='write DIR/overlay.mp4 in addition to the other formats')
     output.add_argument('--only-ours', action='store_true', help='omit the recorded topics from the bag')
@@ -185,6 +186,7 @@ def _segment(text: str) -> int:
 def _print_report(report: Report, out: Path, formats: tuple[str, ...]) -> None:
     """Print the summary to stdout and warnings to stderr."""
     places = {'bag': 'bag', 'coco': 'coco.json', 'ytvos': 'ytvos', 'overlay': OVERLAY}
+    places |= {'yolo': 'yolo', 'labelme': 'labelme', 'mots': 'mots.txt'}
     parts = [str(out / places[name]) for name in formats if name in places]
     if 'png' in formats:
         say(f'{out}: {report.tracked} masks{"".join(f", and {part}" for part in parts)}')

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from xmem_ros.recordings.recording import Recording
     from xmem_ros.recordings.seed_plan import PlannedSeeds
 
-FORMATS = ('bag', 'png', 'coco', 'ytvos', 'overlay')
+FORMATS = ('bag', 'png', 'coco', 'ytvos', 'yolo', 'labelme', 'mots', 'overlay')
 VERSION = 5  # of the work folder's format
 CONTENT = 'content'  # identity key
 SEEDS = 'seeds.'  # identity key, followed by the image's index

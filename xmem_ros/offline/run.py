@@ -55,7 +55,7 @@ def run(recording: Recording, plan: Sequence[PlannedSeeds], parameters: Paramete
         XMemError: the recording, seeds, parameters, weights or destination are unusable.
     """
     check_destination(job.out)
-    if 'coco' in job.formats:
+    if {'coco', 'mots'} & set(job.formats):
         require_pycocotools()
     if 'bag' in job.formats:
         require_rosbags('results as a bag')

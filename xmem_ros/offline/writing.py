@@ -12,6 +12,7 @@ import torch
 from xmem_ros.conversions.compressed_images import rgb_of
 from xmem_ros.errors import BagError, Setting, naming
 from xmem_ros.intensity import IntensityScale
+from xmem_ros.offline.sinks.annotations import LABELME, MOTS, YOLO, LabelmeSink, MotsSink, YoloSink
 from xmem_ros.offline.sinks.bag import BagSink
 from xmem_ros.offline.sinks.coco import CocoSink
 from xmem_ros.offline.sinks.pictures import YTVOS, OverlaySink, PngSink, YouTubeVosSink
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from xmem_ros.parameters.table import Parameters
 
 SUMMARY = 'track.json'
+_FOR_TOOLS: dict[str, Callable[[Path], Sink]] = {YOLO: YoloSink, LABELME: LabelmeSink, MOTS: MotsSink}
 
 
 def write_results(recording: Recording, work: RunFolder, job: Job, report: Report, parameters: Parameters) -> None:
@@ -45,6 +47,7 @@ def write_results(recording: Recording, work: RunFolder, job: Job, report: Repor
             sinks.append(OverlaySink(folder, _rate(work, recording) if is_bag else recording.rate))
         if 'ytvos' in job.formats:
             sinks.append(YouTubeVosSink(folder, video))
+        sinks += [make(folder) for name, make in _FOR_TOOLS.items() if name in job.formats]
         if 'coco' in job.formats:
             exported = f'{YTVOS}/JPEGImages/{video}' if 'ytvos' in job.formats else ''
             sinks.append(CocoSink(folder, _coco_names(folder, recording, exported)))

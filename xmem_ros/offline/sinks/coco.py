@@ -25,9 +25,8 @@ def require_pycocotools() -> None:
     try:
         import pycocotools.mask  # noqa: F401
     except ImportError:
-        text = (
-            'COCO results need pycocotools, which is not installed: pip install pycocotools, or choose another format'
-        )
+        text = 'COCO and MOTS results need pycocotools, which is not installed: pip install pycocotools, or choose another '
+        text += 'format'
         raise naming(Setting.FORMAT, ParameterError(text)) from None
 
 

@@ -9,8 +9,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 import cv2
 
-from xmem_ros.errors import OutputError
 from xmem_ros.media import VideoWriter, write_labels
+from xmem_ros.offline.sinks.annotations import write_jpeg
 from xmem_ros.offline.sinks.base import Sink
 from xmem_ros.outside_text import for_csv
 from xmem_ros.overlay import draw
@@ -26,7 +26,6 @@ OVERLAY = 'overlay.mp4'
 TABLE = 'frames.csv'
 OBJECTS = 'objects.csv'
 YTVOS = 'ytvos'
-JPEG_QUALITY = 95
 
 
 class PngSink(Sink):
@@ -121,12 +120,7 @@ class YouTubeVosSink(Sink):
         self._begun = self._begun or bool(frame.values.any())
         if not self._begun:
             return
-        path = self._root / 'JPEGImages' / self._video / f'{frame.name}.jpg'
-        options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-        done, data = cv2.imencode('.jpg', cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
-        if not done:
-            raise OutputError(f'{path}: an image {image.shape} cannot be written as JPEG')
-        path.write_bytes(data.tobytes())  # cv2.imwrite does not report incomplete writes
+        write_jpeg(self._root / 'JPEGImages' / self._video / f'{frame.name}.jpg', image)
         write_labels(self._root / 'Annotations' / self._video / f'{frame.name}.png', frame.values)
         for item in frame.objects:
             value = frame.value_of[item.id]
