@@ -25,8 +25,7 @@ def require_pycocotools() -> None:
     try:
         import pycocotools.mask  # noqa: F401
     except ImportError:
-        text = 'COCO and MOTS results need pycocotools, which is not installed: pip install pycocotools, or choose another '
-        text += 'format'
+        text = 'COCO and MOTS results need pycocotools: pip install pycocotools, or choose another format'
         raise naming(Setting.FORMAT, ParameterError(text)) from None
 
 
