@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Each target sets up what it needs first, which takes some minutes once and nothing from then on.
+# Targets for development. Each first sets up what it needs; the first run takes some minutes.
 #
 #   make build                      .venv with torch and ROS 2, the messages, and the package in install/
 #   make demo                       follow objects in a rendered clip through the real node; results in demo/out
@@ -8,7 +8,7 @@
 #   make test                       every test; make test TESTS='test/package/test_package.py -x' runs some; WORKERS=2 at once
 #   make test-fast                  the tests without nodes, a browser, training and long recordings: for every edit
 #   make lint                       style, types and manifests
-#   make format                     put the style right where a tool can
+#   make format                     reformat and fix the style automatically
 #   make docs                       the documentation and the Python reference as a site, in build/docs
 #   make bench                      how fast a step is; BENCH='--quick --reference DIR' for few frames, beside the authors' code;
 #                                   RUN=soak BENCH='--frames 1000' runs another benchmark
@@ -28,7 +28,7 @@ run = . tools/env.sh &&
 demo_options = $(foreach name,VIDEO BOX MASK RATE FRAMES SIZE WEIGHTS DEVICE,$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) '$($(name))'))
 fuzz_options = $(foreach name,KIND COUNT SECONDS SEED JSON,$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) '$($(name))'))
 
-# Neither other machines nor other ROS graphs on this one are to be part of a test or a demonstration.
+# Tests and the demonstration exchange no messages with other machines or ROS graphs.
 export ROS_AUTOMATIC_DISCOVERY_RANGE ?= LOCALHOST
 
 .PHONY: build demo test test-fast lint format bench fuzz clean distclean

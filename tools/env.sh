@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 # shellcheck shell=sh
-# Source me, from the checkout's root or anywhere with bash or zsh: `. tools/env.sh`. What `make build` made comes onto the
-# paths: the virtual environment, ROS 2 where it lives in there, the installed messages and executables, and the checkout
-# itself, first, so that the Python modules that run are the ones that you edit. Sourcing it twice changes nothing.
+# Source this file: `. tools/env.sh`, with bash or zsh in any folder, with other shells in the checkout's root.
+# It sets the paths to the virtual environment, to ROS 2 if it is installed there, to the built messages and executables,
+# and first of all to the checkout, so that edited Python modules are the ones that run. Sourcing it twice is harmless.
 
 if [ -n "${BASH_SOURCE:-}" ]; then
     # shellcheck disable=SC3028,SC3054 # only bash comes here
