@@ -174,7 +174,7 @@ def test_a_held_image_can_be_seeded_after_it_left_the_history():
                 for index in range(2, 12):
                     show(robot, index)
                 for ask in (lambda: young.seed({'it': truth(1, 1)}, stamp=second), lambda: young.hold(second)):
-                    with pytest.raises(StampNotHeldError, match='no image of stamp'):
+                    with pytest.raises(StampNotHeldError, match='no image with stamp'):
                         ask()
                 young.seed({'it': truth(1)}, stamp=first)
                 assert iou(show(robot, 12)['it'].mask, truth(1, 12)) > FOLLOWED
@@ -260,7 +260,7 @@ def test_a_refused_seed_changes_nothing_and_says_why(robot, client):
     client.seed({'it': truth(1)})
     with pytest.raises(SeedError, match="'small'.*the mask is 20×10, but the image is 432×240"):
         client.seed({'good': truth(2), 'small': np.ones((10, 20), bool)})
-    with pytest.raises(StampNotHeldError, match='no image of stamp 5.000000000 is held'):
+    with pytest.raises(StampNotHeldError, match='no image with stamp 5.000000000 is held'):
         client.seed({'good': truth(2)}, stamp=5_000_000_000)
     for ask in (lambda: client.remove([1, 9]), lambda: client.seed({9: truth(2)})):
         with pytest.raises(UnknownObjectError, match='no object has the id 9; tracked: 1'):

@@ -171,15 +171,15 @@ def test_an_unknown_stamp_is_refused_with_the_span_of_held_images(robot):
     oldest_held = robot.stamp_ns
     answer = robot.seed(mask_seed(TRUTH == 3), stamp=Time(sec=7_000_000))
     assert not answer.success
-    assert 'no image of stamp 7000000.000000000 is held' in answer.message
+    assert 'no image with stamp 7000000.000000000 is held' in answer.message
     assert f'to {oldest_held // 10**9}.{oldest_held % 10**9:09d}' in answer.message
 
 
 @pytest.mark.parametrize(
     ('ids', 'everything', 'says'),
     [
-        ((), False, 'neither ids nor all given'),
-        ((1,), True, 'both ids and all given'),
+        ((), False, 'the request gives no ids and does not set all'),
+        ((1,), True, 'the request gives ids and also sets all'),
         ((1, 99), False, "no object has the id 99; tracked: 1 'first', 2 'second'"),
     ],
 )

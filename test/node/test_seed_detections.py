@@ -110,7 +110,7 @@ def test_detections_of_an_unknown_image_are_dropped_with_the_span_of_held_images
     header.stamp.sec = 99_999
     detect(robot, header, box_of(1, 'cup'))
     robot.process.says(
-        'seed_detections: dropped: no image of stamp 99999.000000000 is held; the images held have stamps from'
+        'seed_detections: dropped: no image with stamp 99999.000000000 is held; held images have stamps from'
     )
     detect(robot, robot.labels[-1].header, box_of(2, 'bowl'))
     wait_until(lambda: robot.seeds, 'a seed')

@@ -104,7 +104,7 @@ class Memory:
     def similarity_elements(
         config: MemoryConfig, frame_positions: int, limit_bytes: int = SIMILARITY_BUFFER_BYTES
     ) -> int:
-        """Return the elements of the similarity buffer, for a whole number of queries (≥ 1)."""
+        """Return the size of the similarity buffer, for a whole number of queries (≥ 1)."""
         width = config.capacity(frame_positions)
         return max(1, min(frame_positions, limit_bytes // (4 * width))) * width
 
@@ -194,7 +194,7 @@ class Memory:
             shares, visible = own_shares(presence, rows, store.values.shape[0])
             queries = torch.arange(presence.shape[1], device=presence.device)[:, None]
             for cohort, reading in readings.items():
-                # all cohorts read the background: each reading adds an equal part to its usage
+                # each cohort reads the background's positions and adds an equal part to their usage
                 counted = torch.zeros(shares.shape[0], device=shares.device)
                 counted[0] = 1 / len(readings)
                 counted[[row + 1 for row in rows if self.cohorts[row] == cohort]] = 1
@@ -242,7 +242,7 @@ class Memory:
             self._add_working(frame)
 
     def _restricted(self, frame: Positions, rows: list[int]) -> Positions:
-        """Return the frame with the values of `rows` only; move these to cohorts of their own."""
+        """Return the frame with the values of `rows` alone; split them from shared cohorts."""
         for cohort in {self.cohorts[row] for row in rows}:
             members = {row for row, other in self.cohorts.items() if other == cohort}
             if members <= set(rows):

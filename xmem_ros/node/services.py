@@ -131,7 +131,7 @@ class Services:
                 handler(request, response, pipeline, worker)
                 response.success = True
                 return response
-            except NodeInactiveError as error:  # before the call, or while it waited
+            except NodeInactiveError as error:  # inactive before the call, or since, while it waited
                 response.error_code, response.message = error_code(error), self._inactive_reason()
             except XMemError as error:
                 response.error_code, response.message = error_code(error), str(error)
@@ -167,7 +167,7 @@ class Services:
         history = pipeline.history
         response.oldest, response.newest = map(_time, history.span_ns() or (0, 0))
         if not self._node.parameters.held:
-            raise ParameterError('the parameter held is 0, so no image is held: set it to 1 or more')
+            raise ParameterError('the parameter held is 0, so images cannot be held: set it to 1 or more')
         frame = self.frame_of(stamp_ns(request.header.stamp))
         if not history.hold(frame.stamp_ns):  # it left the history meanwhile
             raise self._not_held(history, frame.stamp_ns)
@@ -177,9 +177,9 @@ class Services:
     def _remove(self, request: Any, response: Any, pipeline: Pipeline, worker: Worker) -> None:
         ids = list(request.ids)
         if request.all and ids:
-            raise RequestError('both ids and all given: give ids, or set all and leave ids empty')
+            raise RequestError('the request gives ids and also sets all: use only one of them')
         if not request.all and not ids:
-            raise RequestError('neither ids nor all given: give the ids to remove, or set all')
+            raise RequestError('the request gives no ids and does not set all: give the ids to remove, or set all')
         response.removed = worker.submit(lambda: pipeline.session.remove(None if request.all else ids)).result()
         response.message = f'{_count(response.removed)} removed'
         self._log(f'removed: ids {", ".join(map(str, response.removed))}')
@@ -221,9 +221,9 @@ class Services:
                 f'{self._node.get_fully_qualified_name()}/labels, then ask again'
             )
         return StampNotHeldError(
-            f'no image of stamp {format_stamp(stamp)} is held; the images held have stamps from '
+            f'no image with stamp {format_stamp(stamp)} is held; held images have stamps from '
             f'{format_stamp(span[0])} to {format_stamp(span[1])}: give the stamp of one of them, zero for the newest, '
-            'or raise history, history_seconds and history_mb'
+            'or increase the parameters history, history_seconds and history_mb'
         )
 
     def _log(self, text: str) -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Bags of rosbag2, complete or truncated, as one stream of messages.
+"""rosbag2 bags, complete or truncated, as one stream of messages.
 
-A folder without `metadata.yaml`, for example after a power cut, is read file by file in order of
-time. Only the file names, type hashes and QoS in `metadata.yaml` are used.
+A folder without `metadata.yaml`, for example after a power cut, is read file by file in time order.
+Otherwise its file names, type hashes and QoS are used, and nothing else in it.
 """
 
 from __future__ import annotations
@@ -102,9 +102,9 @@ class OpenBag:
         self._add_metadata()
 
     def messages(self, connections: Collection[Any] = ()) -> Iterator[tuple[Any, int, bytes]]:
-        """Yield connection, recording time [ns] and serialized message, in the order of time.
+        """Yield connection, recording time [ns] and serialized message, in time order.
 
-        Files whose times overlap, as of several recorders, are merged.
+        Files whose times overlap, such as those of several recorders, are merged.
 
         connections: some of `self.connections`; empty: all. Raises `BagError` on unreadable data.
         """
@@ -234,14 +234,16 @@ class OpenBag:
             if file.suffix not in SUFFIXES:
                 raise BagError(f'its name does not end in {" or ".join(SUFFIXES)}')
             reader = McapReader(file) if file.suffix == '.mcap' else SqliteReader(file)
-        except Exception as error:  # depends on the bytes
+        except Exception as error:  # a damaged file can make a reader raise anything
             if isinstance(error, OSError) and error.errno in _NO_SPACE:
                 raise BagError(
                     f'{path}: no room to unpack or copy it in {tempfile.gettempdir()}, the folder for temporary files '
                     f'({error.strerror}); set TMPDIR to a folder on a disk with room'
                 ) from error
             if isinstance(error, PermissionError):
-                raise BagError(f'{path}: cannot be read ({error.strerror}); allow reading it (chmod u+r)') from error
+                raise BagError(
+                    f'{path}: cannot be read ({error.strerror}); give yourself permission to read it (chmod u+r)'
+                ) from error
             reason = _reason(error).replace(str(file), str(path))
             raise BagError(
                 f'{path}: not a readable bag ({reason}); {_ACCEPTED}: record or copy it again, or try ros2 bag reindex'

@@ -50,7 +50,7 @@ from xmem_ros.tracker.segmenter import Segmenter
 from xmem_ros.tracker.snapshot import Snapshot
 from xmem_ros.weights.files import find_weights
 
-# Limit for results that are larger than their frame; an object takes 4 bytes per pixel.
+# Maximum `output_size`, unless it is the frame's own; each object takes 4 bytes per output pixel.
 MOST_OUTPUT_PIXELS = 1 << 26
 
 
@@ -95,7 +95,7 @@ class Tracker:
         load = engines.load if engines else load_engine
         engine, fingerprint = load(find_weights(weights), config, chosen)
         tracker = cls(engine, config, chosen)
-        tracker.fingerprint = fingerprint  # of the weights as loaded; engines change them
+        tracker.fingerprint = fingerprint  # of the weights as loaded; the engine may have converted them since
         return tracker
 
     # --- tracking
@@ -132,12 +132,12 @@ class Tracker:
         probabilities: bool = False,
         output_size: tuple[int, int] | None = None,
     ) -> StepResult:
-        """Track one frame, and start or correct the objects in `seeds` with it.
+        """Track one frame; `seeds` start or correct objects on it.
 
         Arguments:
             frame: H×W×3 uint8 RGB.
             seeds: masks, as for `seed`.
-            time: time of the frame in s, by which objects become LOST; None: 1/30 s after the
+            time: of the frame in s, used to decide when objects become LOST; None: 1/30 s after the
                 previous frame.
             last: whether this is the last frame; memory is then not updated.
             probabilities: whether to return probabilities in the result.
@@ -203,10 +203,10 @@ class Tracker:
 
     @torch.inference_mode()
     def likeness(self, frame: np.ndarray, masks: Sequence[np.ndarray], ids: Sequence[int]) -> np.ndarray:
-        """Return how similar masked regions look to objects so far; the state is unchanged.
+        """Return the similarity of masked regions to objects' earlier appearances; changes nothing.
 
-        frame: H×W×3 uint8 RGB; masks: M masks H×W; ids: of O objects. Returns M×O similarities,
-        −1…1, from which scores are computed. Raises `FrameError`, `SeedError`,
+        frame: H×W×3 uint8 RGB; masks: M masks, H×W each; ids: of O objects. Returns M×O
+        similarities, −1…1, on which object scores are based. Raises `FrameError`, `SeedError`,
         `UnknownObjectError`.
         """
         geometry = geometry_of(frame, self.config.size)

@@ -40,7 +40,7 @@ MOST_VIEWERS = 16
 MOST_BYTES = 1024 * 1024  # of a WebSocket message; a painted mask takes a few hundred kilobytes at most
 MOST_SIGN_IN = 1024  # bytes of a sign-in request
 _BACKLOG = 32  # connections that wait to be accepted
-_CALLS = 4  # concurrent calls of the node, for all pages
+_CALLS = 4  # concurrent calls to the node, for all pages together
 _HEARTBEAT_S = 10.0  # period of pings; an unresponsive page is disconnected
 _STATUS_S = 0.25
 _SUBSCRIBE_S = 0.2  # minimum time between changes of subscriptions
@@ -54,7 +54,7 @@ class Server:
 
     Arguments:
         node: full name of the tracker's node.
-        access: checks of a request.
+        access: the checks that every request must pass.
     """
 
     def __init__(self, node: str, access: Access) -> None:
@@ -65,7 +65,7 @@ class Server:
         self._changed = asyncio.Event()  # set when there may be something to send
         self._image: Any = None  # newest overlay, not yet sent
         self._executor = ThreadPoolExecutor(_CALLS, 'command')  # separate, so that images and status do not wait
-        self.gate: Gate | None = None  # limits of connections, once serving
+        self.gate: Gate | None = None  # connection limits; set when serving starts
         self._bridge = Bridge(node, self._on_image)
         self._subscribed = (False, False)  # overlays, objects
         self._tasks: list[asyncio.Task[None]] = []
@@ -98,7 +98,7 @@ class Server:
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def _look_for_node(self) -> None:
-        """Report a missing node, such as a mistyped name, before the page is opened."""
+        """Report a missing node, for example a mistyped name, before the page is opened."""
         try:
             await self._loop.run_in_executor(None, self._bridge.link.check_there, _NODE_S)
         except NodeMissingError as error:
@@ -136,7 +136,7 @@ class Server:
         return len(origins) == 1 and self._access.origin_allowed(origins[0], request.headers['Host'])
 
     async def _sign_in(self, request: web.Request) -> web.StreamResponse:
-        """Check the token in the body: addresses end up in browser histories and proxy logs."""
+        """Check the token in the body; in the URL it would end up in browser histories and logs."""
         if not self._from_page(request):
             return web.Response(status=403, text='foreign Origin: sign in on the page itself\n')
         given = (await request.read()).decode('ascii', 'replace')
@@ -186,7 +186,7 @@ class Server:
 
     def _on_image(self, message: Any) -> None:
         """Receive an overlay, in the thread of the bridge."""
-        self._image = message  # replaces the previous one, which may be large
+        self._image = message  # only the newest is kept, because overlays may be large
         with contextlib.suppress(RuntimeError):  # the loop may be closed by now
             self._loop.call_soon_threadsafe(self._changed.set)
 
@@ -229,7 +229,7 @@ async def serve(node: str, access: Access, host: str, port: int, started: Callab
 
     Args:
         node: full name of the tracker's node.
-        access: checks of a request.
+        access: the checks that every request must pass.
         host: listening address.
         port: listening port; 0: any free port.
         started: called with the port once the server listens.
@@ -238,7 +238,7 @@ async def serve(node: str, access: Access, host: str, port: int, started: Callab
         ParameterError: listening fails, or `node` is not a valid node name.
     """
     server = Server(node, access)
-    # A request body is neither drained nor decompressed: a client may send any amount of data.
+    # Neither drain nor decompress request bodies: a client could send an unlimited amount.
     runner = web.AppRunner(server.application(), access_log=None, lingering_time=0.0, auto_decompress=False)
     with throttled_logs():
         await runner.setup()
