@@ -130,6 +130,7 @@ def test_images_of_other_encodings_are_tracked_alike(robot):
         'bgra8': bgra,
         'bayer_rggb8': mosaic,
     }
+    sent['rgb16'] = 7000 + frame.astype(np.uint16)  # in the full range of 16 bits it would be uniform
     for encoding, pixels in sent.items():
         labels = robot.show_and_wait(pixels, robot.labels, encoding=encoding)
         found = pixels_of(labels) == 1

@@ -198,7 +198,7 @@ def image_from_array(pixels: np.ndarray, encoding: str, make: Callable[[], Image
     """Convert an array to an image message.
 
     Args:
-        pixels: H×W or H×W×channels uint8.
+        pixels: H×W or H×W×channels of the encoding's type.
         encoding: of the array, such as mono8 or rgb8.
         make: class of the message, called without arguments.
     """
@@ -206,10 +206,10 @@ def image_from_array(pixels: np.ndarray, encoding: str, make: Callable[[], Image
     message.height, message.width = pixels.shape[:2]
     message.encoding = encoding
     message.is_bigendian = 0
-    message.step = pixels.size // message.height
+    message.step = pixels.nbytes // message.height
     data = array.array('B')
     # The message checks anything but an array of bytes byte by byte.
-    data.frombytes(np.ascontiguousarray(pixels).reshape(-1).data)
+    data.frombytes(np.ascontiguousarray(pixels).reshape(-1).view(np.uint8).data)
     message.data = data
     return message
 
