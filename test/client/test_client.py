@@ -38,13 +38,14 @@ from xmem_ros.msg import AcceptedSeeds, Seed
 from xmem_ros.objects import ObjectState
 
 SCENE = RenderedScene(objects=3)
+SIZE = 120  # px, half of the scene's: the masks are as good for these tests, and a frame takes a quarter of the time
 FOLLOWED = 0.8  # IoU, as in test_node.py
 ANSWER_S = 60.0  # on a busy machine
 
 
 @pytest.fixture(scope='module')
 def running():
-    with robots.running() as robot:
+    with robots.running({'size': SIZE}) as robot:
         robot.labels = robot.listen(Image, '~/labels')
         robot.seeds = robot.listen(AcceptedSeeds, '~/seeds', robots.LATCHED)
         robot.wait_matched('~/seeds')
@@ -162,7 +163,7 @@ def test_an_object_is_renamed_where_it_is(robot, client):
 
 
 def test_an_image_that_is_held_can_be_seeded_later_than_the_history_reaches():
-    with robots.running({'history': 8, 'held': 1}) as robot:
+    with robots.running({'size': SIZE, 'history': 8, 'held': 1}) as robot:
         robot.labels = robot.listen(Image, '~/labels')
         robot.wait_matched('~/labels')
         with XMemClient(robot.prefix, timeout=ANSWER_S) as robot.client:

@@ -67,7 +67,7 @@ def scene_camera(robot):
 
 @pytest.fixture(scope='module')
 def running():
-    with robots.running() as robot:
+    with robots.running({'size': 120}) as robot:
         robot.labels = robot.listen(Image, '~/labels')
         robot.objects = robot.listen(TrackedObjectArray, '~/objects')
         robot.wait_matched('~/objects')

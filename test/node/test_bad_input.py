@@ -26,7 +26,7 @@ NAN = float('nan')
 
 @pytest.fixture(scope='module')
 def running():
-    with robots.running({'max_objects': 3}) as robot:
+    with robots.running({'size': 120, 'max_objects': 3}) as robot:
         robot.labels = robot.listen(Image, '~/labels')
         robot.objects = robot.listen(TrackedObjectArray, '~/objects')
         robot.wait_matched('~/objects')

@@ -34,7 +34,7 @@ SCENE = RenderedScene(objects=3)
 @pytest.fixture(scope='module')
 def pair():
     """The nodes front and rear of one process."""
-    parameters = {'cameras': ['front', 'rear'], 'diagnostics_period': 0.2, 'history': 5, 'held': 1}
+    parameters = {'size': 120, 'cameras': ['front', 'rear'], 'diagnostics_period': 0.2, 'history': 5, 'held': 1}
     detections = {'seed_detections.enabled': True, 'seed_detections.period': 0.1} if AVAILABLE else {}
     process = NodeProcess(parameters | detections, ['-r', '__ns:=/duo'])
     cameras = []

@@ -109,7 +109,7 @@ def test_cuda_that_is_not_there_is_an_error():
 
 
 def test_ending_takes_little_work_and_the_graph_hears_of_it():
-    with robots.running() as robot:
+    with robots.running({'size': 64}) as robot:
         robot.show(FRAME)
         process = robot.process.process
         before, children = work_of(process.pid), os.times()
@@ -130,7 +130,7 @@ def work_of(pid):
 
 
 def test_an_impatient_user_gets_no_traceback():
-    with robots.running() as robot:
+    with robots.running({'size': 64}) as robot:
         robot.show(FRAME)
         process = robot.process.process
         while process.poll() is None:
@@ -142,7 +142,7 @@ def test_an_impatient_user_gets_no_traceback():
 
 
 def test_the_lifecycle_from_unconfigured_to_active_and_back():
-    with robots.running({'autostart': False, 'max_objects': 4}) as robot:
+    with robots.running({'size': 64, 'autostart': False, 'max_objects': 4}) as robot:
         labels = robot.listen(Image, '~/labels')
         objects = robot.listen(TrackedObjectArray, '~/objects')
         assert robot.state() == 'unconfigured'
@@ -250,7 +250,7 @@ class StuckProcess(NodeProcess):
 
 
 def test_an_end_that_hangs_is_cut_off_and_says_where_it_was():
-    process = StuckProcess({'device': 'cpu'})
+    process = StuckProcess({'device': 'cpu', 'size': 64})
     try:
         process.says('active: waiting for images', robots.START_S)
         assert process.interrupt() == 1

@@ -22,6 +22,7 @@ from xmem_ros.msg import Seed, TrackedObjectArray
 SCENE = RenderedScene(objects=3)
 FRAME, TRUTH = SCENE[0]
 HEIGHT, WIDTH = TRUTH.shape
+SIZE = 120  # px, half of the scene's: the masks are as good for these tests, and a frame takes a quarter of the time
 FOLLOWED = 0.8  # IoU, as in test_node.py
 
 
@@ -34,7 +35,7 @@ def listen(robot):
 
 @pytest.fixture(scope='module')
 def running():
-    with robots.running({'diagnostics_period': 0.3}) as robot:
+    with robots.running({'size': SIZE, 'diagnostics_period': 0.3}) as robot:
         yield listen(robot)
 
 
@@ -216,7 +217,7 @@ def test_no_object_leaves_a_parameter_behind(robot):
 
 
 def test_with_queue_all_every_image_is_tracked_in_its_order():
-    with robots.running({'queue': 'all', 'queue_depth': 30, 'history': 40}) as robot:
+    with robots.running({'size': SIZE, 'queue': 'all', 'queue_depth': 30, 'history': 40}) as robot:
         listen(robot)
         robot.show_and_wait(FRAME, robot.labels)
         assert robot.seed(mask_seed(TRUTH, kind=Seed.LABELS)).success
@@ -237,7 +238,7 @@ def test_with_queue_all_every_image_is_tracked_in_its_order():
 
 def test_compressed_images_come_in_and_go_out_and_raw_ones_are_pointed_out():
     # no node waits for a raw camera then
-    parameters = {'no_image_warning_after': 1.0, 'image_transport': 'compressed', 'autostart': False}
+    parameters = {'size': SIZE, 'no_image_warning_after': 1.0, 'image_transport': 'compressed', 'autostart': False}
     with robots.running(parameters, arguments=['-r', 'image:=/cam/colour']) as robot:
         raw = robot.node.create_publisher(Image, '/cam/colour', 1)
         assert robot.change_state('configure')
@@ -274,7 +275,7 @@ def test_compressed_images_come_in_and_go_out_and_raw_ones_are_pointed_out():
 
 
 def test_a_best_effort_camera_that_starts_after_the_node_is_heard():
-    with robots.running({'no_image_warning_after': 2.0}, camera=robots.CAMERA) as robot:
+    with robots.running({'size': SIZE, 'no_image_warning_after': 2.0}, camera=robots.CAMERA) as robot:
         # The node subscribed first, without a publisher.
         robot.process.says('no image on', 30)
         listen(robot)
@@ -284,7 +285,7 @@ def test_a_best_effort_camera_that_starts_after_the_node_is_heard():
 def test_silence_and_qos_that_does_not_match_are_said_aloud():
     topic = '/silent/image'
     arguments = ['-r', f'image:={topic}', '-p', f'qos_overrides.{topic}.subscription.reliability:=reliable']
-    with robots.running({'no_image_warning_after': 1.0, 'autostart': False}, arguments) as robot:
+    with robots.running({'size': SIZE, 'no_image_warning_after': 1.0, 'autostart': False}, arguments) as robot:
         offer = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT, durability=DurabilityPolicy.VOLATILE)
         camera = robot.node.create_publisher(Image, topic, offer)
         assert robot.change_state('configure')
@@ -298,7 +299,7 @@ def test_silence_and_qos_that_does_not_match_are_said_aloud():
 
 
 def test_without_per_object_topics_only_the_common_ones_are_there():
-    with robots.running({'publish_per_object': False, 'use_sim_time': True}) as robot:
+    with robots.running({'size': SIZE, 'publish_per_object': False, 'use_sim_time': True}) as robot:
         listen(robot)
         robot.show_and_wait(FRAME, robot.labels)
         assert robot.seed(mask_seed(TRUTH == 1)).success

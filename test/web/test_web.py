@@ -59,7 +59,7 @@ class Camera:
 
 @pytest.fixture(scope='module')
 def robot():
-    with robots.running({'history': 5, 'diagnostics_period': 0.5, 'no_image_warning_after': 1.0}) as robot:
+    with robots.running({'size': 120, 'history': 5, 'diagnostics_period': 0.5, 'no_image_warning_after': 1.0}) as robot:
         robot.labels = robot.listen(Image, '~/labels')
         robot.objects = robot.listen(TrackedObjectArray, '~/objects')
         robot.seeds = robot.listen(AcceptedSeeds, '~/seeds', robots.LATCHED)
@@ -337,7 +337,7 @@ def test_images_that_stay_away_are_said(open_page, robot):
 
 
 def test_a_tracker_without_a_camera_is_said_to_wait_for_its_topic(browser):
-    with robots.running({'no_image_warning_after': 600.0, 'diagnostics_period': 0.5}) as robot:
+    with robots.running({'size': 64, 'no_image_warning_after': 600.0, 'diagnostics_period': 0.5}) as robot:
         process = WebProcess(robot.prefix)
         page = browser.new_page()
         try:
