@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Streams of cameras and bags: bursts, time jumps, changing sizes and encodings, QoS, silence."""
 
+import itertools
 import threading
 
 import cv2
@@ -79,10 +80,11 @@ def test_a_seed_belongs_to_an_image_that_was_dropped_too(robot):
         wait_until(lambda last=burst[-1]: robot.labels[-1].header == last.header, 'the last of the burst')
         heard = {(message.header.stamp.sec, message.header.stamp.nanosec) for message in robot.labels}
         dropped = [i for i, sent in enumerate(burst) if (sent.header.stamp.sec, sent.header.stamp.nanosec) not in heard]
-        held = [i for i in dropped if robot.seed(mask_seed(SCENE[i][1] == 3), stamp=burst[i].header.stamp).success]
+        taken = (i for i in dropped if robot.seed(mask_seed(SCENE[i][1] == 3), stamp=burst[i].header.stamp).success)
+        held = list(itertools.islice(taken, 2))  # the same thing once more for each would hide the others
         if held:
             break
-    assert held  # every image that arrived
+    assert held
     labels = robot.show_and_wait(SCENE[12][0], robot.labels)
     assert ids_now(robot)[:2] == [1, 2]
     assert len(ids_now(robot)) == 2 + len(held)
