@@ -288,7 +288,7 @@ def test_the_latest_of_a_node_that_has_said_nothing_is_none_and_waits_for_a_node
     with XMemClient('/starting/xmem', timeout=0.1) as client:
         with pytest.raises(NodeMissingError, match='no node /starting/xmem was found within 0.1 s'):
             client.latest()
-        process = robots.NodeProcess({'autostart': False}, ['-r', '__ns:=/starting'])
+        process = robots.QuickNodeProcess({'autostart': False}, ['-r', '__ns:=/starting'])
         try:
             assert client.latest(robots.START_S) is None
             assert client.link.state(ANSWER_S) == 'unconfigured'

@@ -14,7 +14,7 @@ import cv2
 import node_harness as robots
 import numpy as np
 import torch
-from node_harness import NodeProcess, Robot, bounding_box, iou, mask_seed, pixels_of, wait_until
+from node_harness import QuickNodeProcess, Robot, bounding_box, iou, mask_seed, pixels_of, wait_until
 from sensor_msgs.msg import CompressedImage, Image
 
 from xmem_ros.demo.scene import RenderedScene
@@ -36,7 +36,7 @@ def pair():
     """The nodes front and rear of one process."""
     parameters = {'size': 120, 'cameras': ['front', 'rear'], 'diagnostics_period': 0.2, 'history': 5, 'held': 1}
     detections = {'seed_detections.enabled': True, 'seed_detections.period': 0.1} if AVAILABLE else {}
-    process = NodeProcess(parameters | detections, ['-r', '__ns:=/duo'])
+    process = QuickNodeProcess(parameters | detections, ['-r', '__ns:=/duo'])
     cameras = []
     try:
         for name in ('front', 'rear'):

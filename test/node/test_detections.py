@@ -262,7 +262,7 @@ def test_without_vision_msgs_the_node_says_so_once_and_tracks(tmp_path, monkeypa
     (tmp_path / 'vision_msgs.py').write_text("raise ImportError('not for this test')\n")
     monkeypatch.setenv('PYTHONPATH', os.pathsep.join([str(tmp_path), os.environ.get('PYTHONPATH', '')]))
     monkeypatch.setenv('ROS_DISTRO', 'iron')
-    with robots.running({'depth.enabled': True, 'seed_detections.enabled': True}) as robot:
+    with robots.running({'depth.enabled': True, 'seed_detections.enabled': True}, process_of=NodeProcess) as robot:
         labels = robot.listen(Image, '~/labels')
         robot.wait_matched('~/labels')
         robot.process.says('vision_msgs 4 or later is not installed: ~/detections', ANSWER_S)

@@ -130,7 +130,7 @@ def test_the_budget_is_kept(tmp_path):
 
 
 def test_a_budget_that_is_too_small_is_said_at_the_start(tmp_path):
-    node = robots.NodeProcess(settings(tmp_path, **{'memory.budget_mb': 0.5}))
+    node = robots.QuickNodeProcess(settings(tmp_path, **{'memory.budget_mb': 0.5}))
     try:
         assert node.exit_code() == 1
         assert 'memory.budget_mb is 0.5' in node.output

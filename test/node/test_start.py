@@ -109,7 +109,7 @@ def test_cuda_that_is_not_there_is_an_error():
 
 
 def test_ending_takes_little_work_and_the_graph_hears_of_it():
-    with robots.running({'size': 64}) as robot:
+    with robots.running({'size': 64}, process_of=NodeProcess) as robot:
         robot.show(FRAME)
         process = robot.process.process
         before, children = work_of(process.pid), os.times()
@@ -130,7 +130,7 @@ def work_of(pid):
 
 
 def test_an_impatient_user_gets_no_traceback():
-    with robots.running({'size': 64}) as robot:
+    with robots.running({'size': 64}, process_of=NodeProcess) as robot:
         robot.show(FRAME)
         process = robot.process.process
         while process.poll() is None:
@@ -142,7 +142,7 @@ def test_an_impatient_user_gets_no_traceback():
 
 
 def test_the_lifecycle_from_unconfigured_to_active_and_back():
-    with robots.running({'size': 64, 'autostart': False, 'max_objects': 4}) as robot:
+    with robots.running({'size': 64, 'autostart': False, 'max_objects': 4}, process_of=NodeProcess) as robot:
         labels = robot.listen(Image, '~/labels')
         objects = robot.listen(TrackedObjectArray, '~/objects')
         assert robot.state() == 'unconfigured'
@@ -200,7 +200,7 @@ def test_the_lifecycle_from_unconfigured_to_active_and_back():
 def robot():
     """A node with the parameters of config/track.yaml."""
     file = Path(__file__).resolve().parents[2] / 'config' / 'track.yaml'
-    with robots.running(arguments=['--params-file', str(file)]) as robot:
+    with robots.running(arguments=['--params-file', str(file)], process_of=NodeProcess) as robot:
         yield robot
 
 
