@@ -17,12 +17,12 @@ import node_harness as robots
 import rclpy
 from node_harness import bounding_box, iou, wait_until
 from rclpy.executors import SingleThreadedExecutor
+from scene_files import rendered_scene
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from xmem_ros.client import Box, LoadedMemory, Points, XMemClient
 from xmem_ros.client.seeds import seed_messages, time_message
-from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.errors import (
     MemoryFileMissingError,
     NodeError,
@@ -37,7 +37,7 @@ from xmem_ros.errors import (
 from xmem_ros.msg import AcceptedSeeds, Seed
 from xmem_ros.objects import ObjectState
 
-SCENE = RenderedScene(objects=3)
+SCENE = rendered_scene()
 SIZE = 120  # px, half of the scene's: the masks are as good for these tests, and a frame takes a quarter of the time
 FOLLOWED = 0.8  # IoU, as in test_node.py
 ANSWER_S = 60.0  # on a busy machine

@@ -15,9 +15,9 @@ import node_harness as robots
 import numpy as np
 import torch
 from node_harness import QuickNodeProcess, Robot, bounding_box, iou, mask_seed, pixels_of, wait_until
+from scene_files import rendered_scene
 from sensor_msgs.msg import CompressedImage, Image
 
-from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.errors import ErrorCode
 from xmem_ros.msg import AcceptedSeeds
 from xmem_ros.node.standard_messages import AVAILABLE
@@ -28,7 +28,7 @@ from xmem_ros.tracker.engine import Engines
 if AVAILABLE:
     from vision_msgs.msg import Detection2DArray
 
-SCENE = RenderedScene(objects=3)
+SCENE = rendered_scene()
 
 
 @pytest.fixture(scope='module')

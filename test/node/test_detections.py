@@ -13,13 +13,13 @@ require('rclpy', 'xmem_ros.msg')
 import node_harness as robots
 from node_harness import ANSWER_S, NodeProcess, Robot, mask_seed, pixels_of, wait_until
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from scene_files import rendered_scene
 from sensor_msgs.msg import CameraInfo, Image
 
 from xmem_ros.conversions.images import image_from_array
-from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.msg import TrackedObjectArray
 
-SCENE = RenderedScene(objects=3)
+SCENE = rendered_scene()
 FRAME, TRUTH = SCENE[0]
 HEIGHT, WIDTH = TRUTH.shape
 FOCAL = 400.0

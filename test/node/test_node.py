@@ -9,14 +9,14 @@ require('rclpy', 'xmem_ros.msg')
 
 import node_harness as robots
 from node_harness import bounding_box, box_seed, iou, mask_seed, pixels_of, points_seed, wait_until
+from scene_files import rendered_scene
 from sensor_msgs.msg import Image
 
 from xmem_ros.conversions.objects import seconds_of
-from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.msg import AcceptedSeeds, Seed, TrackedObject, TrackedObjectArray, TrackedObjectStamped
 from xmem_ros.tracker.geometry import outline
 
-SCENE = RenderedScene(objects=3)
+SCENE = rendered_scene()
 SIZE = 120  # px, half of the scene's: the masks are as good for these tests, and a frame takes a quarter of the time
 FOLLOWED = 0.8  # mean IoU; the bundled model had 0.97, 0.94 and 0.93 over 30 frames when this was written
 

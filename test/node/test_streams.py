@@ -14,13 +14,13 @@ require('rclpy', 'xmem_ros.msg')
 import node_harness as robots
 from node_harness import bounding_box, box_seed, iou, mask_seed, pixels_of, wait_until
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from scene_files import rendered_scene
 from sensor_msgs.msg import CompressedImage, Image
 
 from xmem_ros.conversions.compressed_images import compressed_from_array, rgb_of
-from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.msg import Seed, TrackedObjectArray
 
-SCENE = RenderedScene(objects=3)
+SCENE = rendered_scene()
 FRAME, TRUTH = SCENE[0]
 HEIGHT, WIDTH = TRUTH.shape
 SIZE = 120  # px, half of the scene's: the masks are as good for these tests, and a frame takes a quarter of the time

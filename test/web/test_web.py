@@ -15,16 +15,16 @@ require('rclpy', 'xmem_ros.msg', 'aiohttp', 'playwright')
 import node_harness as robots
 from node_harness import iou, pixels_of, wait_until
 from playwright.sync_api import expect, sync_playwright
+from scene_files import rendered_scene
 from sensor_msgs.msg import Image
 from web_harness import SLOW_S, WebProcess
 
-from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.msg import AcceptedSeeds, Seed, TrackedObjectArray
 
 CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason='there is no Chromium on this machine: apt install chromium')
 
-SCENE = RenderedScene(objects=3)
+SCENE = rendered_scene()
 HEIGHT, WIDTH = SCENE.size
 MUG = (183, 113, 78, 78)  # x, y, width, height, README.md
 DESKTOP, PHONE = (1280, 800), (390, 844)
