@@ -21,7 +21,7 @@ FOOTAGE = Path(__file__).resolve().parents[2] / 'shared' / 'data'
 class _KeptScene(RenderedScene):
     """Scene that keeps the frames that it has rendered, for reading only."""
 
-    @functools.lru_cache(maxsize=64)  # 27 MB
+    @functools.lru_cache(maxsize=64)  # noqa: B019 (27 MB; there is one such scene)
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         frame, labels = super().__getitem__(index)
         frame.flags.writeable = labels.flags.writeable = False
