@@ -72,15 +72,13 @@ def write_bag(
     return bag_files.write_bag(path, items, version=9)
 
 
-def write_scene(
-    path: Path, *, frames: int = 150, size: tuple[int, int] = (120, 216), every: int = 1, **options: Any
-) -> Path:
-    """Write a bag of the rendered scene, or of every second frame or so; return the path.
+def write_scene(path: Path, *, frames: int = 150, size: tuple[int, int] = (120, 216), **options: Any) -> Path:
+    """Write a bag of the rendered scene; return the path.
 
     The scene has three objects, one of which is absent from frame 65 to 105.
     """
-    scene = RenderedScene(size, frames=frames * every)
-    return write_bag(path, (scene[index * every] for index in range(frames)), scene.names, **options)
+    scene = RenderedScene(size, frames=frames)
+    return write_bag(path, scene, scene.names, **options)
 
 
 def write_suite(path: Path, cases: list[dict[str, Any]], **suite: Any) -> Path:

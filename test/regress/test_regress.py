@@ -20,14 +20,14 @@ from scene_files import FOOTAGE, save_untrained_weights
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.media import image_files, read_image, read_mask
 
-FRAMES = 56  # every second of the scene; one object is absent in frames 33 to 52
+FRAMES = 112  # one object is absent in frames 65 to 105
 
 
 @pytest.fixture(scope='module')
 def scene(tmp_path_factory):
     """A folder with the bag `scene`."""
     folder = tmp_path_factory.mktemp('bags')
-    write_scene(folder / 'scene', frames=FRAMES, every=2)
+    write_scene(folder / 'scene', frames=FRAMES)
     return folder
 
 
