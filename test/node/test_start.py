@@ -142,7 +142,7 @@ def test_an_impatient_user_gets_no_traceback():
 
 
 def test_the_lifecycle_from_unconfigured_to_active_and_back():
-    with robots.running({'size': 64, 'autostart': False, 'max_objects': 4}, process_of=NodeProcess) as robot:
+    with robots.running({'size': 64, 'autostart': False, 'max_objects': 4}) as robot:
         labels = robot.listen(Image, '~/labels')
         objects = robot.listen(TrackedObjectArray, '~/objects')
         assert robot.state() == 'unconfigured'
