@@ -18,5 +18,5 @@ def detections(header, *boxes):
 
 
 def box_of(scene, value, name, score=0.9, index=0):
-    """Return such a box around an object of the rendered scene in a frame."""
+    """Return a box for `detections` around an object of the rendered scene in a frame."""
     return (*bounding_box(scene[index][1] == value, 4), name, score)

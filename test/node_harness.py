@@ -100,7 +100,7 @@ class NodeProcess:
         return self._log.read_text(errors='replace')
 
     def says(self, text: str, seconds: float = ANSWER_S) -> None:
-        """Wait until the text has been printed."""
+        """Wait until the process has printed the text."""
         end = time.monotonic() + seconds
         while text not in self.output:
             if self.process.poll() is not None or time.monotonic() > end:
@@ -108,7 +108,7 @@ class NodeProcess:
             time.sleep(0.05)
 
     def exit_code(self, seconds: float = START_S) -> int:
-        """Wait until the process ends by itself; return its exit code."""
+        """Wait until the process ends on its own; return its exit code."""
         return self.process.wait(seconds)
 
     def interrupt(self, sign: signal.Signals = signal.SIGINT) -> int:
@@ -370,7 +370,7 @@ def pixels_of(message: Image) -> np.ndarray:
 
 
 def flat(objects: list[Any]) -> Iterator[Any]:
-    """Iterate over the objects of all arrays."""
+    """Iterate over the objects of all messages."""
     return (item for array_ in objects for item in array_.objects)
 
 

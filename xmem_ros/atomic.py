@@ -25,11 +25,11 @@ _PREFIX_LENGTH = 40  # characters of the target's name in the temporary name
 
 
 class Replacement:
-    """A new version of a file; a context manager that commits unless an exception leaves it.
+    """A new version of a file; a context manager that commits unless its block raises.
 
     Arguments:
         target: the file to create or replace.
-        suffix: of the temporary name, for libraries that derive the format from it.
+        suffix: suffix of the temporary name, for libraries that derive the format from it.
         sync: flush the content to disk before the rename, so that a power cut leaves the old file.
 
     Attributes:
@@ -128,7 +128,7 @@ def open_lock(target: Path) -> IO[bytes]:
 
 
 def read_small(path: Path, max_bytes: int) -> bytes:
-    """Read up to `max_bytes` of a regular file, no link; raises `OSError`."""
+    """Read up to `max_bytes` of a regular file; a link or another file raises `OSError`."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, 'rb') as file:
         _check_regular(os.fstat(descriptor), path)
@@ -136,9 +136,9 @@ def read_small(path: Path, max_bytes: int) -> bytes:
 
 
 def open_regular(path: Path) -> IO[bytes]:
-    """Open a file to read; a pipe, which could block, or a device, which may not end, is refused.
+    """Open a regular file to read; links are followed.
 
-    Links are followed. Raises `OSError`.
+    Raises `OSError`, also for a pipe, which could block, or a device, which may be endless.
     """
     if '\0' in str(path):
         raise OSError(errno.EINVAL, 'its name holds a NUL character')
@@ -156,7 +156,7 @@ def check_target(target: Path) -> None:
     _mode_of(target)
     temporary_name(target)
     if target.parent.is_dir() and not os.access(target.parent, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, f'{target.parent} allows no new files', str(target))
+        raise PermissionError(errno.EACCES, f'files cannot be created in {target.parent}', str(target))
 
 
 def temporary_name(target: Path, suffix: str = PART) -> Path:
@@ -203,7 +203,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def _opened(target: Path, flags: int, mode: str) -> IO[bytes]:
-    # emptied only when it is known for a regular file
+    # truncated only once it is known to be a regular file
     descriptor = os.open(
         target, (flags & ~os.O_TRUNC) | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666
     )
@@ -219,7 +219,7 @@ def _opened(target: Path, flags: int, mode: str) -> IO[bytes]:
 
 
 def _mode_of(target: Path) -> int | None:
-    """Return the mode of an existing target, or None; raises `OSError` if it is not a file."""
+    """Return the mode of an existing target, or None; raises `OSError` unless it is a file."""
     if '\0' in str(target):
         raise OSError(errno.EINVAL, 'its name holds a NUL character')
     try:

@@ -11,16 +11,16 @@ from xmem_ros.errors import ParameterError, UnknownObjectError, XMemError, quote
 
 LARGEST_ID = 2**32 - 1  # of the messages
 LARGEST_SIDE = 65_535  # px
-LARGEST_NAME = 255  # characters; messages about an object hold its name
+LARGEST_NAME = 255  # characters; each message about an object contains its name
 
 
 def is_whole(given: Any) -> bool:
-    """Return whether `given` is a whole number, also of NumPy; booleans are not."""
+    """Return whether `given` is a whole number of Python or NumPy; booleans are not."""
     return isinstance(given, Integral) and not isinstance(given, bool)
 
 
 def is_number(given: Any) -> bool:
-    """Return whether `given` is a number in float's range, also of NumPy; bool and NaN are not."""
+    """Return whether `given` is a number in the range of float; booleans and NaN are not."""
     if isinstance(given, bool) or not isinstance(given, Real):
         return False
     try:
@@ -67,7 +67,7 @@ def checked_size(what: str, given: Any, error: type[XMemError]) -> tuple[int, in
     except (TypeError, ValueError):
         height = width = None
     if not all(is_whole(side) and 1 <= side <= LARGEST_SIDE for side in (height, width)):
-        raise error(f'{what} is {quoted(given)}; give height and width in px, two whole numbers of 1…{LARGEST_SIDE}')
+        raise error(f'{what} is {quoted(given)}; give height and width, whole numbers of px from 1 to {LARGEST_SIDE}')
     return int(height), int(width)
 
 
@@ -76,7 +76,7 @@ def checked_path(what: str, given: Any, error: type[XMemError]) -> Path:
     try:
         path = Path(given)
     except TypeError:
-        raise error(f'{what} is {quoted(given)}; give a text or a pathlib.Path') from None
+        raise error(f'{what} is {quoted(given)}; give a str or a pathlib.Path') from None
     if '\0' in str(path):
         raise error(f'{what} is {quoted(str(path))}; remove the NUL character, which no file name may contain')
     return path
@@ -90,7 +90,7 @@ def checked_ids(given: Any, least: int = 1) -> list[int]:
     several = isinstance(given, Iterable) and not isinstance(given, (str, bytes))
     try:
         ids = list(given) if several else [given]
-    except TypeError:  # an array without dimensions
+    except TypeError:  # a zero-dimensional array
         ids = [given]
     if not all(is_whole(item) and least <= item <= LARGEST_ID for item in ids):
         shown = ids if several else given

@@ -23,7 +23,7 @@ GRACE_S = 5.0  # after each signal
 
 
 class ProcessError(XMemError, RuntimeError):
-    """A child process ended or does not answer."""
+    """A child process ended or does not respond."""
 
 
 class Child:
@@ -77,7 +77,7 @@ class Child:
             self._signal(number)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(GRACE_S)
-        self._signal(signal.SIGKILL)  # processes that it left in its group
+        self._signal(signal.SIGKILL)  # to remaining processes of its group
 
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):

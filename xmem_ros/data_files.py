@@ -21,16 +21,16 @@ MAX_JSON_BYTES = 256 << 20
 _C_OR_PYTHON_LOADER: Any = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)  # libyaml's is 20 times faster
 _MERGE_TAG = 'tag:yaml.org,2002:merge'
 _INT_TAG = 'tag:yaml.org,2002:int'
-_MAX_INT_LENGTH = 100  # characters; 64 bits in binary, and YAML's base 60 takes quadratic time
+_MAX_INT_LENGTH = 100  # characters; enough for 64 binary digits. YAML's base 60 takes quadratic time
 
 
 @dataclass(frozen=True)
 class YamlBounds:
-    """What a YAML text may contain."""
+    """Limits on a YAML text."""
 
     max_bytes: int = 4 << 20
     max_depth: int = 40  # nested lists and mappings
-    max_values: int = 50_000  # including what aliases repeat
+    max_values: int = 50_000  # aliases expanded
     max_digits: int = 19  # of an integer; signed 64 bits
     merge_keys: bool = True  # whether `<<` is allowed
 
@@ -44,10 +44,10 @@ def read_yaml(
     """Read a YAML file; dates stay text.
 
     Arguments:
-        path: of the file.
-        error: type to raise.
+        path: path of the file.
+        error: type of the error to raise.
         text_only: keep all scalars as text, numbers included.
-        bounds: of the content.
+        bounds: limits on the content.
 
     Raises:
         OSError: the file cannot be read.
@@ -67,7 +67,7 @@ def parse_yaml(
             its own anchor, or beyond the bounds.
     """
     if len(text) > bounds.max_bytes:
-        raise error(f'{source}: {len(text)} characters; at most {bounds.max_bytes} are read')
+        raise error(f'{source}: {len(text)} characters; at most {bounds.max_bytes} are read, make it shorter')
     try:
         _check_bounds(text, bounds)
         loader = (_TextLoader if text_only else _Loader)(text)
@@ -79,7 +79,7 @@ def parse_yaml(
     except yaml.MarkedYAMLError as fault:
         mark = fault.problem_mark or fault.context_mark
         if mark and fault.context_mark and mark.line > text.rstrip().count('\n'):
-            mark = fault.context_mark  # start of what is not closed at the end of the text
+            mark = fault.context_mark  # start of the collection that is not closed
         place = f'line {mark.line + 1}, column {mark.column + 1}: ' if mark else ''
         problem = fault.problem or fault.context or 'it cannot be read'
         raise error(f'{source}: not usable YAML: {place}{" ".join(problem.split())}') from fault
@@ -87,7 +87,7 @@ def parse_yaml(
         line = text.encode()[: fault.position].count(b'\n') + 1
         raise error(f'{source}: not usable YAML: line {line}: {fault.reason}') from fault
     except UnicodeEncodeError as fault:
-        raise error(f'{source}: not usable YAML: text that UTF-8 cannot hold') from fault
+        raise error(f'{source}: not usable YAML: it has characters that UTF-8 cannot encode') from fault
     except yaml.YAMLError as fault:
         raise error(f'{source}: not usable YAML ({" ".join(str(fault).split())})') from fault
 
@@ -124,7 +124,7 @@ def read_text(path: Path, error: type[XMemError], max_bytes: int = DEFAULT_BOUND
     with atomic.open_regular(path) as file:
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
-        raise error(f'{path}: larger than {max_bytes >> 20} MB; at most that much is read, make it smaller')
+        raise error(f'{path}: too large; at most {max_bytes >> 20} MB are read, make it smaller')
     try:
         return data.decode('utf-8-sig')
     except UnicodeDecodeError as fault:
@@ -137,7 +137,7 @@ def _refuse_constant(name: str) -> None:
 
 
 def _check_bounds(text: str, bounds: YamlBounds) -> None:
-    """Check the parser's events, so that nothing is built from a text beyond the bounds."""
+    """Check the parser's events before any value is built."""
     open_nodes: list[tuple[str | None, Any]] = []  # anchor and position of each enclosing collection
     sizes: list[list[int]] = []  # their values and depth so far
     extents: dict[str, tuple[int, int]] = {}  # anchor → values, depth
@@ -153,7 +153,7 @@ def _check_bounds(text: str, bounds: YamlBounds) -> None:
         sizes[-1][1] = max(sizes[-1][1], depth)
         total += values
         if total > bounds.max_values:
-            raise _fault(f'more than {bounds.max_values} values, including what aliases repeat', mark)
+            raise _fault(f'more than {bounds.max_values} values, aliases expanded', mark)
 
     for event in yaml.parse(text, Loader=_C_OR_PYTHON_LOADER):
         mark = event.start_mark
@@ -188,7 +188,7 @@ class _StrictLoader(_C_OR_PYTHON_LOADER):
     max_digits = DEFAULT_BOUNDS.max_digits
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Refuse a duplicate key, of which YAML readers silently take the last."""
+        """Refuse duplicate keys; by default the last one silently wins."""
         seen: set[tuple[str, str]] = set()
         for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             if isinstance(key, yaml.ScalarNode) and key.value != '<<':
@@ -208,7 +208,7 @@ class _StrictLoader(_C_OR_PYTHON_LOADER):
         return mapping
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        """Construct as PyYAML does, with its constructors' other exceptions as YAML errors."""
+        """Construct a value; other exceptions of PyYAML's constructors become YAML errors."""
         if node.tag == _INT_TAG and isinstance(node, yaml.ScalarNode) and len(node.value) > _MAX_INT_LENGTH:
             raise _fault(f'an integer of more than {self.max_digits} digits', node.start_mark)
         try:

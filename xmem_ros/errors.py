@@ -54,7 +54,7 @@ def listed(given: Sequence[object], most: int = 10) -> str:
 
 
 def summary_of(error: Exception) -> str:
-    """Return an error in one line; errors of libraries with their type, as texts may be empty."""
+    """Return an error as one line; errors of libraries begin with their type."""
     first = next(iter(str(error).strip().splitlines()), '')
     if first and isinstance(error, XMemError | OSError):
         return first
@@ -113,7 +113,7 @@ class NoImageError(SeedError):
 
 
 class StampNotHeldError(SeedError):
-    """No image with this stamp is held, or no longer."""
+    """No image with this stamp is held (any more)."""
 
 
 class RequestError(XMemError, ValueError):
@@ -144,15 +144,15 @@ class ParameterError(XMemError, ValueError):
 
 
 class OutOfMemoryError(XMemError, RuntimeError):
-    """Device memory ran out and nothing is left to give up; the tracked objects are unchanged."""
+    """Device memory ran out after the last recovery measure; the tracked objects are unchanged."""
 
 
 class MemoryFileError(XMemError, ValueError):
-    """Unusable memory file; this type itself: cut off, damaged or another kind of file."""
+    """Unusable memory file; as this exact type: truncated, damaged or another kind of file."""
 
 
 class MemoryFileNameError(MemoryFileError):
-    """Name that is no plain file name, or leads out of the folder."""
+    """Name that is not a plain file name, or leads out of the folder."""
 
 
 class MemoryFileMissingError(MemoryFileError):
@@ -180,7 +180,7 @@ class RunError(XMemError, RuntimeError):
 
 
 class NodeError(XMemError, RuntimeError):
-    """A request to the node failed; this type itself: by a fault or with an unknown code."""
+    """A request to the node failed; as this exact type: internal error or unknown code."""
 
 
 class NodeMissingError(NodeError):
@@ -256,7 +256,7 @@ def error_code(error: BaseException) -> ErrorCode:
 
 
 def error_of(code: int, message: str) -> XMemError:
-    """Return the error of a code; an unknown code gives `NodeError` with the code in its text."""
+    """Return the error for a code; an unknown code gives `NodeError` with the code in its text."""
     if code in _TYPES:
         return _TYPES[ErrorCode(code)](message)
     return NodeError(f'{message} (unknown error code {code})')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Heap of this process: settings of glibc's allocator. Without glibc nothing happens."""
+"""Settings of glibc's allocator for this process; without glibc they have no effect."""
 
 import contextlib
 import ctypes
@@ -12,9 +12,9 @@ _LARGE = 1 << 30  # bytes
 def keep_large_blocks() -> bool:
     """Let the allocator reuse freed large blocks; returns whether it does.
 
-    By default the system provides every block above 32 MB and clears each page anew. Activations of
-    several objects are that large, and clearing takes a good part of a step with five objects. Call
-    this in programs, before threads start: it holds for the whole process.
+    By default, glibc requests every block above 32 MB from the system, which clears each page.
+    Activations of several objects are that large, and clearing takes a considerable part of a step
+    with five objects. Call this in programs, before threads start; it affects the whole process.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -27,7 +27,7 @@ def keep_large_blocks() -> bool:
 def release_freed_memory() -> None:
     """Return freed memory to the system.
 
-    The allocator keeps freed large blocks, and blocks of another size do not fit in their place.
+    The allocator keeps freed large blocks, in which blocks of another size may not fit.
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -12,17 +12,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 ROS = (
-    ('rclpy', 'source the setup.bash of a ROS 2 and of the workspace with xmem_ros'),
+    ('rclpy', 'source the setup.bash of a ROS 2 installation, then that of the workspace with xmem_ros'),
     ('xmem_ros.msg', 'build the package (colcon build, or make build) and source its setup.bash'),
 )
-"""Module → how to install it, for everything that talks to a node."""
+"""Modules for communication with a node, each with a remedy."""
 
 
 def check_installed(purpose: str, modules: Iterable[tuple[str, str]] = ROS) -> None:
     """Raise `ParameterError` for the first module that cannot be imported.
 
     Arguments:
-        purpose: what needs them, for the error.
+        purpose: name of the command or page that needs them, for the error.
         modules: names, each with a remedy.
     """
     for module, remedy in modules:

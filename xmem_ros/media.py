@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from itertools import pairwise
+import re
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,18 +15,20 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from xmem_ros import atomic, pictures
-from xmem_ros.errors import FrameError, OutputError, SeedError
+from xmem_ros.errors import FrameError, OutputError, SeedError, listed
+from xmem_ros.intensity import IntensityScale
+from xmem_ros.label_images import REMEDY, hard_labels
 from xmem_ros.overlay import PALETTE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 FOLDER_RATE = 30.0  # frames per second of a folder
 VOID = 255
 _MAX_UNREADABLE = 20  # consecutive frames of a video, after which it counts as ended
-MAX_MASK_BYTES = 1 << 30  # of all masks that are held at once, one byte a pixel for each object
+MAX_MASK_BYTES = 1 << 30  # of all masks in memory at once, one byte for each object and pixel
 
 # OpenCV's FFmpeg also reads playlists and opens the files and URLs in them; this allows only
 # video containers.
@@ -32,25 +36,73 @@ _CONTAINERS = 'mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpegts,mpeg,mpegvideo,f
 os.environ.setdefault('OPENCV_FFMPEG_CAPTURE_OPTIONS', f'protocol_whitelist;file|format_whitelist;{_CONTAINERS}')
 
 
+def natural_order(name: str) -> tuple[object, ...]:
+    """Sort key by which frame_2 comes before frame_10."""
+    parts = re.split('([0-9]+)', name)
+    digits = [part.lstrip('0') for part in parts[1::2]]
+    numbers = [(len(part), part) for part in digits]  # as numbers; int() refuses very long ones
+    pairs = zip_longest(parts[::2], numbers, fillvalue=(0, ''))
+    return (*(item for pair in pairs for item in pair), name)
+
+
 def image_files(folder: Path) -> list[Path]:
-    """Return the folder's image files by name, without hidden files."""
+    """Return the folder's image files in natural order of names, without hidden files."""
     files = (file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
-    return sorted(file for file in files if file.is_file() and not file.name.startswith('.'))
+    found = [file for file in files if file.is_file() and not file.name.startswith('.')]
+    return sorted(found, key=lambda file: natural_order(file.name))
 
 
-def read_image(path: Path) -> np.ndarray:
+def order_note(files: Sequence[Path]) -> str:
+    """Return a sentence if the natural order of files is not that of their characters, else ''."""
+    if [file.name for file in files] == sorted(file.name for file in files):
+        return ''
+    shown = listed([file.name for file in files], 3)
+    return f'{files[0].parent}: the numbers in the names give the order, not their characters: {shown}'
+
+
+def read_image(path: Path, first: Path | None = None) -> np.ndarray:
     """Read an image, H×W×3 uint8 RGB.
 
+    Arguments:
+        path: the image.
+        first: image of the same sequence whose values give the range of images of more than 8 bits;
+            None: the image itself.
+
     Raises:
-        FrameError: missing, damaged, truncated, too large, or more than 8 bits per channel.
+        FrameError: missing, damaged, truncated or too large.
+    """
+    pixels = read_pixels(path)
+    if pixels.dtype == np.uint8:
+        return pixels
+    return _grey_to_rgb(_scale_of(first or path).apply(pixels, str(pixels.dtype)))
+
+
+@functools.lru_cache(maxsize=256)
+def _scale_of(first: Path) -> IntensityScale:
+    scale = IntensityScale()
+    pixels = read_pixels(first)
+    scale.apply(pixels, str(pixels.dtype))
+    return scale
+
+
+def _grey_to_rgb(pixels: np.ndarray) -> np.ndarray:
+    return pixels if pixels.ndim == 3 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
+
+
+def read_pixels(path: Path) -> np.ndarray:
+    """Read an image without reducing its bits.
+
+    Returns:
+        H×W×3 uint8 or uint16 RGB, or H×W uint16, int32 or float32.
+
+    Raises:
+        FrameError: missing, damaged, truncated or too large.
     """
     try:
         with pictures.opened(path) as image:
-            if image.mode.startswith(('I', 'F')):
-                raise FrameError(f'{image.mode} image; only 8 bits per channel are supported, convert it')
-            return np.array(ImageOps.exif_transpose(image).convert('RGB'))
+            return pictures.deep_pixels(image) if pictures.bits_of(image) > 8 else _eight_bits(image)
     except FileNotFoundError:
-        raise FrameError(f'{path}: no such image') from None
+        raise FrameError(f'{path}: no such image file; check the path') from None
     except PermissionError as error:
         raise FrameError(f'{path}: not a readable image ({error}); allow reading it (chmod u+r)') from error
     except pictures.PictureError as error:
@@ -59,49 +111,84 @@ def read_image(path: Path) -> np.ndarray:
         raise FrameError(f'{path}: {error}') from error
 
 
-def read_mask(path: Path) -> np.ndarray:
-    """Read a mask, H×W uint8: the values of a palette, grey or one-bit image (0 and 255).
+def _eight_bits(image: Image.Image) -> np.ndarray:
+    return np.array(ImageOps.exif_transpose(image).convert('RGB'))
+
+
+def read_mask(path: Path, notes: list[str] | None = None) -> np.ndarray:
+    """Read a label image, H×W uint8.
+
+    A palette or grey image gives its values, a one-bit image 0 and 255.
+
+    Arguments:
+        path: the file.
+        notes: accepts masks with soft edges or from a JPEG, which get hard edges, and receives a
+            sentence about it; None: they are refused.
 
     Raises:
-        SeedError: missing, damaged, too large, or a format that does not keep values exactly.
+        SeedError: missing, damaged, too large, in colour, or not a label image (see
+            `label_images.hard_labels`).
     """
     try:
         with pictures.opened(path) as image:
-            if image.format in ('JPEG', 'MPO', 'WEBP') or image.mode not in ('P', 'L', '1'):
-                raise FrameError(
-                    f'{image.format} image of mode {image.mode}; '
-                    'a mask is a palette, grey (8-bit) or one-bit PNG whose values are the objects'
-                )
-            return np.array(image.convert('L') if image.mode == '1' else image)
+            mask, mode, lossy = _mask_values(image), image.mode, image.format in ('JPEG', 'MPO', 'WEBP')
+        if mode in ('P', '1') or not mask.any():
+            return mask
+        labels, note = hard_labels(mask, lossy=lossy)
     except FileNotFoundError:
-        raise SeedError(f'{path}: no such mask') from None
+        raise SeedError(f'{path}: no such mask file; give a palette, grey or one-bit PNG') from None
     except PermissionError as error:
         raise SeedError(f'{path}: not a readable mask ({error}); allow reading it (chmod u+r)') from error
     except pictures.PictureError as error:
         raise SeedError(f'{path}: not a readable mask ({error}); replace or remove the file') from error
-    except FrameError as error:
+    except (FrameError, SeedError) as error:
         raise SeedError(f'{path}: {error}') from error
+    if note and notes is None:
+        raise SeedError(f'{path}: {note.partition(",")[0]}; {REMEDY}')
+    if note and notes is not None:
+        notes.append(f'{path}: {note}')
+    return labels
 
 
-def objects_of(mask: np.ndarray) -> dict[int, np.ndarray]:
-    """Split a mask H×W uint8 into objects: value → H×W bool, in order of value.
+def _mask_values(image: Image.Image) -> np.ndarray:
+    if image.mode in ('P', 'L'):
+        return np.array(image)
+    if image.mode == '1':
+        return np.array(image.convert('L'))
+    values = np.array(image.convert('RGB')) if image.mode in ('RGB', 'RGBA', 'LA') else np.array(image)
+    if values.ndim == 3 and (values == values[..., :1]).all():
+        return np.ascontiguousarray(values[..., 0])
+    if values.ndim == 2 and values.dtype.kind in 'iu' and values.min() >= 0 and values.max() <= 255:
+        return values.astype(np.uint8)
+    kind = 'a colour image' if values.ndim == 3 else f'an image with values from {values.min()} to {values.max()}'
+    raise FrameError(f'{kind}; a mask is a palette, grey or one-bit PNG whose values, 0 to 255, are the objects')
 
-    0 is background. 255 is void, except in a mask of only 0 and 255: one object of value 1.
-    Raises `SeedError` if the masks would take more than `MAX_MASK_BYTES`.
+
+def objects_of(mask: np.ndarray, *, ignore_void: bool = False) -> dict[int, np.ndarray]:
+    """Split a label image H×W uint8 into objects: value → H×W bool, in order of value.
+
+    0 is background. 255 as the only value is one object of value 1.
+
+    Arguments:
+        mask: the label image.
+        ignore_void: whether 255 beside other values is no object.
+
+    Raises:
+        SeedError: the masks would take more than `MAX_MASK_BYTES`.
     """
     values = [value for value in np.unique(mask).tolist() if value]
     if values == [VOID]:
         return {1: mask == VOID}
     check_mask_bytes(len(values) * mask.size)
-    return {value: mask == value for value in values if value != VOID}
+    return {value: mask == value for value in values if value != VOID or not ignore_void}
 
 
 def check_mask_bytes(size: int) -> None:
     """Raise `SeedError` for masks of more than `MAX_MASK_BYTES` together."""
     if size > MAX_MASK_BYTES:
         raise SeedError(
-            f'the masks take {size / 1e9:.1f} GB, one byte for each object and pixel; at most '
-            f'{MAX_MASK_BYTES / 1e9:.1f} GB are held: give fewer objects, or smaller images'
+            f'the masks take {size / 1e9:.1f} GB (one byte for each object and pixel); at most '
+            f'{MAX_MASK_BYTES / 1e9:.1f} GB are allowed: give fewer objects, or smaller images'
         )
 
 
@@ -114,7 +201,7 @@ def write_labels(path: Path, labels: np.ndarray) -> None:
 
 
 class Clip:
-    """Frames of a video file, or of a folder of images by name.
+    """Frames of a video file, or of a folder of images in natural order of names.
 
     `len()` is the number of frames; for a video, the header's, which can be wrong. The name of a
     frame is its file's stem or, in a video, its five-digit number.
@@ -125,7 +212,8 @@ class Clip:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self.missing = 0  # frames at the end of a video that its header has, once all are read
+        self.missing = 0  # frames that a video lacks compared with its header, once all are read
+        self.notes: list[str] = []  # on the order of the frames
         self._files: list[Path] = []
         self.rate = FOLDER_RATE
         if self.path.is_dir():
@@ -133,23 +221,24 @@ class Clip:
             self._length = len(self._files)
             if not self._files:
                 raise FrameError(f'{self.path}: no images in this folder ({", ".join(IMAGE_SUFFIXES)} are read)')
+            self.notes += filter(None, [order_note(self._files)])
             for earlier, later in pairwise(self._files):
                 if earlier.stem == later.stem:
-                    raise FrameError(f'{later}: {earlier.name} has the same name but for the suffix; keep one of them')
+                    raise FrameError(f'{later}: {earlier.name} differs only in the suffix; keep one of them')
             return
         if not self.path.is_file():
-            raise FrameError(f'{self.path}: no such video file or folder of frames')
+            raise FrameError(f'{self.path}: no such video or folder; give a video file or a folder of images')
         video = self._open()
         try:
             pictures.check_pixels(int(video.get(cv2.CAP_PROP_FRAME_WIDTH)), int(video.get(cv2.CAP_PROP_FRAME_HEIGHT)))
         except FrameError as error:
             video.release()
-            raise FrameError(f'{self.path}: its frames are {error}') from error
+            raise FrameError(f'{self.path}: its frames are {error}; scale the video down') from error
         rate = video.get(cv2.CAP_PROP_FPS)
         if 0 < rate < 1000:
             self.rate = rate
         count = video.get(cv2.CAP_PROP_FRAME_COUNT)
-        # what a header says; a frame takes a byte at least
+        # the header is untrusted, but a frame takes at least one byte
         self._length = int(min(count, self.path.stat().st_size)) if count > 0 else 0
         video.release()
 
@@ -188,32 +277,36 @@ class Clip:
                 raise frame
             yield name, frame
 
-    def frames(self) -> Iterator[tuple[str, np.ndarray | FrameError]]:
+    def frames(self, *, deep: bool = False) -> Iterator[tuple[str, np.ndarray | FrameError]]:
         """Yield as `__iter__`, with an error in place of an unusable frame.
 
         All frames must have the size of the first readable one.
+
+        Arguments:
+            deep: leave images of more than 8 bits as they are, see `read_pixels`.
         """
         size = None
-        for name, frame in self._frames():
+        for name, frame in self._frames(IntensityScale(), deep=deep):
             if isinstance(frame, FrameError):
                 yield name, frame
                 continue
-            size = size or frame.shape
-            if frame.shape == size:
+            size = size or frame.shape[:2]
+            if frame.shape[:2] == size:
                 yield name, frame
             else:
                 yield (
                     name,
                     FrameError(
-                        f'{self.path}: frame {name} is {frame.shape[1]}×{frame.shape[0]} px, '
-                        f'earlier ones {size[1]}×{size[0]}; all frames must have one size'
+                        f'{self.path}: frame {name} is {frame.shape[1]}×{frame.shape[0]} px, but earlier ones are '
+                        f'{size[1]}×{size[0]}; resize it'
                     ),
                 )
 
-    def _frames(self) -> Iterator[tuple[str, np.ndarray | FrameError]]:
+    def _frames(self, scale: IntensityScale, *, deep: bool) -> Iterator[tuple[str, np.ndarray | FrameError]]:
         for file in self._files:
             try:
-                yield file.stem, read_image(file)
+                pixels = read_pixels(file)
+                yield file.stem, pixels if deep else _grey_to_rgb(scale.apply(pixels, str(pixels.dtype)))
             except FrameError as error:
                 yield file.stem, error
         if self._files:
@@ -238,18 +331,18 @@ class Clip:
         finally:
             video.release()
         if not index:
-            raise FrameError(f'{self.path}: no frame of this video can be read')
+            raise FrameError(f'{self.path}: no frame of this video can be read; convert it to H.264 in MP4')
         self.missing = max(self._length - index, 0)
 
 
 class VideoWriter:
     """Writer of frames H×W×3 uint8 RGB to an MPEG-4 video (.mp4); a context manager.
 
-    The file appears at the end of the context, unless an exception leaves it.
+    The file appears at the end of the context, unless its block raises.
 
     Raises:
         FrameError: OpenCV cannot write to the file.
-        OutputError: frames are missing in the file, for example after the disk ran full.
+        OutputError: frames are missing in the file, for example because the disk is full.
     """
 
     def __init__(self, path: Path, rate: float) -> None:
@@ -272,7 +365,7 @@ class VideoWriter:
             with atomic.utf8_name(self._file.path) as name:
                 self._video = cv2.VideoWriter(os.fspath(name), cv2.VideoWriter.fourcc(*'mp4v'), self.rate, size)
             if not self._video.isOpened():
-                raise FrameError(f'{self.path}: OpenCV cannot write this video; is the folder there and writable?')
+                raise FrameError(f'{self.path}: OpenCV cannot write this video; check that the folder is writable')
         self._video.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
         self._count += 1
 
@@ -305,5 +398,5 @@ class VideoWriter:
         if not opened or (exact and found != self._count):
             self._file.discard()
             raise OutputError(
-                f'{self.path}: only {found} of {self._count} frames could be written; check the room on the disk'
+                f'{self.path}: only {found} of {self._count} frames could be written; free disk space and try again'
             )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import msgspec
 
 from xmem_ros.checks import check_whole
-from xmem_ros.errors import ParameterError, TooManyObjectsError, UnknownObjectError, listed
+from xmem_ros.errors import ParameterError, TooManyObjectsError, UnknownObjectError, listed, quoted
 from xmem_ros.snapshot_schema import ObjectEntry, ShownState, TableState
 
 MOST_OBJECTS = 254  # a label is a pixel value 1…254; 0 is background and 255 is never used
@@ -53,7 +53,7 @@ class _Entry:
     name: str
     seeded_at: int  # frame number
     seen_at: int
-    seeded_time: float | None  # s; None: seeded before the first frame, and not observed since
+    seeded_time: float | None  # s; None: seeded before the first frame and not yet observed
     seen_time: float | None  # s; None: the same
     shown: TrackedObject | None = None
 
@@ -64,7 +64,7 @@ def label_of(row: int) -> int:
 
 
 class ObjectTable:
-    """Tracked objects. Rows and labels do not change; a removed object's can be used again.
+    """Table of tracked objects; rows and labels are fixed, and reused after a removal.
 
     Raises `ParameterError` for `max_objects` outside 1…254.
     """
@@ -110,11 +110,17 @@ class ObjectTable:
                 'remove some first or raise max_objects'
             )
 
-    def check_known(self, ids: Iterable[int]) -> None:
-        """Raise `UnknownObjectError` if any id is not tracked."""
+    def check_known(self, ids: Iterable[int], remedy: str = '') -> None:
+        """Raise `UnknownObjectError` if any id is not tracked.
+
+        remedy: what else the caller allows, for the error, as in 'give 0 for a new object'.
+        """
         if unknown := [i for i in ids if i not in self._entries]:
-            known = ', '.join(map(str, self._entries)) or 'none'
-            raise UnknownObjectError(f'no object has the id {listed(unknown)}; tracked ids: {known}')
+            named = [f'{i} {quoted(entry.name)}' if entry.name else str(i) for i, entry in self._entries.items()]
+            known = listed(named, 20) or 'none'
+            raise UnknownObjectError(
+                f'no object has the id {listed(unknown)}; tracked: {known}{f"; {remedy}" if remedy else ""}'
+            )
 
     def add(self, name: str, frame: int, time: float | None) -> int:
         """Add an object with the lowest free row; returns its id.
@@ -214,7 +220,7 @@ class ObjectTable:
 
     @property
     def shown(self) -> list[TrackedObject]:
-        """Every object as last observed, in order of id; never observed: NEW and without a box."""
+        """Every object as last observed, in order of id; NEW and without a box before that."""
         return [
             entry.shown
             or TrackedObject(

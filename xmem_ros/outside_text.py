@@ -13,7 +13,8 @@ import sys
 from typing import IO
 
 MAX_LINE_LENGTH = 2000
-_FORMULA = ('=', '+', '-', '@', '\t', '\r', '\uff1d', '\uff0b', '\uff0d', '\uff20')  # some accept full-width ones
+# some spreadsheets accept full-width characters
+_FORMULA = ('=', '+', '-', '@', '\t', '\r', '\uff1d', '\uff0b', '\uff0d', '\uff20')
 _NOT_XML = re.compile('[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]')  # XML 1.0, production 2
 _SECRETS = (
     (re.compile(r'(?<=//)[^/?#\s@\'"]+@'), '***@'),  # user and password

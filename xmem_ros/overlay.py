@@ -50,9 +50,8 @@ def draw(
     Args:
         frame: H×W×3 uint8 RGB; not modified.
         labels: H×W uint8, 0 = background.
-        objects: of the labels, with the fields of `xmem_ros.tracker.TrackedObject`. Objects that
-            are not visible are listed at the top.
-        opacity: of the mask colours, 0…1.
+        objects: objects in the labels. Those without a box are listed at the top.
+        opacity: opacity of the mask colours, 0…1.
 
     Returns:
         H×W×3 uint8 RGB, a new array.

@@ -9,6 +9,8 @@ import re
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+import cv2
+import numpy as np
 from PIL import Image
 
 from xmem_ros import atomic
@@ -18,18 +20,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_PIXELS = 64_000_000  # above any camera's resolution, and within a robot's memory
-# Pillow detects a format by content and starts other programs for some (EPS: Ghostscript).
 MAX_JPEG_BYTES = 256 << 20
-MAX_SCANS = 100  # of a JPEG; each passes over all pixels, and encoders write up to 20
+MAX_SCANS = 100  # of a JPEG; decoders visit all pixels for each, and encoders write up to 20
 _MAX_SEGMENTS = 10_000  # of a JPEG
-# in a scan 0xff is followed by 0, or by the number of a restart
+# within a scan, 0xff is followed by 0 or by a restart number
 _MARKER = re.compile(rb'\xff+[\x01-\xcf\xd8-\xfe]')
 _EOI, _SOS, _STANDALONE = 0xD9, 0xDA, (0x01, 0xD8)
+# Pillow detects the format by content, and starts other programs for some (EPS: Ghostscript).
 FORMATS = ('JPEG', 'PNG', 'BMP', 'DIB', 'TIFF', 'WEBP', 'GIF', 'PPM')
 
 
 class PictureError(FrameError):
-    """An image cannot be opened or decoded; the text has the reason, but not the name."""
+    """An image cannot be opened or decoded; the text has the reason, but not the file's name."""
 
 
 def check_pixels(width: int, height: int) -> None:
@@ -44,7 +46,8 @@ def opened(source: Path | bytes | memoryview, formats: tuple[str, ...] = FORMATS
 
     Raises:
         FileNotFoundError, PermissionError: of the file.
-        PictureError: another format, too large, damaged or truncated, also found while decoding.
+        PictureError: another format, too large, damaged or truncated; also raised while the block
+            decodes.
     """
     try:
         stream: IO[bytes] = atomic.open_regular(source) if isinstance(source, Path) else io.BytesIO(source)
@@ -69,10 +72,47 @@ def opened(source: Path | bytes | memoryview, formats: tuple[str, ...] = FORMATS
         raise PictureError(f'{error}' or type(error).__name__) from error
 
 
+def bits_of(image: Image.Image) -> int:
+    """Return the bits per channel in the file; Pillow's mode hides those of colour images."""
+    if image.mode.startswith(('I', 'F')):
+        return 32 if image.mode in ('I', 'F') else 16
+    if image.format == 'TIFF':
+        bits = image.tag_v2.get(258, (8,))  # type: ignore[attr-defined] # BitsPerSample
+        return max((bit for bit in bits if isinstance(bit, int)), default=8)
+    tiles = getattr(image, 'tile', None) if image.format == 'PNG' else None
+    return 16 if tiles and '16' in str(tiles[0]) else 8
+
+
+def deep_pixels(image: Image.Image) -> np.ndarray:
+    """Decode an image of more than 8 bits per channel, which may only have been opened.
+
+    Returns:
+        H×W uint16, int32 or float32, or H×W×3 uint16 RGB.
+
+    Raises:
+        PictureError: it cannot be decoded.
+    """
+    if image.mode.startswith(('I', 'F')):
+        pixels = np.array(image)
+        if image.format in ('PNG', 'PPM') or pixels.dtype.kind == 'u':
+            return pixels.astype(np.uint16)
+        return pixels
+    file: IO[bytes] = image.fp  # type: ignore[attr-defined] # open inside the context of `opened`
+    file.seek(0)
+    data = np.frombuffer(file.read(), np.uint8)
+    try:
+        found = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    except cv2.error as error:
+        raise PictureError(f'{error.err}') from error
+    if found is None:
+        raise PictureError(f'{bits_of(image)} bits per channel cannot be decoded')
+    return cv2.cvtColor(found, cv2.COLOR_BGR2RGB)
+
+
 def _check_scans(data: bytes) -> None:
     """Raise `PictureError` for a JPEG of more scans than any encoder writes.
 
-    A progressive one can have a scan in some ten bytes, and decoders pass over all pixels for each.
+    A scan of a progressive JPEG can take about ten bytes, but decoders visit all pixels for it.
     """
     if len(data) > MAX_JPEG_BYTES:
         raise PictureError(f'a JPEG of more than {MAX_JPEG_BYTES >> 20} MB')

@@ -11,14 +11,14 @@ from tqdm import tqdm
 
 from xmem_ros.outside_text import for_log
 
-LINE_EVERY = 30.0  # s between lines if stderr is not a terminal; shorter tasks print none
+LINE_EVERY = 30.0  # s between lines if stderr is not a terminal; shorter tasks print no line
 
 
 class Bar(tqdm):
     """tqdm's bar; prints occasional lines if the output is not a terminal.
 
     Arguments:
-        options: of tqdm. With a description for each item, pass `refresh=False`.
+        options: options of tqdm. If the description changes with each item, pass `refresh=False`.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:

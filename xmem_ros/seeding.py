@@ -13,9 +13,10 @@ import cv2
 import numpy as np
 
 from xmem_ros.errors import SeedError, TooManyObjectsError, listed
+from xmem_ros.label_images import hard_labels
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 BOX_SIDE, POINTS_SIDE = 240, 160
 """Longer side of the crop for GrabCut [px]; smaller for points, which need several runs."""
@@ -24,48 +25,60 @@ _ITERATIONS = 4
 _RNG_SEED = 20_221_026
 _BOX_MARGIN = 0.35
 _MIN_BOX = 4
-MOST_POINTS = 1000  # each is drawn in every run
+MOST_POINTS = 1000  # each is drawn in every GrabCut run
 # Maximum distances of the object's outline from its points, as fractions of the frame's shorter
 # side. GrabCut runs with each; the best result is used.
 _REACHES = (0.1, 0.18, 0.3, 0.45)
 
 
-def mask_from_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def mask_from_mask(mask: np.ndarray, size: tuple[int, int], say: Callable[[str], None] | None = None) -> np.ndarray:
     """Check a mask against the image it belongs to.
 
     Args:
-        mask: H×W; non-zero pixels belong to the object.
+        mask: H×W; non-zero pixels belong to the object. Soft edges of uint8 masks become hard.
         size: H, W of the image [px].
+        say: receives a sentence if the mask had soft edges.
 
     Returns:
         H×W bool.
 
     Raises:
-        SeedError: the mask has another size or is empty.
+        SeedError: the mask has another size, is empty, or is not a mask (see `hard_labels`).
     """
     _check_size('mask', mask, size)
+    if mask.dtype == np.uint8:
+        mask, note = hard_labels(mask)
+        if note and say:
+            say(f'the mask: {note}')
     inside = mask != 0
     if not inside.any():
         raise SeedError('the mask is empty: set the pixels of the object to a value other than 0')
     return inside
 
 
-def masks_from_labels(labels: np.ndarray, size: tuple[int, int], most: int = 255) -> dict[int, np.ndarray]:
+def masks_from_labels(
+    labels: np.ndarray, size: tuple[int, int], most: int = 255, say: Callable[[str], None] | None = None
+) -> dict[int, np.ndarray]:
     """Split a label image.
 
     Args:
         labels: H×W integers; 0 is the background, every other value an object.
         size: H, W of the image [px].
         most: maximum number of objects.
+        say: receives a sentence if a black and white image had soft edges.
 
     Returns:
         A dictionary value → H×W bool, smallest value first.
 
     Raises:
         SeedError: the label image has another size or only background.
-        TooManyObjectsError: it has more objects; no mask was made then.
+        TooManyObjectsError: it has more objects; checked before any mask is made.
     """
     _check_size('label image', labels, size)
+    if labels.dtype == np.uint8:
+        labels, note = hard_labels(labels)
+        if note and say:
+            say(f'the label image: {note}')
     values = np.unique(labels)
     values = values[values != 0]
     if not values.size:
@@ -118,7 +131,7 @@ def mask_from_points(frame: np.ndarray, points: np.ndarray, point_labels: np.nda
         point_labels: N, 1 = on the object, 0 = not on it.
 
     Returns:
-        H×W bool. Every part is connected to a point on the object; the other points are excluded.
+        H×W bool. Every part contains a point on the object; the other points are excluded.
 
     Raises:
         SeedError: no point is on the object, a point is outside the frame or not a number, points
@@ -249,7 +262,7 @@ def _without_specks(mask: np.ndarray) -> np.ndarray:
 
 
 def _mark_corners_as_background(trimap: np.ndarray) -> None:
-    """Mark the corners as background, for a box as large as the image, which leaves no other."""
+    """Mark the corners as background; a box as large as the image leaves no other background."""
     height, width = trimap.shape
     ellipse = np.zeros_like(trimap)
     cv2.ellipse(ellipse, (width // 2, height // 2), (width // 2, height // 2), 0, 0, 360, 1, cv2.FILLED)
@@ -259,7 +272,10 @@ def _mark_corners_as_background(trimap: np.ndarray) -> None:
 def _check_size(what: str, image: np.ndarray, size: tuple[int, int]) -> None:
     if image.ndim != 2 or image.shape != tuple(size):
         given = f'{image.shape[1]}×{image.shape[0]}' if image.ndim == 2 else f'of shape {image.shape}'
-        raise SeedError(f'the {what} is {given} and the image is {size[1]}×{size[0]}: send it at the size of the image')
+        raise SeedError(
+            f'the {what} is {given}, but the image is {size[1]}×{size[0]}: resize the {what} to {size[1]}×{size[0]} '
+            '(nearest neighbour)'
+        )
 
 
 def _box_text(box: Sequence[int]) -> str:

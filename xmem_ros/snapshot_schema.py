@@ -9,7 +9,7 @@ from xmem_ros.checks import LARGEST_NAME, LARGEST_SIDE
 
 MOST_ROWS = 254
 MOST_FRAMES = 10_000  # of working memory, and of anchors
-LARGEST_COUNT = 2**31  # of frames and ids; half of what messages hold, as both continue
+LARGEST_COUNT = 2**31  # of frames and ids; half the range of messages, as both continue to grow
 
 Row = Annotated[int, Meta(ge=0, lt=MOST_ROWS)]
 Count = Annotated[int, Meta(ge=0, le=LARGEST_COUNT)]
@@ -67,7 +67,7 @@ class ClockState(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class AnchorHeader(Struct, frozen=True, forbid_unknown_fields=True):
-    """Objects seeded in an anchor, and those with their first seed."""
+    """Rows of the objects seeded in an anchor, and of those whose first seed it holds."""
 
     rows: Rows
     first: Rows
@@ -92,7 +92,7 @@ class GeometryHeader(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SnapshotHeader(Struct, frozen=True, forbid_unknown_fields=True):
-    """Whole JSON document; memory, geometry and seeds are absent without objects."""
+    """JSON document; memory, geometry and seeds are absent without objects."""
 
     table: TableState
     clock: ClockState

@@ -42,7 +42,7 @@ def make(folder: Path) -> None:
 def fresh(folder: Path, what: str) -> None:
     """Create a folder for results, or empty a marked one.
 
-    what: its owner, for the error, as in 'a demonstration'.
+    what: the program that makes such folders, for the error, as in 'a demonstration'.
 
     Raises:
         ParameterError: an unmarked folder with content exists.
@@ -83,7 +83,7 @@ def is_ours(folder: Path) -> bool:
 def claim(folder: Path, busy: str) -> IO[bytes]:
     """Create a work folder, or reuse that of a killed run; return its held lock.
 
-    busy: the possible other user, for the error, as in 'another run'.
+    busy: the process that may hold the lock, for the error, as in 'another run'.
 
     Raises:
         ParameterError: the folder is unmarked, or `busy` holds its lock.
@@ -113,7 +113,7 @@ def claim(folder: Path, busy: str) -> IO[bytes]:
             raise FileNotFoundError  # its previous owner has removed it
     except OSError:
         lock.close()
-        text = f'{folder}: {busy} writes there; wait for it or choose another destination'
+        text = f'{folder}: {busy} is writing there; wait for it or choose another destination'
         raise naming(Setting.DESTINATION, ParameterError(text)) from None
     return lock
 

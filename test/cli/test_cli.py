@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The command line: what it writes, and what it says where something is wrong."""
+"""Command line: results, messages and errors."""
 
 import hashlib
 import json
@@ -89,7 +89,7 @@ def test_a_mask_of_one_value_is_one_object(clip, weights, tmp_path, given, writt
     assert set(np.unique(values(tmp_path / 'out' / '00000.png'))) == {0, written}
 
 
-def test_track_says_where_masks_and_overlay_are_and_does_not_fill_logs(clip, weights, tmp_path, capsys):
+def test_track_prints_where_the_results_are_and_no_progress_without_a_terminal(clip, weights, tmp_path, capsys):
     assert track(clip, weights, tmp_path / 'out', '--overlay') == 0
     said = capsys.readouterr()
     overlay = tmp_path / 'out' / 'overlay.mp4'
@@ -118,7 +118,7 @@ def test_track_reads_a_video(clip, weights, tmp_path):
     assert np.abs(frames[0].astype(int) - plain)[shown].mean() > 20
 
 
-def test_an_empty_folder_serves_as_output_and_a_full_one_is_left_alone(clip, weights, tmp_path, capsys):
+def test_results_are_written_to_an_empty_folder_and_a_full_one_is_refused(clip, weights, tmp_path, capsys):
     out = tmp_path / 'out'
     out.mkdir()
     assert track(clip, weights, out) == 0
@@ -138,7 +138,7 @@ def test_a_damaged_frame_is_left_out_with_a_warning(clip, weights, tmp_path, cap
     assert not [file for file in tmp_path.iterdir() if 'part' in file.name]
 
 
-def test_nothing_is_left_behind_when_it_is_interrupted(clip, weights, tmp_path, capsys, monkeypatch):
+def test_an_interrupted_run_leaves_nothing_behind(clip, weights, tmp_path, capsys, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
@@ -171,23 +171,27 @@ def absent_mask(folder):
     ('make', 'text'),
     [
         (jpeg_mask, 'seed.jpg: JPEG image'),
-        (large_mask, 'the mask is 96×65 and the image is 96×64'),
+        (
+            large_mask,
+            "seed.png: image 00000: seed 1 '1' (mask): the mask is 96×65, but the image is 96×64: resize the mask to "
+            '96×64',
+        ),
         (empty_mask, 'seed.png: the mask shows no object'),
         (absent_mask, 'seed.png: no such mask'),
     ],
 )
-def test_a_seed_mask_that_cannot_be_used_is_named(clip, weights, tmp_path, capsys, make, text):
+def test_an_unusable_seed_mask_is_named(clip, weights, tmp_path, capsys, make, text):
     assert track(clip, weights, tmp_path / 'out', seed=make(tmp_path)) == 2
     assert text in capsys.readouterr().err
     assert not (tmp_path / 'out').exists()
 
 
-def test_a_clip_that_cannot_be_read_is_named(clip, weights, tmp_path, capsys):
+def test_an_unreadable_clip_is_named(clip, weights, tmp_path, capsys):
     seed = tmp_path / 'Annotations' / 'toys' / '00000.png'
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'text.mp4').write_text('not a video')
     for name, text in [
-        ('absent', 'no such video file'),
+        ('absent', 'no such file or folder; give a bag'),
         ('empty', 'no images'),
         ('text.mp4', 'cannot open this video'),
     ]:
@@ -267,7 +271,10 @@ def test_the_module_runs_as_a_program_and_shows_no_traceback(tmp_path):
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr == f'xmem-ros track: error: {tmp_path / "no"}: no such video file, folder of frames or bag\n'
+    assert done.stderr == (
+        f'xmem-ros track: error: {tmp_path / "no"}: no such file or folder; give a bag (folder, .mcap or .db3 file), a '
+        'video file, or a folder of images\n'
+    )
 
 
 @pytest.mark.parametrize('command', ['track', 'evaluate'])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What `xmem-ros doctor` finds, and what it says to do."""
+"""`xmem-ros doctor`: findings and remedies."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def states(findings):
     return {finding.subject: finding.state for finding in findings}
 
 
-def test_this_installation_has_what_a_tracker_needs():
+def test_this_installation_meets_the_requirements():
     found = [*diagnose._python(), *diagnose._packages(), *diagnose._torch(), *diagnose._bundled()]
     assert set(states(found).values()) == {OK}
     assert {'compact', 'compact-permissive'} <= set(states(found))
 
 
-def test_a_package_that_is_broken_is_named_with_what_to_do(monkeypatch):
+def test_a_broken_package_is_named_with_a_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, 'yaml', None)
     (finding,) = diagnose._packages()
     assert (finding.state, finding.subject) == (WRONG, 'PyYAML')
@@ -59,7 +59,7 @@ for module in sys.argv[1:]:
 
 @pytest.fixture(scope='module')
 def without():
-    """Module that cannot be imported → what the examination says."""
+    """Findings of the checks, by the module that cannot be imported."""
     path = [str(Path(__file__).parents[2]), os.environ.get('PYTHONPATH', '')]
     environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(path), 'OMP_NUM_THREADS': '1'}
     done = subprocess.run(
@@ -74,13 +74,13 @@ def without():
 
 
 @pytest.mark.parametrize('module', diagnose.REQUIRED)
-def test_without_a_package_the_examination_names_it_and_goes_on_to_its_end(without, module):
+def test_a_missing_package_is_named_and_the_other_checks_run(without, module):
     found = without[module]
     assert found[diagnose.REQUIRED[module]] == WRONG
     assert 'tensorboard' in found  # the last thing that is looked at
 
 
-def test_what_cannot_be_looked_at_is_wrong(monkeypatch):
+def test_a_check_that_raises_is_reported_as_wrong(monkeypatch):
     def broken():
         raise ImportError('libcudart.so: no such file')
         yield
@@ -92,21 +92,21 @@ def test_what_cannot_be_looked_at_is_wrong(monkeypatch):
     assert 'libcudart.so' in found['bundled weights'].text
 
 
-def test_weights_in_a_folder_that_can_only_be_read_are_not_wrong(cache, monkeypatch):
+def test_weights_in_a_read_only_folder_are_ok(cache, monkeypatch):
     monkeypatch.setattr('xmem_ros.weights.fetch.load_network', lambda _: None)
     (cache / 'XMem.pth').write_bytes(b'')
     assert states(diagnose._official())['xmem'] == OK
     assert [path.name for path in cache.iterdir()] == ['XMem.pth']  # nothing is written by looking
 
 
-def test_without_torch_the_rest_is_still_looked_at(monkeypatch, capsys):
+def test_the_other_checks_run_without_torch(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, 'torch', None)
     found = [*diagnose._torch(), *diagnose._cuda(), *diagnose._bundled(), *diagnose._official(), *diagnose._optional()]
     assert states(found)['torch'] == WRONG
     assert 'vos_benchmark' in states(found)
 
 
-def test_a_driver_that_torch_makes_no_use_of_is_wrong_and_no_driver_is_not(monkeypatch):
+def test_a_driver_without_cuda_in_torch_is_wrong_and_a_missing_driver_is_not(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     monkeypatch.setattr(diagnose, '_has_nvidia_driver', lambda: False)
     assert states(diagnose._cuda()) == {'CUDA': ABSENT}
@@ -120,7 +120,7 @@ def test_a_driver_that_torch_makes_no_use_of_is_wrong_and_no_driver_is_not(monke
     assert 'Jetson' in finding.remedy
 
 
-def test_weights_are_absent_half_fetched_or_damaged(cache):
+def test_missing_partial_and_damaged_weights_are_distinguished(cache):
     assert set(states(diagnose._official()).values()) == {ABSENT}
     (cache / 'XMem.pth').write_bytes(b'PK\x03\x04')
     (cache / 'XMem-s2.pth.part').write_bytes(b'PK')
@@ -135,7 +135,7 @@ def test_weights_are_absent_half_fetched_or_damaged(cache):
     ('rclpy', 'messages', 'state'),
     [('No module named rclpy', None, ABSENT), (None, 'No module named xmem_ros.msg', WRONG), (None, None, OK)],
 )
-def test_ros_is_absent_without_our_messages_or_ready(monkeypatch, rclpy, messages, state):
+def test_missing_ros_and_missing_messages_are_distinguished(monkeypatch, rclpy, messages, state):
     def answer(program):
         if 'rclpy' in program:
             return rclpy
@@ -151,7 +151,7 @@ def test_ros_is_absent_without_our_messages_or_ready(monkeypatch, rclpy, message
         assert 'kilted' in finding.text
 
 
-def test_what_an_optional_package_is_for_is_said_where_it_is_absent(monkeypatch):
+def test_a_missing_optional_package_is_reported_with_its_purpose(monkeypatch):
     import importlib.util
 
     find = importlib.util.find_spec
@@ -170,7 +170,7 @@ def test_what_an_optional_package_is_for_is_said_where_it_is_absent(monkeypatch)
         (['AzureExecutionProvider', 'CPUExecutionProvider'], ABSENT, 'supports only the CPU, although a GPU '),
     ],
 )
-def test_an_onnxruntime_that_makes_no_use_of_the_gpu_is_said(monkeypatch, offered, state, text):
+def test_an_onnxruntime_without_gpu_support_is_reported(monkeypatch, offered, state, text):
     onnxruntime = pytest.importorskip('onnxruntime')
     monkeypatch.setattr(onnxruntime, 'get_available_providers', lambda: offered)
     monkeypatch.setattr('torch.cuda.is_available', lambda: True)
@@ -179,7 +179,7 @@ def test_an_onnxruntime_that_makes_no_use_of_the_gpu_is_said(monkeypatch, offere
     assert ('onnxruntime-gpu' in found.remedy) == (state == ABSENT)
 
 
-def test_a_torch_that_cannot_export_is_said(monkeypatch):
+def test_a_torch_that_cannot_export_is_reported(monkeypatch):
     require('onnxscript')
     monkeypatch.setattr('torch.__version__', '2.4.1')
     found = {finding.subject: finding for finding in diagnose._onnx()}['xmem-ros export']
@@ -187,7 +187,7 @@ def test_a_torch_that_cannot_export_is_said(monkeypatch):
     assert 'needs torch 2.5 or newer' in found.text
 
 
-def test_the_command_exits_with_2_where_something_is_wrong_and_0_where_something_is_only_absent(monkeypatch, capsys):
+def test_the_exit_code_is_2_for_a_fault_and_0_for_a_missing_optional_part(monkeypatch, capsys):
     absent = diagnose.Finding(ABSENT, 'CUDA', 'no GPU')
     monkeypatch.setattr(diagnose, 'examine', lambda: iter([absent]))
     assert main(['doctor']) == 0
@@ -201,7 +201,7 @@ def test_the_command_exits_with_2_where_something_is_wrong_and_0_where_something
     assert '→ pip install it' in out
 
 
-def test_the_whole_examination_ends_on_this_machine():
+def test_all_checks_run_on_this_machine():
     subjects = [finding.subject for finding in diagnose.examine()]
     assert subjects[:2] == ['Python', 'torch']
     assert {'ROS 2', 'xmem', 'compact', 'vos_benchmark'} <= set(subjects)

@@ -57,7 +57,7 @@ def running():
 
 @pytest.fixture
 def robot(running):
-    """The node without objects, one frame shown, and heard by the client."""
+    """A node without objects after one frame, which the client has received."""
     running.client.reset()
     show(running, 0)
     return running
@@ -69,7 +69,7 @@ def client(robot):
 
 
 def meet(robot, client):
-    """Show frames until the client receives one: only the node knows its subscribers."""
+    """Show frames until the client receives one; only the node knows its subscribers."""
 
     def heard():
         robot.show_and_wait(SCENE[0][0], robot.labels)
@@ -79,7 +79,7 @@ def meet(robot, client):
 
 
 def show(robot, index):
-    """Show a frame of the scene; returns what the client heard of it."""
+    """Show a frame of the scene; returns the frame that the client received."""
     sent = robot.show_and_wait(SCENE[index][0], robot.labels)
     return wait_until(
         lambda: (frame := robot.client.latest()) is not None and frame.header == sent.header and frame,
@@ -94,7 +94,7 @@ def truth(value, index=0):
 # --- seeding and following
 
 
-def test_masks_boxes_and_points_are_followed(robot, client):
+def test_objects_seeded_by_mask_box_and_points_are_tracked(robot, client):
     ys, xs = np.nonzero(truth(3))
     ids = client.seed(
         {
@@ -116,7 +116,7 @@ def test_masks_boxes_and_points_are_followed(robot, client):
     assert frame.processing_ms > 0
 
 
-def test_a_seed_belongs_to_the_image_of_its_stamp_however_that_is_given(robot, client):
+def test_a_stamp_in_any_form_selects_the_image_to_seed(robot, client):
     frames = [show(robot, index) for index in (0, 4, 8)]
     message = Image(header=frames[1].header)
     for stamp in (frames[1], message, frames[1].header, frames[1].header.stamp, frames[1].stamp_ns):
@@ -138,7 +138,7 @@ def test_a_correction_by_id_keeps_the_object_and_may_rename_it(robot, client):
     assert show(robot, 3)[first].name == 'mug'
 
 
-def test_an_object_is_renamed_where_it_is(robot, client):
+def test_renaming_an_object_keeps_its_mask(robot, client):
     first, second = client.seed([('cup', truth(1)), ('bowl', truth(2))])
     before = show(robot, 1)
     client.rename(second, 'plate')
@@ -162,7 +162,7 @@ def test_an_object_is_renamed_where_it_is(robot, client):
         client.rename('cup', 'mug')
 
 
-def test_an_image_that_is_held_can_be_seeded_later_than_the_history_reaches():
+def test_a_held_image_can_be_seeded_after_it_left_the_history():
     with robots.running({'size': SIZE, 'history': 8, 'held': 1}) as robot:
         robot.labels = robot.listen(Image, '~/labels')
         robot.wait_matched('~/labels')
@@ -181,7 +181,7 @@ def test_an_image_that_is_held_can_be_seeded_later_than_the_history_reaches():
                 assert iou(show(robot, 12)['it'].mask, truth(1, 12)) > FOLLOWED
 
 
-def test_wait_tracked_returns_the_image_in_which_all_are_seen(robot, client):
+def test_wait_tracked_returns_the_image_in_which_all_objects_are_visible(robot, client):
     ids = client.seed({'one': truth(1), 'two': truth(2)})
     threading.Timer(0.2, lambda: robot.show(SCENE[1][0])).start()
     frame = client.wait_tracked(ids)
@@ -201,7 +201,7 @@ def test_wait_returns_each_image_at_most_once(robot, client):
         client.wait(timeout=0.05)
 
 
-def test_removal_and_reset(robot, client):
+def test_objects_are_removed_by_id_and_by_a_reset(robot, client):
     client.seed({'one': truth(1), 'two': truth(2), 'three': truth(3)})
     assert client.remove(2) == [2]
     assert show(robot, 1).ids == [1, 3]
@@ -234,7 +234,7 @@ def test_a_client_works_inside_a_callback_of_the_programs_own_executor(robot, cl
         context.try_shutdown()
 
 
-def test_two_clients_hear_the_same(robot, client):
+def test_two_clients_receive_the_same_results(robot, client):
     with XMemClient(robot.prefix, timeout=ANSWER_S) as other:
         meet(robot, other)
         sent = robot.show(SCENE[1][0])
@@ -245,7 +245,7 @@ def test_two_clients_hear_the_same(robot, client):
 # --- what goes wrong
 
 
-def test_an_object_that_is_not_seen_is_named_with_its_state(robot, client):
+def test_an_object_that_does_not_become_visible_is_named_with_its_state(robot, client):
     client.seed({'it': truth(1)})
     show(robot, 1)
     with pytest.raises(NodeTimeoutError, match='object 1 is TRACKED, object 7 is not tracked'):
@@ -259,12 +259,12 @@ def test_an_object_that_is_not_seen_is_named_with_its_state(robot, client):
 
 def test_a_refused_seed_changes_nothing_and_says_why(robot, client):
     client.seed({'it': truth(1)})
-    with pytest.raises(SeedError, match="'small'.*the mask is 20×10 and the image is 432×240"):
+    with pytest.raises(SeedError, match="'small'.*the mask is 20×10, but the image is 432×240"):
         client.seed({'good': truth(2), 'small': np.ones((10, 20), bool)})
     with pytest.raises(StampNotHeldError, match='no image of stamp 5.000000000 is held'):
         client.seed({'good': truth(2)}, stamp=5_000_000_000)
     for ask in (lambda: client.remove([1, 9]), lambda: client.seed({9: truth(2)})):
-        with pytest.raises(UnknownObjectError, match='no object has the id 9; tracked ids: 1'):
+        with pytest.raises(UnknownObjectError, match='no object has the id 9; tracked: 1'):
             ask()
     for ids in ('1', '12', b'1', 1.0, 2.9, None, [None], True, [True], np.array(1)):
         with pytest.raises(UnknownObjectError, match=r'ids are .*: give one id or several'):
@@ -274,7 +274,7 @@ def test_a_refused_seed_changes_nothing_and_says_why(robot, client):
     assert show(robot, 1).ids == [1]
 
 
-def test_no_node_of_that_name_is_said_with_those_that_are_there(robot):
+def test_a_missing_node_is_reported_with_the_visible_ones(robot):
     with XMemClient('/elsewhere/xmem', timeout=1.0) as client:
         link = client.link
         wait_until(lambda: robot.prefix in link._missing(0), 'the client to see the other node')
@@ -284,7 +284,7 @@ def test_no_node_of_that_name_is_said_with_those_that_are_there(robot):
             assert '/elsewhere/xmem' not in str(said.value).split('visible trackers:')[1]
 
 
-def test_the_latest_of_a_node_that_has_said_nothing_is_none_and_waits_for_a_node_that_starts():
+def test_latest_waits_for_the_node_and_is_none_before_the_first_result():
     with XMemClient('/starting/xmem', timeout=0.1) as client:
         with pytest.raises(NodeMissingError, match='no node /starting/xmem was found within 0.1 s'):
             client.latest()
@@ -316,7 +316,7 @@ def test_memory_is_saved_and_loaded_with_the_same_ids(robot, client, tmp_path):
         client.load_memory(name)
 
 
-def test_a_node_that_is_not_active_is_said_with_the_transition_to_take(robot, client):
+def test_an_inactive_node_is_reported_with_the_transition_to_request(robot, client):
     assert robot.change_state('deactivate')
     try:
         for ask in (lambda: client.seed({'it': truth(1)}), lambda: client.remove(1), client.reset, client.hold):
@@ -330,7 +330,7 @@ def test_a_node_that_is_not_active_is_said_with_the_transition_to_take(robot, cl
         robot.wait_camera()
 
 
-def test_closing_wakes_who_waits_for_a_node_that_is_not_there():
+def test_close_ends_a_wait_for_a_missing_node():
     client = XMemClient('/nowhere/xmem', timeout=ANSWER_S)
     errors = []
 
@@ -348,7 +348,7 @@ def test_closing_wakes_who_waits_for_a_node_that_is_not_there():
     assert [type(error) for error in errors] == [NodeError]
 
 
-def test_what_was_said_before_memory_was_loaded_or_forgotten_is_not_said_again(robot, client, tmp_path):
+def test_frames_from_before_a_load_or_reset_are_not_returned_after_it(robot, client, tmp_path):
     (old,) = client.seed({'old': truth(1)})
     name = f'trial_{tmp_path.name}'
     client.save_memory(name)
@@ -379,7 +379,7 @@ def test_wait_tracked_returns_each_image_once_and_none_from_before_a_correction(
         client.wait_tracked(number, timeout=0.3)
 
 
-def test_a_client_that_nobody_holds_leaves_the_graph(robot):
+def test_an_unreferenced_client_leaves_the_graph(robot):
     client = XMemClient(robot.prefix)
     name, gone = client.link.node.get_name(), weakref.ref(client)
     wait_until(lambda: name in robot.node.get_node_names(), 'the client')
@@ -393,7 +393,7 @@ def test_a_client_that_nobody_holds_leaves_the_graph(robot):
     wait_until(lambda: name not in robot.node.get_node_names(), 'the client to leave')
 
 
-def test_a_closed_client_says_so_and_wakes_whoever_waits(robot):
+def test_a_closed_client_refuses_calls_and_ends_waits(robot):
     client = XMemClient(robot.prefix)
     errors = []
 
@@ -414,7 +414,7 @@ def test_a_closed_client_says_so_and_wakes_whoever_waits(robot):
 
 
 @pytest.mark.parametrize('name', ['', '/', '/a b', '/1x', '/a//b', None])
-def test_a_name_that_no_node_has_is_refused(name):
+def test_an_invalid_node_name_is_refused(name):
     with pytest.raises(ParameterError, match='is not a valid node name'):
         XMemClient(name)
 
@@ -422,7 +422,7 @@ def test_a_name_that_no_node_has_is_refused(name):
 # --- seeds as messages, without a node
 
 
-def test_what_is_not_a_seed_is_refused_by_name():
+def test_an_invalid_seed_is_refused_by_name():
     mask = np.ones((4, 5), bool)
     for shapes, text in [
         ({}, 'no seed given'),
@@ -445,7 +445,7 @@ def test_what_is_not_a_seed_is_refused_by_name():
             seed_messages(shapes)
 
 
-def test_boxes_and_points_become_what_was_meant():
+def test_boxes_points_and_masks_are_converted_to_seed_messages():
     for box in ((1, 2, 3, 4), [1, 2, 3, 4], Box(1, 2, 3, 4), np.array([1, 2, 3, 4]), (1.9, 2.2, 2.2, 4.1)):
         (seed,) = seed_messages({'it': box})
         assert seed.kind == Seed.BOX
@@ -458,7 +458,7 @@ def test_boxes_and_points_become_what_was_meant():
     assert list(seed.mask.data) == [0, 255]
 
 
-def test_a_stamp_is_exact_or_refused():
+def test_stamps_are_converted_exactly_and_inexact_ones_are_refused():
     assert time_message(None) == Header().stamp
     stamp = time_message(1_234_567_890_123_456_789)
     assert (stamp.sec, stamp.nanosec) == (1_234_567_890, 123_456_789)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Examples, run like a user does, with the real node."""
+"""Examples as processes, with the real node."""
 
 import contextlib
 import functools
@@ -34,7 +34,7 @@ SLOW_S = 120.0  # starting Python and matching topics on a busy machine
 
 @contextlib.contextmanager
 def example(name, *arguments):
-    """The example as a process; `output` is where it prints to."""
+    """Run an example as a process; yields the process."""
     process = subprocess.Popen(
         [sys.executable, str(EXAMPLES / name), *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -76,7 +76,7 @@ def running():
 
 @pytest.fixture
 def robot(running):
-    """The node without objects, which has just heard nothing."""
+    """A node without objects, before any image."""
     assert running.reset().success
     running.objects.clear()
     return running
@@ -112,7 +112,7 @@ def test_follow_stands_still_without_the_object(robot):
     assert all(twist == Twist() for twist in heard)
 
 
-def test_crop_cloud_cuts_out_what_the_mask_shows(robot):
+def test_crop_cloud_keeps_the_points_inside_the_mask(robot):
     robot.show_and_wait(SCENE[0][0], robot.labels)
     assert robot.seed(mask_seed(SCENE[0][1], kind=Seed.LABELS)).success
     cut = robot.listen(PointCloud2, f'{robot.namespace}/object_points')
@@ -155,7 +155,7 @@ def cloud_of(header):
 
 
 @pytest.mark.parametrize('with_masks', [False, True])
-def test_seed_detections_seeds_what_is_sure_and_new(robot, tmp_path, with_masks):
+def test_seed_detections_seeds_confident_detections_of_new_objects(robot, tmp_path, with_masks):
     truth = SCENE[0][1]
     boxes = []
     for value in (1, 2, 3):
@@ -175,7 +175,7 @@ def test_seed_detections_seeds_what_is_sure_and_new(robot, tmp_path, with_masks)
 
 
 @pytest.mark.parametrize('arguments', [('follow.py', '--box', *MUG), ('seed_detections.py', 'found.npz')])
-def test_an_example_says_what_is_missing(tmp_path, monkeypatch, capsys, arguments):
+def test_an_example_reports_a_missing_node_without_a_traceback(tmp_path, monkeypatch, capsys, arguments):
     np.savez(tmp_path / 'found.npz', boxes=np.zeros((0, 4)))
     name, *rest = (str(tmp_path / part) if part == 'found.npz' else part for part in arguments)
     monkeypatch.setattr(sys, 'argv', [name, *rest, '--node', '/elsewhere/xmem'])

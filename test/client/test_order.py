@@ -24,12 +24,12 @@ from xmem_ros.node import qos
 from xmem_ros.srv import LoadMemory, ResetTracker, SeedObjects
 
 ANSWER_S = 60.0  # on a busy machine
-BEFORE = 8  # images said of just before an answer; fewer than the depth of the topics, so none is lost
-SLOW_S = 0.03  # that a slow client takes for half of an image
+BEFORE = 8  # results published just before a response; below the depth of the topics, so none is lost
+SLOW_S = 0.03  # time that a slow client takes for one of the two messages of an image
 
 
 class Speaker:
-    """Services that say something of some images before they answer."""
+    """Scripted node whose services publish results of some images before they respond."""
 
     def __init__(self) -> None:
         self.before = 0
@@ -62,7 +62,7 @@ class Speaker:
         self.node.destroy_node()
 
     def say(self):
-        """Object 1 is visible in the next image; returns its stamp [ns]."""
+        """Publish a result in which object 1 is visible; returns its stamp [ns]."""
         self.stamp += 1
         labels = image_from_array(np.ones((8, 8), np.uint8), 'mono8', Image)
         labels.header.stamp.sec = self.stamp
@@ -112,7 +112,7 @@ def client(speaker):
 
 @pytest.fixture
 def slow(monkeypatch):
-    """A client that is behind with what it hears."""
+    """Make the client process its messages slowly."""
     hear = XMemClient._receive
 
     def late(*given):
@@ -123,14 +123,14 @@ def slow(monkeypatch):
 
 
 def newest(client, speaker):
-    """Say something new and wait until it is heard; returns its stamp [ns]."""
+    """Publish a new image and wait until the client has it; returns its stamp [ns]."""
     stamp = speaker.say()
     wait_until(lambda: client.latest() and client.latest().stamp_ns == stamp, 'the newest image', ANSWER_S)
     return stamp
 
 
 @pytest.mark.parametrize('call', [lambda client: client.reset(), lambda client: client.load_memory('kitchen')])
-def test_what_came_before_the_answer_is_not_said_after_it_however_late_it_is_read(speaker, client, slow, call):
+def test_frames_from_before_a_response_are_dropped_however_late_they_are_read(speaker, client, slow, call):
     speaker.before = BEFORE
     call(client)
     assert client.latest() is None
@@ -138,7 +138,7 @@ def test_what_came_before_the_answer_is_not_said_after_it_however_late_it_is_rea
     assert client.wait_tracked(1).stamp_ns == stamp
 
 
-def test_halves_of_images_from_before_a_reset_make_no_image_after_it(speaker, client):
+def test_half_received_frames_are_discarded_at_a_reset(speaker, client):
     speaker.stamp += 1
     labels = image_from_array(np.ones((8, 8), np.uint8), 'mono8', Image)
     labels.header.stamp.sec = speaker.stamp
@@ -151,7 +151,7 @@ def test_halves_of_images_from_before_a_reset_make_no_image_after_it(speaker, cl
     assert client._count == count + 1
 
 
-def test_wait_tracked_returns_no_image_from_before_the_answer_to_a_seed(speaker, client, slow):
+def test_wait_tracked_returns_no_image_from_before_the_response_to_a_seed(speaker, client, slow):
     speaker.before = BEFORE
     client.seed({1: Box(0, 0, 8, 8)})
     with pytest.raises(NodeTimeoutError, match='object 1 is TRACKED; .* published no new frame'):
@@ -160,13 +160,13 @@ def test_wait_tracked_returns_no_image_from_before_the_answer_to_a_seed(speaker,
     assert client.wait_tracked(1).stamp_ns == stamp
 
 
-def test_wait_returns_an_image_from_before_a_seed_that_nobody_has_got_yet(speaker, client):
+def test_wait_returns_an_unread_image_from_before_a_seed(speaker, client):
     stamp = newest(client, speaker)
     client.seed({'it': Box(0, 0, 8, 8)})
     assert client.wait(timeout=0).stamp_ns == stamp
 
 
-def test_a_refused_seed_makes_no_image_old(speaker, client):
+def test_a_refused_seed_outdates_no_image(speaker, client):
     stamp = newest(client, speaker)
     speaker.refuses = True
     with pytest.raises(SeedError):
@@ -174,7 +174,7 @@ def test_a_refused_seed_makes_no_image_old(speaker, client):
     assert client.wait_tracked(1, timeout=0).stamp_ns == stamp
 
 
-def test_a_loop_of_wait_tracked_hears_that_the_camera_is_gone(speaker, client):
+def test_wait_tracked_times_out_in_a_loop_when_the_camera_stops(speaker, client):
     stamp = newest(client, speaker)
     assert client.wait_tracked(1).stamp_ns == stamp
     with pytest.raises(NodeTimeoutError):
@@ -185,7 +185,7 @@ def test_a_loop_of_wait_tracked_hears_that_the_camera_is_gone(speaker, client):
 
 
 @pytest.mark.parametrize('whole', [True, False], ids=['after closing', 'while it closes'])
-def test_a_call_during_which_the_client_is_closed_says_so(whole):
+def test_closing_the_client_during_a_call_raises_an_error(whole):
     client = XMemClient('/nowhere/xmem', timeout=ANSWER_S)
     link = client.link
     service = link._client(ResetTracker, 'reset')

@@ -35,7 +35,7 @@ def make():
     return SimpleNamespace()
 
 
-def test_png_is_exact_and_jpeg_is_what_others_decode():
+def test_png_is_lossless_and_jpeg_decodes_as_in_pillow():
     assert np.array_equal(rgb_from_compressed(message(written(FRAME, 'PNG'), 'png')), FRAME)
     jpeg = written(FRAME, 'JPEG')
     theirs = np.asarray(PillowImage.open(io.BytesIO(jpeg))).astype(int)
@@ -50,13 +50,13 @@ def test_grey_and_16_bit_images_are_read():
     assert np.abs(rgb_from_compressed(message(deep.tobytes())).astype(int) - FRAME).max() <= 1
 
 
-def test_a_rotation_noted_in_the_file_is_not_applied():
+def test_the_exif_orientation_is_not_applied():
     exif = PillowImage.Exif()
     exif[0x0112] = 6  # orientation: rotate by 90 degrees
     assert rgb_from_compressed(message(written(FRAME, 'JPEG', exif=exif.tobytes()))).shape == FRAME.shape
 
 
-def test_the_mosaic_of_a_bayer_sensor_becomes_colours():
+def test_a_compressed_bayer_mosaic_is_converted_to_rgb():
     colour = np.zeros((32, 32, 3), np.uint8)
     colour[:] = (200, 120, 40)
     mosaic = np.empty((32, 32), np.uint8)
@@ -74,7 +74,7 @@ def test_the_mosaic_of_a_bayer_sensor_becomes_colours():
 
 
 @pytest.mark.parametrize('pixels', [FRAME, LABELS], ids=['rgb', 'labels'])
-def test_what_is_written_is_read_by_others(pixels):
+def test_written_images_are_readable_by_pillow(pixels):
     sent = compressed_from_array(pixels, 'png', make)
     assert np.array_equal(np.asarray(PillowImage.open(io.BytesIO(bytes(sent.data)))), pixels)
     assert sent.format.split(';')[1].startswith(' png compressed ')
@@ -82,7 +82,7 @@ def test_what_is_written_is_read_by_others(pixels):
     assert sizes[0] > sizes[1] > 0
 
 
-def test_either_kind_of_message_gives_pixels():
+def test_raw_and_compressed_messages_give_pixels():
     assert np.array_equal(rgb_of(image_from_array(FRAME, 'rgb8', make)), FRAME)
     assert np.array_equal(rgb_of(message(written(FRAME, 'PNG'))), FRAME)
 
@@ -118,12 +118,12 @@ def large_png():
     ],
     ids=['empty', 'text', 'bmp', 'head', 'zeros', 'half', 'claims', 'large'],
 )
-def test_what_cannot_be_read_is_named(data, reason):
+def test_an_unreadable_image_is_refused_with_the_reason(data, reason):
     with pytest.raises(FrameError, match=reason):
         rgb_from_compressed(message(data))
 
 
-def test_random_damage_is_an_error_or_an_image():
+def test_random_damage_gives_an_error_or_an_image():
     chance = np.random.default_rng(0)
     whole = {kind: np.frombuffer(written(FRAME, kind), np.uint8) for kind in ('PNG', 'JPEG')}
     refused = 0

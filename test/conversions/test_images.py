@@ -9,13 +9,21 @@ import numpy as np
 import pytest
 
 from xmem_ros.conversions.images import ENCODINGS, image_from_array, mask_from_image, rgb_from_image
-from xmem_ros.errors import FrameError
+from xmem_ros.errors import FrameError, ParameterError
+from xmem_ros.intensity import IntensityScale
 
 HEIGHT, WIDTH = 12, 16
 RED, GREEN, BLUE, OCHRE = (210, 40, 60), (30, 190, 80), (50, 60, 220), (200, 200, 90)
 BYTES = dict.fromkeys(('rgb8', 'bgr8', '8UC3'), 3) | dict.fromkeys(('rgba8', 'bgra8', '8UC4'), 4)
 BYTES |= dict.fromkeys(('rgb16', 'bgr16'), 6) | dict.fromkeys(('rgba16', 'bgra16'), 8)
 BYTES |= dict.fromkeys(('yuv422', 'uyvy', 'yuv422_yuy2', 'yuyv', 'mono16', '16UC1'), 2)
+TYPES = {'8U': 'u1', '8S': 'i1', '16U': '<u2', '16S': '<i2', '32S': '<i4', '32F': '<f4', '64F': '<f8'}
+BYTES |= {f'{kind}C{n}': n * int(TYPES[kind][-1]) for kind in TYPES for n in (1, 3, 4)}
+# of sensor_msgs/image_encodings.hpp, and nv12, which drivers send too
+LISTED = ['rgb8', 'rgba8', 'rgb16', 'rgba16', 'bgr8', 'bgra8', 'bgr16', 'bgra16', 'mono8', 'mono16']
+LISTED += [f'{kind}C{n}' for kind in TYPES for n in (1, 2, 3, 4)]
+LISTED += [f'bayer_{pattern}{bits}' for pattern in ('rggb', 'bggr', 'gbrg', 'grbg') for bits in (8, 16)]
+LISTED += ['uyvy', 'yuv422', 'yuyv', 'yuv422_yuy2', 'nv21', 'nv24', 'nv12']
 BYTES |= {name: 2 for name in ENCODINGS if name.startswith('bayer') and name.endswith('16')}
 
 
@@ -29,14 +37,14 @@ def message(data, encoding, *, height=HEIGHT, width=WIDTH, step=None, is_bigendi
 
 
 def colours():
-    """Four flat quarters, H×W×3 uint8: subsampling and Bayer patterns lose nothing inside them."""
+    """Four quarters of one colour each, H×W×3 uint8; subsampling and Bayer patterns keep these."""
     image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     image[:6, :8], image[:6, 8:], image[6:, :8], image[6:, 8:] = RED, GREEN, BLUE, OCHRE
     return image
 
 
 def inside(image):
-    """Return the pixels whose neighbourhood has one colour: away from borders of the quarters."""
+    """Return the pixels away from the borders of the quarters."""
     return np.concatenate([image[y : y + 2, x : x + 4].reshape(-1, 3) for y in (2, 8) for x in (2, 10)]).astype(int)
 
 
@@ -60,7 +68,13 @@ def yuv_planes(image):
 
 def encode(image, encoding):
     """Encode pixels as a driver does, by the definition of each encoding."""
-    name = {'8UC3': 'bgr8', '8UC4': 'bgra8'}.get(encoding, encoding)
+    if encoding[:2].isdecimal() or (encoding[0] in '68' and 'C' in encoding):
+        kind, _, channels = encoding.partition('C')
+        sent = np.dtype(TYPES[kind])
+        white = 1.0 if sent.kind == 'f' else np.iinfo(sent).max
+        eight = encode(image, 'bgr8' if channels == '3' else 'bgra8')
+        return np.round(eight / 255 * white).astype(sent) if sent.kind != 'f' else (eight / 255).astype(sent)
+    name = encoding
     if name.endswith('16') and not name.startswith('mono'):
         return encode(image, f'{name[:-2]}8').astype('<u2') * 257
     if name.startswith('bayer'):
@@ -70,6 +84,8 @@ def encode(image, encoding):
         alpha = np.full((HEIGHT, WIDTH, 1), 99, np.uint8)
         return np.concatenate([colour, alpha], 2) if 'a' in name else colour
     luma, blueness, redness = yuv_planes(image)
+    if name == 'nv24':
+        return np.concatenate([luma, np.stack([blueness, redness], -1).reshape(2 * HEIGHT, WIDTH)])
     if name in ('nv12', 'nv21'):
         pair = (blueness, redness) if name == 'nv12' else (redness, blueness)
         chroma = np.stack([plane[::2, ::2] for plane in pair], -1).reshape(HEIGHT // 2, WIDTH)
@@ -80,7 +96,7 @@ def encode(image, encoding):
     return np.stack([chroma, luma] if first else [luma, chroma], -1)
 
 
-COLOUR = [name for name in ENCODINGS if not name.startswith('mono') and not name.endswith('UC1')]
+COLOUR = [name for name in ENCODINGS if not name.startswith('mono') and not name.endswith('C1')]
 
 
 @pytest.mark.parametrize('encoding', COLOUR)
@@ -89,8 +105,9 @@ def test_every_colour_encoding_gives_the_colours_that_were_sent(encoding):
     assert pixels.shape == (HEIGHT, WIDTH, 3)
     assert pixels.dtype == np.uint8
     worst = np.abs(inside(pixels) - inside(colours())).max()
-    yuv = 'yu' in encoding or encoding in ('nv12', 'nv21', 'uyvy')
-    assert worst <= (5 if yuv else 0)  # 8-bit YUV rounds three values each way
+    yuv = 'yu' in encoding or encoding in ('nv12', 'nv21', 'nv24', 'uyvy')
+    # 8-bit YUV rounds three values each way; a signed byte has only 128 values
+    assert worst <= (5 if yuv else 2 if '8S' in encoding else 0)
 
 
 @pytest.mark.parametrize('encoding', ['mono8', '8UC1', 'mono16', '16UC1'])
@@ -98,6 +115,52 @@ def test_grey_images_become_grey_rgb(encoding):
     grey = np.arange(HEIGHT * WIDTH, dtype=np.uint8).reshape(HEIGHT, WIDTH)
     sent = grey.astype('<u2') * 257 if encoding in ('mono16', '16UC1') else grey
     assert (rgb_from_image(message(sent, encoding)) == grey[..., None]).all()
+
+
+@pytest.mark.parametrize('encoding', LISTED)
+def test_every_encoding_that_ros_lists_is_read_or_refused_with_the_reason(encoding):
+    known = encoding in ENCODINGS
+    sent = message(bytes(HEIGHT * WIDTH * 32), encoding)
+    if known:
+        assert rgb_from_image(sent).shape == (HEIGHT, WIDTH, 3)
+    else:
+        with pytest.raises(FrameError, match='two channels are no picture'):
+            rgb_from_image(sent)
+
+
+def test_the_range_of_the_first_image_is_kept_for_later_ones():
+    scale = IntensityScale('auto')
+    thermal = np.linspace(7000, 8500, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH)
+    first = rgb_from_image(message(thermal.astype('<u2'), '16UC1'), scale)
+    assert first.min() == 0
+    assert first.max() == 255
+    warmer = rgb_from_image(message((thermal + 150).astype('<u2'), '16UC1'), scale)
+    shift = (warmer.astype(int) - first)[4:8].mean()  # rows that are not saturated
+    assert 24 < shift < 27  # 150 of the 1 500 values, of 255
+    other = rgb_from_image(message(thermal.astype('<f4'), '32FC1'), scale)
+    assert np.abs(other.astype(int) - first).max() <= 2  # a new range for another encoding
+
+
+def test_a_fixed_range_can_be_given_and_a_useless_one_is_noted():
+    thermal = np.linspace(7000, 8500, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH).astype('<u2')
+    given = rgb_from_image(message(thermal, '16UC1'), IntensityScale('7000,8500'))
+    assert (given.min(), given.max()) == (0, 255)
+    full = IntensityScale('full')
+    assert rgb_from_image(message(thermal, '16UC1'), full).max() < 40
+    [(warning, text)] = full.take_notes()
+    assert warning
+    assert 'less than an eighth' in text
+    for wrong in ('8500,7000', '7000', 'best', '1,nan', '1' * 20 + ',2'):
+        with pytest.raises(ParameterError, match='allowed: auto, full, or the two values'):
+            IntensityScale(wrong)
+
+
+def test_pixels_without_a_value_are_black():
+    depth = np.full((HEIGHT, WIDTH), 2.0, '<f4')
+    depth[0, :3], depth[1] = (np.nan, np.inf, -np.inf), 3.0
+    pixels = rgb_from_image(message(depth, '32FC1'), IntensityScale('auto'))
+    assert pixels[0, :3, 0].tolist() == [0, 255, 0]
+    assert (pixels[1] == 255).all()
 
 
 def test_big_endian_is_honoured():
@@ -137,7 +200,7 @@ def test_pixels_agree_with_those_of_rosbags_image(encoding):
     [
         ({'encoding': 'jpeg'}, "the encoding 'jpeg' cannot be read; convert it"),
         ({'encoding': ''}, "the encoding '' cannot be read"),
-        ({'encoding': '32FC1'}, 'cannot be read'),
+        ({'encoding': '8UC2'}, "the encoding '8UC2' cannot be read: two channels are no picture; convert it"),
         ({'height': 0}, '16×0: it has no pixels'),
         ({'width': 0}, '0×12: it has no pixels'),
         ({'step': 0}, 'step is 0: a row of 16 px in rgb8 takes 48 bytes'),
@@ -150,7 +213,7 @@ def test_pixels_agree_with_those_of_rosbags_image(encoding):
         ({'encoding': 'yuv422', 'width': 15}, 'its width one of 2'),
     ],
 )
-def test_an_image_that_cannot_hold_what_it_says_is_refused(changes, says):
+def test_an_image_with_inconsistent_fields_is_refused(changes, says):
     sent = message(colours(), 'rgb8')
     for name, value in changes.items():
         setattr(sent, name, value)
@@ -167,7 +230,7 @@ def test_a_mask_is_read_from_mono8_only():
 
 
 @pytest.mark.parametrize('shape', [(HEIGHT, WIDTH), (HEIGHT, WIDTH, 3)])
-def test_pixels_become_a_message_and_come_back(shape):
+def test_pixels_survive_a_round_trip_through_a_message(shape):
     pixels = np.random.default_rng(2).integers(0, 256, shape, np.uint8)
     encoding = 'mono8' if len(shape) == 2 else 'rgb8'
     sent = image_from_array(pixels, encoding, SimpleNamespace)
@@ -177,7 +240,7 @@ def test_pixels_become_a_message_and_come_back(shape):
     assert (back == pixels).all()
 
 
-def test_a_view_of_other_memory_becomes_a_message_too():
+def test_a_strided_view_is_converted_to_a_message():
     wide = np.random.default_rng(3).integers(0, 256, (HEIGHT, 2 * WIDTH), np.uint8)
     sent = image_from_array(wide[:, ::2], 'mono8', SimpleNamespace)
     assert (mask_from_image(sent) == wide[:, ::2]).all()
@@ -189,7 +252,7 @@ def test_the_bayer_patterns_of_this_test_are_those_of_opencv():
     assert (inside(cv2.cvtColor(mosaic, cv2.COLOR_BayerBG2RGB)) == inside(colours())).all()
 
 
-def test_a_frame_id_that_every_result_would_carry_is_bounded():
+def test_a_frame_id_of_more_than_1024_characters_is_refused():
     image = message(colours(), 'rgb8')
     image.header = SimpleNamespace(frame_id='x' * 1024)
     assert rgb_from_image(image).shape == (HEIGHT, WIDTH, 3)

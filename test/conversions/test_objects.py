@@ -35,7 +35,7 @@ HIDDEN = dataclasses.replace(
 
 
 @pytest.mark.parametrize('item', [CUP, HIDDEN])
-def test_an_object_comes_back_from_its_message_as_it_was(item):
+def test_an_object_survives_a_round_trip_through_its_message(item):
     assert object_of(object_message(item, typestore.make)) == item
 
 
@@ -44,7 +44,7 @@ def test_an_object_that_was_never_seen_has_no_centroid():
     assert all(map(math.isnan, object_of(object_message(nowhere, typestore.make)).centroid))
 
 
-def test_ros_and_bags_have_the_same_bytes_of_objects():
+def test_objects_are_serialized_alike_for_ros_and_bags():
     serialization = pytest.importorskip('rclpy.serialization', reason='rclpy is not importable')
     generated = pytest.importorskip('xmem_ros.msg', reason='the messages are not built')
     ours = typestore.objects_message(typestore.header(1_500_000_000, 'camera'), [CUP, HIDDEN])
@@ -66,7 +66,7 @@ def test_a_duration_is_exact_to_the_microsecond_and_bounded(seconds, sec, nanose
         assert seconds_of(message) == pytest.approx(seconds, abs=5e-7)
 
 
-def test_a_state_that_there_is_not_is_refused():
+def test_an_unknown_state_is_refused():
     message = object_message(CUP, typestore.make)
     message.state = 9
     with pytest.raises(ValueError, match='9 is not a valid ObjectState'):

@@ -43,13 +43,13 @@ def grab_cut(monkeypatch):
         (box_seed(*BOX, 'n' * 256), r'^seeds\[1\] .*the name has 256 characters'),
     ],
 )
-def test_a_faulty_seed_behind_a_good_box_is_refused_before_grab_cut(grab_cut, last, says):
+def test_a_faulty_seed_after_a_valid_box_is_refused_before_grab_cut(grab_cut, last, says):
     with pytest.raises(SeedError, match=says):
         read_seeds([box_seed(*BOX), last], FRAME, 8)
     assert not grab_cut
 
 
-def test_ids_and_room_are_asked_for_before_grab_cut(grab_cut):
+def test_ids_and_number_of_objects_are_checked_before_grab_cut(grab_cut):
     correction = box_seed(*BOX)
     correction.id = 7
     asked = []
@@ -65,7 +65,7 @@ def test_ids_and_room_are_asked_for_before_grab_cut(grab_cut):
     assert not grab_cut
 
 
-def test_good_seeds_come_out_in_their_order_with_one_question(grab_cut):
+def test_valid_seeds_keep_their_order_and_are_checked_once(grab_cut):
     asked = []
     seeds = [box_seed(*BOX, 'box'), mask_seed(TRUTH.astype(np.uint8), 'all', kind=Seed.LABELS), mask_seed(TRUTH == 2)]
     found = read_seeds(seeds, FRAME, 8, asked.append)
@@ -76,12 +76,12 @@ def test_good_seeds_come_out_in_their_order_with_one_question(grab_cut):
     assert len(grab_cut) == 1
 
 
-def test_a_name_without_a_mask_is_refused_with_the_way_to_rename():
+def test_a_name_without_a_mask_is_refused_with_advice_on_renaming():
     with pytest.raises(SeedError, match=r"'mug' \(MASK\): there is no mask: .* the message of object_3/mask with"):
         read_seeds([Seed(id=3, name='mug')], FRAME, 8)
 
 
-def test_masks_need_no_question_beforehand():
+def test_masks_are_not_checked_beforehand():
     """The tracker refuses them when they are applied."""
 
     def check(_):
@@ -92,7 +92,8 @@ def test_masks_need_no_question_beforehand():
 
 def test_a_label_image_of_too_many_objects_is_refused_before_it_is_split(monkeypatch):
     """With 254 values it would become 254 masks of its size."""
-    many = np.arange(TRUTH.size, dtype=np.uint8).reshape(TRUTH.shape)
+    rows, columns = np.indices(TRUTH.shape) // 4
+    many = (rows * 64 + columns).astype(np.uint8)  # squares of 4 px
     compared = []
 
     class Values(np.ndarray):

@@ -69,7 +69,7 @@ def test_the_camera_publishes_every_frame_at_the_clips_rate(tmp_path, listener):
     assert logged == [[str(stamp), str(index)] for index, stamp in enumerate(stamps)]
 
 
-def test_the_camera_holds_its_first_frame_until_it_is_told_to_start(tmp_path, listener):
+def test_the_camera_repeats_its_first_frame_until_it_is_started(tmp_path, listener):
     from std_srvs.srv import Trigger
 
     node, images, spin_until = listener
@@ -87,7 +87,7 @@ def test_the_camera_holds_its_first_frame_until_it_is_told_to_start(tmp_path, li
     assert logged == [-1] * held + [0, 1, 2, 3, 4]
 
 
-def test_the_camera_plays_a_folder_in_a_loop_until_it_is_ended(tmp_path, listener):
+def test_the_camera_plays_a_folder_in_a_loop_until_it_is_interrupted(tmp_path, listener):
     _, images, spin_until = listener
     save_sequence(tmp_path, frames=3)
     with camera(tmp_path, '--clip', str(tmp_path / 'JPEGImages' / 'toys'), '--loop', '--rate', '50') as process:
@@ -101,9 +101,9 @@ def test_the_camera_plays_a_folder_in_a_loop_until_it_is_ended(tmp_path, listene
 @pytest.mark.parametrize(
     ('options', 'text'),
     [
-        (['--clip', 'no/such/clip'], 'no/such/clip: no such video file or folder'),
+        (['--clip', 'no/such/clip'], 'no/such/clip: no such video or folder; give a video file'),
         (['--objects', '9'], 'it must be 1 to 6'),
-        (['--rate', '-1'], 'rate -1.0'),
+        (['--rate', '-1'], "'-1' is not a rate; give 0 to 1000 frames/s"),
     ],
 )
 def test_a_camera_that_cannot_play_says_why(tmp_path, options, text):

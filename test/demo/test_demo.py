@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope='module')
 def weights(tmp_path_factory):
-    """The bundled weights, or, while there are none, weights that at least run."""
+    """The bundled weights; if missing, untrained ones."""
     if BUNDLED.is_file():
         return str(BUNDLED)
     return str(save_untrained_weights(tmp_path_factory.mktemp('weights') / 'untrained.safetensors'))
@@ -49,7 +49,7 @@ def row(output, name):
     return next(line[len(name) :].split() for line in output.splitlines() if line.startswith(name))
 
 
-def test_the_demonstration_follows_the_rendered_scene_through_the_real_node(tmp_path, weights):
+def test_the_demonstration_tracks_the_rendered_scene_with_the_real_node(tmp_path, weights):
     done = demonstrate(
         '--frames', 45, '--rate', 5, '--out', tmp_path, '--device', 'cpu', '--size', 160, '--weights', weights
     )
@@ -69,7 +69,7 @@ def test_the_demonstration_follows_the_rendered_scene_through_the_real_node(tmp_
 
 
 @pytest.mark.skipif(not (FOOTAGE / 'davis-val').is_dir(), reason='needs ../shared/data/davis-val, which is not here')
-def test_the_demonstration_follows_a_box_in_real_footage(tmp_path, weights):
+def test_the_demonstration_tracks_a_box_in_real_footage(tmp_path, weights):
     clip = FOOTAGE / 'davis-val' / 'JPEGImages' / 'blackswan'
     options = ['--frames', 12, '--rate', 3, '--out', tmp_path, '--device', 'cpu', '--size', 160, '--weights', weights]
     done = demonstrate('--video', clip, '--box', '145,90,350,270', *options)
@@ -83,7 +83,7 @@ def test_the_demonstration_follows_a_box_in_real_footage(tmp_path, weights):
     ('number', 'reached'), [(signal.SIGINT, 'starting the node'), (signal.SIGTERM, 'seeded')], ids=['SIGINT', 'SIGTERM']
 )
 @pytest.mark.skipif(not Path('/proc/self/task').is_dir(), reason='finds children by /proc')
-def test_a_demonstration_that_is_interrupted_leaves_no_process_behind(tmp_path, weights, number, reached):
+def test_an_interrupted_demonstration_leaves_no_process_behind(tmp_path, weights, number, reached):
     options = ['--rate', 2, '--out', tmp_path, '--device', 'cpu', '--size', 64, '--weights', weights]
     with start_demo(*options) as demo:
         while not demo.stdout.readline().startswith(reached):
@@ -111,7 +111,10 @@ def signals():
 @pytest.mark.parametrize(
     ('options', 'text'),
     [
-        (['--video', 'no/such.mp4', '--box', '0,0,9,9'], 'no/such.mp4: no such video file or folder of frames'),
+        (
+            ['--video', 'no/such.mp4', '--box', '0,0,9,9'],
+            'no/such.mp4: no such video or folder; give a video file or a folder of images',
+        ),
         (['--video', 'CLIP'], 'BOX=x,y,width,height'),
         (['--video', 'CLIP', '--box', '0,0,9,9', '--mask', 'MASK'], 'either a box'),
         (['--video', 'CLIP', '--box', '0,0,97,9'], 'not inside the frame of 96×64 px'),
@@ -120,7 +123,7 @@ def signals():
         (['--weights', 'nonsense', '--frames', '3'], 'nonsense'),
     ],
 )
-def test_what_is_wrong_with_a_demonstration_is_said_without_a_traceback(tmp_path, capsys, signals, options, text):
+def test_errors_of_a_demonstration_are_reported_without_a_traceback(tmp_path, capsys, signals, options, text):
     save_sequence(tmp_path, frames=3)
     save_mask(tmp_path / 'large.png', np.ones((64, 99), np.uint8))
     files = {
@@ -135,3 +138,18 @@ def test_what_is_wrong_with_a_demonstration_is_said_without_a_traceback(tmp_path
     assert 'demo: error: ' in said
     assert 'Traceback' not in said
     assert not (tmp_path / 'out' / 'overlay.mp4').exists()
+
+
+@pytest.mark.parametrize(
+    ('options', 'text'),
+    [
+        (['--rate', 'abc'], "argument --rate: 'abc' is not a rate; give 0 to 1000 frames/s"),
+        (['--rate', 'nan'], "'nan' is not a rate"),
+        (['--frames', '-1'], "argument --frames: '-1' is not a number of frames; give a whole number from 0"),
+    ],
+)
+def test_an_option_that_is_not_a_number_is_refused_with_the_allowed_values(capsys, options, text):
+    with pytest.raises(SystemExit) as end:
+        run.main(options)
+    assert end.value.code == 2
+    assert text in capsys.readouterr().err

@@ -10,7 +10,7 @@ from xmem_ros.media import Clip
 from xmem_ros.objects import ObjectState, TrackedObject
 
 
-def test_iou_is_that_worked_out_by_hand():
+def test_iou_equals_values_computed_by_hand():
     mask, truth = np.zeros((2, 10, 10), np.uint8)
     assert iou(mask > 0, truth) == 1
     mask[:, :4], truth[:, 2:8] = 1, 1
@@ -34,7 +34,7 @@ def make_report(tracked, published=10):
     return Report(published=published, rate=20.0, ids=[1], labels=[1], names=['cup'], tracked=tracked)
 
 
-def test_the_table_counts_what_was_tracked_and_what_was_dropped():
+def test_the_table_counts_tracked_and_dropped_frames():
     report = make_report({index: tracked_frame(delay) for index, delay in [(0, 10.0), (4, 20.0), (8, 90.0), (9, 30.0)]})
     report.iou = {'cup': [0.5, 1.0]}
     lines = {line[:18].strip(): line[18:].strip() for line in report.table().splitlines()}
@@ -49,7 +49,7 @@ def test_the_table_counts_what_was_tracked_and_what_was_dropped():
 
 
 @pytest.mark.parametrize('numbers', [(), (2,), (1, 2)])
-def test_ids_that_change_are_told(numbers):
+def test_changed_ids_are_reported(numbers):
     report = make_report({0: tracked_frame(1.0), 1: tracked_frame(1.0, numbers)})
     assert 'ids stable        NO: frame 1' in report.table()
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The rendered scene: repeatable, with exact masks, and neither trivial nor hopeless to track."""
+"""The rendered scene: repeatable, with exact masks, of moderate difficulty."""
 
 from itertools import pairwise
 
@@ -19,11 +19,11 @@ def clip():
 
 
 def areas(labels, objects):
-    """T×O, px."""
+    """Areas of the objects in all frames, T×O [px]."""
     return np.array([[np.count_nonzero(image == k + 1) for k in range(objects)] for image in labels])
 
 
-def test_frames_and_labels_have_the_promised_form(clip):
+def test_frames_and_labels_have_the_documented_shapes_and_types(clip):
     scene, frames, labels = clip
     assert len(scene) == len(frames) == 150
     assert frames.shape == (150, 240, 432, 3)
@@ -49,7 +49,7 @@ def test_another_seed_gives_another_scene(clip):
     assert np.abs(frame.astype(int) - frames[0]).mean() > 5
 
 
-def test_the_motion_repeats_so_that_a_scene_can_be_of_any_length(clip):
+def test_the_motion_repeats_in_a_scene_of_any_length(clip):
     _, _, labels = clip
     _, mask = RenderedScene(frames=PERIOD + 10)[PERIOD + 5]
     np.testing.assert_array_equal(mask, labels[5])
@@ -68,7 +68,7 @@ def test_objects_start_apart_and_in_full_view(objects, seed):
 
 
 @pytest.mark.parametrize('seed', [0, 1, 2])
-def test_one_leaves_and_returns_and_one_is_occluded(seed):
+def test_one_object_leaves_and_returns_and_one_is_occluded(seed):
     scene = RenderedScene(seed=seed)
     labels = np.stack([mask for _, mask in scene])
     area = areas(labels, 3)
@@ -116,6 +116,6 @@ def test_arguments_out_of_range_are_refused_with_what_is_allowed(arguments):
         RenderedScene(**arguments)
 
 
-def test_an_index_beyond_the_end_is_an_index_error():
+def test_an_index_beyond_the_end_raises_an_index_error():
     with pytest.raises(IndexError):
         RenderedScene(frames=3)[3]

@@ -11,7 +11,7 @@ from xmem_ros.errors import SeedError
 from xmem_ros.media import Clip
 
 
-def test_the_scene_seeds_its_objects_by_name_and_knows_each_frames_truth():
+def test_the_scene_names_its_objects_and_has_the_truth_of_each_frame():
     scene = RenderedScene((64, 96), frames=4)
     seeds, truth = scene_seeds(scene)
     assert [seed.name for seed in seeds] == scene.names
@@ -28,12 +28,12 @@ def test_a_box_is_read_as_x_y_width_height():
 
 
 @pytest.mark.parametrize('text', ['5,8,60,40', '4,9,60,40', '-1,0,5,5', '3,3,0,5', '3,3,5,0', '1,2,3', 'a,b,c,d', ''])
-def test_a_box_that_is_none_or_lies_outside_is_refused(text):
+def test_a_malformed_box_or_one_outside_the_frame_is_refused(text):
     with pytest.raises(SeedError, match='x,y,width,height'):
         box_seed(text, np.zeros((48, 64, 3), np.uint8))
 
 
-def test_masks_beside_the_seed_are_the_truth_of_the_frames_of_their_names(tmp_path):
+def test_masks_beside_the_seed_are_the_truth_of_frames_with_their_names(tmp_path):
     scene = save_sequence(tmp_path, frames=4)
     folder = tmp_path / 'Annotations' / 'toys'
     (folder / '00002.png').unlink()
@@ -45,15 +45,16 @@ def test_masks_beside_the_seed_are_the_truth_of_the_frames_of_their_names(tmp_pa
     np.testing.assert_array_equal(truth(3)['object 2'] > 0, scene[3][1] == 2)
 
 
-def test_void_is_not_an_object_and_255_alone_is(tmp_path):
+def test_each_value_is_an_object_and_255_alone_is_object_1(tmp_path):
     frame = np.zeros((48, 64, 3), np.uint8)
     mask = np.zeros((48, 64), np.uint8)
     mask[:10], mask[20:30] = 255, 3
     for name in ('0', '1'):
         save_mask(tmp_path / f'{name}.png', mask)
     seeds, truth = mask_seeds(tmp_path / '0.png', frame, ['0', '1'])
-    assert [seed.name for seed in seeds] == ['object']
-    assert truth(1)['object'][:, 0].tolist() == [255] * 10 + [0] * 10 + [1] * 10 + [0] * 18
+    assert [seed.name for seed in seeds] == ['object 3', 'object 255']
+    assert truth(1)['object 3'][:, 0].tolist() == [0] * 20 + [1] * 10 + [0] * 18
+    assert truth(1)['object 255'][:, 0].tolist() == [1] * 10 + [0] * 38
     mask[20:30] = 0
     for name in ('0', '1'):
         save_mask(tmp_path / f'{name}.png', mask)

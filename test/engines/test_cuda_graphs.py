@@ -40,7 +40,7 @@ def follow(network, *, objects, config, frames=8):
     scene = RenderedScene((96, 160), frames, min(objects, 6), seed=0)
     image, labels = scene[0]
     masks = {str(number): labels == number + 1 for number in range(min(objects, 6))}
-    for number in range(len(masks), objects):  # more than the scene has: squares of the background
+    for number in range(len(masks), objects):  # beyond the scene's objects: squares of the background
         y, x = divmod(number, 8)
         masks[str(number)] = np.zeros_like(labels, bool)
         masks[str(number)][32 * y : 32 * y + 16, 20 * x : 20 * x + 16] = True
@@ -50,18 +50,18 @@ def follow(network, *, objects, config, frames=8):
 
 
 @pytest.mark.parametrize('objects', [1, 3, 19])
-def test_a_graphed_network_tracks_as_the_plain_one(objects):
+def test_a_graphed_network_gives_the_probabilities_of_the_plain_one(objects):
     config = TrackerConfig(size=96, precision='float32', max_objects=objects)
     network = bundled()
     record = Rerun()
     _, plain = follow(network, objects=objects, config=config)
     _, graphed = follow(GraphedNetwork(network, record), objects=objects, config=config)
     assert max(np.abs(ours - theirs).max() for ours, theirs in zip(graphed, plain, strict=True)) < 1e-3
-    # image, value, decode with and without the sensory update; 19 are a bucket of 16 and one of 4
+    # image, value, decode with and without the sensory update; 19 objects use buckets of 16 and 4
     assert record.recorded == (1 + 2 + 4 if objects == 19 else 1 + 1 + 2)
 
 
-def test_features_are_read_where_the_first_graph_wrote_them():
+def test_later_graphs_read_the_features_in_place():
     network = GraphedNetwork(bundled(), Rerun())
     follow(network, objects=1, config=TrackerConfig(size=96, precision='float32', max_objects=1))
     copied = {kind[0].split()[0]: recorded.copied for kind, recorded in network._recorded.items()}
@@ -72,7 +72,7 @@ def test_features_are_read_where_the_first_graph_wrote_them():
     }
 
 
-def test_images_of_many_sizes_do_not_keep_graphs_for_ever():
+def test_the_number_of_kept_graphs_is_limited():
     network = GraphedNetwork(bundled(), Rerun())
     with torch.inference_mode():
         for width in range(64, 64 + 16 * (GRAPHS_KEPT + 4), 16):
@@ -81,7 +81,7 @@ def test_images_of_many_sizes_do_not_keep_graphs_for_ever():
     assert len(network._recorded) == GRAPHS_KEPT
 
 
-def test_where_recording_fails_the_network_runs_without(caplog):
+def test_the_network_runs_without_graphs_if_recording_fails(caplog):
     def fail(function, inputs):
         raise RuntimeError('operation not permitted when stream is capturing')
 
@@ -98,6 +98,6 @@ def test_where_recording_fails_the_network_runs_without(caplog):
     ]
 
 
-def test_a_tracker_on_a_cpu_has_no_use_for_graphs():
+def test_a_tracker_on_a_cpu_does_not_use_graphs():
     tracker = Tracker.from_weights('compact', device='cpu', config=TrackerConfig(cuda_graphs=True))
     assert not isinstance(tracker.network, GraphedNetwork)

@@ -41,12 +41,12 @@ from xmem_ros.weights.files import find_weights
 require('onnxruntime', 'onnxscript')
 
 SIZE = (96, 160)
-LARGEST_DIFFERENCE = 1e-3  # of probabilities, of the two engines
+LARGEST_DIFFERENCE = 1e-3  # between the probabilities of the two engines
 
 
 @pytest.fixture(scope='module', autouse=True)
 def models(tmp_path_factory: pytest.TempPathFactory):
-    """A folder that stands for the user's cache; holds what the first tracker exports into it."""
+    """Yield a folder in place of the user's cache, shared by all tests of this file."""
     folder = tmp_path_factory.mktemp('onnx')
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('XMEM_ROS_ONNX', str(folder))
@@ -69,7 +69,7 @@ def compare(both: list[Tracker], frame: np.ndarray, masks=()) -> float:
 
 
 @pytest.mark.parametrize('objects', [1, 3])
-def test_both_engines_track_alike(objects: int) -> None:
+def test_both_engines_give_the_same_probabilities(objects: int) -> None:
     scene = RenderedScene(SIZE, 12, 3, seed=0)  # memory is written twice more
     both = trackers()
     frame, labels = scene[0]
@@ -80,7 +80,7 @@ def test_both_engines_track_alike(objects: int) -> None:
     assert largest <= LARGEST_DIFFERENCE
 
 
-def test_objects_come_and_go_alike_across_buckets() -> None:
+def test_both_engines_agree_while_objects_are_added_and_removed() -> None:
     scene = RenderedScene(SIZE, 14, 6, seed=0)
     both = trackers(max_objects=6)
     frame, labels = scene[0]
@@ -98,7 +98,7 @@ def test_objects_come_and_go_alike_across_buckets() -> None:
     assert largest <= LARGEST_DIFFERENCE
 
 
-def test_more_objects_than_the_largest_bucket_come_in_parts(
+def test_more_objects_than_the_largest_bucket_are_split_into_parts(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trackers()[1].prepare(SIZE)
@@ -140,7 +140,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_command_writes_what_a_tracker_takes(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tracker_loads_the_models_of_the_export_command(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder,) = exported.iterdir()
     manifest = json.loads((folder / 'manifest.json').read_text())
     assert (manifest['height'], manifest['width'], manifest['precision']) == (64, 96, 'float16')
@@ -157,7 +157,7 @@ def test_the_command_writes_what_a_tracker_takes(exported: Path, monkeypatch: py
     assert tracker.seed(np.full((100, 150, 3), 90, np.uint8), {'it': mask}) == [1]
 
 
-def test_half_precision_models_stay_near(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_precision_models_give_nearly_the_same_masks(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv('XMEM_ROS_ONNX', str(exported))
     scene = RenderedScene((64, 96), 7, 2, seed=0)
     both = [
@@ -171,10 +171,8 @@ def test_half_precision_models_stay_near(exported: Path, monkeypatch: pytest.Mon
         assert np.mean(ours != theirs) < 0.01
 
 
-def test_a_model_that_was_cut_off_is_exported_again_also_of_another_shape(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog
-) -> None:
-    """Two trunks whose features are added, and no sensory memory."""
+def test_a_truncated_model_is_exported_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog) -> None:
+    """The network has two trunks whose features are added, and no sensory memory."""
     monkeypatch.setenv('XMEM_ROS_ONNX', str(tmp_path))
     torch.manual_seed(0)
     network = XMemNetwork(dataclasses.replace(TINY_JOINED, sensory_dim=0, sensory_mid=0)).eval()
@@ -198,7 +196,7 @@ def test_a_model_that_was_cut_off_is_exported_again_also_of_another_shape(
     assert find_models(key) == folder
 
 
-def test_a_saved_memory_goes_from_one_engine_to_the_other() -> None:
+def test_a_saved_state_of_one_engine_loads_into_the_other() -> None:
     scene = RenderedScene(SIZE, 4, 2, seed=0)
     ours, theirs = trackers()
     ours.seed(scene[0][0], {'it': scene[0][1] == 1})
@@ -207,7 +205,7 @@ def test_a_saved_memory_goes_from_one_engine_to_the_other() -> None:
     assert compare([ours, theirs], scene[2][0]) <= LARGEST_DIFFERENCE
 
 
-def test_the_best_provider_is_taken_that_the_device_has() -> None:
+def test_the_best_available_provider_is_chosen() -> None:
     gpu, cpu = torch.device('cuda', 1), torch.device('cpu')
     assert pick_providers([TENSORRT, CUDA, CPU], gpu) == [TENSORRT, CUDA, CPU]
     assert pick_providers([CUDA, CPU], gpu) == [CUDA, CPU]
@@ -220,7 +218,7 @@ def test_the_best_provider_is_taken_that_the_device_has() -> None:
     assert options['trt_engine_cache_path'] == 'cache'
 
 
-def test_what_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, 'onnxruntime', None)
     with pytest.raises(EngineError, match='pip install onnxruntime'):
         trackers()
@@ -234,19 +232,19 @@ def test_what_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.Monk
     assert tracker.objects == []
 
 
-def test_unknown_engines_and_precisions_that_it_lacks_are_refused() -> None:
+def test_unknown_engines_and_unsupported_precisions_are_refused() -> None:
     with pytest.raises(ParameterError, match='torch or onnxruntime'):
         TrackerConfig(engine='tflite')
     with pytest.raises(ParameterError, match='float16 or float32'):
         TrackerConfig(engine='onnxruntime', precision='bfloat16')
 
 
-def test_engines_of_other_numbers_of_objects_are_kept_apart() -> None:
+def test_each_number_of_objects_has_its_own_engine_cache() -> None:
     assert len({engine_cache(Path('models/decoder.onnx'), objects) for objects in (1, 2, 4)}) == 3
     assert engine_cache(Path('models/decoder.onnx'), 1) != engine_cache(Path('models/value_encoder.onnx'), 1)
 
 
-def test_memory_that_onnxruntime_lacks_is_recognised() -> None:
+def test_an_out_of_memory_error_of_onnxruntime_is_recognised() -> None:
     from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
     assert is_out_of_memory(
@@ -255,7 +253,7 @@ def test_memory_that_onnxruntime_lacks_is_recognised() -> None:
     assert not is_out_of_memory(Fail('no such node'))
 
 
-def test_a_torch_that_is_too_old_to_export_is_named(
+def test_export_refuses_a_torch_that_is_too_old(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setattr(torch, '__version__', '2.4.1+cpu')
@@ -264,24 +262,24 @@ def test_a_torch_that_is_too_old_to_export_is_named(
     assert 'needs torch 2.5 or newer' in said
     assert 'this is torch 2.4.1+cpu' in said
     assert not (tmp_path / 'new').exists()
-    monkeypatch.setattr(torch, '__version__', '2.5.0a0+872d972e41.nv24.08')  # as vendors' wheels call themselves
+    monkeypatch.setattr(torch, '__version__', '2.5.0a0+872d972e41.nv24.08')  # a version string of a vendor's wheel
     assert onnx_export.exporter_problem() == ''
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_an_unwritable_export_folder_is_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / 'file').touch()
     assert main(['export', '--onnx', str(tmp_path / 'file'), '--size', '64', '96', '--shorter-side', '64']) == 2
     assert 'exported models cannot be written (' in capsys.readouterr().err
 
 
-def test_what_is_prepared_need_not_be_loaded_later(models: Path, monkeypatch: pytest.MonkeyPatch, caplog) -> None:
+def test_prepared_models_are_not_loaded_again(models: Path, monkeypatch: pytest.MonkeyPatch, caplog) -> None:
     caplog.set_level(logging.INFO, 'xmem_ros')
     scene = RenderedScene(SIZE, 6, 3, seed=0)
 
     def fail(*args) -> None:
-        raise AssertionError('loaded after all')
+        raise AssertionError('loaded again')
 
-    for size in (SIZE, None):  # named; then known, as it is the size that was used last
+    for size in (SIZE, None):  # given; then found as the most recently used size
         caplog.clear()
         tracker = trackers(max_objects=3)[1]
         tracker.prepare(size)
@@ -296,7 +294,9 @@ def test_what_is_prepared_need_not_be_loaded_later(models: Path, monkeypatch: py
     trackers()[0].prepare(SIZE)  # torch has nothing to prepare
 
 
-def test_what_tensorrt_builds_is_said_with_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog) -> None:
+def test_the_log_names_each_tensorrt_engine_and_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog
+) -> None:
     class Session:
         def __init__(self, *_, providers):
             self.providers = [name for name, _ in providers]
@@ -320,7 +320,7 @@ def test_what_tensorrt_builds_is_said_with_its_place(tmp_path: Path, monkeypatch
         _Model(tmp_path / 'decoder.onnx', torch.device('cuda', 0), 'float16', SIZE)._new_session(2, '3 of 7')
 
     load()
-    assert 'TensorRT builds decoder at 96×160 px, 2 objects (3 of 7); this takes minutes' in caplog.text
+    assert 'TensorRT is building decoder at 96×160 px, 2 objects (3 of 7); this takes minutes' in caplog.text
     assert 'decoder at 96×160 px, 2 objects: loaded in' in caplog.text
     caplog.clear()
     (tmp_path / 'decoder-2' / 'kept.engine').touch()
@@ -329,19 +329,19 @@ def test_what_tensorrt_builds_is_said_with_its_place(tmp_path: Path, monkeypatch
     assert caplog.text == ''
 
 
-def test_engines_that_cannot_be_kept_are_said(tmp_path: Path) -> None:
+def test_an_engine_cache_that_cannot_be_created_is_refused(tmp_path: Path) -> None:
     (tmp_path / 'file').touch()
     with pytest.raises(OutputError, match='cannot be created for TensorRT engines'):
         _make_folder(tmp_path / 'file' / 'decoder-2')
 
 
-def test_a_file_that_this_onnxruntime_cannot_load_is_named(tmp_path: Path) -> None:
+def test_a_model_that_onnxruntime_cannot_load_is_named(tmp_path: Path) -> None:
     (tmp_path / 'decoder.onnx').write_bytes(b'not a model')
     with pytest.raises(EngineError, match='cannot load .*decoder.onnx.*install a newer one, or remove'):
         _Model(tmp_path / 'decoder.onnx', torch.device('cpu'), 'float32', SIZE)._new_session(1, '')
 
 
-def test_a_network_made_for_something_else_than_the_tracker_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_for_another_device_or_precision_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     network = load_network(find_weights('compact'))
 
     def made_for(device: str, precision: str) -> OnnxNetwork:
@@ -360,7 +360,7 @@ def test_a_network_made_for_something_else_than_the_tracker_is_refused(monkeypat
         Tracker(elsewhere, fitting, 'cpu')
 
 
-def test_models_stay_loaded_for_as_many_sizes_as_there_are_cameras(monkeypatch, tmp_path):
+def test_the_models_of_one_size_per_camera_stay_loaded(monkeypatch, tmp_path):
     from xmem_ros.engines import onnx_runtime as onnx_engine
     from xmem_ros.tracker.engine import Engines
 
@@ -393,5 +393,5 @@ def test_models_stay_loaded_for_as_many_sizes_as_there_are_cameras(monkeypatch, 
     network._models(480, 640)
     network._models(*sizes[0])  # used long ago, but there is room for four
     network._models(96, 96)
-    network._models(*sizes[0])  # used last but one, so it is still there
+    network._models(*sizes[0])  # used last but one, so it is still loaded
     assert made == [*sizes, (480, 640), (96, 96)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Exported models on disk: intact or not used. No network is run here."""
+"""Exported models on disk: intact ones are used, damaged ones are not. No network is run."""
 
 import hashlib
 import json
@@ -15,11 +15,11 @@ from xmem_ros.engines.onnx_files import (
     MANIFEST,
     TRACKER,
     ExportKey,
-    damage,
+    find_damage,
     find_models,
+    move_into_place,
     newest_size,
     note_use,
-    put,
     write_manifest,
 )
 from xmem_ros.errors import EngineError
@@ -29,7 +29,7 @@ KEY = ExportKey('ab' * 32, 96, 160, 'float32')
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Stands for the user's cache."""
+    """Return a temporary folder in place of the user's cache."""
     monkeypatch.setenv('XMEM_ROS_ONNX', str(tmp_path / 'cache'))
     return tmp_path / 'cache'
 
@@ -39,7 +39,7 @@ def exported(cache: Path, key: ExportKey = KEY, by: str = TRACKER, content: byte
     part.mkdir(parents=True)
     (part / 'decoder.onnx').write_bytes(content)
     write_manifest(part, key, {'decoder': {'file': 'decoder.onnx'}}, objects=list(objects), exported_by=by)
-    put(part, cache / key.folder, key)
+    move_into_place(part, cache / key.folder, key)
     if part.exists():
         for path in part.iterdir():
             path.unlink()
@@ -97,7 +97,7 @@ def rename(folder: Path, file: str) -> None:
 
 
 def replace(folder: Path, content: bytes) -> None:
-    """Another model, with a manifest that fits."""
+    """Replace the model, and make the manifest match."""
     manifest = json.loads((folder / MANIFEST).read_text())
     manifest['models']['decoder'] |= {'bytes': len(content), 'sha256': hashlib.sha256(content).hexdigest()}
     (folder / MANIFEST).write_text(json.dumps(manifest))
@@ -105,7 +105,7 @@ def replace(folder: Path, content: bytes) -> None:
 
 
 def change(**values: object):
-    """Of the manifest."""
+    """Return a function that changes values in the manifest."""
 
     def harm(folder: Path) -> None:
         manifest = json.loads((folder / MANIFEST).read_text())
@@ -145,14 +145,14 @@ DAMAGE = {
 }
 
 
-def test_whole_models_are_found(cache: Path) -> None:
+def test_intact_models_are_found(cache: Path) -> None:
     assert find_models(KEY) is None
     folder = exported(cache)
     assert find_models(KEY) == folder
-    assert damage(folder, KEY) == ''
+    assert find_damage(folder, KEY) == ''
 
 
-def test_a_name_appears_only_once_the_disk_holds_its_content(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_appears_only_after_its_content_is_on_disk(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced, sync = [], os.fsync
 
     def note(descriptor: int) -> None:
@@ -193,7 +193,7 @@ def test_damaged_models_that_the_user_exported_are_refused(cache: Path, harm) ->
     assert find_models(KEY) == folder
 
 
-def test_a_second_export_keeps_whole_models_and_what_was_built_of_them(cache: Path) -> None:
+def test_a_second_export_keeps_intact_models_and_their_engines(cache: Path) -> None:
     folder = exported(cache, objects=[1])
     (folder / 'decoder.engine').touch()
     exported(cache, content=b'other bytes of the same model', objects=[1, 2])
@@ -202,7 +202,7 @@ def test_a_second_export_keeps_whole_models_and_what_was_built_of_them(cache: Pa
     assert find_models(KEY) == folder
 
 
-def test_what_was_built_of_damaged_models_goes_with_them(cache: Path) -> None:
+def test_the_engines_of_damaged_models_are_removed_with_them(cache: Path) -> None:
     folder = exported(cache)
     (folder / 'decoder.engine').touch()
     flip(folder)
@@ -211,7 +211,7 @@ def test_what_was_built_of_damaged_models_goes_with_them(cache: Path) -> None:
     assert not (folder / 'decoder.engine').exists()
 
 
-def test_a_folder_that_is_not_of_exported_models_is_left_and_the_export_refused(cache: Path) -> None:
+def test_an_export_does_not_replace_a_foreign_folder(cache: Path) -> None:
     theirs = cache / KEY.folder
     theirs.mkdir(parents=True)
     (theirs / 'thesis.tex').write_text('mine')
@@ -220,7 +220,7 @@ def test_a_folder_that_is_not_of_exported_models_is_left_and_the_export_refused(
     assert [path.name for path in theirs.iterdir()] == ['thesis.tex']
 
 
-def test_the_size_that_was_used_last_is_known(cache: Path) -> None:
+def test_the_most_recently_used_size_is_found(cache: Path) -> None:
     assert newest_size(KEY.weights, 'float32', 96) is None
     other = ExportKey(KEY.weights, 96, 128, 'float32')
     folders = [exported(cache, key) for key in (KEY, other)]
@@ -236,7 +236,7 @@ def test_the_size_that_was_used_last_is_known(cache: Path) -> None:
     assert newest_size(KEY.weights, 'float16', 96) is None
 
 
-def test_engines_that_were_built_here_stay_and_others_go(cache: Path, tmp_path: Path, monkeypatch, caplog) -> None:
+def test_only_engines_that_were_built_here_are_kept(cache: Path, tmp_path: Path, monkeypatch, caplog) -> None:
     monkeypatch.setenv('XMEM_ROS_WEIGHTS', str(tmp_path / 'user'))
     engines = exported(cache) / 'decoder-2'
     engines.mkdir()
@@ -255,7 +255,7 @@ def test_engines_that_were_built_here_stay_and_others_go(cache: Path, tmp_path: 
     assert not list(engines.iterdir())
 
 
-def test_a_folder_of_models_cannot_vouch_for_its_engines(cache: Path, tmp_path: Path, monkeypatch) -> None:
+def test_a_record_beside_the_models_is_not_trusted(cache: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv('XMEM_ROS_WEIGHTS', str(tmp_path / 'user'))
     engines = exported(cache) / 'decoder-2'
     engines.mkdir()
@@ -266,7 +266,7 @@ def test_a_folder_of_models_cannot_vouch_for_its_engines(cache: Path, tmp_path: 
     assert not (engines / 'a.engine').exists()
 
 
-def test_a_cache_of_engines_that_is_a_link_is_refused(cache: Path, tmp_path: Path) -> None:
+def test_an_engine_cache_that_is_a_link_is_refused(cache: Path, tmp_path: Path) -> None:
     folder = exported(cache)
     (folder / 'decoder-2').symlink_to(tmp_path)
     with pytest.raises(EngineError, match='is a link'):
@@ -274,7 +274,7 @@ def test_a_cache_of_engines_that_is_a_link_is_refused(cache: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize('content', [b'{', b'[]', b'{"x": 1}', b'[' * 100_000])
-def test_without_a_record_that_can_be_read_engines_are_built_again(cache, tmp_path, monkeypatch, content) -> None:
+def test_engines_are_rebuilt_if_their_record_is_unreadable(cache, tmp_path, monkeypatch, content) -> None:
     monkeypatch.setenv('XMEM_ROS_WEIGHTS', str(tmp_path))
     engines = exported(cache) / 'decoder-2'
     engines.mkdir()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Evaluation: the generic data set, what is wrong with one, and the run from frames to figures."""
+"""Evaluation of a generic data set: reading, faults, tracking and scores."""
 
 import json
 from dataclasses import replace
@@ -37,7 +37,7 @@ def write_truth(root, name, masks):
         save_mask(root / 'Annotations' / name / f'{index:05d}.png', mask)
 
 
-def test_the_earliest_mask_seeds_and_frames_before_it_are_left_out(tmp_path):
+def test_the_earliest_mask_is_the_seed_and_earlier_frames_are_skipped(tmp_path):
     save_sequence(tmp_path, frames=6)
     for stem in ('00000', '00003'):
         (tmp_path / 'Annotations' / 'toys' / f'{stem}.png').unlink()
@@ -49,7 +49,7 @@ def test_the_earliest_mask_seeds_and_frames_before_it_are_left_out(tmp_path):
     assert not sequence.binary
 
 
-def test_a_mask_of_0_and_255_is_one_object(tmp_path):
+def test_a_mask_of_0_and_255_shows_one_object(tmp_path):
     save_sequence(tmp_path, binary=True)
     (sequence,) = generic(tmp_path)
     assert sequence.binary
@@ -58,7 +58,7 @@ def test_a_mask_of_0_and_255_is_one_object(tmp_path):
     assert list(sequence.seed_objects('00000', SIZE, ignore_void=True)) == [255]
 
 
-def test_255_beside_other_values_is_void_only_where_that_is_asked_for(tmp_path):
+def test_255_beside_other_values_is_void_only_with_ignore_void(tmp_path):
     write_truth(tmp_path, 'a', [square(10, value=7) | square(60, value=255)] * 3)
     (sequence,) = generic(tmp_path)
     assert list(sequence.seed_objects('00000', (100, 100))) == [7, 255]
@@ -79,7 +79,7 @@ def test_palette_and_one_bit_masks_are_read_by_their_values(tmp_path):
     assert sequence.binary
 
 
-def test_late_objects_begin_the_sequence_at_the_first_mask_that_shows_one(tmp_path, weights):
+def test_with_late_objects_a_sequence_begins_at_the_first_mask_with_an_object(tmp_path, weights):
     save_sequence(tmp_path)
     empty_seed(tmp_path)
     result = run(tmp_path, weights, tmp_path / 'out', size='auto', late_objects=True, scales=(48, 64))
@@ -88,7 +88,7 @@ def test_late_objects_begin_the_sequence_at_the_first_mask_that_shows_one(tmp_pa
     assert set(result['sequences']['toys']['objects']) == {'1', '2'}
 
 
-def test_late_objects_do_not_begin_with_void_that_is_ignored(tmp_path):
+def test_ignored_void_does_not_begin_a_late_object(tmp_path):
     void, both = square(60, value=255), square(10) | square(60, value=255)
     write_truth(tmp_path, 'mixed', [void, both, both, both])
     write_truth(tmp_path, 'only', [void] * 4)
@@ -100,12 +100,12 @@ def test_late_objects_do_not_begin_with_void_that_is_ignored(tmp_path):
     assert seeds == {'00001': {1}}
     assert found[True]['mixed'].frames[0].stem == '00001'
     assert not found[True]['mixed'].binary
-    assert found[True]['only'] == found[False]['only']  # in which 255 is the object
+    assert found[True]['only'] == found[False]['only']  # here 255 is the object
     assert found[True]['only'].binary
     assert list(found[True]['only'].check_seeds(ignore_void=True)) == [255]
 
 
-def test_a_sequence_that_begins_with_void_alone_is_named(tmp_path):
+def test_a_first_mask_of_only_void_is_refused(tmp_path):
     write_truth(tmp_path, 'a', [square(10, value=255)] * 3)
     (sequence,) = generic(tmp_path)
     seeds = {stem: replace(seed, objects=frozenset({255})) for stem, seed in sequence.seeds.items()}
@@ -113,7 +113,7 @@ def test_a_sequence_that_begins_with_void_alone_is_named(tmp_path):
         replace(sequence, seeds=seeds, binary=False).check_seeds(ignore_void=True)
 
 
-def test_a_sequence_whose_masks_are_all_empty_is_named(tmp_path):
+def test_a_sequence_of_only_empty_masks_is_refused(tmp_path):
     write_truth(tmp_path, 'a', [square(10, value=0)] * 3)
     with pytest.raises(SeedError, match='Annotations/a: no mask of this sequence shows an object'):
         read_generic(tmp_path, ReadOptions(late_objects=True))
@@ -187,27 +187,27 @@ def run(root, weights, output, size=64, **options):
         (enlarge_mask, FrameError, 'Annotations/toys/00000.png: the mask is 96×70 px, its frame 96×64'),
         (enlarge_truth, FrameError, '00002.png: the mask is 96×64 px, its ground truth .*00002.png 96×70'),
         (empty_seed, SeedError, 'Annotations/toys/00000.png: .*shows no object'),
-        (coloured_mask, SeedError, 'Annotations/toys/00000.png: PNG image of mode RGB'),
+        (coloured_mask, SeedError, 'Annotations/toys/00000.png: a colour image; a mask is'),
         (stray_mask, SeedError, 'Annotations/toys/99999.png: no image'),
         (two_frames_of_one_name, ParameterError, 'JPEGImages/toys/00001.png: 00001.jpg differs only in the suffix'),
         (no_frames, ParameterError, 'JPEGImages/toys: no images'),
     ],
 )
-def test_what_is_wrong_with_a_data_set_is_named_with_its_file(tmp_path, weights, spoil, kind, named):
+def test_a_fault_in_a_data_set_is_reported_with_its_file(tmp_path, weights, spoil, kind, named):
     save_sequence(tmp_path)
     spoil(tmp_path)
     with pytest.raises(kind, match=named):
         run(tmp_path, weights, tmp_path / 'out')
 
 
-def test_a_value_that_does_not_belong_into_a_binary_sequence_is_named(tmp_path, weights):
+def test_another_value_in_a_binary_sequence_is_refused(tmp_path, weights):
     save_sequence(tmp_path, binary=True)
     save_mask(tmp_path / 'Annotations' / 'toys' / '00002.png', np.full(SIZE, 3, np.uint8))
     with pytest.raises(SeedError, match=r'00002\.png: value 3'):
         run(tmp_path, weights, tmp_path / 'out')
 
 
-def test_a_wrong_root_is_named(tmp_path, weights):
+def test_a_wrong_root_is_refused(tmp_path, weights):
     with pytest.raises(ParameterError, match='JPEGImages: not found; the root of a generic data set'):
         run(tmp_path, weights, tmp_path / 'out')
     (tmp_path / 'JPEGImages').mkdir()
@@ -224,7 +224,7 @@ def test_a_wrong_root_is_named(tmp_path, weights):
         ({'dataset': 'davis-1999'}, ParameterError, 'davis-1999.*generic'),
     ],
 )
-def test_settings_that_cannot_be_used_are_refused(tmp_path, options, kind, text):
+def test_unusable_settings_are_refused(tmp_path, options, kind, text):
     save_sequence(tmp_path)
     with pytest.raises(kind, match=text):
         evaluate(**{'dataset': 'generic', 'root': tmp_path, 'output': tmp_path / 'out', **options})
@@ -234,7 +234,7 @@ def test_settings_that_cannot_be_used_are_refused(tmp_path, options, kind, text)
 # --- the run
 
 
-def test_masks_are_written_at_the_frames_size_in_the_data_sets_values(tmp_path, weights):
+def test_masks_have_the_size_of_the_frames_and_the_values_of_the_data_set(tmp_path, weights):
     scene = save_sequence(tmp_path)
     result = run(tmp_path, weights, tmp_path / 'out')
     files = sorted((tmp_path / 'out' / 'toys').iterdir())
@@ -254,7 +254,7 @@ def test_masks_are_written_at_the_frames_size_in_the_data_sets_values(tmp_path, 
     json.dumps(result)
 
 
-def test_the_masks_score_the_same_by_the_benchmarks_own_command(tmp_path, weights):
+def test_the_command_of_vos_benchmark_gives_the_same_scores(tmp_path, weights):
     from vos_benchmark.benchmark import benchmark
 
     save_sequence(tmp_path, 'several')
@@ -264,7 +264,7 @@ def test_the_masks_score_the_same_by_the_benchmarks_own_command(tmp_path, weight
     assert [result['J&F'], result['J'], result['F']] == pytest.approx([jf[0], j[0], f[0]])
 
 
-def test_finished_sequences_are_kept_and_unfinished_ones_done_again(tmp_path, weights):
+def test_finished_sequences_are_kept_and_unfinished_ones_are_tracked_again(tmp_path, weights):
     save_sequence(tmp_path, 'kept')
     save_sequence(tmp_path, 'broken')
     first = run(tmp_path, weights, tmp_path / 'out')
@@ -281,7 +281,7 @@ def test_finished_sequences_are_kept_and_unfinished_ones_done_again(tmp_path, we
     assert second['sequences']['kept']['fps'] == first['sequences']['kept']['fps']
 
 
-def test_an_output_folder_of_other_settings_is_refused_and_left_alone(tmp_path, weights):
+def test_an_output_folder_with_other_settings_or_files_is_refused(tmp_path, weights):
     save_sequence(tmp_path)
     run(tmp_path, weights, tmp_path / 'out')
     with pytest.raises(ParameterError, match='different: size'):
@@ -307,7 +307,7 @@ def test_masks_are_not_written_through_a_link_in_the_output_folder(tmp_path, wei
     assert not (theirs / '00003.png').exists()
 
 
-def test_a_sequence_that_fails_leaves_no_folder_that_looks_finished(tmp_path, weights):
+def test_a_failed_sequence_leaves_no_finished_folder(tmp_path, weights):
     save_sequence(tmp_path)
     cut_frame(tmp_path)
     with pytest.raises(XMemError):

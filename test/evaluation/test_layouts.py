@@ -40,7 +40,7 @@ def run(dataset, root, weights, output, **options):
 
 @pytest.mark.parametrize('end', ['1000000000000', '1e999', '9' * 400])
 def test_a_frame_range_beyond_the_images_is_refused(tmp_path, end):
-    """Without counting to its end first."""
+    """The range is compared without being expanded."""
     lvos(tmp_path)
     listing = next(tmp_path.rglob('*meta.json'))
     content = json.loads(listing.read_text())
@@ -87,8 +87,8 @@ def objects_in(labels):
 
 
 @pytest.mark.parametrize('ignore_void', [False, True])
-def test_davis_2016_writes_its_own_values_for_every_frame_and_is_scored(tmp_path, weights, ignore_void):
-    """Its masks hold 0 and 255, which is no void where there is nothing else."""
+def test_the_masks_of_davis_2016_keep_its_values_and_are_scored(tmp_path, weights, ignore_void):
+    """Its masks have only 0 and 255, so 255 is the object and never void."""
     davis(tmp_path / '2016', binary=True)
     result = run('davis2016', tmp_path / '2016', weights, tmp_path / 'out', ignore_void=ignore_void)
     masks = written(tmp_path / 'out' / 'a')
@@ -99,7 +99,7 @@ def test_davis_2016_writes_its_own_values_for_every_frame_and_is_scored(tmp_path
     assert 'zip' not in result
 
 
-def test_davis_2016_takes_its_list_from_wherever_it_is_kept(tmp_path):
+def test_the_list_of_davis_2016_is_found_in_each_known_place(tmp_path):
     davis(tmp_path / '2016', binary=True, names=('a', 'b'))
 
     def names():
@@ -131,7 +131,7 @@ def test_davis_2017_val_scores_every_object(tmp_path, weights):
     assert result['J&F'] is not None
 
 
-def test_davis_2017_takes_its_part_as_root_too(tmp_path):
+def test_one_part_of_davis_2017_is_a_valid_root(tmp_path):
     part = davis(tmp_path)
     for root in (tmp_path, part):
         (sequence,) = read_dataset('davis2017', root, ReadOptions())
@@ -171,7 +171,7 @@ def test_davis_at_another_size_writes_masks_of_the_480p_size(tmp_path, weights):
     np.testing.assert_array_equal(np.stack(list(masks.values())), np.stack(expected))
 
 
-def test_davis_without_full_resolution_serves_smaller_sizes_and_names_the_folder_for_larger_ones(tmp_path):
+def test_davis_without_full_resolution_is_refused_above_480_px(tmp_path):
     davis(tmp_path, large=False)
     (sequence,) = read_dataset('davis2017', tmp_path, ReadOptions(size=240))
     assert sequence.frames[0].parent.parent.name == '480p'
@@ -180,7 +180,7 @@ def test_davis_without_full_resolution_serves_smaller_sizes_and_names_the_folder
             read_dataset('davis2017', tmp_path, ReadOptions(size=size))
 
 
-def test_davis_with_a_mask_missing_is_named(tmp_path):
+def test_a_missing_mask_of_davis_is_named(tmp_path):
     part = davis(tmp_path)
     (part / 'Annotations' / '480p' / 'a' / '00004.png').unlink()
     with pytest.raises(SeedError, match=r'Annotations/480p/a/00004\.png: no such mask'):
@@ -191,7 +191,7 @@ def test_davis_with_a_mask_missing_is_named(tmp_path):
 
 
 @pytest.mark.parametrize('dataset', ['youtube2018', 'youtube2019'])
-def test_youtube_tracks_every_frame_from_the_first_mask_and_writes_those_asked_for(tmp_path, weights, dataset):
+def test_youtube_tracks_every_frame_and_writes_the_listed_ones(tmp_path, weights, dataset):
     youtube(tmp_path)
     result = run(dataset, tmp_path, weights, tmp_path / 'out')
     masks = written(tmp_path / 'out' / 'Annotations' / 'v1')
@@ -205,8 +205,8 @@ def test_youtube_tracks_every_frame_from_the_first_mask_and_writes_those_asked_f
     np.testing.assert_array_equal(np.stack(list(masks.values())), np.stack(expected[0::5]))
 
 
-def test_youtube_leaves_the_other_objects_where_they_are_when_one_begins(tmp_path, weights):
-    """0 in the mask of a later object is not background: what was tracked there stays."""
+def test_the_mask_of_a_new_youtube_object_does_not_erase_the_others(tmp_path, weights):
+    """0 in the mask of a later object does not mean background; tracked objects stay there."""
     youtube(tmp_path)
     run('youtube2018', tmp_path, weights, tmp_path / 'out', save_all=True)
     masks = written(tmp_path / 'out' / 'Annotations' / 'v1')
@@ -220,7 +220,7 @@ def test_youtube_leaves_the_other_objects_where_they_are_when_one_begins(tmp_pat
     np.testing.assert_array_equal(begun[~new] == 1, alone[~new] == 1)
 
 
-def test_youtube_sparse_tracks_the_annotated_frames_alone(tmp_path, weights):
+def test_sparse_youtube_tracks_only_the_annotated_frames(tmp_path, weights):
     youtube(tmp_path)
     run('youtube2018', tmp_path, weights, tmp_path / 'out', sparse=True)
     masks = written(tmp_path / 'out' / 'Annotations' / 'v1')
@@ -238,7 +238,7 @@ def test_youtube_refuses_a_mask_that_shows_a_known_object_again(tmp_path, weight
     assert not (tmp_path / 'out').exists()
 
 
-def test_youtube_with_a_list_that_lacks_a_sequence_or_is_damaged_is_named(tmp_path):
+def test_an_incomplete_or_damaged_list_of_youtube_is_refused(tmp_path):
     youtube(tmp_path)
     listing = tmp_path / 'valid' / 'meta.json'
     listing.write_text(json.dumps({'videos': {}}))
@@ -268,7 +268,7 @@ def test_mose_is_seeded_from_the_first_frame_only(tmp_path, weights, masks):
         assert archive.namelist()[0] == 'm1/00000.png'
 
 
-def test_objects_that_come_later_can_be_seeded_where_they_are_first_shown(tmp_path, weights):
+def test_with_late_objects_each_object_is_seeded_by_the_first_mask_that_shows_it(tmp_path, weights):
     mose(tmp_path, masks=LENGTH)
     result = run('mose', tmp_path, weights, tmp_path / 'out', late_objects=True)
     labels = [labels for _, labels in clip()]
@@ -281,7 +281,7 @@ def test_objects_that_come_later_can_be_seeded_where_they_are_first_shown(tmp_pa
         Settings(dataset='davis2017', root=tmp_path, late_objects=True)
 
 
-def test_void_begins_no_object_where_it_is_ignored(tmp_path, weights):
+def test_ignored_void_is_not_an_object(tmp_path, weights):
     save_sequence(tmp_path, frames=4)
     for stem in ('00001', '00002'):
         path = tmp_path / 'Annotations' / 'toys' / f'{stem}.png'
@@ -315,7 +315,7 @@ def test_long_video_tracks_every_frame_and_writes_and_scores_the_annotated_ones(
     np.testing.assert_array_equal(np.stack(list(found.values())), np.stack(expected[::3]))
 
 
-def test_sizes_are_those_published_with_the_published_network_and_what_suits_another(tmp_path):
+def test_the_automatic_size_depends_on_data_set_and_network(tmp_path):
     def size(dataset, network, **options):
         return Settings(dataset=dataset, root=tmp_path, **options).runs(network)[0].size
 
@@ -326,7 +326,7 @@ def test_sizes_are_those_published_with_the_published_network_and_what_suits_ano
     assert size('longvideo1', XMEM, size=600) == 600
 
 
-def test_memory_is_written_every_ten_frames_on_the_long_version_unless_another_number_is_given(tmp_path):
+def test_longvideo3_has_a_memory_frame_every_ten_frames_by_default(tmp_path):
     for dataset in DATASETS:
         every = Settings(dataset=dataset, root=tmp_path).record(XMEM)['memory_every']
         assert every == (10 if dataset == 'longvideo3' else 5)
@@ -337,7 +337,7 @@ def test_memory_is_written_every_ten_frames_on_the_long_version_unless_another_n
 
 
 @pytest.mark.parametrize('step', [1, 5])
-def test_lvos_begins_each_object_on_its_own_frame_and_scores_every_five_numbers(tmp_path, weights, step):
+def test_each_lvos_object_is_scored_from_its_own_frame_at_every_fifth_number(tmp_path, weights, step):
     """The data set's tool scores the numbers range(int(start), int(end), 5)."""
     stems = lvos(tmp_path, step=step)
     late = 1 + step * LATE
@@ -357,8 +357,8 @@ def test_lvos_begins_each_object_on_its_own_frame_and_scores_every_five_numbers(
 
 
 @pytest.mark.parametrize('listed', [True, False])
-def test_lvos_test_is_not_scored_and_without_a_list_objects_begin_where_they_are_first_shown(tmp_path, listed):
-    stems = lvos(tmp_path, part='test', listed=listed, step=3)  # in which no frame but the first is in steps of five
+def test_objects_of_lvos_test_begin_where_they_are_first_shown_and_are_not_scored(tmp_path, listed):
+    stems = lvos(tmp_path, part='test', listed=listed, step=3)  # numbers 1, 4, 7, …, so not in steps of five
     (sequence,) = read_dataset('lvos', tmp_path, ReadOptions(split='test'))
     assert {stem: seed.objects for stem, seed in sequence.seeds.items()} == {stems[0]: {1}, stems[LATE]: {2}}
     assert (sequence.scored, sequence.truth, list(sequence.written)) == ((), {}, stems)
@@ -370,7 +370,7 @@ def test_lvos_val_without_its_list_is_refused(tmp_path):
         read_dataset('lvos', tmp_path, ReadOptions())
 
 
-def test_lvos_with_a_list_of_other_frames_is_named(tmp_path):
+def test_a_list_of_lvos_that_does_not_match_its_files_is_refused(tmp_path):
     lvos(tmp_path)
     listing = tmp_path / 'valid' / 'meta.json'
     whole = listing.read_text()
@@ -379,7 +379,7 @@ def test_lvos_with_a_list_of_other_frames_is_named(tmp_path):
         ParameterError, match=r'meta\.json: sequence l1 has object 2 at frame 600, .*JPEGImages/l1 has no'
     ):
         read_dataset('lvos', tmp_path, ReadOptions())
-    listing.write_text(whole.replace('00000012', '00000017'))  # 11 and 16 are within it
+    listing.write_text(whole.replace('00000012', '00000017'))  # the range now includes 11 and 16
     with pytest.raises(ParameterError, match=r'object 1 at frame 16'):
         read_dataset('lvos', tmp_path, ReadOptions())
     listing.write_text(whole.replace('frame_range', 'frames'))
@@ -395,7 +395,7 @@ def test_lvos_with_a_list_of_other_frames_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(('dataset', 'build'), [('youtube2019', youtube), ('lvos', lvos)])
-def test_a_root_that_lacks_sequences_of_its_list_is_refused(tmp_path, dataset, build):
+def test_a_root_without_a_listed_sequence_is_refused(tmp_path, dataset, build):
     build(tmp_path)
     listing = tmp_path / 'valid' / 'meta.json'
     told = json.loads(listing.read_text())
@@ -405,48 +405,48 @@ def test_a_root_that_lacks_sequences_of_its_list_is_refused(tmp_path, dataset, b
         read_dataset(dataset, tmp_path, ReadOptions())
 
 
-def test_an_image_that_is_absent_though_its_mask_is_asked_for_is_named(tmp_path):
+def test_a_missing_image_whose_mask_is_required_is_named(tmp_path):
     youtube(tmp_path)
     (tmp_path / 'all_frames' / 'valid_all_frames' / 'JPEGImages' / 'v1' / '00011.jpg').unlink()
-    with pytest.raises(ParameterError, match=r'JPEGImages/v1/00011\.jpg: no such image; .*meta\.json requires'):
+    with pytest.raises(ParameterError, match=r'JPEGImages/v1/00011\.jpg: no such image, but .*meta\.json requires'):
         read_dataset('youtube2018', tmp_path, ReadOptions())
 
 
 @pytest.mark.parametrize('text', ['[]', '{"videos": ["v1"]}'])
-def test_a_list_that_is_json_of_another_form_is_named(tmp_path, text):
+def test_a_list_with_unexpected_json_is_refused(tmp_path, text):
     youtube(tmp_path)
     (tmp_path / 'valid' / 'meta.json').write_text(text)
-    with pytest.raises(ParameterError, match=r'meta\.json: no mapping of videos'):
+    with pytest.raises(ParameterError, match=r'meta\.json: its videos are not a mapping'):
         read_dataset('youtube2018', tmp_path, ReadOptions())
 
 
 @pytest.mark.parametrize('name', ['../480p/a', './a', '..', '.', '.a', '/{root}/trainval/JPEGImages/480p/a', 'a/'])
-def test_a_list_whose_names_lead_elsewhere_is_refused(tmp_path, name):
+def test_a_listed_name_outside_the_data_set_is_refused(tmp_path, name):
     """Otherwise output folders with such names would be removed and written elsewhere."""
     part = davis(tmp_path, large=False)
     for kind in ('JPEGImages', 'Annotations'):
         (part / kind / '480p' / '.a').symlink_to('a')
     listing = part / 'ImageSets' / '2017' / 'val.txt'
     listing.write_text(name.format(root=tmp_path) + '\n')
-    with pytest.raises(ParameterError, match=r'2017/val\.txt: .* is no name of a sequence'):
+    with pytest.raises(ParameterError, match=r'2017/val\.txt: .* is not a sequence name'):
         read_dataset('davis2017', tmp_path, ReadOptions())
 
 
-def test_no_reader_hands_out_a_name_that_leads_elsewhere(tmp_path, monkeypatch):
+def test_a_name_outside_the_data_set_is_refused_from_any_reader(tmp_path, monkeypatch):
     stray = Sequence('../a', frames=(), seeds={}, written=())
     monkeypatch.setitem(DATASETS, 'generic', replace(DATASETS['generic'], read=lambda *_: [stray]))
-    with pytest.raises(ParameterError, match=r"'\.\./a' is no name of a sequence"):
+    with pytest.raises(ParameterError, match=r"'\.\./a' is not a sequence name"):
         read_dataset('generic', tmp_path, ReadOptions())
 
 
-def test_a_list_that_is_no_text_is_named(tmp_path):
+def test_a_list_that_is_not_text_is_refused(tmp_path):
     listing = davis(tmp_path, large=False) / 'ImageSets' / '2017' / 'val.txt'
     listing.write_bytes(b'\xff\xfea\n')
     with pytest.raises(ParameterError, match=r'val\.txt: not readable as text'):
         read_dataset('davis2017', tmp_path, ReadOptions())
 
 
-# --- roots of other data sets
+# --- wrong roots
 
 
 @pytest.mark.parametrize(
@@ -461,7 +461,7 @@ def test_a_list_that_is_no_text_is_named(tmp_path):
         ('longvideo1', lambda root: davis(root, binary=True), 'DAVIS'),
     ],
 )
-def test_a_root_of_another_data_set_is_refused_with_what_it_looks_like(tmp_path, dataset, build, looks):
+def test_a_root_of_another_data_set_is_recognised_and_refused(tmp_path, dataset, build, looks):
     build(tmp_path)
     with pytest.raises((ParameterError, SeedError)) as error:
         read_dataset(dataset, tmp_path, ReadOptions())
@@ -470,12 +470,12 @@ def test_a_root_of_another_data_set_is_refused_with_what_it_looks_like(tmp_path,
 
 
 @pytest.mark.parametrize('dataset', DATASETS)
-def test_a_root_that_is_not_there_is_named(tmp_path, dataset):
+def test_a_missing_root_is_refused(tmp_path, dataset):
     with pytest.raises(ParameterError, match='nowhere: no such folder'):
         read_dataset(dataset, tmp_path / 'nowhere', ReadOptions())
 
 
-def test_a_seed_of_another_size_than_its_frame_is_named_before_anything_is_tracked(tmp_path, weights):
+def test_a_seed_of_the_wrong_size_is_refused_before_tracking(tmp_path, weights):
     youtube(tmp_path)
     save_mask(tmp_path / 'valid' / 'Annotations' / 'v1' / f'{1 + LATE:05d}.png', np.full((70, 90), 2, np.uint8))
     with pytest.raises(FrameError, match=r'v1/00006\.png: the mask is 90×70 px, its frame 112×64'):

@@ -76,10 +76,10 @@ def tracked(root, weights, *, size, flip=False):
     return np.stack(found)
 
 
-# --- what the network sees
+# --- preprocessing
 
 
-def test_images_are_what_normalising_and_then_scaling_without_antialiasing_gives():
+def test_images_are_normalised_and_scaled_without_antialiasing():
     # Imported here: it takes seconds, and every worker of pytest imports this file.
     from torchvision.transforms import InterpolationMode, Normalize, Resize, ToTensor
 
@@ -95,7 +95,7 @@ def test_images_are_what_normalising_and_then_scaling_without_antialiasing_gives
     assert published.shape == (3, height, width)
     # float32 carries 24 bits; values are below 3
     torch.testing.assert_close(ours[:, top : top + height, left : left + width], published, rtol=0, atol=3e-6)
-    # antialiasing is another image, so that the above can fail
+    # antialiasing gives another image, so the check above can fail
     smooth = Resize(48, InterpolationMode.BILINEAR, antialias=True)(
         published.new_tensor(np.array(image)).permute(2, 0, 1)
     )
@@ -128,13 +128,13 @@ def test_several_sizes_are_merged_by_the_sum_of_their_8_bit_probabilities(tmp_pa
     np.testing.assert_array_equal(masks_in(tmp_path / 'out' / 'a'), total.argmax(1))
 
 
-def test_probabilities_are_gone_after_their_merge_unless_they_are_asked_for(tmp_path, root, weights):
+def test_probabilities_are_removed_after_the_merge_by_default(tmp_path, root, weights):
     run(root, weights, tmp_path / 'out', scales=(64, 96))
     assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['a', 'finished.0.jsonl', 'settings.json']
     assert len(masks_in(tmp_path / 'out' / 'a')) == LENGTH
 
 
-def test_probabilities_that_are_asked_for_later_are_made_though_the_masks_are_there(tmp_path, root, weights):
+def test_finished_sequences_are_tracked_again_if_probabilities_are_requested(tmp_path, root, weights):
     run(root, weights, tmp_path / 'out', scales=(64, 96))
     masks = masks_in(tmp_path / 'out' / 'a')
     run(root, weights, tmp_path / 'out', scales=(64, 96), scores=tmp_path / 'scores')
@@ -148,7 +148,7 @@ def test_probabilities_that_are_asked_for_later_are_made_though_the_masks_are_th
 
 
 @pytest.mark.parametrize('scales', [(480, 64), (96, 480)])
-def test_passes_whose_seeds_show_different_objects_are_refused_before_anything_is_tracked(tmp_path, weights, scales):
+def test_passes_with_different_objects_are_refused_before_tracking(tmp_path, weights, scales):
     masks = davis(tmp_path) / 'Annotations'
     large = masks / 'Full-Resolution' / 'a' / '00000.png'
     labels = read_mask(large)
@@ -158,7 +158,7 @@ def test_passes_whose_seeds_show_different_objects_are_refused_before_anything_i
     assert not (tmp_path / 'out').exists()
 
 
-def test_what_a_killed_run_left_behind_is_swept_away(tmp_path, root, weights):
+def test_leftovers_of_a_killed_run_are_removed(tmp_path, root, weights):
     run(root, weights, tmp_path / 'out', scales=(64, 96))
     for name in ('.probabilities.x1y2.part', '.a.x1y2.part'):
         work_folder.make(tmp_path / 'out' / name)
@@ -173,7 +173,7 @@ def test_what_a_killed_run_left_behind_is_swept_away(tmp_path, root, weights):
     assert not (tmp_path / 'out' / 'a' / work_folder.MARK).exists()
 
 
-def test_what_somebody_put_beside_the_masks_of_a_sequence_stays_when_it_is_tracked_again(tmp_path, root, weights):
+def test_other_files_beside_the_masks_are_kept(tmp_path, root, weights):
     run(root, weights, tmp_path / 'out', size=64)
     (tmp_path / 'out' / 'a' / 'notes.txt').write_text('mine')
     (tmp_path / 'out' / 'a' / '00000.png').unlink()
@@ -183,20 +183,20 @@ def test_what_somebody_put_beside_the_masks_of_a_sequence_stays_when_it_is_track
     assert not list((tmp_path / 'out').glob('.*'))
 
 
-def test_the_merge_takes_the_values_of_the_data_set_and_truncates():
+def test_the_merge_truncates_and_returns_the_values_of_the_data_set():
     first = np.array([[[0.5]], [[0.4999]], [[0.0]]], np.float32)  # 127, 127, 0
     second = np.array([[[0.4]], [[0.404]], [[0.19]]], np.float32)  # 102, 103, 48
     assert kept.truncate(first).ravel().tolist() == [127, 127, 0]
     assert kept.truncate(second).ravel().tolist() == [102, 103, 48]
     passes = [(kept.truncate(planes), [0, 7, 255]) for planes in (first, second)]
     assert kept.merge(passes).tolist() == [[7]]
-    assert kept.merge(passes[:1]).tolist() == [[0]]  # of two equal sums the first plane has it
+    assert kept.merge(passes[:1]).tolist() == [[0]]  # of two equal sums, the first plane wins
     bright = np.full((2, 1, 1), 250, np.uint8)
     bright[1] = 251
     assert kept.merge([(bright, [0, 3])] * 4).tolist() == [[3]]  # sums do not overflow
 
 
-def test_passes_of_the_published_multi_scale_example(tmp_path):
+def test_the_published_multi_scale_example_has_two_passes(tmp_path):
     settings = Settings(dataset='davis2017', root=tmp_path, scales=(720,), flip=True, memory_every=3)
     assert settings.runs(XMEM) == [Run(720, False), Run(720, True)]
     assert settings.tracker_config(Run(720, False), 2).memory_every == 3
@@ -206,7 +206,7 @@ def test_passes_of_the_published_multi_scale_example(tmp_path):
     ('options', 'text'),
     [
         ({'scales': (480, 480)}, 'a size is repeated'),
-        ({'scales': (480,), 'size': 480}, 'exclude each other'),
+        ({'scales': (480,), 'size': 480}, 'cannot be combined'),
         ({'split': 'test'}, 'no split .test.; known: val, test-dev'),
         ({'sparse': True}, 'no sparse version'),
         ({'precision': 'float8'}, 'precision is .float8.'),
@@ -215,7 +215,7 @@ def test_passes_of_the_published_multi_scale_example(tmp_path):
         ({'memory': 'none'}, 'published or default'),
     ],
 )
-def test_settings_that_do_not_go_together_are_refused(tmp_path, options, text):
+def test_invalid_and_conflicting_settings_are_refused(tmp_path, options, text):
     with pytest.raises(ParameterError, match=text):
         Settings(dataset='davis2017', root=tmp_path, **options)
 
@@ -223,7 +223,7 @@ def test_settings_that_do_not_go_together_are_refused(tmp_path, options, text):
 # --- memory
 
 
-def test_the_options_of_memory_reach_the_tracker(tmp_path):
+def test_memory_options_reach_the_tracker(tmp_path):
     stores = MemoryConfig(
         max_working_frames=7, min_working_frames=3, long_term=False, long_term_elements=500, prototypes=64, top_k=20
     )
@@ -235,7 +235,7 @@ def test_the_options_of_memory_reach_the_tracker(tmp_path):
     assert (record['long_term'], record['working_frames'], record['top_k']) == (False, [3, 7], 20)
 
 
-def test_memory_is_the_published_one_unless_the_nodes_is_asked_for(tmp_path):
+def test_the_published_memory_policy_is_the_default(tmp_path):
     config = {
         m: Settings(dataset='generic', root=tmp_path, memory=m).tracker_config(Run(480, False), 1).memory
         for m in ('published', 'default')
@@ -247,18 +247,18 @@ def test_memory_is_the_published_one_unless_the_nodes_is_asked_for(tmp_path):
 # --- rates
 
 
-def test_the_rate_is_all_frames_over_all_forward_time(tmp_path, root, weights):
+def test_the_rate_is_the_number_of_frames_over_the_forward_time(tmp_path, root, weights):
     result = run(root, weights, tmp_path / 'out', size=64)
     (line,) = (tmp_path / 'out' / 'finished.0.jsonl').read_text().splitlines()
     noted = json.loads(line)
-    assert noted['frames'] == LENGTH  # the frames that warm up are not among them
+    assert noted['frames'] == LENGTH  # warm-up frames do not count
     assert result['fps'] == pytest.approx(LENGTH / noted['seconds'])
     assert result['sequences']['a']['fps'] == result['fps']
     assert 0 < noted['seconds'] < noted['step_seconds']
     assert (result['device'], result['precision']) == ('cpu', 'float32')
 
 
-def test_the_clock_leaves_out_reading_and_warming_up(root, weights, monkeypatch):
+def test_the_clock_excludes_reading_and_warm_up(root, weights, monkeypatch):
     from xmem_ros.evaluation.datasets.sequence import Sequence
 
     read = Sequence.frame
@@ -278,21 +278,21 @@ def test_the_clock_leaves_out_reading_and_warming_up(root, weights, monkeypatch)
     assert result['fps'] == row['fps'] == pytest.approx(LENGTH / row['seconds'])
 
 
-def test_several_processes_are_not_timed_against_each_other(root, weights, monkeypatch):
+def test_the_rate_is_not_measured_with_several_processes(root, weights, monkeypatch):
     monkeypatch.setenv('WORLD_SIZE', '2')
     settings = Settings(dataset='davis2017', root=root, weights=weights, size=64, device='cpu')
     with pytest.raises(ParameterError, match='without torchrun'):
         measure(settings, progress=False)
 
 
-def test_without_a_precision_both_float32_and_amp_are_timed(root, weights):
+def test_float32_and_amp_are_both_measured_by_default(root, weights):
     settings = Settings(dataset='davis2017', root=root, weights=weights, size=64, device='cpu')
     rows = measure(settings, progress=False)['speed']
     assert [row['precision'] for row in rows] == ['float32', 'bfloat16']
     assert all(row['device_name'] and row['fps'] > 0 for row in rows)
 
 
-def test_what_was_tracked_on_another_machine_has_no_part_in_this_ones_rate(tmp_path, weights):
+def test_sequences_tracked_on_another_machine_do_not_count_in_the_rate(tmp_path, weights):
     for name in ('one', 'two'):
         save_sequence(tmp_path, name, frames=5)
     options = {'weights': weights, 'size': 64, 'device': 'cpu', 'output': tmp_path / 'out', 'progress': False}
@@ -311,7 +311,7 @@ def test_what_was_tracked_on_another_machine_has_no_part_in_this_ones_rate(tmp_p
     assert elsewhere['fps'] > here['fps']
 
 
-# --- several processes, and a run that dies
+# --- several processes, and interrupted runs
 
 
 def arguments(root, weights, output, *more):
@@ -321,7 +321,7 @@ def arguments(root, weights, output, *more):
 
 @pytest.fixture
 def environment():
-    """One thread, because rounding depends on their number."""
+    """Use one thread, because rounding depends on the number of threads."""
     path = [str(Path(__file__).parents[2]), os.environ.get('PYTHONPATH', '')]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -333,7 +333,7 @@ def read_json(path):
     return json.loads(path.read_text())
 
 
-def test_two_processes_share_the_sequences_and_score_them_as_one_does(tmp_path, weights, environment):
+def test_two_processes_share_the_sequences_and_give_the_scores_of_one(tmp_path, weights, environment):
     for name, frames in (('long', 8), ('short', 5), ('other', 6)):
         save_sequence(tmp_path, name, frames=frames)
     torchrun = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', '-m', 'xmem_ros.cli.main']
@@ -364,7 +364,7 @@ def test_two_processes_share_the_sequences_and_score_them_as_one_does(tmp_path, 
     assert done.stdout.count('all objects') == 1
 
 
-def test_a_killed_run_goes_on_with_the_sequences_that_are_not_finished(tmp_path, weights, environment):
+def test_a_killed_run_continues_with_the_unfinished_sequences(tmp_path, weights, environment):
     save_sequence(tmp_path, 'first', frames=5)
     save_sequence(tmp_path, 'second', frames=6)
     frames = tmp_path / 'JPEGImages' / 'second'
@@ -386,7 +386,7 @@ def test_a_killed_run_goes_on_with_the_sequences_that_are_not_finished(tmp_path,
     assert not (tmp_path / 'out' / 'second').exists()
     when = {path.name: path.stat().st_mtime_ns for path in (tmp_path / 'out' / 'first').iterdir()}
     assert len(when) == 5
-    for path in sorted(frames.iterdir())[6:]:  # what is left of the second may be short
+    for path in sorted(frames.iterdir())[6:]:  # the rest of the second sequence may be short
         path.unlink()
     assert main(arguments(tmp_path, weights, tmp_path / 'out', '--json', tmp_path / 'out.json')) == 0
     result = read_json(tmp_path / 'out.json')
@@ -396,7 +396,7 @@ def test_a_killed_run_goes_on_with_the_sequences_that_are_not_finished(tmp_path,
     assert all(scores['fps'] for scores in result['sequences'].values())
 
 
-def test_a_full_disk_names_the_file_and_keeps_what_is_finished(tmp_path, weights, monkeypatch):
+def test_a_full_disk_is_reported_and_finished_sequences_are_kept(tmp_path, weights, monkeypatch):
     from xmem_ros.evaluation import output
 
     save_sequence(tmp_path, 'first', frames=5)

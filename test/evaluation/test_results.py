@@ -32,7 +32,7 @@ def evaluate(root, weights, output, *more, dataset='generic'):
     return main(['evaluate', *map(str, [*options, '--device', 'cpu', *more])])
 
 
-def test_json_and_csv_hold_all_objects_every_sequence_and_every_object(tmp_path, weights):
+def test_json_and_csv_have_total_sequence_and_object_scores(tmp_path, weights):
     save_sequence(tmp_path, 'one', frames=5, objects=1)
     save_sequence(tmp_path, 'two', frames=6)
     files = ['--json', tmp_path / 'scores.json', '--csv', tmp_path / 'deep' / 'scores.csv']
@@ -52,7 +52,7 @@ def test_json_and_csv_hold_all_objects_every_sequence_and_every_object(tmp_path,
     assert {'dataset', 'weights', 'size', 'memory_every', 'device', 'precision', 'torch'} <= set(result)
 
 
-def test_without_ground_truth_there_are_no_figures_but_masks_and_a_rate(tmp_path, weights, capsys):
+def test_without_ground_truth_only_masks_and_the_rate_are_reported(tmp_path, weights, capsys):
     davis(tmp_path, split='test-dev')
     files = ['--split', 'test-dev', '--json', tmp_path / 'scores.json', '--csv', tmp_path / 'scores.csv']
     report = ['--report', tmp_path / 'report.html']
@@ -67,7 +67,7 @@ def test_without_ground_truth_there_are_no_figures_but_masks_and_a_rate(tmp_path
     assert 'scored by its server' in (tmp_path / 'report.html').read_text()
 
 
-def test_the_report_shows_the_worst_five_sequences_and_needs_nothing_beside_it(tmp_path, weights):
+def test_the_report_shows_the_worst_five_sequences_in_one_file(tmp_path, weights):
     for number in range(7):
         save_sequence(tmp_path, f'toys{number}', frames=4 + number)
     files = ['--report', tmp_path / 'report.html', '--json', tmp_path / 'scores.json']
@@ -86,7 +86,7 @@ def test_the_report_shows_the_worst_five_sequences_and_needs_nothing_beside_it(t
         assert f'<td>{name}</td><td>{scores["J&F"]:.1f}</td>' in page
 
 
-def test_names_in_the_report_are_text_and_not_markup(tmp_path, weights):
+def test_names_are_escaped_in_the_report(tmp_path, weights):
     save_sequence(tmp_path, '<b>toys&more', frames=4)
     assert evaluate(tmp_path, weights, tmp_path / 'out', '--report', tmp_path / 'report.html') == 0
     page = (tmp_path / 'report.html').read_text()
@@ -94,7 +94,7 @@ def test_names_in_the_report_are_text_and_not_markup(tmp_path, weights):
     assert '&lt;b&gt;toys&amp;more' in page
 
 
-def test_a_corrupt_frame_is_named_and_what_is_finished_is_kept(tmp_path, weights, capsys):
+def test_a_corrupt_frame_is_named_and_finished_sequences_are_kept(tmp_path, weights, capsys):
     save_sequence(tmp_path, 'first')
     save_sequence(tmp_path, 'second')
     path = tmp_path / 'JPEGImages' / 'second' / '00002.jpg'
@@ -123,14 +123,14 @@ def test_a_truncated_checkpoint_is_named(tmp_path, weights, capsys):
     assert not (tmp_path / 'out').exists()
 
 
-def test_frames_of_one_sequence_that_differ_from_their_masks_are_named(tmp_path, weights, capsys):
+def test_a_frame_of_another_size_than_its_mask_is_named(tmp_path, weights, capsys):
     save_sequence(tmp_path)
     save_frame(tmp_path / 'JPEGImages' / 'toys' / '00003.jpg', np.zeros((70, 90, 3), np.uint8))
     assert evaluate(tmp_path, weights, tmp_path / 'out') == 2
     assert '00003.png: the mask is 90×70 px, its ground truth' in capsys.readouterr().err
 
 
-def test_objects_that_no_seed_shows_are_scored_and_named(tmp_path, weights, capsys):
+def test_unseeded_objects_are_scored_and_named(tmp_path, weights, capsys):
     save_sequence(tmp_path)
     seed = tmp_path / 'Annotations' / 'toys' / '00000.png'
     labels = cv2.imread(str(seed), cv2.IMREAD_UNCHANGED)
@@ -142,7 +142,7 @@ def test_objects_that_no_seed_shows_are_scored_and_named(tmp_path, weights, caps
 
 
 @pytest.mark.parametrize('option', ['--json', '--csv', '--report'])
-def test_a_file_that_cannot_be_written_is_named_before_anything_is_tracked(tmp_path, weights, option, capsys):
+def test_an_unwritable_result_file_is_named_before_tracking(tmp_path, weights, option, capsys):
     save_sequence(tmp_path)
     (tmp_path / 'taken').mkdir()
     (tmp_path / 'file').write_text('')
@@ -152,7 +152,7 @@ def test_a_file_that_cannot_be_written_is_named_before_anything_is_tracked(tmp_p
     assert not (tmp_path / 'out').exists()
 
 
-def test_a_report_that_cannot_be_made_is_refused_before_anything_is_tracked(tmp_path, weights, monkeypatch, capsys):
+def test_a_report_without_jinja2_is_refused_before_tracking(tmp_path, weights, monkeypatch, capsys):
     save_sequence(tmp_path)
     monkeypatch.setitem(sys.modules, 'jinja2', None)
     assert evaluate(tmp_path, weights, tmp_path / 'out', '--report', tmp_path / 'report.html') == 2
@@ -160,7 +160,7 @@ def test_a_report_that_cannot_be_made_is_refused_before_anything_is_tracked(tmp_
     assert not (tmp_path / 'out').exists()
 
 
-def test_a_folder_that_allows_no_new_files_is_named_before_anything_is_tracked(tmp_path, weights, monkeypatch, capsys):
+def test_an_unwritable_result_folder_is_named_before_tracking(tmp_path, weights, monkeypatch, capsys):
     save_sequence(tmp_path)
     monkeypatch.setattr('os.access', lambda path, _: path != tmp_path / 'closed')  # root may write everywhere
     assert evaluate(tmp_path, weights, tmp_path / 'out', '--json', tmp_path / 'closed' / 'scores.json') == 2
@@ -168,7 +168,7 @@ def test_a_folder_that_allows_no_new_files_is_named_before_anything_is_tracked(t
     assert not (tmp_path / 'out').exists()
 
 
-def test_the_rate_alone_is_printed_with_machine_and_precision_and_writes_no_masks(tmp_path, weights, capsys):
+def test_fps_prints_the_rate_and_writes_no_masks(tmp_path, weights, capsys):
     save_sequence(tmp_path)
     options = ['--dataset', 'generic', '--root', tmp_path, '--weights', weights, '--size', 64, '--device', 'cpu']
     options += ['--fps', '--precision', 'float32', '--json', tmp_path / 'fps.json']

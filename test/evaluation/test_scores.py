@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""J and F, against figures worked out by hand, and against the benchmark's own command."""
+"""J and F compared with figures worked out by hand and with the command of vos-benchmark."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ def square(left, top=10, side=10, value=1):
         pytest.param(square(15), 100 * 50 / 150, 50, id='shifted by 5 px'),
     ],
 )
-def test_scores_are_those_worked_out_by_hand(mask, j, f):
+def test_scores_equal_those_worked_out_by_hand(mask, j, f):
     scores = score_masks([(mask, square(10))])
     assert scores[1] == pytest.approx((j, f))
 
 
-def test_a_frame_without_the_object_scores_full_when_nothing_is_claimed_and_zero_when_something_is():
+def test_a_frame_without_the_object_scores_100_only_for_an_empty_mask():
     shown = (square(10), square(10))
     assert score_masks([shown, (EMPTY, EMPTY)])[1] == pytest.approx((100, 100))
     assert score_masks([shown, (square(10), EMPTY)])[1] == pytest.approx((50, 50))
 
 
-def test_an_object_that_the_masks_never_show_scores_zero():
+def test_a_missed_object_scores_zero():
     truth = square(10) + square(60, value=2)
     assert score_masks([(square(10), truth), (square(10), truth)]) == {
         1: pytest.approx((100, 100)),
@@ -62,27 +62,27 @@ def test_an_object_that_the_masks_never_show_scores_zero():
     }
 
 
-def test_an_object_that_comes_later_counts_from_the_first_frame_that_shows_it():
+def test_a_late_object_counts_from_the_first_ground_truth_that_shows_it():
     truth, late = square(10), square(10) + square(60, value=2)
     # absent in two frames, found in one of the two that show it: half, and not three quarters
     pairs = [(truth, truth), (truth, truth), (late, late), (truth, late)]
     assert score_masks(pairs) == {1: pytest.approx((100, 100)), 2: pytest.approx((50, 50))}
 
 
-def test_an_object_that_comes_later_counts_from_where_the_masks_claim_it():
-    # claimed in the second frame, there from the third: one of two frames is right
+def test_a_late_object_counts_from_the_first_mask_that_shows_it():
+    # in the mask from the second frame on, visible from the third: one of two frames is right
     truth, late = square(10), square(10) + square(60, value=2)
     assert score_masks([(truth, truth), (late, truth), (late, late)])[2] == pytest.approx((50, 50))
 
 
-def test_a_value_that_the_truth_never_shows_counts_for_nothing_but_the_pixels_it_takes():
+def test_a_value_that_is_not_in_the_ground_truth_is_not_scored():
     assert score_masks([(square(10) + square(60, value=9), square(10))]) == {1: pytest.approx((100, 100))}
     stolen = square(10)
     stolen[10:20, 15:20] = 9  # half of the object
     assert score_masks([(stolen, square(10))])[1][0] == pytest.approx(50)
 
 
-def test_255_in_the_truth_is_an_object_like_any_other():
+def test_255_in_the_ground_truth_is_scored_as_an_object():
     truth = square(10)
     truth[50:, 50:] = 255
     assert score_masks([(square(10), truth)]) == {1: pytest.approx((100, 100)), 255: pytest.approx((0, 0))}
@@ -108,20 +108,20 @@ def generic(root):
     return read_generic(root, ReadOptions())
 
 
-def test_void_pixels_count_for_nothing_where_that_is_asked_for(tmp_path):
+def test_void_pixels_are_not_scored_with_ignore_void(tmp_path):
     truth = square(10)
     truth[:, 15:] = 255
     write_truth(tmp_path, 'a', [truth] * 3)
     (sequence,) = generic(tmp_path)
     out = write_masks(tmp_path / 'out', [square(10, side=40)] * 3)
     scores = score_sequence(sequence, out, ignore_void=True)['objects']
-    # left of the void, 5 columns of 10 px are the object, and 40 px of each are claimed
+    # left of the void are 5 columns: the object has 10 px of each, the mask 40 px
     assert list(scores) == ['1']
     assert scores['1']['J'] == pytest.approx(100 * 50 / 200)
     assert list(score_sequence(sequence, out)['objects']) == ['1', '255']
 
 
-def test_the_first_and_the_last_mask_are_left_out(tmp_path):
+def test_the_first_and_the_last_mask_are_not_scored(tmp_path):
     write_truth(tmp_path, 'a', [square(10)] * 4)
     out = write_masks(tmp_path / 'out', [square(50), square(10), square(11), square(50)])
     scores = score_sequence(generic(tmp_path)[0], out)
@@ -131,7 +131,7 @@ def test_the_first_and_the_last_mask_are_left_out(tmp_path):
     assert scores['J&F'] == pytest.approx((scores['J'] + 100) / 2)
 
 
-def test_objects_may_each_be_scored_on_frames_of_their_own(tmp_path):
+def test_each_object_can_be_scored_on_its_own_frames(tmp_path):
     both = square(10) + square(60, value=2)
     write_truth(tmp_path, 'a', [both] * 5)
     out = write_masks(tmp_path / 'out', [both, square(10), both, square(11), both])
@@ -159,7 +159,7 @@ def test_the_overall_score_is_the_mean_over_objects_not_over_sequences():
     assert [line.split()[0] for line in lines[1:]] == ['two', 'object', 'object', 'one', 'all']
 
 
-def test_an_object_that_no_seed_shows_is_named(tmp_path):
+def test_an_unseeded_object_is_named(tmp_path):
     both = square(10) + square(60, value=2)
     write_truth(tmp_path, 'a', [square(10), both, both, both])
     out = write_masks(tmp_path / 'out', [square(10)] * 4)
@@ -169,7 +169,7 @@ def test_an_object_that_no_seed_shows_is_named(tmp_path):
     assert scores['J&F'] == 50
 
 
-def test_a_mask_that_is_absent_or_of_another_size_is_named(tmp_path):
+def test_a_missing_mask_and_a_mask_of_another_size_are_named(tmp_path):
     write_truth(tmp_path, 'a', [square(10)] * 4)
     out = write_masks(tmp_path / 'out', [square(10)] * 4)
     save_mask(out / '00002.png', np.ones((50, 60), np.uint8))
@@ -180,7 +180,7 @@ def test_a_mask_that_is_absent_or_of_another_size_is_named(tmp_path):
         score_sequence(generic(tmp_path)[0], out)
 
 
-def test_scores_are_those_of_the_benchmarks_own_command(tmp_path):
+def test_scores_equal_those_of_the_command_of_vos_benchmark(tmp_path):
     from vos_benchmark.benchmark import benchmark
 
     two, void = square(10) + square(60, value=2), square(10) | square(60, value=255)

@@ -119,15 +119,23 @@ class Campaign:
         """Run `count` inputs, or for `seconds`, beginning with the input number `first`."""
         begun = time.monotonic()
         total = count if seconds == float('inf') else None
-        places = self.sandbox.places
         with Bar(total=total, desc=self.kind.name, unit='input', disable=not show) as bar:
             while self.figures.inputs < count and time.monotonic() - begun < seconds:
                 number = first + self.figures.inputs
-                source = Source(f'{self.kind.name} {self.figures.seed} {number}', str(places.canary), places.port)
-                files = self.kind.mutate(source, dict(source.pick(self._corpus)))
+                files, source = self._mutated(f'{self.kind.name} {self.figures.seed} {number}')
                 self._note(number, files, self._run(files), source.edits)
                 bar.update()
         self.figures.seconds = round(self.figures.seconds + time.monotonic() - begun, 1)
+
+    def _mutated(self, seed: str) -> tuple[Files, Source]:
+        """Draw an input; a mutation that a library cannot carry out is drawn anew."""
+        places = self.sandbox.places
+        while True:
+            source = Source(seed, str(places.canary), places.port)
+            try:
+                return self.kind.mutate(source, dict(source.pick(self._corpus))), source
+            except (RuntimeError, ValueError, AssertionError):  # nested too deeply, no such tensor
+                seed += '+'
 
     def _note(self, number: int, files: Files, outcome: Outcome, edits: list[str]) -> None:
         figures = self.figures

@@ -46,13 +46,13 @@ def elsewhere():
 
 
 @pytest.mark.parametrize('name', ['weights', 'db3', 'parameters', 'video'])
-def test_an_input_follows_from_its_number_alone(elsewhere: ProcessPoolExecutor, name: str) -> None:
+def test_an_input_is_determined_by_its_number(elsewhere: ProcessPoolExecutor, name: str) -> None:
     first = elsewhere.submit(_made, name, [3, 4, 5]).result()
     assert elsewhere.submit(_made, name, [5, 4, 3]).result() == first[::-1]
     assert len({str(files) for files in first}) == 3
 
 
-def test_a_symptom_is_one_finding_with_an_input(elsewhere: ProcessPoolExecutor, tmp_path: Path) -> None:
+def test_each_symptom_gives_one_finding_with_an_input(elsewhere: ProcessPoolExecutor, tmp_path: Path) -> None:
     found, again = elsewhere.submit(_found, tmp_path).result()
     assert [symptom for symptom, _ in found] == ['exit code 9: ']
     assert found[0][1] > 1

@@ -22,7 +22,7 @@ POLICIES = [('all', False), ('all', True), ('own', False), ('own', True)]
 
 
 class Both:
-    """One memory of each kind, given the same."""
+    """A real and a plain memory with the same input."""
 
     def __init__(self, config: MemoryConfig, frame_positions: int, seed: int):
         self.plain = PlainMemory(config)
@@ -59,7 +59,7 @@ class Both:
         self.real.leave(row)
 
     def step(self, queries: int = 3) -> None:
-        """Read, compare, count."""
+        """Read both memories, compare, and update usage."""
         g, rows = self.numbers, self.plain.rows
         key, selection = torch.randn(queries, CK, generator=g), torch.rand(queries, CK, generator=g)
         expected = self.plain.read(key, selection, CV)
@@ -103,7 +103,7 @@ def config(usage: str, *, quotas: bool, **settings: int) -> MemoryConfig:
 
 @pytest.mark.parametrize(('usage', 'quotas'), POLICIES)
 @pytest.mark.parametrize('seed', [0, 1, 2])
-def test_lives_of_objects(usage: str, quotas: bool, seed: int) -> None:
+def test_both_memories_agree_while_objects_join_and_leave(usage: str, quotas: bool, seed: int) -> None:
     both = Both(config(usage, quotas=quotas), 4, seed)
     both.seed([0])
     evicted = False
@@ -125,7 +125,7 @@ def test_lives_of_objects(usage: str, quotas: bool, seed: int) -> None:
 
 
 @pytest.mark.parametrize(('usage', 'quotas'), POLICIES)
-def test_an_object_that_came_in_the_middle_of_eviction(usage: str, quotas: bool) -> None:
+def test_both_memories_agree_on_an_object_that_joins_during_eviction(usage: str, quotas: bool) -> None:
     """The published implementation raises here."""
     both = Both(config(usage, quotas=quotas), 4, 7)
     both.seed([0])
@@ -141,7 +141,7 @@ def test_an_object_that_came_in_the_middle_of_eviction(usage: str, quotas: bool)
 
 
 @pytest.mark.parametrize('positions', [1, 2, 3])
-def test_frames_of_fewer_positions_than_are_read_or_made(positions: int) -> None:
+def test_both_memories_agree_on_frames_smaller_than_top_k(positions: int) -> None:
     """The published implementation fails below 30 positions in memory and 128 candidates."""
     both = Both(config('own', quotas=True, prototypes=50, long_term_elements=60, top_k=30), positions, 3)
     both.seed([0])
@@ -151,8 +151,8 @@ def test_frames_of_fewer_positions_than_are_read_or_made(positions: int) -> None
     both.agree()
 
 
-def test_equal_usage_everywhere_evicts_no_more_than_it_must() -> None:
-    """The published implementation drops all that tie, and can be left with nothing."""
+def test_equal_usage_evicts_exactly_the_excess() -> None:
+    """The published implementation drops all tied positions, and may keep none."""
     both = Both(config('all', quotas=False), 4, 5)
     both.seed([0])
     for _ in range(40):  # never read: every usage is zero
@@ -160,7 +160,7 @@ def test_equal_usage_everywhere_evicts_no_more_than_it_must() -> None:
     assert both.real.elements['long_term'] == 14
 
 
-def test_nothing_is_left_of_an_object_that_was_removed() -> None:
+def test_a_removed_object_leaves_nothing_in_memory() -> None:
     both = Both(config('own', quotas=True), 4, 11)
     both.seed([0])
     for row in (1, 2, 3):
@@ -174,8 +174,8 @@ def test_nothing_is_left_of_an_object_that_was_removed() -> None:
     assert (both.real.store.owner <= 0).all()
 
 
-def test_the_readout_of_equal_stores_agrees_with_and_without_another_object() -> None:
-    """A's readout where B is there too: the same weights for the same values, to 1e-6."""
+def test_another_object_does_not_change_the_readout() -> None:
+    """Readout of A with and without B: the same weights for the same values, to 1e-6."""
     alone, together = Both(config('own', quotas=True), 4, 1), Both(config('own', quotas=True), 4, 1)
     alone.seed([0])
     g = torch.Generator().manual_seed(99)

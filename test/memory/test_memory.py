@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Memory: matching against plain formulas, bounded stores, objects that come and go."""
+"""Memory: matching by plain formulas, bounded stores, objects that join and leave."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def frame(objects: int, seed: int, positions: int = HW) -> Positions:
 
 
 def read(m: Memory, q: tuple[torch.Tensor, torch.Tensor], rows: list[int], *, count: bool = True) -> torch.Tensor:
-    """Read, and count it as if every object covered the whole query."""
+    """Read, and update usage as if every object covered the whole query."""
     out, readings = m.read(*q, rows)
     if count:
         m.count(readings, rows, torch.ones(len(rows), len(q[0])))
@@ -53,7 +53,7 @@ def seeded(rows: list[int]) -> dict[int, torch.Tensor]:
     return {row: torch.ones(HW, dtype=torch.bool) for row in rows}
 
 
-def test_the_augmented_product_is_the_anisotropic_similarity() -> None:
+def test_the_augmented_product_equals_the_anisotropic_similarity() -> None:
     """Against XMem's eq. 3 written out: s·(−Σ e (k − q)²)/√C."""
     f, (q, e) = frame(1, 0), query(0)
     distance = (e[:, None] * (f.key[None] - q[:, None]) ** 2).sum(-1)
@@ -61,7 +61,7 @@ def test_the_augmented_product_is_the_anisotropic_similarity() -> None:
     assert torch.allclose(query_rows(q, e) @ memory_rows(f.key, f.shrinkage).T, expected, atol=1e-5)
 
 
-def test_topk_affinity_is_a_softmax_over_the_best() -> None:
+def test_topk_affinity_is_a_softmax_over_the_k_most_similar() -> None:
     similarity = torch.randn(3, 10, generator=torch.Generator().manual_seed(0))
     weights, positions = topk_affinity(similarity, 4)
     for row in range(3):
@@ -71,21 +71,21 @@ def test_topk_affinity_is_a_softmax_over_the_best() -> None:
         assert torch.allclose(ours, dense, atol=1e-6)
 
 
-def test_topk_takes_all_where_fewer_are_there_and_nothing_where_none_is_allowed() -> None:
+def test_topk_takes_all_of_fewer_positions_and_none_of_masked_ones() -> None:
     weights, _ = topk_affinity(torch.tensor([[0.0, 1.0], [-torch.inf, -torch.inf]]), 30)
     assert weights.shape == (2, 2)
     assert weights[0].sum().item() == pytest.approx(1)
     assert weights[1].sum().item() == 0
 
 
-def test_gathered_readout_is_the_dense_product() -> None:
+def test_gathered_readout_equals_the_dense_product() -> None:
     values = torch.randn(10, CV, generator=torch.Generator().manual_seed(1))
     weights, positions = topk_affinity(torch.randn(3, 10, generator=torch.Generator().manual_seed(2)), 4)
     dense = torch.zeros(3, 10).scatter_(1, positions, weights) @ values
     assert torch.allclose(readout(values, weights, positions), dense, atol=1e-6)
 
 
-def test_a_read_finds_what_was_written() -> None:
+def test_a_read_returns_the_written_values() -> None:
     m = memory(top_k=1)
     m.join([0, 2])
     f = frame(2, 0)
@@ -94,7 +94,7 @@ def test_a_read_finds_what_was_written() -> None:
     assert torch.allclose(out, f.values, atol=1e-6)
 
 
-def test_nothing_is_allocated_after_the_start_and_sizes_are_bounded() -> None:
+def test_memory_is_allocated_once_and_sizes_are_bounded() -> None:
     m = memory()
     m.join([0])
     add(m, frame(1, 0), seeded([0]))
@@ -110,7 +110,7 @@ def test_nothing_is_allocated_after_the_start_and_sizes_are_bounded() -> None:
     assert max(long_term for _, long_term in seen) == 20
 
 
-def test_the_first_frame_stays() -> None:
+def test_the_first_frame_is_kept() -> None:
     m = memory()
     m.join([0])
     first = frame(1, 0)
@@ -122,7 +122,7 @@ def test_the_first_frame_stays() -> None:
     assert torch.equal(m.store.values[0, m.anchors.arena.used], first.values[0])
 
 
-def test_without_long_term_memory_the_oldest_working_frame_goes() -> None:
+def test_the_oldest_working_frame_is_replaced_without_long_term_memory() -> None:
     m = memory(long_term=False)
     m.join([0])
     add(m, frame(1, 0), seeded([0]))
@@ -132,7 +132,7 @@ def test_without_long_term_memory_the_oldest_working_frame_goes() -> None:
     assert torch.equal(m.store.key[m.ring.used][-HW:], frame(1, 9).key)
 
 
-def test_exactly_as_many_are_kept_as_asked_ties_included() -> None:
+def test_most_worth_selects_exactly_the_given_number_in_spite_of_ties() -> None:
     score = torch.tensor([1.0, 0.0, 0.0, 0.0, 2.0])
     assert most_worth(score, 3).numel() == 3
     assert {0, 4} <= set(most_worth(score, 3).tolist())
@@ -143,7 +143,7 @@ def test_exactly_as_many_are_kept_as_asked_ties_included() -> None:
         assert most_worth(score, count, owner, 2).numel() == count
 
 
-def test_consolidation_averages_only_what_an_object_has() -> None:
+def test_consolidation_averages_only_valid_positions_of_an_object() -> None:
     candidates = frame(2, 0)
     candidates.valid[1, : HW // 2] = False
     candidates.values[1, : HW // 2] = float('nan')  # never written, never to be read
@@ -181,7 +181,7 @@ def test_adding_an_object_only_appends_and_removing_it_leaves_the_others_identic
     assert not m.store.valid[1].any()
 
 
-def test_a_later_object_is_read_only_where_it_has_values() -> None:
+def test_a_late_object_is_read_only_at_positions_with_its_values() -> None:
     m = memory(top_k=30)
     m.join([0])
     add(m, frame(1, 0), seeded([0]))
@@ -194,7 +194,7 @@ def test_a_later_object_is_read_only_where_it_has_values() -> None:
 
 
 def test_keys_and_values_stay_aligned_for_late_objects_through_consolidation_and_eviction() -> None:
-    """Values here are a function of their key, so a misaligned value shows."""
+    """Values are a function of their key, which reveals misaligned ones."""
     probe = torch.randn(CK, CV, generator=torch.Generator().manual_seed(9))
 
     def linked(objects: int, seed: int) -> Positions:
@@ -223,7 +223,7 @@ def test_keys_and_values_stay_aligned_for_late_objects_through_consolidation_and
     assert torch.allclose(ratio[both], torch.full_like(ratio[both], 2.0), atol=1e-3)
 
 
-def test_more_anchors_than_fit_are_thinned_not_lost() -> None:
+def test_anchors_beyond_the_limit_are_thinned_not_lost() -> None:
     m = memory(rows=8, max_anchor_frames=2)
     for row in range(8):
         m.join([row])
@@ -236,7 +236,7 @@ def test_more_anchors_than_fit_are_thinned_not_lost() -> None:
     assert all(m.store.valid[row, m.anchors.arena.used].any() for row in range(8))
 
 
-def test_more_anchors_than_positions_do_not_fail() -> None:
+def test_more_anchors_than_positions_are_accepted() -> None:
     config = MemoryConfig(
         max_working_frames=3, min_working_frames=2, long_term_elements=4, prototypes=2, max_anchor_frames=2
     )
@@ -258,7 +258,7 @@ def test_old_corrections_become_working_frames_and_the_first_seed_stays() -> Non
     assert len(m.ring_frames) >= 1
 
 
-def test_what_a_removed_object_alone_had_goes_with_it() -> None:
+def test_positions_of_only_a_removed_object_are_freed() -> None:
     m = memory()
     m.join([1])
     add(m, frame(1, 0), seeded([1]))
@@ -269,7 +269,7 @@ def test_what_a_removed_object_alone_had_goes_with_it() -> None:
     assert torch.equal(m.store.key[m.anchors.arena.used], frame(2, 1).key)
 
 
-def test_limits_that_make_no_sense_are_refused() -> None:
+def test_invalid_limits_are_refused() -> None:
     with pytest.raises(ParameterError, match='min_working_frames'):
         MemoryConfig(max_working_frames=3, min_working_frames=3)
     with pytest.raises(ParameterError, match='at least 2'):

@@ -49,7 +49,7 @@ def test_compact_has_at_most_8_million_parameters() -> None:
 
 
 @pytest.mark.parametrize('config', [XMEM, COMPACT, COMPACT_LITE, COMPACT_JOINED])
-def test_every_width_is_read_off_the_weights(config) -> None:
+def test_every_width_is_inferred_from_the_weights(config) -> None:
     assert config_from_state_dict(XMemNetwork(config).state_dict()) == config
 
 
@@ -95,7 +95,7 @@ def test_the_shared_fuser_equals_concatenation() -> None:
         assert torch.allclose(fuser(image, g), expected, atol=1e-5)
 
 
-def test_aggregation_stays_finite_for_sure_objects() -> None:
+def test_aggregation_is_finite_for_probabilities_of_0_and_1() -> None:
     prob = torch.tensor([1.0, 0.0]).half().view(2, 1, 1)
     joint = aggregate(prob, 0)
     assert joint.dtype == torch.float32
@@ -105,7 +105,7 @@ def test_aggregation_stays_finite_for_sure_objects() -> None:
 
 
 @pytest.mark.parametrize('config', [TINY, TINY_LITE, TINY_JOINED])
-def test_saved_weights_come_back_to_half_precision(config, tmp_path: Path) -> None:
+def test_saved_weights_are_restored_to_half_precision(config, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = XMemNetwork(config)
     save_network(network, tmp_path / 'ours.safetensors')
@@ -118,7 +118,9 @@ class _Surprise:
         return print, ('executed',)
 
 
-def test_files_that_are_not_our_weights_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_that_are_not_weights_of_an_xmem_network_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def refused(path: Path, text: str) -> None:
         with pytest.raises(WeightsError, match=text) as error:
             load_network(path)
@@ -149,15 +151,17 @@ def test_files_that_are_not_our_weights_are_refused(tmp_path: Path, capsys: pyte
     refused(tmp_path / 'nan.pth', 'not finite')
 
 
-def test_unknown_names_say_what_there_is() -> None:
-    with pytest.raises(WeightsError, match=r"unknown weights 'compakt'; bundled: .*compact"):
+def test_unknown_weights_are_refused_with_the_known_names() -> None:
+    with pytest.raises(WeightsError, match=r"unknown weights 'compakt'; give a name .bundled: .*compact"):
         find_weights('compakt')
-    with pytest.raises(WeightsError, match='no such weights file'):
+    with pytest.raises(
+        WeightsError, match=r'missing\.pth: no such weights file; give a name .bundled: .*compact.*; official: xmem'
+    ):
         find_weights('missing.pth')
 
 
 @pytest.mark.parametrize('config', [COMPACT, COMPACT_JOINED])
-def test_a_network_for_reduced_precision_keeps_its_weights_in_it(config) -> None:
+def test_a_network_in_reduced_precision_stores_its_weights_in_it(config) -> None:
     network = deployed(XMemNetwork(config), torch.bfloat16, 'cpu')
     assert {p.dtype for m in network.modules() if isinstance(m, nn.Conv2d) for p in m.parameters()} == {torch.bfloat16}
 
@@ -165,7 +169,7 @@ def test_a_network_for_reduced_precision_keeps_its_weights_in_it(config) -> None
 # Winograd's rounding is some six times that of a direct convolution
 @pytest.mark.parametrize(('device', 'rounding'), [(None, 1e-5), ('cpu', 1e-4)])
 @pytest.mark.parametrize('config', [COMPACT_BOTTLENECKS, COMPACT, COMPACT_LITE, COMPACT_JOINED])
-def test_a_deployed_network_computes_the_same(config, device: str | None, rounding: float) -> None:
+def test_a_deployed_network_gives_the_same_results(config, device: str | None, rounding: float) -> None:
     generator = torch.Generator().manual_seed(4)
     network = XMemNetwork(config)
     for module in network.modules():
@@ -195,7 +199,7 @@ def test_a_deployed_network_computes_the_same(config, device: str | None, roundi
 
 @pytest.mark.parametrize('size', [(30, 54), (7, 9), (4, 3), (16, 1)])
 @pytest.mark.parametrize('bias', [True, False])
-def test_a_winograd_convolution_is_the_convolution(size: tuple[int, int], bias: bool) -> None:
+def test_a_winograd_convolution_equals_the_plain_convolution(size: tuple[int, int], bias: bool) -> None:
     torch.manual_seed(0)
     conv = nn.Conv2d(96, 64, 3, padding=1, bias=bias)
     x = torch.randn(3, 96, *size)
@@ -205,7 +209,7 @@ def test_a_winograd_convolution_is_the_convolution(size: tuple[int, int], bias: 
     assert error < 2e-5 * exact.abs().max()
 
 
-def test_only_large_3x3_convolutions_that_keep_the_size_become_winograds() -> None:
+def test_winograd_replaces_only_large_3x3_convolutions_that_keep_the_size() -> None:
     assert suits(nn.Conv2d(64, 64, 3, padding=1))
     for other in (
         nn.Conv2d(64, 64, 3, stride=2, padding=1),
@@ -218,7 +222,7 @@ def test_only_large_3x3_convolutions_that_keep_the_size_become_winograds() -> No
         assert not suits(other)
 
 
-def test_exported_weights_can_be_read_by_others(tmp_path: Path) -> None:
+def test_a_weights_file_is_readable_by_other_users(tmp_path: Path) -> None:
     mask = os.umask(0o022)
     try:
         save_network(XMemNetwork(COMPACT), tmp_path / 'w.safetensors')

@@ -71,7 +71,7 @@ SEEDS = {
     'an empty mask': (mask_seed(np.zeros_like(TRUTH)), 'the mask is empty: set the pixels'),
     'a mask of another size': (
         mask_seed(np.ones((60, 80), np.uint8)),
-        f'the mask is 80×60 and the image is {WIDTH}×{HEIGHT}: send it at the size of the image',
+        f'the mask is 80×60, but the image is {WIDTH}×{HEIGHT}: resize the mask to {WIDTH}×{HEIGHT}',
     ),
     'a mask without pixels': (Seed(kind=Seed.MASK), "the encoding '' cannot be read"),
     'a mask of no size': (image_seed(height=0), 'it has no pixels'),
@@ -93,7 +93,10 @@ SEEDS = {
     'a point outside the image': (points_seed([(50, HEIGHT + 1)], [1]), 'is not inside the image'),
     'a point that is not a number': (points_seed([(NAN, 50)], [1]), 'is not inside the image'),
     'an unknown kind': (Seed(kind=9), 'kind is 9: set it to 0 (MASK), 1 (BOX), 2 (POINTS) or 3 (LABELS)'),
-    'an unknown id': (mask_seed(TRUTH == 3, object_id=77), 'no object has the id 77; tracked ids: 1, 2'),
+    'an unknown id': (
+        mask_seed(TRUTH == 3, object_id=77),
+        "no object has the id 77; tracked: 1 'first', 2 'second'; give the id 0 to start a new object",
+    ),
     'more objects than fit': (
         mask_seed(np.where(TRUTH == 3, np.arange(WIDTH) % 2 + 1, 0).astype(np.uint8), kind=Seed.LABELS),
         'remove some first or raise max_objects',
@@ -102,7 +105,7 @@ SEEDS = {
 
 
 @pytest.mark.parametrize('name', SEEDS)
-def test_a_seed_that_cannot_be_used_is_refused(robot, name):
+def test_an_unusable_seed_is_refused(robot, name):
     seed, says = SEEDS[name]
     answer = robot.seed(seed)
     assert not answer.success
@@ -110,7 +113,7 @@ def test_a_seed_that_cannot_be_used_is_refused(robot, name):
     assert not answer.ids
 
 
-def test_a_refusal_says_which_seed_is_meant(robot):
+def test_the_error_names_the_unusable_seed(robot):
     answer = robot.seed(mask_seed(TRUTH == 3, 'good'), box_seed(0, 0, 1, 1, 'bad'))
     assert not answer.success
     assert answer.message.startswith("seeds[1] 'bad' (BOX): the box")
@@ -122,7 +125,7 @@ def test_a_request_without_seeds_is_refused(robot):
     assert 'give at least one' in answer.message
 
 
-def test_more_seeds_than_there_can_be_objects_are_refused_before_any_is_read(robot):
+def test_more_seeds_than_max_objects_are_refused_before_any_is_read(robot):
     begun = time.monotonic()
     answer = robot.seed(*[box_seed(10, 10, WIDTH // 2, HEIGHT // 2)] * 1000)
     assert not answer.success
@@ -130,7 +133,7 @@ def test_more_seeds_than_there_can_be_objects_are_refused_before_any_is_read(rob
     assert time.monotonic() - begun < 10  # GrabCut for all of them would take over a minute
 
 
-def test_a_refusal_does_not_repeat_a_huge_input(robot):
+def test_an_error_does_not_repeat_huge_input(robot):
     long = 'x' * 100_000
     answers = {
         'a name': robot.seed(mask_seed(np.zeros_like(TRUTH), long)),
@@ -149,7 +152,7 @@ def test_a_refusal_does_not_repeat_a_huge_input(robot):
     assert len(reason) < 1000
 
 
-def test_a_name_that_every_message_would_carry_is_bounded(robot):
+def test_an_overlong_name_is_refused(robot):
     answer = robot.seed(mask_seed(TRUTH == 3, 'x' * 256))
     assert not answer.success
     assert 'the name has 256 characters: give one of at most 255' in answer.message
@@ -158,13 +161,13 @@ def test_a_name_that_every_message_would_carry_is_bounded(robot):
     assert robot.remove(*answer.ids).success
 
 
-def test_one_id_twice_in_a_call_is_refused(robot):
+def test_a_repeated_id_in_a_call_is_refused(robot):
     answer = robot.seed(mask_seed(TRUTH == 3, object_id=1), mask_seed(TRUTH == 2, object_id=1))
     assert not answer.success
     assert 'give one mask for each object' in answer.message
 
 
-def test_an_unknown_stamp_is_refused_with_the_span_that_is_held(robot):
+def test_an_unknown_stamp_is_refused_with_the_span_of_held_images(robot):
     oldest_held = robot.stamp_ns
     answer = robot.seed(mask_seed(TRUTH == 3), stamp=Time(sec=7_000_000))
     assert not answer.success
@@ -177,10 +180,10 @@ def test_an_unknown_stamp_is_refused_with_the_span_that_is_held(robot):
     [
         ((), False, 'neither ids nor all given'),
         ((1,), True, 'both ids and all given'),
-        ((1, 99), False, 'no object has the id 99; tracked ids: 1, 2'),
+        ((1, 99), False, "no object has the id 99; tracked: 1 'first', 2 'second'"),
     ],
 )
-def test_a_removal_that_names_no_object_is_refused(robot, ids, everything, says):
+def test_an_ambiguous_or_unknown_removal_is_refused(robot, ids, everything, says):
     answer = robot.remove(*ids, everything=everything)
     assert not answer.success
     assert says in answer.message
@@ -197,7 +200,7 @@ IMAGES = {
 
 
 @pytest.mark.parametrize('name', IMAGES)
-def test_an_image_that_cannot_be_read_is_dropped_and_counted(robot, name):
+def test_an_unreadable_image_is_dropped_and_counted(robot, name):
     fields, says = IMAGES[name]
     before = int(robot.diagnostics(lambda values: True, 'the node')['invalid'])
     robot.show(FRAME, **fields)

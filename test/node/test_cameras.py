@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Several cameras in one process: a tracker each, shared weights, a fair lock for the device."""
+"""Several cameras in one process: one tracker each, shared weights, a fair lock."""
 
 import gc
 import threading
@@ -56,7 +56,7 @@ def pair():
 
 @pytest.fixture
 def both(pair):
-    """The same without objects, after the first frame."""
+    """The pair of nodes without objects, after the first frame."""
     for camera in pair:
         assert camera.reset().success
         show(camera, 0)
@@ -73,7 +73,7 @@ def show(camera, index):
     raise AssertionError('no image came through')
 
 
-def test_the_graph_holds_the_nodes_of_the_cameras_and_no_other(pair):
+def test_the_graph_has_a_node_for_each_camera_and_no_other(pair):
     front, _ = pair
 
     def trackers():
@@ -96,7 +96,7 @@ def test_each_camera_has_objects_of_its_own(both):
     assert iou(show(front, 6) == 1, SCENE[6][1] == 1) > 0.8
 
 
-def test_a_fast_camera_leaves_a_slow_one_its_turns(both):
+def test_a_fast_camera_does_not_starve_a_slow_one(both):
     front, rear = both
     for camera in both:
         assert camera.seed(mask_seed(SCENE[0][1] == 1)).success
@@ -120,7 +120,7 @@ def test_a_fast_camera_leaves_a_slow_one_its_turns(both):
     assert iou(pixels_of(rear.labels[-1]) == 1, SCENE[10][1] == 1) > 0.8
 
 
-def test_a_camera_that_fails_leaves_the_other_alone(both):
+def test_a_failing_camera_does_not_affect_the_other(both):
     front, rear = both
     assert rear.seed(mask_seed(SCENE[0][1] == 1)).success
     front.show(SCENE[0][0], step=3)
@@ -138,7 +138,7 @@ def test_a_camera_that_fails_leaves_the_other_alone(both):
     assert iou(show(rear, 2) == 1, SCENE[2][1] == 1) > 0.8
 
 
-def test_an_image_is_held_for_the_camera_that_it_is_of(both):
+def test_hold_keeps_an_image_of_its_own_camera_only(both):
     front, rear = both
     first = [camera.labels[-1].header for camera in both]
     assert front.hold(first[0].stamp).stamp == first[0].stamp
@@ -151,7 +151,7 @@ def test_an_image_is_held_for_the_camera_that_it_is_of(both):
     assert iou(show(front, 10) == 1, SCENE[10][1] == 1) > 0.8
 
 
-def test_compressed_labels_are_those_of_their_camera(both):
+def test_each_camera_has_its_own_compressed_labels(both):
     for camera, value in zip(both, (1, 3), strict=True):
         camera.packed = camera.listen(CompressedImage, '~/labels/compressed')
         camera.wait_matched('~/labels/compressed')
@@ -170,7 +170,7 @@ def test_compressed_labels_are_those_of_their_camera(both):
 
 
 @pytest.mark.skipif(not AVAILABLE, reason='vision_msgs is not installed')
-def test_detections_come_from_and_go_to_their_camera(both):
+def test_each_camera_has_its_own_detections(both):
     from detections import box_of, detections
 
     for camera in both:
@@ -207,7 +207,7 @@ def test_detections_come_from_and_go_to_their_camera(both):
         assert int(camera.diagnostics(lambda values: True, 'anything')['objects from detections']) == 1
 
 
-def test_trackers_share_weights_and_let_them_go():
+def test_trackers_share_weights_and_release_them():
     engines = Engines()
     one, other = (Tracker.from_weights('compact', device='cpu', engines=engines) for _ in range(2))
     assert one.network is other.network

@@ -116,7 +116,7 @@ def test_detections_are_the_visible_objects_with_their_boxes(robot):
     assert [item.id for item in robot.objects[-1].objects] == [1, 2]
 
 
-def test_label_info_says_which_pixel_value_is_which_object_to_those_who_come_later_too(robot):
+def test_label_info_maps_pixel_values_to_objects_and_reaches_late_subscribers(robot):
     wait_until(lambda: robot.infos and classes(robot) == {}, 'no classes')
     answer = robot.seed(mask_seed(TRUTH == 1, 'cup'), mask_seed(TRUTH == 2))
     wait_until(lambda: classes(robot) == {1: 'cup', 2: '2'}, 'two classes')
@@ -156,7 +156,7 @@ def placed(robot, index: int, depth, *, first: bool = True):
 
 @pytest.mark.parametrize('first', [True, False])
 @pytest.mark.parametrize('millimetres', [True, False])
-def test_objects_are_placed_where_their_depth_is_whichever_comes_first(robot, first, millimetres):
+def test_objects_are_located_whether_depth_or_masks_come_first(robot, first, millimetres):
     assert robot.seed(mask_seed(TRUTH == 1, 'cup'), mask_seed(TRUTH == 2), mask_seed(TRUTH == 3)).success
     depth = depth_of(SCENE[1][1])
     depth[np.random.default_rng(0).random(depth.shape) < 0.3] = 0 if millimetres else np.nan
@@ -192,7 +192,7 @@ def test_an_object_without_depth_is_left_out_and_no_object_gives_an_empty_array(
     assert [item.id for item in found.detections] == ['2']
 
 
-def test_depth_of_half_the_size_and_of_a_near_stamp_serves(robot):
+def test_depth_of_half_the_size_and_a_near_stamp_is_used(robot):
     assert robot.seed(mask_seed(TRUTH == 3)).success
     robot.depth.tell((HEIGHT // 2, WIDTH // 2))
     try:
@@ -221,7 +221,7 @@ def test_depth_of_half_the_size_and_of_a_near_stamp_serves(robot):
         (np.ones((HEIGHT, WIDTH), np.float32), 'other_lens', "has the frame_id 'other_lens' and the image"),
     ],
 )
-def test_depth_that_is_not_aligned_is_refused_in_the_log_and_tracking_goes_on(robot, depth, frame_id, says):
+def test_unaligned_depth_is_refused_in_the_log_and_tracking_continues(robot, depth, frame_id, says):
     assert robot.seed(mask_seed(TRUTH == 1)).success
     heard = len(robot.places)
     for index in range(1, 400):  # the log says so once in five seconds
@@ -251,14 +251,14 @@ def test_camera_info_of_another_camera_is_refused_in_the_log(robot):
         robot.depth.tell()
 
 
-def test_images_without_depth_are_counted_and_warned_of(robot):
+def test_images_without_depth_are_counted_and_logged(robot):
     before = int(robot.diagnostics(lambda values: 'images without depth' in values, 'depth')['images without depth'])
     for index in range(12):
         robot.show_and_wait(SCENE[index][0], robot.labels)
     robot.diagnostics(lambda values: int(values['images without depth']) > before, 'images without depth')
 
 
-def test_without_vision_msgs_the_node_says_so_once_and_tracks(tmp_path, monkeypatch):
+def test_the_node_reports_missing_vision_msgs_once_and_tracks(tmp_path, monkeypatch):
     (tmp_path / 'vision_msgs.py').write_text("raise ImportError('not for this test')\n")
     monkeypatch.setenv('PYTHONPATH', os.pathsep.join([str(tmp_path), os.environ.get('PYTHONPATH', '')]))
     monkeypatch.setenv('ROS_DISTRO', 'iron')
@@ -266,7 +266,7 @@ def test_without_vision_msgs_the_node_says_so_once_and_tracks(tmp_path, monkeypa
         labels = robot.listen(Image, '~/labels')
         robot.wait_matched('~/labels')
         robot.process.says('vision_msgs 4 or later is not installed: ~/detections', ANSWER_S)
-        assert 'apt install ros-iron-vision-msgs,' in robot.process.output
+        assert 'apt install ros-iron-vision-msgs;' in robot.process.output
         robot.process.says('without vision_msgs, depth.enabled and seed_detections.enabled cannot work')
         robot.show_and_wait(FRAME, labels)
         assert robot.seed(mask_seed(TRUTH == 1)).success
@@ -276,7 +276,7 @@ def test_without_vision_msgs_the_node_says_so_once_and_tracks(tmp_path, monkeypa
         assert not topics & {f'{robot.prefix}/{name}' for name in ('detections', 'detections_3d', 'label_info')}
 
 
-def test_without_vision_msgs_the_nodes_of_several_cameras_say_so_once(tmp_path, monkeypatch):
+def test_nodes_of_several_cameras_report_missing_vision_msgs_once(tmp_path, monkeypatch):
     (tmp_path / 'vision_msgs.py').write_text("raise ImportError('not for this test')\n")
     monkeypatch.setenv('PYTHONPATH', os.pathsep.join([str(tmp_path), os.environ.get('PYTHONPATH', '')]))
     monkeypatch.delenv('ROS_DISTRO', raising=False)
@@ -285,7 +285,7 @@ def test_without_vision_msgs_the_nodes_of_several_cameras_say_so_once(tmp_path, 
     try:
         assert robot.state() == 'unconfigured'  # both nodes are there: the second is made last
         assert process.output.count('vision_msgs 4 or later is not installed') == 1
-        assert 'apt install ros-<distribution>-vision-msgs,' in process.output
+        assert 'apt install ros-<distribution>-vision-msgs;' in process.output
     finally:
         robot.close()
         process.close()

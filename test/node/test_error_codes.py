@@ -61,7 +61,7 @@ def robot(running):
     return running
 
 
-def test_every_service_says_that_the_node_is_not_active_and_what_to_do(robot):
+def test_every_service_of_an_inactive_node_names_the_transition_to_request(robot):
     assert robot.change_state('deactivate')
     try:
         answers = {what: call() for what, call in calls(robot).items()}
@@ -76,7 +76,7 @@ def test_every_service_says_that_the_node_is_not_active_and_what_to_do(robot):
             checked(answer)
 
 
-def test_without_a_mistake_the_code_of_every_service_is_none(robot):
+def test_every_service_returns_the_code_none_on_success(robot):
     order = ('seed', 'hold', 'save', 'load', 'remove', 'reset')
     answers = {what: calls(robot)[what]() for what in order}
     assert codes(answers) == dict.fromkeys(order, ErrorCode.NONE)
@@ -84,7 +84,7 @@ def test_without_a_mistake_the_code_of_every_service_is_none(robot):
     assert list(answers['reset'].removed) == [2]
 
 
-def test_seeds_that_cannot_be_used_have_codes_by_their_kind(robot):
+def test_each_kind_of_unusable_seed_has_its_code(robot):
     unreadable = mask_seed(CUP)
     unreadable.mask.encoding = 'unheard_of'
     refused = {
@@ -105,7 +105,7 @@ def test_seeds_that_cannot_be_used_have_codes_by_their_kind(robot):
     assert list(robot.reset().removed) == [1]
 
 
-def test_a_seed_for_an_image_that_cannot_be_read_says_that_it_is_the_image(robot):
+def test_a_seed_for_an_unreadable_image_has_the_code_of_the_image(robot):
     sent = robot.show(SCENE[1][0], encoding='rgb8', data=[1, 2, 3])  # cut off after three bytes
     answer = wait_until(
         lambda: (
@@ -117,7 +117,7 @@ def test_a_seed_for_an_image_that_cannot_be_read_says_that_it_is_the_image(robot
     assert (answer.success, answer.error_code) == (False, ErrorCode.INVALID_IMAGE)
 
 
-def test_removal_tells_a_wrong_id_from_a_wrong_request(robot):
+def test_removal_distinguishes_an_unknown_id_from_an_invalid_request(robot):
     answers = {
         'unknown': robot.remove(1, 9),
         'none': robot.remove(),
@@ -131,7 +131,7 @@ def test_removal_tells_a_wrong_id_from_a_wrong_request(robot):
     assert list(robot.remove(1).removed) == [1]
 
 
-def test_holding_answers_which_image_is_held_how_long_and_what_there_is(robot):
+def test_hold_returns_the_stamp_the_duration_and_the_available_span(robot):
     answer = robot.hold(robot.first)
     assert answer.success
     assert answer.stamp == robot.first
@@ -145,7 +145,7 @@ def test_holding_answers_which_image_is_held_how_long_and_what_there_is(robot):
     assert robot.seed(mask_seed(CUP), stamp=robot.first).error_code == ErrorCode.STAMP_NOT_HELD
 
 
-def test_memory_files_have_codes_by_what_is_wrong_with_them(robot):
+def test_each_fault_of_a_memory_file_has_its_code(robot):
     whole = (robot.folder / 'good.safetensors').read_bytes()
     (robot.folder / 'cut.safetensors').write_bytes(whole[: len(whole) // 2])
     (robot.folder / 'full.safetensors').mkdir(exist_ok=True)
@@ -166,7 +166,7 @@ def test_memory_files_have_codes_by_what_is_wrong_with_them(robot):
     assert list(robot.reset().removed) == [1]
 
 
-def test_a_node_with_other_settings_refuses_the_file_and_to_hold(robot):
+def test_settings_can_forbid_hold_and_make_a_memory_file_incompatible(robot):
     settings = {'size': 120, 'max_objects': 1, 'held': 0, 'memory_folder': str(robot.folder)}
     robot.show_and_wait(SCENE[1][0], robot.labels)
     assert robot.seed(mask_seed(SCENE[1][1] == 2)).success
@@ -180,7 +180,7 @@ def test_a_node_with_other_settings_refuses_the_file_and_to_hold(robot):
         wait_until(lambda: other.seed(mask_seed(CUP)).success, 'the image to be there')
 
 
-def test_a_request_that_makes_the_node_stumble_has_the_code_of_that():
+def test_an_internal_error_has_the_code_internal():
     from types import SimpleNamespace
 
     from xmem_ros.node.rclpy_workarounds import mark_failed
@@ -196,13 +196,13 @@ def test_a_request_that_makes_the_node_stumble_has_the_code_of_that():
 # --- the table
 
 
-def test_every_code_but_none_is_an_error_that_has_this_code_again():
+def test_every_code_but_none_maps_to_an_error_with_that_code():
     for code in set(ErrorCode) - {ErrorCode.NONE}:
         error = errors.error_of(code, 'said')
         assert (errors.error_code(error), str(error)) == (code, 'said')
 
 
-def test_an_error_without_a_code_has_that_of_its_nearest_base():
+def test_an_error_without_a_code_has_the_code_of_its_nearest_base():
     class OddSeedError(errors.StampNotHeldError):
         pass
 
@@ -211,7 +211,7 @@ def test_an_error_without_a_code_has_that_of_its_nearest_base():
     assert errors.error_code(ZeroDivisionError()) == ErrorCode.INTERNAL
 
 
-def test_a_code_of_another_version_is_a_failed_request_that_names_it():
+def test_an_unknown_code_gives_an_error_that_names_it():
     error = errors.error_of(999, 'said')
     assert type(error) is errors.NodeError
     assert str(error) == 'said (unknown error code 999)'

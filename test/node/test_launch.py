@@ -74,7 +74,7 @@ def launched(tmp_path: Path, log: Path) -> Iterator[subprocess.Popen[str]]:
     print(log.read_text())
 
 
-def test_launched_node_follows_the_remapped_camera_and_ends_on_interrupt(
+def test_the_launched_node_tracks_the_remapped_camera_and_ends_on_interrupt(
     launched: subprocess.Popen[str], log: Path
 ) -> None:
     import rclpy

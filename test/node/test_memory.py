@@ -23,7 +23,7 @@ def settings(folder, **more):
     return {'size': 120, 'max_objects': 4, 'memory_folder': str(folder), **more}
 
 
-def test_a_robot_that_starts_again_goes_on_with_the_same_ids(tmp_path):
+def test_a_restarted_node_continues_with_the_same_ids(tmp_path):
     with robots.running(settings(tmp_path)) as robot:
         labels = robot.listen(Image, '~/labels')
         robot.wait_matched('~/labels')
@@ -76,13 +76,13 @@ def robot(running):
 
 
 def followed(robot):
-    """Tell whether the one object is still there."""
+    """Return whether the object is still tracked."""
     shown = pixels_of(robot.show_and_wait(SCENE[1][0], robot.labels))
     return set(np.unique(shown)) == {0, 1} and iou(shown == 1, SCENE[1][1] == 1) > 0.6
 
 
 @pytest.mark.parametrize('name', ['', '../up', '/etc/passwd', 'a/b', '.hidden', 'x' * 200, 'a\nb', '..'])
-def test_names_that_lead_elsewhere_are_refused(robot, name):
+def test_file_names_that_leave_the_folder_are_refused(robot, name):
     for call in (robot.save_memory, robot.load_memory):
         answer = call(name)
         assert (answer.success, answer.error_code) == (False, ErrorCode.INVALID_FILE_NAME)
@@ -90,14 +90,14 @@ def test_names_that_lead_elsewhere_are_refused(robot, name):
     assert followed(robot)
 
 
-def test_a_file_that_is_not_there_is_named(robot):
+def test_a_missing_file_is_named(robot):
     answer = robot.load_memory('nothing')
     assert (answer.success, answer.error_code) == (False, ErrorCode.NO_SUCH_FILE)
     assert f'{robot.folder}/nothing.safetensors: no such file' in answer.message
     assert followed(robot)
 
 
-def test_a_file_cut_off_is_refused_and_the_objects_stay(robot):
+def test_a_truncated_file_is_refused_and_the_objects_stay(robot):
     assert robot.save_memory('whole').success
     data = (robot.folder / 'whole.safetensors').read_bytes()
     (robot.folder / 'half.safetensors').write_bytes(data[: len(data) // 2])
@@ -107,7 +107,7 @@ def test_a_file_cut_off_is_refused_and_the_objects_stay(robot):
     assert followed(robot)
 
 
-def test_a_link_that_leads_out_is_refused(robot, tmp_path):
+def test_a_link_out_of_the_folder_is_refused(robot, tmp_path):
     (tmp_path / 'secret.safetensors').write_bytes(b'x')
     link = robot.folder / 'link.safetensors'
     if not link.is_symlink():
@@ -119,7 +119,7 @@ def test_a_link_that_leads_out_is_refused(robot, tmp_path):
     assert (tmp_path / 'secret.safetensors').read_bytes() == b'x'
 
 
-def test_the_budget_is_kept(tmp_path):
+def test_memory_stays_within_the_budget(tmp_path):
     with robots.running(settings(tmp_path, **{'memory.budget_mb': 9.0})) as robot:
         labels = robot.listen(Image, '~/labels')
         robot.wait_matched('~/labels')
@@ -129,7 +129,7 @@ def test_the_budget_is_kept(tmp_path):
         assert 8e6 < int(values['memory (bytes)']) <= 9e6
 
 
-def test_a_budget_that_is_too_small_is_said_at_the_start(tmp_path):
+def test_a_budget_that_is_too_small_ends_the_node_with_the_minimum(tmp_path):
     node = robots.QuickNodeProcess(settings(tmp_path, **{'memory.budget_mb': 0.5}))
     try:
         assert node.exit_code() == 1
@@ -139,7 +139,7 @@ def test_a_budget_that_is_too_small_is_said_at_the_start(tmp_path):
         node.close()
 
 
-def test_the_folder_is_that_of_the_parameter_or_of_ros(tmp_path, monkeypatch):
+def test_the_memory_folder_is_the_parameters_or_in_ros_home(tmp_path, monkeypatch):
     monkeypatch.delenv('ROS_HOME', raising=False)
     monkeypatch.setenv('HOME', str(tmp_path))
     assert memory_folder('') == tmp_path / '.ros' / 'xmem_ros'

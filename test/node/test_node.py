@@ -99,13 +99,13 @@ def test_every_output_carries_the_header_of_its_image(robot):
         assert outputs[2][-1].encoding == 'rgb8'
 
 
-def test_a_frame_without_objects_brings_messages_too(robot):
+def test_messages_are_published_for_a_frame_without_objects(robot):
     for _, labels, objects in follow(robot, range(3)):
         assert not labels.any()
         assert objects == {}
 
 
-def test_the_overlay_shows_the_frame_with_the_object_coloured(robot):
+def test_the_overlay_shows_the_frame_with_coloured_objects(robot):
     from xmem_ros.conversions.images import rgb_from_image
 
     overlays = robot.listen(Image, '~/overlay')
@@ -146,7 +146,7 @@ def test_a_seed_belongs_to_the_image_of_its_stamp(robot):
     assert iou(labels == 1, SCENE[21][1] == 1) > FOLLOWED
 
 
-def test_a_segmenter_that_takes_half_a_second_seeds_a_moving_object_right(robot):
+def test_a_segmenter_that_takes_half_a_second_seeds_a_moving_object_correctly(robot):
     """The mask belongs to the image 15 frames ago; in the newest image it misses the object."""
     found = {}
     for how in ('with the stamp', 'on the newest'):
@@ -160,7 +160,7 @@ def test_a_segmenter_that_takes_half_a_second_seeds_a_moving_object_right(robot)
     assert found['on the newest'] < 0.5
 
 
-def test_a_second_seed_on_one_frame_leaves_the_first_in_place(robot):
+def test_a_second_seed_on_a_frame_does_not_change_the_first(robot):
     for value in (1, 2, 3):
         assert robot.seed(mask_seed(SCENE[0][1] == value)).success
     (_, labels, objects), *_ = follow(robot, [1])
@@ -169,7 +169,7 @@ def test_a_second_seed_on_one_frame_leaves_the_first_in_place(robot):
         assert iou(labels == value, SCENE[1][1] == value) > FOLLOWED
 
 
-def test_accepted_seeds_reach_a_recorder_that_comes_later(robot):
+def test_accepted_seeds_reach_a_late_recorder(robot):
     robot.seed(mask_seed(SCENE[0][1] == 1, 'one'))
     robot.seed(box_seed(*bounding_box(SCENE[0][1] == 2, 3), 'two'))
     late = robots.Robot(robot.namespace)
@@ -233,7 +233,7 @@ def test_a_reset_forgets_everything_and_ids_start_again(robot):
     assert list(robot.seed(mask_seed(SCENE[1][1] == 3)).ids) == [1]
 
 
-def test_an_object_that_leaves_is_occluded_then_lost_and_comes_back_with_its_id(robot):
+def test_an_object_that_leaves_is_occluded_then_lost_and_returns_with_its_id(robot):
     value, indices = leaver(), list(range(1, 150, 3))
     robot.set_parameter('lost_after', 0.3)  # 9 frames, as `follow` stamps them
     try:
@@ -252,7 +252,7 @@ def test_an_object_that_leaves_is_occluded_then_lost_and_comes_back_with_its_id(
     assert iou(heard[-1][1] == heard[-1][2][value].label, SCENE[indices[-1]][1] == value) > FOLLOWED
 
 
-def test_the_node_says_what_the_tracker_says(robot):
+def test_the_node_publishes_the_results_of_the_tracker(robot):
     from xmem_ros.tracker import Tracker, TrackerConfig
 
     tracker = Tracker.from_weights('compact', device='cpu', config=TrackerConfig(size=SIZE))

@@ -39,7 +39,7 @@ def profile_of(node: XMemNode):
     return node._images._subscription.qos_profile
 
 
-def test_the_queue_decides_anew_each_time_the_node_is_activated(make_node) -> None:
+def test_the_qos_follows_the_queue_parameter_at_each_activation(make_node) -> None:
     node = make_node()
     assert node.trigger_configure() == SUCCESS
     assert node.trigger_activate() == SUCCESS
@@ -54,7 +54,7 @@ def test_the_queue_decides_anew_each_time_the_node_is_activated(make_node) -> No
     assert profile_of(node).reliability == ReliabilityPolicy.RELIABLE
 
 
-def test_overrides_of_the_user_hold(make_node) -> None:
+def test_qos_overrides_of_the_user_apply(make_node) -> None:
     node = make_node(
         **{
             'qos_overrides./image.subscription.reliability': 'best_effort',
@@ -75,7 +75,7 @@ def test_overrides_of_the_user_hold(make_node) -> None:
         ('durabilty', 'volatile', "unknown policy 'durabilty'"),
     ],
 )
-def test_an_override_that_makes_no_sense_is_named(make_node, policy: str, value: str, text: str) -> None:
+def test_an_invalid_qos_override_is_named(make_node, policy: str, value: str, text: str) -> None:
     node = make_node(**{f'qos_overrides./image.subscription.{policy}': value})
     assert node.trigger_configure() == SUCCESS
     assert node.trigger_activate() == FAILURE

@@ -75,7 +75,7 @@ def test_boxes_of_an_earlier_image_become_objects_of_their_class(robot):
         assert iou(pixels_of(labels) == value, SCENE[2][1] == value) > FOUND
 
 
-def test_what_is_tracked_is_not_seeded_again_also_where_its_image_was_tracked_before(robot):
+def test_a_detected_object_is_not_seeded_again_in_a_newer_or_earlier_image(robot):
     first = robot.labels[-1].header
     later = robot.show_and_wait(SCENE[1][0], robot.labels).header
     detect(robot, first, box_of(1, 'cup'))
@@ -89,7 +89,7 @@ def test_what_is_tracked_is_not_seeded_again_also_where_its_image_was_tracked_be
     assert [seed.name for message in robot.seeds for seed in message.seeds] == ['cup', 'bowl', 'plate']
 
 
-def test_classes_scores_and_their_number_are_limited(robot):
+def test_detections_are_filtered_by_class_score_and_number(robot):
     for name, value in (('classes', ['cup', 'plate']), ('max_per_message', 1)):
         assert robot.set_parameter(f'seed_detections.{name}', value).successful
     try:
@@ -105,7 +105,7 @@ def test_classes_scores_and_their_number_are_limited(robot):
             assert robot.set_parameter(f'seed_detections.{name}', value).successful
 
 
-def test_detections_of_an_unknown_image_are_dropped_with_the_span_that_is_held(robot):
+def test_detections_of_an_unknown_image_are_dropped_with_the_span_of_held_images(robot):
     header = type(robot.labels[-1].header)()
     header.stamp.sec = 99_999
     detect(robot, header, box_of(1, 'cup'))
@@ -117,7 +117,7 @@ def test_detections_of_an_unknown_image_are_dropped_with_the_span_that_is_held(r
     assert [seed.name for message in robot.seeds for seed in message.seeds] == ['bowl']
 
 
-def test_what_cannot_be_seeded_does_not_keep_the_rest_from_it(robot):
+def test_an_unusable_box_does_not_prevent_the_other_seeds(robot):
     width = TRUTH.shape[1]
     flat = np.full_like(FRAME, 127)
     flat[TRUTH == 2] = FRAME[TRUTH == 2]
@@ -131,7 +131,7 @@ def test_what_cannot_be_seeded_does_not_keep_the_rest_from_it(robot):
     robot.process.says('cannot be seeded: ')
 
 
-def test_a_flood_of_detections_leaves_room_for_tracking_and_is_counted(robot):
+def test_a_flood_of_detections_does_not_stop_tracking_and_is_counted(robot):
     """300 messages of 20 boxes: the newest are used, and max_objects holds."""
     height, width = TRUTH.shape
     rng = np.random.default_rng(0)
@@ -152,7 +152,7 @@ def test_a_flood_of_detections_leaves_room_for_tracking_and_is_counted(robot):
     assert len(robot.objects[-1].objects) <= 4
 
 
-def test_a_node_that_stops_and_starts_again_goes_on_taking_them(robot):
+def test_a_reactivated_node_accepts_detections_again(robot):
     detect(robot, robot.labels[-1].header, box_of(1, 'cup'))
     assert robot.change_state('deactivate')
     assert robot.change_state('cleanup')
@@ -167,7 +167,7 @@ def test_a_node_that_stops_and_starts_again_goes_on_taking_them(robot):
     assert [seed.name for seed in robot.seeds[-1].seeds] == ['plate']
 
 
-def test_seeds_of_a_person_are_known_to_the_detector_at_once(robot):
+def test_an_object_seeded_by_a_service_is_not_seeded_again_by_a_detection(robot):
     assert robot.seed(mask_seed(TRUTH == 1, 'mine')).success
     detect(robot, robot.labels[-1].header, box_of(1, 'cup'), box_of(2, 'bowl'))
     wait_until(lambda: len(robot.seeds) == 2, 'the seeds')
@@ -176,7 +176,7 @@ def test_seeds_of_a_person_are_known_to_the_detector_at_once(robot):
 
 @pytest.fixture
 def out_of_sight(robot):
-    """A cup started by a detector and out of sight: its score stays below min_score."""
+    """A node with a hidden cup, which a detector started; its score stays below min_score."""
     detect(robot, robot.labels[-1].header, box_of(1, 'cup'))
     wait_until(lambda: robot.seeds, 'the seed')
     robot.seeds.clear()
@@ -191,7 +191,7 @@ def out_of_sight(robot):
         assert robot.set_parameter(name, value).successful
 
 
-def test_an_object_out_of_sight_that_a_detector_sees_first_keeps_its_id(out_of_sight):
+def test_a_returning_object_that_the_detector_sees_first_keeps_its_id(out_of_sight):
     robot = out_of_sight
     corrected = figures(robot)['objects corrected by detections']
     header = robot.show_and_wait(SCENE[8][0], robot.labels).header
@@ -208,7 +208,7 @@ def test_an_object_out_of_sight_that_a_detector_sees_first_keeps_its_id(out_of_s
     assert iou(pixels_of(labels) == 1, SCENE[9][1] == 1) > FOUND
 
 
-def test_another_thing_of_its_class_is_a_new_object(out_of_sight):
+def test_a_different_object_of_the_same_class_is_new(out_of_sight):
     robot = out_of_sight
     header = robot.show_and_wait(SCENE[8][0], robot.labels).header
     detect(robot, header, box_of(2, 'cup', index=8))
@@ -217,7 +217,7 @@ def test_another_thing_of_its_class_is_a_new_object(out_of_sight):
 
 
 @pytest.mark.parametrize('within', [0.0, 0.05])
-def test_after_a_while_or_where_that_is_off_a_new_object_begins(out_of_sight, within):
+def test_a_detection_starts_a_new_object_after_reseed_within(out_of_sight, within):
     robot = out_of_sight
     assert robot.set_parameter('seed_detections.reseed_within', within).successful
     header = robot.show_and_wait(SCENE[8][0], robot.labels).header  # the cup was seen 4/30 s ago
@@ -226,7 +226,7 @@ def test_after_a_while_or_where_that_is_off_a_new_object_begins(out_of_sight, wi
     assert list(seeds.ids) == [2]
 
 
-def test_by_its_class_alone_anything_is_the_object_that_is_out_of_sight(out_of_sight):
+def test_with_min_likeness_0_the_class_alone_identifies_a_hidden_object(out_of_sight):
     robot = out_of_sight
     assert robot.set_parameter('seed_detections.min_likeness', 0.0).successful
     header = robot.show_and_wait(SCENE[8][0], robot.labels).header
@@ -235,7 +235,7 @@ def test_by_its_class_alone_anything_is_the_object_that_is_out_of_sight(out_of_s
     assert list(seeds.ids) == [1]
 
 
-def test_what_came_back_into_sight_elsewhere_meanwhile_is_not_begun_twice(out_of_sight):
+def test_an_object_that_has_returned_elsewhere_is_not_started_twice(out_of_sight):
     robot = out_of_sight
     earlier = robot.show_and_wait(SCENE[0][0], robot.labels).header
     assert robot.set_parameter('min_score', 0.3).successful
@@ -252,7 +252,7 @@ def test_what_came_back_into_sight_elsewhere_meanwhile_is_not_begun_twice(out_of
     assert [seed.name for seed in seeds.seeds] == ['bowl']
 
 
-def test_detections_are_not_heard_unless_asked_for():
+def test_detections_are_ignored_unless_enabled():
     with robots.running({'autostart': True}) as robot:
         robot.wait_matched('~/objects')
         assert robot.node.count_subscribers(f'{robot.prefix}/seed_detections') == 0

@@ -58,7 +58,7 @@ def refused(parameters=None, arguments=()):
         ({'memory.min_working_frames': 10}, 'must be below memory.max_working_frames'),
     ],
 )
-def test_parameters_that_are_not_allowed_end_the_node_at_once(parameters, says):
+def test_invalid_parameters_end_the_node_at_once(parameters, says):
     code, output = refused(parameters)
     assert code == 2
     assert says in output
@@ -73,7 +73,7 @@ def test_an_unknown_parameter_in_a_file_is_named(tmp_path):
     assert "unknown parameter 'memory.top_n' (did you mean 'memory.top_k'?)" in output
 
 
-def test_a_file_that_is_no_yaml_ends_the_node_with_a_message(tmp_path):
+def test_a_parameter_file_that_is_not_yaml_ends_the_node_with_a_message(tmp_path):
     file = tmp_path / 'mine.yaml'
     file.write_text('/**:\n  ros__parameters: [\n')
     code, output = refused(arguments=['--params-file', str(file)])
@@ -82,13 +82,13 @@ def test_a_file_that_is_no_yaml_ends_the_node_with_a_message(tmp_path):
     assert 'Traceback' not in output
 
 
-def test_weights_that_do_not_exist_end_the_node_with_the_names_that_do(tmp_path):
+def test_unknown_weights_end_the_node_with_the_known_names(tmp_path):
     code, output = refused({'weights': 'gigantic'})
     assert code == 1
-    assert "unknown weights 'gigantic'; bundled: compact" in output
+    assert "unknown weights 'gigantic'; give a name (bundled: compact" in output
     code, output = refused({'weights': str(tmp_path / 'absent.pth')})
     assert code == 1
-    assert 'no such weights file' in output
+    assert 'no such weights file; give a name (bundled: compact' in output
 
 
 def test_a_checkpoint_of_another_model_ends_the_node(tmp_path):
@@ -101,14 +101,14 @@ def test_a_checkpoint_of_another_model_ends_the_node(tmp_path):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='this machine has CUDA')
-def test_cuda_that_is_not_there_is_an_error():
+def test_a_missing_cuda_device_is_an_error():
     code, output = refused({'device': 'cuda'})
     assert code == 1
     assert 'finds 0 CUDA device(s)' in output
     assert 'use device cpu or auto' in output
 
 
-def test_ending_takes_little_work_and_the_graph_hears_of_it():
+def test_the_node_leaves_the_graph_at_its_end_with_little_cpu_time():
     with robots.running({'size': 64}, process_of=NodeProcess) as robot:
         robot.show(FRAME)
         process = robot.process.process
@@ -129,7 +129,7 @@ def work_of(pid):
     return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
 
 
-def test_an_impatient_user_gets_no_traceback():
+def test_repeated_interrupts_print_no_traceback():
     with robots.running({'size': 64}, process_of=NodeProcess) as robot:
         robot.show(FRAME)
         process = robot.process.process
@@ -141,7 +141,7 @@ def test_an_impatient_user_gets_no_traceback():
         assert 'Traceback' not in robot.process.output
 
 
-def test_the_lifecycle_from_unconfigured_to_active_and_back():
+def test_the_lifecycle_leads_from_unconfigured_to_active_and_back():
     with robots.running({'size': 64, 'autostart': False, 'max_objects': 4}) as robot:
         labels = robot.listen(Image, '~/labels')
         objects = robot.listen(TrackedObjectArray, '~/objects')
@@ -204,7 +204,7 @@ def robot():
         yield robot
 
 
-def test_config_track_yaml_starts_the_node(robot):
+def test_the_node_starts_with_config_track_yaml(robot):
     assert robot.get_parameter('memory.top_k') == 30
     assert robot.get_parameter('max_objects') == 16
 
@@ -240,7 +240,7 @@ def test_sigterm_ends_the_node_cleanly(robot):
 
 
 class StuckProcess(NodeProcess):
-    """A process that hangs: C code waits forever and holds the interpreter's lock."""
+    """A process that hangs in C code while it holds the interpreter's lock."""
 
     program = (
         '-c',
@@ -249,7 +249,7 @@ class StuckProcess(NodeProcess):
     )
 
 
-def test_an_end_that_hangs_is_cut_off_and_says_where_it_was():
+def test_a_hanging_shutdown_is_killed_and_prints_its_stack():
     process = StuckProcess({'device': 'cpu', 'size': 64})
     try:
         process.says('active: waiting for images', robots.START_S)
@@ -260,8 +260,8 @@ def test_an_end_that_hangs_is_cut_off_and_says_where_it_was():
         process.close()
 
 
-def test_what_rclpy_lets_out_is_answered_with_a_refusal(context):
-    """Raise, as rclpy of Humble and Jazzy does for invalid transitions."""
+def test_an_exception_from_rclpy_gives_a_failed_response(context):
+    """rclpy of Humble and Jazzy raises for invalid transitions."""
     node = rclpy.create_node('guarded', context=context)
 
     def fail(request, response):

@@ -54,7 +54,7 @@ def ids_now(robot):
     return [item.id for item in robot.objects[-1].objects]
 
 
-def test_of_a_burst_the_newest_is_tracked_and_every_image_is_accounted_for(robot):
+def test_the_newest_image_of_a_burst_is_tracked_and_all_are_counted(robot):
     before = robot.diagnostics(lambda values: values['waiting'] == '0', 'a quiet node')
     robot.labels.clear()
     burst = [robot.show(SCENE[index % 20][0]) for index in range(40)]
@@ -73,7 +73,7 @@ def test_of_a_burst_the_newest_is_tracked_and_every_image_is_accounted_for(robot
     assert stamps == sorted(stamps)
 
 
-def test_a_seed_belongs_to_an_image_that_was_dropped_too(robot):
+def test_a_dropped_image_can_be_seeded(robot):
     held: list[int] = []
     for _ in range(10):  # until the node itself, not only the middleware, has dropped an image
         burst = [robot.show(SCENE[index][0]) for index in range(12)]
@@ -91,7 +91,7 @@ def test_a_seed_belongs_to_an_image_that_was_dropped_too(robot):
     assert iou(pixels_of(labels) == 1, SCENE[12][1] == 1) > FOLLOWED
 
 
-def test_stamps_that_jump_back_keep_the_objects_or_reset_as_asked(robot):
+def test_on_time_jump_decides_whether_a_jump_back_keeps_the_objects(robot):
     begun = robot.stamp_ns
     robot.show_and_wait(SCENE[1][0], robot.labels, stamp_ns=begun - 500_000_000)
     assert ids_now(robot) == [1, 2]
@@ -110,7 +110,7 @@ def test_stamps_that_jump_back_keep_the_objects_or_reset_as_asked(robot):
 
 
 @pytest.mark.parametrize('size', [(480, 864), (120, 216), (240, 240), (33, 47)])
-def test_images_of_another_size_go_on_with_the_same_ids(robot, size):
+def test_objects_keep_their_ids_when_the_image_size_changes(robot, size):
     for index in (1, 2):
         resized = cv2.resize(SCENE[index][0], size[::-1], interpolation=cv2.INTER_AREA)
         labels = robot.show_and_wait(resized, robot.labels)
@@ -143,7 +143,7 @@ def test_images_of_other_encodings_are_tracked_alike(robot):
     assert ids_now(robot) == [1, 2]  # an object known in colour is hard to find in grey, but it stays
 
 
-def test_diagnostics_say_how_it_goes(robot):
+def test_diagnostics_report_state_rate_stages_and_objects(robot):
     for index in range(1, 4):
         robot.show_and_wait(SCENE[index][0], robot.labels)
     values = robot.diagnostics(
@@ -172,7 +172,7 @@ def test_a_live_parameter_acts_on_the_next_frame(robot):
         assert robot.set_parameter('min_area', 16).successful
 
 
-def test_objects_and_activations_may_come_and_go_while_images_stream(robot):
+def test_objects_and_activations_can_change_while_images_arrive(robot):
     ended = threading.Event()
 
     def stream():
@@ -205,7 +205,7 @@ def test_objects_and_activations_may_come_and_go_while_images_stream(robot):
     assert 'Traceback' not in robot.process.output
 
 
-def test_no_object_leaves_a_parameter_behind(robot):
+def test_topics_of_objects_declare_no_parameters(robot):
     from rcl_interfaces.srv import ListParameters
 
     def names():
@@ -218,7 +218,7 @@ def test_no_object_leaves_a_parameter_behind(robot):
     assert any(name.startswith('qos_overrides.') and name.endswith('labels.publisher.depth') for name in before)
 
 
-def test_with_queue_all_every_image_is_tracked_in_its_order():
+def test_queue_all_tracks_every_image_in_order():
     with robots.running({'size': SIZE, 'queue': 'all', 'queue_depth': 30, 'history': 40}) as robot:
         listen(robot)
         robot.show_and_wait(FRAME, robot.labels)
@@ -238,7 +238,7 @@ def test_with_queue_all_every_image_is_tracked_in_its_order():
         assert iou(found, SCENE[20][1] == 3) > 0.95
 
 
-def test_compressed_images_come_in_and_go_out_and_raw_ones_are_pointed_out():
+def test_compressed_images_are_received_and_published_and_raw_ones_are_reported():
     # no node waits for a raw camera then
     parameters = {'size': SIZE, 'no_image_warning_after': 1.0, 'image_transport': 'compressed', 'autostart': False}
     with robots.running(parameters, arguments=['-r', 'image:=/cam/colour']) as robot:
@@ -276,7 +276,7 @@ def test_compressed_images_come_in_and_go_out_and_raw_ones_are_pointed_out():
         show(6)
 
 
-def test_a_best_effort_camera_that_starts_after_the_node_is_heard():
+def test_a_best_effort_camera_that_starts_after_the_node_is_received():
     with robots.running({'size': SIZE, 'no_image_warning_after': 2.0}, camera=robots.CAMERA) as robot:
         # The node subscribed first, without a publisher.
         robot.process.says('no image on', 30)
@@ -284,7 +284,7 @@ def test_a_best_effort_camera_that_starts_after_the_node_is_heard():
         wait_until(lambda: robot.show(FRAME) and robot.labels, 'labels of a best-effort image', 30)
 
 
-def test_silence_and_qos_that_does_not_match_are_said_aloud():
+def test_missing_images_and_incompatible_qos_are_reported():
     topic = '/silent/image'
     arguments = ['-r', f'image:={topic}', '-p', f'qos_overrides.{topic}.subscription.reliability:=reliable']
     with robots.running({'size': SIZE, 'no_image_warning_after': 1.0, 'autostart': False}, arguments) as robot:
@@ -300,7 +300,7 @@ def test_silence_and_qos_that_does_not_match_are_said_aloud():
         robot.node.destroy_publisher(camera)
 
 
-def test_without_per_object_topics_only_the_common_ones_are_there():
+def test_publish_per_object_false_leaves_only_the_common_topics():
     with robots.running({'size': SIZE, 'publish_per_object': False, 'use_sim_time': True}) as robot:
         listen(robot)
         robot.show_and_wait(FRAME, robot.labels)

@@ -62,7 +62,7 @@ def test_a_parent_that_cannot_be_written_to_is_refused_at_once(bag, tmp_path):
     assert f'{folder} is not writable' in done.stderr
 
 
-def test_the_library_tells_what_is_wrong_and_the_command_line_its_option_too(bag, tmp_path, capsys):
+def test_only_the_command_line_names_its_option_in_an_error(bag, tmp_path, capsys):
     (tmp_path / 'out' / 'photo').mkdir(parents=True)
     text = f'{tmp_path / "out"}: already exists and is not an empty folder; remove it or choose another destination'
     with pytest.raises(ParameterError) as raised:

@@ -228,7 +228,7 @@ def test_topics_of_unknown_types_are_copied_unchanged(frames, tmp_path, capsys):
     path = write_bag(tmp_path / 'bag', items)
     save_mask(tmp_path / 'mask.png', frames[0][1])
     assert track(path, tmp_path / 'out', '--seed', tmp_path / 'mask.png') == 0
-    assert 'my_msgs/msg/Secret is copied without its definition' in capsys.readouterr().err
+    assert 'my_msgs/msg/Secret was copied without its definition' in capsys.readouterr().err
     with Reader(tmp_path / 'out' / 'bag') as reader:
         wanted = [connection for connection in reader.connections if connection.topic == '/secret']
         assert [(time, data) for _, time, data in reader.messages(wanted)] == [(items[2][1] + 5, raw)]
@@ -415,7 +415,7 @@ def test_two_runs_do_not_write_to_one_destination(bag, tmp_path, capsys):
 
     other = RunFolder(tmp_path / 'out', {})
     assert track(bag, tmp_path / 'out') == 2
-    assert 'another run writes there' in capsys.readouterr().err
+    assert 'another run is writing there' in capsys.readouterr().err
     other.close()
 
 
@@ -490,7 +490,7 @@ def useless(folder, frames):
     return [
         (folder / 'empty.mcap', seed, 'empty.mcap: not a readable bag'),
         (folder / 'text.db3', seed, 'text.db3: not a readable bag'),
-        (folder / 'absent', seed, 'absent: no such video file, folder of frames or bag'),
+        (folder / 'absent', seed, 'absent: no such file or folder; give a bag'),
         (none, seed, 'none cannot be used: not a sensor_msgs/msg/Image'),
         (bag, [], 'bag: the bag has no recorded seeds; give --seed MASK'),
         (bag, [*seed, '--image-topic', '/x'], 'no topic /x; topics with images: /camera/image_raw'),
@@ -499,12 +499,12 @@ def useless(folder, frames):
         (bag, [*seed, '--at', 99], 'mask.png: there is no image 99'),
         (bag, [*seed, '--at', '1.5'], 'mask.png: no image of'),
         (bag, [*seed, '--at', 'noon'], "'noon' is not an image"),
-        (bag, ['--seed', folder / 'small.png'], "small.png: image 000000: seeds[0] '1' (MASK): the mask is 8×8"),
+        (bag, ['--seed', folder / 'small.png'], "small.png: image 000000: seed 1 '1' (mask): the mask is 8×8"),
         (bag, ['--at', 3], '--at requires a mask or a box'),
         (bag, [*seed, '--only-ours', '--format', 'png'], '--only-ours and --labels require --format bag'),
         (bag, ['--box', 'cup=1,2,3'], "'cup=1,2,3' is not a box"),
         (bag, ['--box', 'cup=90,60,40,40'], 'box cup: image 000000: '),
-        (bag, [*seed, '--node', '/my node'], "--node '/my node' is no node name"),
+        (bag, [*seed, '--node', '/my node'], "--node '/my node' is not a node name"),
         (bag, [*seed, '--params', folder / 'none.yaml'], 'none.yaml: no such parameter file'),
         (bag, [*seed, '--weights', 'nonsense'], 'nonsense'),
     ]

@@ -27,7 +27,7 @@ def test_a_file_is_replaced_at_once_and_keeps_its_mode(tmp_path):
     assert names(tmp_path) == ['results.json']
 
 
-def test_a_new_file_has_the_mode_of_the_umask_whatever_the_library_that_writes_it_sets(tmp_path):
+def test_a_new_file_has_the_mode_of_the_umask_even_if_its_writer_sets_another(tmp_path):
     before = os.umask(0o027)
     try:
         with atomic.writing(tmp_path / 'weights.safetensors') as path:
@@ -48,7 +48,7 @@ def test_an_error_leaves_the_old_file_and_nothing_beside_it(tmp_path):
 
 
 @pytest.mark.parametrize('write', [atomic.open_new, atomic.open_append, atomic.open_lock, atomic.Replacement])
-def test_a_symbolic_link_in_the_place_is_refused_and_not_followed(tmp_path, write):
+def test_a_symbolic_link_at_the_target_is_refused_and_not_followed(tmp_path, write):
     (tmp_path / 'theirs').write_text('theirs')
     (tmp_path / 'file').symlink_to('theirs')
     with pytest.raises(OSError, match='symbolic link'):
@@ -58,7 +58,7 @@ def test_a_symbolic_link_in_the_place_is_refused_and_not_followed(tmp_path, writ
 
 
 @pytest.mark.parametrize('write', [atomic.open_new, atomic.open_append, atomic.open_lock, atomic.Replacement])
-def test_a_pipe_in_the_place_is_refused_at_once(tmp_path, write):
+def test_a_pipe_at_the_target_is_refused_at_once(tmp_path, write):
     os.mkfifo(tmp_path / 'pipe')
     reader = os.open(tmp_path / 'pipe', os.O_RDONLY | os.O_NONBLOCK)
     try:
@@ -68,19 +68,19 @@ def test_a_pipe_in_the_place_is_refused_at_once(tmp_path, write):
         os.close(reader)
 
 
-def test_the_longest_name_that_there_can_be_is_written(tmp_path):
+def test_the_longest_possible_name_is_written(tmp_path):
     for name in ('x' * 251 + '.png', '\N{CAT FACE}' * 62 + '.png', os.fsdecode(b'\xff' * 251) + '.png'):
         atomic.write_bytes(tmp_path / name, b'mask', sync=False)
         assert (tmp_path / name).read_bytes() == b'mask'
 
 
-def test_names_that_somebody_made_before_do_not_matter(tmp_path):
+def test_an_existing_temporary_name_does_not_prevent_writing(tmp_path):
     (tmp_path / '.results.json.part').mkdir()
     atomic.write_text(tmp_path / 'results.json', '{}')
     assert names(tmp_path) == ['.results.json.part', 'results.json']
 
 
-def test_a_lock_keeps_what_the_file_holds(tmp_path):
+def test_opening_a_lock_keeps_the_content_of_the_file(tmp_path):
     (tmp_path / 'lock').write_text('theirs')
     atomic.open_lock(tmp_path / 'lock').close()
     assert (tmp_path / 'lock').read_text() == 'theirs'
@@ -89,14 +89,14 @@ def test_a_lock_keeps_what_the_file_holds(tmp_path):
 # --- work folders
 
 
-def test_a_work_folder_is_known_by_its_mark(tmp_path):
+def test_a_work_folder_is_recognised_by_its_marker(tmp_path):
     work_folder.claim(tmp_path / 'work', 'another run').close()
     assert work_folder.is_ours(tmp_path / 'work')
     work_folder.remove(tmp_path / 'work')
     assert names(tmp_path) == []
 
 
-def test_a_folder_of_somebody_else_is_neither_taken_nor_emptied_nor_removed(tmp_path):
+def test_an_unmarked_folder_is_neither_claimed_nor_emptied_nor_removed(tmp_path):
     theirs = tmp_path / 'work'
     theirs.mkdir()
     (theirs / 'thesis.tex').write_text('mine')
@@ -107,7 +107,7 @@ def test_a_folder_of_somebody_else_is_neither_taken_nor_emptied_nor_removed(tmp_
     assert names(theirs) == ['thesis.tex']
 
 
-def test_a_link_to_a_work_folder_is_none(tmp_path):
+def test_a_link_to_a_work_folder_is_not_a_work_folder(tmp_path):
     work_folder.make(tmp_path / 'work')
     (tmp_path / 'link').symlink_to('work')
     assert not work_folder.is_ours(tmp_path / 'link')
@@ -129,7 +129,7 @@ def test_links_in_a_work_folder_are_removed_and_not_followed(tmp_path):
 
 def test_two_runs_cannot_have_the_same_work_folder(tmp_path):
     with work_folder.claim(tmp_path / 'work', 'another run') as lock:
-        with pytest.raises(ParameterError, match='another run writes there'):
+        with pytest.raises(ParameterError, match='another run is writing there'):
             work_folder.claim(tmp_path / 'work', 'another run')
         fcntl.flock(lock, fcntl.LOCK_UN)
     work_folder.claim(tmp_path / 'work', 'another run').close()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Child processes: they end with their parent, and their end is told."""
+"""Child processes end with their parent, and their end is reported."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def stubborn(tmp_path, monkeypatch):
-    """A module that ignores every polite request to end, and has a child of its own."""
+    """A module that ignores SIGINT and SIGTERM, and has a child of its own."""
     (tmp_path / 'stubborn.py').write_text(
         textwrap.dedent("""
             import signal, subprocess, sys, time
@@ -35,7 +35,7 @@ def stubborn(tmp_path, monkeypatch):
     return 'stubborn'
 
 
-def test_a_child_that_will_not_end_is_made_to_with_its_own_children(tmp_path, stubborn):
+def test_a_stubborn_child_is_killed_with_its_own_children(tmp_path, stubborn):
     log = tmp_path / 'log'
     with Child(stubborn, [], log) as child:
         assert wait_until(lambda: log.read_text().endswith('\n'))
@@ -47,7 +47,7 @@ def test_a_child_that_will_not_end_is_made_to_with_its_own_children(tmp_path, st
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='the kernel of Linux only ends children with their parent')
-def test_a_child_ends_even_where_its_parent_is_killed(tmp_path, monkeypatch):
+def test_a_child_ends_when_its_parent_is_killed(tmp_path, monkeypatch):
     (tmp_path / 'sleeper.py').write_text('import time; time.sleep(600)')
     monkeypatch.setenv('PYTHONPATH', f'{tmp_path}:{ROOT}:{os.environ.get("PYTHONPATH", "")}')
     script = (
@@ -62,7 +62,7 @@ def test_a_child_ends_even_where_its_parent_is_killed(tmp_path, monkeypatch):
     assert wait_until(lambda: not is_alive(number))
 
 
-def test_a_child_that_has_ended_is_told_with_the_end_of_its_log(tmp_path, monkeypatch):
+def test_an_ended_child_is_reported_with_the_end_of_its_log(tmp_path, monkeypatch):
     (tmp_path / 'failing.py').write_text('raise SystemExit("no camera at all")')
     monkeypatch.setenv('PYTHONPATH', f'{tmp_path}:{os.environ.get("PYTHONPATH", "")}')
     with Child('failing', [], tmp_path / 'log') as child:

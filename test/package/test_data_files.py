@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Files that never end, block, or take long to parse are refused at once."""
+"""Endless, blocking and slow files are refused at once."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def endless(request, tmp_path):
     return path
 
 
-def test_a_pipe_or_device_is_no_text(endless):
+def test_a_pipe_or_device_is_refused_as_text(endless):
     for read in (read_yaml, read_json, read_text):
         with pytest.raises(OSError, match='not a regular file'):
             read(endless, ParameterError)
 
 
-def test_a_pipe_or_device_is_no_picture(endless):
+def test_a_pipe_or_device_is_refused_as_a_picture(endless):
     with pytest.raises(FrameError, match='not a regular file'):
         read_image(endless)
     with pytest.raises(SeedError, match='not a regular file'):
@@ -43,20 +43,20 @@ def test_a_pipe_or_device_is_no_picture(endless):
 
 
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
-def test_a_pipe_or_device_is_no_weights(endless, suffix):
+def test_a_pipe_or_device_is_refused_as_weights(endless, suffix):
     path = endless.rename(endless.with_name(f'x{suffix}'))
     with pytest.raises(WeightsError, match='not a regular file'):
         read_state_dict(path)
 
 
-def test_a_pipe_or_device_is_no_exported_model(endless):
+def test_a_pipe_or_device_is_refused_as_an_exported_model(endless):
     with pytest.raises(OSError, match='not a regular file'):
         sha256_of(endless)
     with pytest.raises(OSError, match='not a regular file'):
         read_manifest(endless.rename(endless.with_name('manifest.json')).parent)
 
 
-def test_a_pipe_or_device_is_no_list_of_training_sequences(endless):
+def test_a_pipe_or_device_is_refused_as_a_list_of_training_sequences(endless):
     from xmem_ros.training.config import TrainingConfig
 
     for name in ('JPEGImages', 'Annotations'):
@@ -73,7 +73,7 @@ def test_a_long_integer_is_refused_before_it_is_computed(text):
 
 
 @pytest.mark.parametrize('text', PAIRS)
-def test_of_equal_keys_in_other_spellings_none_is_lost(text):
+def test_equal_keys_in_different_spellings_are_refused(text):
     with pytest.raises(ParameterError, match='duplicate key|is not a valid map|unhashable'):
         parse_yaml(text, 'x', ParameterError)
 

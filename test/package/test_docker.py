@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the Dockerfiles take from the checkout. They are not built here."""
+"""Files that the Dockerfiles take from the checkout. No image is built here."""
 
 from fnmatch import fnmatch
 from pathlib import Path
@@ -25,14 +25,14 @@ def instructions(file: Path) -> list[str]:
 
 
 @pytest.mark.parametrize('name', FILES + FOLDERS)
-def test_what_colcon_builds_from_gets_into_an_image(name):
+def test_files_that_colcon_needs_are_copied_into_the_image(name):
     assert (ROOT / name).exists()
     assert not ignored(name)
     assert ignored('.venv/lib') and ignored('build') and ignored('.git')
 
 
 @pytest.mark.parametrize('file', sorted((ROOT / 'docker').glob('*.Dockerfile')), ids=lambda file: file.stem)
-def test_a_dockerfile_copies_and_names_what_there_is(file):
+def test_files_named_in_a_dockerfile_exist(file):
     lines = instructions(file)
     copied = [line.split()[1] for line in lines if line.startswith('COPY')]
     assert '.' in copied

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a program tells the C library about large blocks."""
+"""Settings of the C library's allocator for large blocks."""
 
 import platform
 import subprocess
@@ -49,7 +49,7 @@ def run(what: str) -> list[int]:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='this is about glibc')
-def test_a_large_block_is_reused_and_can_be_given_back() -> None:
+def test_a_large_block_is_reused_and_can_be_released() -> None:
     cleared, given = run('keep')
     assert cleared < 100
     assert given > 20_000

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Odd input and files of a user: a clear error, no traceback, and no lost file."""
+"""Odd input and foreign files: clear errors, no traceback, and no lost file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COUNT, SIZE = 3, (64, 96)  # frames; H, W in px
 
 
 def write_frames(folder, stems):
-    """A bright square that moves, and a mask of the first frame beside the folder."""
+    """Write frames of a moving square, and a mask of the first frame beside the folder."""
     folder.mkdir(parents=True)
     for number, stem in enumerate(stems):
         image = np.full((*SIZE, 3), 40, np.uint8)
@@ -44,7 +44,7 @@ def arguments(frames, out, *more, seed='mask.png'):
 
 
 def refused(capsys, given, *said):
-    """The command ends with exit code 2 and a message on few lines."""
+    """Assert that the command ends with exit code 2 and a short message; return that."""
     assert main(given) == 2
     text = capsys.readouterr().err
     assert 'Traceback' not in text
@@ -58,7 +58,7 @@ def refused(capsys, given, *said):
 # --- what is not ours stays
 
 
-def test_a_folder_beside_the_destination_that_track_did_not_make_stays(frames, tmp_path, capsys):
+def test_an_unmarked_folder_beside_the_destination_is_kept(frames, tmp_path, capsys):
     theirs = tmp_path / '.out.part'
     theirs.mkdir()
     (theirs / 'thesis.tex').write_text('mine')
@@ -79,7 +79,7 @@ def test_a_link_beside_the_destination_is_not_followed(frames, tmp_path, capsys)
 
 
 @pytest.mark.parametrize('ours', [False, True])
-def test_what_a_lock_points_to_is_not_truncated(frames, tmp_path, capsys, ours):
+def test_the_target_of_a_linked_lock_file_is_not_truncated(frames, tmp_path, capsys, ours):
     part = tmp_path / '.out.part'
     if ours:
         work_folder.make(part)
@@ -103,7 +103,7 @@ def test_results_are_not_written_through_a_link(tmp_path, capsys, option):
 
 
 @pytest.mark.parametrize('baseline', ['../planted.json', '{folder}/planted.json', 'link/planted.json'])
-def test_a_suite_names_no_file_outside_its_folder_to_be_written(tmp_path, capsys, baseline):
+def test_a_suite_cannot_name_an_output_file_outside_its_folder(tmp_path, capsys, baseline):
     baseline = baseline.format(folder=tmp_path)
     (tmp_path / 'suite').mkdir()
     (tmp_path / 'suite' / 'link').symlink_to('..')
@@ -115,7 +115,7 @@ def test_a_suite_names_no_file_outside_its_folder_to_be_written(tmp_path, capsys
     assert main([*given, '--update-baseline', '--baseline', str(tmp_path / 'planted.json')]) == 0
 
 
-def test_a_run_of_training_overwrites_nothing_that_no_run_wrote(tmp_path):
+def test_training_overwrites_only_files_of_training_runs(tmp_path):
     from xmem_ros.errors import OutputError, ParameterError
     from xmem_ros.training.curves import Curves
 
@@ -139,7 +139,7 @@ def test_a_run_of_training_overwrites_nothing_that_no_run_wrote(tmp_path):
     assert (tmp_path / 'thesis.tex').read_text() == 'mine\n'
 
 
-def test_training_looks_at_the_file_for_its_weights_before_it_trains(tmp_path, capsys):
+def test_training_checks_its_export_file_before_it_starts(tmp_path, capsys):
     (tmp_path / 'mine.safetensors').symlink_to('elsewhere')
     (tmp_path / 'run.yaml').write_text('videos: [nowhere]')
     given = ['train', '--config', tmp_path / 'run.yaml', '--out', tmp_path / 'out', '--export']
@@ -147,7 +147,7 @@ def test_training_looks_at_the_file_for_its_weights_before_it_trains(tmp_path, c
     assert not (tmp_path / 'out').exists()
 
 
-def test_a_demonstration_empties_no_folder_of_somebody_else(tmp_path):
+def test_a_demonstration_does_not_empty_an_unmarked_folder(tmp_path):
     from xmem_ros.errors import ParameterError
 
     (tmp_path / 'overlay.mp4').write_text('mine')
@@ -198,7 +198,7 @@ def test_hostile_yaml_is_refused_with_file_and_line_by_every_command(frames, tmp
         assert 'line ' in text or 'must be a list of entries' in text
 
 
-def test_a_date_is_text(tmp_path, capsys):
+def test_a_yaml_date_is_read_as_text(tmp_path, capsys):
     suite = write_suite(tmp_path, 'cases: [{name: 2024-02-30, input: a, reference: {folder: b}}]')
     assert main(['regress', suite, '--dry-run']) == 0
     refused(capsys, ['regress', write_suite(tmp_path, 'cases: 2024-02-30'), '--dry-run'], "cases is '2024-02-30'")
@@ -206,7 +206,7 @@ def test_a_date_is_text(tmp_path, capsys):
 
 @pytest.mark.parametrize('value', ['1e400', '-.inf', '.nan', '9' * 19, '[]', '{a: b}', '"\\0"', '"\\x1b[2J"', '~'])
 @pytest.mark.parametrize('key', ['name', 'input', 'frames', 'timeout', 'seeds', 'parameters', 'expect', 'reference'])
-def test_odd_values_in_a_suite_are_refused_or_taken(tmp_path, capsys, key, value):
+def test_odd_values_in_a_suite_are_refused_or_accepted(tmp_path, capsys, key, value):
     case = {'name': '"a"', 'input': 'b', 'reference': '{folder: c}', 'runner': 'live'} | {key: value}
     given = ', '.join(f'{name}: {text}' for name, text in case.items())
     assert main(['regress', write_suite(tmp_path, f'cases: [{{{given}}}]'), '--dry-run']) in (0, 2)
@@ -226,7 +226,7 @@ def test_a_hostile_baseline_is_refused(tmp_path, capsys, text):
 
 
 @pytest.mark.parametrize('out', ['/', '//', '/..', 'o' * 249, '\N{CAT FACE}' * 63])
-def test_a_destination_that_cannot_be_is_refused_before_anything_is_tracked(frames, tmp_path, capsys, out, monkeypatch):
+def test_an_impossible_destination_is_refused_before_tracking(frames, tmp_path, capsys, out, monkeypatch):
     monkeypatch.chdir(tmp_path)
     refused(capsys, arguments(frames, out))
     assert sorted(path.name for path in tmp_path.iterdir()) == ['frames', 'mask.png']
@@ -251,14 +251,14 @@ def test_file_names_that_are_not_utf_8_are_read_and_written(tmp_path, capsys):
     refused(capsys, arguments(frames, out), 'already exists')
 
 
-def test_names_of_frames_of_245_letters_are_written(tmp_path):
+def test_frame_names_of_245_characters_are_written(tmp_path):
     frames = write_frames(tmp_path / 'frames', [f'{"x" * 244}{index}' for index in range(COUNT)])
     assert main(arguments(frames, tmp_path / 'out')) == 0
     assert len(list((tmp_path / 'out').glob('x*.png'))) == COUNT
 
 
 @pytest.mark.parametrize('at', ['9' * 5000, '1E999999999', '1E-999999999', '-1', 'nan', 'inf', '٣' * 5000, '1' * 12])
-def test_a_place_that_is_none_is_refused(frames, tmp_path, capsys, at):
+def test_an_invalid_image_reference_is_refused(frames, tmp_path, capsys, at):
     text = refused(capsys, arguments(frames, tmp_path / 'out', f'--at={at}'))
     assert len(text) < 500
     (tmp_path / 'seeds.yaml').write_text(f'[{{stamp: "{at}", labels: mask.png}}]')
@@ -266,20 +266,20 @@ def test_a_place_that_is_none_is_refused(frames, tmp_path, capsys, at):
 
 
 @pytest.mark.parametrize('box', [f'a={"9" * 5000},0,1,1', 'a=4294967296,0,1,1', os.fsdecode(b'\xff=20,20,20,20'), f'{"n" * 300}=20,20,20,20', 'a=0,0,0,0', 'a=1,1,4294967295,1'])  # fmt: skip  # noqa: E501
-def test_a_box_that_is_none_is_refused(frames, tmp_path, capsys, box):
+def test_a_malformed_box_is_refused(frames, tmp_path, capsys, box):
     refused(capsys, arguments(frames, tmp_path / 'out', '--box', box, seed=''))
     assert not (tmp_path / 'out').exists()
 
 
 @pytest.mark.parametrize('entry', ['{frame: 0, objects: [{box: [4294967295, 1, 1, 1]}]}', '{frame: 0, objects: [{points: [[1e308, 1e308]]}]}', '{frame: 0, objects: [{points: [[-5, 3]]}]}', '{frame: 0, objects: [{name: "a\\0b", box: [20, 20, 20, 20]}]}', '{frame: 0, objects: [{id: 4294967296, box: [20, 20, 20, 20]}]}', '{frame: 0, labels: "a\\0b"}', '{frame: 0, labels: ' + 'x' * 5000 + '}', '{frame: 0, labels: mask.png, names: {1: [a]}}', '{frame: 0, labels: mask.png, names: {99999999999: a}}', '{frame: 4294967295, labels: mask.png}', '{frame: 0, remove: [[a]]}', '{frame: 0, objects: [{points: []}]}', '{frame: 0, objects: [{points: [a]}]}', '{frame: 0, objects: 5}', 'null', '5'])  # fmt: skip  # noqa: E501
-def test_an_entry_of_seeds_that_is_none_is_refused(frames, tmp_path, capsys, entry):
+def test_a_malformed_seed_entry_is_refused(frames, tmp_path, capsys, entry):
     (tmp_path / 'seeds.yaml').write_text(f'- {entry}')
     refused(capsys, arguments(frames, tmp_path / 'out', seed='seeds.yaml'), 'entry 1')
     assert not (tmp_path / 'out').exists()
 
 
 @pytest.mark.parametrize('more', [['--size', '9' * 5000], ['--segment', '9' * 5000], ['--device', 'x' * 5000], ['--device', 'cuda:99999999999999999999'], ['--node', '\x1b[31m'], ['--weights', 'x' * 5000], ['--weights', 'a\x1bb.pth'], ['--params', '/dev/null'], ['--params', '/dev/zero'], ['--params', 'x' * 5000], ['--seed', '/'], ['--seed', 'x' * 5000]])  # fmt: skip  # noqa: E501
-def test_an_option_that_is_odd_is_refused(frames, tmp_path, capsys, more):
+def test_an_odd_option_value_is_refused(frames, tmp_path, capsys, more):
     try:
         code = main(arguments(frames, tmp_path / 'out', *more, seed='' if more[0] == '--seed' else 'mask.png'))
     except SystemExit as end:  # of argparse
@@ -290,14 +290,14 @@ def test_an_option_that_is_odd_is_refused(frames, tmp_path, capsys, more):
     assert '\x1b' not in text
 
 
-def test_a_deep_lock_file_of_weights_is_refused(tmp_path, capsys, monkeypatch):
+def test_a_deeply_nested_weights_lock_file_is_refused(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv('XMEM_ROS_WEIGHTS', str(tmp_path))
     for text in ('[' * 100_000, '{"XMem.pth": {"bytes": ' + '9' * 6000 + '}}', '{"a": NaN}'):
         (tmp_path / 'weights.lock.json').write_text(text)
         refused(capsys, ['weights', 'list'], 'weights.lock.json')
 
 
-def test_a_tracker_takes_no_time_size_or_name_that_cannot_be(tmp_path):
+def test_a_tracker_refuses_an_impossible_time_size_or_name(tmp_path):
     from xmem_ros.errors import FrameError, MemoryFileError
     from xmem_ros.tracker import Tracker, TrackerConfig
 
@@ -325,20 +325,20 @@ def test_a_tracker_takes_no_time_size_or_name_that_cannot_be(tmp_path):
 
 
 @pytest.mark.parametrize('line', ['iterations: 9999999999', 'batch: 1000000', 'workers: 100000', 'clips: {size: 1600000}', 'learning_rate: .nan', 'learning_rate: .inf', 'seed: 99999999999999999999', 'clips: {zoom: [.nan, 1]}', 'clips: {zoom: [1.0e-300, 1.0e+300]}', 'clips: {growth_factor: 1.0e+300}', 'clips: {bend: 1.0e+300}', 'clips: {colour: 1.0e+300}', 'clips: {frames: 1000, size: 4096}', 'batch: 65536, clips: {size: 1024}', 'bootstrap: [.inf, 1, 0.3]', 'clips: {skips: [[.nan, 1]]}'])  # fmt: skip  # noqa: E501
-def test_a_number_of_a_training_run_has_bounds(tmp_path, capsys, line):
+def test_training_refuses_numbers_out_of_range(tmp_path, capsys, line):
     (tmp_path / 'run.yaml').write_text(f'{{videos: [a], {line}}}')
     given = ['train', '--config', tmp_path / 'run.yaml', '--out', tmp_path / 'out', '--dry-run']
     refused(capsys, [str(part) for part in given], 'run.yaml: ')
 
 
 @pytest.mark.parametrize('more', [['--size', '99999999', '1'], ['--size', '0', '5'], ['--objects', '9' * 4000], ['--shorter-side', '9' * 4000], ['--shorter-side', '100000']])  # fmt: skip  # noqa: E501
-def test_a_number_of_an_export_has_bounds(tmp_path, capsys, more):
+def test_export_refuses_numbers_out_of_range(tmp_path, capsys, more):
     refused(capsys, ['export', '--onnx', str(tmp_path), *more])
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize('more', [['--memory-every', '9' * 400], ['--top-k', '9' * 400], ['--prototypes', '-1'], ['--long-term-elements', '9' * 30], ['--working-frames', '1', '9' * 30]])  # fmt: skip  # noqa: E501
-def test_a_number_of_an_evaluation_has_bounds(tmp_path, capsys, more):
+def test_evaluation_refuses_numbers_out_of_range(tmp_path, capsys, more):
     given = [
         'evaluate',
         '--dataset',
@@ -355,7 +355,7 @@ def test_a_number_of_an_evaluation_has_bounds(tmp_path, capsys, more):
 # --- text from outside
 
 
-def test_text_from_outside_drives_no_terminal_and_forges_no_line():
+def test_untrusted_text_is_escaped_for_terminals_and_logs():
     odd = 'cup\x1b[31m\x07\r\nxmem: error: forged\u202e\udcff\x9b'
     assert for_log(odd) == 'cup\\x1b[31m\\x07\\r\\nxmem: error: forged\\u202e\\udcff\\x9b'
     assert for_terminal('one\ntwo\x1b') == 'one\n  two\\x1b'
@@ -364,19 +364,19 @@ def test_text_from_outside_drives_no_terminal_and_forges_no_line():
 
 
 @pytest.mark.parametrize('name', ['=HYPERLINK("http://x")', '+1', '-1', '@SUM(A1)', '\t=1', '\r=1', ' =1', '＝1'])
-def test_a_name_is_no_formula_of_a_spreadsheet(name):
+def test_names_are_escaped_against_spreadsheet_formulas(name):
     assert for_csv(name).startswith("'")
     assert for_csv('cup') == 'cup'
 
 
-def test_xml_and_streams_of_any_encoding_hold_a_text(tmp_path):
+def test_text_is_written_to_xml_and_to_streams_of_any_encoding(tmp_path):
     assert for_xml('a\x1b\udcffb<') == 'a\ufffd\ufffdb<'
     with (tmp_path / 'latin').open('w', encoding='ascii') as stream:
         say('caf\xe9 \udcff → \x1b', file=stream)
     assert (tmp_path / 'latin').read_text() == 'caf\\xe9 \\udcff \\u2192 \\x1b\n'
 
 
-def test_names_reach_tables_terminal_and_reports_made_safe(frames, tmp_path, capsys):
+def test_names_are_escaped_in_tables_terminals_and_reports(frames, tmp_path, capsys):
     name = '=HYPERLINK("http://x")\x1b[31m\nforged'
     (tmp_path / 'seeds.yaml').write_text(f'[{{frame: 0, labels: mask.png, names: {{1: {json.dumps(name)}}}}}]')
     write_frames(tmp_path / 'second' / 'frames', ['00000'])
@@ -395,7 +395,7 @@ def test_names_reach_tables_terminal_and_reports_made_safe(frames, tmp_path, cap
     json.loads((tmp_path / 'json').read_text())
 
 
-def test_a_table_of_objects_holds_no_formula(tmp_path):
+def test_a_csv_table_of_objects_contains_no_formula(tmp_path):
     from xmem_ros.objects import ObjectState, TrackedObject
     from xmem_ros.offline.segments import StoredFrame
     from xmem_ros.offline.sinks.pictures import PngSink
@@ -422,13 +422,13 @@ def test_a_table_of_objects_holds_no_formula(tmp_path):
         'API_KEY: s3cret',
     ],
 )
-def test_secrets_are_not_shown(text):
+def test_secrets_are_masked(text):
     assert 's3cret' not in without_secrets(text)
     assert 's3cret' not in for_log(text)
     assert 's3cret' not in for_terminal(text)
 
 
-def test_no_error_of_a_fetch_shows_a_secret(tmp_path, capsys, monkeypatch):
+def test_errors_of_a_fetch_mask_secrets(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv('XMEM_ROS_WEIGHTS', str(tmp_path))
     monkeypatch.setenv('XMEM_ROS_WEIGHTS_URL', 'http://robot:s3cret@127.0.0.1:9/files')
     monkeypatch.setattr('xmem_ros.weights.download.ATTEMPTS', 1)
@@ -437,7 +437,7 @@ def test_no_error_of_a_fetch_shows_a_secret(tmp_path, capsys, monkeypatch):
     assert re.search(r'http://\*\*\*@127\.0\.0\.1', text)
 
 
-def test_a_fault_of_the_program_is_one_line_and_an_exit_code_of_its_own(capsys, monkeypatch):
+def test_an_internal_error_prints_one_line_and_has_its_own_exit_code(capsys, monkeypatch):
     def broken(_):
         raise ZeroDivisionError('\x1b[31m token=s3cret')
 

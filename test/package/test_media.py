@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Videos that are written, whatever the camera's rate, and pictures that are made to do harm."""
+"""Written videos of any rate, and malicious pictures and videos."""
 
 import io
 import struct
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,13 +13,13 @@ from PIL import Image
 from xmem_ros.conversions.compressed_images import rgb_from_compressed
 from xmem_ros.errors import FrameError, SeedError
 from xmem_ros.evaluation.datasets.sequence import image_size
-from xmem_ros.media import Clip, VideoWriter, read_image, read_mask
+from xmem_ros.media import Clip, VideoWriter, natural_order, read_image, read_mask
 from xmem_ros.recordings.recording import open_recording
 from xmem_ros.training.footage import FootageError, read_stills
 
 
 @pytest.mark.parametrize('rate', [0.1, 7.123, 30_000 / 1001, 65.536, 90.123, 240_000 / 1001, 333.333, 999.0])
-def test_a_video_has_the_rate_and_the_frames_that_it_was_given(tmp_path, rate):
+def test_a_written_video_has_the_given_rate_and_frames(tmp_path, rate):
     with VideoWriter(tmp_path / 'film.mp4', rate) as video:
         for value in range(3):
             video.write(np.full((48, 64, 3), 80 * value, np.uint8))
@@ -27,7 +28,7 @@ def test_a_video_has_the_rate_and_the_frames_that_it_was_given(tmp_path, rate):
     assert [round(frame.mean() / 80) for _, frame in clip] == [0, 1, 2]
 
 
-def test_a_playlist_is_no_video(tmp_path):
+def test_a_playlist_is_refused_as_a_video(tmp_path):
     """FFmpeg would open videos of other folders; OpenCV treats a name pattern as a video."""
     with VideoWriter(tmp_path / 'film.mp4', 10) as video:
         video.write(np.full((48, 64, 3), 80, np.uint8))
@@ -50,8 +51,8 @@ showpage
 """
 
 
-def test_a_picture_that_another_program_would_have_to_draw_is_none(tmp_path):
-    """Pillow tells formats by content, and starts Ghostscript for PostScript."""
+def test_a_picture_format_that_needs_another_program_is_refused(tmp_path):
+    """Pillow detects formats by content, and starts Ghostscript for PostScript."""
     path = tmp_path / '00000.png'
     path.write_bytes(EPS)
     for read, error in ((read_image, FrameError), (read_mask, SeedError), (image_size, FrameError)):
@@ -69,7 +70,7 @@ def jpeg_of(scans):
 
 
 def test_a_jpeg_of_thousands_of_scans_is_not_decoded(tmp_path):
-    """Each takes some bytes in the file, and a pass over all pixels."""
+    """Each takes a few bytes of the file, and a pass over all pixels."""
     path = tmp_path / '00000.jpg'
     path.write_bytes(jpeg_of(0) + b'\xff\xda' * 200)  # a film follows the picture, as of a telephone
     assert read_image(path).shape == (48, 64, 3)
@@ -84,7 +85,7 @@ def test_a_jpeg_of_thousands_of_scans_is_not_decoded(tmp_path):
         rgb_from_compressed(message)
 
 
-def test_a_picture_of_more_pixels_than_any_cameras_is_not_decoded(tmp_path):
+def test_a_picture_above_the_pixel_limit_is_not_decoded(tmp_path):
     path = tmp_path / 'large.png'
     Image.fromarray(np.zeros((8001, 8001), np.uint8)).save(path)
     for read, error in ((read_image, FrameError), (read_mask, SeedError), (image_size, FrameError)):
@@ -114,7 +115,7 @@ def write_avi(path, frames, *, announced):
     return path
 
 
-def test_frames_behind_a_damaged_one_of_a_video_are_read(tmp_path):
+def test_frames_after_a_damaged_frame_of_a_video_are_read(tmp_path):
     file = io.BytesIO()
     Image.fromarray(np.full((48, 64, 3), 80, np.uint8)).save(file, 'JPEG')
     good, bad = file.getvalue(), b'no JPEG' * 20
@@ -130,3 +131,60 @@ def test_frames_behind_a_damaged_one_of_a_video_are_read(tmp_path):
     clip = open_recording(write_avi(tmp_path / 'b.avi', [good] * 4, announced=9))
     assert len(list(clip.frames())) == 4
     assert 'the last 5 of the 9 frames' in clip.damage
+
+
+def numbered(folder, names, value):
+    folder.mkdir()
+    for index, name in enumerate(names):
+        Image.fromarray(value(index)).save(folder / name)
+
+
+def test_frames_are_read_in_the_order_of_their_numbers(tmp_path):
+    names = [f'frame_{index}.png' for index in range(1, 13)]
+    numbered(tmp_path / 'in', names, lambda index: np.full((48, 64, 3), index * 10, np.uint8))
+    clip = Clip(tmp_path / 'in')
+    assert [int(pixels[0, 0, 0]) for _, pixels in clip] == list(range(0, 120, 10))
+    assert clip.notes == [
+        f'{tmp_path / "in"}: the numbers in the names give the order, not their characters: frame_1.png, frame_2.png, '
+        'frame_3.png, … (12 in all)'
+    ]
+    numbered(tmp_path / 'same', [f'{index:05d}.png' for index in range(3)], lambda _: np.zeros((48, 64, 3), np.uint8))
+    assert not Clip(tmp_path / 'same').notes
+
+
+def test_numbers_of_any_length_are_ordered():
+    long = '9' * 5000
+    names = ['a', 'a1', 'a01', 'a2b', 'a2b10', f'a{long}', f'a1{long}', '7', '10', '٣']
+    assert sorted(names, key=natural_order)[:2] == ['7', '10']
+    assert [name for name in sorted(names, key=natural_order) if name.startswith('a1')] == ['a1', f'a1{long}']
+
+
+DEEP = np.linspace(1000, 5000, 48 * 64).reshape(48, 64)
+
+
+@pytest.mark.parametrize(
+    ('name', 'pixels'),
+    [
+        ('grey.png', DEEP.astype(np.uint16)),
+        ('grey.tiff', DEEP.astype(np.uint16)),
+        ('float.tiff', DEEP.astype(np.float32)),
+        ('colour.png', np.repeat(DEEP[..., None], 3, 2).astype(np.uint16)),
+        ('colour.tiff', np.repeat(DEEP[..., None], 3, 2).astype(np.uint16)),
+    ],
+)
+def test_images_of_more_than_8_bits_keep_the_range_of_the_first_one(tmp_path, name, pixels):
+    folder = tmp_path / 'in'
+    folder.mkdir()
+    for index in range(2):
+        assert cv2.imwrite(str(folder / f'{index}_{name}'), pixels + np.array(index * 400, pixels.dtype))
+    (_, first), (_, second) = list(Clip(folder))
+    assert (first.shape, first.dtype) == ((48, 64, 3), np.uint8)
+    assert (first.min(), first.max()) == (0, 255)
+    assert (first[..., 0] == first[..., 2]).all()
+    shift = (second.astype(int) - first)[10:30].mean()
+    assert 24 < shift < 27  # 400 of 4 000 values, of 255
+    assert (read_image(folder / f'1_{name}', folder / f'0_{name}') == second).all()
+    whole = (folder / f'0_{name}').read_bytes()
+    (tmp_path / 'damaged.png').write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(FrameError, match='damaged.png: not a readable image'):
+        read_image(tmp_path / 'damaged.png')

@@ -113,24 +113,24 @@ def interface(name: str) -> type:
 
 
 @pytest.mark.parametrize('name', INTERFACES)
-def test_interface_has_the_fields_that_users_rely_on(name: str) -> None:
+def test_interfaces_have_the_fields_that_users_rely_on(name: str) -> None:
     assert interface(name).get_fields_and_field_types() == INTERFACES[name]
 
 
 @pytest.mark.parametrize('name', CONSTANTS)
-def test_constants_have_the_values_that_recorded_bags_hold(name: str) -> None:
+def test_constants_have_the_values_in_recorded_bags(name: str) -> None:
     message = interface(f'msg.{name}')
     assert {constant: getattr(message, constant) for constant in CONSTANTS[name]} == CONSTANTS[name]
 
 
-def test_every_interface_of_the_package_is_among_these() -> None:
+def test_every_interface_of_the_package_is_covered_here() -> None:
     messages = {path.stem for path in ROOT.glob('msg/*.msg')}
     assert messages == {name.partition('.')[2] for name in INTERFACES if name.startswith('msg.')}
     assert sorted(path.stem for path in ROOT.glob('srv/*.srv')) == SERVICES
 
 
 @pytest.mark.parametrize('name', SERVICES)
-def test_error_codes_of_a_service_are_those_of_python(name: str) -> None:
+def test_error_codes_of_a_service_equal_those_of_python(name: str) -> None:
     from xmem_ros.errors import ErrorCode
 
     response = interface(f'srv.{name}_Response')
@@ -140,7 +140,7 @@ def test_error_codes_of_a_service_are_those_of_python(name: str) -> None:
     assert codes == {code: ErrorCode[code] for code in codes}
 
 
-def test_every_error_code_is_of_some_service() -> None:
+def test_every_error_code_is_used_by_a_service() -> None:
     from xmem_ros.errors import ErrorCode
 
     text = ''.join(path.read_text() for path in ROOT.glob('srv/*.srv'))
@@ -153,7 +153,7 @@ def test_states_of_tracker_and_message_agree() -> None:
     assert {state.name: state.value for state in ObjectState} == CONSTANTS['TrackedObject']
 
 
-def test_every_field_of_an_interface_is_explained() -> None:
+def test_every_field_of_an_interface_is_documented() -> None:
     for path in [*ROOT.glob('msg/*.msg'), *ROOT.glob('srv/*.srv')]:
         assert path.read_text().startswith('# '), f'{path.name} does not say what it is'
     missing = []
@@ -179,7 +179,7 @@ def test_versions_of_both_builds_agree() -> None:
     assert re.search(rf'^{re.escape(version[1])} \(', changelog, re.MULTILINE)
 
 
-def test_license_of_the_weights_is_declared_beside_that_of_the_code() -> None:
+def test_the_licence_of_the_weights_is_declared_beside_that_of_the_code() -> None:
     licenses = [element.text for element in ET.parse(ROOT / 'package.xml').getroot().iter('license')]
     assert licenses == ['MIT', 'CC-BY-NC-4.0']
 
@@ -215,7 +215,7 @@ def modules_folder(prefix: Path) -> Path:
     return found.parent.parent.parent
 
 
-def test_installed_package_holds_messages_and_modules(prefix: Path) -> None:
+def test_the_installed_package_has_messages_and_modules(prefix: Path) -> None:
     code = (
         'import xmem_ros.errors, xmem_ros.network, xmem_ros.tracker\n'
         'from xmem_ros.msg import TrackedObject\n'
@@ -226,7 +226,7 @@ def test_installed_package_holds_messages_and_modules(prefix: Path) -> None:
     assert python(code, [folder]) == str(folder / 'xmem_ros' / 'errors.py')
 
 
-def test_checkout_and_generated_messages_are_one_package(prefix: Path) -> None:
+def test_the_checkout_and_the_generated_messages_are_one_package(prefix: Path) -> None:
     code = (
         'import xmem_ros.errors\n'
         'from xmem_ros.msg import TrackedObject\n'
@@ -243,7 +243,7 @@ def test_every_module_is_installed(prefix: Path) -> None:
     assert not missing, 'run make build'
 
 
-def test_generated_package_keeps_its_own_init(prefix: Path) -> None:
+def test_the_generated_package_keeps_its_own_init(prefix: Path) -> None:
     ours = (ROOT / 'xmem_ros' / '__init__.py').read_text()
     assert (modules_folder(prefix) / 'xmem_ros' / '__init__.py').read_text() != ours
 
@@ -257,7 +257,7 @@ def test_weights_configuration_launch_file_and_examples_are_installed(prefix: Pa
 
 
 @pytest.mark.parametrize('name', EXECUTABLES)
-def test_executable_runs_under_the_interpreter_that_built_it(prefix: Path, name: str) -> None:
+def test_executables_run_under_the_interpreter_that_built_them(prefix: Path, name: str) -> None:
     executable = prefix / 'lib' / 'xmem_ros' / name
     assert os.access(executable, os.X_OK)
     interpreter = re.search(r"^'''exec' '(.+?)'", executable.read_text(), re.MULTILINE)
@@ -265,7 +265,7 @@ def test_executable_runs_under_the_interpreter_that_built_it(prefix: Path, name:
     assert Path(interpreter[1]).parent == Path(sys.executable).parent
 
 
-def test_command_line_explains_itself(prefix: Path) -> None:
+def test_the_command_line_prints_its_help(prefix: Path) -> None:
     result = subprocess.run(
         [prefix / 'lib/xmem_ros/xmem-ros', '--help'], capture_output=True, text=True, check=False, timeout=120
     )
@@ -285,7 +285,7 @@ def test_a_tracker_needs_no_ros_and_starts_without_slow_modules_of_torch() -> No
     assert python(code, [ROOT]) == '[]'
 
 
-def test_what_is_checked_before_tracking_needs_no_torch() -> None:
+def test_checks_before_tracking_do_not_import_torch() -> None:
     code = (
         'import sys\n'
         'import xmem_ros.cli.main, xmem_ros.parameters.table, xmem_ros.weights.files, xmem_ros.offline.destination\n'

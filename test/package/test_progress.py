@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is said while something takes long: to a person at a terminal, and to a log."""
+"""Progress display: a bar on a terminal, lines in a log."""
 
 import fcntl
 import io
@@ -26,13 +26,13 @@ def work(file, states: int = 200) -> None:
             bar.update()
 
 
-def test_what_is_short_says_nothing_to_a_log() -> None:
+def test_a_short_task_writes_nothing_to_a_log() -> None:
     log = io.StringIO()
     work(log)
     assert log.getvalue() == ''
 
 
-def test_a_log_gets_a_line_at_a_time_and_not_one_for_each_state(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_gets_occasional_complete_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, 'LINE_EVERY', 0.05)
     log = io.StringIO()
     begun = time.monotonic()
@@ -47,7 +47,7 @@ def test_a_log_gets_a_line_at_a_time_and_not_one_for_each_state(monkeypatch: pyt
     assert all('/10000 [' in line and 'frame/s' in line for line in lines)
 
 
-def test_a_terminal_gets_a_bar_that_is_drawn_over() -> None:
+def test_a_terminal_gets_a_bar_that_is_redrawn() -> None:
     ours, theirs = pty.openpty()
     with open(theirs, 'w', encoding='utf-8') as terminal:  # noqa: PTH123
         work(terminal, states=3)
@@ -60,7 +60,7 @@ def test_a_terminal_gets_a_bar_that_is_drawn_over() -> None:
     assert '3/3' in shown
 
 
-def test_a_terminal_that_says_it_has_no_columns_gets_a_bar() -> None:
+def test_a_terminal_of_zero_columns_gets_a_bar() -> None:
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack('HHHH', 0, 0, 0, 0))
     program = 'from xmem_ros.progress import Bar; list(Bar(range(3)))'
@@ -70,7 +70,7 @@ def test_a_terminal_that_says_it_has_no_columns_gets_a_bar() -> None:
     os.close(ours)
 
 
-def test_whatever_shows_progress_shows_it_like_this() -> None:
+def test_all_modules_show_progress_with_this_bar() -> None:
     package = Path(progress.__file__).parent
     others = [path for path in package.rglob('*.py') if 'tqdm(' in path.read_text() and path.name != 'progress.py']
     assert others == []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Masks out of boxes, points and label images, on the rendered scene."""
+"""Masks from boxes, points and label images of the rendered scene."""
 
 import time
 
@@ -40,7 +40,7 @@ def test_nothing_outside_the_box_belongs_to_its_mask(scene):
     assert not (mask & ~inside).any()
 
 
-def test_a_box_as_large_as_the_image_still_finds_something(scene):
+def test_a_box_of_the_whole_image_finds_an_object(scene):
     frame, _ = scene
     mask = seeding.mask_from_box(frame, (0, 0, frame.shape[1], frame.shape[0]))
     assert 0 < mask.sum() < mask.size
@@ -53,7 +53,7 @@ def test_a_point_in_the_middle_finds_the_object(scene, label):
     assert iou(mask, labels == label) > 0.8  # 0.89 and more when this was written
 
 
-def test_points_that_are_not_on_the_object_are_kept_out(scene):
+def test_background_points_are_excluded(scene):
     frame, labels = scene
     inside = middle_of(labels == 2)
     apart = (inside[0] + 8, inside[1])
@@ -72,7 +72,7 @@ def test_the_mask_is_connected_to_the_points(scene):
     assert cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)[0] == 2
 
 
-def test_the_same_hint_gives_the_same_mask_whatever_was_asked_before(scene):
+def test_the_same_seed_always_gives_the_same_mask(scene):
     frame, labels = scene
     box, point = bounding_box(labels == 1, 5), np.array([middle_of(labels == 2)])
     first = seeding.mask_from_box(frame, box), seeding.mask_from_points(frame, point, np.array([1]))
@@ -102,7 +102,7 @@ def test_a_label_image_gives_a_mask_for_each_value():
     assert masks[200].sum() == 2
 
 
-def test_a_mask_of_any_value_counts():
+def test_any_non_zero_value_belongs_to_a_mask():
     mask = np.zeros((6, 8), np.uint8)
     mask[2, 3] = 1
     assert seeding.mask_from_mask(mask, (6, 8)).sum() == 1
@@ -118,7 +118,7 @@ def test_a_mask_of_any_value_counts():
         ((10, 230, 30, 30), 'not inside the image'),
     ],
 )
-def test_a_box_that_cannot_be_used_is_refused(scene, box, says):
+def test_an_unusable_box_is_refused(scene, box, says):
     with pytest.raises(SeedError, match=says):
         seeding.mask_from_box(scene[0], box)
 
@@ -136,7 +136,7 @@ def test_a_box_that_cannot_be_used_is_refused(scene, box, says):
         ([(5, 5), (5.4, 5.4)], [1, 0], 'give it one label'),
     ],
 )
-def test_points_that_cannot_be_used_are_refused(scene, points, labels, says):
+def test_unusable_points_are_refused(scene, points, labels, says):
     with pytest.raises(SeedError, match=says):
         seeding.mask_from_points(scene[0], np.array(points), np.array(labels))
 
@@ -144,9 +144,9 @@ def test_points_that_cannot_be_used_are_refused(scene, points, labels, says):
 def test_an_empty_or_wrong_sized_mask_is_refused():
     with pytest.raises(SeedError, match='the mask is empty'):
         seeding.mask_from_mask(np.zeros((6, 8), bool), (6, 8))
-    with pytest.raises(SeedError, match='the mask is 8×6 and the image is 16×12: send it at the size of the image'):
+    with pytest.raises(SeedError, match='the mask is 8×6, but the image is 16×12: resize the mask to 16×12'):
         seeding.mask_from_mask(np.ones((6, 8), bool), (12, 16))
     with pytest.raises(SeedError, match='the label image is empty'):
         seeding.masks_from_labels(np.zeros((6, 8), np.uint8), (6, 8))
-    with pytest.raises(SeedError, match='send it at the size of the image'):
+    with pytest.raises(SeedError, match='resize the label image to 9×6'):
         seeding.masks_from_labels(np.ones((6, 8), np.uint8), (6, 9))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What `make build` says while pip works for minutes."""
+"""Progress lines of `make build` while pip runs."""
 
 import shutil
 import subprocess
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(shutil.which('bash') is None, reason='there is n
 
 @pytest.fixture
 def shown():
-    """The process that shows progress each second: pip's words in, lines out."""
+    """A process that prints progress each second: pip's output in, lines out."""
     with subprocess.Popen(
         ['bash', '-euo', 'pipefail', '-c', f'. "{PROGRESS}"; pip_progress 1'],
         stdin=subprocess.PIPE,
@@ -31,14 +31,14 @@ def shown():
 
 
 def until(process, text):
-    """The first line that holds the text."""
+    """Return the first line that contains the text."""
     for line in process.stdout:
         if text in line:
             return line
     raise AssertionError(f'{text!r} was not said')
 
 
-def test_what_pip_is_at_is_said_with_the_time_also_while_pip_is_silent(shown):
+def test_the_current_step_of_pip_is_printed_with_the_time_even_while_pip_is_silent(shown):
     for words, said in (
         ('Collecting torch>=2.4 (from xmem-ros==0.1.0)', 'finding out what is needed: package 1, torch>=2.4'),
         ('  Downloading torch-2.9.1-cp311-cp311-manylinux_2_28_x86_64.whl (899.8 MB)', 'downloading torch (899.8 MB)'),
@@ -52,13 +52,13 @@ def test_what_pip_is_at_is_said_with_the_time_also_while_pip_is_silent(shown):
         assert int(later.split(' s:')[0]) > int(first.split(' s:')[0])
 
 
-def test_the_end_of_pip_is_the_end_of_it(shown):
+def test_progress_ends_with_pip(shown):
     shown.stdin.write('Collecting torch\n')
     shown.stdin.close()
     assert shown.wait(30) == 0
 
 
 @pytest.mark.parametrize(('seconds', 'text'), [(0, '0 s'), (59, '59 s'), (60, '1 min 00 s'), (3787, '63 min 07 s')])
-def test_times_are_short(seconds, text):
+def test_times_are_printed_in_minutes_and_seconds(seconds, text):
     command = ['bash', '-euo', 'pipefail', '-c', f'. "{PROGRESS}"; elapsed {seconds}']
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == text

@@ -22,7 +22,7 @@ def test_written_files_are_up_to_date(name, text):
     assert (ROOT / name).read_text() == text, 'run python -m xmem_ros.parameters.docs --write'
 
 
-def test_track_yaml_shows_every_parameter_with_its_default():
+def test_track_yaml_lists_every_parameter_with_its_default():
     shown = yaml.safe_load(parameter_files.track_yaml())['/**']['ros__parameters']
     for group in [name for name, value in shown.items() if isinstance(value, dict)]:
         shown |= {f'{group}.{name}': value for name, value in shown.pop(group).items()}
@@ -48,7 +48,7 @@ def test_defaults_are_those_of_the_tracker():
         assert getattr(Parameters(), name) == getattr(TrackerConfig(), name), name
 
 
-def test_the_file_for_jetsons_is_allowed_and_asks_for_what_goes_together():
+def test_the_jetson_parameter_file_is_valid():
     from xmem_ros.tracker import TrackerConfig
 
     shown = yaml.safe_load((ROOT / 'config/jetson.yaml').read_text())['/**']['ros__parameters']
@@ -59,17 +59,17 @@ def test_the_file_for_jetsons_is_allowed_and_asks_for_what_goes_together():
 
 
 @pytest.mark.parametrize('value', ['480', '480x', 'x640', '0x640', '480×640', '480x640x3', '-480x640', 'all'])
-def test_what_is_no_size_to_prepare_for_is_refused(value):
+def test_an_invalid_prepare_size_is_refused(value):
     with pytest.raises(ParameterError, match='known, none, or height x width'):
         changed(Parameters(), {'prepare': value})
 
 
-def test_a_size_to_prepare_for_is_height_and_width():
+def test_a_prepare_size_is_height_and_width():
     assert changed(Parameters(), {'prepare': '480x640'}).prepare_size() == (480, 640)
     assert changed(Parameters(), {'prepare': 'none'}).prepare_size() is None
 
 
-def test_every_default_is_allowed():
+def test_every_default_is_valid():
     defaults = {name: default for name, (default, _) in rules().items()}
     assert changed(Parameters(), defaults) == Parameters()
 
@@ -82,7 +82,7 @@ def test_values_are_changed_by_dotted_name():
     assert Parameters().memory.top_k == 30
 
 
-def test_a_list_loses_the_empty_texts_that_stand_for_none():
+def test_empty_texts_are_dropped_from_lists():
     assert changed(Parameters(), {'cameras': ['']}).cameras == ()
     assert changed(Parameters(), {'cameras': ['front', 'rear']}).cameras == ('front', 'rear')
 
@@ -111,7 +111,7 @@ def test_a_list_loses_the_empty_texts_that_stand_for_none():
         ({'memory.min_working_frames': 20}, 'must be below memory.max_working_frames'),
     ],
 )
-def test_a_value_that_is_not_allowed_is_refused_by_name(values, says):
+def test_an_invalid_value_is_refused_by_name(values, says):
     with pytest.raises(ParameterError) as raised:
         changed(Parameters(), values)
     assert says in str(raised.value)

@@ -66,7 +66,7 @@ def test_a_truncated_file_without_chunks_is_read_to_its_last_complete_message(fr
 
 # --- sqlite3 with a journal
 
-# Stands for a recorder with storage_preset_profile resilient that is killed.
+# Imitates a recorder (storage_preset_profile: resilient) that is killed.
 RECORDER = """
 import sqlite3, sys, time
 database = sqlite3.connect(sys.argv[1], isolation_level=None)
@@ -213,6 +213,18 @@ def test_a_damaged_compressed_message_is_skipped_and_reported(frames, tmp_path):
         with open_recording(path) as recording:
             assert [frame.index for frame in recording.frames()] == [0, 1, 3, 4, 5, 6, 7]
             assert [fault.index for fault in recording.faults] == [2]
+
+
+def test_files_of_several_recorders_are_merged_by_time(tmp_path):
+    """Two recorders of one camera write files whose times overlap."""
+    items = image_items(scene(8))
+    folder = tmp_path / 'bag'
+    folder.mkdir()
+    for name, part in (('a', items[:3] + items[5:6]), ('b', items[3:5] + items[6:])):
+        write_bag(tmp_path / name, part)
+        shutil.copy(tmp_path / name / f'{name}.mcap', folder / f'{name}.mcap')
+    with open_recording(folder) as recording:
+        assert [frame.stamp_ns for frame in recording.frames()] == [stamp_of(index) for index in range(8)]
 
 
 # --- several files without metadata

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Hostile recordings: read as far as valid, or refused, without harm."""
+"""Hostile recordings are read up to the fault or refused, and do no harm."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def database(frames, tmp_path):
     )
 
 
-def test_a_bag_in_which_all_messages_have_one_time_has_the_default_rate(database):
+def test_a_bag_whose_messages_have_equal_times_has_the_default_rate(database):
     with sqlite3.connect(database) as rows:
         rows.execute('UPDATE messages SET timestamp = 7')
     with open_recording(database) as recording:
@@ -61,7 +61,7 @@ def test_a_bag_in_which_all_messages_have_one_time_has_the_default_rate(database
 
 
 def test_sql_in_a_database_is_not_run(database, tmp_path):
-    """SQL in the schema, which a copy of a damaged file would run."""
+    """Copying a damaged database would run the SQL in its schema."""
     with sqlite3.connect(tmp_path / 'other.db') as other:
         other.execute('CREATE TABLE precious(item)')
     statements = [
@@ -83,7 +83,7 @@ def test_sql_in_a_database_is_not_run(database, tmp_path):
 
 
 def test_databases_with_computed_rows_are_refused(database):
-    """A view could run forever, a generated column return a gigabyte per row."""
+    """A view could run forever; a generated column could return a gigabyte per row."""
     endless = 'CREATE VIEW messages AS WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n) SELECT id, id AS topic_id, id AS timestamp, id AS data FROM n'  # noqa: E501
     generous = 'CREATE TABLE messages(id INTEGER PRIMARY KEY, topic_id, timestamp, data AS (zeroblob(1000000000)))'
     for sql in (endless, generous):
@@ -148,7 +148,7 @@ def test_a_chunk_that_expands_beyond_the_limit_is_not_unpacked(frames, tmp_path)
         tracemalloc.start()
         with open_recording(path) as recording:
             assert len(list(recording.frames())) == COUNT
-            assert 'at most' in recording.damage or 'that are allowed' in recording.damage
+            assert 'at most' in recording.damage or 'than the allowed' in recording.damage
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert most < 20 * 2**20
@@ -173,12 +173,12 @@ def test_a_compressed_file_that_expands_beyond_the_limit_is_refused(tmp_path, mo
     monkeypatch.setattr(compression, '_ALWAYS_ALLOWED_BYTES', 2**20, raising=False)
     path = tmp_path / 'bomb.mcap.zstd'
     path.write_bytes(zstd.compress(bytes(50 * 2**20)))
-    with pytest.raises(BagError, match=f'its {path.stat().st_size} bytes become more than .* if you trust it'):
+    with pytest.raises(BagError, match=f'its {path.stat().st_size} bytes expand to more than .* if you trust it'):
         open_recording(path)
 
 
 def test_compressed_files_of_a_bag_are_bounded_together(tmp_path, monkeypatch):
-    """Each may, but a folder of a hundred would fill the disk."""
+    """Each file is within the limit, but a folder of a hundred would fill the disk."""
     monkeypatch.setattr(compression, '_ALWAYS_ALLOWED_BYTES', 2**20, raising=False)
     (tmp_path / 'bag').mkdir()
     for number in range(20):
@@ -204,7 +204,7 @@ def test_a_compressed_message_that_expands_beyond_the_limit_is_skipped_and_repor
     items[1] = (TOPIC, items[1][1], (messages.IMAGE, zstd.compress(bytes(MAX_MESSAGE_BYTES + 1))))
     with open_recording(write_bag(tmp_path / 'bag', items)) as recording:
         assert [frame.index for frame in recording.frames()] == [0, 2, 3]
-        assert f'becomes more than {MAX_MESSAGE_BYTES} bytes' in recording.faults[0].reason
+        assert f'expands to more than {MAX_MESSAGE_BYTES} bytes' in recording.faults[0].reason
 
 
 def test_recorded_seeds_with_too_many_points_are_refused(frames, tmp_path):
@@ -292,8 +292,8 @@ def test_a_bag_with_too_many_topics_is_refused(tmp_path, monkeypatch):
 # --- frames in a folder
 
 
-def test_unusable_frames_of_a_folder_are_skipped_and_the_others_tracked(frames, tmp_path, capsys):
-    """The last frame is truncated, an earlier one has another size."""
+def test_unusable_frames_of_a_folder_are_skipped_and_the_others_are_tracked(frames, tmp_path, capsys):
+    """The last frame is truncated; an earlier one has another size."""
     import cv2
 
     folder = tmp_path / 'walk'

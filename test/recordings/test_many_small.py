@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Recordings of many items, each of them below its limit: refused before they take minutes."""
+"""Recordings of too many items, each below its limit, are refused before they take minutes."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def write_mcap(path, frames, *records):
 
 
 @pytest.mark.parametrize('item', [UNKNOWN, record(5, struct.pack('<HIQQ', 1, 0, 5, 5))], ids=['unknown', 'message'])
-def test_a_compressed_chunk_has_no_more_records_than_bytes(frames, tmp_path, item):
+def test_a_chunk_with_more_records_than_compressed_bytes_is_refused(frames, tmp_path, item):
     path = write_mcap(tmp_path / 'x.mcap', frames, chunk(item * 1_000_000))
     assert path.stat().st_size < 200_000
     with pytest.raises(BagError, match='no images'), open_recording(path):
@@ -82,7 +82,7 @@ def test_a_compressed_chunk_has_no_more_records_than_bytes(frames, tmp_path, ite
 
 
 def test_a_chunk_of_messages_without_content_is_read(frames, tmp_path):
-    """Recorded at a kilohertz: the shortest that a recorder writes."""
+    """std_msgs/Empty at 1 kHz, the shortest messages that a recorder writes."""
     steady = b''.join(
         record(5, struct.pack('<HIQQ', 2, 0, time, time) + b'\x00\x01\x00\x00\x00')
         for time in range(stamp_of(0), stamp_of(0) + 20_000 * 1_000_000, 1_000_000)
@@ -93,7 +93,7 @@ def test_a_chunk_of_messages_without_content_is_read(frames, tmp_path):
 
 
 def test_qos_of_all_topics_is_bounded_together(frames, tmp_path):
-    """Each is YAML of an allowed length."""
+    """The QoS of each topic alone has an allowed length."""
     qos = QOS * (60_000 // len(QOS))
     many = b''.join(channel(number, 1, f'/t{number}', qos + f'# {number}') for number in range(2, 100))
     with pytest.raises(BagError, match='characters of QoS'):
@@ -110,7 +110,7 @@ def test_qos_of_all_topics_is_bounded_together(frames, tmp_path):
 
 @pytest.mark.parametrize('name', ['rowid', 'OID', '_rowid_'])
 def test_a_column_that_hides_the_row_number_is_refused(frames, tmp_path, name):
-    """It has no index: each message would be looked for in all rows."""
+    """The column has no index, so each message would be searched for in all rows."""
     database = write_bag(tmp_path / 'bag', image_items(frames), storage='sqlite3') / 'bag.db3'
     with sqlite3.connect(database) as rows:
         rows.execute(f'ALTER TABLE messages ADD COLUMN {name} INTEGER')
@@ -133,7 +133,7 @@ def test_a_definition_of_a_megabyte_is_not_parsed(frames, tmp_path):
         recorded_seeds(recording)
 
 
-def test_points_are_counted_before_they_are_objects(monkeypatch, frames, tmp_path):
+def test_points_are_counted_before_a_message_is_deserialized(monkeypatch, frames, tmp_path):
     seeds = [
         typestore.seed(0, name='a mask', mask=frames[0][1] > 0),
         typestore.seed(2, name='pen', points=[(1, 1)] * 5, point_labels=[1] * 5),
@@ -147,7 +147,7 @@ def test_points_are_counted_before_they_are_objects(monkeypatch, frames, tmp_pat
             count_points(raw[:length])
 
     def refuse(*_):
-        raise AssertionError('made into objects')
+        raise AssertionError('deserialized')
 
     monkeypatch.setattr(typestore, 'deserialize', refuse)
     million = typestore.seed(2, points=[(1, 1)], point_labels=[1])

@@ -44,7 +44,7 @@ def test_the_definitions_installed_by_pip_equal_the_interfaces():
     assert copies == {file.name: file.read_bytes() for file in (ROOT / 'msg').glob('*.msg')}
 
 
-def test_messages_are_serialized_to_the_same_bytes_as_by_ros():
+def test_rclpy_and_rosbags_read_each_others_messages():
     rclpy = pytest.importorskip('rclpy.serialization', reason='rclpy is not importable')
     generated = pytest.importorskip('xmem_ros.msg', reason='the messages are not built')
     seed = typestore.seed(2, object_id=3, name='cup', points=[(1.5, 2)], point_labels=[1])
@@ -215,16 +215,19 @@ def test_zeros_after_a_power_cut_are_not_read_as_images(long_bag, tmp_path):
 def test_a_folder_of_an_unfinished_recording_is_read_file_by_file(frames, long_bag, tmp_path):
     folder = tmp_path / 'bag'
     folder.mkdir()
-    for number, part in [(2, frames[:3]), (10, frames[3:6])]:
-        made = write_bag(tmp_path / f'part{number}', image_items(part))
+    items = image_items(frames)
+    for number, part in [(2, items[:3]), (10, items[3:6])]:
+        made = write_bag(tmp_path / f'part{number}', part)
         shutil.copy(made / f'part{number}.mcap', folder / f'bag_{number}.mcap')
     (folder / 'bag_11.mcap').write_bytes((long_bag / 'long.mcap').read_bytes()[:3_000_000])
     with open_recording(folder) as recording:
         read = list(recording.frames())
         assert 'metadata.yaml is missing' in recording.damage
         assert 'bag_11.mcap was cut off' in recording.damage
-    assert [rgb_of(frame.message).shape[:2] for frame in read[:7]] == [frames[0][0].shape[:2]] * 6 + [LARGE]
-    np.testing.assert_array_equal(rgb_of(read[3].message), frames[3][0])
+    small = [frame for frame in read if rgb_of(frame.message).shape[:2] != LARGE]
+    assert len(read) > len(small)
+    assert [frame.stamp_ns for frame in small] == [stamp_of(index) for index in range(6)]
+    np.testing.assert_array_equal(rgb_of(small[3].message), frames[3][0])
 
 
 def test_a_database_without_metadata_is_read(frames, tmp_path):
@@ -284,7 +287,7 @@ def test_a_folder_with_only_invalid_metadata_is_refused(tmp_path, metadata, text
 
 
 def test_missing_files_ros_1_bags_and_compressed_folders_are_refused_with_a_remedy(tmp_path):
-    with pytest.raises(BagError, match='absent: no such video file, folder of frames or bag'):
+    with pytest.raises(BagError, match='absent: no such file or folder; give a bag'):
         open_recording(tmp_path / 'absent')
     for name, text in [
         ('old.bag', 'rosbags-convert'),
@@ -360,12 +363,12 @@ def test_seeds_recorded_with_other_fields_are_refused(frames, tmp_path):
     path = write_with(tmp_path / 'bag', '/xmem/seeds', typestore.ACCEPTED_SEEDS, definition, bytes(64), frames)
     with (
         open_recording(path) as recording,
-        pytest.raises(BagError, match='by a version in which .* seeds of your own'),
+        pytest.raises(BagError, match='by another version .* seeds of your own'),
     ):
         recorded_seeds(recording)
 
 
-def test_comments_in_the_recorded_definition_of_seeds_do_not_matter(frames, tmp_path):
+def test_comments_in_a_recorded_definition_are_ignored(frames, tmp_path):
     definition, _ = typestore.typestore().generate_msgdef(typestore.ACCEPTED_SEEDS, ros_version=2)
     seeds = typestore.accepted_seeds(typestore.header(stamp_of(0), ''), [], [], [])
     raw = typestore.serialize(seeds)

@@ -51,7 +51,7 @@ def read(folder, text):
     return reader.plan
 
 
-def test_a_seed_file_has_all_kinds_of_seeds_for_any_image(folder):
+def test_a_seed_file_can_contain_every_kind_of_seed_for_any_image(folder):
     first, second, removal, last = read(folder, FILE)
     assert (first.index, first.ids) == (0, (1, 7))
     cup, pen = first.seeds
@@ -104,8 +104,8 @@ def test_faults_in_a_seed_file_are_named_with_their_entry(folder, text, fault):
 
 
 def test_masks_of_a_plan_are_bounded_together(folder, monkeypatch):
-    """A file of some bytes can name the same mask any number of times, for as many gigabytes."""
-    save_mask(folder / 'big.png', np.arange(4000, dtype=np.uint8).reshape(40, 100))
+    """A small file can name the same mask many times and so require gigabytes."""
+    save_mask(folder / 'big.png', np.kron(np.arange(40, dtype=np.uint8).reshape(4, 10), np.ones((10, 10), np.uint8)))
     save_mask(folder / 'one.png', np.ones((40, 100), np.uint8))
     monkeypatch.setattr('xmem_ros.media.MAX_MASK_BYTES', 10 * 40 * 100)
     with pytest.raises(SeedError, match=r'seeds.yaml, entry 1: .*big.png: the masks take'):

@@ -44,7 +44,7 @@ def test_the_work_of_an_offline_run_with_the_same_destination_is_left_alone(tmp_
 
 def test_two_replays_do_not_write_to_one_destination(tmp_path):
     with output(tmp_path / 'out'):
-        with pytest.raises(ParameterError, match='another replay writes there'), output(tmp_path / 'out'):
+        with pytest.raises(ParameterError, match='another replay is writing there'), output(tmp_path / 'out'):
             pass
         assert (tmp_path / '.out.replay' / 'results').is_dir()
     assert [path.name for path in tmp_path.iterdir()] == ['out']

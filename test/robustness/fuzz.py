@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Trial `fuzz`: malformed requests and images must not affect the tracking of good frames.
 
-Two nodes are shown the same good frames; one of them gets everything that is wrong, too.
+Two nodes get the same good frames; one of them also gets all malformed input.
 """
 
 from __future__ import annotations

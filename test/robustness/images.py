@@ -95,7 +95,7 @@ def _compressed(chance: random.Random, frame: np.ndarray) -> tuple[str, Compress
 
 
 def _damaged(chance: random.Random, frame: np.ndarray, kind: str) -> tuple[str, bytes]:
-    """Damage a file beyond reading; most damage of a JPEG only spoils its pixels, unnoticed."""
+    """Damage a file so that it is unreadable; most damage to a JPEG only changes pixels."""
     while True:
         data = bytearray(written(frame, kind))
         for _ in range(chance.choice((1, 8, 100))):

@@ -80,7 +80,7 @@ class TrialProcess(NodeProcess):
 def native_stacks(pid: int) -> str:
     """Return the stacks of a process's threads by gdb; empty without gdb.
 
-    faulthandler does not tell any more when the interpreter is being taken down.
+    faulthandler no longer works while the interpreter shuts down.
     """
     gdb = shutil.which('gdb')
     if gdb is None:
@@ -130,8 +130,8 @@ def consumer(log: Path) -> TrialProcess:
 def operator() -> Robot:
     """Make the operator, who calls the node's services.
 
-    A new one for each life of the node: one that knew a node that was killed would go on calling
-    that until the middleware gives it up, which takes some 20 s.
+    Make a new one after each restart of the node. An older one would keep calling the killed node
+    until the middleware drops that, after about 20 s.
     """
     robot = Robot(NAMESPACE)
     robot.node.destroy_publisher(robot.images)  # the camera is a separate process

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Random invalid requests, for trial `fuzz`.
 
-What docs/node.md allows is left out: extra bytes after an image, an id twice in a removal, two
-images of one stamp.
+Input that docs/node.md allows is not drawn: extra bytes after an image, an id twice in a removal,
+two images of one stamp.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class World:
 
 @dataclass(frozen=True)
 class Wrong:
-    """A request that must be refused."""
+    """Request that must be refused."""
 
     what: str
     kind: type

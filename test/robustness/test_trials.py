@@ -34,7 +34,7 @@ def missed(figures, *but):
     return {name for name, bar in figures['bars'].items() if not bar['met'] and not name.startswith(but)}
 
 
-def test_masks_come_again_whoever_was_killed(tmp_path):
+def test_masks_return_whichever_process_is_killed(tmp_path):
     figures, said = trial(tmp_path, 'restarts', '--times', '3', '--size', '96', '--rate', '10')
     assert not missed(figures, 'longest recovery'), said
     restarts = figures['events'][:3]
@@ -51,7 +51,7 @@ def test_a_slow_tracker_drops_images_instead_of_falling_behind(tmp_path):
     assert counts['dropped'] > counts['tracked']  # the camera sends 15 images per step
 
 
-def test_what_is_malformed_is_refused_by_name_and_disturbs_nothing(tmp_path):
+def test_malformed_input_is_refused_and_does_not_disturb_tracking(tmp_path):
     figures, said = trial(tmp_path, 'fuzz', '--times', '40', '--transport', 'both', '--size', '64')
     assert not missed(figures, 'refusals that took'), said
     assert [run['transport'] for run in figures['runs']] == ['raw', 'compressed']

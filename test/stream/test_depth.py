@@ -28,7 +28,7 @@ def labels(box: tuple[int, int, int, int] = BOX) -> np.ndarray:
 
 
 def wall(object_at: float = 1.5, background: float = 4.0) -> np.ndarray:
-    """Depth [m] of a plate in front of a wall."""
+    """Return the depth [m] of a plate in front of a wall."""
     return np.where(labels() > 0, np.float32(object_at), np.float32(background))
 
 
@@ -46,19 +46,19 @@ def assert_the_plate(found: Location | None, tolerance: float = 0.02, rim: int =
     assert found.size[2] < tolerance
 
 
-def test_a_plate_before_a_wall_is_where_the_pinhole_says_in_metres_and_in_millimetres() -> None:
+def test_a_plate_is_located_by_the_pinhole_model_for_depth_in_m_and_in_mm() -> None:
     assert_the_plate(place(wall()), 0.003)
     assert_the_plate(place((wall() * 1000).astype(np.uint16)), 0.003)
 
 
 @pytest.mark.parametrize('hole', [np.nan, np.inf, -np.inf, 0.0, -1.0])
-def test_holes_of_every_kind_are_no_depth(hole: float) -> None:
+def test_invalid_depths_of_every_kind_are_ignored(hole: float) -> None:
     depth = wall()
     depth[np.random.default_rng(0).random(depth.shape) < 0.7] = hole
     assert_the_plate(place(depth))
 
 
-def test_a_rim_that_bleeds_and_a_mask_that_spills_onto_the_wall_move_nothing() -> None:
+def test_mixed_depths_at_the_rim_and_a_spilling_mask_do_not_move_the_location() -> None:
     depth = wall()
     plate, around = (depth < 2).astype(np.uint8), np.ones((5, 5))
     edge = cv2.dilate(plate, around) - cv2.erode(plate, around)
@@ -73,8 +73,8 @@ def test_a_rim_that_bleeds_and_a_mask_that_spills_onto_the_wall_move_nothing() -
     assert found.size[2] < 0.01
 
 
-def test_a_thing_with_depth_of_its_own_has_it() -> None:
-    """A slanted plate, from 1.2 m on the left to 1.8 m on the right, is no outlier anywhere."""
+def test_a_slanted_plate_keeps_its_extent_in_depth() -> None:
+    """From 1.2 m on the left to 1.8 m on the right; no part is an outlier."""
     depth = wall()
     depth[60:110, 100:180] = np.linspace(1.2, 1.8, 80, dtype=np.float32)
     found = place(depth)
@@ -83,7 +83,7 @@ def test_a_thing_with_depth_of_its_own_has_it() -> None:
     assert found.size[2] == pytest.approx(0.6, abs=0.06)
 
 
-def test_without_depth_in_the_mask_there_is_no_place() -> None:
+def test_a_mask_without_depth_has_no_location() -> None:
     depth = wall()
     depth[labels() > 0] = np.nan
     assert place(depth) is None
@@ -91,14 +91,14 @@ def test_without_depth_in_the_mask_there_is_no_place() -> None:
     assert place(wall(), np.zeros((HEIGHT, WIDTH), np.uint8)) is None
 
 
-def test_a_mask_too_thin_to_be_eroded_is_taken_as_it_is() -> None:
+def test_a_mask_too_thin_for_erosion_is_used_whole() -> None:
     thin = (100, 60, 3, 50)
     found = locate(wall(), labels(thin), LABEL, thin, CAMERA)
     assert found is not None
     assert found.position == pytest.approx(((101 - 160) / 300 * 1.5, TRUE_CENTRE[1], 1.5), abs=0.003)
 
 
-def test_a_box_at_the_border_is_read_as_far_as_there_is_an_image() -> None:
+def test_a_box_across_the_border_is_clipped_to_the_image() -> None:
     corner = (WIDTH - 20, HEIGHT - 10, 20, 10)
     found = locate(np.full((HEIGHT, WIDTH), 2000, np.uint16), labels(corner), LABEL, corner, CAMERA)
     assert found is not None
@@ -107,14 +107,14 @@ def test_a_box_at_the_border_is_read_as_far_as_there_is_an_image() -> None:
     assert found.centre[0] + found.size[0] / 2 == pytest.approx((WIDTH - 1 - 160) / 300 * 2, abs=0.01)
 
 
-def test_depth_of_half_the_size_gives_the_same_place() -> None:
+def test_depth_of_half_the_size_gives_the_same_location() -> None:
     half = (HEIGHT // 2, WIDTH // 2)
     depth = cv2.resize(wall(), half[::-1], interpolation=cv2.INTER_NEAREST)
     found = locate(depth, scaled_labels(labels(), half), LABEL, [value / 2 for value in BOX], CAMERA.scaled(half))
     assert_the_plate(found, rim=4)
 
 
-def test_depth_of_another_shape_is_refused() -> None:
+def test_depth_of_another_aspect_ratio_is_refused() -> None:
     with pytest.raises(FrameError, match='320×200 and the image 320×240'):
         scaled_labels(labels(), (200, 320))
     with pytest.raises(FrameError, match='320×200 and its camera_info 320×240'):
@@ -173,6 +173,6 @@ def test_depth_images_are_read_in_either_byte_order_and_with_padded_rows(encodin
         ({'height': 0}, 'it has no pixels'),
     ],
 )
-def test_what_is_no_depth_image_is_refused(changes: dict, says: str) -> None:
+def test_an_invalid_depth_image_is_refused(changes: dict, says: str) -> None:
     with pytest.raises(FrameError, match=says):
         depth_from_image(message(np.zeros((2, 3), np.uint16), '16UC1', **changes))

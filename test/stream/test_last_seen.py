@@ -41,7 +41,7 @@ def frame(*labels):
 
 
 @pytest.mark.parametrize('state', [ObjectState.OCCLUDED, ObjectState.LOST])
-def test_what_was_in_sight_not_long_ago_is_lost_at_its_last_place(state):
+def test_a_recently_visible_object_is_lost_at_its_last_box(state):
     last_seen = LastSeen()
     last_seen.update([item(1), item(2)], 10.0)
     last_seen.update([item(1, state), item(2, box=(5, 5, 5, 5))], 14.0)
@@ -54,7 +54,7 @@ def test_what_was_in_sight_not_long_ago_is_lost_at_its_last_place(state):
     assert last_seen.unlocated(objects, frame(), 0.0) is NO_OBJECTS
 
 
-def test_what_a_tracked_frame_did_not_show_and_is_in_sight_now_is_back():
+def test_an_object_hidden_in_the_frame_and_visible_now_has_returned():
     last_seen = LastSeen()
     objects = [item(1), item(2), item(3, ObjectState.NEW)]
     last_seen.update(objects, 10.0)
@@ -62,7 +62,7 @@ def test_what_a_tracked_frame_did_not_show_and_is_in_sight_now_is_back():
     assert last_seen.unlocated(objects, frame(), 5.0).returned == {}  # dropped: unknown
 
 
-def test_objects_out_of_a_file_count_from_the_first_frame_and_those_that_are_gone_not_at_all():
+def test_loaded_objects_are_timed_from_the_first_frame_and_removed_ones_are_forgotten():
     last_seen = LastSeen()
     lost = [item(1, ObjectState.LOST)]
     assert last_seen.unlocated(lost, frame(), 5.0).lost == {1: 'name 1'}
@@ -75,7 +75,7 @@ def test_objects_out_of_a_file_count_from_the_first_frame_and_those_that_are_gon
     assert last_seen.unlocated(lost, frame(), 5.0).lost == {1: 'name 1'}
 
 
-def test_time_that_jumps_back_does_not_make_them_younger():
+def test_a_jump_back_in_time_does_not_shorten_the_absence():
     last_seen = LastSeen()
     last_seen.update([item(1)], 100.0)
     lost = [item(1, ObjectState.LOST)]

@@ -14,7 +14,7 @@ from xmem_ros.stream.worker import BrokenError, StoppedError, Worker
 
 
 class Slow:
-    """Replaces tracking; each frame waits until it is released."""
+    """Stand-in for tracking, in which each frame waits until it is released."""
 
     def __init__(self):
         self.done = []
@@ -113,7 +113,7 @@ def test_jobs_run_between_frames_in_the_same_thread(make, slow):
     assert job.result(5) == 'xmem-worker'
 
 
-def test_a_job_for_a_waiting_frame_takes_its_turn(make, slow):
+def test_a_job_for_a_waiting_frame_runs_in_place_of_it(make, slow):
     worker = make(depth=5, keep_all=True)
     frames = [Frame(None, stamp) for stamp in range(3)]
     for frame in frames:
@@ -146,7 +146,7 @@ def test_a_job_for_a_frame_that_was_dropped_meanwhile_still_runs(make, slow):
     assert (counts.tracked, counts.dropped) == (2, 1)
 
 
-def test_a_job_that_fails_tells_its_caller_and_the_worker_goes_on(make, slow):
+def test_an_error_of_a_job_reaches_its_caller_and_the_worker_continues(make, slow):
     worker = make()
     with pytest.raises(ZeroDivisionError):
         worker.submit(lambda: 1 // 0).result(5)
@@ -155,7 +155,7 @@ def test_a_job_that_fails_tells_its_caller_and_the_worker_goes_on(make, slow):
     assert settle(worker).tracked == 1
 
 
-def test_stopping_drops_what_waits_and_answers_callers(make, slow):
+def test_stopping_drops_waiting_frames_and_answers_callers(make, slow):
     worker = make(depth=2, keep_all=True)
     worker.offer(Frame(None, 0))
     assert slow.busy.wait(5)
@@ -184,7 +184,7 @@ def filled(history, stamps_s, size=(10, 100)):
     return tuple(stamp / 1e9 for stamp in history.span_ns())
 
 
-def test_history_reaches_back_as_far_as_seconds_bytes_and_frames_allow():
+def test_history_is_limited_by_seconds_bytes_and_frames():
     stamps = [number / 10 for number in range(50)]
     assert filled(History(1000), stamps) == (0.0, 4.9)
     assert filled(History(1000, seconds=2.0), stamps) == (2.9, 4.9)
@@ -198,7 +198,7 @@ def test_history_reaches_back_as_far_as_seconds_bytes_and_frames_allow():
     assert filled(History(30, seconds=2.0), [100.0, *stamps]) == (2.9, 4.9)
 
 
-def test_history_finds_frames_by_stamp_and_lets_the_oldest_go():
+def test_history_finds_frames_by_stamp_and_drops_the_oldest():
     history = History(3)
     assert history.newest() is None
     assert history.span_ns() is None
@@ -210,7 +210,7 @@ def test_history_finds_frames_by_stamp_and_lets_the_oldest_go():
     assert history.find(30).stamp_ns == 30
 
 
-def test_a_job_for_a_frame_that_is_not_offered_yet_waits_for_it(make, slow):
+def test_a_job_for_a_future_frame_waits_for_it(make, slow):
     worker = make()
     frame = Frame(None, 1)
 
@@ -226,7 +226,7 @@ def test_a_job_for_a_frame_that_is_not_offered_yet_waits_for_it(make, slow):
     assert settle(worker).tracked == 1
 
 
-def test_a_thread_that_ends_on_a_fault_answers_every_caller():
+def test_a_failed_thread_answers_every_caller():
     def track(_):
         raise SystemExit('broken')
 
@@ -244,7 +244,7 @@ def test_a_thread_that_ends_on_a_fault_answers_every_caller():
     assert worker.counts.dropped == 1
 
 
-def test_a_frame_that_is_not_valid_is_counted_and_never_kept(make):
+def test_an_invalid_frame_is_counted_and_not_kept(make):
     kept = []
     worker = make(keep=kept.append)
     worker.offer(Frame(None, -1, valid=False))
@@ -252,7 +252,7 @@ def test_a_frame_that_is_not_valid_is_counted_and_never_kept(make):
     assert (counts.received, counts.dropped, counts.invalid, kept) == (1, 1, 1, [])
 
 
-def test_a_held_frame_outlives_the_newest_and_the_first_asked_for_goes_first(monkeypatch):
+def test_held_frames_outlive_the_history_and_the_earliest_request_is_released_first(monkeypatch):
     history = History(2, held=2)
     for stamp in range(1, 5):
         history.add(Frame(None, stamp))
@@ -273,15 +273,15 @@ def test_a_held_frame_outlives_the_newest_and_the_first_asked_for_goes_first(mon
     assert [bool(history.find(stamp)) for stamp in (3, 6, 8, 9)] == [False, False, True, True]
 
 
-def test_a_history_that_holds_none_says_so():
+def test_a_history_without_held_frames_refuses_to_hold():
     history = History(2)
     history.add(Frame(None, 1))
     assert not history.hold(1)
 
 
 @pytest.mark.parametrize('name', ['frame_id', 'encoding', 'format'])
-def test_the_texts_of_an_image_count_for_the_size_of_the_history(name):
-    """An image of some bytes can have a frame_id of a hundred megabytes."""
+def test_header_texts_count_towards_the_size_of_the_history(name):
+    """An image of a few bytes can have a frame_id of a hundred megabytes."""
     history = History(1000, nbytes=39_000)
     for stamp in range(10):
         text = {name: 'x' * 10_000}

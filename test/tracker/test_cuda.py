@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""On a CUDA device: the same masks as on the CPU, and the same as the reference."""
+"""CUDA devices: the same masks as on the CPU, and as the reference."""
 
 import contextlib
 from pathlib import Path
@@ -16,7 +16,7 @@ from xmem_ros.tracker import Tracker, TrackerConfig
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='this machine has no CUDA device')
 
 
-def test_parity_with_the_reference_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_masks_agree_with_the_reference_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', False)
     result = parity.compare(Path(__file__).parents[1] / 'data' / 'rendered.npz', 'cuda')
     assert result.sizes_agree
@@ -24,7 +24,7 @@ def test_parity_with_the_reference_in_float32(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize('precision', ['float16', 'bfloat16'])
-def test_masks_are_those_of_the_cpu(precision: str) -> None:
+def test_masks_agree_with_those_of_the_cpu(precision: str) -> None:
     scene = RenderedScene((240, 432), 30, 3, seed=0)
     trackers = [
         Tracker.from_weights('compact', device=device, config=TrackerConfig(size=240, precision=kind))
@@ -37,7 +37,7 @@ def test_masks_are_those_of_the_cpu(precision: str) -> None:
         assert np.mean(ours != theirs) < 0.01
 
 
-def test_stages_are_timed_and_memory_is_as_announced() -> None:
+def test_stages_are_timed_and_memory_has_its_predicted_size() -> None:
     scene = RenderedScene((240, 432), 12, 1, seed=0)
     config = TrackerConfig(size=240, max_objects=2)
     tracker = Tracker.from_weights('compact', device='cuda', config=config)

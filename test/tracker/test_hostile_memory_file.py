@@ -53,7 +53,7 @@ def parts(network, scene: RenderedScene, tmp_path_factory) -> tuple[dict[str, st
 
 @pytest.fixture(scope='module')
 def attacked(network, scene: RenderedScene):
-    """Tracker that all files are loaded into; at the end it still tracks like an untouched twin."""
+    """A tracker that loads all hostile files; at the end it must track like an untouched one."""
     tracker = make(network, scene)
     yield tracker
     twin = make(network, scene)
@@ -82,7 +82,7 @@ def write(path: Path, parts, change) -> Path:
 
 
 def put(*keys: Any, value: Any):
-    """Return a change that sets an entry of the JSON."""
+    """Return a change that sets an entry of the JSON header."""
 
     def change(state: State, tensors: Tensors) -> None:
         place: Any = state
@@ -232,20 +232,22 @@ CHANGES = {
 
 
 @pytest.mark.parametrize('name', CHANGES)
-def test_it_is_refused_and_nothing_changes(running: Tracker, parts, tmp_path: Path, name: str) -> None:
+def test_a_changed_memory_file_is_refused_and_tracking_is_unaffected(
+    running: Tracker, parts, tmp_path: Path, name: str
+) -> None:
     path = write(tmp_path / 'm.safetensors', parts, CHANGES[name])
     with pytest.raises(MemoryFileError, match=r'm\.safetensors|does not fit') as raised:
         running.load(path)
     assert len(str(raised.value)) < 1000
 
 
-def test_without_a_change_it_is_loaded(network, scene, parts, tmp_path: Path) -> None:
+def test_the_unchanged_memory_file_is_loaded(network, scene, parts, tmp_path: Path) -> None:
     """The refusals above are therefore due to the changes."""
     path = write(tmp_path / 'm.safetensors', parts, lambda state, tensors: None)
     assert make(network, scene).load(path) == [1, 2]
 
 
-def test_a_file_without_an_end_is_refused_unread(running: Tracker, tmp_path: Path) -> None:
+def test_an_endless_file_is_refused_unread(running: Tracker, tmp_path: Path) -> None:
     with (tmp_path / 'm.safetensors').open('wb') as file:
         file.truncate(LARGEST_FILE + 1)  # takes no room on the disk
     with pytest.raises(MemoryFileError, match='a saved memory has 2.1 GB at most'):
@@ -253,12 +255,12 @@ def test_a_file_without_an_end_is_refused_unread(running: Tracker, tmp_path: Pat
 
 
 @pytest.mark.parametrize('name', ['x' * 256, 'a\0b', '\ud800'])
-def test_no_name_is_tracked_that_could_not_be_saved(running: Tracker, scene, name: str) -> None:
+def test_a_name_that_cannot_be_saved_is_refused(running: Tracker, scene, name: str) -> None:
     with pytest.raises(SeedError, match='seed 1: the name'):
         running.seed(scene[11][0], {name: scene[11][1] == 3})
 
 
-def test_what_memory_holds_may_be_moved_after_its_file_is_gone(network, scene, parts, tmp_path: Path) -> None:
+def test_loaded_memory_is_independent_of_its_file(network, scene, parts, tmp_path: Path) -> None:
     path = write(tmp_path / 'm.safetensors', parts, lambda state, tensors: None)
     tracker = make(network, scene)
     tracker.load(path)

@@ -39,7 +39,7 @@ def held(tracker: Tracker, row: int) -> list[torch.Tensor]:
     return [tensor[where].clone() for tensor in tensors]
 
 
-def test_removing_an_object_leaves_what_the_others_hold_bit_identical(network, scene: RenderedScene) -> None:
+def test_removing_an_object_leaves_the_memory_of_others_bit_identical(network, scene: RenderedScene) -> None:
     memory = MemoryConfig(max_working_frames=4, min_working_frames=2, long_term_elements=300, prototypes=60)
     tracker = Tracker(network, TrackerConfig(size=96, max_objects=4, memory_every=2, memory=memory), 'cpu')
     tracker.seed(scene[0][0], {'a': scene[0][1] == 1})
@@ -57,7 +57,7 @@ def test_removing_an_object_leaves_what_the_others_hold_bit_identical(network, s
         assert all(torch.equal(old, new) for old, new in zip(before, held(tracker, 0), strict=True))
 
 
-def test_adding_an_object_only_appends_and_nothing_to_what_the_others_hold(network, scene: RenderedScene) -> None:
+def test_adding_an_object_appends_nothing_to_the_memory_of_others(network, scene: RenderedScene) -> None:
     tracker = Tracker(network, TrackerConfig(size=160, max_objects=4, memory_every=2), 'cpu')
     tracker.seed(scene[0][0], {'a': scene[0][1] == 1})
     for number in range(1, 12):
@@ -71,8 +71,8 @@ def test_adding_an_object_only_appends_and_nothing_to_what_the_others_hold(netwo
     assert all(torch.equal(old, new) for old, new in zip(before, held(tracker, 0), strict=True))
 
 
-def test_the_masks_of_one_are_the_same_with_and_without_another_that_it_does_not_touch(network, scene) -> None:
-    """Alone, beside one that came with it, beside one that came later, and after one that went."""
+def test_masks_do_not_depend_on_another_object_apart_from_it(network, scene) -> None:
+    """Alone, beside an object seeded with it or later, and after another one was removed."""
 
     def masks(events: dict[int, object]) -> list[np.ndarray]:
         tracker = Tracker(network, TrackerConfig(size=128, max_objects=4), 'cpu')
@@ -102,8 +102,8 @@ def test_the_masks_of_one_are_the_same_with_and_without_another_that_it_does_not
         assert compared >= 8
 
 
-def test_many_later_seeds_leave_the_first_object_followed(network, scene: RenderedScene) -> None:
-    """Their anchors take room from its own, which must still hold background."""
+def test_the_first_object_is_tracked_after_many_later_seeds(network, scene: RenderedScene) -> None:
+    """Their anchors displace its own, which must still contain background."""
     tracker = Tracker(network, TrackerConfig(size=96, max_objects=16), 'cpu')
     tracker.seed(scene[0][0], {'a': scene[0][1] == 1})
     for number in range(1, 13):
@@ -112,7 +112,7 @@ def test_many_later_seeds_leave_the_first_object_followed(network, scene: Render
     assert iou(result.labels == 1, scene[13][1] == 1) > 0.85
 
 
-def test_more_objects_one_after_another_than_labels_leave_memory_where_it_was() -> None:
+def test_memory_does_not_grow_with_more_successive_objects_than_labels() -> None:
     scene = RenderedScene((64, 112), 4, 2, seed=0)
     network = XMemNetwork(TINY_CALIBRATED).eval()
     tracker = Tracker(network, TrackerConfig(size=64, max_objects=3), 'cpu')
@@ -137,8 +137,8 @@ def test_more_objects_one_after_another_than_labels_leave_memory_where_it_was() 
     assert [item.id for item in tracker.step(frame).objects] == [kept]
 
 
-def test_stores_of_another_size_of_image_are_freed_at_once(network) -> None:
-    """Not by the garbage collector, which would run only after many sizes."""
+def test_stores_of_the_previous_image_size_are_freed_at_once(network) -> None:
+    """The garbage collector would free them only after many sizes."""
     scene = RenderedScene((64, 112), 2, 1, seed=0)
     tracker = Tracker(network, TrackerConfig(size=64, max_objects=2), 'cpu')
     tracker.seed(scene[0][0], {'it': scene[0][1] == 1})
@@ -154,8 +154,8 @@ def test_stores_of_another_size_of_image_are_freed_at_once(network) -> None:
 
 
 @pytest.mark.parametrize('size', [(16, 16), (20, 48), (33, 17), (64, 64)])
-def test_frames_of_a_few_positions(network, size: tuple[int, int]) -> None:
-    """From one position at stride 16: fewer than top-k, and than prototypes of a consolidation."""
+def test_frames_of_a_few_memory_positions_are_tracked(network, size: tuple[int, int]) -> None:
+    """From one position at stride 16: fewer than top-k and the prototypes of a consolidation."""
     random = np.random.default_rng(0)
     config = TrackerConfig(size=0, max_objects=2, memory_every=1, min_area=1)
     tracker = Tracker(network, config, 'cpu')
@@ -168,8 +168,8 @@ def test_frames_of_a_few_positions(network, size: tuple[int, int]) -> None:
         assert [item.id for item in result.objects] == [1]
 
 
-def test_something_else_is_not_reported_as_the_object(network, scene: RenderedScene) -> None:
-    """The scene is cut to others, of which one looks alike; then back."""
+def test_a_similar_looking_object_is_not_reported_as_the_lost_one(network, scene: RenderedScene) -> None:
+    """The scene is cut to others, one of which looks similar, and then back."""
     tracker = Tracker(network, TrackerConfig(size=96, max_objects=2, report_unsure=False), 'cpu')
     tracker.seed(scene[0][0], {'a': scene[0][1] == 1})
     for number in range(1, 20):

@@ -30,7 +30,7 @@ CONFIG = TrackerConfig(size=128, max_objects=4, memory_every=2, memory=SMALL)
 
 @pytest.fixture(scope='module')
 def tracked(network, scene: RenderedScene) -> Tracker:
-    """Has followed two objects up to frame 18."""
+    """A tracker that has tracked two objects up to frame 18."""
     tracker = Tracker(network, CONFIG, 'cpu')
     frame, truth = scene[0]
     tracker.seed(frame, {'a': truth == 1, 'b': truth == 2})
@@ -41,7 +41,7 @@ def tracked(network, scene: RenderedScene) -> Tracker:
 
 @pytest.fixture
 def tracker(network, scene: RenderedScene, tracked: Tracker) -> Tracker:
-    """One of its own that goes on from there with frame 19, and so has stores."""
+    """A new tracker that continues with frame 19, and so has allocated its stores."""
     tracker = Tracker(network, CONFIG, 'cpu')
     tracker.import_state(tracked.export_state())
     tracker.step(scene[19][0])
@@ -85,8 +85,10 @@ def undisturbed(network, scene: RenderedScene, tracked: Tracker) -> list[tuple[n
 
 
 @pytest.mark.parametrize(('owner', 'name'), PLACES, ids=[name for _, name in PLACES])
-def test_the_first_answer_is_exact(monkeypatch, scene, tracker: Tracker, undisturbed, owner: type, name: str) -> None:
-    """Smaller chunks give the same masks, and a frame that failed half-way leaves no trace."""
+def test_smaller_chunks_are_tried_first_and_keep_the_masks(
+    monkeypatch, scene, tracker: Tracker, undisturbed, owner: type, name: str
+) -> None:
+    """Smaller chunks give the same masks, and a failed attempt leaves no trace."""
     failing = Failing(monkeypatch, owner, name, times=1)
     differing = []
     for number, (labels, ids, elements) in enumerate(undisturbed, 20):
@@ -99,7 +101,7 @@ def test_the_first_answer_is_exact(monkeypatch, scene, tracker: Tracker, undistu
     assert np.mean(differing) < 1e-4  # products of another shape round otherwise: single pixels at the rim
 
 
-def test_then_long_term_memory_is_halved_then_the_size_lowered(monkeypatch, scene, tracker: Tracker) -> None:
+def test_long_term_memory_is_halved_next_and_then_the_size_is_lowered(monkeypatch, scene, tracker: Tracker) -> None:
     before = tracker.memory_bytes
     Failing(monkeypatch, Memory, 'read', times=3)
     result = tracker.step(scene[20][0])
@@ -116,7 +118,7 @@ def test_then_long_term_memory_is_halved_then_the_size_lowered(monkeypatch, scen
     assert tracker.memory_elements['long_term'] <= 80
 
 
-def test_when_nothing_is_left_to_give_up_the_frame_is_refused_and_the_objects_stay(monkeypatch, scene, tracker) -> None:
+def test_the_frame_is_refused_after_the_last_measure_and_the_objects_stay(monkeypatch, scene, tracker) -> None:
     with monkeypatch.context() as patched:
         Failing(patched, XMemNetwork, 'encode_image', times=100)
         with pytest.raises(OutOfMemoryError, match='nothing more can be given up'):
@@ -129,7 +131,7 @@ def test_when_nothing_is_left_to_give_up_the_frame_is_refused_and_the_objects_st
     assert ((result.labels == 2) & truth).sum() > 0.5 * truth.sum()
 
 
-def test_stores_that_cannot_be_made_again_lose_nothing(monkeypatch, scene, tracker: Tracker) -> None:
+def test_a_failed_reallocation_of_stores_loses_nothing(monkeypatch, scene, tracker: Tracker) -> None:
     """A larger image needs new stores; if they fail, the state waits in host memory."""
     with monkeypatch.context() as patched:
         Failing(patched, Store, '__init__', times=2)
@@ -139,7 +141,7 @@ def test_stores_that_cannot_be_made_again_lose_nothing(monkeypatch, scene, track
     assert [o.id for o in tracker.step(scene[21][0]).objects] == [1, 2]
 
 
-def test_a_seed_that_fails_takes_no_id(monkeypatch, scene, tracker: Tracker) -> None:
+def test_a_failed_seed_uses_no_id(monkeypatch, scene, tracker: Tracker) -> None:
     frame, truth = scene[20]
     with monkeypatch.context() as patched:
         Failing(patched, XMemNetwork, 'encode_value', times=100)
@@ -148,7 +150,7 @@ def test_a_seed_that_fails_takes_no_id(monkeypatch, scene, tracker: Tracker) -> 
     assert tracker.seed(frame, {'c': truth == 3}) == [3]
 
 
-def test_a_seed_that_fails_before_it_has_begun_is_made_again(monkeypatch, scene, tracker: Tracker) -> None:
+def test_a_seed_that_fails_at_its_start_is_repeated(monkeypatch, scene, tracker: Tracker) -> None:
     from xmem_ros.tracker import frame_processor as module
 
     original, failed = module.mask_to_tensor, []
@@ -164,7 +166,7 @@ def test_a_seed_that_fails_before_it_has_begun_is_made_again(monkeypatch, scene,
     assert len(tracker.given_up) == 1
 
 
-def test_what_was_seeded_stays_where_consolidation_is_not_possible(monkeypatch, scene, tracker: Tracker) -> None:
+def test_seeded_objects_stay_if_consolidation_is_impossible(monkeypatch, scene, tracker: Tracker) -> None:
     Failing(monkeypatch, Memory, 'consolidate', times=1000)
     assert tracker.seed(scene[20][0], {'c': scene[20][1] == 3}) == [3]
     for number in range(21, 29):
@@ -172,14 +174,14 @@ def test_what_was_seeded_stays_where_consolidation_is_not_possible(monkeypatch, 
     assert tracker.given_up[-1] == 'working frames were dropped without being consolidated'
 
 
-def test_without_a_size_of_its_own_the_size_of_the_first_image_is_lowered(monkeypatch, network, scene) -> None:
+def test_the_size_of_the_first_image_is_lowered_if_none_is_set(monkeypatch, network, scene) -> None:
     tracker = Tracker(network, TrackerConfig(size=0, max_objects=2, memory=SMALL), 'cpu')
     Failing(monkeypatch, Store, '__init__', times=2)
     assert tracker.seed(scene[0][0], {'a': scene[0][1] == 1}) == [1]
     assert tracker.given_up[-1] == 'the working size was lowered to 96 px'
 
 
-def test_other_errors_are_not_taken_for_it(monkeypatch, scene, tracker: Tracker) -> None:
+def test_other_errors_do_not_start_recovery(monkeypatch, scene, tracker: Tracker) -> None:
     def broken(*_):
         raise RuntimeError('some other fault')
 
@@ -192,7 +194,7 @@ def test_other_errors_are_not_taken_for_it(monkeypatch, scene, tracker: Tracker)
 # --- budget
 
 
-def test_stores_take_what_is_foretold(network, scene: RenderedScene) -> None:
+def test_stores_take_the_predicted_memory(network, scene: RenderedScene) -> None:
     for memory in (SMALL, MemoryConfig(), MemoryConfig(long_term=False)):
         config = TrackerConfig(size=128, max_objects=5, memory=memory)
         foretold = Tracker.memory_bytes_for((128, 208), 5, network=network.config, config=config, dtype=torch.float32)
@@ -202,7 +204,7 @@ def test_stores_take_what_is_foretold(network, scene: RenderedScene) -> None:
 
 
 @pytest.mark.parametrize('budget', [12.0, 20.0, 40.0])
-def test_a_budget_is_kept_and_used(network, scene: RenderedScene, budget: float) -> None:
+def test_memory_stays_within_a_budget_and_uses_it(network, scene: RenderedScene, budget: float) -> None:
     config = TrackerConfig(size=128, max_objects=5, memory_budget_mb=budget)
     tracker = Tracker(network, config, 'cpu')
     tracker.seed(scene[0][0], {'a': scene[0][1] == 1})
@@ -213,7 +215,7 @@ def test_a_budget_is_kept_and_used(network, scene: RenderedScene, budget: float)
     assert tracker.memory_bytes >= 0.97 * min(budget * 1e6, unlimited)
 
 
-def test_too_small_a_budget_is_refused_with_what_it_takes(network, scene: RenderedScene) -> None:
+def test_a_budget_that_is_too_small_is_refused_with_the_minimum(network, scene: RenderedScene) -> None:
     tracker = Tracker(network, TrackerConfig(size=128, max_objects=5, memory_budget_mb=1), 'cpu')
     with pytest.raises(FrameError, match=r'memory.budget_mb is 1, but frames of 208×128 px .* need .* MB at least'):
         tracker.seed(scene[0][0], {'a': scene[0][1] == 1})

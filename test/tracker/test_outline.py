@@ -13,7 +13,7 @@ SHARE = 0.05
 
 
 def mask_with(size: tuple[int, int], *rectangles: tuple[int, int, int, int]) -> np.ndarray:
-    """H×W 0/1 with rectangles x, y, width, height set."""
+    """Make a mask, H×W 0/1, with these rectangles x, y, width, height set."""
     mask = np.zeros(size, np.uint8)
     for x, y, width, height in rectangles:
         mask[y : y + height, x : x + width] = 1
@@ -21,11 +21,11 @@ def mask_with(size: tuple[int, int], *rectangles: tuple[int, int, int, int]) -> 
 
 
 def joint_of(labels: np.ndarray, planes: int) -> torch.Tensor:
-    """Probabilities of which `observe_labels` makes these labels."""
+    """Make probabilities that `observe_labels` converts to these labels."""
     return torch.stack([torch.from_numpy((labels == plane).astype(np.float32)) for plane in range(planes)])
 
 
-def test_a_speck_far_away_is_in_the_mask_and_not_in_the_box() -> None:
+def test_a_distant_speck_is_in_the_mask_and_not_in_the_box() -> None:
     body, speck = (40, 30, 50, 20), (150, 100, 4, 4)
     labels = mask_with((120, 160), body, speck)
     with_specks, everything = observe_labels(joint_of(labels, 2), [0, 7])
@@ -39,13 +39,13 @@ def test_a_speck_far_away_is_in_the_mask_and_not_in_the_box() -> None:
     assert everything[7].score == found[7].score == 1
 
 
-def test_parts_from_the_share_on_count() -> None:
+def test_parts_of_at_least_the_minimum_share_count() -> None:
     body = (0, 0, 20, 20)  # 400 px, of which 0.05 are 20 px
     assert outline(mask_with((64, 64), body, (40, 40, 5, 4)), SHARE)[0] == (0, 0, 45, 44)
     assert outline(mask_with((64, 64), body, (40, 40, 19, 1)), SHARE)[0] == body
 
 
-def test_what_a_fence_cuts_into_many_small_parts_keeps_its_box() -> None:
+def test_an_object_cut_into_many_equal_parts_keeps_its_box() -> None:
     bars = [(10 + 8 * number, 20, 2, 60) for number in range(40)]  # each is 1/40 of the whole
     box, centroid = outline(mask_with((100, 400), *bars), SHARE)
     assert box == (10, 20, 8 * 39 + 2, 60)
@@ -53,8 +53,8 @@ def test_what_a_fence_cuts_into_many_small_parts_keeps_its_box() -> None:
 
 
 @pytest.mark.parametrize('size', [(120, 160), (480, 640), (1200, 1921)])
-def test_boxes_are_exact_whatever_the_size(size: tuple[int, int]) -> None:
-    """Large masks are looked at in cells; box and centroid are of pixels all the same."""
+def test_boxes_are_exact_at_any_image_size(size: tuple[int, int]) -> None:
+    """Large masks are examined in cells, but box and centroid are exact to a pixel."""
     height, width = size
     rng = np.random.default_rng(0)
     for _ in range(20):
@@ -70,13 +70,13 @@ def test_boxes_are_exact_whatever_the_size(size: tuple[int, int]) -> None:
         assert centroid == pytest.approx((xs.mean(), ys.mean()))
 
 
-def test_a_mask_of_one_part_is_described_the_same_with_and_without() -> None:
+def test_the_minimum_share_does_not_change_a_mask_of_one_part() -> None:
     mask = mask_with((480, 640), (0, 0, 640, 480))
     mask[100:200, 100:300] = 0
     assert outline(mask, SHARE) == outline(mask)
 
 
-def test_noise_and_single_pixels_are_taken_as_they_are() -> None:
+def test_noise_and_single_pixels_are_boxed_whole() -> None:
     assert outline(mask_with((480, 640), (639, 479, 1, 1)), SHARE) == ((639, 479, 1, 1), (639.0, 479.0))
     noise = (np.random.default_rng(0).random((480, 640)) > 0.5).astype(np.uint8)
     assert outline(noise, SHARE)[0] == (0, 0, 640, 480)

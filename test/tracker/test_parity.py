@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Our tracker computes what the reference implementation computes."""
+"""Parity of the tracker with the reference implementation, on rendered frames."""
 
 from pathlib import Path
 
@@ -10,13 +10,13 @@ SHIPPED = Path(__file__).parents[1] / 'data' / 'rendered.npz'
 
 
 def test_rendered_frames_agree_with_the_reference() -> None:
-    """Three objects, consolidation and eviction; the reference's output was made by running it."""
+    """Three objects, consolidation and eviction; the output is from a run of the reference."""
     result = parity.compare(SHIPPED)
     assert result.sizes_agree
     assert result.largest <= parity.LARGEST_DIFFERENCE
 
 
-def test_the_comparison_fails_where_something_differs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_comparison_detects_a_difference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import numpy as np
 
     with np.load(SHIPPED) as case:

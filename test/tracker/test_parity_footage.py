@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Our tracker computes what the reference implementation computes: cases on real frames."""
+"""Parity of the tracker with the reference implementation, on real frames."""
 
 from pathlib import Path
 

@@ -50,7 +50,7 @@ def a_while(tracker: Tracker, scene: RenderedScene) -> None:
 
 @pytest.fixture(scope='module')
 def saved(network, scene, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Memory file of a tracker after a while."""
+    """Memory file of a tracker after `a_while`."""
     tracker = make(network)
     a_while(tracker, scene)
     path = tmp_path_factory.mktemp('saved') / 'm.safetensors'
@@ -63,7 +63,7 @@ def go_on(tracker: Tracker, scene: RenderedScene) -> list[tuple[np.ndarray, list
     return [(result.labels, result.objects) for result in results]
 
 
-def test_a_robot_that_starts_again_goes_on_bit_for_bit(network, scene: RenderedScene, tmp_path: Path) -> None:
+def test_a_restarted_tracker_continues_bit_for_bit(network, scene: RenderedScene, tmp_path: Path) -> None:
     tracker = make(network)
     a_while(tracker, scene)
     before = tracker.objects
@@ -79,7 +79,7 @@ def test_a_robot_that_starts_again_goes_on_bit_for_bit(network, scene: RenderedS
     assert other.seed(scene[0][0], {'new': scene[0][1] == 3}) == [4], 'ids go on'
 
 
-def test_nothing_is_left_beside_the_file_and_a_second_save_replaces_it(network, scene, tmp_path: Path) -> None:
+def test_a_second_save_replaces_the_file_and_leaves_nothing_beside_it(network, scene, tmp_path: Path) -> None:
     tracker = make(network)
     tracker.save(tmp_path / 'memory.safetensors')
     tracker.seed(scene[0][0], {'cup': scene[0][1] == 1})
@@ -88,7 +88,7 @@ def test_nothing_is_left_beside_the_file_and_a_second_save_replaces_it(network, 
     assert make(network).load(tmp_path / 'memory.safetensors') == [1]
 
 
-def test_without_objects_there_is_nothing_to_forget_but_the_ids(network, scene, tmp_path: Path) -> None:
+def test_a_memory_file_without_objects_keeps_the_next_id(network, scene, tmp_path: Path) -> None:
     tracker = make(network)
     tracker.seed(scene[0][0], {'cup': scene[0][1] == 1})
     tracker.remove([1])
@@ -98,7 +98,7 @@ def test_without_objects_there_is_nothing_to_forget_but_the_ids(network, scene, 
     assert other.seed(scene[0][0], {'cup': scene[0][1] == 1}) == [2]
 
 
-def test_it_is_carried_to_another_working_size_and_other_settings(network, scene, saved: Path) -> None:
+def test_a_memory_file_fits_another_working_size_and_other_settings(network, scene, saved: Path) -> None:
     smaller = MemoryConfig(max_working_frames=3, min_working_frames=2, long_term_elements=60, prototypes=20)
     other = make(network, size=144, max_objects=8, memory=smaller)
     assert other.load(saved) == [1, 3]
@@ -110,7 +110,7 @@ def test_it_is_carried_to_another_working_size_and_other_settings(network, scene
 
 
 @pytest.mark.parametrize('keep', [0, 7, 100, 0.5, 0.999])
-def test_a_file_cut_off_is_refused_and_changes_nothing(network, scene, saved, tmp_path: Path, keep: float) -> None:
+def test_a_truncated_file_is_refused_and_changes_nothing(network, scene, saved, tmp_path: Path, keep: float) -> None:
     data = saved.read_bytes()
     path = tmp_path / 'm.safetensors'
     path.write_bytes(data[: int(keep * len(data)) if isinstance(keep, float) else keep])
@@ -123,7 +123,7 @@ def test_a_file_cut_off_is_refused_and_changes_nothing(network, scene, saved, tm
     assert tracker.memory_elements == elements
 
 
-def test_a_flipped_bit_is_refused(network, saved: Path, tmp_path: Path) -> None:
+def test_a_memory_file_with_a_flipped_bit_is_refused(network, saved: Path, tmp_path: Path) -> None:
     data = bytearray(saved.read_bytes())
     data[-1000] ^= 4
     (tmp_path / 'm.safetensors').write_bytes(data)
@@ -131,7 +131,7 @@ def test_a_flipped_bit_is_refused(network, saved: Path, tmp_path: Path) -> None:
         make(network).load(tmp_path / 'm.safetensors')
 
 
-def test_a_change_in_the_header_is_refused(network, saved: Path, tmp_path: Path) -> None:
+def test_a_memory_file_with_a_changed_header_is_refused(network, saved: Path, tmp_path: Path) -> None:
     path = Path(shutil.copy(saved, tmp_path))
     with safe_open(path, framework='pt') as file:
         state = file.metadata()['state']
@@ -140,7 +140,7 @@ def test_a_change_in_the_header_is_refused(network, saved: Path, tmp_path: Path)
         make(network).load(path)
 
 
-def test_many_anchors_are_carried_whole(network, scene, tmp_path: Path) -> None:
+def test_all_anchors_are_restored(network, scene, tmp_path: Path) -> None:
     """More anchors than whole frames fit, so that some are thinned."""
     tracker = make(network)
     frame, truth = scene[0]
@@ -181,7 +181,7 @@ def changed_header(path: Path, **values: str) -> None:
     save_file(tensors, path, metadata={**header, **values})
 
 
-def test_another_version_is_refused(network, tmp_path: Path) -> None:
+def test_a_memory_file_of_another_version_is_refused(network, tmp_path: Path) -> None:
     tracker = make(network)
     tracker.save(tmp_path / 'm.safetensors')
     changed_header(tmp_path / 'm.safetensors', version='99')
@@ -189,7 +189,7 @@ def test_another_version_is_refused(network, tmp_path: Path) -> None:
         tracker.load(tmp_path / 'm.safetensors')
 
 
-def test_other_weights_are_refused(network, scene, tmp_path: Path) -> None:
+def test_a_memory_file_of_other_weights_is_refused(network, scene, tmp_path: Path) -> None:
     make(network).save(tmp_path / 'm.safetensors')
     other_network = load_network(find_weights('compact'))
     with torch.no_grad():
@@ -198,7 +198,7 @@ def test_other_weights_are_refused(network, scene, tmp_path: Path) -> None:
         make(other_network).load(tmp_path / 'm.safetensors')
 
 
-def test_what_is_no_saved_memory_is_refused(network, tmp_path: Path) -> None:
+def test_files_other_than_memory_files_are_refused(network, tmp_path: Path) -> None:
     tracker = make(network)
     with pytest.raises(MemoryFileError, match='no such file'):
         tracker.load(tmp_path / 'none.safetensors')
@@ -218,7 +218,7 @@ def test_objects_beyond_max_objects_are_refused(network, scene, tmp_path: Path) 
         make(network, max_objects=1).load(tmp_path / 'm.safetensors')
 
 
-def test_a_place_that_cannot_be_written_is_named(network, tmp_path: Path) -> None:
+def test_an_unwritable_path_is_named(network, tmp_path: Path) -> None:
     (tmp_path / 'file').write_text('')
     with pytest.raises(MemoryFileError, match='cannot be written'):
         make(network).save(tmp_path / 'file' / 'm.safetensors')

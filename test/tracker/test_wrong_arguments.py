@@ -35,7 +35,7 @@ def tracker() -> Tracker:
 
 @pytest.mark.parametrize('kind', [TrackerConfig, MemoryConfig])
 @pytest.mark.parametrize('given', ['7', None, -7, NAN, [1], b'1', object(), torch.zeros(2), np.zeros(2)])
-def test_no_setting_takes_a_value_of_another_kind(kind: type, given: object) -> None:
+def test_a_setting_of_the_wrong_type_is_refused(kind: type, given: object) -> None:
     for item in dataclasses.fields(kind):
         with pytest.raises(ParameterError, match=rf'{item.name} is .*; it must be '):
             kind(**{item.name: given})
@@ -62,7 +62,7 @@ def test_a_setting_is_refused_with_what_is_allowed(settings: dict, allowed: str)
         TrackerConfig(**settings)
 
 
-def test_numbers_of_numpy_serve_as_settings_ids_and_sizes(tracker: Tracker) -> None:
+def test_numpy_numbers_are_accepted_as_settings_ids_and_sizes(tracker: Tracker) -> None:
     config = TrackerConfig(size=np.int64(96), min_score=np.float32(0.5), lost_after=3)
     assert Tracker.memory_bytes_for(np.array([96, 160]), np.int32(2), config=config) > 0
     (new,) = tracker.seed(FRAME, {'other': TRUTH == 2})
@@ -72,7 +72,7 @@ def test_numbers_of_numpy_serve_as_settings_ids_and_sizes(tracker: Tracker) -> N
 
 
 @pytest.mark.parametrize('ids', ['1', ['1'], None, [None], 1.0, [NAN], -1, [0], True, [[1]], 2**32, b'1', object()])
-def test_what_is_no_id_removes_nothing(tracker: Tracker, ids: object) -> None:
+def test_an_invalid_id_removes_nothing(tracker: Tracker, ids: object) -> None:
     for work in (tracker.remove, checked_ids, lambda ids: tracker.likeness(FRAME, [MASK], ids)):
         with pytest.raises(UnknownObjectError, match=r'ids are .*: give one id or several; an id is a whole number'):
             work(ids)
@@ -82,9 +82,10 @@ def test_what_is_no_id_removes_nothing(tracker: Tracker, ids: object) -> None:
 @pytest.mark.parametrize(
     ('masks', 'says'),
     [
-        (None, r'\{name: mask\}'),
-        ('mask.png', r'\{name: mask\}'),
-        (7, r'\{name: mask\}'),
+        (None, r'masks are None; give \{name: mask\}'),
+        ('mask.png', r"masks are 'mask.png'; give \{name: mask\}"),
+        (7, r'masks are 7; give \{name: mask\}'),
+        (MASK, r'masks are an array of shape \(96, 160\) and type bool; give \{name: mask\}'),
         (SeedMask(MASK), r'a list of SeedMask'),
         ({'it': None}, r"seed 1 \('it'\): its mask is None; give H×W bool"),
         ({'it': 'mask.png'}, "its mask is 'mask.png'"),
@@ -100,10 +101,10 @@ def test_what_is_no_id_removes_nothing(tracker: Tracker, ids: object) -> None:
         ([SeedMask(MASK, id='1')], "seed 1: its id is '1'; give 0 for a new object"),
         ([SeedMask(MASK, id=-1)], 'seed 1: its id is -1'),
         ([SeedMask(MASK, id=1.5)], 'seed 1: its id is 1.5'),
-        ([MASK], 'a list of SeedMask'),
+        ([MASK], r'item 1 of masks is an array of shape \(96, 160\) .*; give .* a list of SeedMask'),
     ],
 )
-def test_what_is_no_seed_is_refused_and_changes_nothing(tracker: Tracker, masks: object, says: str) -> None:
+def test_an_invalid_seed_is_refused_and_changes_nothing(tracker: Tracker, masks: object, says: str) -> None:
     for seed in (tracker.seed, tracker.step):
         with pytest.raises(SeedError, match=says):
             seed(FRAME, masks)
@@ -111,7 +112,7 @@ def test_what_is_no_seed_is_refused_and_changes_nothing(tracker: Tracker, masks:
 
 
 @pytest.mark.parametrize('labels', ['x', 3, [[1], [1, 2]], np.zeros((96, 160)), np.zeros((9, 9), np.uint8)])
-def test_what_are_no_labels_of_the_frame_is_refused(tracker: Tracker, labels: object) -> None:
+def test_invalid_labels_are_refused(tracker: Tracker, labels: object) -> None:
     with pytest.raises(SeedError, match=r'^labels are .*(that step returned|of the same frame)'):
         tracker.seed(FRAME, {'new': MASK}, labels=labels)
     assert [item.id for item in tracker.objects] == [1]
@@ -125,12 +126,14 @@ def test_what_are_no_labels_of_the_frame_is_refused(tracker: Tracker, labels: ob
         ({'time': float('inf')}, 'time is inf'),
         ({'output_size': 96}, 'output_size is 96; give height and width'),
         ({'output_size': (96, 0)}, r'output_size is \(96, 0\)'),
-        ({'output_size': (96.0, 160.0)}, 'two whole numbers'),
-        ({'output_size': ('96', '160')}, 'two whole numbers'),
-        ({'output_size': (10**30, 1)}, 'two whole numbers'),
+        ({'output_size': (96.0, 160.0)}, 'give height and width, whole numbers of px'),
+        ({'output_size': ('96', '160')}, 'whole numbers of px'),
+        ({'output_size': (10**30, 1)}, 'whole numbers of px'),
     ],
 )
-def test_what_is_no_time_or_size_is_refused_and_no_frame_counts(tracker: Tracker, options: dict, says: str) -> None:
+def test_an_invalid_time_or_size_is_refused_and_the_frame_is_not_counted(
+    tracker: Tracker, options: dict, says: str
+) -> None:
     before = tracker.export_state().clock
     with pytest.raises(FrameError, match=says):
         tracker.step(FRAME, **options)
@@ -138,15 +141,15 @@ def test_what_is_no_time_or_size_is_refused_and_no_frame_counts(tracker: Tracker
 
 
 @pytest.mark.parametrize('given', [3, None, [], object(), b'x', NAN])
-def test_what_is_no_path_is_refused(tracker: Tracker, given: object) -> None:
+def test_an_invalid_path_is_refused(tracker: Tracker, given: object) -> None:
     for work in (tracker.save, tracker.load):
-        with pytest.raises(MemoryFileError, match=r'the memory file is .*; give a text or a pathlib.Path'):
+        with pytest.raises(MemoryFileError, match=r'the memory file is .*; give a str or a pathlib.Path'):
             work(given)
-    with pytest.raises(WeightsError, match='weights is .*; give a text'):
+    with pytest.raises(WeightsError, match='weights is .*; give a str'):
         Tracker.from_weights(given)
 
 
-def test_what_is_no_configuration_or_device_is_refused() -> None:
+def test_an_invalid_configuration_or_device_is_refused() -> None:
     for config in ({}, 'auto', 3, TrackerConfig):
         with pytest.raises(ParameterError, match=r'config is .*; it must be a TrackerConfig, or None'):
             Tracker.from_weights('compact', config=config)
@@ -154,5 +157,5 @@ def test_what_is_no_configuration_or_device_is_refused() -> None:
         with pytest.raises(DeviceError, match='use auto, cpu, cuda'):
             Tracker.from_weights('compact', device=device)
     for size in ('480', (480,), None, (480, -1)):
-        with pytest.raises(FrameError, match='size is .*; give height and width in px'):
+        with pytest.raises(FrameError, match='size is .*; give height and width, whole numbers of px'):
             Tracker.memory_bytes_for(size, 1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Checkpoints that no run wrote."""
+"""Refusal of checkpoints that no training run wrote."""
 
 from pathlib import Path
 

@@ -57,7 +57,7 @@ def test_links_in_the_output_folder_are_refused(pictures: Path, tmp_path: Path) 
     assert not any((tmp_path / 'elsewhere').iterdir())
 
 
-def test_a_texture_is_not_torn_at_its_seam(tmp_path: Path) -> None:
+def test_a_texture_is_continuous_at_its_seam(tmp_path: Path) -> None:
     (tmp_path / 'm.obj').write_text(
         'v -1 0.1 0\nv -1 -0.1 0\nv -1 0 1\nv 1 0.1 0\nv 1 -0.1 0\nv 1 0 1\nf 1 2 3\nf 4 5 6\n'
     )

@@ -33,7 +33,7 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures('one_thread')
-def test_a_run_that_is_killed_goes_on_as_if_it_had_not_been(data: Path, tiny: Path, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_with_identical_results(data: Path, tiny: Path, tmp_path: Path) -> None:
     file = tmp_path / 'run.yaml'
     file.write_text(
         f'start_from: {tiny}\nvideos: [video]\nstills: [stills]\niterations: 6\nbatch: 2\nwarmup: 1\n'

@@ -31,7 +31,7 @@ from xmem_ros.web.server import MOST_BYTES, MOST_VIEWERS
 BAD_BOX = 'invalid box: give four numbers x, y, width, height'
 
 
-def test_every_file_of_the_page_is_served_and_lets_nothing_else_in():
+def test_only_files_of_the_page_are_served_with_a_content_security_policy():
     async def check():
         async with serving() as address, aiohttp.ClientSession(f'http://{address}') as session:
             for path, kind in [('/', 'html'), ('/style.css', 'css'), ('/app.js', 'javascript'), ('/icon.svg', 'svg')]:
@@ -50,7 +50,7 @@ def test_every_file_of_the_page_is_served_and_lets_nothing_else_in():
 
 @pytest.mark.parametrize('path', ['/', '/app.js', '/socket', '/nothing'])
 @pytest.mark.parametrize('given', ['', TOKEN, f'{TOKEN}x', '"', '\xff\xfe'])
-def test_without_the_cookie_nothing_is_served_but_the_form_for_the_token(path, given):
+def test_only_the_sign_in_form_is_served_without_the_cookie(path, given):
     async def check():
         async with serving(TOKEN) as address, aiohttp.ClientSession(f'http://{address}') as session:
             headers = {'Cookie': f'xmem_ros_{address.rpartition(":")[2]}={given}'} if given else {}
@@ -92,7 +92,7 @@ def test_the_token_becomes_a_cookie_that_scripts_cannot_read():
 
 
 @pytest.mark.parametrize('origin', [None, 'http://evil.example', 'null', 'http://127.0.0.1', 'http://127.0.0.1:1'])
-def test_a_page_from_elsewhere_cannot_connect(origin):
+def test_a_foreign_page_cannot_connect(origin):
     async def check():
         async with serving() as address, aiohttp.ClientSession(f'http://{address}') as session:
             headers = {'Origin': origin} if origin else {}
@@ -103,7 +103,7 @@ def test_a_page_from_elsewhere_cannot_connect(origin):
     run(check())
 
 
-def test_a_name_from_elsewhere_that_leads_to_this_machine_is_refused():
+def test_a_foreign_host_name_for_this_machine_is_refused():
     async def check():
         async with serving() as address, aiohttp.ClientSession(f'http://{address}') as session:
             port = address.rpartition(':')[2]
@@ -121,7 +121,7 @@ def test_a_name_from_elsewhere_that_leads_to_this_machine_is_refused():
     run(check())
 
 
-def test_tokens_are_asked_for_where_others_can_connect():
+def test_a_token_is_required_if_other_machines_can_connect():
     assert [is_loopback(host) for host in ('127.0.0.1', '127.3.2.1', 'localhost', '::1')] == [True] * 4
     assert [is_loopback(host) for host in ('0.0.0.0', '::', '192.168.1.2', 'robot', '')] == [False] * 5
     assert choose_token('127.0.0.1', None) == ''
@@ -130,7 +130,7 @@ def test_tokens_are_asked_for_where_others_can_connect():
     assert one != two and len(one) >= 20
 
 
-def test_the_token_is_read_from_a_file_or_the_environment_and_is_long(tmp_path):
+def test_the_token_is_read_from_a_file_or_the_environment_and_must_be_long(tmp_path):
     file = tmp_path / 'token'
     file.write_text(f'{TOKEN}\n')
     assert given_token(str(file), {'XMEM_ROS_WEB_TOKEN': 'another-token-of-letters'}) == TOKEN
@@ -150,7 +150,7 @@ def test_the_token_is_read_from_a_file_or_the_environment_and_is_long(tmp_path):
 # --- what comes over the socket
 
 
-def test_nonsense_is_answered_and_what_is_too_large_ends_the_connection():
+def test_an_invalid_command_gets_an_error_and_an_oversized_one_closes_the_connection():
     async def check():
         async with serving() as address, aiohttp.ClientSession(f'http://{address}') as session:
             origin = {'Origin': f'http://{address}'}
@@ -170,7 +170,7 @@ def test_nonsense_is_answered_and_what_is_too_large_ends_the_connection():
     run(check())
 
 
-def test_only_so_many_pages_may_be_open():
+def test_the_number_of_open_pages_is_limited():
     async def check():
         async with serving() as address, aiohttp.ClientSession(f'http://{address}') as session:
             origin = {'Origin': f'http://{address}'}
@@ -225,12 +225,12 @@ def test_masks_boxes_and_points_are_read():
         {'kind': 'box', 'box': [1, 2, 3, 4], 'id': '1'},
     ],
 )
-def test_what_is_no_seed_is_refused(command):
+def test_an_invalid_seed_is_refused(command):
     with pytest.raises(SeedError):
         seed_of(command, (4, 3))
 
 
-def test_what_is_no_stamp_and_no_id_is_refused():
+def test_an_invalid_stamp_or_id_is_refused():
     for stamp in (
         None,
         [1, 2],
@@ -254,7 +254,7 @@ def test_what_is_no_stamp_and_no_id_is_refused():
 # --- the command
 
 
-def test_the_command_asks_for_a_token_where_others_can_connect(tmp_path):
+def test_the_command_requires_a_token_if_other_machines_can_connect(tmp_path):
     with (tmp_path / 'log').open('w') as log:
         command = [sys.executable, '-m', 'xmem_ros.cli.main', 'web', '--host', '0.0.0.0', '--port', '0']
         process = subprocess.Popen(command, stdout=log, stderr=log)
@@ -284,14 +284,14 @@ def web(*arguments):
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
-def test_the_command_says_what_is_wrong_and_what_to_do():
+def test_errors_of_the_command_say_what_is_wrong_and_what_to_do():
     with socket.socket() as taken:
         taken.bind(('127.0.0.1', 0))
         taken.listen()
         port = str(taken.getsockname()[1])
         for arguments, text in [
             (['--port', port], f'cannot listen on 127.0.0.1:{port}'),
-            (['--port', '99999'], 'is no port'),
+            (['--port', '99999'], 'is not a port'),
             (['--host', '203.0.113.7', '--port', '0'], 'or another host (--host, --port)'),
             (['--token', TOKEN], 'in the process list; use --token-file or XMEM_ROS_WEB_TOKEN'),
             (['--token-file', '/nowhere/token'], 'a file that holds the token (--token-file)'),
@@ -304,7 +304,7 @@ def test_the_command_says_what_is_wrong_and_what_to_do():
             assert TOKEN not in result.stderr
 
 
-def test_headers_that_are_no_headers_are_refused():
+def test_malformed_headers_are_refused():
     access = Access(TOKEN)
     assert not access.host_allowed('[::::]')
     assert not access.origin_allowed('http://[', 'robot:8088')
@@ -323,7 +323,7 @@ def test_headers_that_are_no_headers_are_refused():
         (TOKEN, [b'Host: HERE', b'Cookie: KNOWN', b'Origin: http://a\xe2\x84\x80b']),
     ],
 )
-def test_over_the_wire_such_headers_are_refused_without_a_traceback(token, headers, caplog):
+def test_malformed_headers_over_the_wire_cause_no_traceback(token, headers, caplog):
     async def ask():
         async with serving(token) as address:
             known = f'xmem_ros_{address.rpartition(":")[2]}={Access(token).session}'.encode()
@@ -338,13 +338,13 @@ def test_over_the_wire_such_headers_are_refused_without_a_traceback(token, heade
     assert 'Traceback' not in caplog.text
 
 
-def test_a_number_that_no_image_has_is_refused_and_the_next_command_is_taken():
+def test_a_huge_coordinate_is_refused():
     huge = {'type': 'seed', 'name': 'it', 'kind': 'box', 'box': [int('9' * 400), 0, 5, 5]}
     with pytest.raises(SeedError, match='four numbers'):
         seed_of(huge, None)
 
 
-def test_a_command_that_fails_is_answered_and_the_next_one_is_taken(monkeypatch):
+def test_a_failed_command_gets_an_error_and_the_next_one_is_executed(monkeypatch):
     from xmem_ros.web.viewer import Viewer
 
     async def commands():

@@ -48,14 +48,14 @@ def connected(port):
 
 
 def fetched(port, path='/'):
-    """Status of a GET, as a browser asks."""
+    """Return the status of a GET request like that of a browser."""
     with connected(port) as visitor:
         visitor.sendall(f'GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n'.encode())
         return int(visitor.recv(100).split()[1])
 
 
 def opened(port, token=''):
-    """A WebSocket, as its bare socket."""
+    """Open a WebSocket; returns its raw socket."""
     page = connected(port)
     cookie = f'Cookie: xmem_ros_{port}={Access(token).session}\r\n' if token else ''
     page.sendall(
@@ -71,7 +71,7 @@ def opened(port, token=''):
 
 
 def framed(data, kind=1):
-    """A frame of a client, masked by zeros."""
+    """Build a WebSocket frame of a client, with a zero mask."""
     length = len(data)
     if length < 126:
         size = bytes([0x80 | length])
@@ -84,7 +84,7 @@ def framed(data, kind=1):
 
 
 @pytest.mark.parametrize('opening', [b'', b'GET /socket HTTP/1.1\r\nHost: x\r\n', b'\x16\x03\x01\x02\x00\x01'])
-def test_connections_that_say_little_neither_keep_others_out_nor_fill_the_log(opening, token_file):
+def test_idle_connections_neither_lock_others_out_nor_fill_the_log(opening, token_file):
     process = WebProcess('/nowhere/xmem', arguments=('--token-file', str(token_file)), files=FEW_FILES)
     idle = []
     try:
@@ -105,7 +105,7 @@ def test_connections_that_say_little_neither_keep_others_out_nor_fill_the_log(op
 
 
 @pytest.mark.parametrize('opening', [b'', b'GET / HTTP/1.1\r\nHost: x\r\nX: ', b'POST /signin HTTP/1.1\r\nHost: x\r\n'])
-def test_a_visitor_that_does_not_come_to_an_end_is_shut_out(opening, monkeypatch):
+def test_an_endless_request_is_disconnected(opening, monkeypatch):
     monkeypatch.setattr(xmem_ros.web.gate, 'VISIT_S', 0.5)
 
     async def drip():
@@ -149,7 +149,7 @@ def test_a_visitor_that_does_not_come_to_an_end_is_shut_out(opening, monkeypatch
     ],
 )
 @pytest.mark.parametrize('token', ['', TOKEN])
-def test_what_is_no_proper_request_is_refused_in_few_words(request_, token, caplog, capfd):
+def test_a_malformed_request_is_refused_briefly(request_, token, caplog, capfd):
     async def ask():
         async with serving(token) as address:
             reader, writer = await asyncio.open_connection(*address.split(':'))
@@ -174,7 +174,7 @@ def test_what_is_no_proper_request_is_refused_in_few_words(request_, token, capl
     assert len(output) < LITTLE_LOG
 
 
-def test_many_requests_in_one_go_are_not_answered_without_end():
+def test_pipelined_requests_are_not_all_answered():
     async def ask():
         async with serving(TOKEN) as address:
             reader, writer = await asyncio.open_connection(*address.split(':'))
@@ -194,7 +194,7 @@ def test_many_requests_in_one_go_are_not_answered_without_end():
 @pytest.mark.parametrize('path', ['/', '/style.css', '/app.js', '/nothing', '/socket', '/signin'])
 @pytest.mark.parametrize('method', ['GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'OPTIONS'])
 @pytest.mark.parametrize('token', ['', TOKEN])
-def test_every_answer_keeps_other_pages_out(path, method, token):
+def test_every_response_has_the_security_headers(path, method, token):
     async def ask():
         async with (
             serving(token) as address,
@@ -214,7 +214,7 @@ def test_every_answer_keeps_other_pages_out(path, method, token):
     run(ask())
 
 
-def test_the_token_stands_neither_in_the_list_of_processes_nor_in_the_log(token_file):
+def test_the_token_appears_neither_in_the_process_list_nor_in_the_log(token_file):
     process = WebProcess('/nowhere/xmem', arguments=('--token-file', str(token_file)))
     try:
         assert TOKEN not in Path(f'/proc/{process.process.pid}/cmdline').read_text()
@@ -226,7 +226,7 @@ def test_the_token_stands_neither_in_the_list_of_processes_nor_in_the_log(token_
         process.close()
 
 
-def test_clients_that_break_off_are_not_worth_a_traceback(caplog, capfd):
+def test_disconnecting_clients_cause_no_traceback(caplog, capfd):
     def ask(port, request):
         with connected(port) as client:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))  # the end is a reset
@@ -250,7 +250,7 @@ def test_clients_that_break_off_are_not_worth_a_traceback(caplog, capfd):
 # --- with it
 
 
-def test_what_one_page_asks_for_takes_little_memory():
+def test_commands_of_a_page_take_little_memory():
     process = WebProcess('/nowhere/xmem')
     try:
         before = process.resident
@@ -268,7 +268,7 @@ def test_what_one_page_asks_for_takes_little_memory():
 
 
 @pytest.mark.parametrize('frame', [framed(b''), framed(b'{"type": "shown"}'), framed(b'x' * 125, 9), framed(b'', 10)])
-def test_a_page_that_sends_messages_without_end_is_closed(frame):
+def test_a_page_that_floods_the_server_is_disconnected(frame):
     async def flood():
         async with serving() as address:
             page = await asyncio.to_thread(opened, int(address.rpartition(':')[2]))
@@ -283,7 +283,7 @@ def test_a_page_that_sends_messages_without_end_is_closed(frame):
     run(flood())
 
 
-def test_a_page_that_does_not_read_its_images_is_closed_and_others_get_theirs(monkeypatch):
+def test_a_page_that_does_not_read_its_images_is_disconnected_and_others_get_theirs(monkeypatch):
     monkeypatch.setattr(xmem_ros.web.viewer, 'SLOW_S', 1.0)
     noise = np.random.default_rng(0).integers(0, 255, (1280, 1280, 3), np.uint8)
 
@@ -313,7 +313,7 @@ def test_a_page_that_does_not_read_its_images_is_closed_and_others_get_theirs(mo
     run(check())
 
 
-def test_pages_whose_commands_wait_for_the_node_do_not_keep_the_status_from_others():
+def test_commands_that_wait_for_the_node_do_not_delay_the_status_of_other_pages():
     async def check():
         async with serving() as address, aiohttp.ClientSession(f'http://{address}') as session:
             origin = {'Origin': f'http://{address}'}
@@ -352,7 +352,7 @@ VALUES += ['[[1, 2, [1]]]', '[1e999]', '[true]', '[4294967296]', '[' + '1,' * 10
 
 
 @pytest.mark.parametrize('command', COMMANDS, ids=lambda command: f'{command["type"]} {command.get("kind", "")}')
-def test_a_field_of_any_type_is_answered_and_the_page_stays(command, caplog):
+def test_a_field_of_any_type_gets_an_answer_and_the_page_stays_connected(command, caplog):
     async def check():
         async with serving() as address, aiohttp.ClientSession(f'http://{address}') as session:
             for field in [*command, 'request']:
@@ -369,7 +369,7 @@ def test_a_field_of_any_type_is_answered_and_the_page_stays(command, caplog):
     assert 'Traceback' not in caplog.text
 
 
-def test_a_mask_of_another_size_than_the_image_is_refused_before_it_is_unpacked():
+def test_a_mask_of_another_size_than_the_image_is_refused_before_it_is_decoded():
     async def check():
         async with serving() as address, page_of(address) as page:
             seed = {'type': 'seed', 'request': 1, 'stamp': {'sec': 1, 'nanosec': 0}, 'kind': 'mask'}

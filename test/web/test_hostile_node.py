@@ -43,7 +43,7 @@ def tracked(**fields):
 
 
 def heard(node, client, *items):
-    """A frame of the client from what the node says."""
+    """Publish these items until the client has a frame; return it."""
 
     def said():
         node.say(*items)
@@ -77,7 +77,7 @@ def stateless(item):
 
 
 @pytest.mark.parametrize('wrong', [far, wide, large, background, stateless])
-def test_objects_that_cannot_be_in_the_image_are_no_frame(wrong):
+def test_impossible_objects_give_no_frame(wrong):
     item = tracked()
     labels = image_from_array(np.ones((12, 16), np.uint8), 'mono8', Image)
     assert frame_of(labels, TrackedObjectArray(objects=[item]))[1].box == (0, 0, 2, 2)
@@ -88,7 +88,7 @@ def test_objects_that_cannot_be_in_the_image_are_no_frame(wrong):
         frame_of(labels, TrackedObjectArray(objects=[tracked()] * 300))
 
 
-def test_label_images_that_hold_less_than_they_say_are_no_frame():
+def test_truncated_label_images_give_no_frame():
     for field, value in (('height', 4_294_967_295), ('width', 4_294_967_295), ('step', 4_294_967_295)):
         labels = image_from_array(np.ones((12, 16), np.uint8), 'mono8', Image)
         setattr(labels, field, value)
@@ -96,7 +96,7 @@ def test_label_images_that_hold_less_than_they_say_are_no_frame():
             frame_of(labels, TrackedObjectArray())
 
 
-def test_answers_that_make_no_sense_are_errors_and_long_ones_are_cut(node):
+def test_invalid_responses_are_errors_and_long_ones_are_truncated(node):
     with XMemClient(node.name, timeout=60) as client:
         node.success = True
         for ids in ([], [1, 2], list(range(100_000))):
@@ -109,14 +109,14 @@ def test_answers_that_make_no_sense_are_errors_and_long_ones_are_cut(node):
         assert len(str(refusal.value)) < 5000
 
 
-def test_what_a_node_says_cannot_give_orders_to_a_terminal(node):
+def test_text_from_a_node_cannot_control_the_terminal(node):
     node.message = 'no\x1b]0;title\x07 room\nfor it'
     with XMemClient(node.name, timeout=60) as client, pytest.raises(SeedError) as refusal:
         client.seed({'it': Box(1, 1, 4, 4)})
     assert str(refusal.value) == 'no�]0;title� room\nfor it'
 
 
-def test_label_images_whose_objects_do_not_come_are_kept_within_a_bound():
+def test_the_number_of_label_images_without_objects_is_bounded():
     pairs = FramePairs()
     for second in range(1, 20):
         labels = image_from_array(np.ones((4096, 8192), np.uint8), 'mono8', Image)
@@ -127,7 +127,7 @@ def test_label_images_whose_objects_do_not_come_are_kept_within_a_bound():
     assert pairs.add('objects', TrackedObjectArray(header=labels.header)).labels.shape == (4096, 8192)
 
 
-def test_a_client_goes_on_hearing_after_what_cannot_be_read(node, capfd):
+def test_a_client_continues_after_an_unreadable_message(node, capfd):
     wrong = tracked()
     wide(wrong)
     with XMemClient(node.name, timeout=60) as client:
@@ -154,11 +154,11 @@ def test_an_overlay_of_any_shape_is_sent_small_or_refused(size):
 
 
 def strict(text):
-    """JSON as browsers read it: without NaN."""
+    """Parse JSON as browsers do, without NaN."""
     return json.loads(text, parse_constant=lambda constant: pytest.fail(f'{constant} is no JSON'))
 
 
-def test_a_page_gets_a_status_that_it_can_read_whatever_the_node_says(node):
+def test_a_page_gets_a_valid_status_whatever_the_node_publishes(node):
     async def check():
         async with serving(node=node.name) as address, page_of(address) as page:
             items = [tracked(id=index, name=LONG[:100_000], score=float('nan'), state=99) for index in range(300)]
@@ -183,7 +183,7 @@ def test_a_page_gets_a_status_that_it_can_read_whatever_the_node_says(node):
     ('code', 'message'),
     [(ErrorCode.INVALID_SEED, 'no image of stamp 1 is held'), (ErrorCode.STAMP_NOT_HELD, 'the picture went away')],
 )
-def test_that_an_image_is_gone_is_a_code_whatever_the_text_says(node, code, message):
+def test_a_missing_image_is_recognised_by_its_code_and_not_by_the_text(node, code, message):
     node.code, node.message = code, message
 
     async def ask():
@@ -211,7 +211,7 @@ def browser():
         chromium.close()
 
 
-def test_names_and_errors_are_text_on_the_page(node, browser):
+def test_names_and_errors_are_shown_as_text_on_the_page(node, browser):
     from playwright.sync_api import expect
 
     process = WebProcess(node.name)

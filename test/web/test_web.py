@@ -39,7 +39,7 @@ expect.set_options(timeout=SLOW_S * 1000)
 
 
 class Camera:
-    """Shows the first frame of the scene again and again, each time with a new stamp."""
+    """Camera thread that repeats the first frame of the scene with new stamps."""
 
     def __init__(self, robot):
         self._robot, self._end = robot, threading.Event()
@@ -88,7 +88,7 @@ def browser():
 
 @pytest.fixture
 def open_page(browser, web, robot):
-    """Opens the page at a size; whatever goes wrong in its scripts fails the test."""
+    """Open the page at a size; an error in its scripts fails the test."""
     errors = []
     with contextlib.ExitStack() as stack:
 
@@ -112,7 +112,7 @@ def open_page(browser, web, robot):
 
 
 def spot(page, x, y):
-    """Where a pixel of the image is on the screen."""
+    """Return the screen position of a pixel of the image."""
     frame = page.locator('#draft').bounding_box()
     return frame['x'] + x / WIDTH * frame['width'], frame['y'] + y / HEIGHT * frame['height']
 
@@ -130,7 +130,7 @@ def draw_box(page, x, y, width, height):
 
 
 def stamp_shown(page):
-    """Of the image on the screen, as text."""
+    """Return the stamp of the image on the screen, as text."""
     return page.locator('#stage').get_attribute('data-stamp')
 
 
@@ -139,7 +139,7 @@ def stamp_text(header):
 
 
 def seed(page, robot, name=''):
-    """Press the button; returns what the node says it accepted."""
+    """Press the button; returns the accepted seeds that the node publishes."""
     before = len(robot.seeds)
     if name:
         page.fill('#name', name)
@@ -149,7 +149,7 @@ def seed(page, robot, name=''):
     return accepted
 
 
-def test_a_box_seeds_the_very_image_that_it_was_drawn_on(open_page, robot):
+def test_a_box_seeds_the_image_on_which_it_was_drawn(open_page, robot):
     page = open_page()
     draw_box(page, *MUG)
     expect(page.locator('#state')).to_have_text('frozen')
@@ -198,7 +198,7 @@ def test_an_object_is_corrected_by_painting_and_keeps_its_id(open_page, robot):
     expect(page.locator('#target')).to_be_hidden()
 
 
-def test_fingers_on_a_phone_give_points_and_boxes(open_page, robot):
+def test_touches_on_a_phone_give_points_and_boxes(open_page, robot):
     page = open_page(PHONE, touch=True)
     page.tap('[data-tool=points]')
     page.touchscreen.tap(*spot(page, 212, 145))
@@ -229,7 +229,7 @@ def test_fingers_on_a_phone_give_points_and_boxes(open_page, robot):
     assert np.abs(np.subtract((box.x_offset, box.y_offset, box.width, box.height), (28, 107, 90, 85))).max() <= 3
 
 
-def test_objects_are_removed_and_all_forgotten_once_that_is_confirmed(open_page, robot):
+def test_an_object_is_removed_at_once_and_all_objects_after_a_confirmation(open_page, robot):
     page = open_page()
     for name, box in (('one', MUG), ('two', (28, 107, 90, 90)), ('three', (320, 105, 82, 82))):
         draw_box(page, *box)
@@ -248,7 +248,7 @@ def test_objects_are_removed_and_all_forgotten_once_that_is_confirmed(open_page,
     assert list(seed(page, robot).ids) == [1]
 
 
-def test_an_image_that_is_gone_is_said_and_another_one_can_be_drawn_on(open_page, robot):
+def test_a_missing_image_is_reported_and_another_one_can_be_drawn_on(open_page, robot):
     page = open_page()
     draw_box(page, *MUG)
     held = set()
@@ -272,7 +272,7 @@ def test_an_image_that_is_gone_is_said_and_another_one_can_be_drawn_on(open_page
     seed(page, robot)
 
 
-def test_a_refused_seed_leaves_the_drawing_for_another_try(open_page, robot):
+def test_a_refused_seed_keeps_the_drawing_for_another_try(open_page, robot):
     page = open_page()
     draw_box(page, 10, 10, 5, 5)
     page.click('#seed')
@@ -282,7 +282,7 @@ def test_a_refused_seed_leaves_the_drawing_for_another_try(open_page, robot):
     expect(page.locator('#refusal')).to_be_hidden()
 
 
-def test_the_overlay_is_subscribed_to_only_while_somebody_sees_it(open_page, robot):
+def test_the_overlay_is_subscribed_to_only_while_a_page_shows_it(open_page, robot):
     overlay = f'{robot.prefix}/overlay'
 
     def subscribers(count):
@@ -299,7 +299,7 @@ def test_the_overlay_is_subscribed_to_only_while_somebody_sees_it(open_page, rob
     subscribers(0)
 
 
-def test_a_node_that_is_not_active_is_said_and_comes_back_by_itself(open_page, robot):
+def test_the_page_reports_an_inactive_node_and_continues_once_it_is_active(open_page, robot):
     page = open_page()
     assert robot.change_state('deactivate')
     try:
@@ -312,7 +312,7 @@ def test_a_node_that_is_not_active_is_said_and_comes_back_by_itself(open_page, r
     expect(page.locator('#state')).to_have_text('live')
 
 
-def test_images_that_stay_away_are_said(open_page, robot):
+def test_missing_images_are_reported(open_page, robot):
     robot.camera.pause.set()
     try:
         page = open_page(live=False)
@@ -336,7 +336,7 @@ def test_images_that_stay_away_are_said(open_page, robot):
     expect(page.locator('#strip')).to_be_hidden()
 
 
-def test_a_tracker_without_a_camera_is_said_to_wait_for_its_topic(browser):
+def test_a_tracker_without_a_camera_is_shown_as_waiting_for_its_topic(browser):
     with robots.running({'size': 64, 'no_image_warning_after': 600.0, 'diagnostics_period': 0.5}) as robot:
         process = WebProcess(robot.prefix)
         page = browser.new_page()
@@ -358,14 +358,14 @@ def test_a_tracker_without_a_camera_is_said_to_wait_for_its_topic(browser):
             process.close()
 
 
-def test_the_page_reconnects_and_says_when_there_is_no_node(open_page, robot, browser):
+def test_the_page_reconnects_and_reports_a_missing_node(open_page, robot, browser):
     process = WebProcess('/nowhere/xmem')
     page = browser.new_page()
     try:
         page.goto(process.address)
         expect(page.locator('#notice-title')).to_have_text('Tracker not found')
         expect(page.locator('#notice-text')).to_contain_text('No node /nowhere/xmem is visible')
-        expect(page.locator('#notice-text')).to_contain_text(f'Visible trackers: {robot.prefix}. Start it')
+        expect(page.locator('#notice-text')).to_contain_text(f'Visible trackers: {robot.prefix}. Start the node')
         expect(page.locator('#no-objects')).to_have_text('Unknown: the tracker was not found.')
         wait_until(lambda: 'no node /nowhere/xmem was found' in process.output, 'the word in the shell', SLOW_S)
         assert f'visible trackers: {robot.prefix}. Start it' in process.output
@@ -379,7 +379,7 @@ def test_the_page_reconnects_and_says_when_there_is_no_node(open_page, robot, br
 
 
 @pytest.mark.parametrize('size', [DESKTOP, PHONE, (320, 568), (844, 390), (1920, 1080)])
-def test_everything_fits_beside_one_another(open_page, robot, size):
+def test_the_page_fits_the_screen_at_every_size(open_page, robot, size):
     page = open_page(size, touch=size[0] < 900)
     draw_box(page, *MUG)
     seed(page, robot, 'a name that is as long as names of things on robots may well become')

@@ -152,7 +152,7 @@ def test_existing_weights_are_not_fetched_again(server, cache):
     assert server.asked == [None]
 
 
-def test_a_broken_connection_is_resumed_where_it_ended(server, cache, checkpoint):
+def test_a_broken_download_resumes_where_it_ended(server, cache, checkpoint):
     server.cut = [1000, 2500, 1]
     fetch('xmem', progress=False)
     assert (cache / 'XMem.pth').read_bytes() == checkpoint
@@ -309,7 +309,7 @@ def test_without_a_network_the_error_gives_the_file_to_download_and_its_folder(c
 
 
 @pytest.mark.parametrize('answer', [503, 429, 408])
-def test_a_busy_server_is_asked_again(server, cache, checkpoint, answer):
+def test_a_busy_server_is_retried(server, cache, checkpoint, answer):
     server.busy_answer = answer
     server.busy = downloading.ATTEMPTS - 1
     fetch('xmem', progress=False)
@@ -322,7 +322,7 @@ def test_a_file_missing_on_the_server_is_named(server, capsys):
     assert 'XMem-s2.pth: the server responded 404' in capsys.readouterr().err
 
 
-def test_all_fetches_every_official_file(server, cache, checkpoint):
+def test_fetch_all_fetches_every_official_file(server, cache, checkpoint):
     for name in ('XMem-s012.pth', 'XMem-s2.pth', 'XMem-no-sensory.pth'):
         server.files[name] = checkpoint
     assert main(['weights', 'fetch', 'all']) == 0

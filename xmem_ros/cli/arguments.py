@@ -36,5 +36,5 @@ def size(text: str) -> int:
     except ValueError:
         value = 0
     if not 16 <= value <= 4096:
-        raise argparse.ArgumentTypeError(f'{text!r} is no size; give a whole number of px from 16 to 4096')
+        raise argparse.ArgumentTypeError(f'{text!r} is not a size; give a whole number of px from 16 to 4096')
     return value

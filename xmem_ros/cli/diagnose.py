@@ -215,7 +215,7 @@ def _ros() -> Iterator[Finding]:
             ABSENT,
             'ROS 2',
             'rclpy cannot be imported; the library and the command line need no ROS',
-            'source its setup.bash',
+            'source the setup.bash of your ROS 2 installation',
         )
         return
     problem = _run_python(
@@ -274,7 +274,7 @@ def _onnx() -> Iterator[Finding]:
             yield Finding(
                 ABSENT,
                 'engine onnxruntime',
-                'supports only the CPU, although a GPU is present; trackers with device cuda reject it',
+                'supports only the CPU, although a GPU is present; a tracker with device cuda refuses it',
                 'uninstall onnxruntime, then pip install onnxruntime-gpu; on a Jetson follow docs/jetson_install.md',
             )
     if importlib.util.find_spec('onnxscript') is not None:

@@ -16,7 +16,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         'doctor',
         help='check the installation',
         description='Check torch, CUDA, ROS, the weights and optional packages, and print a remedy for each fault. '
-        f'Optional parts that are absent are marked - and are no fault. Exit code: 0 without faults, else '
+        f'Missing optional parts are marked - and do not count as faults. Exit code: 0 without faults, else '
         f'{SOMETHING_WRONG}.',
     )
     parser.set_defaults(run=run)

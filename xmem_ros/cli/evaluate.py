@@ -25,8 +25,9 @@ DATASETS = (
     'generic',
 )  # as in xmem_ros.evaluation.datasets, which imports torch
 EPILOG = """\
-generic: ROOT/JPEGImages/SEQ/*.jpg and ROOT/Annotations/SEQ/*.png; the earliest mask seeds, the
-others are ground truth. Sequences that are finished in the output folder are not tracked again.
+generic: ROOT/JPEGImages/SEQ/*.jpg and ROOT/Annotations/SEQ/*.png; the earliest mask is the seed,
+and the others are ground truth. Sequences that are finished in the output folder are not tracked
+again.
 
 examples:
   xmem-ros evaluate --dataset davis2017 --root DAVIS/2017 --output out --json scores.json
@@ -120,7 +121,11 @@ def _add_protocol_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         '--scales', type=size, nargs='+', default=[], metavar='PX', help='track at each of these sizes and merge'
     )
-    group.add_argument('--flip', action='store_true', help='mirror the frames; with --scales, track both ways')
+    group.add_argument(
+        '--flip',
+        action='store_true',
+        help='mirror the frames; with --scales, track each size with and without it',
+    )
     group.add_argument(
         '--memory',
         choices=('published', 'default'),
@@ -134,7 +139,7 @@ def _add_protocol_arguments(parser: argparse.ArgumentParser) -> None:
         '--long-term',
         action=argparse.BooleanOptionalAction,
         default=True,
-        help='long-term memory; without it, working memory is a ring of --working-frames (default: on)',
+        help='use long-term memory; without it, working memory keeps the newest --working-frames (default: on)',
     )
     group.add_argument(
         '--working-frames',
@@ -142,7 +147,7 @@ def _add_protocol_arguments(parser: argparse.ArgumentParser) -> None:
         nargs=2,
         metavar=('MIN', 'MAX'),
         default=(5, 10),
-        help='memory frames after and before a consolidation, including the first (default: 5 10)',
+        help='number of memory frames after and before a consolidation, including the first frame (default: 5 10)',
     )
     group.add_argument(
         '--long-term-elements', type=int, default=10_000, metavar='N', help='size of long-term memory: %(default)s'
@@ -157,7 +162,7 @@ def _add_protocol_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         '--late-objects',
         action='store_true',
-        help='generic, mose: seed each object by the first mask that shows it (default: only the first mask seeds)',
+        help='generic, mose: seed each object by the first mask that shows it (default: only by the first mask)',
     )
     group.add_argument('--sparse', action='store_true', help='youtube: track only the annotated frames')
     group.add_argument(
@@ -178,7 +183,7 @@ def size(text: str) -> int | str:
     if value == -1:
         return 'full'
     if not 16 <= value <= 4096:
-        raise argparse.ArgumentTypeError(f'{text!r} is no size; give 16 to 4096 (px), full, -1 or auto')
+        raise argparse.ArgumentTypeError(f'{text!r} is not a size; give 16 to 4096 (px), full, -1 or auto')
     return value
 
 

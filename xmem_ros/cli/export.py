@@ -26,7 +26,7 @@ def add_parser(commands: 'argparse._SubParsersAction[argparse.ArgumentParser]') 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        '--onnx', type=Path, metavar='DIR', required=True, help='parent of the folder that holds the models'
+        '--onnx', type=Path, metavar='DIR', required=True, help='folder in which the folder of the models is created'
     )
     parser.add_argument(
         '--weights', default='compact', metavar='NAME|FILE', help='name or file of the weights (default: %(default)s)'
@@ -44,7 +44,7 @@ def add_parser(commands: 'argparse._SubParsersAction[argparse.ArgumentParser]') 
         type=int,
         default=-1,
         metavar='PX',
-        help='shorter side of the images in the network; parameter size of the node (default: as for the weights)',
+        help='shorter side of the images in the network, as the parameter size (default: that of the weights)',
     )
     parser.add_argument(
         '--objects',
@@ -55,7 +55,10 @@ def add_parser(commands: 'argparse._SubParsersAction[argparse.ArgumentParser]') 
         help='numbers of objects to export for, 1 to 254 (default: 1 2 4 8 16)',
     )
     parser.add_argument(
-        '--precision', choices=('float32', 'float16'), default='float32', help='of the models (default: %(default)s)'
+        '--precision',
+        choices=('float32', 'float16'),
+        default='float32',
+        help='precision of the models (default: %(default)s)',
     )
     parser.set_defaults(run=run)
 

@@ -37,12 +37,12 @@ OPTIONS = {
     Setting.ADDRESS: '--host, --port',
     Setting.TOKEN_FILE: '--token-file',
 }
-"""Setting that an error names → option."""
+"""Setting that would correct an error → option."""
 TRACEBACK = 'XMEM_ROS_TRACEBACK'  # environment variable: print the traceback of an internal error
 
 
 class _Parser(argparse.ArgumentParser):
-    """Parser that escapes what was typed in its errors; argparse repeats it verbatim."""
+    """Parser that escapes user input in its errors, which argparse repeats verbatim."""
 
     def error(self, message: str) -> NoReturn:
         super().error(for_log(message))

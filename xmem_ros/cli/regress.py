@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     if unknown := sorted(set(baseline or {}) - known):
         say(f'{path}: cases that are not in the suite: {", ".join(unknown)}')
     if any(result.incomplete_baseline for result in results) and not args.update_baseline:
-        say(f'{path}: cases or figures are missing; --update-baseline adds them')
+        say(f'{path}: cases or figures are missing in the baseline; --update-baseline adds them')
     _write(args, results)
     if args.update_baseline:
         assert path is not None

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 FORMATS = ('bag', 'png', 'overlay')
 TIMEOUT_S = 60.0  # as in xmem_ros.replay.lockstep, which imports rclpy
 EPILOG = """\
-The node is reset first, unless --keep is given. Recorded outputs of a tracker are not published, nor
-are topics of types that are not installed; both are listed.
+The node is reset first, unless --keep is given. Two kinds of topics are listed instead of published:
+recorded outputs of a tracker, and topics whose type is not installed.
 
 examples:
   xmem-ros replay my_bag                                  # with the recorded seeds
@@ -61,16 +61,20 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="publish a topic of the bag under another name; images always go to the node's image topic",
     )
     parser.add_argument(
-        '--rate', type=float, default=0.0, metavar='R', help='maximum speed, 1 as recorded (default: no limit)'
+        '--rate',
+        type=float,
+        default=0.0,
+        metavar='R',
+        help='maximum speed; 1: as recorded, 0.5: half as fast (default: no limit)',
     )
     parser.add_argument('--clock', action='store_true', help='publish the recorded times on /clock')
-    parser.add_argument('--keep', action='store_true', help='keep the objects of the node instead of a reset')
+    parser.add_argument('--keep', action='store_true', help='keep the objects of the node; do not reset it')
     parser.add_argument(
         '--timeout',
         type=float,
         default=TIMEOUT_S,
         metavar='S',
-        help='time limit for the node, and for the masks of one image, s (default: %(default)g)',
+        help='time limit for finding the node, and for the masks of each image, s (default: %(default)g)',
     )
     parser.add_argument('--out', type=Path, metavar='DIR', help='folder for the results; new or empty')
     parser.add_argument(
@@ -88,6 +92,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command; returns the exit code."""
     _check(args)
+    from xmem_ros.errors import BagError
     from xmem_ros.replay.lockstep import replay
     from xmem_ros.replay.source import ReplaySource
     from xmem_ros.replay.topics import parse_remaps
@@ -114,6 +119,8 @@ def run(args: argparse.Namespace) -> int:
         )
         ages = _write_frames(frames, output)
     _print_report(args, frames.report, ages)
+    if not frames.report.tracked:
+        raise BagError(f'{args.input}: no image was tracked; the reasons are above')
     return 0
 
 
@@ -125,7 +132,7 @@ def _check(args: argparse.Namespace) -> None:
     if args.formats and args.out is None:
         raise ParameterError('--format requires --out; give both or neither')
     if args.no_seeds and (args.seed or args.box or args.seeds_topic):
-        raise ParameterError('--no-seeds excludes --seed, --box and --seeds-topic')
+        raise ParameterError('--no-seeds excludes --seed, --box and --seeds-topic; omit one or the other')
 
 
 def _output(args: argparse.Namespace, rate: float) -> ReplayOutput:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def add_seed_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add `--seed`, `--box`, `--at` and `--seeds-topic`."""
+    """Add `--seed`, `--box`, `--at`, `--ignore-void` and `--seeds-topic`."""
     seeds = parser.add_argument_group('seeds', 'default: the seeds that the node published while the bag was recorded')
     seeds.add_argument(
         '--seed', type=Path, metavar='MASK|YAML', help='a mask, or a YAML file with seeds for several images'
@@ -30,6 +30,9 @@ def add_seed_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='INDEX|STAMP',
         help='image of the mask and the boxes: its index, such as 12, or its stamp in s, such as 1700000000.25 '
         '(default: the first image)',
+    )
+    seeds.add_argument(
+        '--ignore-void', action='store_true', help='the value 255 of a mask is no object if it has other values too'
     )
     seeds.add_argument(
         '--seeds-topic', default='', metavar='TOPIC', help='topic of the recorded seeds, if a bag has several'
@@ -54,7 +57,8 @@ def read_plan(args: argparse.Namespace, recording: Recording) -> list[PlannedSee
     is_yaml = args.seed is not None and args.seed.suffix.lower() in SUFFIXES
     if args.at is not None and not args.box and (args.seed is None or is_yaml):
         raise ParameterError('--at requires a mask or a box; a YAML file of seeds names its images itself')
-    reader, place = SeedReader(), parse_image_reference('0' if args.at is None else args.at)
+    reader = SeedReader(ignore_void=args.ignore_void)
+    place = parse_image_reference('0' if args.at is None else args.at)
     if is_yaml:
         reader.add_file(args.seed)
     elif args.seed is not None:

@@ -67,7 +67,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         'DIR/coco.json; ytvos: DIR/ytvos in the layout of YouTube-VOS; overlay: DIR/overlay.mp4; repeat it for '
         'several formats (default: bag for a bag, else png)',
     )
-    output.add_argument('--overlay', action='store_true', help='same as --format overlay, beside the other formats')
+    output.add_argument('--overlay', action='store_true', help='write DIR/overlay.mp4 in addition to the other formats')
     output.add_argument('--only-ours', action='store_true', help='omit the recorded topics from the bag')
     output.add_argument(
         '--labels',
@@ -172,13 +172,13 @@ def _node(args: argparse.Namespace, recording: Recording, plan: list[PlannedSeed
         name = topic.removesuffix('/seeds') if topic.endswith('/seeds') else ''
     name = f'/{(name or "xmem").strip("/")}'
     if not re.fullmatch('(/[A-Za-z_][A-Za-z0-9_]*)+', name):
-        raise ParameterError(f'--node {args.node!r} is no node name; give letters, digits and _, such as /front/xmem')
+        raise ParameterError(f'--node {args.node!r} is not a node name; give letters, digits and _, as in /front/xmem')
     return name
 
 
 def _segment(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
-        raise argparse.ArgumentTypeError(f'{text!r} is no number of images; give 1 to 1000000')
+        raise argparse.ArgumentTypeError(f'{text!r} is not a number of images; give 1 to 1000000')
     return int(text)
 
 
@@ -191,5 +191,5 @@ def _print_report(report: Report, out: Path, formats: tuple[str, ...]) -> None:
     else:
         say(f'{report.tracked} images tracked: {", ".join(parts)}')
     faults = [f'image {fault.index} was left out: {fault.reason}' for fault in report.faults]
-    undefined = [f'{name} is copied without its definition, which the bag does not hold' for name in report.undefined]
+    undefined = [f'{name} was copied without its definition, which the bag does not have' for name in report.undefined]
     warn('track', [report.damage] if report.damage else [], faults, report.missed, report.notes, undefined)

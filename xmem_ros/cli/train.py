@@ -31,7 +31,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         'train',
         help='train a network, or fine-tune one on your own objects',
-        description='Train a network, or fine-tune one on your own objects, as a YAML file describes.',
+        description='Train a network, or fine-tune one on your own objects, with the settings of a YAML file.',
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -44,14 +44,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help='folder for relative paths in the configuration (default: the current folder)',
     )
     parser.add_argument(
-        '--videos', nargs='+', metavar='PATH', help='override videos: folders, or bags with label images'
+        '--videos', nargs='+', metavar='PATH', help='override the key videos: folders, or bags with label images'
     )
     parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='folder for checkpoints')
     parser.add_argument(
         '--device', default='auto', metavar='DEVICE', help='auto, cpu, cuda or cuda:N (default: %(default)s)'
     )
-    parser.add_argument('--iterations', type=int, metavar='N', help='override iterations')
-    parser.add_argument('--start-from', metavar='NAME|FILE', help='override start_from: the initial weights')
+    parser.add_argument('--iterations', type=int, metavar='N', help='override the key iterations')
+    parser.add_argument('--start-from', metavar='NAME|FILE', help='override the key start_from: the initial weights')
     parser.add_argument(
         '--export', type=Path, metavar='FILE', help='write the trained weights to this .safetensors file'
     )
@@ -98,14 +98,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _calibrate(network: XMemNetwork, footage: list[Footage]) -> None:
-    """Give a network likeness thresholds, in place, where the footage allows."""
+    """Set the likeness thresholds of a network in place, if the footage is sufficient."""
     from xmem_ros.training.calibration import calibrate
     from xmem_ros.training.footage import FootageError
 
     try:
         found = calibrate(network, footage)
     except FootageError as error:
-        say(f'no likeness thresholds, so the published memory policy applies: {error}')
+        say(f'no likeness thresholds could be chosen, so the published memory policy applies: {error}')
         return
     network.config = replace(network.config, likeness=found.thresholds)
     say(f'likeness thresholds: {found}')

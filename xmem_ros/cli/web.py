@@ -50,8 +50,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         '--token-file',
         metavar='FILE',
-        help='file with the token, at least 16 characters, readable only by you (default: XMEM_ROS_WEB_TOKEN; without '
-        'it, no token on this machine only, else a random one)',
+        help='file with the token, at least 16 characters, readable only by you (default: the token in '
+        'XMEM_ROS_WEB_TOKEN; else none if only this machine can connect, and a random one otherwise)',
     )
     parser.add_argument('--token', type=_refuse_token, help=argparse.SUPPRESS)
     parser.set_defaults(run=run)
@@ -60,13 +60,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def port(text: str) -> int:
     """Parse a port, 0 to 65535."""
     if not text.isascii() or not text.isdigit() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f'{text!r} is no port; give a number from 0 to 65535')
+        raise argparse.ArgumentTypeError(f'{text!r} is not a port; give a number from 0 to 65535')
     return int(text)
 
 
 def _refuse_token(_: str) -> str:
     raise argparse.ArgumentTypeError(
-        'every user of this machine could read it in the process list; use --token-file or XMEM_ROS_WEB_TOKEN'
+        'not supported, as every user of this machine could read the token in the process list; use --token-file or '
+        'XMEM_ROS_WEB_TOKEN'
     )
 
 
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
 
     given = given_token(args.token_file, os.environ)
     if args.token_file and Path(args.token_file).expanduser().stat().st_mode & 0o077:
-        print(f'xmem-ros web: other users can read {args.token_file}; run chmod 600 on it', file=sys.stderr)
+        print(f'xmem-ros web: warning: other users can read {args.token_file}; run chmod 600 on it', file=sys.stderr)
     return asyncio.run(_serve(args, Access(choose_token(args.host, given)), print_token=given is None))
 
 
@@ -102,7 +103,7 @@ async def _serve(args: argparse.Namespace, access: Access, *, print_token: bool)
 
 
 def _names(host: str) -> list[str]:
-    """Return the host names for a browser to reach an address."""
+    """Return the host names by which a browser reaches a listening address."""
     if host not in ('0.0.0.0', '::'):  # noqa: S104  # compared, not bound
         return [f'[{host}]' if ':' in host else host]
     names = [socket.gethostname()]

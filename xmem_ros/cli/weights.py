@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`xmem-ros weights`: list weights and fetch the official ones."""
+"""`xmem-ros weights`: list, fetch and calibrate weights."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add the sub-command to `xmem-ros`."""
     parser = commands.add_parser(
         'weights',
-        help='list weights and fetch the official ones',
-        description='List the bundled and official weights, or fetch the official ones. Weights are searched for in '
-        'the package, then in the cache: the folder $XMEM_ROS_WEIGHTS, by default ~/.cache/xmem_ros.',
+        help='list, fetch and calibrate weights',
+        description='List the bundled and official weights, fetch the official ones, or calibrate a weights file. '
+        'Weights are searched for in the package, then in the cache: the folder $XMEM_ROS_WEIGHTS, by default '
+        '~/.cache/xmem_ros.',
     )
     actions = parser.add_subparsers(title='actions', dest='action', required=True, metavar='ACTION')
     listing = actions.add_parser(
@@ -36,9 +37,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     calibrating = actions.add_parser(
         'calibrate',
         help='choose the likeness thresholds of a weights file, and store them in it',
-        description='The default memory policy hides an object that does not look as it has looked. What likeness '
-        'means depends on the weights, so the thresholds are chosen on labelled footage and stored in the file. '
-        'Weights without them run with the published policy.',
+        description='The default memory policy hides an object whose likeness to its earlier appearances is below a '
+        'threshold. Suitable thresholds depend on the weights. This command chooses them on labelled footage and '
+        'stores them in the file. Weights without thresholds run with the published memory policy.',
     )
     calibrating.add_argument('weights', metavar='WEIGHTS', help='a name, or a .safetensors or .pth file')
     calibrating.add_argument(
@@ -54,7 +55,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         type=Path,
         required=True,
         metavar='FILE.safetensors',
-        help='file to write; may be the one that was read',
+        help='file to write; may be the same as WEIGHTS',
     )
     calibrating.set_defaults(run=run_calibrate)
 
@@ -83,7 +84,7 @@ def run_calibrate(args: argparse.Namespace) -> int:
     from xmem_ros.weights.files import find_weights
 
     if args.out.suffix != '.safetensors':
-        raise ParameterError(f'--out {args.out}: the name must end in .safetensors, which alone can hold thresholds')
+        raise ParameterError(f'--out {args.out}: the name must end in .safetensors, the format that stores thresholds')
     path = find_weights(args.weights)
     network = load_network(path)
     side = network.config.shorter_side

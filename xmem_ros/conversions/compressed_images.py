@@ -12,6 +12,7 @@ import numpy as np
 from xmem_ros import pictures
 from xmem_ros.conversions.images import bayer_to_rgb, check_header, rgb_from_image
 from xmem_ros.errors import FrameError, quoted
+from xmem_ros.intensity import FULL, IntensityScale
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,16 +28,19 @@ class CompressedMessage(Protocol):
     data: array.array[int]
 
 
-def rgb_of(message: Any) -> np.ndarray:
+_FULL_RANGE = IntensityScale(FULL)
+
+
+def rgb_of(message: Any, scale: IntensityScale = _FULL_RANGE) -> np.ndarray:
     """Convert an Image or CompressedImage to H×W×3 uint8 RGB; raises `FrameError`."""
-    return rgb_from_compressed(message) if hasattr(message, 'format') else rgb_from_image(message)
+    return rgb_from_compressed(message, scale) if hasattr(message, 'format') else rgb_from_image(message, scale)
 
 
-def rgb_from_compressed(message: CompressedMessage) -> np.ndarray:
+def rgb_from_compressed(message: CompressedMessage, scale: IntensityScale = _FULL_RANGE) -> np.ndarray:
     """Convert a compressed image message to an array.
 
     The file type is detected from the data. `format` only tells a Bayer mosaic, as in
-    `bayer_rggb8; jpeg compressed `. 16-bit channels are scaled to 8.
+    `bayer_rggb8; jpeg compressed `. `scale` scales 16-bit channels.
 
     Returns:
         H×W×3 uint8 RGB, in the camera's pixels: a rotation noted in the file is not applied.
@@ -51,11 +55,12 @@ def rgb_from_compressed(message: CompressedMessage) -> np.ndarray:
     mosaic = encoding.strip().startswith('bayer_') and not target.replace('compressed', '').split()[1:]
     flags = cv2.IMREAD_GRAYSCALE if mosaic else cv2.IMREAD_COLOR
     try:
-        pixels = cv2.imdecode(data, flags | cv2.IMREAD_IGNORE_ORIENTATION)
+        pixels = cv2.imdecode(data, flags | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
         raise FrameError(f'the compressed image cannot be decoded ({error.err}); send all of it') from error
     if pixels is None:
         raise FrameError('the compressed image cannot be decoded: it is damaged or cut off; send all of it')
+    pixels = scale.apply(pixels, f'16-bit {encoding.strip()}')
     if mosaic:
         return bayer_to_rgb(pixels, encoding.strip())
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)

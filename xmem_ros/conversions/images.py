@@ -8,7 +8,6 @@ the same path, which honours `step` and avoids copies.
 from __future__ import annotations
 
 import array
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,6 +16,7 @@ import numpy as np
 
 from xmem_ros import pictures
 from xmem_ros.errors import FrameError, quoted
+from xmem_ros.intensity import FULL, IntensityScale
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,10 +39,21 @@ class _Encoding:
     """Memory layout of an encoding; its pixels are H×W or H×W×channels."""
 
     channels: int
-    code: int | None  # for cv2.cvtColor to RGB; None: RGB already
-    depth: int = 1  # bytes a channel
-    planar: bool = False  # chroma at half the resolution follows, half as many rows again
+    code: int | None  # for cv2.cvtColor from 8 bits to RGB; None: RGB already
+    dtype: str = 'u1'  # of a channel, in NumPy's notation
+    rows: tuple[int, int] = (1, 1)  # rows of data for each row of pixels, as a fraction: planes follow
     even: tuple[int, int] = (1, 1)  # height and width must be multiples of these
+
+    @property
+    def pixel_bytes(self) -> int:
+        """Bytes of a pixel."""
+        return self.channels * int(self.dtype[1])
+
+
+# OpenCV's names of types, such as 16UC1 and 32FC3; colours are in its order, blue first.
+_OPENCV_TYPES = {'8U': 'u1', '8S': 'i1', '16U': 'u2', '16S': 'i2', '32S': 'i4', '32F': 'f4', '64F': 'f8'}
+
+_TWO_CHANNELS = frozenset(f'{kind}C2' for kind in _OPENCV_TYPES)
 
 
 def _table() -> dict[str, _Encoding]:
@@ -60,20 +71,20 @@ def _table() -> dict[str, _Encoding]:
     }
     for name in list(encodings):
         eight = encodings[name]
-        encodings[f'{name[:-1]}16'] = _Encoding(eight.channels, eight.code, 2, even=eight.even)
+        encodings[f'{name[:-1]}16'] = _Encoding(eight.channels, eight.code, 'u2', even=eight.even)
+    for kind, dtype in _OPENCV_TYPES.items():
+        for channels, code in ((1, cv2.COLOR_GRAY2RGB), (3, cv2.COLOR_BGR2RGB), (4, cv2.COLOR_BGRA2RGB)):
+            encodings[f'{kind}C{channels}'] = _Encoding(channels, code, dtype)
     uyvy = _Encoding(2, cv2.COLOR_YUV2RGB_UYVY, even=(1, 2))
     yuyv = _Encoding(2, cv2.COLOR_YUV2RGB_YUYV, even=(1, 2))
     return encodings | {
-        '8UC1': encodings['mono8'],
-        '8UC3': encodings['bgr8'],
-        '8UC4': encodings['bgra8'],
-        '16UC1': encodings['mono16'],
         'yuv422': uyvy,
         'uyvy': uyvy,
         'yuv422_yuy2': yuyv,
         'yuyv': yuyv,
-        'nv12': _Encoding(1, cv2.COLOR_YUV2RGB_NV12, planar=True, even=(2, 2)),
-        'nv21': _Encoding(1, cv2.COLOR_YUV2RGB_NV21, planar=True, even=(2, 2)),
+        'nv12': _Encoding(1, cv2.COLOR_YUV2RGB_NV12, rows=(3, 2), even=(2, 2)),
+        'nv21': _Encoding(1, cv2.COLOR_YUV2RGB_NV21, rows=(3, 2), even=(2, 2)),
+        'nv24': _Encoding(1, cv2.COLOR_YUV2RGB_NV12, rows=(3, 1)),
     }
 
 
@@ -82,7 +93,12 @@ ENCODINGS = tuple(_ENCODINGS)
 """Encodings that `rgb_from_image` reads."""
 
 _MASK_ENCODINGS = ('mono8', '8UC1')
-_DEPTH_ENCODINGS = {'16UC1': _Encoding(1, None, 2), 'mono16': _Encoding(1, None, 2), '32FC1': _Encoding(1, None, 4)}
+_DEPTH_ENCODINGS = {
+    '16UC1': _Encoding(1, None, 'u2'),
+    'mono16': _Encoding(1, None, 'u2'),
+    '32FC1': _Encoding(1, None, 'f4'),
+}
+_FULL_RANGE = IntensityScale(FULL)
 
 
 MAX_FRAME_ID = 1024  # characters; all results of an image carry its header
@@ -103,10 +119,14 @@ def stamp_ns(stamp: Any) -> int:
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
-def rgb_from_image(message: ImageMessage) -> np.ndarray:
+def rgb_from_image(message: ImageMessage, scale: IntensityScale = _FULL_RANGE) -> np.ndarray:
     """Convert an image message to an array.
 
-    16-bit channels are scaled to 8. `8UC3` and `8UC4` are read as in OpenCV, blue first.
+    `8UC3`, `32FC4` and so on are read as in OpenCV, blue first.
+
+    Args:
+        message: the image.
+        scale: scales channels of other types than uint8; default: by the range of their type.
 
     Returns:
         H×W×3 uint8 RGB; a view of the message for rgb8, whatever its step.
@@ -118,11 +138,24 @@ def rgb_from_image(message: ImageMessage) -> np.ndarray:
     check_header(message)
     pixels = _pixels(message, _ENCODINGS, 'convert it with image_proc or republish it')
     encoding = _ENCODINGS[message.encoding]
-    if encoding.code is None and encoding.depth == 1:
+    pixels = scale.apply(pixels, message.encoding)
+    if encoding.code is None:
         return pixels
-    if encoding.code is not None:
-        pixels = cv2.cvtColor(np.ascontiguousarray(pixels), encoding.code)
-    return pixels if encoding.depth == 1 else cv2.convertScaleAbs(pixels, alpha=255 / 65535)
+    if message.encoding == 'nv24':
+        return _rgb_from_nv24(pixels)
+    return cv2.cvtColor(np.ascontiguousarray(pixels), encoding.code)
+
+
+def _rgb_from_nv24(planes: np.ndarray) -> np.ndarray:
+    """Convert the planes of NV24, 3H×W uint8, to H×W×3 RGB: luma, then rows of pairs of chroma.
+
+    OpenCV has no such conversion. With doubled luma it is an NV12 image of twice the size.
+    """
+    height, width = planes.shape[0] // 3, planes.shape[1]
+    chroma = np.ascontiguousarray(planes[height:]).reshape(height, 2 * width)
+    luma = planes[:height].repeat(2, axis=0).repeat(2, axis=1)
+    doubled = cv2.cvtColor(np.concatenate([luma, chroma]), cv2.COLOR_YUV2RGB_NV12)
+    return np.ascontiguousarray(doubled[::2, ::2])
 
 
 def bayer_to_rgb(mosaic: np.ndarray, encoding: str) -> np.ndarray:
@@ -158,8 +191,7 @@ def depth_from_image(message: ImageMessage) -> np.ndarray:
     Raises:
         FrameError: another encoding, an empty image, or too little data for its size.
     """
-    pixels = _pixels(message, _DEPTH_ENCODINGS, 'send depth as 16UC1 in mm or as 32FC1 in m')
-    return pixels if pixels.dtype == np.uint16 else pixels.view(np.float32)
+    return _pixels(message, _DEPTH_ENCODINGS, 'send depth as 16UC1 in mm or as 32FC1 in m')
 
 
 def image_from_array(pixels: np.ndarray, encoding: str, make: Callable[[], ImageMessage]) -> ImageMessage:
@@ -186,8 +218,9 @@ def _pixels(message: ImageMessage, allowed: dict[str, _Encoding], remedy: str) -
     """Return H×W or H×W×channels in native byte order, a view of the message where possible."""
     encoding = allowed.get(message.encoding)
     if encoding is None:
+        reason = ': two channels are no picture' if message.encoding in _TWO_CHANNELS else ''
         raise FrameError(
-            f'the encoding {quoted(message.encoding)} cannot be read; {remedy}; known: {", ".join(allowed)}'
+            f'the encoding {quoted(message.encoding)} cannot be read{reason}; {remedy}; known: {", ".join(allowed)}'
         )
     height, width = message.height, message.width
     if not height or not width:
@@ -201,12 +234,12 @@ def _pixels(message: ImageMessage, allowed: dict[str, _Encoding], remedy: str) -
             f'the image is {width}×{height}: in {message.encoding} its height must be a multiple of {encoding.even[0]} '
             f'and its width one of {encoding.even[1]}'
         )
-    row = width * encoding.channels * encoding.depth
+    row = width * encoding.pixel_bytes
     if message.step < row:
         raise FrameError(
             f'step is {message.step}: a row of {width} px in {message.encoding} takes {row} bytes; set step'
         )
-    rows = height * 3 // 2 if encoding.planar else height
+    rows = height * encoding.rows[0] // encoding.rows[1]
     needed, given = rows * message.step, len(message.data)
     if given < needed:
         raise FrameError(
@@ -214,9 +247,7 @@ def _pixels(message: ImageMessage, allowed: dict[str, _Encoding], remedy: str) -
             f'bytes and data has {given}; send all of it'
         )
     data = np.frombuffer(message.data, np.uint8, needed).reshape(rows, message.step)[:, :row]
-    if encoding.depth > 1:
-        order = '>' if message.is_bigendian else '<'
-        data = np.ascontiguousarray(data).view(f'{order}u{encoding.depth}')
-        if (order == '>') != (sys.byteorder == 'big'):
-            data = data.byteswap().view(f'=u{encoding.depth}')
+    if encoding.dtype != 'u1':
+        sent = np.dtype(encoding.dtype).newbyteorder('>' if message.is_bigendian else '<')
+        data = np.ascontiguousarray(data).view(sent).astype(encoding.dtype, copy=False)
     return data if encoding.channels == 1 else data.reshape(rows, width, encoding.channels)

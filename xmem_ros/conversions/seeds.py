@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ from xmem_ros.errors import FrameError, RequestError, SeedError, TooManyObjectsE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    _Say = Callable[[str], None]
 
 MASK, BOX, POINTS, LABELS = range(4)
 KINDS = ('MASK', 'BOX', 'POINTS', 'LABELS')
@@ -41,7 +44,13 @@ class _Planned:
 
 
 def read_seeds(
-    seeds: Sequence[Any], image: np.ndarray, most: int, check: Callable[[list[int]], None] = lambda _: None
+    seeds: Sequence[Any],
+    image: np.ndarray,
+    most: int,
+    check: Callable[[list[int]], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
+    *,
+    field: bool = True,
 ) -> list[ObjectSeed]:
     """Convert the seeds of a request to masks; all checks precede GrabCut, which is slow.
 
@@ -52,6 +61,9 @@ def read_seeds(
         check: gets the ids of the seeds, 0 for each new object, and raises if the tracker would
             refuse them. Called only if a mask needs GrabCut. The tracker has to check again
             afterwards, because others may seed meanwhile.
+        say: receives sentences about masks that were changed, such as those with soft edges.
+        field: whether errors name a seed by its field of the request (`seeds[0]`), or else by its
+            number from 1, for seeds that are not from a request.
 
     Returns:
         One seed for each object, in the order of the seeds. A label image gives one for each of its
@@ -72,11 +84,12 @@ def read_seeds(
     for number, seed in enumerate(seeds):
         kind = KINDS[seed.kind] if seed.kind < len(KINDS) else str(seed.kind)
         name = f' {quoted(seed.name)}' if seed.name else ''
-        which = f'seeds[{number}]{name} ({kind})'
+        which = f'seeds[{number}]{name} ({kind})' if field else f'seed {number + 1}{name} ({kind.lower()})'
         with _named(which):
             _check_name(seed.name)
             read = _READERS.get(seed.kind, _refuse_kind)
-            planned += [(which, item) for item in read(seed, image, most - len(planned))]
+            note = functools.partial(_prefixed, say, which)
+            planned += [(which, item) for item in read(seed, image, most - len(planned), note)]
     if any(item.slow for _, item in planned):
         check([item.id for _, item in planned])
     result: list[ObjectSeed] = []
@@ -105,22 +118,26 @@ def _ready(name: str, object_id: int, mask: np.ndarray) -> _Planned:
     return _Planned(name, object_id, lambda: mask)
 
 
-def _read_mask(seed: Any, image: np.ndarray, _: int) -> list[_Planned]:
+def _prefixed(say: _Say, which: str, text: str) -> None:
+    say(f'{which}: {text}')
+
+
+def _read_mask(seed: Any, image: np.ndarray, _: int, say: _Say) -> list[_Planned]:
     if seed.id and seed.name and not len(seed.mask.data):
         raise SeedError(
             f'there is no mask: a new name needs a correction; send the message of object_{seed.id}/mask with the '
             'stamp of its image, or draw the object again'
         )
-    mask = seeding.mask_from_mask(mask_from_image(seed.mask), image.shape[:2])
+    mask = seeding.mask_from_mask(mask_from_image(seed.mask), image.shape[:2], say)
     return [_ready(seed.name, seed.id, mask)]
 
 
-def _read_box(seed: Any, image: np.ndarray, _: int) -> list[_Planned]:
+def _read_box(seed: Any, image: np.ndarray, _: int, __: _Say) -> list[_Planned]:
     box = seeding.check_box((seed.box.x_offset, seed.box.y_offset, seed.box.width, seed.box.height), image.shape[:2])
     return [_Planned(seed.name, seed.id, lambda: seeding.mask_from_box(image, box), slow=True)]
 
 
-def _read_points(seed: Any, image: np.ndarray, _: int) -> list[_Planned]:
+def _read_points(seed: Any, image: np.ndarray, _: int, __: _Say) -> list[_Planned]:
     if max(len(seed.points), len(seed.point_labels)) > seeding.MOST_POINTS:  # before millions are converted
         raise SeedError(
             f'{len(seed.points)} points and {len(seed.point_labels)} point labels given: give at most '
@@ -132,19 +149,19 @@ def _read_points(seed: Any, image: np.ndarray, _: int) -> list[_Planned]:
     return [_Planned(seed.name, seed.id, lambda: seeding.mask_from_points(image, points, labels), slow=True)]
 
 
-def _read_labels(seed: Any, image: np.ndarray, most: int) -> list[_Planned]:
+def _read_labels(seed: Any, image: np.ndarray, most: int, say: _Say) -> list[_Planned]:
     if seed.id:
         raise SeedError(f'id is {seed.id}: a label image starts new objects; set id to 0, or correct with a MASK')
-    masks = seeding.masks_from_labels(mask_from_image(seed.mask), image.shape[:2], most)
+    masks = seeding.masks_from_labels(mask_from_image(seed.mask), image.shape[:2], most, say)
     several = len(masks) > 1 and seed.name
     return [_ready(f'{seed.name}_{value}' if several else seed.name, 0, mask) for value, mask in masks.items()]
 
 
-def _refuse_kind(seed: Any, image: np.ndarray, _: int) -> list[_Planned]:  # noqa: ARG001
+def _refuse_kind(seed: Any, _: np.ndarray, __: int, ___: _Say) -> list[_Planned]:
     raise SeedError(f'kind is {seed.kind}: set it to 0 (MASK), 1 (BOX), 2 (POINTS) or 3 (LABELS)')
 
 
-_READERS: dict[int, Callable[[Any, np.ndarray, int], list[_Planned]]] = {
+_READERS: dict[int, Callable[[Any, np.ndarray, int, _Say], list[_Planned]]] = {
     MASK: _read_mask,
     BOX: _read_box,
     POINTS: _read_points,

@@ -38,13 +38,14 @@ ACKNOWLEDGE_S = 2.0  # maximum wait for delivery of the last frame
 class SceneCamera(Node):
     """Publisher of frames as rgb8 images, stamped with the time of publishing.
 
-    `hold` repeats the first frame until the service `~/start` (std_srvs/Trigger) is called, so that
-    objects can be seeded in it.
+    `hold` repeats the first frame until the service `~/start` (std_srvs/Trigger) is called. In the
+    meantime, objects can be seeded.
 
     Arguments:
-        topic: of the images.
-        frame_id: of the images' headers.
-        log: file for a line for each image: stamp, ns, and index in the clip, -1 while held.
+        topic: topic of the images.
+        frame_id: frame_id of the images' headers.
+        log: file that gets a line for each image: stamp [ns], and index in the clip; -1 while
+            held.
     """
 
     def __init__(self, topic: str, frame_id: str, log: TextIO | None = None) -> None:
@@ -124,7 +125,7 @@ def run(camera: SceneCamera, source: Source, args: argparse.Namespace) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the camera; returns the exit code: 0, or 2 if the clip cannot be played."""
+    """Run the camera; returns exit code 0, or 2 if the clip cannot be played."""
     parser = argparse.ArgumentParser(prog='scene_camera', description='Publish a clip as the images of a camera.')
     add_source_arguments(parser)
     parser.add_argument('--topic', default='image', metavar='NAME', help='topic of the images (default: %(default)s)')

@@ -31,11 +31,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description='Write rendered scenes as videos with masks.')
     parser.add_argument('folder', type=Path, help='folder for JPEGImages and Annotations')
     parser.add_argument(
-        '--size', type=int, nargs=2, default=(240, 432), metavar=('H', 'W'), help='size, px (default: 240 432)'
+        '--size', type=int, nargs=2, default=(240, 432), metavar=('H', 'W'), help='size in px (default: 240 432)'
     )
-    parser.add_argument('--frames', type=int, default=150, metavar='N', help='frames a scene (default: %(default)s)')
-    parser.add_argument('--objects', type=int, default=3, metavar='N', help='1 to 6 (default: %(default)s)')
-    parser.add_argument('--seed', type=int, default=0, metavar='N', help='of the first scene (default: %(default)s)')
+    parser.add_argument(
+        '--frames', type=int, default=150, metavar='N', help='frames of each scene (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--objects', type=int, default=3, metavar='N', help='number of objects, 1 to 6 (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--seed', type=int, default=0, metavar='N', help='seed of the first scene (default: %(default)s)'
+    )
     parser.add_argument(
         '--scenes', type=int, default=1, metavar='N', help='number of scenes, with successive seeds (default: 1)'
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""ROS node of the demonstration: seeds by the service and records the topics of the tracker."""
+"""ROS node of the demonstration: calls ~/seed and records the topics of the tracker."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Recorder(Node):
         self._recorded: dict[int, Recorded] = {}
         reliability = getattr(ReliabilityPolicy, 'BEST_AVAILABLE', ReliabilityPolicy.RELIABLE)
         qos = QoSProfile(depth=DEPTH, reliability=reliability)
-        # Humble passes only the message.
+        # Callbacks on Humble get only the message.
         has_info = hasattr(rclpy.subscription, 'MessageInfo')
         on_objects = self._on_objects_with_info if has_info else self._on_objects
         self.create_subscription(TrackedObjectArray, f'{node}/objects', on_objects, qos)
@@ -115,7 +115,7 @@ class Recorder(Node):
         return dict(sorted(complete.items()))
 
     def wait_for(self, done: Callable[[], bool], seconds: float, check: Callable[[], None] = lambda: None) -> bool:
-        """Wait until done(); returns False after a time limit. check() may raise meanwhile."""
+        """Wait until `done()`; returns False after a time limit. `check()` may raise an error."""
         end = time.monotonic() + seconds
         while not done():
             check()
@@ -128,7 +128,7 @@ class Recorder(Node):
         """Seed objects in the newest image; returns their ids and labels.
 
         Raises:
-            ProcessError: the service rejects the seeds or does not answer.
+            ProcessError: the service rejects the seeds or does not respond.
         """
         request = SeedObjects.Request(seeds=[_message_of(seed, frame_id) for seed in seeds])
         response = self._call(self._seed_client, request)
@@ -148,7 +148,7 @@ class Recorder(Node):
         future = client.call_async(request)
         future.add_done_callback(lambda _: answered.set())
         if not answered.wait(ANSWER_S):
-            raise ProcessError(f'no answer of {client.srv_name} within {ANSWER_S:g} s; see node.log and camera.log')
+            raise ProcessError(f'no response from {client.srv_name} within {ANSWER_S:g} s; see node.log and camera.log')
         return future.result()
 
 

@@ -39,10 +39,10 @@ class Report:
 
     Attributes:
         published: number of images of the clip that the camera published.
-        rate: of their publication, images/s.
-        ids: of the seeded objects, in the order of their seeds.
-        labels: of these objects.
-        names: of these objects.
+        rate: rate at which it published them, images/s.
+        ids: ids of the seeded objects, in the order of their seeds.
+        labels: labels of these objects.
+        names: names of these objects.
         tracked: index in the clip → result of that frame.
         iou: name → IoU with the truth for each frame with truth; 1 if both are empty.
     """
@@ -70,7 +70,7 @@ class Report:
         rows = [
             ('frames in', f'{self.published} at {self.rate:.1f} frames/s'),
             ('tracked', f'{tracked}'),
-            ('dropped', f'{self.published - tracked} (the newest frame goes first)'),
+            ('dropped', f'{self.published - tracked} (replaced by newer ones)'),
             ('rate', f'{self.rate * tracked / self.published:.1f} frames/s'),
         ]
         if tracked < self.published / 3:
@@ -97,15 +97,15 @@ class Report:
         """Write `overlay.mp4` and `frames.png` of the tracked frames, and compute the IoU.
 
         Arguments:
-            frames: of the whole clip, H×W×3 uint8 RGB.
+            frames: frames of the whole clip, H×W×3 uint8 RGB.
             truth: index → name → mask H×W uint8 of 0, 1 and 255 (void); empty without truth.
-            folder: for the files.
-            progress: whether to show a bar.
+            folder: folder of the written files.
+            progress: whether to show a progress bar.
         """
         chosen = {list(self.tracked)[k] for k in np.linspace(0, len(self.tracked) - 1, PICTURES).round().astype(int)}
         pictures = []
         label_of = dict(zip(self.names, self.labels, strict=True))
-        # Same duration as the clip: the tracked frames are shown longer in place of dropped ones.
+        # Same duration as the clip: with dropped frames, each tracked frame is shown longer.
         rate = max(1.0, self.rate * len(self.tracked) / self.published)
         bar = Bar(total=len(self.tracked), desc='drawing', unit='frame', disable=not progress)
         with VideoWriter(folder / 'overlay.mp4', rate) as video, bar:
@@ -127,7 +127,7 @@ class Report:
 
 
 def iou(mask: np.ndarray, truth: np.ndarray) -> float:
-    """Return the IoU of a mask H×W bool and the truth H×W of 0, 1 and 255 (void); 1 if empty."""
+    """Return the IoU of a mask H×W bool with the truth H×W of 0, 1, 255 (void); 1 if both empty."""
     counts = truth != VOID
     mask, truth = mask & counts, (truth > 0) & counts
     union = np.count_nonzero(mask | truth)

@@ -18,7 +18,7 @@ from xmem_ros import work_folder
 from xmem_ros.child_process import Child, ProcessError
 from xmem_ros.demo.recorder import Recorder
 from xmem_ros.demo.report import ClipResult, Report
-from xmem_ros.demo.source import SCENE, Source
+from xmem_ros.demo.source import SCENE, Source, frame_count, frame_rate
 from xmem_ros.demo.truth import box_seed, mask_seeds, scene_seeds
 from xmem_ros.errors import ParameterError, Setting, XMemError, with_setting
 from xmem_ros.outside_text import for_terminal, say
@@ -34,7 +34,7 @@ TOPIC = '/camera/image'
 FRAME_ID = 'camera'
 NODE_MODULE, CAMERA_MODULE = 'xmem_ros.node.main', 'xmem_ros.demo.camera'
 START_S = 180.0  # the first import of torch from a slow disk is slow
-QUIET_S = 3.0  # without a message after the end of the clip: all results have arrived
+QUIET_S = 3.0  # silence after the end of the clip that means: all results have arrived
 
 
 def isolate() -> None:
@@ -91,13 +91,15 @@ def demonstrate(args: argparse.Namespace) -> Report:
 
 
 def _seeds_of(args: argparse.Namespace, source: Source) -> tuple[list[DemoSeed], Callable[[int], Truth]]:
-    """Make the seeds of the first frame, and the function of the truth."""
+    """Return the seeds of the first frame, and a function: frame index → truth."""
     if source.scene:
         if args.box or args.mask:
             raise ParameterError('the rendered scene has its own seeds; give a box or a mask only with a video')
         return scene_seeds(source.scene)
     if bool(args.box) == bool(args.mask):
-        raise ParameterError('seed the first frame with either a box (BOX=x,y,width,height) or a mask (MASK=file.png)')
+        raise ParameterError(
+            'give a seed for the first frame: either a box (BOX=x,y,width,height) or a mask (MASK=file.png)'
+        )
     _, frame = next(iter(source))
     if args.box:
         return [box_seed(args.box, frame)], lambda _: {}
@@ -161,15 +163,15 @@ def make_parser() -> argparse.ArgumentParser:
         '--mask',
         type=Path,
         metavar='FILE',
-        help='mask of the first frame (PNG); masks of later frames in the same folder are the truth',
+        help='mask of the first frame (PNG); masks of later frames in the same folder are the ground truth',
     )
-    parser.add_argument('--frames', type=int, default=0, metavar='N', help='only the first N frames')
+    parser.add_argument('--frames', type=frame_count, default=0, metavar='N', help='track only the first N frames')
     parser.add_argument(
-        '--rate', type=float, default=0.0, metavar='R', help="frames/s (default: the clip's own; a folder: 30)"
+        '--rate', type=frame_rate, default=0.0, metavar='R', help="frames/s (default: the clip's own; a folder: 30)"
     )
-    parser.add_argument('--weights', default='', metavar='NAME|FILE', help='parameter of the node')
-    parser.add_argument('--device', default='', metavar='DEVICE', help='parameter of the node')
-    parser.add_argument('--size', type=int, metavar='PX', help='parameter of the node')
+    parser.add_argument('--weights', default='', metavar='NAME|FILE', help='parameter weights of the node')
+    parser.add_argument('--device', default='', metavar='DEVICE', help='parameter device of the node')
+    parser.add_argument('--size', type=int, metavar='PX', help='parameter size of the node')
     parser.add_argument(
         '--out',
         type=Path,
@@ -182,7 +184,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the demonstration; returns the exit code: 0, 2 for an error, 130 when interrupted."""
+    """Run the demonstration; returns exit code 0, 2 after an error, or 130 when interrupted."""
     args = make_parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     isolate()

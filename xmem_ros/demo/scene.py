@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Rendered clip with exact masks: objects on a table before a moving camera.
+"""Rendered clip with exact masks: objects on a table, filmed by a moving camera.
 
-It follows from a seed, needs no file or licence, and gives frames in any order.
+It is generated from a seed, so it needs no files, and frames can be read in any order.
 """
 
 from collections.abc import Iterator
@@ -32,14 +32,14 @@ class RenderedScene:
     """Sequence of frames and label images.
 
     Objects start apart and in full view. One crosses in front of the others. One leaves the frame
-    and returns; it is absent in about frames 65 to 105 of every 150. Others stay near their start.
-    All rotate, change size and light.
+    and returns; it is absent from about frame 65 to 105 of every 150. Others stay near their start.
+    All rotate and change in size and brightness.
 
     Arguments:
         size: height and width, px; at least 64 each.
         frames: length; the motion repeats after 150 frames.
         objects: 1 to 6; object k (from 0) has the label k + 1.
-        seed: of textures, sizes and paths.
+        seed: random seed of textures, sizes and paths.
 
     Raises:
         ParameterError: an argument is out of range.
@@ -98,7 +98,7 @@ class RenderedScene:
         return np.clip(frame + noise, 0, 255).astype(np.uint8), labels
 
     def _camera(self, index: int) -> np.ndarray:
-        """Return the 2×3 map of frame px to room px, as of a handheld camera."""
+        """Return the 2×3 transform of frame px to room px, of a handheld camera."""
         height, width = self.size
         t = 2 * np.pi * index / PERIOD
         angle = np.deg2rad(1.5) * np.sin(t + self._phase[0])

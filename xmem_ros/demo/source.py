@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from xmem_ros.demo.scene import RenderedScene
-from xmem_ros.errors import ParameterError
+from xmem_ros.errors import ParameterError, quoted
 from xmem_ros.media import Clip
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 SCENE = 'scene'
+MOST_RATE = 1000.0  # frames/s
 
 
 class Source:
@@ -26,8 +27,8 @@ class Source:
         clip: `scene`, or the path of a video file or a folder of images.
         frames: maximum number of frames; 0: all (scene: 150).
         rate: frames/s; 0: the clip's own.
-        objects: of the scene, 1 to 6.
-        seed: of the scene.
+        objects: number of objects of the scene, 1 to 6.
+        seed: random seed of the scene.
 
     Raises:
         FrameError: the file cannot be read.
@@ -37,9 +38,9 @@ class Source:
     def __init__(
         self, clip: str = SCENE, *, frames: int = 0, rate: float = 0.0, objects: int = 3, seed: int = 0
     ) -> None:
-        if frames < 0 or not 0 <= rate <= 1000:
+        if frames < 0 or not 0 <= rate <= MOST_RATE:
             raise ParameterError(
-                f'frames is {frames} and rate {rate}; allowed are frames from 0 on, and a rate of 0 to 1000'
+                f'frames is {frames} and rate is {rate:g}; frames must be at least 0, and rate 0 to {MOST_RATE:g}'
             )
         self.clip: RenderedScene | Clip
         if clip == SCENE:
@@ -71,17 +72,41 @@ class Source:
             yield from islice(self.clip, self._frames or None)
 
 
+def frame_rate(text: str) -> float:
+    """Parse a rate in frames/s."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= MOST_RATE:
+        raise argparse.ArgumentTypeError(
+            f"{quoted(text)} is not a rate; give 0 to {MOST_RATE:g} frames/s (0: the clip's own rate)"
+        )
+    return value
+
+
+def frame_count(text: str) -> int:
+    """Parse a number of frames."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = -1
+    if value < 0:
+        raise argparse.ArgumentTypeError(f'{quoted(text)} is not a number of frames; give a whole number from 0 (all)')
+    return value
+
+
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     """Add `--clip`, `--frames`, `--rate`, `--objects` and `--scene-seed`."""
     parser.add_argument(
         '--clip',
         default=SCENE,
         metavar='PATH',
-        help='a video file, a folder of images, or scene, the rendered one (default: %(default)s)',
+        help="a video file, a folder of images, or 'scene' for the rendered scene (default: %(default)s)",
     )
-    parser.add_argument('--frames', type=int, default=0, metavar='N', help='play only the first N frames')
+    parser.add_argument('--frames', type=frame_count, default=0, metavar='N', help='play only the first N frames')
     parser.add_argument(
-        '--rate', type=float, default=0.0, metavar='R', help="frames/s (default: the clip's own; a folder: 30)"
+        '--rate', type=frame_rate, default=0.0, metavar='R', help="frames/s (default: the clip's own; a folder: 30)"
     )
     parser.add_argument(
         '--objects',

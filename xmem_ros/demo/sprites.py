@@ -17,7 +17,7 @@ def _colour(hue: float, saturation: float, value: float) -> np.ndarray:
 
 
 def _noise(shape: tuple[int, int], cells: float, random: np.random.Generator) -> np.ndarray:
-    """Make smooth noise, three octaves, H×W float32, about -1…1; `cells`: on the longer side."""
+    """Make smooth noise, H×W float32, about -1…1; `cells`: noise cells along the longer side."""
     height, width = shape
     total = np.zeros(shape, np.float32)
     for octave in range(3):

@@ -11,6 +11,7 @@ import numpy as np
 
 from xmem_ros.errors import SeedError
 from xmem_ros.media import VOID, image_files, objects_of, read_mask
+from xmem_ros.outside_text import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +31,7 @@ class DemoSeed:
 
 
 def scene_seeds(scene: RenderedScene) -> tuple[list[DemoSeed], Callable[[int], Truth]]:
-    """Seed all objects of the rendered scene by their masks; returns also the truth of frames."""
+    """Return mask seeds of all objects of the rendered scene, and a function: index → truth."""
     _, first = scene[0]
     seeds = [DemoSeed(name, mask=first == k + 1) for k, name in enumerate(scene.names)]
 
@@ -58,7 +59,9 @@ def box_seed(text: str, frame: np.ndarray) -> DemoSeed:
 
 
 def mask_seeds(path: Path, frame: np.ndarray, stems: list[str]) -> tuple[list[DemoSeed], Callable[[int], Truth]]:
-    """Seed all objects of a mask file; masks of later frames in its folder are the truth.
+    """Return seeds of all objects of a mask file, and a function: index → truth.
+
+    The truth is in masks of later frames in the same folder.
 
     Arguments:
         path: mask of the first frame.
@@ -68,15 +71,18 @@ def mask_seeds(path: Path, frame: np.ndarray, stems: list[str]) -> tuple[list[De
     Raises:
         SeedError: the file cannot be read, has another size than the frame, or is empty.
     """
-    mask = read_mask(path)
+    notes: list[str] = []
+    mask = read_mask(path, notes)
+    for note in notes:
+        say(note)
     if mask.shape != frame.shape[:2]:
         raise SeedError(
             f'{path}: the mask is {mask.shape[1]}×{mask.shape[0]} px, '
-            f'the first frame {frame.shape[1]}×{frame.shape[0]}; they must be equal'
+            f'the first frame {frame.shape[1]}×{frame.shape[0]}; resize the mask'
         )
     objects = objects_of(mask)
     if not objects:
-        raise SeedError(f'{path}: the mask shows no object; give values from 1 to 254, or 255 alone')
+        raise SeedError(f'{path}: the mask shows no object; give values from 1 to 255')
     binary = set(np.unique(mask).tolist()) <= {0, VOID}
     names = {value: f'object {value}' if len(objects) > 1 else 'object' for value in objects}
     beside = {file.stem: file for file in image_files(path.parent)}
@@ -87,10 +93,10 @@ def mask_seeds(path: Path, frame: np.ndarray, stems: list[str]) -> tuple[list[De
             return {}
         values = read_mask(files[index])
         if values.shape != mask.shape:
-            raise SeedError(f'{files[index]}: its size is not that of {path}; they must be equal')
+            raise SeedError(f'{files[index]}: its size differs from that of {path}; resize it')
         if binary:
             return {names[1]: (values == VOID).astype(np.uint8)}
-        void = (values == VOID).astype(np.uint8) * VOID
+        void = (values == VOID).astype(np.uint8) * VOID if VOID not in names else 0
         return {name: (values == value).astype(np.uint8) + void for value, name in names.items()}
 
     return [DemoSeed(names[value], mask=inside) for value, inside in objects.items()], truth

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Buckets: any number of objects through functions of a few fixed sizes."""
+"""Buckets: objects are padded to one of a few fixed numbers, so that tensors have static shapes."""
 
 from collections.abc import Callable, Mapping, Sequence
 

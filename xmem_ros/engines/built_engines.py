@@ -2,7 +2,7 @@
 """Record of the TensorRT engines that this user built on this machine.
 
 An engine is code, so one from elsewhere is never loaded. The SHA-256 digests are kept beside the
-weights, not beside the engines, so that a foreign folder of models cannot vouch for its engines.
+weights, not beside the engines: a copied folder of models cannot declare its own engines trusted.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from xmem_ros.errors import EngineError, OutputError
 from xmem_ros.weights.files import user_folder
 
 RECORD = 'built_engines.json'
-MOST_RECORD = 4 << 20  # bytes
-MOST_ENGINES = 10_000
+MAX_RECORD_BYTES = 4 << 20
+MAX_ENGINES = 10_000
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def remove_unknown(cache: Path) -> None:
         OutputError: a file cannot be removed.
     """
     if cache.is_symlink():
-        raise EngineError(f'{cache}: is a link, and engines must not come from elsewhere: remove it')
+        raise EngineError(f'{cache}: is a link, but only engines that were built here are loaded: remove it')
     if not cache.is_dir():
         return
     known = _record()
@@ -43,7 +43,7 @@ def remove_unknown(cache: Path) -> None:
             if path.is_file() and not path.is_symlink() and sha256_of(path) in known:
                 continue
             if path.is_dir() and not path.is_symlink():
-                raise EngineError(f'{path}: is a folder in an engine cache: remove it')
+                raise EngineError(f'{path}: is a folder, but an engine cache contains only files: remove it')
             path.unlink()
         except OSError as error:
             raise OutputError(
@@ -62,11 +62,12 @@ def note_built(cache: Path) -> None:
     path = user_folder() / RECORD
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        kept = dict(list({**known, **built}.items())[-MOST_ENGINES:])
+        kept = dict(list({**known, **built}.items())[-MAX_ENGINES:])
         atomic.write_text(path, json.dumps(kept, indent=2) + '\n')
     except OSError as error:
         log.warning(
-            '%s: cannot be written (%s), so TensorRT rebuilds its engines next time: set XMEM_ROS_WEIGHTS',
+            '%s: cannot be written (%s), so TensorRT rebuilds its engines next time: set XMEM_ROS_WEIGHTS to a '
+            'writable folder',
             path,
             error.strerror,
         )
@@ -76,8 +77,8 @@ def _record() -> dict[str, str]:
     """Read the record, SHA-256 → name; empty if unreadable, so that engines are rebuilt."""
     path = user_folder() / RECORD
     try:
-        if path.stat().st_size > MOST_RECORD:
-            raise ValueError(f'it has more than {MOST_RECORD} bytes')
+        if path.stat().st_size > MAX_RECORD_BYTES:
+            raise ValueError(f'it has more than {MAX_RECORD_BYTES} bytes')
         return msgspec.json.decode(path.read_bytes(), type=dict[Digest, Annotated[str, msgspec.Meta(max_length=1000)]])
     except FileNotFoundError:
         return {}

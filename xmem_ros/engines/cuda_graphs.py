@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """CUDA graphs of the network: the kernels of a function are recorded once per shape and replayed.
 
-A step of a small network has some hundred kernels, whose launches take longer than their execution.
+A step of a small network has several hundred kernels; launching them takes longer than running
+them.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 class CudaRecorder:
-    """Records CUDA graphs with a common memory pool; their outputs stay allocated and separate."""
+    """Recorder of CUDA graphs. They share a memory pool, but each keeps its own outputs."""
 
     def __init__(self) -> None:
         self._pool: Any = None
@@ -65,10 +66,10 @@ class _Recorded:
 
 
 class GraphedNetwork:
-    """Interface of `XMemNetwork` for a tracker, run by CUDA graphs. Letters as there; B is 1.
+    """Replacement for `XMemNetwork` in a tracker, run by CUDA graphs; batch size 1.
 
-    The next call of the same function and shapes overwrites the outputs of a call. If recording
-    fails, the log gives the reason, and the network runs without graphs from then on.
+    A call overwrites the outputs of the previous call with the same function and shapes. If
+    recording fails, the log gives the reason, and the network runs without graphs from then on.
 
     Arguments:
         network: network on its device; its weights must stay in place.

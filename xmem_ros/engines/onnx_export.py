@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """ONNX export of the network for one image size: key encoder, value encoder, decoder.
 
-Image sizes are static. The number of objects is an axis named `objects`, which is fixed to a few
-values (buckets) at load time: engines get static shapes, and the weights are on disk once.
+Image sizes are static. The number of objects is the axis `objects`. Loading fixes it to a bucket,
+so engines have static shapes, and one file serves all buckets.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from torch import Tensor, nn
 
 from xmem_ros.engines.buckets import BUCKETS
 from xmem_ros.engines.deployment import deployed
-from xmem_ros.engines.onnx_files import TRACKER, ExportKey, models_folder, put, write_manifest
+from xmem_ros.engines.onnx_files import TRACKER, ExportKey, models_folder, move_into_place, write_manifest
 from xmem_ros.engines.winograd import WinogradConv2d
 from xmem_ros.errors import EngineError, OutputError
 from xmem_ros.network.model import STRIDE, XMemNetwork
 
 OPSET = 18
-LEAST_TORCH = (2, 5)  # first version whose `torch.onnx.export(dynamo=True)` supports a dynamic axis
+MIN_TORCH = (2, 5)  # first version whose `torch.onnx.export(dynamo=True)` supports a dynamic axis
 OBJECTS = 'objects'
 EXPORTED = {'float32': torch.float32, 'float16': torch.float16}
 
@@ -110,7 +110,7 @@ def export(
             models = _export_parts(network, key, part)
         write_manifest(part, key, models, opset=OPSET, objects=sorted(set(objects)), exported_by=exported_by)
         part.chmod(0o755)
-        put(part, target, key)
+        move_into_place(part, target, key)
     except OSError as error:
         raise OutputError(
             f'{into}: exported models cannot be written ({error.strerror}); free some space or choose another folder '
@@ -123,11 +123,11 @@ def export(
 
 
 def exporter_problem() -> str:
-    """Return the missing requirement and remedy, as in 'needs torch …'; '' if there is none."""
+    """Return the missing requirement and its remedy, as in 'needs torch …'; '' if none."""
     version = tuple(int(part) for part in torch.__version__.split('+')[0].split('.')[:2])
-    if version < LEAST_TORCH:
+    if version < MIN_TORCH:
         return (
-            f'needs torch {".".join(map(str, LEAST_TORCH))} or newer, and this is torch {torch.__version__}: install a '
+            f'needs torch {".".join(map(str, MIN_TORCH))} or newer, and this is torch {torch.__version__}: install a '
             'newer one, or use engine torch'
         )
     try:
@@ -142,7 +142,7 @@ def _export_parts(network: XMemNetwork, key: ExportKey, folder: Path) -> dict[st
     """Write the models; returns their manifest entries."""
     dtype = EXPORTED[key.precision]
     if any(isinstance(module, WinogradConv2d) for module in network.modules()):
-        raise EngineError('this network is deployed for torch on a CPU; export the network as loaded')
+        raise EngineError('this network is optimised for torch on a CPU; export the network as loaded from its weights')
     network = deployed(copy.deepcopy(network).cpu().float()).to(dtype)
     config, described = network.config, {}
     h, w = key.height // STRIDE, key.width // STRIDE

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Exported ONNX models on disk: one folder per weights, size and precision, with a manifest."""
+"""Exported ONNX models on disk: one folder per combination of weights, size and precision."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FORMAT = 1  # version of the models' inputs and outputs, part of the folder's na
 MANIFEST = 'manifest.json'
 TRACKER, COMMAND = 'tracker', 'xmem-ros export'  # origins of an export
 
-MOST_MANIFEST = 1 << 20  # bytes
+MAX_MANIFEST_BYTES = 1 << 20
 Digest = Annotated[str, msgspec.Meta(pattern='^[0-9a-f]{64}$')]
 
 log = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ def find_models(key: ExportKey) -> Path | None:
     folder = models_folder() / key.folder
     if not folder.is_dir():
         return None
-    problem = damage(folder, key)
+    problem = find_damage(folder, key)
     if not problem:
         return folder
     if _exported_by(folder) == COMMAND:
@@ -101,8 +101,8 @@ def find_models(key: ExportKey) -> Path | None:
     return None
 
 
-def damage(folder: Path, key: ExportKey) -> str:
-    """Check exported models byte by byte; returns what is wrong with them, '' if intact."""
+def find_damage(folder: Path, key: ExportKey) -> str:
+    """Check exported models byte by byte; returns the damage, '' if intact."""
     try:
         manifest = read_manifest(folder)
     except FileNotFoundError:
@@ -111,37 +111,37 @@ def damage(folder: Path, key: ExportKey) -> str:
         return f'{MANIFEST} cannot be read ({type(error).__name__}: {error})'
     if {name: getattr(manifest, name) for name in key.described()} != key.described():
         return f'{MANIFEST} belongs to other models'
-    for name, what in manifest.models.items():
-        file = folder / what.file
+    for name, entry in manifest.models.items():
+        file = folder / entry.file
         try:
-            if what.file != f'{name}.onnx' or file.is_symlink():
-                return f'{what.file!r} is not a file of this folder'
+            if entry.file != f'{name}.onnx' or file.is_symlink():
+                return f'{entry.file!r} is not a file of this folder'
             found = file.stat().st_size
-            if found != what.bytes:
-                return f'{what.file} has {found} bytes instead of {what.bytes}'
-            if sha256_of(file) != what.sha256:
-                return f'{what.file} was modified: its SHA-256 differs from the manifest'
-            if found and (reach := _foreign_content(file)):
-                return f'{what.file} {reach}'
+            if found != entry.bytes:
+                return f'{entry.file} has {found} bytes instead of {entry.bytes}'
+            if sha256_of(file) != entry.sha256:
+                return f'{entry.file} was modified: its SHA-256 differs from the manifest'
+            if found and (fault := _unchecked_content(file)):
+                return f'{entry.file} {fault}'
         except OSError as error:
-            return f'{what.file} cannot be read ({error.strerror})'
+            return f'{entry.file} cannot be read ({error.strerror})'
     return ''
 
 
 def read_manifest(folder: Path) -> Manifest:
     """Read a folder's manifest; raises `OSError`, `msgspec.MsgspecError`, `ValueError`."""
     with atomic.open_regular(folder / MANIFEST) as file:
-        data = file.read(MOST_MANIFEST + 1)
-    if len(data) > MOST_MANIFEST:
-        raise ValueError(f'it has more than {MOST_MANIFEST} bytes')
+        data = file.read(MAX_MANIFEST_BYTES + 1)
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise ValueError(f'it has more than {MAX_MANIFEST_BYTES} bytes')
     return msgspec.json.decode(data, type=Manifest)
 
 
-def _foreign_content(model: Path) -> str:
-    """Return how a model would load content that the manifest does not cover; '' if it does not.
+def _unchecked_content(model: Path) -> str:
+    """Describe content that a model would load unchecked; '' if there is none.
 
-    Its tensors may lie in other files (key `location` of ONNX's external data), or it may contain a
-    compiled engine.
+    Such content is a tensor in another file (key `location` of ONNX's external data) or a compiled
+    engine.
     """
     with model.open('rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         if content.find(b'location') >= 0:
@@ -181,20 +181,20 @@ def write_manifest(folder: Path, key: ExportKey, models: dict[str, Any], **furth
 
     models: manifest entries by name; `file` is the model's file. further: other manifest entries.
     """
-    for what in models.values():
-        path = folder / what['file']
-        what |= {'bytes': path.stat().st_size, 'sha256': sha256_of(path)}
+    for entry in models.values():
+        path = folder / entry['file']
+        entry |= {'bytes': path.stat().st_size, 'sha256': sha256_of(path)}
         _sync(path)
     work_folder.mark(folder)
     atomic.write_text(folder / MANIFEST, json.dumps({**key.described(), **further, 'models': models}, indent=2) + '\n')
 
 
-def put(part: Path, target: Path, key: ExportKey) -> None:
+def move_into_place(part: Path, target: Path, key: ExportKey) -> None:
     """Move an export to its place, unless intact models are already there.
 
-    Those stay, with their TensorRT engines, and only the numbers of objects are updated.
+    Intact models are kept with their TensorRT engines; only the numbers of objects are updated.
     """
-    if os.path.lexists(target) and damage(target, key):
+    if os.path.lexists(target) and find_damage(target, key):
         work_folder.remove(target)
         if os.path.lexists(target):
             problem = f'{target} exists and was not made by xmem_ros: move it away'

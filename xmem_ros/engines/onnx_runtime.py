@@ -30,7 +30,7 @@ TYPES: dict[str, tuple[Any, torch.dtype]] = {
     'tensor(float)': (np.float32, torch.float32),
     'tensor(float16)': (np.float16, torch.float16),
 }
-# onnxruntime errors about an unusable file; others may be about memory.
+# onnxruntime's errors for an unusable file; others may mean a lack of memory
 UNUSABLE = ('InvalidArgument', 'InvalidGraph', 'InvalidProtobuf', 'NoModel', 'NoSuchFile', 'NotImplemented')
 
 log = logging.getLogger(__name__)
@@ -124,7 +124,7 @@ class _Model:
         options = runtime.SessionOptions()
         options.log_severity_level = 3  # errors
         options.intra_op_num_threads = torch.get_num_threads()
-        # as in torch, see `threads`
+        # waiting threads sleep, as in torch; see `threads`
         options.add_session_config_entry('session.intra_op.allow_spinning', '0')
         options.add_free_dimension_override_by_name(OBJECTS, objects)
         names = pick_providers(runtime.get_available_providers(), self.device)
@@ -136,7 +136,8 @@ class _Model:
         building = TENSORRT in names and not any(cache.glob('*.engine'))
         if building:
             log.info(
-                'TensorRT builds %s%s; this takes minutes, without tracking. The engine is kept in %s',
+                'TensorRT is building %s%s; this takes minutes, and nothing is tracked meanwhile. The engine is kept '
+                'in %s',
                 what,
                 f' ({progress})' if progress else '',
                 cache,
@@ -147,8 +148,9 @@ class _Model:
         except Exception as error:
             if type(error).__module__.startswith('onnxruntime') and type(error).__name__ in UNUSABLE:
                 raise EngineError(
-                    f'onnxruntime {runtime.__version__} cannot load {self.path} ({str(error).splitlines()[0]}): it may '
-                    f'be too old; install a newer one, or remove {self.path.parent} to export the models again'
+                    f'onnxruntime {runtime.__version__} cannot load {self.path} ({str(error).splitlines()[0]}): '
+                    f'onnxruntime may be too old; install a newer one, or remove {self.path.parent} to export the '
+                    'models again'
                 ) from error
             raise
         if self.device.type != 'cpu' and session.get_providers()[0] == CPU:
@@ -190,7 +192,7 @@ class _Model:
 
 
 class OnnxNetwork:
-    """Interface of `XMemNetwork` for a tracker, run by ONNX Runtime. Letters as there; B is 1.
+    """Replacement for `XMemNetwork` in a tracker, run by ONNX Runtime; batch size 1.
 
     Models are exported for the first image of a new size, or by `prepare`, and kept on disk.
 
@@ -222,7 +224,7 @@ class OnnxNetwork:
         if size in self._loaded:
             self._loaded[size] = self._loaded.pop(size)  # now the most recently used
             return self._loaded[size]
-        while len(self._loaded) >= self.sizes_kept:  # before loading: both may not fit
+        while len(self._loaded) >= self.sizes_kept:  # before loading, because both may not fit
             evicted = next(iter(self._loaded))
             log.info('unloading models for images of %d×%d px, loading those for %d×%d px', *evicted, height, width)
             del self._loaded[evicted]
@@ -234,8 +236,8 @@ class OnnxNetwork:
         note_use(folder)
         manifest = read_manifest(folder)
         models = {
-            name: _Model(folder / what.file, self.device, self.precision, size)
-            for name, what in manifest.models.items()
+            name: _Model(folder / entry.file, self.device, self.precision, size)
+            for name, entry in manifest.models.items()
         }
         self._loaded[size] = models, sorted(manifest.objects)
         return self._loaded[size]

@@ -3,8 +3,8 @@
 
 Source: Lavin & Gray, "Fast Algorithms for Convolutional Neural Networks". A tile of 4×4 outputs
 takes 36 products per pair of channels instead of 144. The result equals a direct convolution up to
-rounding; in float32 the error is some six times larger, and lower precisions lose too much. torch's
-own convolutions on a CPU are direct ones, at the limit of the processor's arithmetic.
+rounding; in float32 the error is about six times larger, and lower precisions lose too much.
+torch's own convolutions on a CPU are direct and already run at the processor's peak rate.
 """
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 TILE, PATCH = 4, 6  # px, sides of an output tile and of its input patch
 CHUNK_BYTES = 6 << 20  # transformed inputs per chunk, so that they stay in the CPU cache
-LEAST_CHANNELS = 64  # below, the transforms cost more than they save
+MIN_CHANNELS = 64  # below, the transforms cost more than they save
 
 # With points 0, ±1, ±2 and ∞: output = A · [(G · kernel · Gᵀ) ∘ (B · input · Bᵀ)] · Aᵀ
 _INPUT = (
@@ -43,7 +43,7 @@ def suits(conv: nn.Conv2d) -> bool:
     """Whether a convolution is supported and gets faster."""
     plain = conv.kernel_size == (3, 3) and conv.stride == (1, 1) and conv.padding == (1, 1)
     plain &= conv.dilation == (1, 1) and conv.groups == 1
-    return plain and min(conv.in_channels, conv.out_channels) >= LEAST_CHANNELS
+    return plain and min(conv.in_channels, conv.out_channels) >= MIN_CHANNELS
 
 
 class WinogradConv2d(nn.Module):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Frame rate: time of frames, and the machine of the measurement."""
+"""Frame rate: the time that frames took, and the machine that was used."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Clock:
 
 
 def rate(*facts: Mapping[str, Any], of: str = 'seconds') -> float | None:
-    """Return frames/s over the facts of several clocks; None without times."""
+    """Return frames/s over the totals of several clocks; None without times."""
     frames = sum(item.get('frames', 0) for item in facts if item.get(of))
     seconds = sum(item.get(of, 0.0) for item in facts)
     return frames / seconds if seconds else None

@@ -44,17 +44,18 @@ def follow(
     """Reset the tracker and track named frames.
 
     Arguments:
-        tracker: `max_objects` is at least the number of objects.
+        tracker: tracker whose `max_objects` is at least the number of objects.
         frames: names and frames H×W×3 uint8 RGB.
         seeds: index and frame → seeds of that frame, value 1…255 → H×W bool; usually empty.
         length: number of frames; the last one is not memorised. None: unknown.
         exact_seeds: whether `values` of a seeded frame are the seeds themselves, not their masks
             after scaling to the working size.
         probabilities: whether results have probabilities.
-        output_size: H, W of the results; None: those of the frames. Excludes exact seeds.
+        output_size: H, W of the results; None: those of the frames. If given, `exact_seeds` is
+            ignored.
 
     Raises:
-        XMemError: of the tracker; the text begins with the name of the frame.
+        XMemError: from the tracker; the text begins with the name of the frame.
     """
     tracker.reset()
     value_of = np.zeros(256, np.uint8)  # label → value
@@ -76,6 +77,6 @@ def follow(
             for value, mask in masks.items():
                 values[mask] = value
         planes = [0, *(int(value_of[item.label]) for item in result.objects)]
-        # as published: from the image on the device to the probabilities
+        # the published clock runs from the image on the device to the probabilities
         outside = sum(result.timings_ms.get(stage, 0.0) for stage in ('preprocess', 'postprocess')) / 1000
         yield FollowedFrame(name, frame, values, planes, result, max(whole - outside, 0.0), whole)

@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from xmem_ros.evaluation.settings import Settings
 
 SETTINGS = 'settings.json'
-REMEDY = 'make room or choose another output folder, and run the same command again; finished sequences are kept'
-PROBABILITIES = 'probabilities'  # folder of the passes, until they are merged
+REMEDY = (
+    'free some space and run the same command again, which keeps finished sequences; or choose another output folder'
+)
+PROBABILITIES = 'probabilities'  # folder for the probabilities of the passes, until they are merged
 
 
 @contextmanager
@@ -55,7 +57,7 @@ class Output:
         """Create the folder, or check that its content has the same settings.
 
         Raises:
-            ParameterError: it has other settings, or is no output folder.
+            ParameterError: it has other settings, or is not an output folder.
         """
         file = self.folder / SETTINGS
         try:
@@ -63,11 +65,11 @@ class Output:
             if file.is_file():
                 earlier = read_json(file, ParameterError)
                 if not isinstance(earlier, dict):
-                    raise ParameterError(f'{file}: no settings of an evaluation; choose another output folder')
+                    raise ParameterError(f'{file}: not the settings of an evaluation; choose another output folder')
                 changed = [key for key in record if earlier.get(key) != json.loads(json.dumps(record[key]))]
                 if changed:
                     raise ParameterError(
-                        f'{self.folder}: holds masks of other settings (different: {", ".join(changed)}); '
+                        f'{self.folder}: contains masks made with other settings (different: {", ".join(changed)}); '
                         'choose another output folder or remove this one'
                     )
                 self._sweep()
@@ -107,7 +109,7 @@ class Output:
 
     @contextmanager
     def filling(self, sequence: Sequence) -> Iterator[Path]:
-        """Yield a temporary folder for a sequence's masks; renamed after a block without errors."""
+        """Yield a temporary folder for a sequence's masks; it is renamed unless an error occurs."""
         folder = self.folder_of(sequence)
         part = atomic.temporary_name(folder)
         with named_errors(part):

@@ -30,7 +30,7 @@ def truncate(probabilities: np.ndarray) -> np.ndarray:
 
 
 def write(path: Path, planes: np.ndarray, values: list[int]) -> None:
-    """Write C×H×W uint8 as a grey PNG, planes below one another; `values`: one for each plane."""
+    """Write C×H×W uint8 as a grey PNG of stacked planes; `values`: one for each plane."""
     from PIL.PngImagePlugin import PngInfo
 
     text = PngInfo()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     Item = TypeVar('Item')
 
-LONGEST_WAIT = timedelta(days=7)  # of the first process for the last one
+MAX_WAIT = timedelta(days=7)  # for slower processes at the end
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Processes:
         if count == 1:
             return cls()
         if not dist.is_initialized():
-            dist.init_process_group('gloo', timeout=LONGEST_WAIT)  # only small dictionaries are exchanged
+            dist.init_process_group('gloo', timeout=MAX_WAIT)  # only small dictionaries are exchanged
         return cls(dist.get_rank(), count)
 
     @staticmethod
@@ -42,7 +42,10 @@ class Processes:
         return int(os.environ.get('WORLD_SIZE', '1'))
 
     def device(self, wanted: str) -> str:
-        """Return this process's own GPU for `auto` and `cuda` with several processes."""
+        """Return the device for this process.
+
+        With several processes, `auto` and `cuda` become a GPU of its own.
+        """
         import torch
 
         if self.count > 1 and wanted in ('auto', 'cuda') and torch.cuda.is_available():
@@ -50,7 +53,7 @@ class Processes:
         return wanted
 
     def share(self, items: Sequence[Item], cost: Callable[[Item], float]) -> list[Item]:
-        """Return this process's items; greedy, so that all processes have about equal costs."""
+        """Return this process's items; the costs of all processes are about equal (greedy)."""
         loads = [0.0] * self.count
         mine = []
         for index in sorted(range(len(items)), key=lambda index: -cost(items[index])):

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
     from jinja2 import Environment
 
-# names of the evidence in the table
-PASSES = {'plain': 'masks', 'flip': 'mirrored', 'two_scales': 'other and merged sizes'}
+# evidence of agreement, as in the table
+PASSES = {'plain': 'masks', 'flip': 'mirrored frames', 'two_scales': 'other and merged sizes'}
 OTHERS = {
-    'objects': 'several objects: [small data sets](#evidence)',
-    'late': 'later objects and sparse output: [small data sets](#evidence)',
-    'speed': 'same clock, another machine',
+    'objects': 'several objects: see [protocols](#evidence)',
+    'late': 'late objects and sparse output: see [protocols](#evidence)',
+    'speed': 'same definition of the rate, another machine',
 }
 
 
@@ -32,10 +32,10 @@ class Row:
     Attributes:
         section: data set.
         id: name of its result file, `ID.json`.
-        variant: of the model or protocol.
+        variant: variant of the model or protocol.
         published: the figure; None: not published.
-        commands: that reproduce it, in order.
-        needs: data and weights that the commands require.
+        commands: commands that reproduce it, in order.
+        needs: data and weights that the commands need.
         server: whether a server scores the masks.
         measure: key of the result.
         evidence: comparisons with the authors' code.
@@ -113,7 +113,7 @@ def _page(results: Path, environment: type[Environment]) -> str:
     speed = _read(results / 'speed.json') or {}
     sections: dict[str, dict[str, Any]] = {}
     for row in rows():
-        measure = 'frames a second' if row.measure == 'fps' else row.measure
+        measure = 'frames/s' if row.measure == 'fps' else row.measure
         section = sections.setdefault(row.section, {'title': row.section, 'measure': measure, 'rows': []})
         shown = [command for other in section['rows'] for command in other['commands']]
         section['rows'].append(
@@ -122,7 +122,7 @@ def _page(results: Path, environment: type[Environment]) -> str:
                 'note': row.note,
                 'published': '–' if row.published is None else f'{row.published:.1f}',
                 'ours': _ours(row, _read(results / f'{row.id}.json')),
-                'nearness': _nearness(row, masks),
+                'agreement': _agreement(row, masks),
                 'commands': [_wrapped(command) for command in row.commands if _wrapped(command) not in shown],
             }
         )
@@ -144,20 +144,20 @@ def _wrapped(command: str) -> str:
 
 
 def _ours(row: Row, result: Mapping[str, Any] | None) -> str:
-    """Format the result of a row, or what its commands require."""
+    """Format the result of a row, or the requirements of its commands."""
     if result is None:
-        return f'not run: needs {row.needs}' + (', and its server' if row.server else '')
+        return f'not run: needs {row.needs}' + (', and the scoring server' if row.server else '')
     figure = result.get(row.measure)
     if figure is None:
         figure = result.get('server', {}).get(row.measure)
     if figure is None:
-        return 'masks are ready; not scored by the server yet'
+        return 'masks are ready, but not scored by the server yet'
     if row.measure == 'fps':
         return f'**{figure:.1f}** ({result["speed"][0]["device_name"]})'
     return f'**{figure:.1f}**' + (f' (J {result["J"]:.1f}, F {result["F"]:.1f})' if result.get('J') is not None else '')
 
 
-def _nearness(row: Row, masks: Mapping[str, Mapping[str, float]]) -> str:
+def _agreement(row: Row, masks: Mapping[str, Mapping[str, float]]) -> str:
     """Format the evidence of a row; `masks`: kind of pass → share of differing pixels."""
     parts = []
     for kind in row.evidence:

@@ -26,10 +26,13 @@ def write_json(path: Path, result: Mapping[str, Any]) -> None:
 
 
 def write_csv(path: Path, result: Mapping[str, Any]) -> None:
-    """Write a line for all objects, for each sequence and for each object; raises `OutputError`.
+    """Write one line for all objects, one for each sequence and one for each object.
 
     Columns: sequence (empty: all), object (empty: mean over the objects), J, F, J&F in percent,
     scored frames, frames/s.
+
+    Raises:
+        OutputError: the file cannot be written.
     """
     text = io.StringIO()
     lines = csv.writer(text, lineterminator='\n')

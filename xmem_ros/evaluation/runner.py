@@ -64,7 +64,7 @@ def evaluate(
 class Evaluation:
     """Sequences, passes and trackers of an evaluation.
 
-    Raises `XMemError` before any tracking starts.
+    The constructor checks the input and raises `XMemError` before tracking starts.
     """
 
     def __init__(self, settings: Settings, output: Path, scores: Path | None, processes: Processes) -> None:
@@ -118,7 +118,7 @@ class Evaluation:
     def _notes(self) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
         """Return the machine that tracked the sequences, and the facts of each.
 
-        For sequences of several machines: this machine, and only the sequences tracked on it.
+        If several machines tracked them, return this machine and only its own sequences.
         """
         notes = {name: facts for name, facts in self.output.notes().items() if name in self.counts}
         machines = [{key: facts.get(key) for key in self.machine} for facts in notes.values()]
@@ -219,7 +219,7 @@ def count_objects(passes: list[list[Sequence]], *, ignore_void: bool = False) ->
                 (_, known), (lacking, _) = (first, other) if odd[0] in first[1] else (other, first)
                 raise SeedError(
                     f'{lacking.seeds[known[odd[0]].stem].path}: shows no object {odd[0]}, but {known[odd[0]]} does; '
-                    'the seeds of merged passes must show the same objects'
+                    'the seeds of merged passes must show the same objects; correct one of the two masks'
                 )
         counts[first[0].name] = len(first[1])
     return counts

@@ -62,8 +62,8 @@ def score_sequence(sequence: Sequence, folder: Path, *, ignore_void: bool = Fals
     """Score the masks `folder/STEM.png` against the ground truth of a sequence.
 
     Arguments:
-        sequence: with the frames to score.
-        folder: of the masks, which have the data set's values.
+        sequence: sequence with the frames to score.
+        folder: folder of the masks, which have the data set's values.
         ignore_void: whether to ignore pixels that are 255 in a ground truth with other values.
 
     Returns:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from xmem_ros.network.config import NetworkConfig
 
 AUTO, FULL = 'auto', 'full'
-LEAST_SIZE, MOST_SIZE = 16, 4096  # px
+MIN_SIZE, MAX_SIZE = 16, 4096  # px
 PUBLISHED_SIZE = 480  # px, shorter side of the networks with published sizes
 Size = int | str  # shorter side in px, `auto` or `full`
 
@@ -44,8 +44,8 @@ class Settings:
         root: folder of the data set.
         weights: name or file, as for `Tracker.from_weights`.
         split: part of the data set.
-        size: shorter side of the images in the network, px; `full`: no scaling; `auto`: as
-            published for the data set, or the size of other networks.
+        size: shorter side of the images in the network, px; `full`: no scaling; `auto`: the size
+            published for the data set, or 240 px for networks such as `compact`.
         scales: sizes of several passes that are merged; empty: only `size`.
         flip: mirror the frames; with `scales`, track both ways.
         memory: policy, `published` (the paper's) or `default` (the node's).
@@ -86,7 +86,7 @@ class Settings:
         for size in (self.size, *self.scales):
             check_size_option(size)
         if self.scales and self.size != AUTO:
-            raise ParameterError('size and scales exclude each other; list all sizes in scales')
+            raise ParameterError('size cannot be combined with scales; list all sizes in scales')
         if len(set(self.scales)) < len(self.scales):
             raise ParameterError(f'scales {", ".join(map(str, self.scales))}: a size is repeated; remove it')
         if self.memory not in ('published', 'default'):
@@ -96,10 +96,11 @@ class Settings:
         if self.memory_every is not None:
             check_whole('memory_every', self.memory_every, 1, MOST)
         if self.sparse and not self.about.sparse:
-            raise ParameterError(f'{self.about.title} has no sparse version of its frames')
+            raise ParameterError(f'{self.about.title} has no sparse version of its frames; omit sparse')
         if self.late_objects and not self.about.first_mask_seeds:
             raise ParameterError(
-                f'{self.about.title} defines the seeds of late objects itself; late_objects is for generic and mose'
+                f'{self.about.title} defines the seeds of late objects itself; late_objects is only for '
+                'generic and mose'
             )
 
     @property
@@ -127,7 +128,7 @@ class Settings:
         return 0
 
     def tracker_config(self, run: Run, objects: int) -> TrackerConfig:
-        """Return the tracker's settings for a pass over a sequence with so many objects."""
+        """Return the tracker's settings for a pass over a sequence with this number of objects."""
         return TrackerConfig(
             size=run.size,
             precision=self.precision,
@@ -161,8 +162,8 @@ class Settings:
 
 def check_size_option(size: Size) -> None:
     """Raise `ParameterError` for an invalid size."""
-    if size in (AUTO, FULL) or (isinstance(size, int) and LEAST_SIZE <= size <= MOST_SIZE):
+    if size in (AUTO, FULL) or (isinstance(size, int) and MIN_SIZE <= size <= MAX_SIZE):
         return
     raise ParameterError(
-        f'size is {size!r}; it must be {LEAST_SIZE} to {MOST_SIZE} (px of the shorter side), full (no scaling) or auto'
+        f'size is {size!r}; it must be {MIN_SIZE} to {MAX_SIZE} (px of the shorter side), full (no scaling) or auto'
     )

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Frame rate as the paper measures it: number of frames over total forward time.
 
-The forward time of a frame is that from its image on the device to its probabilities at the output
-size. It excludes reading, decoding, scaling and writing. A warm-up of a few frames comes first.
+The forward time of a frame runs from its image on the device to its probabilities at the output
+size. It excludes reading, decoding, scaling and writing. A few warm-up frames come first.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One pass of a tracker over a sequence, and the trackers for passes."""
+"""Tracking of a sequence in one pass, and the trackers for all passes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from xmem_ros.evaluation.settings import Run, Settings
     from xmem_ros.network.model import XMemNetwork
 
-WARM_UP = 3  # frames; the first ones of a process include loading of kernels
+WARM_UP = 3  # frames; the first ones of a process also load kernels
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def track_sequence(
 
 
 class Trackers:
-    """Trackers for the sequences, one at a time, as each has its own stores.
+    """Trackers for the sequences, one at a time, because each allocates its own memory.
 
     Converts the weights of the network unless the precision is float32.
     """
@@ -87,7 +87,7 @@ class Trackers:
         self.settings = settings
         self.device = pick_device(device)
         if self.device.type == 'cuda' and self.device.index is not None:
-            torch.cuda.set_device(self.device)  # events of the timer belong to the current one
+            torch.cuda.set_device(self.device)  # timer events belong to the current device
         # float32 uses the network unchanged, as in the comparison with the authors' code
         self.network = network if self.precision == 'float32' else deployed(network, PRECISIONS[self.precision])
         self._tracker: Tracker | None = None
@@ -102,10 +102,10 @@ class Trackers:
         return 'float16' if self.device.type == 'cuda' else 'float32'
 
     def tracker(self, run: Run, objects: int) -> Tracker:
-        """Return the tracker for a pass over so many objects."""
+        """Return the tracker for a pass over a sequence with this number of objects."""
         key = (run.size, objects)
         if self._tracker is None or self._key != key:
-            self._tracker = None  # frees its stores before the next has its own
+            self._tracker = None  # free its memory before the next tracker allocates
             config = replace(self.settings.tracker_config(run, objects), precision=self.precision)
             self._tracker = Tracker(self.network, config, self.device)
             self._key = key

@@ -18,7 +18,6 @@ from sensor_msgs.msg import RegionOfInterest
 from vision_msgs.msg import Detection2DArray
 
 from xmem_ros import seeding
-from xmem_ros.conversions.compressed_images import rgb_of
 from xmem_ros.conversions.images import stamp_ns
 from xmem_ros.conversions.seeds import ObjectSeed
 from xmem_ros.errors import SeedError, XMemError
@@ -149,7 +148,7 @@ class SeedDetections:
             return False
         frame = self._frame_of(stamp_ns(message.header.stamp))
         labels = frame.labels  # of the image's size; saves decoding the image
-        size = labels.shape if labels is not None else rgb_of(frame.message).shape[:2]
+        size = labels.shape if labels is not None else session.image_of(frame.message).shape[:2]
 
         def room() -> int:
             return session.tracker.config.max_objects - len(session.tracker.objects)
@@ -174,7 +173,7 @@ class SeedDetections:
             )
         if not selected:
             return False
-        masks = self._masks(rgb_of(frame.message), selected)
+        masks = self._masks(session.image_of(frame.message), selected)
         if not masks:
             return True
 

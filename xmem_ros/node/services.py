@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from builtin_interfaces.msg import Time
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 
-from xmem_ros.conversions.compressed_images import rgb_of
 from xmem_ros.conversions.images import stamp_ns
 from xmem_ros.conversions.seeds import read_seeds
 from xmem_ros.errors import (
@@ -149,15 +148,20 @@ class Services:
     def _seed(self, request: Any, response: Any, pipeline: Pipeline, worker: Worker) -> None:
         frame, session = self.frame_of(stamp_ns(request.header.stamp)), pipeline.session
         tracker = session.tracker
+        notes: list[str] = []
 
         def check(ids: list[int]) -> None:
             worker.submit(lambda: tracker.check_ids(ids)).result()
 
-        seeds = read_seeds(request.seeds, rgb_of(frame.message), tracker.config.max_objects, check)
+        seeds = read_seeds(
+            request.seeds, session.image_of(frame.message), tracker.config.max_objects, check, notes.append
+        )
         ids, labels = worker.submit(lambda: self.apply_seeds(session, frame, request.seeds, seeds), frame).result()
         response.ids, response.labels, response.stamp = ids, labels, frame.message.header.stamp
-        response.message = f'{_count(ids)} seeded'
+        response.message = '; '.join([f'{_count(ids)} seeded', *notes])
         self._log(f'seeded in the image of {format_stamp(frame.stamp_ns)}: ids {", ".join(map(str, ids))}')
+        for note in notes:
+            self._log(note)
 
     def _hold(self, request: Any, response: Any, pipeline: Pipeline, worker: Worker) -> None:  # noqa: ARG002
         history = pipeline.history

@@ -38,8 +38,8 @@ MISSING = ''
 if not AVAILABLE:
     MISSING = (
         'vision_msgs 4 or later is not installed: ~/detections, ~/label_info, ~/detections_3d and ~/seed_detections '
-        f'are off (apt install ros-{os.environ.get("ROS_DISTRO") or "<distribution>"}-vision-msgs, or build it from '
-        'source)'
+        f'are off. If ROS 2 was installed by apt: apt install ros-{os.environ.get("ROS_DISTRO") or "<distribution>"}'
+        '-vision-msgs; otherwise build vision_msgs from source, as it is not on PyPI'
     )
 elif LabelInfo is None:
     MISSING = 'this vision_msgs has no LabelInfo: ~/label_info is off (version 4.1 or later has it)'

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from xmem_ros.recordings.seed_plan import PlannedSeeds
 
 FORMATS = ('bag', 'png', 'coco', 'ytvos', 'overlay')
-VERSION = 4  # of the work folder's format
+VERSION = 5  # of the work folder's format
 CONTENT = 'content'  # identity key
 SEEDS = 'seeds.'  # identity key, followed by the image's index
 _WORDS = {CONTENT: 'content of the input', SEEDS: 'seeds of image '}

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xmem_ros.conversions.compressed_images import rgb_of
 from xmem_ros.conversions.seeds import ObjectSeed, read_seeds
 from xmem_ros.errors import BagError, FrameError, RunError, SeedError, UnknownObjectError, XMemError, summary_of
 from xmem_ros.recordings.limits import MAX_FAULTS
 from xmem_ros.recordings.plan_state import PlanState, check_count
 from xmem_ros.recordings.recording import Fault
-from xmem_ros.recordings.seed_plan import describe_guesses, resolve
+from xmem_ros.recordings.seed_plan import describe_choices, resolve
 from xmem_ros.stream.frame import Frame
 from xmem_ros.stream.history import History
 from xmem_ros.stream.session import TrackingSession, make_tracker
@@ -122,9 +121,13 @@ class OfflineTracker:
         )
         self.index = 0  # of the next image
         self.dropped: list[Fault] = []  # images that could not be tracked
-        # guessed images of seeds, and warnings that the node would log
-        self.notes: list[str] = describe_guesses(self.places)
+        # on the input and the seeds, and warnings that the node would log
+        self.notes: list[str] = [*recording.notes, *describe_choices(self.places)]
         self.seeded = False  # whether any seed was applied
+        given = [index for index, entries in self.places.items() if not entries[0].recorded]
+        if given and (first := min(self.places)) > 0:
+            which = f'images 0 to {first - 1} precede' if first > 1 else 'image 0 precedes'
+            self.notes.append(f'{which} the first seed, so no object is tracked there')
 
     @property
     def missed(self) -> list[str]:
@@ -193,6 +196,7 @@ class OfflineTracker:
             'plan': self._plan.export_state(),
             'seeded': self.seeded,
             'clock': self._tracking.clock,
+            'intensity': self._tracking.scale.state,
             'dropped': [[fault.index, fault.reason] for fault in self.dropped],
             'notes': self.notes,
         }
@@ -210,12 +214,14 @@ class OfflineTracker:
         self._plan.import_state(notes['plan'])
         self.seeded = bool(notes['seeded'])
         self._tracking.clock = (int(notes['clock'][0]), int(notes['clock'][1]))
+        kind, low, high = notes['intensity']
+        self._tracking.scale.state = (str(kind), float(low), float(high))
         self.dropped = [Fault(int(index), str(reason)) for index, reason in notes['dropped']]
         self.notes = [str(text) for text in notes['notes']]
 
     def _seed(self, frame: RecordedFrame, work: Frame) -> tuple[list[AppliedSeeds], dict[int, np.ndarray]]:
         """Apply an image's seeds and track it."""
-        host = _TrackerHost(self.tracker, self._tracking, rgb_of(frame.message))
+        host = _TrackerHost(self.tracker, self._tracking, self._tracking.image_of(frame.message), self.notes)
         wanted, used = self._plan.gather(frame.index, frame.name, host)
         if not wanted:
             self._tracking.track(work)
@@ -244,14 +250,15 @@ class OfflineTracker:
 class _TrackerHost:
     """`SeedHost` by the tracker in this process, for the seeds of one image."""
 
-    def __init__(self, tracker: Tracker, tracking: TrackingSession, image: np.ndarray) -> None:
-        self._tracker, self._tracking, self._image = tracker, tracking, image
+    def __init__(self, tracker: Tracker, tracking: TrackingSession, image: np.ndarray, notes: list[str]) -> None:
+        self._tracker, self._tracking, self._image, self._notes = tracker, tracking, image, notes
 
     def read(self, entry: PlannedSeeds) -> dict[int, ObjectSeed]:
         """As `SeedHost.read`."""
         if not entry.seeds:
             return {}
-        found = read_seeds(entry.seeds, self._image, self._tracker.config.max_objects)
+        most, notes = self._tracker.config.max_objects, self._notes
+        found = read_seeds(entry.seeds, self._image, most, say=notes.append, field=entry.recorded)
         check_count(entry, len(found))
         return dict(zip(entry.ids, found, strict=True))
 
@@ -291,4 +298,4 @@ class _CapturedOutput:
         """Keep a log message."""
         self.warnings.append(text)
 
-    error = warning
+    error = info = warning

@@ -11,6 +11,7 @@ import torch
 
 from xmem_ros.conversions.compressed_images import rgb_of
 from xmem_ros.errors import BagError, Setting, naming
+from xmem_ros.intensity import IntensityScale
 from xmem_ros.offline.sinks.bag import BagSink
 from xmem_ros.offline.sinks.coco import CocoSink
 from xmem_ros.offline.sinks.pictures import YTVOS, OverlaySink, PngSink, YouTubeVosSink
@@ -96,16 +97,16 @@ def _with_images(
     if not wanted:
         yield from ((frame, None) for frame in stored)
         return
-    frames = recording.frames()
+    frames, scale = recording.frames(), IntensityScale()
     for frame in stored:
         found = next((item for item in frames if item.index == frame.index), None)
-        yield frame, _image(recording, frame, found)
+        yield frame, _image(recording, frame, found, scale)
 
 
 def _write_among_originals(recording: BagRecording, stored: Iterator[StoredFrame], sinks: Sequence[Sink]) -> None:
     """Write every message of the bag, and after each image its results."""
     needs_image = any(sink.needs_image for sink in sinks)
-    index = -1
+    index, scale = -1, IntensityScale()
     stored = iter(stored)
     due = next(stored, None)
     for connection, received_ns, raw in recording.raw([]):
@@ -115,7 +116,8 @@ def _write_among_originals(recording: BagRecording, stored: Iterator[StoredFrame
             continue
         index += 1
         if due is not None and due.index == index:
-            image = _image(recording, due, recording.frame_of(index, received_ns, raw)) if needs_image else None
+            found = recording.frame_of(index, received_ns, raw) if needs_image else None
+            image = _image(recording, due, found, scale) if needs_image else None
             for sink in sinks:
                 sink.write(due, image)
             due = next(stored, None)
@@ -123,10 +125,10 @@ def _write_among_originals(recording: BagRecording, stored: Iterator[StoredFrame
         raise _changed_error(recording, due)
 
 
-def _image(recording: Recording, stored: StoredFrame, found: RecordedFrame | None) -> np.ndarray:
+def _image(recording: Recording, stored: StoredFrame, found: RecordedFrame | None, scale: IntensityScale) -> np.ndarray:
     if found is None or found.stamp_ns != stored.stamp_ns:
         raise _changed_error(recording, stored)
-    return rgb_of(found.message)
+    return rgb_of(found.message, scale)
 
 
 def _changed_error(recording: Recording, stored: StoredFrame) -> Exception:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from xmem_ros.errors import ParameterError, quoted
+from xmem_ros.intensity import parse_range
 from xmem_ros.memory.config import MemoryConfig
 from xmem_ros.parameters.groups import DepthParameters, MemoryParameters, SeedDetectionParameters
 from xmem_ros.parameters.rule import LIVE, START, Rule, Value, parameter
@@ -45,6 +46,12 @@ class Parameters:
         low=-1,
         high=4096,
         unit='px',
+    )
+    intensity_range: str = parameter(
+        'auto',
+        'Values that become black and white in images of more than 8 bits. auto: the 0.5 and 99.5 percentiles of the '
+        'first image, or of the first one that is seeded, kept until a reset or a change of encoding. full: the range '
+        'of the type. LOW,HIGH, as in 7000,8500: these.',
     )
     precision: str = parameter(
         'auto',
@@ -237,6 +244,7 @@ def changed(current: Parameters, values: Mapping[str, Any]) -> Parameters:
     result.memory_config()
     _check_cameras(result.cameras)
     result.prepare_size()
+    parse_range(result.intensity_range)
     return result
 
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Recordings: bags, videos, folders of frames and seed files. Imports no rclpy."""
+"""Recordings: bags, videos, folders of frames and seed files. Works without rclpy."""

@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 COMPRESSED_SUFFIXES = ('.zstd', '.zst')  # rosbag2 writes the first one
 _ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'  # a plain CDR message begins with 0
 _BLOCK_BYTES = 1 << 20
-_RESERVED_SHARE = 0.1  # of the disk, left free
+_RESERVED_SHARE = 0.1  # share of the disk that stays free
 _MAX_RESERVED_BYTES = 2 * 2**30  # upper bound of that share
-_ALWAYS_ALLOWED_BYTES = 1 << 30  # decompressed size that the files of every bag may have together
-_MAX_RATIO = 1000  # for larger ones; even black images rarely compress better
+_ALWAYS_ALLOWED_BYTES = 1 << 30  # decompressed size that is always allowed for all files of a bag together
+_MAX_RATIO = 1000  # highest ratio allowed above that; even black images rarely compress better
 _MAX_ZSTD_FRAMES = 1000  # concatenated zstd frames of one message or chunk
 
 
 def decompress_file(path: Path, target: Path, before: int = 0) -> str:
     """Decompress a file into another; return the reason if it is incomplete, '' otherwise.
 
-    before: bytes that other files of its bag have become.
+    before: decompressed bytes of the other files of its bag.
 
     Raises:
         OSError: the file cannot be read, or the disk has no room.
@@ -48,14 +48,14 @@ def decompress_file(path: Path, target: Path, before: int = 0) -> str:
                 written += len(data)
                 if written > most:
                     raise BagError(
-                        f'{path}: its {packed} bytes become more than {most}, which no recording does; if you trust '
-                        'it, unpack it yourself (zstd -d)'
+                        f'{path}: its {packed} bytes expand to more than {most}, which no recording does; if you '
+                        'trust it, unpack it yourself (zstd -d)'
                     )
                 if written > room:
                     raise OSError(errno.ENOSPC, f'only {room} bytes may be used')
                 file.write(data)
         except (EOFError, zstd.ZstdError) as error:
-            return f'{path} was cut off or is damaged: {target.stat().st_size} bytes of it can be unpacked ({error})'
+            return f'{path} was cut off or is damaged: {target.stat().st_size} bytes can be unpacked ({error})'
     return ''
 
 
@@ -109,7 +109,7 @@ def _decompress_zstd(data: Any, max_bytes: int) -> bytes:
         parts.append(decompressor.decompress(data, max_bytes - size + 1))
         size += len(parts[-1])
         if size > max_bytes:
-            raise BagError(f'compressed data becomes more than the {max_bytes} bytes that are allowed')
+            raise BagError(f'compressed data expands to more than the allowed {max_bytes} bytes')
         if not decompressor.eof:
             raise BagError('compressed data is cut off')
         data = decompressor.unused_data
@@ -124,7 +124,7 @@ def _decompress_lz4(data: Any, max_bytes: int) -> bytes:
     decompressor = lz4.frame.LZ4FrameDecompressor()
     content = bytes(decompressor.decompress(data, max_bytes + 1))
     if len(content) > max_bytes:
-        raise BagError(f'compressed data becomes more than the {max_bytes} bytes that are allowed')
+        raise BagError(f'compressed data expands to more than the allowed {max_bytes} bytes')
     if not decompressor.eof:
         raise BagError('compressed data is cut off')
     return content

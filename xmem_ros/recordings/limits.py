@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Upper bounds on what is read of a recording, as protection against hostile files.
+"""Limits on the content of a recording, as protection against hostile files.
 
 A number in a file is used only after a comparison with the file's size or with these bounds.
 """
@@ -11,17 +11,17 @@ from typing import TypeGuard
 from xmem_ros.errors import BagError
 
 MAX_MESSAGE_BYTES = 256 * 2**20  # a message or chunk; an image of 64 million pixels of four bytes
-MAX_OPEN_BYTES = 2 * MAX_MESSAGE_BYTES  # decompressed chunks with overlapping times, held together
+MAX_OPEN_BYTES = 2 * MAX_MESSAGE_BYTES  # all decompressed chunks with overlapping times
 MAX_INDEX_BYTES = 256 * 2**20
 MAX_TOPICS = 4096
 MAX_NAME_LENGTH = 255  # characters of a topic or type
 MAX_DEFINITION_LENGTH = 2**20  # characters of a message definition
 MAX_DEFINITIONS_LENGTH = 64 * 2**20  # characters of all definitions of a file
 MAX_QOS_LENGTH = 2 * 2**20  # characters of the QoS of all topics of a file, which is YAML
-MAX_SEEDS_BYTES = 64 * 2**20  # a message of seeds; the Python objects are far larger
+MAX_SEEDS_BYTES = 64 * 2**20  # a message of seeds; its Python objects are far larger
 MAX_ALL_SEEDS_BYTES = 512 * 2**20
-MAX_SEEDS = 1000  # of a message
-MAX_POINTS = 100_000  # of all seeds
+MAX_SEEDS = 1000  # in a message
+MAX_POINTS = 100_000  # in all seeds of a recording
 MAX_SEEDS_DEFINITION_LENGTH = 2**16  # characters; it is parsed to compare its fields
 MAX_FAULTS = 100_000  # skipped images
 MAX_TIME_NS = 2**31 * 1_000_000_000  # end of builtin_interfaces/Time

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Reader of MCAP files, including truncated, unindexed, unchunked and hostile ones.
 
-Sizes and positions in a file are compared with the file's size and with `limits` before use.
+Sizes and positions in a file are checked against the file's size and `limits` before use.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class _MessageCursor:
 
 
 class McapReader:
-    """An open MCAP file. Of a damaged file, the complete records are read.
+    """An open MCAP file. If it is damaged, only its complete records are read.
 
     Raises:
         BagError: the file is not an MCAP file of ROS 2, or exceeds the limits.

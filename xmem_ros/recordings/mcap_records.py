@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """MCAP records: their layouts, and the messages of a chunk. See mcap.dev/spec.
 
-Every length is compared with the bytes that are there before it is used.
+Every length is checked against the available bytes before it is used.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Chunk:
     """Position of a chunk in the file."""
 
     start_ns: int  # time of its first message, according to the file
-    position: int  # of its content
+    position: int  # position of its content in the file
     length: int
     channels: frozenset[int] = frozenset()  # empty: unknown
 
@@ -74,7 +74,7 @@ class FieldReader:
     def take(self, length: int) -> memoryview:
         """Return the next bytes."""
         if length > len(self._content) - self._position:
-            raise BagError('a record is shorter than its content')
+            raise BagError('a field extends beyond the end of its record')
         self._position += length
         return self._content[self._position - length : self._position]
 
@@ -83,7 +83,7 @@ class FieldReader:
         return layout.unpack(self.take(layout.size))
 
     def raw(self) -> memoryview:
-        """Return the next byte array, which its length precedes."""
+        """Return the next byte array, which is stored after its length."""
         return self.take(self.numbers(U32)[0])
 
     def text(self) -> str:
@@ -117,8 +117,8 @@ def iter_records(data: bytes, most: int | None = None) -> Iterator[tuple[int, in
 def chunk_messages(data: bytes, packed: int) -> MessageTable:
     """Return the messages of a decompressed chunk.
 
-    packed: its bytes in the file. A record takes some of them, so that a small file has no millions
-    of records.
+    packed: its size in the file [bytes]. It may have no more records than that, so a small file
+    cannot expand to millions of records.
     """
     messages = MessageTable()
     for opcode, position, length in iter_records(data, packed):
@@ -127,5 +127,5 @@ def chunk_messages(data: bytes, packed: int) -> MessageTable:
                 raise BagError('a message is shorter than its header')
             messages.add(data, position, position, length)
         elif opcode == OP_CHUNK:
-            raise BagError('a chunk lies in a chunk')
+            raise BagError('a chunk contains another chunk')
     return messages

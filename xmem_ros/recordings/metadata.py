@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A bag's `metadata.yaml` and recorded QoS profiles, read within bounds. No rclpy, no rosbags."""
+"""A bag's `metadata.yaml` and recorded QoS profiles, read within bounds. Imports no rclpy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from xmem_ros.errors import BagError, quoted
 from xmem_ros.recordings.limits import MAX_TOPICS, is_name
 
 METADATA_FILE = 'metadata.yaml'
-# a bag of thousands of files has some 100 kB
+# the metadata of a bag of thousands of files has about 100 kB
 _METADATA_BOUNDS = YamlBounds(max_bytes=2 * 2**20, max_depth=32, max_values=500_000, max_digits=20, merge_keys=False)
 _QOS_BOUNDS = YamlBounds(max_bytes=64 * 2**10, max_depth=32, max_values=10_000, max_digits=20, merge_keys=False)
 
@@ -26,7 +26,7 @@ class TopicMetadata:
     msgtype: str
     count: int  # messages
     digest: str  # RIHS01 hash of the type; '' if unknown
-    profiles: Any  # QoS of the publishers: YAML text, or its content
+    profiles: Any  # QoS of the publishers: YAML text, or the parsed content
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,13 @@ def _topic(item: Any) -> TopicMetadata:
     )
 
 
-@functools.lru_cache(maxsize=64)  # most topics of a bag have the same
+@functools.lru_cache(maxsize=64)  # most topics of a bag have the same QoS
 def _parsed_qos(text: str) -> Any:
     return parse_yaml(text, 'QoS', BagError, bounds=_QOS_BOUNDS)
 
 
 def parse_qos_profiles(profiles: Any) -> list[Any]:
-    """Parse recorded QoS, YAML text or its content, into `Qos` of rosbags; [] if it is invalid."""
+    """Parse recorded QoS, YAML text or parsed, into `Qos` of rosbags; [] if invalid."""
     from rosbags.rosbag2.metadata import parse_qos
 
     try:

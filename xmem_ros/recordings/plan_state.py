@@ -41,7 +41,7 @@ class SeedHost(Protocol[Seed]):
         """Remove objects, by the host's ids."""
 
     def named(self, seed: Seed, name: str) -> Seed:
-        """Return the seed with this name."""
+        """Rename a seed; return it or a copy."""
 
 
 class PlanState:
@@ -71,7 +71,7 @@ class PlanState:
     def is_reset(self, entry: PlannedSeeds) -> bool:
         """Return whether the recorded node was reset or restarted before an entry.
 
-        Only then are ids used again.
+        A node uses ids again only after a reset or restart.
         """
         corrected = {int(seed.id) for seed in entry.seeds}
         return entry.recorded and any(key in self._used and key not in corrected for key in entry.ids)
@@ -84,15 +84,15 @@ class PlanState:
         """Apply the plan's resets and removals before an image; return its seeds.
 
         Args:
-            index: of the image.
-            image: its name, for errors.
+            index: index of the image.
+            image: name of the image, for errors.
             host: owner of the objects.
 
         Returns:
             Plan id → seed, and the entries with these seeds.
 
         Raises:
-            SeedError, UnknownObjectError: an entry by the user cannot be used.
+            SeedError, UnknownObjectError: an entry of the user cannot be used.
         """
         wanted: dict[int, Seed] = {}
         used: list[PlannedSeeds] = []
@@ -124,7 +124,7 @@ class PlanState:
 
         Args:
             given: plan id → host's id.
-            entries: the applied ones.
+            entries: entries that were applied.
         """
         # after an on_time_jump reset the host's ids begin again
         reused = set(given.values())
@@ -142,7 +142,7 @@ class PlanState:
         self.missed.append(text)
 
     def unreached(self, images: int) -> list[str]:
-        """Describe entries for images beyond the last of `images`."""
+        """Describe the entries whose image is missing in a recording of `images` images."""
         return [
             f'{entry.source}: the recording ends before image {index}'
             for index, entries in sorted(self.places.items())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Recordings: the images of a bag, a video or a folder of frames, in order. No rclpy.
+"""Recordings: the images of a bag, a video or a folder of frames, in order. Imports no rclpy.
 
 with open_recording(path) as recording:
     for frame in recording.frames():
@@ -12,6 +12,8 @@ import abc
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from xmem_ros.conversions.images import stamp_ns
 from xmem_ros.errors import BagError, FrameError, Setting, listed, naming
@@ -44,7 +46,7 @@ class RecordedFrame:
     """An image of a recording, possibly not decodable."""
 
     index: int  # from 0, among all messages of the image topic
-    stamp_ns: int  # of its header
+    stamp_ns: int  # from its header
     received_ns: int  # recording time
     message: Any  # sensor_msgs/Image or CompressedImage, a dataclass of rosbags
     name: str  # stem for files of this image
@@ -62,14 +64,15 @@ class Recording(abc.ABC):
     """Images in order; a context manager. Can be read repeatedly, one reader at a time."""
 
     path: Path
-    image_topic: str  # '' of a clip
+    image_topic: str  # '' for a video or folder
     topics: list[Topic]
     length: int | None  # images; None: unknown
     exact: bool  # whether `length` is reliable
     rate: float  # images per second
-    damage: str  # what could not be read, or ''; complete once `frames` has ended
+    damage: str  # unreadable parts, or ''; complete once `frames` has ended
     file_names: dict[str, str]  # frame name → file name; empty for a bag or video
     faults: list[Fault]  # unreadable images so far; they keep their index and are skipped
+    notes: list[str]  # on how the recording is read
 
     @abc.abstractmethod
     def frames(self, start: int = 0) -> Iterator[RecordedFrame]:
@@ -98,7 +101,7 @@ def open_recording(path: Path | str, image_topic: str = '') -> Recording:
 
     Arguments:
         path: a bag's folder, an .mcap or .db3 file (also .zstd), a video, or a folder of images.
-        image_topic: of a bag; optional if it has only one.
+        image_topic: image topic of a bag; optional if it has only one.
 
     Raises:
         BagError: not a bag, empty, no images, several image topics, or a topic of another type.
@@ -107,7 +110,10 @@ def open_recording(path: Path | str, image_topic: str = '') -> Recording:
     """
     path = Path(path)
     if not path.exists():
-        raise BagError(f'{path}: no such video file, folder of frames or bag')
+        raise BagError(
+            f'{path}: no such file or folder; give a bag (folder, .mcap or .db3 file), a video file, or a folder of '
+            'images'
+        )
     if path.suffix == '.bag':
         raise BagError(f'{path}: a ROS 1 bag; convert it to ROS 2: rosbags-convert --src {path} --dst FOLDER')
     if is_bag(path):
@@ -129,7 +135,7 @@ class ClipRecording(Recording):
         self._clip = Clip(path)
         self.length = len(self._clip) or None
         self.exact = path.is_dir()  # the header of a video may be wrong
-        self.rate = self._clip.rate
+        self.rate, self.notes = self._clip.rate, self._clip.notes
         self.file_names = self._clip.file_names
         self.damage = ''
         self.faults = []
@@ -137,19 +143,19 @@ class ClipRecording(Recording):
     def frames(self, start: int = 0) -> Iterator[RecordedFrame]:
         """Yield the frames; one that is unreadable or differs in size goes to `faults`."""
         self.faults, self.damage = [], ''
-        for index, (name, pixels) in enumerate(self._clip.frames()):
+        for index, (name, pixels) in enumerate(self._clip.frames(deep=True)):
             if index < start:
                 continue
             if isinstance(pixels, FrameError):
                 self.faults.append(Fault(index, str(pixels)))
                 continue
             stamp = self.stamp_of(index)
-            message = typestore.image(typestore.header(stamp, ''), pixels, 'rgb8')
+            message = typestore.image(typestore.header(stamp, ''), pixels, _encoding_of(pixels))
             yield RecordedFrame(index, stamp, stamp, message, name)
         if self._clip.missing:
             self.damage = (
-                f'{self.path}: the last {self._clip.missing} of the {self.length} frames that its header has cannot be '
-                'read; it is cut off or damaged, or its header is wrong'
+                f'{self.path}: the last {self._clip.missing} of the {self.length} frames in its header cannot be read; '
+                'the video is cut off or damaged, or the header is wrong'
             )
 
     def stamp_of(self, index: int) -> int:
@@ -158,6 +164,13 @@ class ClipRecording(Recording):
 
     def close(self) -> None:
         """Do nothing: no file is open between calls of `frames`."""
+
+
+def _encoding_of(pixels: np.ndarray) -> str:
+    """Return the encoding of pixels as `Clip` reads them."""
+    if pixels.ndim == 3:
+        return 'rgb8' if pixels.dtype == np.uint8 else 'rgb16'
+    return {'u': 'mono16', 'i': '32SC1', 'f': '32FC1'}[pixels.dtype.kind]
 
 
 class BagRecording(Recording):
@@ -177,7 +190,7 @@ class BagRecording(Recording):
         self.rate = self._rate()
         self.damage = self.bag.damage
         self.exact = not self.damage
-        self.file_names = {}
+        self.file_names, self.notes = {}, []
         self.faults = []
 
     def frames(self, start: int = 0) -> Iterator[RecordedFrame]:
@@ -192,7 +205,7 @@ class BagRecording(Recording):
     def raw(self, connections: list[Any]) -> Iterator[tuple[Any, int, bytes]]:
         """Yield connection, time [ns] and serialized message until the end or the first damage.
 
-        connections: of `self.bag.connections`; empty: all. `damage` is set afterwards.
+        connections: some of `self.bag.connections`; empty: all. `damage` is set afterwards.
         """
         count = 0
         self.damage = self.bag.damage
@@ -218,7 +231,7 @@ class BagRecording(Recording):
         """Return the image of a message; None, with an entry in `faults`, if it is not one."""
         try:
             if is_compressed(raw):
-                raise BagError(f'its compressed data is damaged, or becomes more than {MAX_MESSAGE_BYTES} bytes')
+                raise BagError(f'its compressed data is damaged, or expands to more than {MAX_MESSAGE_BYTES} bytes')
             message = typestore.deserialize(raw, self._connection.msgtype)
             stamp = stamp_ns(message.header.stamp)
         except Exception as error:  # depends on the bytes
@@ -232,7 +245,7 @@ class BagRecording(Recording):
         return RecordedFrame(index, stamp, received_ns, message, f'{index:06d}')
 
     def is_frame(self, connection: Any) -> bool:
-        """Return whether a connection of the bag is that of the images."""
+        """Return whether a connection of the bag has the images."""
         return bool(connection.id == self._connection.id)
 
     def close(self) -> None:
@@ -282,7 +295,7 @@ class BagRecording(Recording):
             names = listed([c.topic for c in images], 30) or f'none; it has {known}'
             raise BagError(f'{self.path}: no topic {wanted}; topics with images: {names}')
         if not found[0].msgcount:
-            raise BagError(f'{self.path}: {wanted} has no messages; it has {known}')
+            raise BagError(f'{self.path}: {wanted} has no messages; the bag has {known}')
         return found[0]
 
 

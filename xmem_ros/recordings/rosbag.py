@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: MIT
 """Bags of rosbag2, complete or truncated, as one stream of messages.
 
-A folder without `metadata.yaml`, as a power cut leaves it, is read file by file in order of time.
-Of `metadata.yaml` only the file names, type hashes and QoS are used.
+A folder without `metadata.yaml`, for example after a power cut, is read file by file in order of
+time. Only the file names, type hashes and QoS in `metadata.yaml` are used.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import heapq
 import re
 import tempfile
 from pathlib import Path
@@ -23,7 +24,7 @@ from xmem_ros.recordings.rosbags_version import require_rosbags
 from xmem_ros.recordings.sqlite_reader import SqliteReader
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Sequence
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SUFFIXES = ('.mcap', '.db3')
@@ -64,6 +65,10 @@ def _natural_key(file: Path) -> list[tuple[int, str]]:
     return [(int(part), '') if part.isdecimal() else (-1, part) for part in re.split(r'(\d+)', file.name)]
 
 
+def _in_order(sources: Sequence[Iterator[tuple[Any, int, bytes]]]) -> Iterator[tuple[Any, int, bytes]]:
+    return iter(sources[0]) if len(sources) == 1 else heapq.merge(*sources, key=lambda message: message[1])
+
+
 class OpenBag:
     """An open bag; a context manager.
 
@@ -75,9 +80,9 @@ class OpenBag:
     def __init__(self, path: Path) -> None:
         require_rosbags(path)
         self.path = path
-        self.damage = ''  # what cannot be read, and why; '' if all can
+        self.damage = ''  # what cannot be read, and why; '' if everything can be read
         self._stack = contextlib.ExitStack()
-        self._unpacked = 0  # bytes of all files that were compressed
+        self._unpacked = 0  # decompressed bytes of all compressed files
         self._metadata = BagMetadata()
         try:
             self._readers = self._open()
@@ -97,18 +102,32 @@ class OpenBag:
         self._add_metadata()
 
     def messages(self, connections: Collection[Any] = ()) -> Iterator[tuple[Any, int, bytes]]:
-        """Yield connection, recording time [ns] and serialized message, in the order of the bag.
+        """Yield connection, recording time [ns] and serialized message, in the order of time.
 
-        connections: of `self.connections`; empty: all. Raises `BagError` on unreadable data.
+        Files whose times overlap, as of several recorders, are merged.
+
+        connections: some of `self.connections`; empty: all. Raises `BagError` on unreadable data.
         """
         wanted = {connection.id for connection in connections or self.connections}
-        for reader, merged_ids in zip(self._readers, self._merged_ids, strict=True):
-            own = [connection for connection in reader.connections if merged_ids[connection.id] in wanted]
-            if not own:
-                continue
-            by_id = {connection.id: connection for connection in self.connections}
-            for connection, received_ns, raw in reader.messages(own):
-                yield by_id[merged_ids[connection.id]], received_ns, decompress_message(raw)
+        group: list[Iterator[tuple[Any, int, bytes]]] = []
+        end_ns = 0
+        for reader, merged_ids in sorted(
+            zip(self._readers, self._merged_ids, strict=True), key=lambda pair: pair[0].start_time
+        ):
+            if reader.start_time >= end_ns:
+                yield from _in_order(group)
+                group = []
+            group.append(self._messages_of(reader, merged_ids, wanted))
+            end_ns = max(end_ns, reader.end_time)
+        yield from _in_order(group)
+
+    def _messages_of(
+        self, reader: McapReader | SqliteReader, merged_ids: dict[int, Any], wanted: Collection[Any]
+    ) -> Iterator[tuple[Any, int, bytes]]:
+        own = [connection for connection in reader.connections if merged_ids[connection.id] in wanted]
+        by_id = {connection.id: connection for connection in self.connections}
+        for connection, received_ns, raw in reader.messages(own) if own else ():
+            yield by_id[merged_ids[connection.id]], received_ns, decompress_message(raw)
 
     @property
     def span_ns(self) -> int:
@@ -119,7 +138,7 @@ class OpenBag:
         return int(max(reader.end_time for reader in filled) - min(reader.start_time for reader in filled) - 1)
 
     def close(self) -> None:
-        """Close its files."""
+        """Close the files."""
         self._stack.close()
 
     def __enter__(self) -> OpenBag:

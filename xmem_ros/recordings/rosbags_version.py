@@ -9,7 +9,7 @@ import re
 
 from xmem_ros.errors import ParameterError
 
-# Its internal types of connections and QoS are used, which may change in any minor version.
+# xmem_ros uses internal types of rosbags (connections, QoS), which any minor version may change.
 # pyproject.toml has the same bounds.
 ROSBAGS_FROM, ROSBAGS_BEFORE = (0, 11, 7), (0, 12)
 ROSBAGS = f'rosbags>={".".join(map(str, ROSBAGS_FROM))},<{".".join(map(str, ROSBAGS_BEFORE))}'

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Seeds by a user: mask files, boxes and YAML files, read into a plan. No rclpy."""
+"""Seeds from a user: mask files, boxes and YAML files, read into a plan. Imports no rclpy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = ('.yaml', '.yml')
 HIGHEST_ID = 2**32 - 1
-_MAX_DIGITS = 9  # of an index or a coordinate
+_MAX_DIGITS = 9  # digits of an index or a coordinate
 _MAX_STAMP_LENGTH = 60  # characters
 _ENTRY_KEYS = ('frame', 'stamp', 'objects', 'labels', 'names', 'remove')
 _OBJECT_KEYS = ('id', 'name', 'correct', 'mask', 'box', 'points', 'beside')
@@ -70,9 +70,10 @@ def parse_box(text: str) -> tuple[str, tuple[int, ...]]:
 
 @dataclass
 class SeedReader:
-    """Builder of one plan from all seeds by a user; assigns the ids of their objects."""
+    """Reader of all seeds from a user into one plan; assigns ids to their objects."""
 
     plan: list[PlannedSeeds] = field(default_factory=list)
+    ignore_void: bool = False  # whether 255 beside other values of a mask is no object
     _alive: dict[int, str] = field(default_factory=dict)  # id → name
     _used: set[int] = field(default_factory=set)
     _mask_bytes: int = 0  # of all masks in the plan
@@ -84,12 +85,13 @@ class SeedReader:
         names: dict[int, str] | None = None,
         source: str = '',
     ) -> None:
-        """Add an object for each value of a mask file, which keeps that value in mask files.
+        """Add an object for each value in a mask file; written masks use the same value for it.
 
-        source: of the path, unless the user gave it. Raises `SeedError`.
+        source: entry that names the file, for errors; '' if there is none. Raises `SeedError`.
         """
         try:
-            objects = objects_of(read_mask(path))
+            notes: list[str] = []
+            objects = objects_of(read_mask(path, notes), ignore_void=self.ignore_void)
             self._hold(objects.values())
         except SeedError as error:
             raise SeedError(f'{path}: {str(error).removeprefix(f"{path}: ")}') from error
@@ -101,7 +103,9 @@ class SeedReader:
         name_of = {value: (names or {}).get(value, str(value)) for value in objects}
         seeds = tuple(typestore.seed(MASK, name=name_of[value], mask=mask) for value, mask in objects.items())
         ids = tuple(self._begin(name) for name in name_of.values())
-        self._add(place, seeds, ids, source=f'{source}, {path}' if source else str(path), values=tuple(objects))
+        self._add(
+            place, seeds, ids, source=f'{source}, {path}' if source else str(path), values=tuple(objects), notes=notes
+        )
 
     def add_box(self, name: str, box: tuple[int, ...], place: ImageReference = ImageReference()) -> None:
         """Add the object inside a box [px]."""
@@ -149,14 +153,15 @@ class SeedReader:
             named = {_whole(value, 'a value of names'): _text(name, 'a name') for value, name in names.items()}
             self.add_masks(folder / _text(entry['labels'], 'labels'), place, named, source)
         seeds, ids = [], []
+        notes: list[str] = []
         for item in _items(entry.get('objects', []), 'objects'):
-            seed, object_id = self._object(item, folder)
+            seed, object_id = self._object(item, folder, notes)
             seeds.append(seed)
             ids.append(object_id)
         if seeds:
-            self._add(place, tuple(seeds), tuple(ids), source=source)
+            self._add(place, tuple(seeds), tuple(ids), source=source, notes=notes)
 
-    def _object(self, item: Any, folder: Path) -> tuple[Any, int]:
+    def _object(self, item: Any, folder: Path, notes: list[str]) -> tuple[Any, int]:
         """Convert an item of `objects` to an xmem_ros/Seed and its id."""
         _check_keys(item, _OBJECT_KEYS)
         kinds = sorted(set(item) & {'mask', 'box', 'points'})
@@ -176,7 +181,7 @@ class SeedReader:
             object_id = self._begin(name, _whole(item['id'], 'id') if 'id' in item else 0)
         if 'mask' in item:
             path = folder / _text(item['mask'], 'mask')
-            mask = read_mask(path)
+            mask = read_mask(path, notes)
             if not mask.any():
                 raise SeedError(f'{path}: the mask shows no object; paint it')
             self._hold([mask])
@@ -192,7 +197,7 @@ class SeedReader:
         return typestore.seed(POINTS, points=points + beside, point_labels=labels, **fields), object_id
 
     def _hold(self, masks: Iterable[np.ndarray]) -> None:
-        """Count masks; raises `SeedError` if the plan's take more than can be held."""
+        """Count the bytes of masks; raises `SeedError` if the plan's masks need too much memory."""
         self._mask_bytes += sum(mask.size for mask in masks)
         check_mask_bytes(self._mask_bytes)
 
@@ -222,7 +227,8 @@ class SeedReader:
         return found[0]
 
     def _add(self, place: ImageReference, seeds: tuple[Any, ...], ids: tuple[int, ...], **more: Any) -> None:
-        self.plan.append(PlannedSeeds(seeds, ids, place.index, place.stamp_ns, **more))
+        notes = tuple(more.pop('notes', ()))
+        self.plan.append(PlannedSeeds(seeds, ids, place.index, place.stamp_ns, notes=notes, **more))
 
 
 def _check_keys(item: Any, allowed: tuple[str, ...]) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Seed plans: the seeds of each image of a recording, from any source. No rclpy."""
+"""Seed plans: the seeds of each image of a recording, from any source. Imports no rclpy."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ class PlannedSeeds:
     """Seeds of one image, from a file, the command line or a recorded message."""
 
     seeds: tuple[Any, ...]  # xmem_ros/Seed messages; one with an id corrects that object
-    ids: tuple[int, ...]  # of their objects, in order; used by the plan and all results
-    index: int | None = None  # of the image; None: use `stamp_ns`
+    ids: tuple[int, ...]  # ids of their objects, in order, as in the plan and all results
+    index: int | None = None  # index of the image; None: use `stamp_ns`
     stamp_ns: int | None = None
     removed: tuple[int, ...] = ()  # ids of objects removed before
     values: tuple[int, ...] = ()  # preferred pixel values of the objects in mask files
     source: str = 'seeds'  # origin, for messages
     received_ns: int | None = None  # recording time, for images without stamps
     guessed: bool = False  # whether the image was chosen by recording time
-    recorded: bool = False  # once accepted by a node; if unusable now, warn and go on
+    recorded: bool = False  # from a recording, where a node accepted it; if unusable now, warn and go on
+    notes: tuple[str, ...] = ()  # on masks that were changed when they were read
 
 
 def new_objects(plan: Sequence[PlannedSeeds]) -> int:
@@ -106,9 +107,10 @@ def _needs_guess(entry: PlannedSeeds, *, stamped: bool) -> bool:
     return entry.recorded and entry.index is None and entry.received_ns is not None and not (stamped and entry.stamp_ns)
 
 
-def describe_guesses(places: Mapping[int, Sequence[PlannedSeeds]]) -> list[str]:
-    """Describe the seeds whose image was chosen by recording time."""
-    return [
+def describe_choices(places: Mapping[int, Sequence[PlannedSeeds]]) -> list[str]:
+    """Describe changed masks, and the seeds whose image was chosen by recording time."""
+    notes = [note for _, entries in sorted(places.items()) for entry in entries for note in entry.notes]
+    return notes + [
         f'{entry.source}: its image has no stamp; used the newest image recorded before it, image {index}'
         for index, entries in sorted(places.items())
         for entry in entries
@@ -119,7 +121,7 @@ def describe_guesses(places: Mapping[int, Sequence[PlannedSeeds]]) -> list[str]:
 def seeds_connection(recording: BagRecording, topic: str = '') -> Any:
     """Return rosbags' connection of the recorded seeds; None if there are none.
 
-    topic: optional if the bag has only one.
+    topic: topic of the seeds; optional if the bag has only one.
 
     Raises:
         BagError: several topics of seeds, no topic of this name, or another type.
@@ -136,7 +138,7 @@ def seeds_connection(recording: BagRecording, topic: str = '') -> Any:
         raise naming(
             Setting.SEEDS_TOPIC,
             BagError(
-                f'{recording.path}: several topics have seeds: {names}; name that of the node that tracked '
+                f'{recording.path}: several topics have seeds: {names}; name the topic of the node that tracked '
                 f'{recording.image_topic}, such as {connections[0].topic}'
             ),
         )
@@ -152,8 +154,8 @@ def recorded_seeds(recording: BagRecording, topic: str = '') -> list[PlannedSeed
         raise naming(
             Setting.SEEDS,
             BagError(
-                f'{recording.path}: {wanted.topic} was recorded by a version in which {ACCEPTED_SEEDS} has other '
-                'fields; give seeds of your own'
+                f'{recording.path}: {wanted.topic} was recorded by another version of xmem_ros, whose {ACCEPTED_SEEDS} '
+                'has other fields; give seeds of your own'
             ),
         )
     plan = []

@@ -3,8 +3,8 @@
 
 A database can contain code: views, triggers and generated columns are SQL by the file's author.
 Only plain columns of known tables are read, with fixed statements, on a connection that denies
-everything else. No statement sorts or aggregates, since the pages of a hostile file can repeat
-the same rows any number of times.
+everything else. No statement sorts or aggregates, because a hostile file can repeat the same rows
+any number of times.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class SqliteReader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.damage = ''  # what cannot be read, and why; '' if all can
+        self.damage = ''  # what cannot be read, and why; '' if everything can be read
         self._folder: Any = None
         self._database: Any = None
         try:
@@ -112,7 +112,7 @@ class SqliteReader:
         except (apsw.Error, BagError) as first:
             if isinstance(first, apsw.CantOpenError):
                 raise BagError(str(first)) from first
-            # again, up to the damage: with this setting SQLite reads a file with missing pages
+            # read again up to the damage; with this setting SQLite accepts missing pages
             if self._database is not None:
                 self._database.close()
             try:
@@ -144,7 +144,7 @@ class SqliteReader:
             if computed := [name for name, hidden in columns.items() if hidden]:
                 raise BagError(f'the column {computed[0]!r} of {table} is computed')
             if shadowed := [name for name in columns if name.lower() in _ROW_IDS]:
-                raise BagError(f'the column {shadowed[0]!r} of {table} takes the name of the row number')
+                raise BagError(f'the column {shadowed[0]!r} of {table} hides the row number')
             if columns:
                 found[table] = [name for name in known if name in columns]
         if 'topics' not in found or 'messages' not in found:
@@ -152,7 +152,7 @@ class SqliteReader:
         return found
 
     def _scan(self, data_column: str, *, until_damage: bool = False) -> None:
-        """List all messages; in sum they cannot be larger than the file."""
+        """List all messages; together they cannot be larger than the file."""
         import apsw
 
         rows, topics, times = array('q'), array('q'), array('q')

@@ -50,7 +50,7 @@ def is_ros_topic(name: str) -> bool:
 
 
 def recorded_outputs(topics: Mapping[str, str], node: str) -> dict[str, str]:
-    """Return the topics of a bag that a tracker published while it was recorded → the reason.
+    """Return the recorded outputs of a tracker in a bag: topic → reason.
 
     A topic is a tracker output if
 
@@ -79,13 +79,13 @@ def recorded_outputs(topics: Mapping[str, str], node: str) -> dict[str, str]:
 
 
 def _output(name: str, space: str) -> str:
-    """Return which output of the node with full name `space` a topic is; '' if none."""
+    """Return the name of a topic among the outputs of the node `space`; '' if it is none."""
     below = name[len(space) + 1 :] if name.startswith(f'{space}/') else ''
     return below if below in (*OUTPUTS, 'transition_event') or _OBJECT_OUTPUT.fullmatch(below) else ''
 
 
 def default_image_topics(topics: Iterable[str]) -> tuple[list[str], dict[str, str]]:
-    """Return the image topics eligible by default, and the others → why they must be named.
+    """Return the image topics that may be chosen by default, and the others → reason.
 
     topics: names of image topics with messages.
     """
@@ -97,7 +97,7 @@ def default_image_topics(topics: Iterable[str]) -> tuple[list[str], dict[str, st
 def describe_excluded(excluded: dict[str, str], option: str) -> str:
     """Describe for an error which topics are not used by default; '' if there are none.
 
-    option: that names a topic, up to the topic, as in `image:=`.
+    option: text before the topic in the option that names it, such as `image:=`.
     """
     if not excluded:
         return ''

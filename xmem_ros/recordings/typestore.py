@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Messages of bags as rosbags dataclasses, this package's types included. No rclpy.
+"""Messages of bags as rosbags dataclasses, this package's types included. Imports no rclpy.
 
 `definitions/` has copies of `msg/*.msg` for installations by pip.
 """
@@ -50,9 +50,9 @@ def typestore() -> Any:
 
 
 def is_known_definition(connection: Any) -> bool:
-    """Return whether a connection's type was recorded with the fields that it has here.
+    """Return whether a connection's type was recorded with the fields of this version.
 
-    connection: of rosbags; one without a definition counts as matching.
+    connection: rosbags' connection; one without a definition counts as matching.
     """
     from rosbags.interfaces import MessageDefinitionFormat
     from rosbags.typesys import TypesysError, get_types_from_msg
@@ -72,7 +72,7 @@ def is_known_definition(connection: Any) -> bool:
 def make(msgtype: str, **fields: Any) -> Any:
     """Make a message; msgtype: as in `std_msgs/msg/Header`. rosbags needs all fields.
 
-    Without rosbags, a namespace with the same fields: it is not needed for videos and folders.
+    Without rosbags, which videos and folders do not need, it is a namespace with these fields.
     """
     return typestore().types[msgtype](**fields) if available() else SimpleNamespace(__msgtype__=msgtype, **fields)
 
@@ -88,7 +88,7 @@ def header(stamp_ns: int, frame_id: str) -> Any:
 
 
 def image(header: Any, pixels: np.ndarray, encoding: str) -> Any:
-    """Make a sensor_msgs/Image of pixels H×W or H×W×C uint8; shares contiguous memory."""
+    """Make a sensor_msgs/Image of pixels H×W or H×W×C; shares contiguous memory."""
     pixels = np.ascontiguousarray(pixels)
     height, width = pixels.shape[:2]
     return make(
@@ -98,8 +98,8 @@ def image(header: Any, pixels: np.ndarray, encoding: str) -> Any:
         width=width,
         encoding=encoding,
         is_bigendian=0,
-        step=pixels.size // height,
-        data=pixels.reshape(-1),
+        step=pixels.nbytes // height,
+        data=pixels.reshape(-1).view(np.uint8),
     )
 
 
@@ -130,10 +130,10 @@ def seed(
 
     Arguments:
         kind: MASK, BOX, POINTS or LABELS of `xmem_ros.conversions.seeds`.
-        object_id: of the object to correct; 0 begins a new one.
-        name: of the object.
+        object_id: id of the object to correct; 0 begins a new one.
+        name: name of the object.
         mask: H×W bool or uint8.
-        around: the box: x, y, width, height [px].
+        around: box: x, y, width, height [px].
         points: x, y of each [px].
         point_labels: 1 on the object, 0 not on it.
     """
@@ -177,7 +177,7 @@ def serialize(message: Any) -> bytes:
 def count_points(raw: bytes) -> int:
     """Count the points of all seeds in the CDR bytes of an xmem_ros/AcceptedSeeds.
 
-    Made into objects, millions of seeds or points take gigabytes. Raises `BagError` for more than
+    As Python objects, millions of seeds or points take gigabytes. Raises `BagError` for more than
     `MAX_SEEDS` seeds, and for damaged bytes.
     """
     content, position = memoryview(raw)[4:], 0

@@ -22,6 +22,7 @@ from xmem_ros.child_process import Child
 from xmem_ros.client.link import NodeLink
 from xmem_ros.conversions.compressed_images import rgb_of
 from xmem_ros.errors import NodeError, NodeMissingError, NodeTimeoutError
+from xmem_ros.intensity import IntensityScale
 from xmem_ros.node import diagnostic_keys as keys
 from xmem_ros.parameters.table import changed, rules, value_of
 from xmem_ros.recordings.recording import open_recording
@@ -94,13 +95,14 @@ class LiveRun:
     def frames(self) -> Iterator[FrameResult]:
         """Replay, frame by frame; raises `XMemError`."""
         self._log.messages.clear()  # from the node's start
+        scale = IntensityScale()
         try:
             for live in self._replay:
                 yield FrameResult(
                     index=live.index,
                     name=live.frame.name,
                     stamp_ns=live.stamp_ns,
-                    image=functools.partial(rgb_of, live.frame.message),
+                    image=functools.partial(rgb_of, live.frame.message, scale),
                     labels=live.labels_with_seeds,
                     objects=[replace(item, id=live.plan_ids.get(item.id, item.id)) for item in live.objects],
                     removed=self._removals.at(live.index),

@@ -12,6 +12,7 @@ from rclpy.serialization import serialize_message
 from xmem_ros import work_folder
 from xmem_ros.conversions.compressed_images import rgb_of
 from xmem_ros.errors import OutputError, ParameterError, Setting, naming
+from xmem_ros.intensity import IntensityScale
 from xmem_ros.msg import AcceptedSeeds
 from xmem_ros.offline.destination import check_destination, resolved, work_folder_of
 from xmem_ros.offline.segments import RESULTS, StoredFrame
@@ -59,6 +60,7 @@ class ReplayOutput:
         self._results = self._part / RESULTS
         self._formats, self._node, self._rate = formats, node, rate
         self._sinks: list[Sink] = []
+        self._scale = IntensityScale()
 
     def __enter__(self) -> ReplayOutput:
         with ExitStack() as stack:
@@ -108,7 +110,7 @@ class ReplayOutput:
         """Write the results of an image."""
         stored = _to_stored(frame)
         for sink in self._sinks:
-            sink.write(stored, rgb_of(frame.frame.message) if sink.needs_image else None)
+            sink.write(stored, rgb_of(frame.frame.message, self._scale) if sink.needs_image else None)
 
 
 def _to_stored(frame: ReplayedFrame) -> StoredFrame:

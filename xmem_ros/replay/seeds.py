@@ -17,6 +17,7 @@ from xmem_ros.conversions.compressed_images import rgb_of
 from xmem_ros.conversions.images import image_from_array, mask_from_image
 from xmem_ros.conversions.seeds import LABELS, MASK, read_seeds
 from xmem_ros.errors import FrameError, SeedError, XMemError
+from xmem_ros.intensity import IntensityScale
 from xmem_ros.msg import Seed
 from xmem_ros.recordings import typestore
 from xmem_ros.recordings.plan_state import PlanState, check_count
@@ -114,7 +115,7 @@ class NodeSeeder:
             return []
         ids = [int(object_id) for object_id in answer.ids]
         self._plan.record_applied(dict(zip(wanted, ids, strict=True)), entries)
-        found = read_seeds(request.seeds, rgb_of(image), len(ids))  # as the node reads them
+        found = read_seeds(request.seeds, rgb_of(image, IntensityScale()), len(ids))  # as the node reads them
         return [
             AppliedSeed(object_id, int(label), one.mask, seed)
             for object_id, label, one, seed in zip(ids, answer.labels, found, request.seeds, strict=True)

@@ -17,6 +17,7 @@ from xmem_ros.conversions.compressed_images import rgb_of
 from xmem_ros.engines.onnx_runtime import OnnxNetwork
 from xmem_ros.errors import FrameError, SeedError, UnknownObjectError, XMemError
 from xmem_ros.host_memory import release_freed_memory
+from xmem_ros.intensity import IntensityScale
 from xmem_ros.outside_text import for_log
 from xmem_ros.parameters.table import NONE
 from xmem_ros.stream.frame import Fate, Frame
@@ -64,6 +65,9 @@ class Log(Protocol):
 
     @property
     def error(self) -> Callable[..., Any]: ...
+
+    @property
+    def info(self) -> Callable[..., Any]: ...
 
 
 def make_tracker(parameters: Parameters, engines: Engines | None = None) -> Tracker:
@@ -149,6 +153,16 @@ class TrackingSession:
         self._seed_boxes: dict[int, Box] = {}  # id → box of the last seed, until a frame shows the object
         self._corrected: set[int] = set()  # ids corrected since the last tracked frame
         self._last_seen = LastSeen()
+        self.scale = IntensityScale(parameters().intensity_range)  # its state is not in snapshots
+        self._tracking = False  # whether there are objects
+
+    def image_of(self, message: Any) -> np.ndarray:
+        """Decode an image as it is tracked, H×W×3 uint8 RGB; may be called from any thread.
+
+        Raises:
+            FrameError: the image cannot be read.
+        """
+        return rgb_of(message, self.scale if self._tracking else self.scale.fresh())
 
     def track(self, frame: Frame) -> bool:
         """Track a frame and publish the result; return whether it was tracked."""
@@ -185,7 +199,7 @@ class TrackingSession:
             ids = self._seed_and_track(frame, masks)
         else:
             ids = self._seed_past(frame, masks)
-        self._output(lambda: self._outputs.set_objects(self.tracker.objects))
+        self._output_objects()
         label_of = {item.id: item.label for item in self.tracker.objects}
         seeded = {object_id: outline(seed.mask.astype(np.uint8))[0] for object_id, seed in zip(ids, seeds, strict=True)}
         boxes = {**self._seed_boxes, **seeded}
@@ -219,7 +233,7 @@ class TrackingSession:
         """Return the likeness of masks in a frame to objects: id → one value per mask, −1…1."""
         if not ids:
             return {}
-        likeness = self.tracker.likeness(rgb_of(frame.message), masks, ids)
+        likeness = self.tracker.likeness(self.image_of(frame.message), masks, ids)
         return {object_id: likeness[:, column].tolist() for column, object_id in enumerate(ids)}
 
     def remove(self, ids: Sequence[int] | None) -> list[int]:
@@ -229,7 +243,7 @@ class TrackingSession:
             UnknownObjectError: an id is not tracked; no object is removed.
         """
         removed = self.tracker.remove(self._ids() if ids is None else ids)
-        self._output(lambda: self._outputs.set_objects(self.tracker.objects))
+        self._output_objects()
         return removed
 
     def reset(self) -> list[int]:
@@ -237,7 +251,8 @@ class TrackingSession:
         ids = self._ids()
         self.tracker.reset()
         self._clear()
-        self._output(lambda: self._outputs.set_objects([]))
+        self.scale.reset()
+        self._output_objects()
         self._offset_ns = 0
         return ids
 
@@ -249,7 +264,7 @@ class TrackingSession:
         """
         ids = self.tracker.import_state(saved)
         self._clear()
-        self._output(lambda: self._outputs.set_objects(self.tracker.objects))
+        self._output_objects()
         return ids, [item.label for item in self.tracker.objects]
 
     def _clear(self) -> None:
@@ -258,6 +273,20 @@ class TrackingSession:
         self._corrected.clear()
         self._last_seen.clear()
         self._history.clear_labels()
+
+    def _output_objects(self) -> None:
+        objects = self.tracker.objects
+        self._tracking = bool(objects)
+        self._output(lambda: self._outputs.set_objects(objects))
+
+    def _decode(self, message: Any, *, seeded: bool) -> np.ndarray:
+        """Decode an image; the first seeded one gives the range of all later ones."""
+        if seeded and not self._tracking:
+            self.scale.reset()
+        image = rgb_of(message, self.scale)
+        for warning, text in self.scale.take_notes():
+            (self._log.warning if warning else self._log.info)(text)
+        return image
 
     @property
     def clock(self) -> tuple[int, int]:
@@ -294,7 +323,7 @@ class TrackingSession:
             removed = [label for label, object_id in frame.label_ids.items() if id_of.get(label) != object_id]
             if removed:
                 labels = np.where(np.isin(labels, removed), np.uint8(0), labels)
-        ids = self.tracker.seed(rgb_of(frame.message), masks, labels=labels)
+        ids = self.tracker.seed(self._decode(frame.message, seeded=True), masks, labels=labels)
         if labels is not None:
             label_of = {item.id: item.label for item in self.tracker.objects}
             labels = labels.copy()
@@ -307,12 +336,13 @@ class TrackingSession:
 
     def _step(self, frame: Frame, masks: list[SeedMask]) -> StepResult:
         begun = time.perf_counter()
-        image = rgb_of(frame.message)
+        image = self._decode(frame.message, seeded=bool(masks))
         self._apply_parameters()
         try:
             result = self.tracker.step(image, masks, time=self._time_of(frame))
         finally:
             self._log_oom_recovery()
+        self._tracking = bool(result.objects)
         frame.labels = result.labels
         frame.label_ids = {item.label: item.id for item in result.objects}
         self._corrected.clear()
@@ -352,14 +382,12 @@ class TrackingSession:
         return (frame.stamp_ns + self._offset_ns) / 1e9
 
     def _handle_jump_back(self, stamp_ns: int) -> None:
-        back = (self._stamp_ns - stamp_ns) / 1e9
+        back, tracking = (self._stamp_ns - stamp_ns) / 1e9, self._tracking
         if self._parameters().on_time_jump == 'reset':
-            count = len(self.reset())
-            self._log.warning(
-                f'stamps jumped back by {back:.3f} s: {count} objects forgotten (on_time_jump: reset)', **_THROTTLED
-            )
+            what = f'{len(self.reset())} objects forgotten'
         else:
             self._offset_ns += self._stamp_ns - stamp_ns
-            self._log.warning(
-                f'stamps jumped back by {back:.3f} s: the objects are kept (on_time_jump: keep)', **_THROTTLED
-            )
+            what = 'the objects are kept'
+        if tracking:
+            policy = self._parameters().on_time_jump
+            self._log.warning(f'stamps jumped back by {back:.3f} s: {what} (on_time_jump: {policy})', **_THROTTLED)

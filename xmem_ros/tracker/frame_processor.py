@@ -41,7 +41,7 @@ class StepResult:
 
     # H×W uint8, 0: background, else `TrackedObject.label`; the frame's size or `output_size`
     labels: np.ndarray
-    objects: list[TrackedObject]  # in order of id
+    objects: list[TrackedObject]  # in order of id; empty before the first seed
     ids: list[int]  # of the seeds given with this step, in their order
     timings_ms: dict[str, float]  # stage → milliseconds
     probabilities: np.ndarray | None = None  # (1+O)×H×W float32, background first; None: not requested

@@ -10,6 +10,8 @@ from xmem_ros.checks import LARGEST_ID, checked_ids, is_whole, name_fault
 from xmem_ros.errors import SeedError, listed, quoted
 from xmem_ros.objects import ObjectTable
 
+NEW_BY_ID = 'give the id 0 to start a new object'
+
 
 @dataclass(frozen=True)
 class SeedMask:
@@ -27,11 +29,11 @@ def check_seeds(
 
     frame_size: H, W. Raises `SeedError`, `UnknownObjectError`.
     """
+    remedy = NEW_BY_ID
     if isinstance(seeds, Mapping):
+        remedy = 'give a name (str) instead of an id to start a new object'
         seeds = [_named_seed(key, mask) for key, mask in seeds.items()]
-    seeds = list(seeds) if isinstance(seeds, Iterable) else None
-    if seeds is None or not all(isinstance(seed, SeedMask) for seed in seeds):
-        raise SeedError('masks must be {name: mask}, {id: mask} or a list of SeedMask')
+    seeds = _seed_masks(seeds)
     for number, seed in enumerate(seeds, 1):
         if not isinstance(seed.name, str):
             raise SeedError(f'seed {number}: its name is {quoted(seed.name)}; give a text, empty for none')
@@ -39,7 +41,7 @@ def check_seeds(
             raise SeedError(f'seed {number}: {fault}')
         if not is_whole(seed.id) or not 0 <= seed.id <= LARGEST_ID:
             raise SeedError(f'seed {number}: its id is {quoted(seed.id)}; give 0 for a new object, or the id of one')
-    check_ids([seed.id for seed in seeds], table)
+    check_ids([seed.id for seed in seeds], table, remedy)
     checked: list[SeedMask] = []
     covered = np.zeros(frame_size, bool)
     for number, seed in reversed(list(enumerate(seeds, 1))):
@@ -54,14 +56,27 @@ def check_seeds(
     return checked[::-1]
 
 
-def check_ids(ids: Sequence[int], table: ObjectTable) -> None:
+def _seed_masks(given: object) -> list[SeedMask]:
+    """Return a sequence of `SeedMask` as a list; raises `SeedError` for anything else."""
+    allowed = 'give {name: mask}, {id: mask} or a list of SeedMask'
+    if not isinstance(given, Iterable) or isinstance(given, (str, bytes)) or hasattr(given, 'shape'):
+        raise SeedError(f'masks are {_described(given, _array(given))}; {allowed}')
+    seeds = list(given)
+    for number, seed in enumerate(seeds, 1):
+        if not isinstance(seed, SeedMask):
+            raise SeedError(f'item {number} of masks is {_described(seed, _array(seed))}; {allowed}')
+    return seeds
+
+
+def check_ids(ids: Sequence[int], table: ObjectTable, remedy: str = NEW_BY_ID) -> None:
     """Check that objects of these ids can be seeded in one call; 0 stands for a new object.
 
+    remedy: how to start a new object instead, for the error of an unknown id.
     Raises `UnknownObjectError`, `SeedError` for a repeated id, `TooManyObjectsError`.
     """
     ids = checked_ids(ids, 0)
     corrected = [object_id for object_id in ids if object_id]
-    table.check_known(corrected)
+    table.check_known(corrected, remedy)
     if len(set(corrected)) < len(corrected):
         raise SeedError(
             f'an object is corrected twice in one call: ids {listed(corrected)}; give one mask for each object'

@@ -143,8 +143,9 @@ class Tracker:
             probabilities: whether to return probabilities in the result.
             output_size: H, W of the result in px; None: those of the frame.
 
-        Raises `FrameError`, `SeedError`, `UnknownObjectError`, `OutOfMemoryError`; the state is
-        then unchanged.
+        The result's `objects` is empty until an object has been seeded, with this or an earlier
+        frame. Raises `FrameError`, `SeedError`, `UnknownObjectError`, `OutOfMemoryError`; the state
+        is then unchanged.
         """
         masks = check_seeds(seeds, geometry_of(frame, self.config.size).image_size, self._frames.table)
         if time is not None and not (is_number(time) and math.isfinite(time)):

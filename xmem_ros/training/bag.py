@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xmem_ros.errors import BagError, FrameError, ParameterError
+from xmem_ros.intensity import IntensityScale
 from xmem_ros.media import VOID
 from xmem_ros.progress import Bar
 from xmem_ros.recordings.rosbag import OpenBag, is_bag
@@ -83,11 +84,12 @@ def _video(path: Path, reader: Any, labels: Any, pictured: list[Any], shorter_si
             found[_key(message)] = scaled
     frames: dict[str, dict[tuple[int, str], np.ndarray]] = {}
     for connection in pictured:
+        scale = IntensityScale()
         for message in Bar(_messages(reader, connection), desc=f'reading {connection.topic}', unit='image'):
             key = _key(message)
             if key not in found or message.encoding in DEPTH:
                 continue
-            frame = scaled_frame(rgb_from_image(message), shorter_side).copy()
+            frame = scaled_frame(rgb_from_image(message, scale), shorter_side).copy()
             if not budget.take(frame.nbytes + found[key].nbytes):
                 raise FootageError(f'{path}: more footage than cache_mb has room for; raise it, or shorten the bag')
             frames.setdefault(connection.topic, {})[key] = frame

@@ -17,7 +17,7 @@ import numpy as np
 
 from xmem_ros import pictures
 from xmem_ros.errors import FrameError, SeedError, XMemError
-from xmem_ros.media import IMAGE_SUFFIXES, VOID, image_files, read_image, read_mask
+from xmem_ros.media import IMAGE_SUFFIXES, VOID, image_files, natural_order, read_image, read_mask
 from xmem_ros.outside_text import say
 from xmem_ros.progress import Bar
 
@@ -99,6 +99,7 @@ class _Pair:
     """Picture and its mask on disk."""
 
     image: Path
+    first: Path  # of the sequence
     mask: Path
     size: tuple[int, int]  # H, W that both are scaled to
     shorter_side: int
@@ -106,7 +107,7 @@ class _Pair:
 
     def frame(self) -> np.ndarray:
         try:
-            frame = scaled_frame(read_image(self.image), self.shorter_side)
+            frame = scaled_frame(read_image(self.image, self.first), self.shorter_side)
         except FrameError as error:
             raise FootageError(str(error)) from error
         return frame if frame.shape[:2] == self.size else cv2.resize(frame, self.size[::-1])
@@ -171,7 +172,8 @@ def _read_pairs(
                 f'{mask}: the mask is {mask_size[1]}×{mask_size[0]} px, its image {size[1]}×{size[0]} px; their aspect '
                 'ratios must be equal'
             )
-        pair = _Pair(image, mask, scaled_size(size, shorter_side), shorter_side, kind)
+        first = image if kind == 'still' else pairs[0][0]
+        pair = _Pair(image, first, mask, scaled_size(size, shorter_side), shorter_side, kind)
         if budget.take(pair.size[0] * pair.size[1] * 4):
             frames.append(pair.frame())
             labels.append(pair.labels())
@@ -260,7 +262,7 @@ def read_videos(
             raise FootageError(
                 f'{labels[stray[0]]}: a mask without an image; {images / name} has no image of that name'
             )
-        stems = sorted(labels)
+        stems = sorted(labels, key=natural_order)
         if not stems:
             raise FootageError(f'{masks / name}: sequence {name} has no mask; remove it or leave it out')
         unmasked += len(frames) - len(stems)

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from xmem_ros.errors import ParameterError, Setting, naming
 
 TOKEN_VARIABLE = 'XMEM_ROS_WEB_TOKEN'  # noqa: S105  # a name
-LEAST_TOKEN, MOST_TOKEN = 16, 256  # characters; too many to guess
+LEAST_TOKEN, MOST_TOKEN = 16, 256  # characters; 16 random ones cannot be guessed
 _TOKEN = re.compile(r'[A-Za-z0-9._~\-]+')
 _HOST = re.compile(r'[A-Za-z0-9.\-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?')
 
@@ -74,8 +74,8 @@ class Access:
     """Checks of a request.
 
     Arguments:
-        token: required token; empty: none is required, but only loopback names are accepted as
-            Host, so that no foreign page gets in by DNS rebinding.
+        token: required token. Empty: no token is required, but the Host header must be a loopback
+            name, which prevents DNS rebinding by foreign pages.
     """
 
     token: str

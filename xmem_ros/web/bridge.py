@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Bridge between page and node: topics on demand, and the status as facts that the page words."""
+"""Bridge between page and node: topics on demand, and the status of the node as data."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _SILENT_S = 2.0  # time without an image after which the page reports it
 _RATE_S = 3.0  # averaging period of the rate
 _STATE_S = 1.0  # timeout of a state request
 _STATE_AGE_S = 1.0  # period of state requests to an active node
-_MOST_AGE_S = 3600.0  # older stamps are those of a replay, and give no age
+_MOST_AGE_S = 3600.0  # older stamps belong to a replay; the time since the last message is then the age
 # Bounds on what the page receives: any participant of the graph can publish under the node's name.
 MOST_OBJECTS = 255
 MOST_NAME = 80  # characters of an object's name
@@ -45,12 +45,12 @@ STATES = ('unconfigured', 'inactive', 'active', 'finalized', 'configuring', 'cle
 
 
 class Bridge(ServiceCalls):
-    """The node as the page sees it.
+    """Connection of the pages to the node: topics, status and services.
 
     Arguments:
         name: full name of the node.
         on_image: called with each overlay (sensor_msgs/Image), in the link's thread.
-        timeout: of a call of the node [s].
+        timeout: time limit of a service call [s].
     """
 
     def __init__(self, name: str, on_image: Callable[[Any], None], *, timeout: float = 15.0) -> None:
@@ -144,7 +144,7 @@ class Bridge(ServiceCalls):
             self._newest_stamp = 0
             self._objects: list[dict[str, Any]] = []
             self._topic = ''  # image topic
-            self._no_image = ''  # why no image arrives and what to do; empty: they arrive
+            self._no_image = ''  # why no image arrives and what to do; empty while images arrive
             self._memory: int | None = None
 
     def _on_objects(self, message: Any) -> None:
@@ -166,7 +166,7 @@ class Bridge(ServiceCalls):
 
 
 def _object(item: Any) -> dict[str, Any]:
-    """Convert any xmem_ros/TrackedObject, however odd its fields, for JSON."""
+    """Convert an xmem_ros/TrackedObject to JSON types, whatever its fields contain."""
     known = [state.value for state in ObjectState]
     return {
         'id': item.id,
@@ -180,7 +180,7 @@ def _object(item: Any) -> dict[str, Any]:
 
 
 def _bytes(text: str) -> int | None:
-    """Parse a number of bytes; None if the text is none."""
+    """Parse a number of bytes; None if the text is not a number."""
     return int(text) if len(text) < 16 and text.isascii() and text.isdigit() else None
 
 

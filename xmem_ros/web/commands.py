@@ -16,8 +16,8 @@ LARGEST = 2**31  # absolute value of a coordinate [px]
 MOST_NAME = 80  # characters of a name
 MOST_POINTS = 1000
 MOST_IDS = 255
-MOST_RUNS = 2**17  # runs of a mask; painted masks have some thousands
-MOST_REQUEST = 2**53  # largest exact integer of a browser
+MOST_RUNS = 2**17  # runs of a mask; painted masks have a few thousand
+MOST_REQUEST = 2**53  # largest exact integer in JavaScript
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ Command = Hold | Seeding | Removal | Reset
 
 
 def json_object(text: str) -> dict[str, Any] | None:
-    """Parse a JSON object; None if the text is none."""
+    """Parse a JSON object; None for any other text."""
     try:
         found = json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError):  # nested too deeply
@@ -78,7 +78,8 @@ def command_of(message: dict[str, Any], size: tuple[int, int] | None) -> Command
 
     Args:
         message: the received JSON object.
-        size: width and height of the image on the page [px], and so of a mask; None: no image yet.
+        size: width and height of the image on the page [px], which a mask must have; None: no image
+            yet.
 
     Raises:
         SeedError: an invalid command.
@@ -187,7 +188,7 @@ def _number(value: Any) -> bool:
 
 
 def _brief(value: Any) -> str:
-    """Quote a value for a message; lists and objects may be endless or too deep to print."""
+    """Quote a value for a message; lists and objects may be too large or too deep to print."""
     if isinstance(value, list | dict):
         return 'a list' if isinstance(value, list) else 'an object'
     return quoted(value)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Limits on connections below HTTP: their number, duration and bytes until a page owns them."""
+"""Limits on connections, below HTTP: number, duration and bytes until they belong to a page."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Gate:
     """Protocol factory that limits connections.
 
     A connection is a visitor until `keep` marks it as a page's. Visitors are limited in number,
-    duration and bytes. If there are too many, the oldest one of the address with the most is
-    closed, so that idle connections lock nobody out.
+    duration and bytes. If there are too many, the oldest visitor from the address with the most
+    visitors is disconnected, so that idle connections do not lock others out.
 
     Arguments:
         make: factory of the protocol that serves a connection.

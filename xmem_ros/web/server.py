@@ -37,15 +37,15 @@ FILES = {
     **OPEN_FILES,
 }
 MOST_VIEWERS = 16
-MOST_BYTES = 1024 * 1024  # of a WebSocket message; a painted mask takes some hundred kilobytes at most
+MOST_BYTES = 1024 * 1024  # of a WebSocket message; a painted mask takes a few hundred kilobytes at most
 MOST_SIGN_IN = 1024  # bytes of a sign-in request
 _BACKLOG = 32  # connections that wait to be accepted
 _CALLS = 4  # concurrent calls of the node, for all pages
 _HEARTBEAT_S = 10.0  # period of pings; an unresponsive page is disconnected
 _STATUS_S = 0.25
-_SUBSCRIBE_S = 0.2  # least time between changes of subscriptions
+_SUBSCRIBE_S = 0.2  # minimum time between changes of subscriptions
 _NODE_S = 3.0  # discovery time after which the log reports a missing node
-_LOG_S = 10.0  # between warnings of one kind
+_LOG_S = 10.0  # minimum time between warnings of one kind
 _COOKIE_S = 7 * 24 * 3600
 
 
@@ -115,7 +115,7 @@ class Server:
         try:
             if not host:
                 response: web.StreamResponse = web.Response(
-                    status=403, text='unknown Host: open the page as localhost\\n'
+                    status=403, text='unknown Host: open the page as localhost\n'
                 )
             elif request.path in OPEN_FILES or request.path == '/signin' or self._signed_in(request):
                 response = await handler(request)
@@ -160,7 +160,9 @@ class Server:
         if not self._from_page(request):
             return web.Response(status=403, text='foreign Origin: connect from the page itself\n')
         if len(self._viewers) >= MOST_VIEWERS:
-            return web.Response(status=503, text=f'{MOST_VIEWERS} pages are open already, the limit: close one\n')
+            return web.Response(
+                status=503, text=f'{MOST_VIEWERS} pages are already open, which is the limit: close one\n'
+            )
         socket = web.WebSocketResponse(
             max_msg_size=MOST_BYTES, heartbeat=_HEARTBEAT_S, compress=False, autoping=False, timeout=1.0
         )
@@ -236,7 +238,7 @@ async def serve(node: str, access: Access, host: str, port: int, started: Callab
         ParameterError: listening fails, or `node` is not a valid node name.
     """
     server = Server(node, access)
-    # No request body is worth draining or decompressing.
+    # A request body is neither drained nor decompressed: a client may send any amount of data.
     runner = web.AppRunner(server.application(), access_log=None, lingering_time=0.0, auto_decompress=False)
     with throttled_logs():
         await runner.setup()
@@ -276,7 +278,7 @@ def _file_handler(path: Path, kind: str) -> Callable[[web.Request], Any]:
 
 
 def _protected(response: web.StreamResponse, host: str) -> web.StreamResponse:
-    """Add security headers; `host` is checked, and older browsers need ws:// sources."""
+    """Add security headers; `host` has been checked. Older browsers need the ws:// sources."""
     sockets = f' ws://{host} wss://{host}' if host else ''
     response.headers.update(
         {
@@ -295,7 +297,7 @@ def _protected(response: web.StreamResponse, host: str) -> web.StreamResponse:
 
 
 async def _repeat(work: Callable[[], Any]) -> None:
-    """Repeat a task for ever; an exception of one round must not end the page."""
+    """Repeat a task forever; an exception in one round must not end the task."""
     while True:
         try:
             await work()

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 MOST_COMMANDS = 4  # commands that wait for the node
 MOST_ANSWERS = 32  # answers that wait to be sent
 MOST_TEXT = 2000  # characters of an answer
-SLOW_S = 20.0  # longest time to send a message to a page
+SLOW_S = 20.0  # time limit for sending a message to a page
 _CLOSE_S = 2.0  # timeout of the closing handshake
 _MESSAGES_S, _BYTES_S = 200, 2**20  # limits of a page per second
 _BURST_S = 4.0  # burst, in seconds of these limits
@@ -36,8 +36,8 @@ class Viewer:
     """Connection to a page, served until it closes.
 
     Text messages are JSON. A page gets its next image after it has shown the previous one, so a
-    slow page gets fewer images, and no old ones. At most one image, one status, a few answers and
-    a few commands are queued.
+    slow page gets fewer images, but always recent ones. At most one image, one status, a few
+    answers and a few commands are queued.
 
     Arguments:
         socket: open socket without autoping.

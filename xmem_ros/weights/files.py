@@ -34,9 +34,9 @@ def find_weights(name: str | Path) -> Path:
         ) from error
     if path.suffix or len(path.parts) > 1:
         if not there:
-            raise WeightsError(f'{path}: no such weights file')
+            raise WeightsError(f'{path}: no such weights file; {_choices()}')
         if path.suffix not in WEIGHT_SUFFIXES:
-            raise WeightsError(f'{path}: weights are files ending in {", ".join(WEIGHT_SUFFIXES)}')
+            raise WeightsError(f'{path}: not the suffix of a weights file; {_choices()}')
         return path
     official = official_name(str(name))
     file = OFFICIAL[official].file if official else f'{name}.pth'
@@ -60,8 +60,13 @@ def check_name(name: str) -> None:
 
 
 def _unknown(name: str) -> WeightsError:
+    return WeightsError(f'unknown weights {quoted(name)}; {_choices()}')
+
+
+def _choices() -> str:
+    """Return the part of an error's text that says what can be given."""
     bundled = ', '.join(sorted(p.stem for p in bundled_folder().glob('*.safetensors'))) or 'none'
-    return WeightsError(
-        f'unknown weights {quoted(name)}; bundled: {bundled}; official: {", ".join(OFFICIAL)}; or give the path '
-        'of a .pth or .safetensors file'
+    return (
+        f'give a name (bundled: {bundled}; official: {", ".join(OFFICIAL)}), or the path of a file that ends in '
+        f'{", ".join(WEIGHT_SUFFIXES[:-1])} or {WEIGHT_SUFFIXES[-1]}'
     )

@@ -2,7 +2,7 @@
 """DAVIS 2016 and 2017.
 
 As published, frames and seeds for other sizes than 480 px are read at full resolution. Masks are
-written at the size of the 480p frames, which is that of the ground truth.
+written at the size of the 480p frames and of the ground truth.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _resolutions(root: Path, part: Path, dataset: str, layout: str, size: int) -
         images, masks = part / 'JPEGImages' / name, part / 'Annotations' / name
         if images.is_dir() and masks.is_dir():
             return small, _Resolution(images, masks)
-    if 0 < size < 480:  # both would be scaled down
+    if 0 < size < 480:  # the frames are scaled down from either resolution
         return small, small
     wanted = f'size {size}' if size else 'the full size'
     raise ParameterError(
@@ -114,18 +114,24 @@ def _sequence(name: str, small: _Resolution, large: _Resolution, *, whole: bool)
     stems = tuple(frame.stem for frame in own_frames)
     if stems != tuple(frame.stem for frame in frames):
         raise ParameterError(
-            f'{large.images / name}: other frames than in {small.images / name}; they must be the same'
+            f'{large.images / name}: frames differ from those in {small.images / name}; both need the same file names'
         )
     first = stems[0]
     needed = stems if whole else stems[:1]
     for stem in needed:
         if stem not in masks:
-            raise SeedError(f'{small.masks / name / stem}.png: no such mask; DAVIS has one for this frame')
+            raise SeedError(
+                f'{small.masks / name / stem}.png: no such mask, but DAVIS has one for this frame; fetch the data '
+                'set again'
+            )
     seed = masks[first]
     if large != small:
         found = {file.stem: file for file in image_files(large.masks / name)} if (large.masks / name).is_dir() else {}
         if first not in found:
-            raise SeedError(f'{large.masks / name / first}.png: no such mask; it seeds the sequence at this size')
+            raise SeedError(
+                f'{large.masks / name / first}.png: no such mask, but it is the seed at this size; fetch the data set '
+                'again'
+            )
         seed = found[first]
     return Sequence(
         name=name,

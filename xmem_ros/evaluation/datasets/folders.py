@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from xmem_ros.data_files import read_json, read_text
 from xmem_ros.errors import ParameterError, SeedError
-from xmem_ros.media import IMAGE_SUFFIXES, image_files
+from xmem_ros.media import IMAGE_SUFFIXES, image_files, order_note
+from xmem_ros.outside_text import say
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -69,18 +70,18 @@ def check_names(names: Iterable[str], source: Path) -> None:
     """Check names of sequences, since masks are written to and removed from folders of these names.
 
     Raises:
-        ParameterError: a name is not that of a single visible folder; the text names `source`.
+        ParameterError: a name is not a single, visible folder name; the text names `source`.
     """
     for name in names:
         if not name or name.startswith('.') or name != Path(name).name:
             raise ParameterError(
-                f'{source}: {name!r} is no name of a sequence; it must be the name of a folder, without / and '
+                f'{source}: {name!r} is not a sequence name; it must be the name of a folder, without / and '
                 'without a leading dot'
             )
 
 
 def frame_files(folder: Path) -> tuple[Path, ...]:
-    """Return the images of a sequence, in the order of their names.
+    """Return the images of a sequence, in natural order of names.
 
     Raises:
         ParameterError: there are none, or two differ only in the suffix.
@@ -91,11 +92,13 @@ def frame_files(folder: Path) -> tuple[Path, ...]:
     for earlier, later in pairwise(frames):
         if earlier.stem == later.stem:
             raise ParameterError(f'{later}: {earlier.name} differs only in the suffix; keep one of them')
+    if note := order_note(frames):
+        say(note)
     return tuple(frames)
 
 
 def mask_files(folder: Path, frames: tuple[Path, ...]) -> dict[str, Path]:
-    """Return the masks of a sequence: stem → file, in the order of their names.
+    """Return the masks of a sequence: stem → file, in the order of its frames.
 
     Raises:
         SeedError: there are none, or one has no image.
@@ -105,17 +108,19 @@ def mask_files(folder: Path, frames: tuple[Path, ...]) -> dict[str, Path]:
         raise SeedError(f'{folder}: no masks; add at least one for the first frame to track')
     unpaired = sorted(set(masks) - {frame.stem for frame in frames})
     if unpaired:
-        raise SeedError(f'{masks[unpaired[0]]}: no image in {frames[0].parent} has the name of this mask')
-    return dict(sorted(masks.items()))
+        raise SeedError(
+            f'{masks[unpaired[0]]}: no image in {frames[0].parent} has the name of this mask; rename or remove it'
+        )
+    return {frame.stem: masks[frame.stem] for frame in frames if frame.stem in masks}
 
 
 def from_frame(frames: tuple[Path, ...], stem: str) -> tuple[Path, ...]:
-    """Return the frames from that of a stem on."""
+    """Return the frames from the one with this stem on."""
     return frames[[frame.stem for frame in frames].index(stem) :]
 
 
 def listed_videos(listing: Path, images: Path) -> dict[str, Any]:
-    """Read the entries of a `meta.json` for each sequence, which must be those of the image folder.
+    """Read a `meta.json`: sequence → entry. The image folder must have the same sequences.
 
     Raises:
         ParameterError: the file cannot be read, or its sequences are not those of the folder.
@@ -126,7 +131,7 @@ def listed_videos(listing: Path, images: Path) -> dict[str, Any]:
         raise ParameterError(f'{listing}: not readable as JSON ({error}); fetch the file again') from error
     videos = content.get('videos', {}) if isinstance(content, dict) else None
     if not isinstance(videos, dict):
-        raise ParameterError(f'{listing}: no mapping of videos by name; fetch the file again')
+        raise ParameterError(f'{listing}: its videos are not a mapping by name; fetch the file again')
     names = sequence_folders(images)
     for name in names:
         if name not in videos:

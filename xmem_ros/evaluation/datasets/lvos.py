@@ -18,6 +18,7 @@ from xmem_ros.evaluation.datasets.folders import (
 )
 from xmem_ros.evaluation.datasets.plain import first_shown, values_of
 from xmem_ros.evaluation.datasets.sequence import Seed, Sequence
+from xmem_ros.media import natural_order
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,9 +77,9 @@ def _listed(
     ranges: dict[int, range],
     options: ReadOptions,
 ) -> Sequence:
-    """Make a sequence; `ranges`: object → numbers of its scored frames, the first of which seeds.
+    """Make a sequence; `ranges`: object → numbers of its scored frames; the first has its seed.
 
-    Numbers are those in the names, which may themselves increase by five; they are no indices.
+    Frame numbers are those in the file names, not indices; they may themselves increase by five.
     """
     scored = options.split == 'val'
     stem_of = {int(frame.stem): frame.stem for frame in frames if frame.stem.isdecimal()}
@@ -87,17 +88,17 @@ def _listed(
             if number not in stem_of:
                 raise ParameterError(
                     f'{listing}: sequence {name} has object {value} at frame {number}, but {frames[0].parent} has no '
-                    'image of that number'
+                    'image of that number; fetch the data set again'
                 )
             if stem_of[number] not in masks:
                 raise SeedError(
                     f'{masks[next(iter(masks))].parent / stem_of[number]}.png: no such mask; object {value} begins or '
-                    'is scored there'
+                    'is scored in this frame'
                 )
     begins = defaultdict(set)
     for value, numbers in ranges.items():
         begins[stem_of[numbers.start]].add(value)
-    seeds = {stem: Seed(masks[stem], frozenset(begins[stem])) for stem in sorted(begins)}
+    seeds = {stem: Seed(masks[stem], frozenset(begins[stem])) for stem in sorted(begins, key=natural_order)}
     frames = from_frame(frames, next(iter(seeds)))
     if not scored:
         return Sequence(name=name, frames=frames, seeds=seeds, written=tuple(frame.stem for frame in frames))
@@ -108,8 +109,8 @@ def _listed(
         frames=frames,
         seeds=seeds,
         written=tuple(frame.stem for frame in frames if options.save_all or frame.stem in wanted),
-        truth={stem: masks[stem] for stem in sorted(wanted)},
-        scored=tuple(sorted(wanted)),
+        truth={stem: masks[stem] for stem in sorted(wanted, key=natural_order)},
+        scored=tuple(sorted(wanted, key=natural_order)),
         scored_objects=per_object,
     )
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Layouts of two folders, JPEGImages/SEQ and Annotations/SEQ: own videos, and MOSE.
+"""Layouts of two folders, JPEGImages/SEQ and Annotations/SEQ: your own videos, and MOSE.
 
-The first mask seeds; further masks are ground truth.
+The first mask is the seed; further masks are ground truth.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def read_generic(root: Path, options: ReadOptions) -> list[Sequence]:
 
 
 def read_mose(root: Path, options: ReadOptions) -> list[Sequence]:
-    """Read MOSE: as published, only the first frame's mask seeds. Raises as `read_generic`."""
+    """Read MOSE: as published, only the first mask is a seed. Raises as `read_generic`."""
     part = next((root / name for name in ('valid', 'val') if (root / name / 'JPEGImages').is_dir()), root)
     return read_folders(root, part, 'MOSE', MOSE_LAYOUT, options)
 
@@ -47,7 +47,7 @@ def read_folders(root: Path, part: Path, dataset: str, layout: str, options: Rea
     """Read `part/JPEGImages/SEQ` and `part/Annotations/SEQ`.
 
     With `late_objects` each object is seeded by the first mask that shows it, and a sequence begins
-    at the first of these masks; without it, only the first mask seeds.
+    at the first of these masks. Otherwise only the first mask is a seed.
     """
     images, annotations = part / 'JPEGImages', part / 'Annotations'
     for folder in (images, annotations):
@@ -76,7 +76,7 @@ def _sequence(name: str, image_folder: Path, mask_folder: Path, late_objects: bo
         if not seeds:
             raise SeedError(f'{mask_folder}: no mask of this sequence shows an object; add a seed')
         first = next(iter(seeds))
-        masks = {stem: path for stem, path in masks.items() if stem >= first}
+        masks = dict(list(masks.items())[list(masks).index(first) :])
     frames = from_frame(frames, first)
     return Sequence(
         name=name,

@@ -27,11 +27,11 @@ class Dataset:
         layout: content of its root, in words.
         read: reader of the sequences.
         splits: names of its parts, default first.
-        server: splits with ground truth only on a server; their masks are zipped.
+        server: splits whose ground truth is only on a server; their masks are zipped.
         masks_folder: folder in the output for the sequences; '': the output itself.
         unresized: whether the official weights track frames without scaling.
         memory_every: frames between memory frames.
-        first_mask_seeds: whether only the first mask seeds, so that `late_objects` applies.
+        first_mask_seeds: whether only the first mask is a seed; if so, `late_objects` applies.
         sparse: whether it has a version with only the annotated frames.
     """
 
@@ -78,7 +78,7 @@ def read_dataset(name: str, root: Path, options: ReadOptions) -> list[Sequence]:
     """Read all sequences of a data set.
 
     Raises:
-        XMemError: the root is not that of the data set, or files are missing.
+        XMemError: the root does not have the layout of the data set, or files are missing.
     """
     if name not in DATASETS:
         raise ParameterError(f'data set {name!r} is unknown; known: {", ".join(DATASETS)}')

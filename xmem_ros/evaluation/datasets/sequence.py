@@ -30,13 +30,13 @@ class Sequence:
     """One sequence of a data set; frames and masks are paired by the stems of their files.
 
     Attributes:
-        name: of the sequence.
+        name: name of the sequence.
         frames: images in temporal order, from the first one to track.
         seeds: stem → mask that seeds objects on that frame, in temporal order.
         written: stems of the frames with a mask to write, in temporal order.
         truth: stem → ground truth, of the size of the written masks.
         scored: stems to score, in temporal order; each has ground truth.
-        scored_objects: object → stems to score it at; None: `scored` for all objects.
+        scored_objects: object → stems of its scored frames; None: `scored` for all objects.
         size_frame: an image of the size of the written masks; None: the frames' own size.
         binary: whether masks have only 0 and 255; other values (interpolated edges) are errors.
         new_only: whether each object is seeded once; a later seed of the same object is an error.
@@ -55,7 +55,7 @@ class Sequence:
 
     def frame(self, index: int) -> np.ndarray:
         """Read a frame, H×W×3 uint8 RGB; raises `FrameError` for a damaged file."""
-        return read_image(self.frames[index])
+        return read_image(self.frames[index], self.frames[0])
 
     def values(self, path: Path) -> np.ndarray:
         """Read one of the sequence's masks, H×W uint8: 0 background, other values objects.
@@ -77,8 +77,8 @@ class Sequence:
         """Read the seeds of a frame: value → H×W bool, in the order of values.
 
         Arguments:
-            stem: of the frame; one of `seeds`.
-            size: H, W of the frame, for the check.
+            stem: stem of the frame; one of `seeds`.
+            size: H, W of the frame, to check that the mask fits.
             ignore_void: whether 255 is void in masks with other values.
 
         Raises:
@@ -94,10 +94,12 @@ class Sequence:
             wanted = seed.objects - nothing
             absent = sorted(wanted - shown)
             if absent:
-                raise SeedError(f'{seed.path}: shows no object {absent[0]}, which is listed to begin in this frame')
+                raise SeedError(
+                    f'{seed.path}: shows no object {absent[0]}, but the data set lists it from this frame on'
+                )
             return self._split(seed.path, mask, wanted)
         if not shown:
-            raise SeedError(f'{seed.path}: the mask that seeds the sequence shows no object')
+            raise SeedError(f'{seed.path}: the mask that seeds the sequence shows no object; paint at least one')
         return self._split(seed.path, mask, shown)
 
     @staticmethod
@@ -126,7 +128,7 @@ class Sequence:
                 if self.new_only and value in seen:
                     raise SeedError(
                         f'{seed.path}: shows object {value} again, which began in {seen[value].name}; seeds must show '
-                        'only new objects (a training set has a mask for every frame)'
+                        'only new objects (a training set, with a mask for every frame, cannot be evaluated)'
                     )
                 seen.setdefault(value, seed.path)
         return seen
@@ -154,5 +156,5 @@ def check_size(path: Path, mask: np.ndarray, size: tuple[int, ...], other: str =
     """Raise `FrameError` unless a mask H×W has a size, (height, width)."""
     if mask.shape != tuple(size):
         raise FrameError(
-            f'{path}: the mask is {mask.shape[1]}×{mask.shape[0]} px, {other} {size[1]}×{size[0]}; they must be equal'
+            f'{path}: the mask is {mask.shape[1]}×{mask.shape[0]} px, {other} {size[1]}×{size[0]}; both must be equal'
         )

@@ -50,7 +50,7 @@ def read(root: Path, options: ReadOptions) -> list[Sequence]:
         absent = sorted(wanted - {frame.stem for frame in frames})
         if absent:
             raise ParameterError(
-                f'{images / name / absent[0]}.jpg: no such image; {listing} requires a mask of this frame'
+                f'{images / name / absent[0]}.jpg: no such image, but {listing} requires its mask; fetch it again'
             )
         sequences.append(_sequence(name, frames, annotations / name, wanted, options.save_all))
     return sequences

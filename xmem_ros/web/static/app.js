@@ -13,7 +13,7 @@ const HINTS = {
 let socket = null;
 let failures = 0;
 let status = null;      // newest status of the node
-let received = false;   // whether an image has arrived since the page was loaded or the node disappeared
+let received = false;   // whether an image has arrived since the page was loaded or the node was last missing
 let shown = null;       // image on the screen: stamp, width, height, bitmap
 let live = true;        // false: the image is frozen
 let correcting = null;  // id
@@ -83,7 +83,7 @@ async function takeImage(buffer) {
     const bitmap = await createImageBitmap(new Blob([new Uint8Array(buffer, 4 + length)], { type: 'image/jpeg' }));
     if (live) show({ stamp: { sec: header.sec, nanosec: header.nanosec }, width: header.width, height: header.height, bitmap });
   } finally {
-    tell({ type: 'shown' });  // else no further image is sent
+    tell({ type: 'shown' });  // requests the next image
   }
 }
 
@@ -211,7 +211,7 @@ document.addEventListener('visibilitychange', look);
 
 find('seed-form').addEventListener('submit', async event => {
   event.preventDefault();
-  if (waiting || live || !drawing.whole) return;
+  if (waiting || live || !drawing.complete) return;
   const seed = drawing.seed();
   if (!seed) return refuse({ text: 'Nothing is painted: paint over the object first.' });
   find('name').blur();  // closes the on-screen keyboard
@@ -230,7 +230,7 @@ function refuse(answer) {
   const refusal = find('refusal');
   refusal.textContent = sentence(answer.text);
   if (answer.gone) {
-    shown.gone = true;  // no drawing on it before the next image
+    shown.gone = true;  // cannot be drawn on; wait for the next image
     refusal.textContent = `The node no longer has this image: go live and try again. (${answer.text})`;
   }
   refusal.hidden = false;
@@ -314,8 +314,8 @@ function waitingFor() {
 
 function missing() {
   const others = status.others.length ? `Visible trackers: ${status.others.join(', ')}` : 'No other tracker is visible';
-  return `No node ${status.node} is visible. ${others}. Start it (ros2 launch xmem_ros track.launch.py), or start the page with --node `
-    + `and its full name, such as ${status.others[0] || '/front/xmem'}. This page connects to the node once it is visible.`;
+  return `No node ${status.node} is visible. ${others}. Start the node (ros2 launch xmem_ros track.launch.py), or start xmem-ros web `
+    + `with --node and the full name of a tracker, such as ${status.others[0] || '/front/xmem'}. This page connects once the node is visible.`;
 }
 
 function notActive() {
@@ -368,7 +368,7 @@ function render() {
   find('hint').textContent = HINTS[drawing.tool];
   find('cancel').hidden = live;
   const button = find('seed');
-  button.disabled = live || !drawing.whole || !!waiting || pointer !== null;
+  button.disabled = live || !drawing.complete || !!waiting || pointer !== null;
   button.textContent = waiting ? 'Please wait …' : correcting ? 'Correct' : 'Track';
   find('target').hidden = correcting === null;
 
@@ -393,7 +393,7 @@ function titleOf(item) {
   return item.name || `object ${item.id}`;
 }
 
-const rows = new Map();  // id → elements, reused so that a button does not change under a finger
+const rows = new Map();  // id → elements; reused, so that no button is replaced during a tap
 
 function renderObjects(objects) {
   const list = find('objects');

@@ -37,8 +37,8 @@ class Drawing {
     return { box: !this.box, points: !this.points.length, mask: !this.strokes.length }[this.tool];
   }
 
-  // Whether the drawing is complete enough for a seed.
-  get whole() {
+  // Whether the drawing is sufficient for a seed.
+  get complete() {
     if (this.tool === 'box') return !!this.box && this.box[2] >= 4 && this.box[3] >= 4;
     if (this.tool === 'points') return this.points.some(point => point[2] === 1);
     return this.strokes.some(stroke => stroke.brush === 1);
