@@ -28,7 +28,7 @@ class ForkedNode:
     """
 
     def __init__(self, arguments: list[str], log: Path, environment: dict[str, str]) -> None:
-        self._process = _CONTEXT.Process(target=_run, args=(arguments, str(log), environment))
+        self._process = _CONTEXT.Process(target=_run, args=(arguments, str(log), environment), daemon=True)
         self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
