@@ -9,11 +9,11 @@ import pytest
 BESIDE = Path(__file__).parents[3] / 'shared' / 'parity'
 
 
-# In pairs of one seed, so that the network is made once for both. The frames of the last two end
-# with the second consolidation and with the second eviction; test/parity.py compares all.
+# In pairs of one seed, so that the network is made once for both. The last frames read what the
+# second frame in memory, consolidation and eviction left; `python test/parity.py` compares all.
 @pytest.mark.skipif(not BESIDE.is_dir(), reason='the cases on real frames are not beside the checkout')
 @pytest.mark.parametrize(
-    ('case', 'frames'), [('working_only', 21), ('defaults', 8), ('consolidation', 26), ('eviction', 27)]
+    ('case', 'frames'), [('working_only', 21), ('defaults', 6), ('consolidation', 31), ('eviction', 29)]
 )
 def test_real_frames_agree_with_the_reference(case: str, frames: int) -> None:
     result = parity.compare(BESIDE / f'{case}.npz', frames=frames)
