@@ -10,7 +10,7 @@ from tiny_networks import TINY, save_untrained
 
 require('rclpy', 'onnxruntime', 'onnxscript')
 
-from node_harness import START_S, QuickNodeProcess
+from node_harness import START_S, NodeProcess
 
 SETTINGS = {'engine': 'onnxruntime', 'device': 'cpu', 'precision': 'float32', 'size': 0, 'max_objects': 1}
 
@@ -20,7 +20,7 @@ def test_engines_are_ready_before_the_first_image_and_damaged_ones_are_refused(
 ) -> None:
     monkeypatch.setenv('XMEM_ROS_ONNX', str(tmp_path))
     settings = {**SETTINGS, 'weights': str(save_untrained(TINY, tmp_path / 'tiny.safetensors'))}
-    process = QuickNodeProcess({**settings, 'prepare': '64x96'})
+    process = NodeProcess({**settings, 'prepare': '64x96'})
     try:
         process.says('active: waiting', START_S)
         said = process.output
@@ -37,7 +37,7 @@ def test_engines_are_ready_before_the_first_image_and_damaged_ones_are_refused(
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), 'exported_by': 'xmem-ros export'}))
     with (manifest.parent / 'decoder.onnx').open('r+b') as file:
         file.truncate(1000)
-    process = QuickNodeProcess(settings)  # prepares for the size used last
+    process = NodeProcess(settings)  # prepares for the size used last
     try:
         assert process.exit_code() == 1
         assert 'decoder.onnx has 1000 bytes' in process.output
