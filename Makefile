@@ -30,6 +30,8 @@ fuzz_options = $(foreach name,KIND COUNT SECONDS SEED JSON,$(if $($(name)),--$(s
 
 # Tests and the demonstration exchange no messages with other machines or ROS graphs.
 export ROS_AUTOMATIC_DISCOVERY_RANGE ?= LOCALHOST
+# Hundreds of processes of a test run would otherwise compile the package again, half a second each.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: build demo test test-fast lint format bench fuzz clean distclean
 

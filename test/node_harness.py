@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
+from forked_node import ForkedNode
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from masks import bounding_box, iou  # noqa: F401 (for tests of nodes)
@@ -79,17 +80,18 @@ class NodeProcess:
     def __init__(self, parameters: dict[str, Any] | None = None, arguments: Iterable[str] = ()) -> None:
         given = [part for name, value in (parameters or {}).items() for part in ('-p', f'{name}:={_yaml(value)}')]
         self._log = Path(tempfile.mkstemp(prefix='xmem_node_', suffix='.log')[1])
+        environment = {
+            **os.environ,
+            'PYTHONUNBUFFERED': '1',
+            'RCUTILS_LOGGING_BUFFERED_STREAM': '0',
+            'PYTHONFAULTHANDLER': '1',  # on SIGABRT, print the stack of each thread
+        }
+        self.process = self._start(['--ros-args', *given, *arguments], environment)
+
+    def _start(self, arguments: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes] | ForkedNode:
         with self._log.open('w') as log:
-            self.process = subprocess.Popen(
-                [sys.executable, *self.program, '--ros-args', *given, *arguments],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={
-                    **os.environ,
-                    'PYTHONUNBUFFERED': '1',
-                    'RCUTILS_LOGGING_BUFFERED_STREAM': '0',
-                    'PYTHONFAULTHANDLER': '1',  # on SIGABRT, print the stack of each thread
-                },
+            return subprocess.Popen(
+                [sys.executable, *self.program, *arguments], stdout=log, stderr=subprocess.STDOUT, env=environment
             )
 
     @property
@@ -126,6 +128,13 @@ class NodeProcess:
             self.interrupt()
         finally:
             self._log.unlink(missing_ok=True)
+
+
+class QuickNodeProcess(NodeProcess):
+    """The same, forked from a process that has imported torch."""
+
+    def _start(self, arguments: list[str], environment: dict[str, str]) -> ForkedNode:
+        return ForkedNode(arguments, self._log, environment)
 
 
 class Robot:
@@ -303,14 +312,19 @@ _namespaces = itertools.count(1)
 
 @contextlib.contextmanager
 def running(
-    parameters: dict[str, Any] | None = None, arguments: Iterable[str] = (), camera: QoSProfile = RELIABLE
+    parameters: dict[str, Any] | None = None,
+    arguments: Iterable[str] = (),
+    camera: QoSProfile = RELIABLE,
+    *,
+    process_of: type[NodeProcess] = QuickNodeProcess,
 ) -> Iterator[Robot]:
     """Start a node in its own namespace and yield its robot; `robot.process` is the node.
 
     With `autostart` (default), the node is active.
+    process_of: NodeProcess for tests of the start, the end or the environment of Python.
     """
     namespace = f'/robot_{next(_namespaces)}'
-    process = NodeProcess(parameters, [*arguments, '-r', f'__ns:={namespace}'])
+    process = process_of(parameters, [*arguments, '-r', f'__ns:={namespace}'])
     robot = Robot(namespace, camera)
     robot.process = process
     try:

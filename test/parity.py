@@ -49,9 +49,10 @@ def weight(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
 
 def generated_network(seed: int) -> XMemNetwork:
     """Make the full-size network with weights generated from `seed`."""
-    network = XMemNetwork(XMEM)
+    with torch.device('meta'):  # initial values would take seconds
+        network = XMemNetwork(XMEM)
     state = {name: torch.from_numpy(weight(name, tuple(t.shape), seed)) for name, t in network.state_dict().items()}
-    network.load_state_dict(state)
+    network.load_state_dict(state, assign=True)
     return network.eval()
 
 
@@ -93,8 +94,8 @@ class Parity:
         return self.largest <= LARGEST_DIFFERENCE and self.sizes_agree
 
 
-def compare(path: Path, device: str = 'cpu') -> Parity:
-    """Run the tracker on a case."""
+def compare(path: Path, device: str = 'cpu', frames: int | None = None) -> Parity:
+    """Run the tracker on the first frames of a case; None: on all."""
     with np.load(path) as case:
         images, first, expected = case['images'], case['first_labels'], case['probabilities']
         sizes, every = case['store_sizes'], int(case['saved_every'])
@@ -102,7 +103,7 @@ def compare(path: Path, device: str = 'cpu') -> Parity:
     tracker = Tracker(network_in_use(seed, device), settings, device)
     masks = {f'object {value}': first == value for value in range(1, first.max() + 1)}
     largest, total, agree = 0.0, [], True
-    for number, image in enumerate(images):
+    for number, image in enumerate(images[:frames]):
         result = tracker.step(image, masks if number == 0 else (), probabilities=True)
         elements = tracker.memory_elements
         agree &= [elements['working'], elements['long_term']] == sizes[number].tolist()
@@ -111,7 +112,7 @@ def compare(path: Path, device: str = 'cpu') -> Parity:
             # a NaN would vanish in max()
             largest = max(largest, float(difference.max()) if np.isfinite(difference).all() else np.inf)
             total.append(float(difference.mean()))
-    return Parity(largest, float(np.mean(total)), agree, len(images))
+    return Parity(largest, float(np.mean(total)), agree, number + 1)
 
 
 def main(paths: list[str]) -> int:

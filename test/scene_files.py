@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,22 @@ from xmem_ros.weights.files import bundled_folder
 SIZE = (64, 96)  # height, width of the frames, px
 BUNDLED = bundled_folder() / 'compact.safetensors'
 FOOTAGE = Path(__file__).resolve().parents[2] / 'shared' / 'data'
+
+
+class _KeptScene(RenderedScene):
+    """Scene that keeps the frames that it has rendered, for reading only."""
+
+    @functools.lru_cache(maxsize=64)  # noqa: B019 (27 MB; there is one such scene)
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        frame, labels = super().__getitem__(index)
+        frame.flags.writeable = labels.flags.writeable = False
+        return frame, labels
+
+
+@functools.cache
+def rendered_scene() -> RenderedScene:
+    """Return the rendered scene with three objects, made once for all files of tests."""
+    return _KeptScene(objects=3)
 
 
 def save_mask(path: Path, mask: np.ndarray) -> None:

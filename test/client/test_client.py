@@ -17,12 +17,12 @@ import node_harness as robots
 import rclpy
 from node_harness import bounding_box, iou, wait_until
 from rclpy.executors import SingleThreadedExecutor
+from scene_files import rendered_scene
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from xmem_ros.client import Box, LoadedMemory, Points, XMemClient
 from xmem_ros.client.seeds import seed_messages, time_message
-from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.errors import (
     MemoryFileMissingError,
     NodeError,
@@ -37,14 +37,15 @@ from xmem_ros.errors import (
 from xmem_ros.msg import AcceptedSeeds, Seed
 from xmem_ros.objects import ObjectState
 
-SCENE = RenderedScene(objects=3)
+SCENE = rendered_scene()
+SIZE = 120  # px, half of the scene's: the masks are as good for these tests, and a frame takes a quarter of the time
 FOLLOWED = 0.8  # IoU, as in test_node.py
 ANSWER_S = 60.0  # on a busy machine
 
 
 @pytest.fixture(scope='module')
 def running():
-    with robots.running() as robot:
+    with robots.running({'size': SIZE}) as robot:
         robot.labels = robot.listen(Image, '~/labels')
         robot.seeds = robot.listen(AcceptedSeeds, '~/seeds', robots.LATCHED)
         robot.wait_matched('~/seeds')
@@ -162,7 +163,7 @@ def test_renaming_an_object_keeps_its_mask(robot, client):
 
 
 def test_a_held_image_can_be_seeded_after_it_left_the_history():
-    with robots.running({'history': 8, 'held': 1}) as robot:
+    with robots.running({'size': SIZE, 'history': 8, 'held': 1}) as robot:
         robot.labels = robot.listen(Image, '~/labels')
         robot.wait_matched('~/labels')
         with XMemClient(robot.prefix, timeout=ANSWER_S) as robot.client:
@@ -287,7 +288,7 @@ def test_latest_waits_for_the_node_and_is_none_before_the_first_result():
     with XMemClient('/starting/xmem', timeout=0.1) as client:
         with pytest.raises(NodeMissingError, match='no node /starting/xmem was found within 0.1 s'):
             client.latest()
-        process = robots.NodeProcess({'autostart': False}, ['-r', '__ns:=/starting'])
+        process = robots.QuickNodeProcess({'autostart': False}, ['-r', '__ns:=/starting'])
         try:
             assert client.latest(robots.START_S) is None
             assert client.link.state(ANSWER_S) == 'unconfigured'

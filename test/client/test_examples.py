@@ -19,15 +19,15 @@ require('rclpy', 'xmem_ros.msg')
 import node_harness as robots
 from geometry_msgs.msg import Twist
 from node_harness import bounding_box, iou, mask_seed, wait_until
+from scene_files import rendered_scene
 from sensor_msgs.msg import Image, PointCloud2, PointField
 from std_srvs.srv import Trigger
 
 from xmem_ros.client import XMemClient
-from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.msg import Seed, TrackedObjectArray
 
 EXAMPLES = Path(__file__).resolve().parents[2] / 'examples'
-SCENE = RenderedScene(objects=3)
+SCENE = rendered_scene()
 MUG = ['183', '113', '78', '78']  # README.md
 SLOW_S = 120.0  # starting Python and matching topics on a busy machine
 
@@ -67,7 +67,7 @@ def scene_camera(robot):
 
 @pytest.fixture(scope='module')
 def running():
-    with robots.running() as robot:
+    with robots.running({'size': 120}) as robot:
         robot.labels = robot.listen(Image, '~/labels')
         robot.objects = robot.listen(TrackedObjectArray, '~/objects')
         robot.wait_matched('~/objects')

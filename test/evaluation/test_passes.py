@@ -18,7 +18,6 @@ from needs import require
 from PIL import Image
 from published_layouts import LENGTH, SIZE, clip, davis, five
 from scene_files import save_mask, save_sequence, save_untrained_weights
-from torchvision.transforms import InterpolationMode, Normalize, Resize, ToTensor
 
 from xmem_ros import work_folder
 from xmem_ros.cli.main import main
@@ -81,6 +80,9 @@ def tracked(root, weights, *, size, flip=False):
 
 
 def test_images_are_normalised_and_scaled_without_antialiasing():
+    # Imported here: it takes seconds, and every worker of pytest imports this file.
+    from torchvision.transforms import InterpolationMode, Normalize, Resize, ToTensor
+
     image = Image.fromarray(clip(LENGTH, 2)[3][0])
     published = Resize(48, InterpolationMode.BILINEAR, antialias=False)(
         Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])(ToTensor()(image))

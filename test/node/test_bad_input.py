@@ -13,12 +13,12 @@ require('rclpy', 'xmem_ros.msg')
 import node_harness as robots
 from builtin_interfaces.msg import Time
 from node_harness import box_seed, mask_seed, points_seed, wait_until
+from scene_files import rendered_scene
 from sensor_msgs.msg import Image
 
-from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.msg import Seed, TrackedObjectArray
 
-SCENE = RenderedScene(objects=3)
+SCENE = rendered_scene()
 FRAME, TRUTH = SCENE[0]
 HEIGHT, WIDTH = TRUTH.shape
 NAN = float('nan')
@@ -26,7 +26,7 @@ NAN = float('nan')
 
 @pytest.fixture(scope='module')
 def running():
-    with robots.running({'max_objects': 3}) as robot:
+    with robots.running({'size': 120, 'max_objects': 3}) as robot:
         robot.labels = robot.listen(Image, '~/labels')
         robot.objects = robot.listen(TrackedObjectArray, '~/objects')
         robot.wait_matched('~/objects')

@@ -14,10 +14,10 @@ import cv2
 import node_harness as robots
 import numpy as np
 import torch
-from node_harness import NodeProcess, Robot, bounding_box, iou, mask_seed, pixels_of, wait_until
+from node_harness import QuickNodeProcess, Robot, bounding_box, iou, mask_seed, pixels_of, wait_until
+from scene_files import rendered_scene
 from sensor_msgs.msg import CompressedImage, Image
 
-from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.errors import ErrorCode
 from xmem_ros.msg import AcceptedSeeds
 from xmem_ros.node.standard_messages import AVAILABLE
@@ -28,15 +28,15 @@ from xmem_ros.tracker.engine import Engines
 if AVAILABLE:
     from vision_msgs.msg import Detection2DArray
 
-SCENE = RenderedScene(objects=3)
+SCENE = rendered_scene()
 
 
 @pytest.fixture(scope='module')
 def pair():
     """The nodes front and rear of one process."""
-    parameters = {'cameras': ['front', 'rear'], 'diagnostics_period': 0.2, 'history': 5, 'held': 1}
+    parameters = {'size': 120, 'cameras': ['front', 'rear'], 'diagnostics_period': 0.2, 'history': 5, 'held': 1}
     detections = {'seed_detections.enabled': True, 'seed_detections.period': 0.1} if AVAILABLE else {}
-    process = NodeProcess(parameters | detections, ['-r', '__ns:=/duo'])
+    process = QuickNodeProcess(parameters | detections, ['-r', '__ns:=/duo'])
     cameras = []
     try:
         for name in ('front', 'rear'):

@@ -13,13 +13,13 @@ require('rclpy', 'xmem_ros.msg')
 import node_harness as robots
 from node_harness import ANSWER_S, NodeProcess, Robot, mask_seed, pixels_of, wait_until
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from scene_files import rendered_scene
 from sensor_msgs.msg import CameraInfo, Image
 
 from xmem_ros.conversions.images import image_from_array
-from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.msg import TrackedObjectArray
 
-SCENE = RenderedScene(objects=3)
+SCENE = rendered_scene()
 FRAME, TRUTH = SCENE[0]
 HEIGHT, WIDTH = TRUTH.shape
 FOCAL = 400.0
@@ -262,7 +262,7 @@ def test_the_node_reports_missing_vision_msgs_once_and_tracks(tmp_path, monkeypa
     (tmp_path / 'vision_msgs.py').write_text("raise ImportError('not for this test')\n")
     monkeypatch.setenv('PYTHONPATH', os.pathsep.join([str(tmp_path), os.environ.get('PYTHONPATH', '')]))
     monkeypatch.setenv('ROS_DISTRO', 'iron')
-    with robots.running({'depth.enabled': True, 'seed_detections.enabled': True}) as robot:
+    with robots.running({'depth.enabled': True, 'seed_detections.enabled': True}, process_of=NodeProcess) as robot:
         labels = robot.listen(Image, '~/labels')
         robot.wait_matched('~/labels')
         robot.process.says('vision_msgs 4 or later is not installed: ~/detections', ANSWER_S)

@@ -21,7 +21,7 @@ CONFIG = Path(__file__).resolve().parents[2] / 'config'
 @pytest.fixture(scope='module')
 def topics():
     """Topic → type of the node /xmem with one object."""
-    with robots.running() as robot:
+    with robots.running({'size': 64}) as robot:
         robot.show_and_wait(np.full((64, 96, 3), 90, np.uint8), robot.listen(Image, '~/labels'))
         robot.seed(mask_seed(np.eye(64, 96, dtype=bool) | np.eye(64, 96, 1, dtype=bool)))
 

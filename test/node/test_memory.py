@@ -130,7 +130,7 @@ def test_memory_stays_within_the_budget(tmp_path):
 
 
 def test_a_budget_that_is_too_small_ends_the_node_with_the_minimum(tmp_path):
-    node = robots.NodeProcess(settings(tmp_path, **{'memory.budget_mb': 0.5}))
+    node = robots.QuickNodeProcess(settings(tmp_path, **{'memory.budget_mb': 0.5}))
     try:
         assert node.exit_code() == 1
         assert 'memory.budget_mb is 0.5' in node.output

@@ -12,13 +12,13 @@ import functools
 import detections
 import node_harness as robots
 from node_harness import bounding_box, iou, mask_seed, pixels_of, wait_until
+from scene_files import rendered_scene
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray
 
-from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.msg import AcceptedSeeds, Seed, TrackedObject, TrackedObjectArray
 
-SCENE = RenderedScene(objects=3)
+SCENE = rendered_scene()
 FRAME, TRUTH = SCENE[0]
 RESEED = {'reseed_within': 600.0, 'min_likeness': 0.7}
 POLICY = {'seed_detections.enabled': True, 'seed_detections.period': 0.1, 'max_objects': 4, 'diagnostics_period': 0.3}

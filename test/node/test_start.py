@@ -109,7 +109,7 @@ def test_a_missing_cuda_device_is_an_error():
 
 
 def test_the_node_leaves_the_graph_at_its_end_with_little_cpu_time():
-    with robots.running() as robot:
+    with robots.running({'size': 64}, process_of=NodeProcess) as robot:
         robot.show(FRAME)
         process = robot.process.process
         before, children = work_of(process.pid), os.times()
@@ -130,7 +130,7 @@ def work_of(pid):
 
 
 def test_repeated_interrupts_print_no_traceback():
-    with robots.running() as robot:
+    with robots.running({'size': 64}, process_of=NodeProcess) as robot:
         robot.show(FRAME)
         process = robot.process.process
         while process.poll() is None:
@@ -142,7 +142,7 @@ def test_repeated_interrupts_print_no_traceback():
 
 
 def test_the_lifecycle_leads_from_unconfigured_to_active_and_back():
-    with robots.running({'autostart': False, 'max_objects': 4}) as robot:
+    with robots.running({'size': 64, 'autostart': False, 'max_objects': 4}) as robot:
         labels = robot.listen(Image, '~/labels')
         objects = robot.listen(TrackedObjectArray, '~/objects')
         assert robot.state() == 'unconfigured'
@@ -200,7 +200,7 @@ def test_the_lifecycle_leads_from_unconfigured_to_active_and_back():
 def robot():
     """A node with the parameters of config/track.yaml."""
     file = Path(__file__).resolve().parents[2] / 'config' / 'track.yaml'
-    with robots.running(arguments=['--params-file', str(file)]) as robot:
+    with robots.running(arguments=['--params-file', str(file)], process_of=NodeProcess) as robot:
         yield robot
 
 
@@ -250,7 +250,7 @@ class StuckProcess(NodeProcess):
 
 
 def test_a_hanging_shutdown_is_killed_and_prints_its_stack():
-    process = StuckProcess({'device': 'cpu'})
+    process = StuckProcess({'device': 'cpu', 'size': 64})
     try:
         process.says('active: waiting for images', robots.START_S)
         assert process.interrupt() == 1

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Streams of cameras and bags: bursts, time jumps, changing sizes and encodings, QoS, silence."""
 
+import itertools
 import threading
 
 import cv2
@@ -13,15 +14,16 @@ require('rclpy', 'xmem_ros.msg')
 import node_harness as robots
 from node_harness import bounding_box, box_seed, iou, mask_seed, pixels_of, wait_until
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from scene_files import rendered_scene
 from sensor_msgs.msg import CompressedImage, Image
 
 from xmem_ros.conversions.compressed_images import compressed_from_array, rgb_of
-from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.msg import Seed, TrackedObjectArray
 
-SCENE = RenderedScene(objects=3)
+SCENE = rendered_scene()
 FRAME, TRUTH = SCENE[0]
 HEIGHT, WIDTH = TRUTH.shape
+SIZE = 120  # px, half of the scene's: the masks are as good for these tests, and a frame takes a quarter of the time
 FOLLOWED = 0.8  # IoU, as in test_node.py
 
 
@@ -34,7 +36,7 @@ def listen(robot):
 
 @pytest.fixture(scope='module')
 def running():
-    with robots.running({'diagnostics_period': 0.3}) as robot:
+    with robots.running({'size': SIZE, 'diagnostics_period': 0.3}) as robot:
         yield listen(robot)
 
 
@@ -78,10 +80,11 @@ def test_a_dropped_image_can_be_seeded(robot):
         wait_until(lambda last=burst[-1]: robot.labels[-1].header == last.header, 'the last of the burst')
         heard = {(message.header.stamp.sec, message.header.stamp.nanosec) for message in robot.labels}
         dropped = [i for i, sent in enumerate(burst) if (sent.header.stamp.sec, sent.header.stamp.nanosec) not in heard]
-        held = [i for i in dropped if robot.seed(mask_seed(SCENE[i][1] == 3), stamp=burst[i].header.stamp).success]
+        taken = (i for i in dropped if robot.seed(mask_seed(SCENE[i][1] == 3), stamp=burst[i].header.stamp).success)
+        held = list(itertools.islice(taken, 2))  # the same thing once more for each would hide the others
         if held:
             break
-    assert held  # every image that arrived
+    assert held
     labels = robot.show_and_wait(SCENE[12][0], robot.labels)
     assert ids_now(robot)[:2] == [1, 2]
     assert len(ids_now(robot)) == 2 + len(held)
@@ -217,7 +220,7 @@ def test_topics_of_objects_declare_no_parameters(robot):
 
 
 def test_queue_all_tracks_every_image_in_order():
-    with robots.running({'queue': 'all', 'queue_depth': 30, 'history': 40}) as robot:
+    with robots.running({'size': SIZE, 'queue': 'all', 'queue_depth': 30, 'history': 40}) as robot:
         listen(robot)
         robot.show_and_wait(FRAME, robot.labels)
         assert robot.seed(mask_seed(TRUTH, kind=Seed.LABELS)).success
@@ -238,7 +241,7 @@ def test_queue_all_tracks_every_image_in_order():
 
 def test_compressed_images_are_received_and_published_and_raw_ones_are_reported():
     # no node waits for a raw camera then
-    parameters = {'no_image_warning_after': 1.0, 'image_transport': 'compressed', 'autostart': False}
+    parameters = {'size': SIZE, 'no_image_warning_after': 1.0, 'image_transport': 'compressed', 'autostart': False}
     with robots.running(parameters, arguments=['-r', 'image:=/cam/colour']) as robot:
         raw = robot.node.create_publisher(Image, '/cam/colour', 1)
         assert robot.change_state('configure')
@@ -275,7 +278,7 @@ def test_compressed_images_are_received_and_published_and_raw_ones_are_reported(
 
 
 def test_a_best_effort_camera_that_starts_after_the_node_is_received():
-    with robots.running({'no_image_warning_after': 2.0}, camera=robots.CAMERA) as robot:
+    with robots.running({'size': SIZE, 'no_image_warning_after': 2.0}, camera=robots.CAMERA) as robot:
         # The node subscribed first, without a publisher.
         robot.process.says('no image on', 30)
         listen(robot)
@@ -285,7 +288,7 @@ def test_a_best_effort_camera_that_starts_after_the_node_is_received():
 def test_missing_images_and_incompatible_qos_are_reported():
     topic = '/silent/image'
     arguments = ['-r', f'image:={topic}', '-p', f'qos_overrides.{topic}.subscription.reliability:=reliable']
-    with robots.running({'no_image_warning_after': 1.0, 'autostart': False}, arguments) as robot:
+    with robots.running({'size': SIZE, 'no_image_warning_after': 1.0, 'autostart': False}, arguments) as robot:
         offer = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT, durability=DurabilityPolicy.VOLATILE)
         camera = robot.node.create_publisher(Image, topic, offer)
         assert robot.change_state('configure')
@@ -299,7 +302,7 @@ def test_missing_images_and_incompatible_qos_are_reported():
 
 
 def test_publish_per_object_false_leaves_only_the_common_topics():
-    with robots.running({'publish_per_object': False, 'use_sim_time': True}) as robot:
+    with robots.running({'size': SIZE, 'publish_per_object': False, 'use_sim_time': True}) as robot:
         listen(robot)
         robot.show_and_wait(FRAME, robot.labels)
         assert robot.seed(mask_seed(TRUTH == 1)).success

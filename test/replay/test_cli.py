@@ -32,7 +32,7 @@ COMMAND = (sys.executable, '-m', 'xmem_ros.cli.main', 'replay')
 
 @pytest.fixture(scope='module')
 def robot():
-    with robots.running({'device': 'cpu', 'diagnostics_period': 0.2}) as robot:
+    with robots.running({'device': 'cpu', 'size': 64, 'diagnostics_period': 0.2}) as robot:
         robot.node.destroy_publisher(robot.images)
         yield robot
 

@@ -27,7 +27,8 @@ from xmem_ros.recordings.recording import open_recording
 from xmem_ros.recordings.seed_plan import PlannedSeeds
 from xmem_ros.replay.lockstep import replay
 
-FRAMES = bag_files.scene(12, objects=3, size=(120, 160))
+SIZE = 120  # px, that of the frames; the default enlarges them
+FRAMES = bag_files.scene(12, objects=3, size=(SIZE, 160))
 TRUTH = [labels for _, labels in FRAMES]
 AGREE = 0.999  # minimum share of pixels that equal those of an offline run
 PATIENCE_S = 60.0  # time limit on a busy machine
@@ -36,7 +37,7 @@ PATIENCE_S = 60.0  # time limit on a busy machine
 @pytest.fixture(scope='module')
 def robot():
     """Start the node with frequent diagnostics and without the robot's camera."""
-    with robots.running({'device': 'cpu', 'diagnostics_period': 0.2}) as robot:
+    with robots.running({'device': 'cpu', 'size': SIZE, 'diagnostics_period': 0.2}) as robot:
         robot.node.destroy_publisher(robot.images)
         wait_until(lambda: not robot.node.count_publishers(f'{robot.namespace}/image'), 'the camera to leave the graph')
         yield robot
@@ -61,7 +62,7 @@ def follow(robot, bag, plan=(), **options):
 
 def offline(bag, plan):
     with open_recording(bag) as recording:
-        return list(track(recording, plan, Parameters(device='cpu')))
+        return list(track(recording, plan, Parameters(device='cpu', size=SIZE)))
 
 
 def agreement(live, tracked):

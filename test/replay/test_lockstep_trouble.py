@@ -41,7 +41,7 @@ SHORT_S = 3.0  # time limit of waits that must fail
 
 @pytest.fixture(scope='module')
 def robot():
-    with robots.running({'device': 'cpu', 'diagnostics_period': 0.2}) as robot:
+    with robots.running({'device': 'cpu', 'size': 64, 'diagnostics_period': 0.2}) as robot:
         robot.node.destroy_publisher(robot.images)
         wait_until(lambda: not robot.node.count_publishers(f'{robot.namespace}/image'), 'the camera to leave the graph')
         yield robot
@@ -50,7 +50,7 @@ def robot():
 @pytest.fixture(scope='module')
 def compressed():
     """A node that takes compressed images."""
-    with robots.running({'device': 'cpu', 'image_transport': 'compressed', 'autostart': False}) as robot:
+    with robots.running({'device': 'cpu', 'size': 64, 'image_transport': 'compressed', 'autostart': False}) as robot:
         assert robot.change_state('configure')
         assert robot.change_state('activate')
         yield robot
@@ -214,7 +214,7 @@ def test_a_node_that_is_deactivated_during_the_replay_is_reported(robot, bag):
 
 
 def test_a_hanging_node_is_distinguished_from_one_without_images_and_one_that_ended(bag):
-    with robots.running({'device': 'cpu'}) as robot:
+    with robots.running({'device': 'cpu', 'size': 64}) as robot:
         with replay(bag, robot.prefix, plan=[], timeout=PATIENCE_S) as frames:
             next(frames)
             wait_briefly(frames)

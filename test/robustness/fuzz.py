@@ -232,7 +232,7 @@ def _run(args: Any, transport: str, footage: Footage, folder: Path) -> Result:
     try:
         for space in ('/calm', '/wild'):  # both start at once
             own = {**parameters, 'memory_folder': str(folder / space[1:])}
-            processes_of.append(robots.NodeProcess(own, ['-r', f'__ns:={space}']))
+            processes_of.append(robots.QuickNodeProcess(own, ['-r', f'__ns:={space}']))
         for space, process in zip(('/calm', '/wild'), processes_of, strict=True):
             process.says('active: waiting for images', robots.START_S)
             robot = robots.Robot(space)

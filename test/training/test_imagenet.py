@@ -1,13 +1,22 @@
 # SPDX-License-Identifier: MIT
 """Starting weights from ImageNet."""
 
-import torch
-from torchvision.models import ResNet, resnet18, resnet50
+from __future__ import annotations
 
-from xmem_ros.training.imagenet import starting_network
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from torchvision.models import ResNet
 
 
 def test_starting_weights_compute_the_features_of_the_imagenet_networks() -> None:
+    # Imported here: it takes seconds, and every worker of pytest imports this file.
+    from torchvision.models import resnet18, resnet50
+
+    from xmem_ros.training.imagenet import starting_network
+
     key, value = resnet50(), resnet18()
     network = starting_network(key, value).eval()
     image = torch.randn(1, 3, 64, 64)

@@ -15,16 +15,16 @@ require('rclpy', 'xmem_ros.msg', 'aiohttp', 'playwright')
 import node_harness as robots
 from node_harness import iou, pixels_of, wait_until
 from playwright.sync_api import expect, sync_playwright
+from scene_files import rendered_scene
 from sensor_msgs.msg import Image
 from web_harness import SLOW_S, WebProcess
 
-from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.msg import AcceptedSeeds, Seed, TrackedObjectArray
 
 CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason='there is no Chromium on this machine: apt install chromium')
 
-SCENE = RenderedScene(objects=3)
+SCENE = rendered_scene()
 HEIGHT, WIDTH = SCENE.size
 MUG = (183, 113, 78, 78)  # x, y, width, height, README.md
 DESKTOP, PHONE = (1280, 800), (390, 844)
@@ -59,7 +59,7 @@ class Camera:
 
 @pytest.fixture(scope='module')
 def robot():
-    with robots.running({'history': 5, 'diagnostics_period': 0.5, 'no_image_warning_after': 1.0}) as robot:
+    with robots.running({'size': 120, 'history': 5, 'diagnostics_period': 0.5, 'no_image_warning_after': 1.0}) as robot:
         robot.labels = robot.listen(Image, '~/labels')
         robot.objects = robot.listen(TrackedObjectArray, '~/objects')
         robot.seeds = robot.listen(AcceptedSeeds, '~/seeds', robots.LATCHED)
@@ -337,7 +337,7 @@ def test_missing_images_are_reported(open_page, robot):
 
 
 def test_a_tracker_without_a_camera_is_shown_as_waiting_for_its_topic(browser):
-    with robots.running({'no_image_warning_after': 600.0, 'diagnostics_period': 0.5}) as robot:
+    with robots.running({'size': 64, 'no_image_warning_after': 600.0, 'diagnostics_period': 0.5}) as robot:
         process = WebProcess(robot.prefix)
         page = browser.new_page()
         try:
