@@ -36,7 +36,7 @@ class Reading:
 class MemoryState:
     """Copy of a memory's state, to restore it at another frame size or save it to a file."""
 
-    cohorts: dict[int, int]  # row → cohort, in the order of the values
+    cohorts: dict[int, int]  # row → cohort; rows in the order of the objects in `Positions.values`
     partial: set[int]
     anchors: list[tuple[Anchor, Positions]]
     ring: list[Positions]
@@ -194,7 +194,7 @@ class Memory:
             shares, visible = own_shares(presence, rows, store.values.shape[0])
             queries = torch.arange(presence.shape[1], device=presence.device)[:, None]
             for cohort, reading in readings.items():
-                # each cohort reads the background's positions and adds an equal part to their usage
+                # each cohort reads the background's positions; a read counts 1 / number of cohorts
                 counted = torch.zeros(shares.shape[0], device=shares.device)
                 counted[0] = 1 / len(readings)
                 counted[[row + 1 for row in rows if self.cohorts[row] == cohort]] = 1
@@ -242,7 +242,7 @@ class Memory:
             self._add_working(frame)
 
     def _restricted(self, frame: Positions, rows: list[int]) -> Positions:
-        """Return the frame with the values of `rows` alone; split them from shared cohorts."""
+        """Return the frame with the values of `rows` alone; these rows leave shared cohorts."""
         for cohort in {self.cohorts[row] for row in rows}:
             members = {row for row, other in self.cohorts.items() if other == cohort}
             if members <= set(rows):

@@ -81,7 +81,7 @@ class Services:
             (SaveMemory, '~/save_memory', self._save),
             (LoadMemory, '~/load_memory', self._load),
         ):
-            # One group each: GrabCut for one call must not keep another waiting.
+            # One group for each service: GrabCut in `~/seed` must not keep the others waiting.
             node.create_service(kind, name, self._guarded(handler), callback_group=MutuallyExclusiveCallbackGroup())
 
     def frame_of(self, stamp: int) -> Frame:
@@ -131,7 +131,7 @@ class Services:
                 handler(request, response, pipeline, worker)
                 response.success = True
                 return response
-            except NodeInactiveError as error:  # inactive before the call, or since, while it waited
+            except NodeInactiveError as error:  # inactive before the call, or deactivated during it
                 response.error_code, response.message = error_code(error), self._inactive_reason()
             except XMemError as error:
                 response.error_code, response.message = error_code(error), str(error)

@@ -2,7 +2,7 @@
 """rosbag2 bags, complete or truncated, as one stream of messages.
 
 A folder without `metadata.yaml`, for example after a power cut, is read file by file in time order.
-Otherwise its file names, type hashes and QoS are used, and nothing else in it.
+Of `metadata.yaml`, only the file names, type hashes and QoS are used.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class OpenBag:
         self._metadata = BagMetadata()
         try:
             self._readers = self._open()
-            # rosbags' Connection, one for each topic and type, with the count of all files
+            # rosbags' Connection for each topic and type; `msgcount` is the sum over all files
             self.connections: list[Any] = []
             self._rows: dict[tuple[str, str], int] = {}  # topic and type → index in `connections`
             # for each reader: its connection's id → id in `connections`
@@ -199,7 +199,7 @@ class OpenBag:
             self._note(str(skipped))
         readers.sort(key=lambda reader: reader.start_time)  # stable: equal times keep the order of names
         self._note(
-            f'its files were read one by one ({metadata_error})'
+            f'{self.path}: the files of this bag were read one by one ({metadata_error})'
             if metadata_error
             else f'{self.path / METADATA_FILE} is missing: the recording was not completed'
         )
