@@ -130,7 +130,7 @@ def mutate_pth(source: Source, data: bytes) -> bytes:
                 state[name] = mutated_tensor(source, state[name]) if isinstance(state[name], torch.Tensor) else 1
             else:
                 value = state.pop(name) if source.chance(50) else state[name]
-                state[renamed(source, name) if source.chance(80) else source.number()] = value
+                state[renamed(source, str(name)) if source.chance(80) else source.number()] = value
         if source.chance(15):
             state = source.pick([{'ema': state}, {'ema': {'x': state}}, [state], {'state_dict': state}])
         if source.chance(5):

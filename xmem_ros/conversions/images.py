@@ -41,7 +41,7 @@ class _Encoding:
     channels: int
     code: int | None  # for cv2.cvtColor from 8 bits to RGB; None: RGB already
     dtype: str = 'u1'  # of a channel, in NumPy's notation
-    rows: tuple[int, int] = (1, 1)  # rows of data for each row of pixels, as a fraction: planes follow
+    rows: tuple[int, int] = (1, 1)  # rows of data per row of pixels, as a fraction: 3/2 if chroma planes follow
     even: tuple[int, int] = (1, 1)  # height and width must be multiples of these
 
     @property
@@ -63,7 +63,8 @@ def _table() -> dict[str, _Encoding]:
         'bgr8': _Encoding(3, cv2.COLOR_BGR2RGB),
         'rgba8': _Encoding(4, cv2.COLOR_RGBA2RGB),
         'bgra8': _Encoding(4, cv2.COLOR_BGRA2RGB),
-        # OpenCV names the second row's second and third pixel, ROS the first row's first two.
+        # A pattern's letters: in OpenCV the second and third pixel of the second row, in ROS the
+        # first two of the first row.
         'bayer_rggb8': _Encoding(1, cv2.COLOR_BayerBG2RGB, even=(2, 2)),
         'bayer_bggr8': _Encoding(1, cv2.COLOR_BayerRG2RGB, even=(2, 2)),
         'bayer_gbrg8': _Encoding(1, cv2.COLOR_BayerGR2RGB, even=(2, 2)),
@@ -147,7 +148,7 @@ def rgb_from_image(message: ImageMessage, scale: IntensityScale = _FULL_RANGE) -
 
 
 def _rgb_from_nv24(planes: np.ndarray) -> np.ndarray:
-    """Convert the planes of NV24, 3H×W uint8, to H×W×3 RGB: luma, then rows of pairs of chroma.
+    """Convert NV24 to H×W×3 RGB: 3H×W uint8, H rows of luma and 2H of chroma pairs.
 
     OpenCV has no such conversion. With doubled luma it is an NV12 image of twice the size.
     """
@@ -208,7 +209,7 @@ def image_from_array(pixels: np.ndarray, encoding: str, make: Callable[[], Image
     message.is_bigendian = 0
     message.step = pixels.nbytes // message.height
     data = array.array('B')
-    # The message checks anything but an array of bytes byte by byte.
+    # The message checks each byte of anything but an array.array, which is slow.
     data.frombytes(np.ascontiguousarray(pixels).reshape(-1).view(np.uint8).data)
     message.data = data
     return message

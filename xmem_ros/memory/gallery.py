@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Gallery: past appearances of each object, to decide whether a predicted mask shows the object.
 
-The decoder always segments the most object-like region, even while the object is hidden. The
-region's appearance decides whether it is the object. An appearance consists of two unit vectors:
+The decoder always segments the region most similar to the object, even while the object is hidden.
+The region's appearance decides whether it is the object. An appearance has two unit vectors:
 
 - the mean image feature inside the mask minus the mean feature outside;
 - the histogram of colours inside the mask.

@@ -45,9 +45,9 @@ _UNUSABLE = (BagError, FrameError, SeedError, UnknownObjectError)  # faults of t
 def run(recording: Recording, plan: Sequence[PlannedSeeds], parameters: Parameters, job: Job) -> Report:
     """Track a recording and write the job's formats.
 
-    A run that was interrupted, for example by a full disk, resumes with the same arguments. After
-    unusable seeds on a later image it resumes with corrected ones. After other faults of the input
-    the work folder is removed.
+    A run that was interrupted, for example by a full disk, resumes with the same arguments. If
+    the seeds of a later image are unusable, the work is kept, and the run resumes once the user has
+    corrected them. After other faults of the input the work folder is removed.
 
     Raises:
         OutputError: no room, or no permission to write.

@@ -157,7 +157,7 @@ class TrackingSession:
         self._tracking = False  # whether there are objects
 
     def image_of(self, message: Any) -> np.ndarray:
-        """Decode an image as it is tracked, H×W×3 uint8 RGB; may be called from any thread.
+        """Decode an image as for tracking, H×W×3 uint8 RGB; may be called from any thread.
 
         Raises:
             FrameError: the image cannot be read.
@@ -192,7 +192,7 @@ class TrackingSession:
             Ids and labels, in the order of the seeds.
 
         Raises:
-            SeedError, UnknownObjectError, FrameError: nothing has changed.
+            SeedError, UnknownObjectError, FrameError: no seed was applied.
         """
         masks = [SeedMask(seed.mask, seed.name, seed.id) for seed in seeds]
         if frame.fate is Fate.WAITING:
@@ -373,7 +373,7 @@ class TrackingSession:
             self.tracker.config = dataclasses.replace(config, **live)
 
     def _time_of(self, frame: Frame) -> float | None:
-        """Return the tracker's time [s]; None if the frame has no stamp and is only counted."""
+        """Return the tracker's time [s]; None without a stamp, for a step of fixed length."""
         if not frame.stamp_ns:
             return None
         if frame.stamp_ns < self._stamp_ns:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """One frame or seed through the segmenter: ids, memory policy and results of a tracker.
 
-Arguments are already checked here. Work that fails leaves the state unchanged, so it can be
+The callers have checked all arguments. Work that fails leaves the state unchanged, so it can be
 repeated.
 """
 
@@ -51,7 +51,7 @@ class FrameProcessor:
     """Objects, clock and segmenter of a tracker.
 
     Arguments:
-        segmenter: network and memory of the objects' rows.
+        segmenter: network and memory, which know objects by their rows.
     """
 
     def __init__(self, segmenter: Segmenter):
@@ -158,8 +158,8 @@ class FrameProcessor:
     def _memorise_seeded_only(self, seeds: list[SeedMask]) -> bool:
         """Return whether a seed's frame becomes memory of the seeded objects alone.
 
-        The published policy memorises all objects. With the guard the others' masks stay out: they
-        are predictions, and as part of an anchor they would never be replaced.
+        The policy of XMem's paper memorises all objects. With the guard the masks of the others
+        stay out: they are predictions, and a seed's frame, an anchor, is kept with its errors.
         """
         return self.segmenter.config.memory.guard and bool(set(self.table) - {seed.id for seed in seeds})
 
