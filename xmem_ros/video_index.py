@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: MIT
+"""Order, times and losses of a video's frames, from its packets alone. No FFmpeg.
+
+A packet holds one coded frame. Packets come in decoding order and name their frames' times, which
+give the order of display. Damage can take packets away, or change a time.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import numpy as np
+
+NO_TIME = -(1 << 63)
+MAX_EXTRA = 100_000  # frames that only a header has, which are named as lost one by one
+_MAX_TICKS = 1 << 60  # of a time, so that differences stay within 64 bits
+_MAX_NS = 10**17  # three years: longer videos have absurd times
+_MAX_UNTIMED = 0.2  # of the packets; with more, the times are not used
+_REORDER = 17  # more packets than a frame's places in decoding and display order can differ by
+_TOLERANCE = 0.1  # of the frame period, by which a constant rate's times may vary
+_REGULAR = 0.9  # of the intervals, at a constant rate
+
+
+@dataclass
+class Packets:
+    """Packets of a video stream, in the order of the file.
+
+    Attributes:
+        pts: times of display [ticks]; `NO_TIME` if unknown.
+        dts: times of decoding [ticks]; `NO_TIME` if unknown.
+        position: offsets in the file [bytes], −1 if unknown.
+        keyframe: 1 for frames that need no other frame.
+        signs: places in the order before which the container is damaged.
+    """
+
+    pts: array[int] = field(default_factory=lambda: array('q'))
+    dts: array[int] = field(default_factory=lambda: array('q'))
+    position: array[int] = field(default_factory=lambda: array('q'))
+    keyframe: bytearray = field(default_factory=bytearray)
+    signs: set[int] = field(default_factory=set)
+
+    def __len__(self) -> int:
+        return len(self.pts)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a container says of its video, apart from the packets.
+
+    Attributes:
+        tick: time base [s].
+        rate: mean or nominal frames/s; None: unknown.
+        frames: number of frames; 0: unknown.
+        duration_s: of the video; 0: unknown.
+        positions: offset [bytes] → size [bytes] of all packets, if the container lists them; empty
+            ones are no frames, but take a frame's time.
+        complete: whether every frame is in a table, so that a pause in the times is no loss.
+    """
+
+    tick: Fraction
+    rate: Fraction | None
+    frames: int = 0
+    duration_s: float = 0.0
+    positions: dict[int, int] = field(default_factory=dict)
+    complete: bool = False
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A frame without a packet.
+
+    Attributes:
+        frame: its number.
+        after: the last packet that surely comes before it in the order of the file.
+        first: the first frame in the order of display that may be predicted from it.
+    """
+
+    frame: int
+    after: int
+    first: int
+
+
+@dataclass(frozen=True)
+class FrameIndex:
+    """Frames of a video in the order of display; `len()` counts lost ones, too.
+
+    Attributes:
+        frame_of: packet → frame.
+        ordered: whether the packets' times give the order of display; else it is that of decoding.
+        times_ns: frame → time since the first one [ns], strictly increasing.
+        keyframes: frames that need no other frame, sorted.
+        lost: frames without a packet, in order.
+        rate: mean rate [frames/s]; 0: unknown.
+    """
+
+    frame_of: np.ndarray
+    ordered: bool
+    times_ns: np.ndarray
+    keyframes: np.ndarray
+    lost: list[Loss]
+    rate: float
+
+    def __len__(self) -> int:
+        return len(self.times_ns)
+
+
+def index_of(packets: Packets, header: Header) -> FrameIndex:
+    """Derive the index of at least one packet."""
+    count = len(packets)
+    given = _times(packets)
+    period = _period(given, header)
+    order = np.arange(count) if given is None else np.argsort(given, kind='stable')
+    ticks = order * period if given is None else given[order]
+    pauses = 0
+    if header.positions:
+        gaps, ticks, pauses = _listed_gaps(packets, header, ticks, period)
+    elif header.complete or given is None:
+        gaps = np.zeros(count, np.int64)
+    else:
+        gaps = _time_gaps(packets.signs, ticks, order, period)
+    frames = np.arange(count) + np.cumsum(gaps)  # of the packets in order of display
+    known = int(frames[-1]) + 1
+    extra = _extra(known + pauses, header, ticks, period)
+    times_ns = _nanoseconds(_interpolated(ticks, frames, known + extra, period), header, period)
+    frame_of = np.empty(count, np.int64)
+    frame_of[order] = frames
+    lost = [
+        Loss(frame, *_dependents(order, frames, place))
+        for place in np.flatnonzero(gaps).tolist()
+        for frame in range(int(frames[place] - gaps[place]), int(frames[place]))
+    ]
+    lost += [Loss(frame, count - 1, frame) for frame in range(known, known + extra)]
+    keyframes = np.sort(frame_of[np.frombuffer(bytes(packets.keyframe), np.uint8) > 0])
+    span = int(times_ns[-1])
+    rate = (len(times_ns) - 1) * 1e9 / span if span else float(header.rate or 0)
+    return FrameIndex(frame_of, given is not None, times_ns, keyframes, lost, rate)
+
+
+def _times(packets: Packets) -> np.ndarray | None:
+    """Return the times of display [ticks] with unusable ones interpolated; None without times."""
+    pts, dts = (np.frombuffer(given, np.int64) for given in (packets.pts, packets.dts))
+    usable = np.abs(pts) < _MAX_TICKS  # NO_TIME, whose absolute value overflows, is negative
+    usable &= pts > -_MAX_TICKS
+    with_dts = np.abs(dts) < _MAX_TICKS
+    with_dts &= dts > -_MAX_TICKS
+    both = usable & with_dts
+    if both.sum() < len(pts) / 2 or (pts[both] != dts[both]).mean() > _MAX_UNTIMED:
+        usable &= _is_plausible(pts, usable)
+    else:
+        places = np.flatnonzero(usable)
+        usable[:] = False
+        usable[places[_increasing(pts[places].tolist())]] = True
+    if usable.mean() < 1 - _MAX_UNTIMED:
+        return None
+    if usable.all():
+        return pts.copy()
+    places = np.flatnonzero(usable)
+    first = int(pts[places[0]])
+    return first + _interpolated(
+        pts[places] - first, places, len(pts), _median_step(np.sort(pts[places]))
+    ).round().astype(np.int64)
+
+
+def _is_plausible(pts: np.ndarray, usable: np.ndarray) -> np.ndarray:
+    """Return which times lie between those of packets too far away to be displayed out of order."""
+    far = 2 * _REORDER
+    found = usable.copy()
+    places = np.flatnonzero(usable)
+    given = pts[places]
+    for rank, place in enumerate(places.tolist()):
+        before = given[max(rank - far, 0) : max(rank - _REORDER, 0)]
+        after = given[rank + _REORDER : rank + far]
+        if len(before) and given[rank] <= np.median(before):
+            found[place] = False
+        if len(after) and given[rank] >= np.median(after):
+            found[place] = False
+    return found
+
+
+def _increasing(values: list[int]) -> list[int]:
+    """Return the places of a longest strictly increasing subsequence."""
+    tails: list[int] = []  # smallest last value of a subsequence of each length
+    places: list[int] = []
+    previous = [-1] * len(values)
+    for place, value in enumerate(values):
+        length = bisect_right(tails, value - 1)
+        if length == len(tails):
+            tails.append(value)
+            places.append(place)
+        else:
+            tails[length], places[length] = value, place
+        previous[place] = places[length - 1] if length else -1
+    found = []
+    place = places[-1] if places else -1
+    while place >= 0:
+        found.append(place)
+        place = previous[place]
+    return found[::-1]
+
+
+def _median_step(sorted_ticks: np.ndarray) -> float:
+    steps = np.diff(sorted_ticks)
+    steps = steps[steps > 0]
+    return float(np.median(steps)) if len(steps) else 1.0
+
+
+def _period(ticks: np.ndarray | None, header: Header) -> float:
+    """Return the usual time between frames [ticks]."""
+    if ticks is not None and len(ticks) > 1:
+        return _median_step(np.sort(ticks))
+    if header.rate and header.tick:
+        return max(float(1 / header.rate / header.tick), 1e-6)
+    return 1.0
+
+
+def _listed_gaps(
+    packets: Packets, header: Header, ticks: np.ndarray, period: float
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return the number of lost packets before each, times [ticks] and the number of empty packets.
+
+    All by the container's own list, which is not used where it contradicts the packets.
+    """
+    found = np.frombuffer(packets.position, np.int64)
+    none = np.zeros(len(found), np.int64)
+    if (np.diff(found) <= 0).any():
+        return none, ticks, 0
+    listed = np.array(sorted(header.positions), np.int64)
+    sizes = np.array([header.positions[place] for place in listed.tolist()])
+    empty = listed[sizes == 0]
+    empty = empty[~np.isin(empty, found)]
+    missing = listed[(sizes > 0) & ~np.isin(listed, found)]
+    if len(found) + len(empty) >= header.frames > 0:
+        missing = missing[:0]
+    before = np.searchsorted(missing, found)
+    return (
+        np.diff(before, prepend=0),
+        (np.arange(len(found)) + before + np.searchsorted(empty, found)) * period,
+        len(empty),
+    )
+
+
+def _time_gaps(signs: set[int], ticks: np.ndarray, order: np.ndarray, period: float) -> np.ndarray:
+    """Return for each packet, in order of display, the number of lost ones before it.
+
+    A pause is a loss at a constant rate, or where the container is damaged.
+    """
+    gaps = np.zeros(len(ticks), np.int64)
+    steps = np.diff(ticks)
+    missing = np.rint(steps / period).astype(np.int64) - 1
+    off = np.abs(steps - (missing + 1) * period)
+    constant = len(steps) and (off <= max(_TOLERANCE * period, 1.5)).all() and (missing == 0).mean() >= _REGULAR
+    for place in np.flatnonzero(missing > 0).tolist():
+        low, high = sorted(order[place : place + 2].tolist())
+        if constant or any(ordinal in signs for ordinal in range(low, high + 2)):
+            gaps[place + 1] = min(int(missing[place]), MAX_EXTRA)
+    return gaps
+
+
+def _dependents(order: np.ndarray, frames: np.ndarray, place: int) -> tuple[int, int]:
+    """Return for a loss before `place` the last packet before it, and the first dependent frame.
+
+    B-frames are predicted from a later frame, too. Without it they cannot be told from others, so
+    that all back to one that others were predicted from count.
+    """
+    if (np.diff(order) > 0).all():
+        return int(order[place]) - 1, int(frames[place - 1]) + 1 if place else 0
+    low = place
+    while low and place - low < _REORDER and not (order[max(low - 1 - _REORDER, 0) : low - 1] > order[low - 1]).any():
+        low -= 1
+    return int(order[low : place + 1].min()) - 1, int(frames[low])
+
+
+def _extra(known: int, header: Header, ticks: np.ndarray, period: float) -> int:
+    """Return the number of frames at the end that only the header has."""
+    extra = header.frames - known
+    if not header.frames and header.duration_s and header.tick:
+        left = header.duration_s / float(header.tick) - float(ticks[-1]) - period
+        extra = round(left / period) if left > 0.6 * period else 0
+    return min(max(extra, 0), MAX_EXTRA)
+
+
+def _interpolated(ticks: np.ndarray, places: np.ndarray, count: int, period: float) -> np.ndarray:
+    """Return ticks of `count` places from those of some."""
+    found = np.interp(np.arange(count), places, ticks)
+    head, tail = np.arange(places[0]), np.arange(places[-1] + 1, count)
+    found[head] = ticks[0] - (places[0] - head) * period
+    found[tail] = ticks[-1] + (tail - places[-1]) * period
+    return found
+
+
+def _nanoseconds(ticks: np.ndarray, header: Header, period: float) -> np.ndarray:
+    """Return times since the first frame [ns]; for absurd ones the index over the rate."""
+    since = ticks - ticks[0]
+    unit = 1e9 * float(header.tick)
+    if unit <= 0 or since[-1] * unit >= _MAX_NS or (len(ticks) > 1 and period * unit < 1):
+        rate = header.rate if header.rate and 0 < header.rate < 1000 else Fraction(30)
+        return np.array([round(index * 10**9 / rate) for index in range(len(ticks))], np.int64)
+    # exact: a double holds ticks up to 2^53, and Python's integers the product
+    numerator, denominator = header.tick.numerator * 10**9, header.tick.denominator
+    whole = np.rint(since).astype(np.int64) if np.allclose(since, np.rint(since)) else None
+    if whole is not None and int(whole[-1]) * numerator < 1 << 62:
+        times = (whole * numerator + denominator // 2) // denominator
+    else:
+        times = np.rint(since * unit).astype(np.int64)
+    places = np.arange(len(times))
+    return np.maximum.accumulate(times - places) + places
