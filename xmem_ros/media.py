@@ -1,35 +1,27 @@
 # SPDX-License-Identifier: MIT
-"""Image files, mask files, videos and folders of frames. No ROS, no torch."""
+"""Image files, mask files, and clips: videos and folders of frames. No ROS, no torch."""
 
 from __future__ import annotations
 
-import os
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
 from xmem_ros import atomic, pictures
-from xmem_ros.errors import FrameError, OutputError, SeedError
+from xmem_ros.errors import FrameError, SeedError
 from xmem_ros.overlay import PALETTE
+from xmem_ros.videos import VideoFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 FOLDER_RATE = 30.0  # frames per second of a folder
 VOID = 255
-_MAX_UNREADABLE = 20  # consecutive frames of a video, after which it counts as ended
 MAX_MASK_BYTES = 1 << 30  # of all masks that are held at once, one byte a pixel for each object
-
-# OpenCV's FFmpeg also reads playlists and opens the files and URLs in them; this allows only
-# video containers.
-_CONTAINERS = 'mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpegts,mpeg,mpegvideo,flv,ogg,asf,h264,hevc,mjpeg,m4v,mxf'
-os.environ.setdefault('OPENCV_FFMPEG_CAPTURE_OPTIONS', f'protocol_whitelist;file|format_whitelist;{_CONTAINERS}')
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -116,8 +108,11 @@ def write_labels(path: Path, labels: np.ndarray) -> None:
 class Clip:
     """Frames of a video file, or of a folder of images by name.
 
-    `len()` is the number of frames; for a video, the header's, which can be wrong. The name of a
-    frame is its file's stem or, in a video, its five-digit number.
+    `len()` is the number of frames, with lost ones of a video. The name of a frame is its file's
+    stem or, in a video, its five-digit number.
+
+    Attributes:
+        rate: frames/s; of a video the mean.
 
     Raises:
         FrameError: missing, without frames, or unreadable.
@@ -125,12 +120,11 @@ class Clip:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self.missing = 0  # frames at the end of a video that its header has, once all are read
         self._files: list[Path] = []
+        self._video: VideoFile | None = None
         self.rate = FOLDER_RATE
         if self.path.is_dir():
             self._files = image_files(self.path)
-            self._length = len(self._files)
             if not self._files:
                 raise FrameError(f'{self.path}: no images in this folder ({", ".join(IMAGE_SUFFIXES)} are read)')
             for earlier, later in pairwise(self._files):
@@ -139,38 +133,23 @@ class Clip:
             return
         if not self.path.is_file():
             raise FrameError(f'{self.path}: no such video file or folder of frames')
-        video = self._open()
-        try:
-            pictures.check_pixels(int(video.get(cv2.CAP_PROP_FRAME_WIDTH)), int(video.get(cv2.CAP_PROP_FRAME_HEIGHT)))
-        except FrameError as error:
-            video.release()
-            raise FrameError(f'{self.path}: its frames are {error}') from error
-        rate = video.get(cv2.CAP_PROP_FPS)
-        if 0 < rate < 1000:
-            self.rate = rate
-        count = video.get(cv2.CAP_PROP_FRAME_COUNT)
-        # what a header says; a frame takes a byte at least
-        self._length = int(min(count, self.path.stat().st_size)) if count > 0 else 0
-        video.release()
-
-    def _open(self) -> cv2.VideoCapture:
-        # other backends treat a name as a pattern, or print untrusted bytes of the file
-        backend = cv2.CAP_FFMPEG if cv2.CAP_FFMPEG in cv2.videoio_registry.getBackends() else cv2.CAP_ANY
-        with atomic.utf8_name(self.path) as name:
-            video = cv2.VideoCapture(os.fspath(name), backend)
-        if not video.isOpened():
-            raise FrameError(
-                f'{self.path}: OpenCV cannot open this video; convert it to H.264 in MP4 or give a folder of frames'
-            )
-        return video
+        self._video = VideoFile(self.path)
+        if 0 < self._video.rate < 1000:
+            self.rate = self._video.rate
 
     def __len__(self) -> int:
-        return self._length
+        return len(self._files if self._video is None else self._video)
+
+    def time_ns(self, index: int) -> int:
+        """Return the time of a frame since the first one [ns]: the video's own, or by the rate."""
+        if self._video is not None and 0 <= index < len(self._video):
+            return int(self._video.times_ns[index])
+        return round(index * 1e9 / self.rate)
 
     @property
     def stems(self) -> list[str]:
-        """Names of the frames; for a video, according to its header."""
-        return [file.stem for file in self._files] or [f'{index:05d}' for index in range(self._length)]
+        """Names of the frames."""
+        return [file.stem for file in self._files] or [f'{index:05d}' for index in range(len(self))]
 
     @property
     def file_names(self) -> dict[str, str]:
@@ -188,13 +167,16 @@ class Clip:
                 raise frame
             yield name, frame
 
-    def frames(self) -> Iterator[tuple[str, np.ndarray | FrameError]]:
+    def frames(self, *, deep: bool = False) -> Iterator[tuple[str, np.ndarray | FrameError]]:
         """Yield as `__iter__`, with an error in place of an unusable frame.
 
         All frames must have the size of the first readable one.
+
+        Arguments:
+            deep: give the frames of a video of more than 8 bits as `VideoFile.frames` does.
         """
         size = None
-        for name, frame in self._frames():
+        for name, frame in self._frames(deep=deep):
             if isinstance(frame, FrameError):
                 yield name, frame
                 continue
@@ -210,100 +192,11 @@ class Clip:
                     ),
                 )
 
-    def _frames(self) -> Iterator[tuple[str, np.ndarray | FrameError]]:
+    def _frames(self, *, deep: bool) -> Iterator[tuple[str, np.ndarray | FrameError]]:
+        if self._video is not None:
+            yield from ((f'{index:05d}', frame) for index, frame in enumerate(self._video.frames(deep=deep)))
         for file in self._files:
             try:
                 yield file.stem, read_image(file)
             except FrameError as error:
                 yield file.stem, error
-        if self._files:
-            return
-        video = self._open()
-        index = failed = 0  # failed: consecutive frames that could not be decoded, after `index`
-        self.missing = 0
-        try:
-            while failed <= _MAX_UNREADABLE:
-                try:
-                    read, frame = video.read()
-                except cv2.error as error:
-                    raise FrameError(f'{self.path}: frame {index} cannot be decoded ({error.err})') from error
-                if not read:
-                    failed += 1
-                    continue
-                for number in range(index, index + failed):
-                    yield f'{number:05d}', FrameError(f'{self.path}: frame {number} cannot be decoded')
-                index, failed = index + failed, 0
-                yield f'{index:05d}', cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-                index += 1
-        finally:
-            video.release()
-        if not index:
-            raise FrameError(f'{self.path}: no frame of this video can be read')
-        self.missing = max(self._length - index, 0)
-
-
-class VideoWriter:
-    """Writer of frames H×W×3 uint8 RGB to an MPEG-4 video (.mp4); a context manager.
-
-    The file appears at the end of the context, unless an exception leaves it.
-
-    Raises:
-        FrameError: OpenCV cannot write to the file.
-        OutputError: frames are missing in the file, for example after the disk ran full.
-    """
-
-    def __init__(self, path: Path, rate: float) -> None:
-        self.path = Path(path)
-        self.rate = round(rate, 3 if rate < 65 else 2 if rate < 650 else 1)  # MPEG-4: denominator up to 65535
-        self._count = 0  # frames
-        self._file: atomic.Replacement | None = None
-        self._video: cv2.VideoWriter | None = None
-
-    def write(self, frame: np.ndarray) -> None:
-        """Append a frame, H×W×3 uint8 RGB, of the first one's size."""
-        if self._video is None:
-            size = (frame.shape[1], frame.shape[0])
-            try:
-                self._file = atomic.Replacement(self.path, suffix='.mp4', sync=False)
-            except OSError as error:
-                raise FrameError(
-                    f'{self.path}: this video cannot be written ({error.strerror}); choose another file'
-                ) from error
-            with atomic.utf8_name(self._file.path) as name:
-                self._video = cv2.VideoWriter(os.fspath(name), cv2.VideoWriter.fourcc(*'mp4v'), self.rate, size)
-            if not self._video.isOpened():
-                raise FrameError(f'{self.path}: OpenCV cannot write this video; is the folder there and writable?')
-        self._video.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-        self._count += 1
-
-    def __enter__(self) -> VideoWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._file is None:
-            return
-        if self._video is not None:
-            # other backends estimate the number of frames
-            exact = self._video.isOpened() and self._video.getBackendName() == 'FFMPEG'
-            self._video.release()
-            if kind is None:
-                self._check(exact=exact)
-                self._file.commit()
-        if kind is not None:
-            self._file.discard()
-
-    def _check(self, *, exact: bool) -> None:
-        """Check the number of frames, since OpenCV does not report failed writes."""
-        assert self._file is not None
-        with atomic.utf8_name(self._file.path) as name:
-            video = cv2.VideoCapture(os.fspath(name))
-        opened = video.isOpened()
-        found = int(video.get(cv2.CAP_PROP_FRAME_COUNT)) if opened else 0
-        video.release()
-        if not opened or (exact and found != self._count):
-            self._file.discard()
-            raise OutputError(
-                f'{self.path}: only {found} of {self._count} frames could be written; check the room on the disk'
-            )

@@ -32,6 +32,7 @@ class Packets:
         pts: times of display [ticks]; `NO_TIME` if unknown.
         dts: times of decoding [ticks]; `NO_TIME` if unknown.
         position: offsets in the file [bytes], −1 if unknown.
+        size: sizes [bytes].
         keyframe: 1 for frames that need no other frame.
         signs: places in the order before which the container is damaged.
     """
@@ -39,6 +40,7 @@ class Packets:
     pts: array[int] = field(default_factory=lambda: array('q'))
     dts: array[int] = field(default_factory=lambda: array('q'))
     position: array[int] = field(default_factory=lambda: array('q'))
+    size: array[int] = field(default_factory=lambda: array('q'))
     keyframe: bytearray = field(default_factory=bytearray)
     signs: set[int] = field(default_factory=set)
 
@@ -58,6 +60,7 @@ class Header:
         positions: offset [bytes] → size [bytes] of all packets, if the container lists them; empty
             ones are no frames, but take a frame's time.
         complete: whether every frame is in a table, so that a pause in the times is no loss.
+        streamed: whether a lost packet's data can be appended to the one before it.
     """
 
     tick: Fraction
@@ -66,6 +69,7 @@ class Header:
     duration_s: float = 0.0
     positions: dict[int, int] = field(default_factory=dict)
     complete: bool = False
+    streamed: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,11 +92,12 @@ class FrameIndex:
     """Frames of a video in the order of display; `len()` counts lost ones, too.
 
     Attributes:
-        frame_of: packet → frame.
+        frame_of: packet → frame; −1 for a packet whose time is damaged, where only that tells.
         ordered: whether the packets' times give the order of display; else it is that of decoding.
         times_ns: frame → time since the first one [ns], strictly increasing.
         keyframes: frames that need no other frame, sorted.
         lost: frames without a packet, in order.
+        suspects: packets that may hold data of a lost one, too.
         rate: mean rate [frames/s]; 0: unknown.
     """
 
@@ -101,6 +106,7 @@ class FrameIndex:
     times_ns: np.ndarray
     keyframes: np.ndarray
     lost: list[Loss]
+    suspects: list[int]
     rate: float
 
     def __len__(self) -> int:
@@ -110,22 +116,23 @@ class FrameIndex:
 def index_of(packets: Packets, header: Header) -> FrameIndex:
     """Derive the index of at least one packet."""
     count = len(packets)
-    given = _times(packets)
+    given, kept = _times(packets)
     period = _period(given, header)
-    order = np.arange(count) if given is None else np.argsort(given, kind='stable')
-    ticks = order * period if given is None else given[order]
+    order = kept if given is None else kept[np.argsort(given[kept], kind='stable')]
+    ticks = kept * period if given is None else given[order]
     pauses = 0
     if header.positions:
         gaps, ticks, pauses = _listed_gaps(packets, header, ticks, period)
     elif header.complete or given is None:
-        gaps = np.zeros(count, np.int64)
+        gaps = np.zeros(len(kept), np.int64)
     else:
-        gaps = _time_gaps(packets.signs, ticks, order, period)
-    frames = np.arange(count) + np.cumsum(gaps)  # of the packets in order of display
+        signs = packets.signs | set(np.setdiff1d(np.arange(count), kept).tolist())
+        gaps = _time_gaps(signs, ticks, order, period)
+    frames = np.arange(len(kept)) + np.cumsum(gaps)  # of the packets in order of display
     known = int(frames[-1]) + 1
     extra = _extra(known + pauses, header, ticks, period)
     times_ns = _nanoseconds(_interpolated(ticks, frames, known + extra, period), header, period)
-    frame_of = np.empty(count, np.int64)
+    frame_of = np.full(count, -1)
     frame_of[order] = frames
     lost = [
         Loss(frame, *_dependents(order, frames, place))
@@ -133,50 +140,51 @@ def index_of(packets: Packets, header: Header) -> FrameIndex:
         for frame in range(int(frames[place] - gaps[place]), int(frames[place]))
     ]
     lost += [Loss(frame, count - 1, frame) for frame in range(known, known + extra)]
-    keyframes = np.sort(frame_of[np.frombuffer(bytes(packets.keyframe), np.uint8) > 0])
+    suspects = _before_gaps(packets, period) if header.streamed and gaps.any() else []
+    keyframes = frame_of[np.frombuffer(bytes(packets.keyframe), np.uint8) > 0]
+    keyframes = np.sort(keyframes[keyframes >= 0])
     span = int(times_ns[-1])
     rate = (len(times_ns) - 1) * 1e9 / span if span else float(header.rate or 0)
-    return FrameIndex(frame_of, given is not None, times_ns, keyframes, lost, rate)
+    return FrameIndex(frame_of, given is not None, times_ns, keyframes, lost, suspects, rate)
 
 
-def _times(packets: Packets) -> np.ndarray | None:
-    """Return the times of display [ticks] with unusable ones interpolated; None without times."""
+def _times(packets: Packets) -> tuple[np.ndarray | None, np.ndarray]:
+    """Return the times of display [ticks], None if unusable, and the packets that have a place.
+
+    A damaged time is interpolated, if the order of display is that of decoding.
+    """
     pts, dts = (np.frombuffer(given, np.int64) for given in (packets.pts, packets.dts))
-    usable = np.abs(pts) < _MAX_TICKS  # NO_TIME, whose absolute value overflows, is negative
-    usable &= pts > -_MAX_TICKS
-    with_dts = np.abs(dts) < _MAX_TICKS
-    with_dts &= dts > -_MAX_TICKS
-    both = usable & with_dts
-    if both.sum() < len(pts) / 2 or (pts[both] != dts[both]).mean() > _MAX_UNTIMED:
-        usable &= _is_plausible(pts, usable)
+    everything = np.arange(len(pts))
+    usable = (pts > -_MAX_TICKS) & (pts < _MAX_TICKS)
+    both = usable & (dts > -_MAX_TICKS) & (dts < _MAX_TICKS)
+    reordered = both.sum() < len(pts) / 2 or (pts[both] != dts[both]).mean() > _MAX_UNTIMED
+    places = np.flatnonzero(usable)
+    if reordered:
+        usable &= _is_plausible(pts, places)
     else:
-        places = np.flatnonzero(usable)
         usable[:] = False
         usable[places[_increasing(pts[places].tolist())]] = True
     if usable.mean() < 1 - _MAX_UNTIMED:
-        return None
-    if usable.all():
-        return pts.copy()
+        return None, everything
+    if usable.all() or reordered:
+        return pts.copy(), np.flatnonzero(usable)
     places = np.flatnonzero(usable)
     first = int(pts[places[0]])
-    return first + _interpolated(
-        pts[places] - first, places, len(pts), _median_step(np.sort(pts[places]))
-    ).round().astype(np.int64)
+    period = _median_step(pts[places])
+    return first + np.rint(_interpolated(pts[places] - first, places, len(pts), period)).astype(np.int64), everything
 
 
-def _is_plausible(pts: np.ndarray, usable: np.ndarray) -> np.ndarray:
+def _is_plausible(pts: np.ndarray, places: np.ndarray) -> np.ndarray:
     """Return which times lie between those of packets too far away to be displayed out of order."""
     far = 2 * _REORDER
-    found = usable.copy()
-    places = np.flatnonzero(usable)
+    found = np.ones(len(pts), bool)
     given = pts[places]
     for rank, place in enumerate(places.tolist()):
         before = given[max(rank - far, 0) : max(rank - _REORDER, 0)]
         after = given[rank + _REORDER : rank + far]
-        if len(before) and given[rank] <= np.median(before):
-            found[place] = False
-        if len(after) and given[rank] >= np.median(after):
-            found[place] = False
+        early = len(before) and given[rank] <= np.median(before)
+        late = len(after) and given[rank] >= np.median(after)
+        found[place] = not (early or late)
     return found
 
 
@@ -221,25 +229,39 @@ def _listed_gaps(
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """Return the number of lost packets before each, times [ticks] and the number of empty packets.
 
-    All by the container's own list, which is not used where it contradicts the packets.
+    By the container's list; where it contradicts the packets, by the bytes between them.
     """
     found = np.frombuffer(packets.position, np.int64)
-    none = np.zeros(len(found), np.int64)
     if (np.diff(found) <= 0).any():
-        return none, ticks, 0
+        return np.zeros(len(found), np.int64), ticks, 0
     listed = np.array(sorted(header.positions), np.int64)
     sizes = np.array([header.positions[place] for place in listed.tolist()])
-    empty = listed[sizes == 0]
-    empty = empty[~np.isin(empty, found)]
-    missing = listed[(sizes > 0) & ~np.isin(listed, found)]
-    if len(found) + len(empty) >= header.frames > 0:
-        missing = missing[:0]
-    before = np.searchsorted(missing, found)
-    return (
-        np.diff(before, prepend=0),
-        (np.arange(len(found)) + before + np.searchsorted(empty, found)) * period,
-        len(empty),
-    )
+    empty, missing = (places[~np.isin(places, found)] for places in (listed[sizes == 0], listed[sizes > 0]))
+    total = len(found) + len(empty) + len(missing)
+    if total == header.frames or not header.frames:
+        before = np.searchsorted(missing, found)
+    else:
+        before = np.cumsum(_spare_bytes(packets, header.frames - len(found)))
+        empty = empty[:0]
+    ranks = np.arange(len(found)) + before + np.searchsorted(empty, found)
+    return np.diff(before, prepend=0), ranks * period, len(empty)
+
+
+def _spare_bytes(packets: Packets, lost: int) -> np.ndarray:
+    """Distribute lost packets over the places where bytes between two packets are left over."""
+    gaps = np.zeros(len(packets), np.int64)
+    ends = np.frombuffer(packets.position, np.int64) + np.frombuffer(packets.size, np.int64)
+    spare = np.frombuffer(packets.position, np.int64)[1:] - ends[:-1]
+    if lost <= 0 or not len(spare):
+        return gaps
+    spare = spare - np.median(spare)
+    spare[spare < 16] = 0  # two headers of chunks
+    places = np.argsort(-spare, kind='stable')[: min(lost, np.count_nonzero(spare))]
+    if len(places):
+        shares = np.maximum(np.floor(lost * spare[places] / spare[places].sum()).astype(np.int64), 1)
+        shares[0] += max(lost - shares.sum(), 0)
+        gaps[places + 1] = shares
+    return gaps
 
 
 def _time_gaps(signs: set[int], ticks: np.ndarray, order: np.ndarray, period: float) -> np.ndarray:
@@ -271,6 +293,12 @@ def _dependents(order: np.ndarray, frames: np.ndarray, place: int) -> tuple[int,
     while low and place - low < _REORDER and not (order[max(low - 1 - _REORDER, 0) : low - 1] > order[low - 1]).any():
         low -= 1
     return int(order[low : place + 1].min()) - 1, int(frames[low])
+
+
+def _before_gaps(packets: Packets, period: float) -> list[int]:
+    """Return the packets before a gap in the times of decoding."""
+    steps = np.diff(np.clip(np.frombuffer(packets.dts, np.int64), -_MAX_TICKS, _MAX_TICKS))
+    return np.flatnonzero(steps > 1.5 * period).tolist()
 
 
 def _extra(known: int, header: Header, ticks: np.ndarray, period: float) -> int:

@@ -95,6 +95,8 @@ class VideoFile:
                 raise FrameError(f'{self.path}: no video stream in this file')
             if stream.codec_context is None:
                 raise FrameError(f'{self.path}: FFmpeg has no decoder for this video; {CONVERT}')
+            if container.format.name == 'mpegts':
+                container.flags &= ~av.container.Flags.gen_pts.value  # made-up times of display
             yield container, stream
 
     def _read_index(self, container: Any, stream: Any) -> FrameIndex:
@@ -117,6 +119,7 @@ class VideoFile:
                         packets.pts.append(_time(packet.pts))
                         packets.dts.append(_time(packet.dts))
                         packets.position.append(-1 if packet.pos is None else packet.pos)
+                        packets.size.append(packet.size)
                         packets.keyframe.append(packet.is_keyframe)
                         if packet.is_corrupt:
                             packets.signs.add(len(packets))
@@ -143,6 +146,7 @@ class VideoFile:
             duration_s=max(container.duration or 0, 0) / 1e6 if alone else 0.0,
             positions=positions,
             complete=form.startswith(_TABLED) and stream.frames > 0,  # else in fragments
+            streamed=form in ('mpegts', 'mpeg'),
         )
 
     def frames(self, *, deep: bool = False) -> Iterator[np.ndarray | FrameError]:
@@ -151,8 +155,11 @@ class VideoFile:
         Arguments:
             deep: give frames of more than 8 bits as uint16: grey ones H×W, with the codec's own
                 values, others H×W×3 RGB of 16 bits. Else, and for all others: H×W×3 uint8 RGB.
+
+        Raises:
+            FrameError: no frame at all can be read.
         """
-        due = 0
+        due = good = 0
         index = self._index
         for number, found in self._in_order():
             if number < due:
@@ -160,9 +167,13 @@ class VideoFile:
             for lost in range(due, number):
                 yield self._lost(lost)
             due = number + 1
-            yield found if isinstance(found, FrameError) else self._pixels(found, number, deep=deep)
+            given = found if isinstance(found, FrameError) else self._pixels(found, number, deep=deep)
+            good += not isinstance(given, FrameError)
+            yield given
         for lost in range(due, len(index)):
             yield self._lost(lost)
+        if not good:
+            raise FrameError(f'{self.path}: no frame of this video can be read; {CONVERT}')
 
     def _lost(self, number: int) -> FrameError:
         why = 'is missing in the file' if number in self._missing else 'cannot be decoded'
@@ -225,6 +236,8 @@ class VideoFile:
                     source = frame.pts
                     if source is None or not 0 <= source < ordinal:
                         continue
+                    if index.frame_of[source] < 0:
+                        continue
                     if frame.is_corrupt:
                         damage.add(source)
                     number = int(index.frame_of[source]) if index.ordered else shown + lost
@@ -244,6 +257,8 @@ class _Damage:
         self._bad: set[int] = set()  # packets
         self._start = 0  # frame that begins the current group of pictures
         self._group: list[tuple[int, int]] = []  # bad frame, and packet after which it would be used
+        for packet in index.suspects:
+            self.add(packet)
         self._waiting = sorted(index.lost, key=lambda loss: loss.first, reverse=True)
 
     def add(self, packet: int) -> None:

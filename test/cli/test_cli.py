@@ -16,8 +16,9 @@ from scene_files import SIZE, save_frame, save_mask, save_sequence, save_untrain
 from xmem_ros.cli.main import OPTIONS, main
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.errors import Setting
-from xmem_ros.media import Clip, VideoWriter
+from xmem_ros.media import Clip
 from xmem_ros.offline.tracking import OfflineTracker
+from xmem_ros.video_writer import VideoWriter
 
 
 def test_every_setting_that_an_error_names_has_an_option():

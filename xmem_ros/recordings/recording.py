@@ -122,39 +122,43 @@ def open_recording(path: Path | str, image_topic: str = '') -> Recording:
 
 
 class ClipRecording(Recording):
-    """A video or a folder of frames. Stamps begin at 1 s; a folder has 30 frames per second."""
+    """A video or a folder of frames.
+
+    Stamps begin at 1 s. A video has its own times, a folder 30 frames per second.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path, self.image_topic, self.topics = path, '', []
         self._clip = Clip(path)
-        self.length = len(self._clip) or None
-        self.exact = path.is_dir()  # the header of a video may be wrong
+        self.length = len(self._clip)
+        self.exact = True
         self.rate = self._clip.rate
         self.file_names = self._clip.file_names
         self.damage = ''
         self.faults = []
 
     def frames(self, start: int = 0) -> Iterator[RecordedFrame]:
-        """Yield the frames; one that is unreadable or differs in size goes to `faults`."""
+        """Yield the frames; one that is unreadable or differs in size goes to `faults`.
+
+        Those of a video are damage, too.
+        """
         self.faults, self.damage = [], ''
+        lost = 0
         for index, (name, pixels) in enumerate(self._clip.frames()):
-            if index < start:
-                continue
             if isinstance(pixels, FrameError):
-                self.faults.append(Fault(index, str(pixels)))
-                continue
-            stamp = self.stamp_of(index)
-            message = typestore.image(typestore.header(stamp, ''), pixels, 'rgb8')
-            yield RecordedFrame(index, stamp, stamp, message, name)
-        if self._clip.missing:
-            self.damage = (
-                f'{self.path}: the last {self._clip.missing} of the {self.length} frames that its header has cannot be '
-                'read; it is cut off or damaged, or its header is wrong'
-            )
+                lost += 1
+                if not self._clip.file_names:
+                    self.damage = f'{self.path}: {self.length - lost} of {self.length} frames could be read'
+                if index >= start:
+                    self.faults.append(Fault(index, str(pixels)))
+            elif index >= start:
+                stamp = self.stamp_of(index)
+                message = typestore.image(typestore.header(stamp, ''), pixels, 'rgb8')
+                yield RecordedFrame(index, stamp, stamp, message, name)
 
     def stamp_of(self, index: int) -> int:
         """Return the stamp of a frame [ns]."""
-        return CLIP_START_NS + round(index * 1e9 / self.rate)
+        return CLIP_START_NS + self._clip.time_ns(index)
 
     def close(self) -> None:
         """Do nothing: no file is open between calls of `frames`."""
