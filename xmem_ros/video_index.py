@@ -35,6 +35,7 @@ class Packets:
         size: sizes [bytes].
         keyframe: 1 for frames that need no other frame.
         signs: places in the order before which the container is damaged.
+        hidden: number of other packets, whose frames are not shown.
     """
 
     pts: array[int] = field(default_factory=lambda: array('q'))
@@ -43,6 +44,7 @@ class Packets:
     size: array[int] = field(default_factory=lambda: array('q'))
     keyframe: bytearray = field(default_factory=bytearray)
     signs: set[int] = field(default_factory=set)
+    hidden: int = 0
 
     def __len__(self) -> int:
         return len(self.pts)
@@ -120,7 +122,7 @@ def index_of(packets: Packets, header: Header) -> FrameIndex:
     period = _period(given, header)
     order = kept if given is None else kept[np.argsort(given[kept], kind='stable')]
     ticks = kept * period if given is None else given[order]
-    pauses = 0
+    pauses = packets.hidden
     if header.positions:
         gaps, ticks, pauses = _listed_gaps(packets, header, ticks, period)
     elif header.complete or given is None:
@@ -198,7 +200,7 @@ def _increasing(values: list[int]) -> list[int]:
         if length == len(tails):
             tails.append(value)
             places.append(place)
-        else:
+        elif value < tails[length]:  # of two equal times the first one is true
             tails[length], places[length] = value, place
         previous[place] = places[length - 1] if length else -1
     found = []
@@ -216,12 +218,12 @@ def _median_step(sorted_ticks: np.ndarray) -> float:
 
 
 def _period(ticks: np.ndarray | None, header: Header) -> float:
-    """Return the usual time between frames [ticks]."""
-    if ticks is not None and len(ticks) > 1:
-        return _median_step(np.sort(ticks))
-    if header.rate and header.tick:
-        return max(float(1 / header.rate / header.tick), 1e-6)
-    return 1.0
+    """Return the usual time between frames [ticks], by the header's rate if the times agree."""
+    nominal = max(float(1 / header.rate / header.tick), 1e-6) if header.rate and header.tick else None
+    if ticks is None or len(ticks) < 2:
+        return nominal or 1.0
+    found = _median_step(np.sort(ticks))
+    return nominal if nominal and abs(nominal - found) <= max(_TOLERANCE * found, 1.5) else found
 
 
 def _listed_gaps(

@@ -9,6 +9,7 @@ packet that it was given.
 from __future__ import annotations
 
 import contextlib
+from bisect import bisect_left
 from collections import deque
 from fractions import Fraction
 from typing import IO, TYPE_CHECKING, Any
@@ -115,7 +116,11 @@ class VideoFile:
                     if log:
                         packets.signs.add(len(packets))
                         log.clear()
-                    if packet is not None and _has_frame(packet, codec.name):
+                    if packet is None:
+                        continue
+                    if not _has_frame(packet, codec.name):
+                        packets.hidden += 1
+                    else:
                         packets.pts.append(_time(packet.pts))
                         packets.dts.append(_time(packet.dts))
                         packets.position.append(-1 if packet.pos is None else packet.pos)
@@ -210,7 +215,8 @@ class VideoFile:
         index = self._index
         damage = _Damage(index)
         ordinal = 0
-        shown = lost = 0  # without an order: frames that came, and packets that gave none
+        shown = 0
+        refused: list[int] = []
         with self._opened() as (container, stream):
             codec = stream.codec_context
             codec.thread_count = 1
@@ -226,7 +232,8 @@ class VideoFile:
                     frames, failed = _decode(codec, packet)
                     if corrupt or failed:
                         damage.add(ordinal)
-                        lost += failed and not frames
+                    if failed and not frames:
+                        refused.append(ordinal)
                     ordinal += 1
                 else:
                     if packet is not None:
@@ -240,7 +247,7 @@ class VideoFile:
                         continue
                     if frame.is_corrupt:
                         damage.add(source)
-                    number = int(index.frame_of[source]) if index.ordered else shown + lost
+                    number = int(index.frame_of[source]) if index.ordered else shown + bisect_left(refused, source)
                     shown += 1
                     if damage.reaches(source):
                         yield number, FrameError(f'{self.path}: frame {number} is damaged or needs a damaged one')

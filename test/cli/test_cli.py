@@ -190,7 +190,7 @@ def test_a_clip_that_cannot_be_read_is_named(clip, weights, tmp_path, capsys):
     for name, text in [
         ('absent', 'no such video file'),
         ('empty', 'no images'),
-        ('text.mp4', 'cannot open this video'),
+        ('text.mp4', 'not a video that can be read'),
     ]:
         assert track(tmp_path / name, weights, tmp_path / 'out', seed=seed) == 2
         assert f'{tmp_path / name}: ' in (error := capsys.readouterr().err)
