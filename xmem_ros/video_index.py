@@ -22,6 +22,7 @@ _MAX_UNTIMED = 0.2  # of the packets; with more, the times are not used
 _REORDER = 17  # more packets than a frame's places in decoding and display order can differ by
 _TOLERANCE = 0.1  # of the frame period, by which a constant rate's times may vary
 _REGULAR = 0.9  # of the intervals, at a constant rate
+_STREAMED = 0.5  # the same for a stream, in which a single bit can take a frame away
 
 
 @dataclass
@@ -123,25 +124,29 @@ def index_of(packets: Packets, header: Header) -> FrameIndex:
     order = kept if given is None else kept[np.argsort(given[kept], kind='stable')]
     ticks = kept * period if given is None else given[order]
     pauses = packets.hidden
-    if header.positions:
+    listed = bool(header.positions) and len(kept) == count and bool((np.diff(order) > 0).all())
+    if listed:
         gaps, ticks, pauses = _listed_gaps(packets, header, ticks, period)
-    elif header.complete or given is None:
+    elif header.positions or header.complete or given is None:
         gaps = np.zeros(len(kept), np.int64)
     else:
         signs = packets.signs | set(np.setdiff1d(np.arange(count), kept).tolist())
-        gaps = _time_gaps(signs, ticks, order, period)
-    frames = np.arange(len(kept)) + np.cumsum(gaps)  # of the packets in order of display
-    known = int(frames[-1]) + 1
+        gaps = _time_gaps(signs, ticks, order, period, usual=_STREAMED if header.streamed else _REGULAR)
+    # packets without a place are lost, too: those within are gaps, those at an end have to be added
+    first, last = int(kept[0]), count - 1 - int(kept[-1])
+    frames = np.arange(len(kept)) + np.cumsum(gaps) + first  # of the packets in order of display
+    known = int(frames[-1]) + 1 + max(last - int(gaps[-_REORDER:].sum()), 0)
     extra = _extra(known + pauses, header, ticks, period)
     times_ns = _nanoseconds(_interpolated(ticks, frames, known + extra, period), header, period)
     frame_of = np.full(count, -1)
     frame_of[order] = frames
+    frame_of[:first] = np.arange(first)
     lost = [
         Loss(frame, *_dependents(order, frames, place))
         for place in np.flatnonzero(gaps).tolist()
         for frame in range(int(frames[place] - gaps[place]), int(frames[place]))
     ]
-    lost += [Loss(frame, count - 1, frame) for frame in range(known, known + extra)]
+    lost += [Loss(frame, count - 1, frame) for frame in range(int(frames[-1]) + 1, known + extra)]
     suspects = _before_gaps(packets, period) if header.streamed and gaps.any() else []
     keyframes = frame_of[np.frombuffer(bytes(packets.keyframe), np.uint8) > 0]
     keyframes = np.sort(keyframes[keyframes >= 0])
@@ -163,6 +168,9 @@ def _times(packets: Packets) -> tuple[np.ndarray | None, np.ndarray]:
     places = np.flatnonzero(usable)
     if reordered:
         usable &= _is_plausible(pts, places)
+        decoded = np.flatnonzero(both)
+        late = np.setdiff1d(decoded, decoded[_increasing(dts[decoded].tolist())])
+        usable[late] = False
     else:
         usable[:] = False
         usable[places[_increasing(pts[places].tolist())]] = True
@@ -173,7 +181,10 @@ def _times(packets: Packets) -> tuple[np.ndarray | None, np.ndarray]:
     places = np.flatnonzero(usable)
     first = int(pts[places[0]])
     period = _median_step(pts[places])
-    return first + np.rint(_interpolated(pts[places] - first, places, len(pts), period)).astype(np.int64), everything
+    filled = _interpolated(pts[places] - first, places, len(pts), period)
+    for place in np.flatnonzero(~usable[1:]) + 1:  # at the usual distance, so that a gap comes after them
+        filled[place] = min(filled[place], filled[place - 1] + period)
+    return first + np.rint(filled).astype(np.int64), everything
 
 
 def _is_plausible(pts: np.ndarray, places: np.ndarray) -> np.ndarray:
@@ -266,7 +277,7 @@ def _spare_bytes(packets: Packets, lost: int) -> np.ndarray:
     return gaps
 
 
-def _time_gaps(signs: set[int], ticks: np.ndarray, order: np.ndarray, period: float) -> np.ndarray:
+def _time_gaps(signs: set[int], ticks: np.ndarray, order: np.ndarray, period: float, *, usual: float) -> np.ndarray:
     """Return for each packet, in order of display, the number of lost ones before it.
 
     A pause is a loss at a constant rate, or where the container is damaged.
@@ -275,7 +286,7 @@ def _time_gaps(signs: set[int], ticks: np.ndarray, order: np.ndarray, period: fl
     steps = np.diff(ticks)
     missing = np.rint(steps / period).astype(np.int64) - 1
     off = np.abs(steps - (missing + 1) * period)
-    constant = len(steps) and (off <= max(_TOLERANCE * period, 1.5)).all() and (missing == 0).mean() >= _REGULAR
+    constant = len(steps) and (off <= max(_TOLERANCE * period, 1.5)).all() and (missing == 0).mean() >= usual
     for place in np.flatnonzero(missing > 0).tolist():
         low, high = sorted(order[place : place + 2].tolist())
         if constant or any(ordinal in signs for ordinal in range(low, high + 2)):

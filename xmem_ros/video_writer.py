@@ -12,7 +12,8 @@ import numpy as np
 
 from xmem_ros import atomic
 from xmem_ros.errors import FrameError, OutputError
-from xmem_ros.videos import VideoFile, import_av
+from xmem_ros.video_decoder import import_av
+from xmem_ros.videos import VideoFile
 
 if TYPE_CHECKING:
     from pathlib import Path

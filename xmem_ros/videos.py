@@ -2,8 +2,7 @@
 """Reading of video files by PyAV (FFmpeg). No ROS, no torch.
 
 A frame that is lost, damaged, or predicted from a damaged one is named as such; it keeps its place
-and its time, as do all others. Decoding uses one thread, so that a decoder's errors belong to the
-packet that it was given.
+and its time, as do all others.
 """
 
 from __future__ import annotations
@@ -17,7 +16,8 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from xmem_ros import atomic, pictures
-from xmem_ros.errors import FrameError, ParameterError
+from xmem_ros.errors import FrameError
+from xmem_ros.video_decoder import Decoder, import_av, pixels_of
 from xmem_ros.video_index import NO_TIME, FrameIndex, Header, Packets, index_of
 
 if TYPE_CHECKING:
@@ -31,18 +31,6 @@ _BUFFER = 1 << 18  # bytes that are read at once
 _MAX_FAILURES = 100  # of reading, without a packet between them
 _MAX_DELAY = 17  # frames that are held to notice one out of order
 _TABLED = 'mov,'  # begins the name of the format whose frames are all in a table
-# Of H.264 and HEVC the decoders repair what they can and say so. Others have to give up instead.
-_REPAIRED = ('h264', 'hevc')
-
-
-def import_av() -> Any:
-    """Import PyAV; raises `ParameterError`, with what to install, if it is missing."""
-    try:
-        import av
-        import av.logging
-    except ImportError as error:
-        raise ParameterError(f'videos need PyAV ({error}); install it: pip install "av>=17,<19"') from error
-    return av
 
 
 class VideoFile:
@@ -188,7 +176,7 @@ class VideoFile:
         av = import_av()
         try:
             pictures.check_pixels(frame.width, frame.height)
-            pixels = _array(frame, deep=deep)
+            pixels = pixels_of(frame, deep=deep)
             turns = round(frame.rotation / 90) % 4
         except (FrameError, av.FFmpegError, ValueError, OSError) as error:
             return FrameError(f'{self.path}: frame {number} cannot be decoded ({_reason(error)})')
@@ -218,18 +206,14 @@ class VideoFile:
         shown = 0
         refused: list[int] = []
         with self._opened() as (container, stream):
-            codec = stream.codec_context
-            codec.thread_count = 1
-            codec.options = {'max_pixels': str(pictures.MAX_PIXELS), 'err_detect': 'crccheck+bitstream+buffer'}
-            if codec.name not in _REPAIRED:
-                codec.options['err_detect'] += '+explode'
+            name, decoder = stream.codec_context.name, Decoder(stream.codec_context)
             for packet in _demuxed(container, stream):
-                if packet is not None and _has_frame(packet, codec.name):
+                if packet is not None and _has_frame(packet, name):
                     if ordinal >= len(index.frame_of):
                         return  # the file grew meanwhile
                     corrupt = packet.is_corrupt
                     packet.pts, packet.dts = ordinal, None
-                    frames, failed = _decode(codec, packet)
+                    frames, failed = decoder.decode(packet)
                     if corrupt or failed:
                         damage.add(ordinal)
                     if failed and not frames:
@@ -238,7 +222,7 @@ class VideoFile:
                 else:
                     if packet is not None:
                         packet.pts = packet.dts = None
-                    frames, _ = _decode(codec, packet)
+                    frames, _ = decoder.decode(packet)
                 for frame in frames:
                     source = frame.pts
                     if source is None or not 0 <= source < ordinal:
@@ -337,26 +321,6 @@ def _has_frame(packet: Any, codec: str) -> bool:
         return False
     # only other frames are predicted from it
     return not (codec in ('vp8', 'libvpx') and packet.size and not memoryview(packet)[0] & 0x10)
-
-
-def _decode(codec: Any, packet: Any) -> tuple[list[Any], bool]:
-    """Return the frames that a packet completes, and whether it was refused; None flushes."""
-    av = import_av()
-    try:
-        return codec.decode(packet), False
-    except (av.FFmpegError, OSError, ValueError, MemoryError):
-        return [], True
-
-
-def _array(frame: Any, *, deep: bool) -> np.ndarray:
-    name = frame.format.name
-    if not deep or max(component.bits for component in frame.format.components) <= 8:
-        return np.asarray(frame.to_ndarray(format='rgb24'))
-    if name.startswith('gray') and 'f' not in name:
-        plane = frame.planes[0]
-        rows = np.frombuffer(plane, '>u2' if name.endswith('be') else '<u2').reshape(-1, plane.line_size // 2)
-        return rows[: frame.height, : frame.width].astype(np.uint16)
-    return np.asarray(frame.to_ndarray(format='rgb48le'))
 
 
 def _time(ticks: int | None) -> int:
