@@ -12,16 +12,19 @@ from xmem_ros.errors import ParameterError
 
 # These repair what they can and say so; others have to give up a damaged frame instead.
 _REPAIRING = ('h264', 'hevc')
+_VERSIONS = (17, 18)  # of PyAV
 _STRICT_VP9 = 'libvpx-vp9'  # notices nearly all damage, FFmpeg's own decoder some of it
 
 
 def import_av() -> Any:
-    """Import PyAV; raises `ParameterError`, with what to install, if it is missing."""
+    """Import PyAV; raises `ParameterError`, with what to install, if it cannot be used."""
     try:
         import av
         import av.logging
     except ImportError as error:
         raise ParameterError(f'videos need PyAV ({error}); install it: pip install "av>=17,<19"') from error
+    if int(av.__version__.split('.')[0]) not in _VERSIONS:
+        raise ParameterError(f'videos need PyAV 17 or 18, not {av.__version__}; install it: pip install "av>=17,<19"')
     return av
 
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from fractions import Fraction
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from needs import require
 from PIL import Image
 from scene_files import SIZE, save_frame, save_mask, save_sequence, save_untrained_weights
+from video_files import packets, write_video
 
 from xmem_ros.cli.main import OPTIONS, main
 from xmem_ros.demo.scene import RenderedScene
@@ -117,6 +119,32 @@ def test_track_reads_a_video(clip, weights, tmp_path):
     plain = next(iter(RenderedScene(SIZE, frames=1, objects=2)))[0]
     shown = values(tmp_path / 'out' / '00000.png') > 0
     assert np.abs(frames[0].astype(int) - plain)[shown].mean() > 20
+
+
+def test_track_keeps_the_times_of_a_video_of_variable_rate(weights, tmp_path):
+    times = [Fraction(0), Fraction(1, 8), Fraction(1), Fraction(3, 2), Fraction(4), Fraction(33, 8)]
+    video = write_video(tmp_path / 'film.mkv', times=times, count=len(times))
+    options = ['--box', 'it=20,15,18,18', '--at', '2.5', '--out', tmp_path / 'out', '--overlay']
+    command = ['track', video, *options, '--weights', weights, '--size', 64, '--device', 'cpu']
+    assert main([str(part) for part in command]) == 0
+    first = sorted((tmp_path / 'out').glob('*.png'))[3]
+    assert (first.name, bool(values(first).any())) == ('00003.png', True), 'one second before the first frame'
+    assert not values(tmp_path / 'out' / '00002.png').any()
+    overlay = Clip(tmp_path / 'out' / 'overlay.mp4')
+    assert [overlay.time_ns(index) for index in range(6)] == [time * 10**9 for time in times]
+
+
+def test_track_says_how_many_frames_of_a_damaged_video_could_be_read(weights, tmp_path, capsys):
+    video = write_video(tmp_path / 'film.mp4')
+    data = bytearray(video.read_bytes())
+    place, size, *_ = packets(video)[3]
+    data[place : place + size] = bytes(size)
+    video.write_bytes(data)
+    options = ['--box', 'it=8,16,16,16', '--out', tmp_path / 'out', '--weights', weights, '--size', 64]
+    assert main([str(part) for part in ['track', video, *options, '--device', 'cpu']]) == 0
+    masks = sorted(file.stem for file in (tmp_path / 'out').iterdir())
+    assert f'{video}: {len(masks)} of 24 frames could be read' in capsys.readouterr().err
+    assert masks[-16:] == [f'{index:05d}' for index in range(8, 24)], 'from the next keyframe on'
 
 
 def test_an_empty_folder_serves_as_output_and_a_full_one_is_left_alone(clip, weights, tmp_path, capsys):
