@@ -311,7 +311,7 @@ def _dependents(order: np.ndarray, frames: np.ndarray, place: int) -> tuple[int,
 def _before_gaps(packets: Packets, period: float) -> list[int]:
     """Return the packets before a gap in the times of decoding."""
     steps = np.diff(np.clip(np.frombuffer(packets.dts, np.int64), -_MAX_TICKS, _MAX_TICKS))
-    return np.flatnonzero(steps > 1.5 * period).tolist()
+    return [int(place) for place in np.flatnonzero(steps > round(1.5 * period))]
 
 
 def _extra(known: int, header: Header, ticks: np.ndarray, period: float) -> int:

@@ -17,6 +17,7 @@ import numpy as np
 
 from xmem_ros import atomic, pictures
 from xmem_ros.errors import FrameError
+from xmem_ros.video_boxes import check_counts
 from xmem_ros.video_decoder import Decoder, import_av, pixels_of
 from xmem_ros.video_index import NO_TIME, FrameIndex, Header, Packets, index_of
 
@@ -68,6 +69,7 @@ class VideoFile:
             raise FrameError(f'{self.path}: cannot be read ({error.strerror or error})') from error
         with file, contextlib.ExitStack() as stack:
             try:
+                check_counts(file)
                 container = stack.enter_context(
                     av.open(
                         _Unnamed(file),
@@ -78,6 +80,8 @@ class VideoFile:
                     )
                 )
                 stream = container.streams.best('video')
+            except FrameError as error:
+                raise FrameError(f'{self.path}: {error}') from error
             except (av.FFmpegError, OSError, ValueError, RuntimeError) as error:
                 raise FrameError(f'{self.path}: not a video that can be read ({_reason(error)}); {CONVERT}') from error
             if stream is None:

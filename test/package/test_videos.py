@@ -252,6 +252,18 @@ def test_a_header_that_promises_billions_of_frames_costs_nothing(videos, tmp_pat
     assert len(Clip(tmp_path / 'a.avi')) <= len(data)
 
 
+def test_an_mp4_that_counts_more_samples_than_it_has_bytes_is_refused(videos, tmp_path):
+    """FFmpeg would allocate some 70 bytes for each of 50 million, and count them for 25 s."""
+    data = bytearray((videos / 'mpeg4.mp4').read_bytes())
+    many = 50_000_000
+    struct.pack_into('>II', data, data.index(b'stsz') + 8, 1, many)
+    struct.pack_into('>III', data, data.index(b'stts') + 8, 1, many, 1)
+    struct.pack_into('>I', data, data.index(b'stsc') + 16, many)
+    (tmp_path / 'a.mp4').write_bytes(data)
+    with pytest.raises(FrameError, match='its header counts more than 50000000 samples'):
+        Clip(tmp_path / 'a.mp4')
+
+
 def test_a_video_that_cannot_be_decoded_names_the_remedy(videos, tmp_path):
     data = (videos / 'vp9.webm').read_bytes().replace(b'V_VP9', b'V_VQ9')
     (tmp_path / 'a.mp4').write_bytes(data)

@@ -143,12 +143,12 @@ class ClipRecording(Recording):
         Those of a video are damage, too.
         """
         self.faults, self.damage = [], ''
-        lost = 0
+        lost, length = 0, len(self._clip)
         for index, (name, pixels) in enumerate(self._clip.frames()):
             if isinstance(pixels, FrameError):
                 lost += 1
                 if not self._clip.file_names:
-                    self.damage = f'{self.path}: {self.length - lost} of {self.length} frames could be read'
+                    self.damage = f'{self.path}: {length - lost} of {length} frames could be read'
                 if index >= start:
                     self.faults.append(Fault(index, str(pixels)))
             elif index >= start:
