@@ -21,8 +21,7 @@ _MAX_NS = 10**17  # three years: longer videos have absurd times
 _MAX_UNTIMED = 0.2  # of the packets; with more, the times are not used
 _REORDER = 17  # more packets than a frame's places in decoding and display order can differ by
 _TOLERANCE = 0.1  # of the frame period, by which a constant rate's times may vary
-_REGULAR = 0.9  # of the intervals, at a constant rate
-_STREAMED = 0.5  # the same for a stream, in which a single bit can take a frame away
+_REGULAR = 0.5  # of the intervals, at a constant rate of which frames are lost
 
 
 @dataclass
@@ -124,14 +123,15 @@ def index_of(packets: Packets, header: Header) -> FrameIndex:
     order = kept if given is None else kept[np.argsort(given[kept], kind='stable')]
     ticks = kept * period if given is None else given[order]
     pauses = packets.hidden
-    listed = bool(header.positions) and len(kept) == count and bool((np.diff(order) > 0).all())
-    if listed:
+    reordered = bool((np.diff(order) < 0).any())
+    if header.positions and len(kept) == count and not reordered:
         gaps, ticks, pauses = _listed_gaps(packets, header, ticks, period)
     elif header.positions or header.complete or given is None:
         gaps = np.zeros(len(kept), np.int64)
     else:
-        signs = packets.signs | set(np.setdiff1d(np.arange(count), kept).tolist())
-        gaps = _time_gaps(signs, ticks, order, period, usual=_STREAMED if header.streamed else _REGULAR)
+        untimed = np.ones(count, bool)
+        untimed[kept] = False
+        gaps = _time_gaps(packets.signs.union(np.flatnonzero(untimed).tolist()), ticks, order, period)
     # packets without a place are lost, too: those within are gaps, those at an end have to be added
     first, last = int(kept[0]), count - 1 - int(kept[-1])
     frames = np.arange(len(kept)) + np.cumsum(gaps) + first  # of the packets in order of display
@@ -142,7 +142,7 @@ def index_of(packets: Packets, header: Header) -> FrameIndex:
     frame_of[order] = frames
     frame_of[:first] = np.arange(first)
     lost = [
-        Loss(frame, *_dependents(order, frames, place))
+        Loss(frame, *_dependents(order, frames, place, reordered=reordered))
         for place in np.flatnonzero(gaps).tolist()
         for frame in range(int(frames[place] - gaps[place]), int(frames[place]))
     ]
@@ -169,8 +169,9 @@ def _times(packets: Packets) -> tuple[np.ndarray | None, np.ndarray]:
     if reordered:
         usable &= _is_plausible(pts, places)
         decoded = np.flatnonzero(both)
-        late = np.setdiff1d(decoded, decoded[_increasing(dts[decoded].tolist())])
-        usable[late] = False
+        late = np.ones(len(decoded), bool)
+        late[_increasing(dts[decoded].tolist())] = False
+        usable[decoded[late]] = False
     else:
         usable[:] = False
         usable[places[_increasing(pts[places].tolist())]] = True
@@ -189,15 +190,16 @@ def _times(packets: Packets) -> tuple[np.ndarray | None, np.ndarray]:
 
 def _is_plausible(pts: np.ndarray, places: np.ndarray) -> np.ndarray:
     """Return which times lie between those of packets too far away to be displayed out of order."""
-    far = 2 * _REORDER
     found = np.ones(len(pts), bool)
     given = pts[places]
-    for rank, place in enumerate(places.tolist()):
-        before = given[max(rank - far, 0) : max(rank - _REORDER, 0)]
-        after = given[rank + _REORDER : rank + far]
-        early = len(before) and given[rank] <= np.median(before)
-        late = len(after) and given[rank] >= np.median(after)
-        found[place] = not (early or late)
+    near = np.arange(_REORDER, _REORDER + 3)  # three of them, since one may be damaged itself
+    count = len(given) - int(near[-1])
+    if count > 0:
+        begin = np.arange(count)
+        before = np.median([given[begin + near[-1] - step] for step in near], axis=0)
+        after = np.median([given[begin + step] for step in near], axis=0)
+        found[places[begin + near[-1]]] &= given[begin + near[-1]] > before
+        found[places[begin]] &= given[begin] < after
     return found
 
 
@@ -277,7 +279,7 @@ def _spare_bytes(packets: Packets, lost: int) -> np.ndarray:
     return gaps
 
 
-def _time_gaps(signs: set[int], ticks: np.ndarray, order: np.ndarray, period: float, *, usual: float) -> np.ndarray:
+def _time_gaps(signs: set[int], ticks: np.ndarray, order: np.ndarray, period: float) -> np.ndarray:
     """Return for each packet, in order of display, the number of lost ones before it.
 
     A pause is a loss at a constant rate, or where the container is damaged.
@@ -286,7 +288,7 @@ def _time_gaps(signs: set[int], ticks: np.ndarray, order: np.ndarray, period: fl
     steps = np.diff(ticks)
     missing = np.rint(steps / period).astype(np.int64) - 1
     off = np.abs(steps - (missing + 1) * period)
-    constant = len(steps) and (off <= max(_TOLERANCE * period, 1.5)).all() and (missing == 0).mean() >= usual
+    constant = len(steps) and (off <= max(_TOLERANCE * period, 1.5)).all() and (missing == 0).mean() >= _REGULAR
     for place in np.flatnonzero(missing > 0).tolist():
         low, high = sorted(order[place : place + 2].tolist())
         if constant or any(ordinal in signs for ordinal in range(low, high + 2)):
@@ -294,13 +296,13 @@ def _time_gaps(signs: set[int], ticks: np.ndarray, order: np.ndarray, period: fl
     return gaps
 
 
-def _dependents(order: np.ndarray, frames: np.ndarray, place: int) -> tuple[int, int]:
+def _dependents(order: np.ndarray, frames: np.ndarray, place: int, *, reordered: bool) -> tuple[int, int]:
     """Return for a loss before `place` the last packet before it, and the first dependent frame.
 
     B-frames are predicted from a later frame, too. Without it they cannot be told from others, so
     that all back to one that others were predicted from count.
     """
-    if (np.diff(order) > 0).all():
+    if not reordered:
         return int(order[place]) - 1, int(frames[place - 1]) + 1 if place else 0
     low = place
     while low and place - low < _REORDER and not (order[max(low - 1 - _REORDER, 0) : low - 1] > order[low - 1]).any():
