@@ -118,7 +118,7 @@ class FrameIndex:
 def index_of(packets: Packets, header: Header) -> FrameIndex:
     """Derive the index of at least one packet."""
     count = len(packets)
-    given, kept = _times(packets)
+    given, kept = _times(packets, exact=header.complete)
     period = _period(given, header)
     order = kept if given is None else kept[np.argsort(given[kept], kind='stable')]
     ticks = kept * period if given is None else given[order]
@@ -132,12 +132,14 @@ def index_of(packets: Packets, header: Header) -> FrameIndex:
         untimed = np.ones(count, bool)
         untimed[kept] = False
         gaps = _time_gaps(packets.signs.union(np.flatnonzero(untimed).tolist()), ticks, order, period)
+    if gaps.sum() > MAX_EXTRA:  # absurd times or headers
+        gaps[:] = 0
     # packets without a place are lost, too: those within are gaps, those at an end have to be added
     first, last = int(kept[0]), count - 1 - int(kept[-1])
     frames = np.arange(len(kept)) + np.cumsum(gaps) + first  # of the packets in order of display
     known = int(frames[-1]) + 1 + max(last - int(gaps[-_REORDER:].sum()), 0)
     extra = _extra(known + pauses, header, ticks, period)
-    times_ns = _nanoseconds(_interpolated(ticks, frames, known + extra, period), header, period)
+    times_ns = _nanoseconds(_interpolated(ticks - ticks[0], frames, known + extra, period), header, period)
     frame_of = np.full(count, -1)
     frame_of[order] = frames
     frame_of[:first] = np.arange(first)
@@ -155,14 +157,17 @@ def index_of(packets: Packets, header: Header) -> FrameIndex:
     return FrameIndex(frame_of, given is not None, times_ns, keyframes, lost, suspects, rate)
 
 
-def _times(packets: Packets) -> tuple[np.ndarray | None, np.ndarray]:
+def _times(packets: Packets, *, exact: bool) -> tuple[np.ndarray | None, np.ndarray]:
     """Return the times of display [ticks], None if unusable, and the packets that have a place.
 
-    A damaged time is interpolated, if the order of display is that of decoding.
+    A damaged time is interpolated, if the order of display is that of decoding. `exact` times come
+    from a table and are not damaged one by one.
     """
     pts, dts = (np.frombuffer(given, np.int64) for given in (packets.pts, packets.dts))
     everything = np.arange(len(pts))
     usable = (pts > -_MAX_TICKS) & (pts < _MAX_TICKS)
+    if exact and usable.all():
+        return pts.copy(), everything
     both = usable & (dts > -_MAX_TICKS) & (dts < _MAX_TICKS)
     reordered = both.sum() < len(pts) / 2 or (pts[both] != dts[both]).mean() > _MAX_UNTIMED
     places = np.flatnonzero(usable)
@@ -336,7 +341,7 @@ def _interpolated(ticks: np.ndarray, places: np.ndarray, count: int, period: flo
 
 def _nanoseconds(ticks: np.ndarray, header: Header, period: float) -> np.ndarray:
     """Return times since the first frame [ns]; for absurd ones the index over the rate."""
-    since = ticks - ticks[0]
+    since = ticks - ticks[0]  # the first frame may be a lost one
     unit = 1e9 * float(header.tick)
     if unit <= 0 or since[-1] * unit >= _MAX_NS or (len(ticks) > 1 and period * unit < 1):
         rate = header.rate if header.rate and 0 < header.rate < 1000 else Fraction(30)

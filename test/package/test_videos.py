@@ -4,6 +4,7 @@
 import os
 import random
 import struct
+from array import array
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from xmem_ros import pictures
 from xmem_ros.errors import FrameError
 from xmem_ros.media import Clip
 from xmem_ros.recordings.recording import CLIP_START_NS, open_recording
+from xmem_ros.video_index import Header, Packets, index_of
 
 PLACES = 20
 TIMES = [round(index * 1e9 / RATE) for index in range(COUNT)]
@@ -251,6 +253,17 @@ def test_a_header_that_promises_billions_of_frames_costs_nothing(videos, tmp_pat
     struct.pack_into('<I', data, data.index(b'avih') + 8 + 16, 2**31 - 1)
     (tmp_path / 'a.avi').write_bytes(data)
     assert len(Clip(tmp_path / 'a.avi')) <= len(data)
+
+
+def test_absurd_gaps_in_the_times_are_no_lost_frames():
+    """Names of lost frames take memory: 50 000 for each of five gaps."""
+    count, gap = 40, 50_000
+    times = np.cumsum([1 if index % 8 else gap for index in range(count)])
+    given = Packets(*(array('q', times.tolist()) for _ in range(2)), *(array('q', [0] * count) for _ in range(2)))
+    given.keyframe.extend(b'\1' * count)
+    index = index_of(given, Header(Fraction(1, 30), Fraction(30)))
+    assert (len(index), index.lost) == (count, [])
+    assert index.times_ns[-1] == round((times[-1] - times[0]) * 1e9 / 30), 'the times remain'
 
 
 def test_an_mp4_that_counts_more_samples_than_it_has_bytes_is_refused(videos, tmp_path):
