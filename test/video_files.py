@@ -6,9 +6,13 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
+from needs import require
+
+require('av')
+
+import av
 
 SIZE = (48, 128)  # H×W
 COUNT = 24
