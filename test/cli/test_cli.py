@@ -5,6 +5,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from fractions import Fraction
 
 import cv2
 import numpy as np
@@ -12,12 +13,14 @@ import pytest
 from needs import require
 from PIL import Image
 from scene_files import SIZE, save_frame, save_mask, save_sequence, save_untrained_weights
+from video_files import packets, write_video
 
 from xmem_ros.cli.main import OPTIONS, main
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.errors import Setting
-from xmem_ros.media import Clip, VideoWriter
 from xmem_ros.offline.tracking import OfflineTracker
+from xmem_ros.video.clip import Clip
+from xmem_ros.video.writer import VideoWriter
 
 
 def test_every_setting_that_an_error_names_has_an_option():
@@ -73,12 +76,13 @@ def test_track_writes_the_same_bytes_each_time(clip, weights, tmp_path):
 def test_track_keeps_the_values_of_the_seed_mask(clip, weights, tmp_path):
     labels = values(tmp_path / 'Annotations' / 'toys' / '00000.png')
     seed = np.array([0, 7, 90], np.uint8)[labels]
-    seed[:2] = 255  # void beside other values
+    seed[:3] = 255
     save_mask(tmp_path / 'seed.png', seed)
-    assert track(clip, weights, tmp_path / 'out', seed=tmp_path / 'seed.png') == 0
-    assert set(np.unique(values(tmp_path / 'out' / '00000.png'))) == {0, 7, 90}
-    for file in (tmp_path / 'out').iterdir():
-        assert set(np.unique(values(file))) <= {0, 7, 90}
+    for name, more, wanted in (('all', [], {0, 7, 90, 255}), ('without', ['--ignore-void'], {0, 7, 90})):
+        assert track(clip, weights, tmp_path / name, *more, seed=tmp_path / 'seed.png') == 0
+        assert set(np.unique(values(tmp_path / name / '00000.png'))) == wanted
+        for file in (tmp_path / name).iterdir():
+            assert set(np.unique(values(file))) <= wanted
 
 
 @pytest.mark.parametrize(('given', 'written'), [(255, 1), (1, 1), (38, 38)])
@@ -118,6 +122,32 @@ def test_track_reads_a_video(clip, weights, tmp_path):
     assert np.abs(frames[0].astype(int) - plain)[shown].mean() > 20
 
 
+def test_track_keeps_the_times_of_a_video_of_variable_rate(weights, tmp_path):
+    times = [Fraction(0), Fraction(1, 8), Fraction(1), Fraction(3, 2), Fraction(4), Fraction(33, 8)]
+    video = write_video(tmp_path / 'film.mkv', times=times, count=len(times))
+    options = ['--box', 'it=20,15,18,18', '--at', '2.5', '--out', tmp_path / 'out', '--overlay']
+    command = ['track', video, *options, '--weights', weights, '--size', 64, '--device', 'cpu']
+    assert main([str(part) for part in command]) == 0
+    first = sorted((tmp_path / 'out').glob('*.png'))[3]
+    assert (first.name, bool(values(first).any())) == ('00003.png', True), 'one second before the first frame'
+    assert not values(tmp_path / 'out' / '00002.png').any()
+    overlay = Clip(tmp_path / 'out' / 'overlay.mp4')
+    assert [overlay.time_ns(index) for index in range(6)] == [time * 10**9 for time in times]
+
+
+def test_track_says_how_many_frames_of_a_damaged_video_could_be_read(weights, tmp_path, capsys):
+    video = write_video(tmp_path / 'film.mp4')
+    data = bytearray(video.read_bytes())
+    place, size, *_ = packets(video)[3]
+    data[place : place + size] = bytes(size)
+    video.write_bytes(data)
+    options = ['--box', 'it=8,16,16,16', '--out', tmp_path / 'out', '--weights', weights, '--size', 64]
+    assert main([str(part) for part in ['track', video, *options, '--device', 'cpu']]) == 0
+    masks = sorted(file.stem for file in (tmp_path / 'out').iterdir())
+    assert f'{video}: {len(masks)} of 24 frames could be read' in capsys.readouterr().err
+    assert masks[-16:] == [f'{index:05d}' for index in range(8, 24)], 'from the next keyframe on'
+
+
 def test_results_are_written_to_an_empty_folder_and_a_full_one_is_refused(clip, weights, tmp_path, capsys):
     out = tmp_path / 'out'
     out.mkdir()
@@ -149,7 +179,8 @@ def test_an_interrupted_run_leaves_nothing_behind(clip, weights, tmp_path, capsy
 
 
 def jpeg_mask(folder):
-    save_frame(folder / 'seed.jpg', np.full((*SIZE, 3), 255, np.uint8))
+    noise = np.random.default_rng(1).integers(0, 256, (*SIZE, 1), np.uint8)
+    save_frame(folder / 'seed.jpg', np.repeat(cv2.GaussianBlur(noise, (0, 0), 3)[..., None], 3, 2))
     return folder / 'seed.jpg'
 
 
@@ -170,7 +201,7 @@ def absent_mask(folder):
 @pytest.mark.parametrize(
     ('make', 'text'),
     [
-        (jpeg_mask, 'seed.jpg: JPEG image'),
+        (jpeg_mask, 'seed.jpg: not a label image'),
         (
             large_mask,
             "seed.png: image 00000: seed 1 '1' (mask): the mask is 96×65, but the image is 96×64: resize the mask to "
@@ -193,7 +224,7 @@ def test_an_unreadable_clip_is_named(clip, weights, tmp_path, capsys):
     for name, text in [
         ('absent', 'no such file or folder; give a bag'),
         ('empty', 'no images'),
-        ('text.mp4', 'cannot open this video'),
+        ('text.mp4', 'not a video that can be read'),
     ]:
         assert track(tmp_path / name, weights, tmp_path / 'out', seed=seed) == 2
         assert f'{tmp_path / name}: ' in (error := capsys.readouterr().err)
@@ -300,7 +331,7 @@ def test_a_clip_yields_names_and_rgb_frames_in_order(tmp_path):
     clip = Clip(tmp_path)
     assert len(clip) == 3
     assert [(name, frame[0, 0].tolist()) for name, frame in clip] == [
-        ('10', [200, 0, 0]),
         ('9', [100, 0, 0]),
+        ('10', [200, 0, 0]),
         ('a', [50, 0, 0]),
     ]

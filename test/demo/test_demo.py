@@ -18,7 +18,7 @@ from process_state import is_alive, wait_until
 from scene_files import BUNDLED, FOOTAGE, save_mask, save_sequence, save_untrained_weights
 
 from xmem_ros.demo import run
-from xmem_ros.media import Clip
+from xmem_ros.video.clip import Clip
 
 ROOT = Path(__file__).resolve().parents[2]
 

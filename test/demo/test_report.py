@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from xmem_ros.demo.report import ClipResult, Report, contact_sheet, iou
-from xmem_ros.media import Clip
 from xmem_ros.objects import ObjectState, TrackedObject
+from xmem_ros.video.clip import Clip
 
 
 def test_iou_equals_values_computed_by_hand():

@@ -8,7 +8,7 @@ from scene_files import save_mask, save_sequence
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.demo.truth import box_seed, mask_seeds, scene_seeds
 from xmem_ros.errors import SeedError
-from xmem_ros.media import Clip
+from xmem_ros.video.clip import Clip
 
 
 def test_the_scene_names_its_objects_and_has_the_truth_of_each_frame():

@@ -10,7 +10,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-import cv2
+import av
 from PIL import Image
 
 from fuzz.kinds import Kind, encoded, frames, mask, saved, track
@@ -200,21 +200,61 @@ def _make_mask() -> list[dict[str, bytes]]:
 
 
 def _make_video() -> list[dict[str, bytes]]:
-    codes = {'v.mp4': 'mp4v', 'v.avi': 'MJPG', 'v.mkv': 'mp4v'}
-    found = []
-    for name, code in codes.items():
-        # Matroska files hold random identifiers: zero the bytes in which four files differ, as two
-        # share a random byte in one of 256 cases
-        files = [saved(lambda path, code=code: _write_video(path, code), name) for _ in range(4)]
-        found.append({name: bytes(a[0] if len(set(a)) == 1 else 0 for a in zip(*files, strict=True))})
-    return found
+    codes = {
+        'v.mp4': 'libx264',
+        'w.mp4': 'mpeg4',
+        'v.avi': 'mjpeg',
+        'v.mkv': 'mpeg4',
+        'v.webm': 'libvpx-vp9',
+        'v.ts': 'libx264',
+        'v.flv': 'flv',
+    }
+    return [{name: saved(lambda path, code=code: _write_video(path, code), name)} for name, code in codes.items()]
 
 
 def _write_video(path: Path, code: str) -> None:
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*code), 10, (32, 24))
-    for frame in frames():
-        writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-    writer.release()
+    # without the random identifiers of Matroska
+    with av.open(str(path), 'w', container_options={'fflags': '+bitexact'}) as container:
+        stream = container.add_stream(code, rate=10)
+        stream.height, stream.width = 24, 32
+        stream.pix_fmt = 'yuvj420p' if code == 'mjpeg' else 'yuv420p'
+        stream.codec_context.gop_size, stream.codec_context.thread_count = 3, 1
+        for frame in frames():
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format='rgb24')))
+        container.mux(stream.encode(None))
+
+
+def _mutate_times(source: Source, name: str, data: bytes) -> bytes:
+    """Replace numbers that are times, rates or counts of frames in a container."""
+    number = source.pick([0, 1, 2, 10, 90_000, 2**15, 2**31 - 1, 2**31, 2**32 - 1])
+    found = bytearray(data)
+    if name.endswith('.mp4'):
+        box = source.pick([b'mdhd', b'mvhd', b'stts', b'ctts', b'elst', b'tkhd', b'stsz'])
+        place = data.find(box)
+        offset = place + 8 + 4 * source.between(0, 4)
+        source.note(f'{box!r} at {offset}: {number}')
+        if place >= 0 and offset + 4 <= len(found):
+            struct.pack_into('>I', found, offset, number)
+    elif name.endswith('.avi'):
+        box = source.pick([b'avih', b'strh', b'idx1'])
+        place = data.find(box)
+        offset = place + 8 + 4 * source.between(0, 12)
+        source.note(f'{box!r} at {offset}: {number}')
+        if place >= 0 and offset + 4 <= len(found):
+            struct.pack_into('<I', found, offset, number)
+    elif name.endswith('.ts'):
+        starts = [place for place in range(len(data)) if data.startswith(b'\0\0\1\xe0', place)]
+        for place in starts if source.chance(20) else [source.pick(starts)]:
+            offset = place + 9 + source.between(0, 9)
+            source.note(f'time at {offset}')
+            found[offset : offset + 2] = struct.pack('>H', number % 65536)[: len(found) - offset]
+    else:  # Matroska: cluster, block, duration, scale; FLV: tags
+        marks = [b'\xe7', b'\xa3', b'\x44\x89', b'\x2a\xd7\xb1', b'\x23\xe3\x83', b'\t\0']
+        places = [place for mark in marks for place in range(len(data)) if data.startswith(mark, place)]
+        offset = source.pick(places) + source.between(1, 8)
+        source.note(f'number at {offset}')
+        found[offset : offset + 2] = struct.pack('>H', number % 65536)[: max(len(found) - offset, 0)]
+    return bytes(found)
 
 
 def _boxes(data: bytes, low: int, high: int) -> list[tuple[int, int, bytes]]:
@@ -225,8 +265,8 @@ def _boxes(data: bytes, low: int, high: int) -> list[tuple[int, int, bytes]]:
         if length < 8:
             break
         found.append((low, low + length, kind))
-        if kind in (b'moov', b'trak', b'mdia', b'minf', b'stbl', b'stsd', b'mp4v', b'edts', b'dinf'):
-            skip = {b'stsd': 16, b'mp4v': 86}.get(kind, 8)
+        if kind in (b'moov', b'trak', b'mdia', b'minf', b'stbl', b'stsd', b'mp4v', b'avc1', b'edts', b'dinf'):
+            skip = {b'stsd': 16, b'mp4v': 86, b'avc1': 86}.get(kind, 8)
             found += _boxes(data, low + skip, min(low + length, high))
         low += length
     return found
@@ -239,6 +279,8 @@ def _mutate_video(source: Source, files: dict[str, bytes]) -> dict[str, bytes | 
         return {source.pick([name, 'v.m3u8', 'v.txt', 'v_%02d.png', 'v.ffconcat', 'v.sdp']): playlist(source)}
     if kind == 1:
         return {name: odd_image(source)}
+    if kind < 4:
+        return {name: _mutate_times(source, name, data)}
     if kind < 6 and name.endswith('.mp4'):
         boxes = _boxes(data, 0, len(data))
         low, high, box = source.pick(boxes)

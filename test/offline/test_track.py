@@ -30,10 +30,10 @@ from xmem_ros.cli.main import main
 from xmem_ros.conversions.seeds import MASK
 from xmem_ros.evaluation.datasets.options import ReadOptions
 from xmem_ros.evaluation.datasets.plain import read_generic
-from xmem_ros.media import Clip
 from xmem_ros.offline.tracking import OfflineTracker
 from xmem_ros.recordings import typestore
 from xmem_ros.training.bag import read_bag as read_footage
+from xmem_ros.video.clip import Clip
 
 ROOT = Path(__file__).parents[2]
 COUNT = 10

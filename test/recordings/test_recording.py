@@ -20,10 +20,10 @@ from scene_files import save_frame
 
 from xmem_ros.conversions.compressed_images import rgb_of
 from xmem_ros.errors import BagError, FrameError
-from xmem_ros.media import VideoWriter
 from xmem_ros.recordings import typestore
 from xmem_ros.recordings.recording import CLIP_START_NS, open_recording
 from xmem_ros.recordings.seed_plan import recorded_seeds
+from xmem_ros.video.writer import VideoWriter
 
 ROOT = Path(__file__).parents[2]
 LARGE = (240, 320)  # a few images of this size fill a chunk of an MCAP file

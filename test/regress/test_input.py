@@ -12,6 +12,7 @@ import bag_suite
 from bag_suite import TRUTH_TOPIC, write_scene
 from regress_runs import SHORT, cut_off, regress, untrained_case
 from scene_files import save_frame, save_mask
+from video_files import disc, packets, write_video
 
 from xmem_ros.demo.scene import RenderedScene
 
@@ -82,6 +83,26 @@ def test_a_truncated_reference_bag_fails_unless_the_case_allows_it(short):
     assert code == 1
     assert f'{short / "truth"}' in results['scene']['checks'][0]['text']
     assert regress(short, [{**case, 'allow_damage': True}])[0] == 0
+
+
+def test_a_damaged_video_fails_unless_the_case_allows_it(tmp_path):
+    path = write_video(tmp_path / 'film.avi', 'mjpeg', 'yuvj420p')
+    data = bytearray(path.read_bytes())
+    place, size, *_ = packets(path)[5]
+    data[place : place + size] = bytes(size)
+    path.write_bytes(data)
+    save_mask(tmp_path / 'masks' / '00000.png', (disc(0).min(axis=2) > 150).astype(np.uint8))
+    save_mask(tmp_path / 'masks' / '00004.png', (disc(4).min(axis=2) > 150).astype(np.uint8))
+    case = untrained_case(
+        tmp_path, name='film', input='film.avi', seeds='masks/00000.png', reference={'folder': 'masks'}, expect={}
+    )
+    code, results = regress(tmp_path, [case])
+    assert code == 1
+    (fault,) = (item['text'] for item in results['film']['checks'] if not item['met'])
+    assert f'{path}: 23 of 24 frames could be read' in fault
+    code, results = regress(tmp_path, [{**case, 'allow_damage': True}])
+    assert code == 0, results
+    assert any('23 of 24 frames could be read' in text for text in results['film']['notes'])
 
 
 def test_frames_in_a_folder_are_compared_with_masks_of_the_same_names(tmp_path):

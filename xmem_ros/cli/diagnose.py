@@ -34,6 +34,7 @@ REQUIRED = {
     'tqdm': 'tqdm',
 }
 OPTIONAL = {
+    'av': ('reading and writing videos', "'av>=17,<19'"),
     'vos_benchmark': ('scores of xmem-ros evaluate', 'vos-benchmark'),
     'jinja2': ('the report of xmem-ros evaluate', 'jinja2'),
     'aiohttp': ('xmem-ros web', 'aiohttp'),

@@ -92,14 +92,14 @@ class SceneCamera(Node):
             self.publish(frame, -1)
 
     def play(self, source: Source) -> None:
-        """Publish the clip once, frame k at k/rate seconds; late frames follow immediately."""
+        """Publish the clip once, each frame at its time; late frames follow immediately."""
         begin = time.monotonic()
         for index, (_, frame) in enumerate(source):
-            time.sleep(max(0.0, begin + index / source.rate - time.monotonic()))
+            time.sleep(max(0.0, begin + source.time_s(index) - time.monotonic()))
             if not rclpy.ok():
                 return
             self.publish(frame, index)
-        late = time.monotonic() - begin - len(source) / source.rate
+        late = time.monotonic() - begin - source.time_s(len(source) - 1) - 1 / source.rate
         if late > 1:
             self.get_logger().warning(f'the clip took {late:.1f} s longer than at {source.rate:g} frames/s')
 

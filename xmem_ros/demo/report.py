@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 
 from xmem_ros import atomic
-from xmem_ros.media import VOID, VideoWriter
+from xmem_ros.media import VOID
 from xmem_ros.overlay import draw
 from xmem_ros.progress import Bar
+from xmem_ros.video.writer import VideoWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -92,6 +93,7 @@ class Report:
         truth: Callable[[int], Mapping[str, np.ndarray]],
         folder: Path,
         *,
+        time_s: Callable[[int], float] | None = None,
         progress: bool = True,
     ) -> None:
         """Write `overlay.mp4` and `frames.png` of the tracked frames, and compute the IoU.
@@ -100,15 +102,15 @@ class Report:
             frames: frames of the whole clip, H×W×3 uint8 RGB.
             truth: index → name → mask H×W uint8 of 0, 1 and 255 (void); empty without truth.
             folder: folder of the written files.
+            time_s: index → time of the frame since the first one [s]; None: by the rate.
             progress: whether to show a progress bar.
         """
         chosen = {list(self.tracked)[k] for k in np.linspace(0, len(self.tracked) - 1, PICTURES).round().astype(int)}
         pictures = []
         label_of = dict(zip(self.names, self.labels, strict=True))
-        # Same duration as the clip: with dropped frames, each tracked frame is shown longer.
-        rate = max(1.0, self.rate * len(self.tracked) / self.published)
+        time_s = time_s or (lambda index: index / self.rate)
         bar = Bar(total=len(self.tracked), desc='drawing', unit='frame', disable=not progress)
-        with VideoWriter(folder / 'overlay.mp4', rate) as video, bar:
+        with VideoWriter(folder / 'overlay.mp4', self.rate) as video, bar:
             for index, frame in enumerate(frames):
                 tracked = self.tracked.get(index)
                 if tracked is None:
@@ -117,8 +119,9 @@ class Report:
                 for name, mask in truth(index).items():
                     self.iou.setdefault(name, []).append(iou(labels == label_of[name], mask))
                 image = draw(frame, labels, tracked.objects)
-                _caption(image, f'{index / self.rate:.1f} s')
-                video.write(image)
+                _caption(image, f'{time_s(index):.1f} s')
+                # at its time: it is shown longer in place of dropped ones
+                video.write(image, round(time_s(index) * 1e9))
                 if index in chosen:
                     pictures.append(image)
                 bar.update()

@@ -86,7 +86,8 @@ def demonstrate(args: argparse.Namespace) -> Report:
         names=[seed.name for seed in seeds],
         tracked=tracked,
     )
-    report.draw((frame for _, frame in source), truth, args.out, progress=not args.quiet)
+    frames = (frame for _, frame in source)
+    report.draw(frames, truth, args.out, time_s=source.time_s, progress=not args.quiet)
     return report
 
 

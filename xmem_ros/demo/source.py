@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.errors import ParameterError, quoted
-from xmem_ros.media import Clip
+from xmem_ros.video.clip import Clip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,6 +48,7 @@ class Source:
         else:
             self.clip = Clip(clip)
         self.rate = rate or self.clip.rate
+        self._given_rate = bool(rate)
         self._frames = frames
 
     @property
@@ -60,8 +61,14 @@ class Source:
         """Names of the frames, without suffix."""
         return self.clip.stems if isinstance(self.clip, Clip) else [f'{index:05d}' for index in range(len(self))]
 
+    def time_s(self, index: int) -> float:
+        """Return the time of a frame since the first one [s]: a video's own, or by the rate."""
+        if isinstance(self.clip, Clip) and not self._given_rate:
+            return self.clip.time_ns(index) / 1e9
+        return index / self.rate
+
     def __len__(self) -> int:
-        """Return the number of frames, for a video by its header."""
+        """Return the number of frames."""
         return min(len(self.clip), self._frames) if self._frames else len(self.clip)
 
     def __iter__(self) -> Iterator[tuple[str, np.ndarray]]:

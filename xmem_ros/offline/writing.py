@@ -44,7 +44,7 @@ def write_results(recording: Recording, work: RunFolder, job: Job, report: Repor
         if 'png' in job.formats:
             sinks.append(PngSink(folder, table=is_bag))
         if 'overlay' in job.formats:
-            sinks.append(OverlaySink(folder, _rate(work, recording) if is_bag else recording.rate))
+            sinks.append(OverlaySink(folder, _rate(work, recording) if is_bag else None))
         if 'ytvos' in job.formats:
             sinks.append(YouTubeVosSink(folder, video))
         sinks += [make(folder) for name, make in _FOR_TOOLS.items() if name in job.formats]

@@ -17,7 +17,7 @@ import numpy as np
 
 from xmem_ros.conversions.images import stamp_ns
 from xmem_ros.errors import BagError, FrameError, Setting, listed, naming
-from xmem_ros.media import FOLDER_RATE, Clip
+from xmem_ros.media import FOLDER_RATE
 from xmem_ros.progress import Bar
 from xmem_ros.recordings import typestore
 from xmem_ros.recordings.compression import COMPRESSED_SUFFIXES, is_compressed
@@ -25,6 +25,7 @@ from xmem_ros.recordings.limits import MAX_FAULTS, MAX_MESSAGE_BYTES
 from xmem_ros.recordings.rosbag import OpenBag, is_bag
 from xmem_ros.recordings.topics import default_image_topics, describe_excluded
 from xmem_ros.recordings.typestore import COMPRESSED_IMAGE, IMAGE
+from xmem_ros.video.clip import Clip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,39 +129,43 @@ def open_recording(path: Path | str, image_topic: str = '') -> Recording:
 
 
 class ClipRecording(Recording):
-    """A video or a folder of frames. Stamps begin at 1 s; a folder has 30 frames per second."""
+    """A video or a folder of frames.
+
+    Stamps begin at 1 s. A video has its own times, a folder 30 frames per second.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path, self.image_topic, self.topics = path, '', []
         self._clip = Clip(path)
-        self.length = len(self._clip) or None
-        self.exact = path.is_dir()  # the header of a video may be wrong
+        self.length = len(self._clip)
+        self.exact = True
         self.rate, self.notes = self._clip.rate, self._clip.notes
         self.file_names = self._clip.file_names
         self.damage = ''
         self.faults = []
 
     def frames(self, start: int = 0) -> Iterator[RecordedFrame]:
-        """Yield the frames; one that is unreadable or differs in size goes to `faults`."""
+        """Yield the frames; one that is unreadable or differs in size goes to `faults`.
+
+        Those of a video are damage, too.
+        """
         self.faults, self.damage = [], ''
+        lost, length = 0, len(self._clip)
         for index, (name, pixels) in enumerate(self._clip.frames(deep=True)):
-            if index < start:
-                continue
             if isinstance(pixels, FrameError):
-                self.faults.append(Fault(index, str(pixels)))
-                continue
-            stamp = self.stamp_of(index)
-            message = typestore.image(typestore.header(stamp, ''), pixels, _encoding_of(pixels))
-            yield RecordedFrame(index, stamp, stamp, message, name)
-        if self._clip.missing:
-            self.damage = (
-                f'{self.path}: the last {self._clip.missing} of the {self.length} frames in its header cannot be read; '
-                'the video is cut off or damaged, or the header is wrong'
-            )
+                lost += 1
+                if not self._clip.file_names:
+                    self.damage = f'{self.path}: {length - lost} of {length} frames could be read'
+                if index >= start:
+                    self.faults.append(Fault(index, str(pixels)))
+            elif index >= start:
+                stamp = self.stamp_of(index)
+                message = typestore.image(typestore.header(stamp, ''), pixels, _encoding_of(pixels))
+                yield RecordedFrame(index, stamp, stamp, message, name)
 
     def stamp_of(self, index: int) -> int:
         """Return the stamp of a frame [ns]."""
-        return CLIP_START_NS + round(index * 1e9 / self.rate)
+        return CLIP_START_NS + self._clip.time_ns(index)
 
     def close(self) -> None:
         """Do nothing: no file is open between calls of `frames`."""

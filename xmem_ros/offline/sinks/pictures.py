@@ -9,11 +9,12 @@ from typing import IO, TYPE_CHECKING, Any
 
 import cv2
 
-from xmem_ros.media import VideoWriter, write_labels
+from xmem_ros.media import FOLDER_RATE, write_labels
 from xmem_ros.offline.sinks.annotations import write_jpeg
 from xmem_ros.offline.sinks.base import Sink
 from xmem_ros.outside_text import for_csv
 from xmem_ros.overlay import draw
+from xmem_ros.video.writer import VideoWriter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,12 +73,18 @@ def _open_table(path: Path) -> IO[str]:
 
 
 class OverlaySink(Sink):
-    """A video of the images with masks drawn over them."""
+    """A video of the images with masks drawn over them.
+
+    Arguments:
+        folder: for the output.
+        rate: images/s; None: shown at their stamps.
+    """
 
     needs_image = True
 
-    def __init__(self, folder: Path, rate: float) -> None:
-        self._video = VideoWriter(folder / OVERLAY, rate)
+    def __init__(self, folder: Path, rate: float | None) -> None:
+        self._video = VideoWriter(folder / OVERLAY, rate or FOLDER_RATE)
+        self._timed = rate is None
         self._size: tuple[int, int] | None = None
 
     def write(self, frame: StoredFrame, image: np.ndarray | None) -> None:
@@ -86,7 +93,8 @@ class OverlaySink(Sink):
         drawn = draw(image, frame.labels, frame.objects)
         size = (drawn.shape[1], drawn.shape[0])
         self._size = self._size or size
-        self._video.write(drawn if size == self._size else cv2.resize(drawn, self._size))
+        shown = drawn if size == self._size else cv2.resize(drawn, self._size)
+        self._video.write(shown, frame.stamp_ns if self._timed else None)
 
     def finish(self) -> None:
         """As `Sink.finish`."""

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: MIT
+"""Check of the sample counts in MP4 and QuickTime files, for which FFmpeg allocates memory.
+
+A count needs no data in the file where all samples have one size or duration, so that a few bytes
+can promise billions. Here a sample takes at least a byte of the file.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from typing import IO
+
+from xmem_ros.errors import FrameError
+
+_PARENTS = frozenset(b'moov trak mdia minf stbl edts dinf udta tref meta wide mvex moof traf'.split())
+_COUNTED = frozenset(b'stsz stts ctts trun'.split())
+_MAX_DEPTH = 12  # FFmpeg's is 10
+_MAX_BOXES = 1_000_000
+_ENTRIES = 4096  # of a table that are read at once
+
+
+def check_counts(file: IO[bytes]) -> None:
+    """Raise `FrameError` if the boxes of a file count more samples than it can hold.
+
+    Other formats have no such boxes. The position in the file is kept.
+    """
+    position = file.tell()
+    end = file.seek(0, os.SEEK_END)
+    left = _MAX_BOXES
+    total = 0
+    waiting = [(0, end, 0)]
+    while waiting:
+        place, limit, depth = waiting.pop()
+        while place + 8 <= limit and left:
+            left -= 1
+            file.seek(place)
+            head = file.read(16)
+            size, kind = struct.unpack_from('>I4s', head)
+            start = place + 8
+            if size == 1 and len(head) == 16:
+                size, start = struct.unpack_from('>Q', head, 8)[0], place + 16
+            stop = limit if size == 0 else min(place + size, limit)
+            if stop < start:
+                break
+            if kind in _COUNTED:
+                total += _count(file, kind, start, stop, end)
+                if total > 4 * end:
+                    raise FrameError(f'its header counts more than {total} samples, in a file of {end} bytes')
+            elif kind in _PARENTS and depth < _MAX_DEPTH:
+                waiting += [(stop, limit, depth), (start + 4 * (kind == b'meta'), stop, depth + 1)]
+                break
+            place = stop
+    file.seek(position)
+
+
+def _count(file: IO[bytes], kind: bytes, start: int, stop: int, most: int) -> int:
+    """Return the samples that a box counts without an entry in it for each."""
+    file.seek(start)
+    head = file.read(12)
+    if len(head) < 12:
+        return 0
+    first, second = struct.unpack_from('>II', head, 4)
+    if kind == b'stsz':
+        return second if first else 0
+    if kind == b'trun':
+        return first
+    file.seek(start + 8)
+    found, entries = 0, min(first, (stop - start - 8) // 8)
+    while entries > 0 and found <= 4 * most:
+        data = file.read(8 * min(entries, _ENTRIES))
+        if len(data) < 8:
+            break
+        found += sum(struct.unpack(f'>{len(data) // 8 * 2}I', data[: len(data) // 8 * 8])[::2])
+        entries -= _ENTRIES
+    return found

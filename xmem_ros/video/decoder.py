@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: MIT
+"""Decoders of video frames that say what is damaged, and the pixels of their frames. PyAV."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from xmem_ros import pictures
+from xmem_ros.errors import ParameterError
+
+# These repair what they can and say so; others have to give up a damaged frame instead.
+_REPAIRING = ('h264', 'hevc')
+_VERSIONS = (17, 18)  # of PyAV
+_STRICT_VP9 = 'libvpx-vp9'  # notices nearly all damage, FFmpeg's own decoder some of it
+
+
+def import_av() -> Any:
+    """Import PyAV; raises `ParameterError`, with what to install, if it cannot be used."""
+    try:
+        import av
+        import av.logging
+    except ImportError as error:
+        raise ParameterError(f'videos need PyAV ({error}); install it: pip install "av>=17,<19"') from error
+    if int(av.__version__.split('.')[0]) not in _VERSIONS:
+        raise ParameterError(f'videos need PyAV 17 or 18, not {av.__version__}; install it: pip install "av>=17,<19"')
+    return av
+
+
+class Decoder:
+    """Decoder of a stream, in one thread, so that an error belongs to the packet that was given.
+
+    Arguments:
+        context: FFmpeg's decoder of the stream, not yet open.
+    """
+
+    def __init__(self, context: Any) -> None:
+        self._av = import_av()
+        detect = 'crccheck+bitstream+buffer' + ('' if context.name in _REPAIRING else '+explode')
+        self._options = {'max_pixels': str(pictures.MAX_PIXELS), 'err_detect': detect}
+        self._context = self._prepared(context)
+        self._strict: Any = None
+        if context.name == 'vp9':
+            try:
+                self._strict = self._prepared(self._av.CodecContext.create(_STRICT_VP9, 'r'))
+            except ValueError:  # this FFmpeg was built without it
+                return
+
+    def _prepared(self, context: Any) -> Any:
+        context.thread_count = 1
+        context.options = dict(self._options)
+        return context
+
+    def decode(self, packet: Any) -> tuple[list[Any], bool]:
+        """Return the frames that a packet completes, and whether it was refused; None flushes."""
+        if self._strict is None:
+            return self._decoded(self._context, packet)
+        if packet is not None and packet.is_keyframe:
+            # FFmpeg's decoder checks the size before it allocates, and knows the rotation
+            frames, failed = self._decoded(self._context, packet)
+            if failed:
+                return [], True
+            if any(frame.rotation for frame in frames):
+                self._strict = None
+                return frames, False
+        return self._decoded(self._strict, packet)
+
+    def _decoded(self, context: Any, packet: Any) -> tuple[list[Any], bool]:
+        try:
+            return context.decode(packet), False
+        except (self._av.FFmpegError, OSError, ValueError, MemoryError):
+            return [], True
+
+
+def pixels_of(frame: Any, *, deep: bool) -> np.ndarray:
+    """Return a decoded frame as `VideoFile.frames` gives it, but not turned."""
+    name = frame.format.name
+    if not deep or max(component.bits for component in frame.format.components) <= 8:
+        return np.asarray(frame.to_ndarray(format='rgb24'))
+    if name.startswith('gray') and 'f' not in name:
+        plane = frame.planes[0]
+        rows = np.frombuffer(plane, '>u2' if name.endswith('be') else '<u2').reshape(-1, plane.line_size // 2)
+        return rows[: frame.height, : frame.width].astype(np.uint16)
+    return np.asarray(frame.to_ndarray(format='rgb48le'))

@@ -1,0 +1,335 @@
+# SPDX-License-Identifier: MIT
+"""Reading of video files by PyAV (FFmpeg). No ROS, no torch.
+
+A frame that is lost, damaged, or predicted from a damaged one is named as such; it keeps its place
+and its time, as do all others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from bisect import bisect_left
+from collections import deque
+from fractions import Fraction
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from xmem_ros import atomic, pictures
+from xmem_ros.errors import FrameError
+from xmem_ros.video.boxes import check_counts
+from xmem_ros.video.decoder import Decoder, import_av, pixels_of
+from xmem_ros.video.index import NO_TIME, FrameIndex, Header, Packets, index_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+CONVERT = 'convert it: ffmpeg -i IN -c:v libx264 -pix_fmt yuv420p OUT.mp4'
+# FFmpeg also reads playlists and opens the files and URLs in them; these are only containers.
+_CONTAINERS = 'mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpegts,mpeg,mpegvideo,flv,ogg,asf,h264,hevc,mjpeg,m4v,mxf'
+_BUFFER = 1 << 18  # bytes that are read at once
+_MAX_FAILURES = 100  # of reading, without a packet between them
+_MAX_DELAY = 17  # frames that are held to notice one out of order
+_TABLED = 'mov,'  # begins the name of the format whose frames are all in a table
+
+
+class VideoFile:
+    """A video file; `len()` is the number of its frames, with lost ones.
+
+    Opening reads the file once, without decoding it.
+
+    Attributes:
+        times_ns: time of each frame since the first one [ns], strictly increasing.
+        rate: mean rate [frames/s]; 0: unknown.
+
+    Raises:
+        FrameError: not a video, of an unknown codec, too large, or without a packet.
+        ParameterError: PyAV is not installed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with self._opened() as (container, stream):
+            self._index = self._read_index(container, stream)
+        self.times_ns = self._index.times_ns
+        self.rate = self._index.rate
+        self._missing = {loss.frame for loss in self._index.lost}
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[tuple[Any, Any]]:
+        """Yield the open container and its video stream, with a closed decoder."""
+        av = import_av()
+        try:
+            file = atomic.open_regular(self.path)
+        except OSError as error:
+            raise FrameError(f'{self.path}: cannot be read ({error.strerror or error})') from error
+        with file, contextlib.ExitStack() as stack:
+            try:
+                check_counts(file)
+                container = stack.enter_context(
+                    av.open(
+                        _Unnamed(file),
+                        container_options={'format_whitelist': _CONTAINERS, 'protocol_whitelist': 'none'},
+                        io_open=_refuse,
+                        buffer_size=_BUFFER,
+                        metadata_errors='backslashreplace',
+                    )
+                )
+                stream = container.streams.best('video')
+            except FrameError as error:
+                raise FrameError(f'{self.path}: {error}') from error
+            except (av.FFmpegError, OSError, ValueError, RuntimeError) as error:
+                raise FrameError(f'{self.path}: not a video that can be read ({_reason(error)}); {CONVERT}') from error
+            if stream is None:
+                raise FrameError(f'{self.path}: no video stream in this file')
+            if stream.codec_context is None:
+                raise FrameError(f'{self.path}: FFmpeg has no decoder for this video; {CONVERT}')
+            if container.format.name == 'mpegts':
+                container.flags &= ~av.container.Flags.gen_pts.value  # made-up times of display
+            yield container, stream
+
+    def _read_index(self, container: Any, stream: Any) -> FrameIndex:
+        av = import_av()
+        codec = stream.codec_context
+        try:
+            pictures.check_pixels(codec.width, codec.height)
+        except FrameError as error:
+            raise FrameError(f'{self.path}: its frames are {error}') from error
+        packets = Packets()
+        level = av.logging.get_level()
+        av.logging.set_level(av.logging.WARNING)  # what the reader of a damaged container says, for its place only
+        try:
+            with av.logging.Capture() as log:
+                for packet in _demuxed(container, stream, packets.signs):
+                    if log:
+                        packets.signs.add(len(packets))
+                        log.clear()
+                    if packet is None:
+                        continue
+                    if not _has_frame(packet, codec.name):
+                        packets.hidden += 1
+                    else:
+                        packets.pts.append(_time(packet.pts))
+                        packets.dts.append(_time(packet.dts))
+                        packets.position.append(-1 if packet.pos is None else packet.pos)
+                        packets.size.append(packet.size)
+                        packets.keyframe.append(packet.is_keyframe)
+                        if packet.is_corrupt:
+                            packets.signs.add(len(packets))
+        finally:
+            av.logging.set_level(level)
+        if not len(packets):
+            raise FrameError(f'{self.path}: no frame of this video can be read')
+        return index_of(packets, self._header(container, stream))
+
+    def _header(self, container: Any, stream: Any) -> Header:
+        form = container.format.name
+        rate = stream.average_rate or stream.guessed_rate
+        positions = {}
+        if form == 'avi':
+            # an entry is the offset of a chunk, and a packet's that of its content
+            positions = {entry.pos + 8: entry.size for entry in stream.index_entries}
+        listed = len(stream.index_entries) if form.startswith(_TABLED) else 0
+        alone = len(container.streams) == 1 and form.startswith('matroska')
+        return Header(
+            tick=Fraction(stream.time_base or 0),
+            rate=Fraction(rate) if rate and 0 < rate < 1000 else None,
+            # a frame takes a byte at least
+            frames=min(max(stream.frames, listed, 0), self.path.stat().st_size),
+            duration_s=max(container.duration or 0, 0) / 1e6 if alone else 0.0,
+            positions=positions,
+            complete=form.startswith(_TABLED) and stream.frames > 0,  # else in fragments
+            streamed=form in ('mpegts', 'mpeg'),
+        )
+
+    def frames(self, *, deep: bool = False) -> Iterator[np.ndarray | FrameError]:
+        """Yield each frame in the order of display, or an error in place of one that is lost.
+
+        Arguments:
+            deep: give frames of more than 8 bits as uint16: grey ones H×W, with the codec's own
+                values, others H×W×3 RGB of 16 bits. Else, and for all others: H×W×3 uint8 RGB.
+
+        Raises:
+            FrameError: no frame at all can be read.
+        """
+        due = good = 0
+        index = self._index
+        for number, found in self._in_order():
+            if number < due:
+                continue
+            for lost in range(due, number):
+                yield self._lost(lost)
+            due = number + 1
+            given = found if isinstance(found, FrameError) else self._pixels(found, number, deep=deep)
+            good += not isinstance(given, FrameError)
+            yield given
+        for lost in range(due, len(index)):
+            yield self._lost(lost)
+        if not good:
+            raise FrameError(f'{self.path}: no frame of this video can be read; {CONVERT}')
+
+    def _lost(self, number: int) -> FrameError:
+        why = 'is missing in the file' if number in self._missing else 'cannot be decoded'
+        return FrameError(f'{self.path}: frame {number} {why}')
+
+    def _pixels(self, frame: Any, number: int, *, deep: bool) -> np.ndarray | FrameError:
+        av = import_av()
+        try:
+            pictures.check_pixels(frame.width, frame.height)
+            pixels = pixels_of(frame, deep=deep)
+            turns = round(frame.rotation / 90) % 4
+        except (FrameError, av.FFmpegError, ValueError, OSError) as error:
+            return FrameError(f'{self.path}: frame {number} cannot be decoded ({_reason(error)})')
+        return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
+
+    def _in_order(self) -> Iterator[tuple[int, Any]]:
+        """Yield the number and the decoded frame, or an error, without those out of order."""
+        held: deque[tuple[int, Any]] = deque()
+        due = 0
+        for number, found in self._decoded():
+            held.append((number, found))
+            while held and (held[0][0] == due or len(held) > _MAX_DELAY):
+                head = held.popleft()
+                if all(head[0] < other for other, _ in held):
+                    yield head
+                    due = max(due, head[0] + 1)
+        while held:
+            head = held.popleft()
+            if all(head[0] < other for other, _ in held):
+                yield head
+
+    def _decoded(self) -> Iterator[tuple[int, Any]]:
+        """Yield decoded frames as the decoder gives them; errors for those that are not whole."""
+        index = self._index
+        damage = _Damage(index)
+        ordinal = 0
+        shown = 0
+        refused: list[int] = []
+        with self._opened() as (container, stream):
+            name, decoder = stream.codec_context.name, Decoder(stream.codec_context)
+            for packet in _demuxed(container, stream):
+                if packet is not None and _has_frame(packet, name):
+                    if ordinal >= len(index.frame_of):
+                        return  # the file grew meanwhile
+                    corrupt = packet.is_corrupt
+                    packet.pts, packet.dts = ordinal, None
+                    frames, failed = decoder.decode(packet)
+                    if corrupt or failed:
+                        damage.add(ordinal)
+                    if failed and not frames:
+                        refused.append(ordinal)
+                    ordinal += 1
+                else:
+                    if packet is not None:
+                        packet.pts = packet.dts = None
+                    frames, _ = decoder.decode(packet)
+                for frame in frames:
+                    source = frame.pts
+                    if source is None or not 0 <= source < ordinal:
+                        continue
+                    if index.frame_of[source] < 0:
+                        continue
+                    if frame.is_corrupt:
+                        damage.add(source)
+                    number = int(index.frame_of[source]) if index.ordered else shown + bisect_left(refused, source)
+                    shown += 1
+                    if damage.reaches(source):
+                        yield number, FrameError(f'{self.path}: frame {number} is damaged or needs a damaged one')
+                    else:
+                        yield number, frame
+
+
+class _Damage:
+    """Damaged packets, and the frames that are predicted from theirs."""
+
+    def __init__(self, index: FrameIndex) -> None:
+        self._index = index
+        self._intra = len(index.keyframes) == len(index.frame_of)
+        self._bad: set[int] = set()  # packets
+        self._start = 0  # frame that begins the current group of pictures
+        self._group: list[tuple[int, int]] = []  # bad frame, and packet after which it would be used
+        for packet in index.suspects:
+            self.add(packet)
+        self._waiting = sorted(index.lost, key=lambda loss: loss.first, reverse=True)
+
+    def add(self, packet: int) -> None:
+        """Note that the frame of a packet is damaged."""
+        if packet not in self._bad:
+            self._bad.add(packet)
+            self._group.append((int(self._index.frame_of[packet]), packet))
+
+    def reaches(self, packet: int) -> bool:
+        """Return whether the frame of a packet is damaged or may be predicted from one that is."""
+        if packet in self._bad:
+            return True
+        if self._intra:
+            return False
+        frame = int(self._index.frame_of[packet])
+        while self._waiting and self._waiting[-1].first <= frame:
+            loss = self._waiting.pop()
+            self._group.append((loss.frame, loss.after))
+        place = int(np.searchsorted(self._index.keyframes, frame, side='right')) - 1
+        start = int(self._index.keyframes[place]) if place >= 0 else 0
+        if start != self._start:
+            self._start = start
+            self._group = [item for item in self._group if item[0] >= start]
+        return any(source < packet for _, source in self._group)
+
+
+class _Unnamed:
+    """A file without its name, from which FFmpeg could guess a format or a pattern of names."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.read, self.seek, self.tell = file.read, file.seek, file.tell
+
+
+def _refuse(url: str, *_: object) -> Any:
+    raise PermissionError(f'a video that names another file or address: {url!r}')
+
+
+def _demuxed(container: Any, stream: Any, signs: set[int] | None = None) -> Iterator[Any]:
+    """Yield the packets of a stream, beyond errors, and None at the end.
+
+    signs: receives the numbers of packets read before each error.
+    """
+    av = import_av()
+    failures = count = 0
+    tabled = container.format.name.startswith(_TABLED)
+    while True:
+        ended = False
+        try:
+            for packet in container.demux(stream):
+                if packet.size == 0 and packet.dts is None and packet.pts is None:
+                    ended = True
+                    break
+                failures = 0
+                count += 1
+                yield packet
+        except (av.FFmpegError, OSError, ValueError):
+            if signs is not None:
+                signs.add(count)
+        failures += 1
+        # a frame in a table that lies beyond the end of the file ends the reading, too
+        if failures > _MAX_FAILURES or (ended and not (tabled and count < len(stream.index_entries))):
+            yield None
+            return
+
+
+def _has_frame(packet: Any, codec: str) -> bool:
+    """Return whether a packet has a frame that is shown."""
+    if packet.is_discard:  # outside the edit list
+        return False
+    # only other frames are predicted from it
+    return not (codec in ('vp8', 'libvpx') and packet.size and not memoryview(packet)[0] & 0x10)
+
+
+def _time(ticks: int | None) -> int:
+    return NO_TIME if ticks is None else ticks
+
+
+def _reason(error: BaseException) -> str:
+    return getattr(error, 'strerror', None) or str(error) or type(error).__name__
