@@ -150,7 +150,7 @@ def empty_seed(root):
 
 
 def coloured_mask(root):
-    Image.new('RGB', SIZE[::-1]).save(root / 'Annotations' / 'toys' / '00000.png')
+    Image.new('RGB', SIZE[::-1], (200, 30, 30)).save(root / 'Annotations' / 'toys' / '00000.png')
 
 
 def stray_mask(root):

@@ -17,6 +17,7 @@ NOTES = 'XMEM_ROS_STEP_NOTES'  # variable: file for the times of each step, own 
 STEP = 'XMEM_ROS_STEP_NS'  # variable: duration of a step [ns]
 SMALLER = (240, 160, 120, 96, 64)  # px; fallback sizes for slow machines
 WARM_UP = 10  # frames
+DELIVERY_MS = 20  # an image waits for one step, takes one, and its labels travel to the consumer
 
 
 def as_node() -> int:
@@ -209,7 +210,7 @@ def _report(args: Any, slow: SlowNode, figures: dict[str, Any], faults: list[str
     for line in faults:
         print(f'node: {line}')
     bars = [
-        Bar('oldest label image at its consumer (ms)', ages[-1], 2 * args.step),
+        Bar('oldest label image at its consumer (ms)', ages[-1], 2 * args.step + DELIVERY_MS),
         Bar('received − tracked − dropped − waiting', abs(figures['unaccounted'])),
         Bar('tracked − heard by the consumer', abs(figures['unheard'])),
         Bar('faults in the output of the node', len(faults)),

@@ -145,6 +145,10 @@ def test_an_endless_request_is_disconnected(opening, monkeypatch):
         b'CONNECT x:1 HTTP/1.1\r\nHost: HERE\r\n\r\n',
         b'GET /socket HTTP/1.1\r\nHost: HERE\r\nOrigin: http://HERE\r\n\r\n',
         b'GET /style.css HTTP/1.1\r\nHost: HERE\r\nExpect: nothing\r\n\r\n',
+        SIGN_IN + b'Content-Length: 1\r\nExpect: SECRET\xff\xfe\r\n\r\nx',
+        b'GET /nothing HTTP/1.1\r\nHost: HERE\r\nExpect: \xff\xfe\r\n\r\n',
+        b'CONNECT /nothing HTTP/1.1\r\nHost: HERE\r\n\r\n',
+        b'CONNECT \xff HTTP/1.1\r\nHost: HERE\r\n\r\n',
         b'GET /style.css HTTP/1.1\r\nHost: HERE\r\nContent-Encoding: gzip\r\nContent-Length: 9\r\n\r\nno gzip at',
     ],
 )

@@ -383,11 +383,12 @@ class TrackingSession:
 
     def _handle_jump_back(self, stamp_ns: int) -> None:
         back, tracking = (self._stamp_ns - stamp_ns) / 1e9, self._tracking
+        jump = f'stamps jumped back by {back:.3f} s'
         if self._parameters().on_time_jump == 'reset':
-            what = f'{len(self.reset())} objects forgotten'
+            count = len(self.reset())
+            if tracking:
+                self._log.warning(f'{jump}: {count} objects forgotten (on_time_jump: reset)', **_THROTTLED)
         else:
             self._offset_ns += self._stamp_ns - stamp_ns
-            what = 'the objects are kept'
-        if tracking:
-            policy = self._parameters().on_time_jump
-            self._log.warning(f'stamps jumped back by {back:.3f} s: {what} (on_time_jump: {policy})', **_THROTTLED)
+            if tracking:  # a call of its own, since messages are throttled by call
+                self._log.warning(f'{jump}: the objects are kept (on_time_jump: keep)', **_THROTTLED)

@@ -14,7 +14,8 @@ from typing import IO
 from xmem_ros.errors import FrameError
 
 _PARENTS = frozenset(b'moov trak mdia minf stbl edts dinf udta tref meta wide mvex moof traf'.split())
-_COUNTED = frozenset(b'stsz stts ctts trun'.split())
+_ENTRY_BYTES = {b'stts': 8, b'ctts': 8, b'stco': 4, b'co64': 8, b'stsc': 12, b'stss': 4, b'stps': 4}  # of tables
+_COUNTED = frozenset((b'stsz', b'trun', *_ENTRY_BYTES))
 _MAX_DEPTH = 12  # FFmpeg's is 10
 _MAX_BOXES = 1_000_000
 _ENTRIES = 4096  # of a table that are read at once
@@ -55,18 +56,25 @@ def check_counts(file: IO[bytes]) -> None:
 
 
 def _count(file: IO[bytes], kind: bytes, start: int, stop: int, most: int) -> int:
-    """Return the samples that a box counts without an entry in it for each."""
+    """Return the samples that a box counts without an entry in it for each.
+
+    A table that counts more entries than it has room for gives its count.
+    """
     file.seek(start)
     head = file.read(12)
     if len(head) < 12:
         return 0
     first, second = struct.unpack_from('>II', head, 4)
     if kind == b'stsz':
-        return second if first else 0
+        return second if first or second > (stop - start - 12) // 4 else 0
     if kind == b'trun':
         return first
+    if first > (stop - start - 8) // _ENTRY_BYTES[kind]:
+        return first
+    if kind not in (b'stts', b'ctts'):
+        return 0
     file.seek(start + 8)
-    found, entries = 0, min(first, (stop - start - 8) // 8)
+    found, entries = 0, first
     while entries > 0 and found <= 4 * most:
         data = file.read(8 * min(entries, _ENTRIES))
         if len(data) < 8:

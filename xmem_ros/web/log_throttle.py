@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+import traceback
 from collections.abc import Iterator
 
 from aiohttp.http_exceptions import HttpProcessingError
@@ -33,13 +34,20 @@ class Throttle(logging.Filter):
         if self._passed > MOST_RECORDS:
             self._dropped += 1
             return False
-        if isinstance(error, HttpProcessingError):  # its text holds parts of the request, perhaps a cookie
+        # the text holds parts of the request, perhaps a cookie; aiohttp itself fails on some
+        if isinstance(error, HttpProcessingError) or (error is not None and not _is_ours(error)):
             record.msg, record.args = 'a malformed HTTP request was refused (%s)', (type(error).__name__,)
             record.exc_info, record.levelno, record.levelname = None, logging.WARNING, 'WARNING'
         if self._dropped:
             record.msg, record.args = f'{record.getMessage()} ({self._dropped} similar records dropped)', ()
             self._dropped = 0
         return True
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether an error was raised in or below a function of this package."""
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(frame.f_globals.get('__name__', '').startswith('xmem_ros') for frame in frames)
 
 
 @contextlib.contextmanager

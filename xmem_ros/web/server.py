@@ -73,11 +73,13 @@ class Server:
     def application(self) -> web.Application:
         """Return the application: routes behind the access checks."""
         app = web.Application(middlewares=[self._check], client_max_size=MOST_SIGN_IN)
+        router = app.router
         for path, (name, kind) in FILES.items():
-            app.router.add_get(path, _file_handler(STATIC / name, kind))
-        app.router.add_get('/', _file_handler(STATIC / 'index.html', 'text/html'))
-        app.router.add_post('/signin', self._sign_in)
-        app.router.add_get('/socket', self._socket)
+            router.add_get(path, _file_handler(STATIC / name, kind), expect_handler=_expect)
+        router.add_get('/', _file_handler(STATIC / 'index.html', 'text/html'), expect_handler=_expect)
+        router.add_post('/signin', self._sign_in, expect_handler=_expect)
+        router.add_get('/socket', self._socket, expect_handler=_expect)
+        router.add_route('*', '/{path:.*}', _not_found, expect_handler=_expect)
         app.on_startup.append(self._start)
         app.on_cleanup.append(self._stop)
         return app
@@ -268,6 +270,18 @@ async def serve(node: str, access: Access, host: str, port: int, started: Callab
 
 def _file(path: Path, kind: str, status: int = 200) -> web.Response:
     return web.Response(body=path.read_bytes(), content_type=kind, charset='utf-8', status=status)
+
+
+async def _expect(request: web.Request) -> web.StreamResponse | None:
+    """Answer an Expect header; aiohttp's own handler fails if the header is not UTF-8."""
+    if request.headers['Expect'].lower() == '100-continue':
+        await request.writer.write(b'HTTP/1.1 100 Continue\r\n\r\n')
+        return None
+    return _protected(web.Response(status=417, text='unknown Expect: leave the header out\n'), '')
+
+
+async def _not_found(request: web.Request) -> web.StreamResponse:  # noqa: ARG001
+    raise web.HTTPNotFound
 
 
 def _file_handler(path: Path, kind: str) -> Callable[[web.Request], Any]:
