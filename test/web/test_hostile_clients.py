@@ -5,6 +5,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import logging
 import os
 import socket
 import struct
@@ -16,6 +17,7 @@ from needs import require
 require('rclpy', 'xmem_ros.msg', 'aiohttp')
 
 import aiohttp
+import aiohttp.web
 import numpy as np
 from sensor_msgs.msg import Image
 from web_harness import TOKEN, WebProcess, answer, page_of, run, serving
@@ -26,7 +28,9 @@ from xmem_ros.client.link import NodeLink
 from xmem_ros.conversions.images import image_from_array
 from xmem_ros.node import qos
 from xmem_ros.web.access import Access
+from xmem_ros.web.bridge import encode_overlay
 from xmem_ros.web.gate import MOST_VISITORS
+from xmem_ros.web.log_throttle import throttled_logs
 from xmem_ros.web.server import MOST_VIEWERS
 
 FEW_FILES = 256  # that the server may open
@@ -176,6 +180,22 @@ def test_a_malformed_request_is_refused_briefly(request_, token, caplog, capfd):
     assert 'Traceback' not in output
     assert 'SECRET' not in output
     assert len(output) < LITTLE_LOG
+
+
+def test_only_faults_of_our_own_are_logged_with_a_traceback(caplog):
+    def logged(fault):
+        caplog.clear()
+        try:
+            fault()
+        except (ValueError, AttributeError) as error:
+            logging.getLogger('asyncio').error('Task exception was never retrieved', exc_info=error)
+        return caplog.text
+
+    with throttled_logs():
+        theirs = logged(lambda: aiohttp.web.Response(text='\ud800'))  # as aiohttp answers some requests
+        assert 'a malformed HTTP request was refused (UnicodeEncodeError)' in theirs
+        assert 'Traceback' not in theirs
+        assert 'Traceback' in logged(lambda: encode_overlay(None))
 
 
 def test_pipelined_requests_are_not_all_answered():
