@@ -22,7 +22,7 @@ SHELL := /bin/bash
 DISTRO ?=
 TESTS ?= test
 # One more than the cores, since tests wait for other processes; each takes up to 2 GB with the nodes that it starts.
-WORKERS ?= $(shell cores=$$(nproc); echo $$((cores < 8 ? cores + 1 : 8)))
+WORKERS ?= $(shell cores=$$(nproc); echo $$((cores < 7 ? cores + 2 : 8)))
 
 run = . tools/env.sh &&
 demo_options = $(foreach name,VIDEO BOX MASK RATE FRAMES SIZE WEIGHTS DEVICE,$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) '$($(name))'))
