@@ -63,8 +63,8 @@ def _table() -> dict[str, _Encoding]:
         'bgr8': _Encoding(3, cv2.COLOR_BGR2RGB),
         'rgba8': _Encoding(4, cv2.COLOR_RGBA2RGB),
         'bgra8': _Encoding(4, cv2.COLOR_BGRA2RGB),
-        # A pattern's letters: in OpenCV the second and third pixel of the second row, in ROS the
-        # first two of the first row.
+        # OpenCV names a pattern after the second and third pixel of the image's second row, ROS
+        # after the first pixels of the first row.
         'bayer_rggb8': _Encoding(1, cv2.COLOR_BayerBG2RGB, even=(2, 2)),
         'bayer_bggr8': _Encoding(1, cv2.COLOR_BayerRG2RGB, even=(2, 2)),
         'bayer_gbrg8': _Encoding(1, cv2.COLOR_BayerGR2RGB, even=(2, 2)),
@@ -148,7 +148,7 @@ def rgb_from_image(message: ImageMessage, scale: IntensityScale = _FULL_RANGE) -
 
 
 def _rgb_from_nv24(planes: np.ndarray) -> np.ndarray:
-    """Convert NV24 to H×W×3 RGB: 3H×W uint8, H rows of luma and 2H of chroma pairs.
+    """Convert NV24 (3H×W uint8: H rows of luma, 2H of chroma pairs) to H×W×3 RGB.
 
     OpenCV has no such conversion. With doubled luma it is an NV12 image of twice the size.
     """
@@ -209,7 +209,7 @@ def image_from_array(pixels: np.ndarray, encoding: str, make: Callable[[], Image
     message.is_bigendian = 0
     message.step = pixels.nbytes // message.height
     data = array.array('B')
-    # The message checks each byte of anything but an array.array, which is slow.
+    # Use array.array: the message checks data of other types byte by byte, which is slow.
     data.frombytes(np.ascontiguousarray(pixels).reshape(-1).view(np.uint8).data)
     message.data = data
     return message

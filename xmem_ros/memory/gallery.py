@@ -54,7 +54,7 @@ class Gallery:
         return self.vectors.nbytes + self.filled.nbytes
 
     def likeness(self, appearance: Tensor, rows: list[int]) -> Tensor:
-        """Compare appearances O×(C+COLOURS), in the order of `rows`, with the gallery: O, −1…1."""
+        """Return the likeness, O in −1…1, of appearances O×(C+COLOURS) to those of `rows`."""
         alike = _alike(self.vectors[rows], appearance[:, None])[:, :, 0]
         return alike.masked_fill(~self.filled[rows], -1.0).amax(1)
 

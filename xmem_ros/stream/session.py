@@ -150,7 +150,7 @@ class TrackingSession:
         self._stamp_ns = 0
         self._measures_logged = 0  # number of measures of out-of-memory recovery
         self._offset_ns = 0  # from stamps to the tracker's time, which never decreases
-        self._seed_boxes: dict[int, Box] = {}  # id → box of the last seed, until a frame shows the object
+        self._seed_boxes: dict[int, Box] = {}  # id → box of the last seed; used until a frame shows the object
         self._corrected: set[int] = set()  # ids corrected since the last tracked frame
         self._last_seen = LastSeen()
         self.scale = IntensityScale(parameters().intensity_range)  # its state is not in snapshots
@@ -390,5 +390,5 @@ class TrackingSession:
                 self._log.warning(f'{jump}: {count} objects forgotten (on_time_jump: reset)', **_THROTTLED)
         else:
             self._offset_ns += self._stamp_ns - stamp_ns
-            if tracking:  # a call of its own, since messages are throttled by call
+            if tracking:  # not joined with the above: each call in the source is throttled by itself
                 self._log.warning(f'{jump}: the objects are kept (on_time_jump: keep)', **_THROTTLED)

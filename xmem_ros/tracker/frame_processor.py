@@ -158,8 +158,9 @@ class FrameProcessor:
     def _memorise_seeded_only(self, seeds: list[SeedMask]) -> bool:
         """Return whether a seed's frame becomes memory of the seeded objects alone.
 
-        The policy of XMem's paper memorises all objects. With the guard the masks of the others
-        stay out: they are predictions, and a seed's frame, an anchor, is kept with its errors.
+        The policy of XMem's paper memorises all objects. With the guard, the others' masks are
+        left out: they are only predictions, and a seed's frame becomes an anchor, so their errors
+        would stay in memory for good.
         """
         return self.segmenter.config.memory.guard and bool(set(self.table) - {seed.id for seed in seeds})
 
@@ -204,7 +205,7 @@ class FrameProcessor:
     ) -> MemoryUpdate:
         """Encode a memory frame.
 
-        prob, visible: O×H×W and O bool, in order of id; masks: id → mask of each seed;
+        prob: O×H×W; visible: O bool; both in order of id; masks: id → mask of each seed;
         deep_update: ids.
         """
         table = self.table
