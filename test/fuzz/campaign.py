@@ -44,6 +44,8 @@ MODULES = {
 }
 """Kind → module of this package."""
 
+MOST_INPUT = 16 << 20  # bytes
+
 
 @dataclass
 class Finding:
@@ -133,7 +135,10 @@ class Campaign:
         while True:
             source = Source(seed, str(places.canary), places.port)
             try:
-                return self.kind.mutate(source, dict(source.pick(self._corpus))), source
+                files = self.kind.mutate(source, dict(source.pick(self._corpus)))
+                if sum(len(content) for content in files.values() if isinstance(content, bytes)) <= MOST_INPUT:
+                    return files, source
+                seed += '+'  # the harness itself would need the memory
             except Exception:  # nested too deeply, no such tensor, a library's fault
                 seed += '+'
 
