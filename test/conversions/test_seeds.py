@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Conversion of seed messages to masks; checks precede GrabCut."""
+"""Conversion of seed messages to masks; checks precede the seeder."""
 
 import numpy as np
 import pytest
@@ -9,22 +9,38 @@ require('rclpy', 'xmem_ros.msg')
 
 from node_harness import bounding_box, box_seed, iou, mask_seed, points_seed
 
-from xmem_ros import seeding
-from xmem_ros.conversions.seeds import read_seeds
+from xmem_ros.conversions.images import mask_from_image
+from xmem_ros.conversions.seeds import read_seeds, replayable
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.errors import SeedError, TooManyObjectsError, UnknownObjectError
 from xmem_ros.msg import Seed
+from xmem_ros.seeding.seeder import GrabCutSeeder
 
 FRAME, TRUTH = RenderedScene(objects=3)[0]
 BOX = bounding_box(TRUTH == 1, 4)
 
 
+class CountingSeeder(GrabCutSeeder):
+    """Counts its boxes and remembers masks that points corrected."""
+
+    def __init__(self):
+        self.boxes, self.corrected = 0, []
+
+    def __call__(self):
+        return self
+
+    def from_box(self, frame, box):
+        self.boxes += 1
+        return super().from_box(frame, box)
+
+    def from_points(self, frame, points, point_labels, mask=None):
+        self.corrected.append(mask)
+        return mask if mask is not None else super().from_points(frame, points, point_labels)
+
+
 @pytest.fixture
-def grab_cut(monkeypatch):
-    """Record the calls of a function and pass them on."""
-    calls, real = [], seeding._grab_cut
-    monkeypatch.setattr(seeding, '_grab_cut', lambda *given: calls.append(given) or real(*given))
-    return calls
+def seeder():
+    return CountingSeeder()
 
 
 @pytest.mark.parametrize(
@@ -43,13 +59,13 @@ def grab_cut(monkeypatch):
         (box_seed(*BOX, 'n' * 256), r'^seeds\[1\] .*the name has 256 characters'),
     ],
 )
-def test_a_faulty_seed_after_a_valid_box_is_refused_before_grab_cut(grab_cut, last, says):
+def test_a_faulty_seed_after_a_valid_box_is_refused_before_the_seeder_works(seeder, last, says):
     with pytest.raises(SeedError, match=says):
-        read_seeds([box_seed(*BOX), last], FRAME, 8)
-    assert not grab_cut
+        read_seeds([box_seed(*BOX), last], FRAME, 8, seeder)
+    assert not seeder.boxes
 
 
-def test_ids_and_number_of_objects_are_checked_before_grab_cut(grab_cut):
+def test_ids_and_number_of_objects_are_checked_before_the_seeder_works(seeder):
     correction = box_seed(*BOX)
     correction.id = 7
     asked = []
@@ -60,25 +76,52 @@ def test_ids_and_number_of_objects_are_checked_before_grab_cut(grab_cut):
 
     seeds = [mask_seed(TRUTH.astype(np.uint8), kind=Seed.LABELS), correction, points_seed([(212, 145)], [1])]
     with pytest.raises(UnknownObjectError, match='no object has the id 7'):
-        read_seeds(seeds, FRAME, 8, check)
+        read_seeds(seeds, FRAME, 8, seeder, check)
     assert asked == [[0, 0, 0, 7, 0]]  # the label image shows three objects
-    assert not grab_cut
+    assert not seeder.boxes
 
 
-def test_valid_seeds_keep_their_order_and_are_checked_once(grab_cut):
+def test_valid_seeds_keep_their_order_and_are_checked_once(seeder):
     asked = []
     seeds = [box_seed(*BOX, 'box'), mask_seed(TRUTH.astype(np.uint8), 'all', kind=Seed.LABELS), mask_seed(TRUTH == 2)]
-    found = read_seeds(seeds, FRAME, 8, asked.append)
+    found = read_seeds(seeds, FRAME, 8, seeder, asked.append)
     assert [seed.name for seed in found] == ['box', 'all_1', 'all_2', 'all_3', '']
     for seed, value in zip(found, (1, 1, 2, 3, 2), strict=True):
         assert iou(seed.mask, value == TRUTH) > 0.8
     assert asked == [[0] * 5]
-    assert len(grab_cut) == 1
+    assert seeder.boxes == 1
+
+
+def test_points_on_a_known_object_correct_its_mask(seeder):
+    known = points_seed([(5, 5)], [0])
+    known.id = 7
+    found = read_seeds([known], FRAME, 8, seeder, mask_of={7: TRUTH == 2}.get)
+    assert (found[0].mask == (TRUTH == 2)).all()
+    assert (seeder.corrected[0] == (TRUTH == 2)).all()
+
+
+def test_points_on_an_object_out_of_sight_begin_a_new_mask(seeder):
+    known = points_seed([(5, 5)], [0])
+    known.id = 7
+    with pytest.raises(SeedError, match='no point on the object'):
+        read_seeds([known], FRAME, 8, seeder, mask_of=lambda _: np.zeros(TRUTH.shape, bool))
+
+
+def test_a_replay_gets_the_mask_that_points_corrected(seeder):
+    known = points_seed([(5, 5)], [0])
+    known.id, known.name = 7, 'mug'
+    given = [mask_seed(TRUTH.astype(np.uint8), kind=Seed.LABELS), known, box_seed(*BOX)]
+    seeds = read_seeds(given, FRAME, 8, seeder, mask_of={7: TRUTH == 2}.get)
+    labels, points, box = replayable(given, seeds)
+    assert labels is given[0]
+    assert box is given[2]
+    assert (points.kind, points.id, points.name) == (Seed.MASK, 7, 'mug')
+    assert (mask_from_image(points.mask) == np.where(TRUTH == 2, 255, 0)).all()
 
 
 def test_a_name_without_a_mask_is_refused_with_advice_on_renaming():
     with pytest.raises(SeedError, match=r"'mug' \(MASK\): there is no mask: .* the message of object_3/mask with"):
-        read_seeds([Seed(id=3, name='mug')], FRAME, 8)
+        read_seeds([Seed(id=3, name='mug')], FRAME, 8, GrabCutSeeder)
 
 
 def test_masks_are_not_checked_beforehand():
@@ -87,7 +130,7 @@ def test_masks_are_not_checked_beforehand():
     def check(_):
         raise AssertionError
 
-    assert read_seeds([mask_seed(TRUTH == 1)], FRAME, 8, check)[0].mask.sum() == (TRUTH == 1).sum()
+    assert read_seeds([mask_seed(TRUTH == 1)], FRAME, 8, GrabCutSeeder, check)[0].mask.sum() == (TRUTH == 1).sum()
 
 
 def test_a_label_image_of_too_many_objects_is_refused_before_it_is_split(monkeypatch):
@@ -104,5 +147,5 @@ def test_a_label_image_of_too_many_objects_is_refused_before_it_is_split(monkeyp
     monkeypatch.setattr('xmem_ros.conversions.seeds.mask_from_image', lambda _: many.view(Values))
     labels = mask_seed(many, kind=Seed.LABELS)
     with pytest.raises(TooManyObjectsError, match=r'seeds\[1\].*255 objects, and 7 more are allowed'):
-        read_seeds([box_seed(*BOX), labels], FRAME, 8)
+        read_seeds([box_seed(*BOX), labels], FRAME, 8, GrabCutSeeder)
     assert not compared

@@ -204,12 +204,13 @@ def _use_message(places: Places) -> None:
     from xmem_ros.conversions.images import depth_from_image, stamp_ns
     from xmem_ros.conversions.seeds import read_seeds
     from xmem_ros.parameters.table import Parameters
+    from xmem_ros.seeding.seeder import make_seeder
     from xmem_ros.stream.depth import camera_of, locate, scaled_labels
     from xmem_ros.stream.detection_policy import candidates_of, select_candidates
 
     message = namespace(json.loads((places.input / 'message.json').read_text()))
     if hasattr(message, 'seeds'):
-        read_seeds(message.seeds, frames()[0], 16)
+        read_seeds(message.seeds, frames()[0], 16, make_seeder)
     elif hasattr(message, 'detections'):
         stamp_ns(message.header.stamp)
         policy = Parameters().seed_detections

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from masks import bounding_box, iou
 
-from xmem_ros import seeding
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.errors import SeedError
+from xmem_ros.seeding import checks, grabcut
 
 
 def middle_of(mask):
@@ -26,14 +26,14 @@ def scene():
 @pytest.mark.parametrize('label', [1, 2, 3, 4])
 def test_a_box_around_an_object_finds_it(scene, label):
     frame, labels = scene
-    mask = seeding.mask_from_box(frame, bounding_box(labels == label, 4))
+    mask = grabcut.mask_from_box(frame, bounding_box(labels == label, 4))
     assert iou(mask, labels == label) > 0.9  # 0.98 and more when this was written
 
 
 def test_nothing_outside_the_box_belongs_to_its_mask(scene):
     frame, labels = scene
     x, y, width, height = bounding_box(labels == 1, -6)  # cuts into the object
-    mask = seeding.mask_from_box(frame, (x, y, width, height))
+    mask = grabcut.mask_from_box(frame, (x, y, width, height))
     inside = np.zeros_like(mask)
     inside[y : y + height, x : x + width] = True
     assert mask.any()
@@ -42,14 +42,14 @@ def test_nothing_outside_the_box_belongs_to_its_mask(scene):
 
 def test_a_box_of_the_whole_image_finds_an_object(scene):
     frame, _ = scene
-    mask = seeding.mask_from_box(frame, (0, 0, frame.shape[1], frame.shape[0]))
+    mask = grabcut.mask_from_box(frame, (0, 0, frame.shape[1], frame.shape[0]))
     assert 0 < mask.sum() < mask.size
 
 
 @pytest.mark.parametrize('label', [1, 2, 3, 4])
 def test_a_point_in_the_middle_finds_the_object(scene, label):
     frame, labels = scene
-    mask = seeding.mask_from_points(frame, np.array([middle_of(labels == label)]), np.array([1]))
+    mask = grabcut.mask_from_points(frame, np.array([middle_of(labels == label)]), np.array([1]))
     assert iou(mask, labels == label) > 0.8  # 0.89 and more when this was written
 
 
@@ -57,7 +57,7 @@ def test_background_points_are_excluded(scene):
     frame, labels = scene
     inside = middle_of(labels == 2)
     apart = (inside[0] + 8, inside[1])
-    mask = seeding.mask_from_points(frame, np.array([inside, apart]), np.array([1, 0]))
+    mask = grabcut.mask_from_points(frame, np.array([inside, apart]), np.array([1, 0]))
     assert mask[inside[1], inside[0]]
     assert not mask[apart[1], apart[0]]
 
@@ -67,7 +67,7 @@ def test_the_mask_is_connected_to_the_points(scene):
 
     frame, labels = scene
     point = middle_of(labels == 3)
-    mask = seeding.mask_from_points(frame, np.array([point]), np.array([1]))
+    mask = grabcut.mask_from_points(frame, np.array([point]), np.array([1]))
     assert mask[point[1], point[0]]
     assert cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)[0] == 2
 
@@ -75,9 +75,9 @@ def test_the_mask_is_connected_to_the_points(scene):
 def test_the_same_seed_always_gives_the_same_mask(scene):
     frame, labels = scene
     box, point = bounding_box(labels == 1, 5), np.array([middle_of(labels == 2)])
-    first = seeding.mask_from_box(frame, box), seeding.mask_from_points(frame, point, np.array([1]))
-    seeding.mask_from_box(frame, bounding_box(labels == 4, 9))
-    second = seeding.mask_from_box(frame, box), seeding.mask_from_points(frame, point, np.array([1]))
+    first = grabcut.mask_from_box(frame, box), grabcut.mask_from_points(frame, point, np.array([1]))
+    grabcut.mask_from_box(frame, bounding_box(labels == 4, 9))
+    second = grabcut.mask_from_box(frame, box), grabcut.mask_from_points(frame, point, np.array([1]))
     assert all((a == b).all() for a, b in zip(first, second, strict=True))
 
 
@@ -87,7 +87,7 @@ def test_a_large_image_takes_about_as_long_as_a_small_one():
     spent = []
     for _ in range(3):
         begun = time.thread_time()
-        mask = seeding.mask_from_box(frame, box)
+        mask = grabcut.mask_from_box(frame, box)
         spent.append(time.thread_time() - begun)
     assert iou(mask, labels == 1) > 0.9
     assert min(spent) < 0.5  # s of processor time; GrabCut on the whole image takes several
@@ -96,7 +96,7 @@ def test_a_large_image_takes_about_as_long_as_a_small_one():
 def test_a_label_image_gives_a_mask_for_each_value():
     labels = np.zeros((6, 8), np.uint8)
     labels[1, 1:3], labels[4, 4:8] = 200, 7
-    masks = seeding.masks_from_labels(labels, (6, 8))
+    masks = checks.masks_from_labels(labels, (6, 8))
     assert list(masks) == [7, 200]
     assert masks[7].sum() == 4
     assert masks[200].sum() == 2
@@ -105,7 +105,7 @@ def test_a_label_image_gives_a_mask_for_each_value():
 def test_any_non_zero_value_belongs_to_a_mask():
     mask = np.zeros((6, 8), np.uint8)
     mask[2, 3] = 1
-    assert seeding.mask_from_mask(mask, (6, 8)).sum() == 1
+    assert checks.mask_from_mask(mask, (6, 8)).sum() == 1
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_any_non_zero_value_belongs_to_a_mask():
 )
 def test_an_unusable_box_is_refused(scene, box, says):
     with pytest.raises(SeedError, match=says):
-        seeding.mask_from_box(scene[0], box)
+        grabcut.mask_from_box(scene[0], box)
 
 
 @pytest.mark.parametrize(
@@ -138,15 +138,15 @@ def test_an_unusable_box_is_refused(scene, box, says):
 )
 def test_unusable_points_are_refused(scene, points, labels, says):
     with pytest.raises(SeedError, match=says):
-        seeding.mask_from_points(scene[0], np.array(points), np.array(labels))
+        grabcut.mask_from_points(scene[0], np.array(points), np.array(labels))
 
 
 def test_an_empty_or_wrong_sized_mask_is_refused():
     with pytest.raises(SeedError, match='the mask is empty'):
-        seeding.mask_from_mask(np.zeros((6, 8), bool), (6, 8))
+        checks.mask_from_mask(np.zeros((6, 8), bool), (6, 8))
     with pytest.raises(SeedError, match='the mask is 8×6, but the image is 16×12: resize the mask to 16×12'):
-        seeding.mask_from_mask(np.ones((6, 8), bool), (12, 16))
+        checks.mask_from_mask(np.ones((6, 8), bool), (12, 16))
     with pytest.raises(SeedError, match='the label image is empty'):
-        seeding.masks_from_labels(np.zeros((6, 8), np.uint8), (6, 8))
+        checks.masks_from_labels(np.zeros((6, 8), np.uint8), (6, 8))
     with pytest.raises(SeedError, match='resize the label image to 9×6'):
-        seeding.masks_from_labels(np.ones((6, 8), np.uint8), (6, 9))
+        checks.masks_from_labels(np.ones((6, 8), np.uint8), (6, 9))

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xmem_ros import seeding
 from xmem_ros.checks import name_fault
-from xmem_ros.conversions.images import mask_from_image
+from xmem_ros.conversions.images import image_from_array, mask_from_image
 from xmem_ros.errors import FrameError, RequestError, SeedError, TooManyObjectsError, quoted
+from xmem_ros.seeding.checks import MOST_POINTS, check_box, check_points, mask_from_mask, masks_from_labels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from xmem_ros.seeding.seeder import Seeder
 
     _Say = Callable[[str], None]
 
@@ -31,39 +33,45 @@ class ObjectSeed:
     mask: np.ndarray  # H×W bool
     name: str
     id: int  # 0: a new object
+    number: int = 0  # of its message in the request
 
 
 @dataclass(frozen=True)
 class _Planned:
-    """Checked seed of one object; its mask may still need GrabCut."""
+    """Checked seed of one object; its mask may still need the seeder."""
 
     name: str
     id: int
-    mask: Callable[[], np.ndarray]  # returns H×W bool
-    slow: bool = False  # needs GrabCut
+    mask: Callable[[Callable[[], Seeder]], np.ndarray]  # returns H×W bool
+    slow: bool = False  # needs the seeder
 
 
 def read_seeds(
     seeds: Sequence[Any],
     image: np.ndarray,
     most: int,
+    seeder: Callable[[], Seeder],
     check: Callable[[list[int]], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
     *,
     field: bool = True,
+    mask_of: Callable[[int], np.ndarray | None] = lambda _: None,
 ) -> list[ObjectSeed]:
-    """Convert the seeds of a request to masks; all checks precede GrabCut, which is slow.
+    """Convert the seeds of a request to masks; all checks precede the seeder, which is slow.
 
     Args:
         seeds: xmem_ros/Seed messages.
         image: H×W×3 uint8 RGB to which they belong.
         most: maximum number of objects.
+        seeder: returns what makes masks of boxes and points; called only if there are any.
         check: gets the ids of the seeds, 0 for each new object, and raises if the tracker would
-            refuse them. Called only if a mask needs GrabCut. The tracker has to check again
+            refuse them. Called only if a mask needs the seeder. The tracker has to check again
             afterwards, because others may seed meanwhile.
         say: receives sentences about masks that were changed, such as those with soft edges.
         field: whether errors name a seed by its field of the request (`seeds[0]`), or else by its
             number from 1, for seeds that are not from a request.
+        mask_of: id → the current mask of an object, H×W bool, which points correct. None: unknown;
+            then the points begin a new mask.
 
     Returns:
         One seed for each object, in the order of the seeds. A label image gives one for each of its
@@ -75,12 +83,12 @@ def read_seeds(
     """
     if not seeds:
         raise RequestError('the request holds no seed: give at least one')
-    if len(seeds) > most:  # checked first: GrabCut for hundreds of boxes takes minutes
+    if len(seeds) > most:  # checked first: hundreds of boxes take long
         raise TooManyObjectsError(
             f'the request holds {len(seeds)} seeds, and at most {most} objects are allowed (max_objects): '
             'give one seed for each object'
         )
-    planned: list[tuple[str, _Planned]] = []
+    planned: list[tuple[int, str, _Planned]] = []
     for number, seed in enumerate(seeds):
         kind = KINDS[seed.kind] if seed.kind < len(KINDS) else str(seed.kind)
         name = f' {quoted(seed.name)}' if seed.name else ''
@@ -89,13 +97,34 @@ def read_seeds(
             _check_name(seed.name)
             read = _READERS.get(seed.kind, _refuse_kind)
             note = functools.partial(_prefixed, say, which)
-            planned += [(which, item) for item in read(seed, image, most - len(planned), note)]
-    if any(item.slow for _, item in planned):
-        check([item.id for _, item in planned])
+            if seed.kind == POINTS:
+                planned.append((number, which, _read_points(seed, image, mask_of)))
+            else:
+                planned += [(number, which, item) for item in read(seed, image, most - len(planned), note)]
+    if any(item.slow for *_, item in planned):
+        check([item.id for *_, item in planned])
     result: list[ObjectSeed] = []
-    for which, item in planned:
+    for number, which, item in planned:
         with _named(which):
-            result.append(ObjectSeed(item.mask(), item.name, item.id))
+            result.append(ObjectSeed(item.mask(seeder), item.name, item.id, number))
+    return result
+
+
+def replayable(messages: Sequence[Any], seeds: Sequence[ObjectSeed]) -> list[Any]:
+    """Replace points on known objects by the masks that they gave.
+
+    Those masks depend on the object's mask so far, which a replay does not have.
+
+    Args:
+        messages: xmem_ros/Seed messages.
+        seeds: `read_seeds` of them.
+    """
+    result = list(messages)
+    for seed in seeds:
+        given = messages[seed.number]
+        if given.kind == POINTS and given.id:
+            mask = image_from_array(seed.mask.view(np.uint8) * np.uint8(255), 'mono8', type(given.mask))
+            result[seed.number] = type(given)(id=given.id, name=given.name, kind=MASK, mask=mask)
     return result
 
 
@@ -115,7 +144,7 @@ def _check_name(name: str) -> None:
 
 
 def _ready(name: str, object_id: int, mask: np.ndarray) -> _Planned:
-    return _Planned(name, object_id, lambda: mask)
+    return _Planned(name, object_id, lambda _: mask)
 
 
 def _prefixed(say: _Say, which: str, text: str) -> None:
@@ -128,31 +157,34 @@ def _read_mask(seed: Any, image: np.ndarray, _: int, say: _Say) -> list[_Planned
             f'there is no mask: a new name needs a correction; send the message of object_{seed.id}/mask with the '
             'stamp of its image, or draw the object again'
         )
-    mask = seeding.mask_from_mask(mask_from_image(seed.mask), image.shape[:2], say)
+    mask = mask_from_mask(mask_from_image(seed.mask), image.shape[:2], say)
     return [_ready(seed.name, seed.id, mask)]
 
 
 def _read_box(seed: Any, image: np.ndarray, _: int, __: _Say) -> list[_Planned]:
-    box = seeding.check_box((seed.box.x_offset, seed.box.y_offset, seed.box.width, seed.box.height), image.shape[:2])
-    return [_Planned(seed.name, seed.id, lambda: seeding.mask_from_box(image, box), slow=True)]
+    box = check_box((seed.box.x_offset, seed.box.y_offset, seed.box.width, seed.box.height), image.shape[:2])
+    return [_Planned(seed.name, seed.id, lambda seeder: seeder().from_box(image, box), slow=True)]
 
 
-def _read_points(seed: Any, image: np.ndarray, _: int, __: _Say) -> list[_Planned]:
-    if max(len(seed.points), len(seed.point_labels)) > seeding.MOST_POINTS:  # before millions are converted
+def _read_points(seed: Any, image: np.ndarray, mask_of: Callable[[int], np.ndarray | None]) -> _Planned:
+    if max(len(seed.points), len(seed.point_labels)) > MOST_POINTS:  # before millions are converted
         raise SeedError(
             f'{len(seed.points)} points and {len(seed.point_labels)} point labels given: give at most '
-            f'{seeding.MOST_POINTS}, or a mask'
+            f'{MOST_POINTS}, or a mask'
         )
     points = np.array([(point.x, point.y) for point in seed.points], np.float64).reshape(-1, 2)
     labels = np.asarray(seed.point_labels, np.int64)
-    seeding.check_points(points, labels, image.shape[:2])
-    return [_Planned(seed.name, seed.id, lambda: seeding.mask_from_points(image, points, labels), slow=True)]
+    mask = mask_of(seed.id) if seed.id else None
+    if mask is not None and (mask.shape != image.shape[:2] or not mask.any()):
+        mask = None
+    check_points(points, labels, image.shape[:2], correction=mask is not None)
+    return _Planned(seed.name, seed.id, lambda seeder: seeder().from_points(image, points, labels, mask), slow=True)
 
 
 def _read_labels(seed: Any, image: np.ndarray, most: int, say: _Say) -> list[_Planned]:
     if seed.id:
         raise SeedError(f'id is {seed.id}: a label image starts new objects; set id to 0, or correct with a MASK')
-    masks = seeding.masks_from_labels(mask_from_image(seed.mask), image.shape[:2], most, say)
+    masks = masks_from_labels(mask_from_image(seed.mask), image.shape[:2], most, say)
     several = len(masks) > 1 and seed.name
     return [_ready(f'{seed.name}_{value}' if several else seed.name, 0, mask) for value, mask in masks.items()]
 
@@ -164,6 +196,5 @@ def _refuse_kind(seed: Any, _: np.ndarray, __: int, ___: _Say) -> list[_Planned]
 _READERS: dict[int, Callable[[Any, np.ndarray, int, _Say], list[_Planned]]] = {
     MASK: _read_mask,
     BOX: _read_box,
-    POINTS: _read_points,
     LABELS: _read_labels,
 }

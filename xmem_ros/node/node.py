@@ -137,7 +137,8 @@ class XMemNode(ParameterNode):
         memory_folder(parameters.memory_folder)
         find_weights(parameters.weights)
         # Imports torch, which takes seconds.
-        from xmem_ros.stream.session import TrackingSession, make_tracker, prepare_models, warm_up
+        from xmem_ros.stream.session import TrackingSession
+        from xmem_ros.stream.setup import make_tracker, prepare_models, warm_up
 
         tracker = make_tracker(parameters, self._engines)
         with self._device_lock or contextlib.nullcontext():
@@ -163,6 +164,7 @@ class XMemNode(ParameterNode):
             extras=vision.outputs,
         )
         session = TrackingSession(tracker, lambda: self.parameters, history, publishers, self.get_logger())
+        _ = session.seeder  # loaded now, so that a wrong one is refused and the first box does not wait
         self._pipeline = Pipeline(session, history, publishers, vision)
         self.destroy_timer(self._report)
         self._report = self._make_report_timer()
@@ -237,7 +239,7 @@ class XMemNode(ParameterNode):
     @staticmethod
     def _release_device() -> None:
         if 'torch' in sys.modules:
-            from xmem_ros.stream.session import release_device
+            from xmem_ros.stream.setup import release_device
 
             release_device()
 

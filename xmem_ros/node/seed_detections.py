@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """`~/seed_detections`: boxes of a detector as seeds. Needs vision_msgs.
 
-Boxes start untracked objects or correct objects out of sight. GrabCut of a box takes longer than a
+Boxes start untracked objects or correct objects out of sight. Making a mask takes longer than a
 frame, so a thread processes one message at a time, the newest. It rests after each message whose
 boxes it tried. Messages replaced meanwhile are counted.
 """
@@ -17,7 +17,6 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import RegionOfInterest
 from vision_msgs.msg import Detection2DArray
 
-from xmem_ros import seeding
 from xmem_ros.conversions.images import stamp_ns
 from xmem_ros.conversions.seeds import ObjectSeed
 from xmem_ros.errors import SeedError, XMemError
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
 
     from xmem_ros.parameters.groups import SeedDetectionParameters
     from xmem_ros.parameters.table import Parameters
+    from xmem_ros.seeding.seeder import Seeder
     from xmem_ros.stream.frame import Frame
     from xmem_ros.stream.session import TrackingSession
     from xmem_ros.stream.worker import Worker
@@ -173,12 +173,12 @@ class SeedDetections:
             )
         if not selected:
             return False
-        masks = self._masks(session.image_of(frame.message), selected)
+        masks = self._masks(session.seeder, session.image_of(frame.message), selected)
         if not masks:
             return True
 
         def seed() -> list[int]:
-            # Selected again: objects may have been started, or become visible, during GrabCut.
+            # Selected again: objects may have been started, or become visible, meanwhile.
             remaining = select(list(masks))
             unlocated = session.unlocated(frame, policy.reseed_within)
             names = [candidate.name for candidate, _ in remaining]
@@ -200,13 +200,15 @@ class SeedDetections:
             self._node.get_logger().info(f'seeded from detections: ids {", ".join(map(str, ids))}')
         return True
 
-    def _masks(self, image: np.ndarray, selected: Sequence[tuple[Candidate, Box]]) -> dict[Candidate, np.ndarray]:
-        """Segment the boxes by GrabCut; log and omit boxes without an object."""
+    def _masks(
+        self, seeder: Seeder, image: np.ndarray, selected: Sequence[tuple[Candidate, Box]]
+    ) -> dict[Candidate, np.ndarray]:
+        """Segment the boxes; log and omit boxes without an object."""
         masks = {}
         for candidate, box in selected:
             self._tried += 1
             try:
-                masks[candidate] = seeding.mask_from_box(image, box)
+                masks[candidate] = seeder.from_box(image, box)
             except SeedError as error:
                 name = for_log(candidate.name or 'a detection')
                 self._node.get_logger().warning(

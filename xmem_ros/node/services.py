@@ -11,7 +11,7 @@ from builtin_interfaces.msg import Time
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 
 from xmem_ros.conversions.images import stamp_ns
-from xmem_ros.conversions.seeds import read_seeds
+from xmem_ros.conversions.seeds import read_seeds, replayable
 from xmem_ros.errors import (
     NodeInactiveError,
     NoImageError,
@@ -81,7 +81,7 @@ class Services:
             (SaveMemory, '~/save_memory', self._save),
             (LoadMemory, '~/load_memory', self._load),
         ):
-            # One group for each service: GrabCut in `~/seed` must not keep the others waiting.
+            # One group for each service: the seeder in `~/seed` must not keep the others waiting.
             node.create_service(kind, name, self._guarded(handler), callback_group=MutuallyExclusiveCallbackGroup())
 
     def frame_of(self, stamp: int) -> Frame:
@@ -154,9 +154,16 @@ class Services:
             worker.submit(lambda: tracker.check_ids(ids)).result()
 
         seeds = read_seeds(
-            request.seeds, session.image_of(frame.message), tracker.config.max_objects, check, notes.append
+            request.seeds,
+            session.image_of(frame.message),
+            tracker.config.max_objects,
+            lambda: session.seeder,
+            check,
+            notes.append,
+            mask_of=lambda object_id: session.mask_of(frame, object_id),
         )
-        ids, labels = worker.submit(lambda: self.apply_seeds(session, frame, request.seeds, seeds), frame).result()
+        messages = replayable(request.seeds, seeds)
+        ids, labels = worker.submit(lambda: self.apply_seeds(session, frame, messages, seeds), frame).result()
         response.ids, response.labels, response.stamp = ids, labels, frame.message.header.stamp
         response.message = '; '.join([f'{_count(ids)} seeded', *notes])
         self._log(f'seeded in the image of {format_stamp(frame.stamp_ns)}: ids {", ".join(map(str, ids))}')

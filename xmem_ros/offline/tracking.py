@@ -22,10 +22,11 @@ from xmem_ros.recordings.recording import Fault
 from xmem_ros.recordings.seed_plan import describe_choices, resolve
 from xmem_ros.stream.frame import Frame
 from xmem_ros.stream.history import History
-from xmem_ros.stream.session import TrackingSession, make_tracker
+from xmem_ros.stream.session import TrackingSession
+from xmem_ros.stream.setup import make_tracker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from xmem_ros.parameters.table import Parameters
     from xmem_ros.recordings.recording import RecordedFrame, Recording
@@ -221,7 +222,7 @@ class OfflineTracker:
 
     def _seed(self, frame: RecordedFrame, work: Frame) -> tuple[list[AppliedSeeds], dict[int, np.ndarray]]:
         """Apply an image's seeds and track it."""
-        host = _TrackerHost(self.tracker, self._tracking, self._tracking.image_of(frame.message), self.notes)
+        host = _TrackerHost(self.tracker, self._tracking, work, self.notes, self._plan.ids)
         wanted, used = self._plan.gather(frame.index, frame.name, host)
         if not wanted:
             self._tracking.track(work)
@@ -250,15 +251,27 @@ class OfflineTracker:
 class _TrackerHost:
     """`SeedHost` by the tracker in this process, for the seeds of one image."""
 
-    def __init__(self, tracker: Tracker, tracking: TrackingSession, image: np.ndarray, notes: list[str]) -> None:
-        self._tracker, self._tracking, self._image, self._notes = tracker, tracking, image, notes
+    def __init__(
+        self, tracker: Tracker, tracking: TrackingSession, frame: Frame, notes: list[str], ids: Mapping[int, int]
+    ) -> None:
+        self._tracker, self._tracking, self._frame, self._notes = tracker, tracking, frame, notes
+        self._ids = ids  # plan id → tracker's id
+        self._image = tracking.image_of(frame.message)
 
     def read(self, entry: PlannedSeeds) -> dict[int, ObjectSeed]:
         """As `SeedHost.read`."""
         if not entry.seeds:
             return {}
         most, notes = self._tracker.config.max_objects, self._notes
-        found = read_seeds(entry.seeds, self._image, most, say=notes.append, field=entry.recorded)
+        found = read_seeds(
+            entry.seeds,
+            self._image,
+            most,
+            lambda: self._tracking.seeder,
+            say=notes.append,
+            field=entry.recorded,
+            mask_of=lambda object_id: self._tracking.mask_of(self._frame, self._ids.get(object_id, 0)),
+        )
         check_count(entry, len(found))
         return dict(zip(entry.ids, found, strict=True))
 

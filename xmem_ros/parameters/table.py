@@ -53,6 +53,11 @@ class Parameters:
         'first image, or of the first one that is seeded, kept until a reset or a change of encoding. full: the range '
         'of the type. LOW,HIGH, as in 7000,8500: these.',
     )
+    seeder: str = parameter(
+        'bundled',
+        'What makes the masks of boxes and points, on the CPU. bundled: the network of this package. grabcut: '
+        'colours alone. A folder: the ONNX models of a SAM, encoder and decoder.',
+    )
     precision: str = parameter(
         'auto',
         'Arithmetic of the network. auto: float16 on CUDA, bfloat16 on a CPU with AMX, float32 elsewhere.',

@@ -13,7 +13,7 @@ from xmem_ros.offline.tracking import OfflineTracker
 from xmem_ros.recordings.recording import open_recording
 from xmem_ros.regress.case_inputs import FrameResult, parameters_of, plan_of
 from xmem_ros.regress.removals import Removals
-from xmem_ros.stream.session import release_device
+from xmem_ros.stream.setup import release_device
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

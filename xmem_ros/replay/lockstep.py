@@ -28,6 +28,7 @@ from xmem_ros.replay.node import NodeConnection
 from xmem_ros.replay.seeds import AppliedSeed, NodeSeeder
 from xmem_ros.replay.source import RecordedMessage, ReplaySource
 from xmem_ros.replay.topics import ReplayPublishers, companions_first, excluded_topics, foreign_topics
+from xmem_ros.seeding.seeder import BUNDLED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -145,7 +146,9 @@ class Replay(Iterator[ReplayedFrame]):
             stack.callback(self._node.close)
             self._node.check_active()
             calls = ServiceCalls(self._node.link)
-            self._seeds = NodeSeeder(self.places, calls, self.report.missed)
+            self._seeds = NodeSeeder(
+                self.places, calls, self.report.missed, lambda: str(self._node.parameters.get('seeder') or BUNDLED)
+            )
             names = dict(remaps or {})
             recorded = self._bag.image_topic
             names[recorded] = self.report.topic = self._node.image_topic(
@@ -249,7 +252,7 @@ class Replay(Iterator[ReplayedFrame]):
         age_ms = (time.monotonic() - published) * 1e3
         if result is not None:
             self._seeds.keep(result.ids)
-        seeded = self._seeds.after_image(index, None if result is None else frame.message)
+        seeded = self._seeds.after_image(index, None if result is None else frame.message, result)
         if result is None:
             self.report.dropped.append(DroppedImage(index, frame.stamp_ns, 'dropped by the node; see its log'))
             return None

@@ -142,7 +142,7 @@ class NodeConnection:
             if time.monotonic() > end:
                 raise naming(Setting.REMAP, NodeTimeoutError(self._no_connection_text(publisher.topic_name)))
             time.sleep(0.02)
-        names = ['diagnostics_period', 'on_time_jump', 'queue']
+        names = ['diagnostics_period', 'on_time_jump', 'queue', 'seeder']
         answer = self.link.call(GetParameters, 'get_parameters', GetParameters.Request(names=names))
         self.parameters = {
             name: parameter_value_to_python(value) for name, value in zip(names, answer.values, strict=False)

@@ -11,7 +11,6 @@ import numpy as np
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import Image
 
-from xmem_ros import seeding
 from xmem_ros.client.calls import ServiceCalls, checked
 from xmem_ros.conversions.compressed_images import rgb_of
 from xmem_ros.conversions.images import image_from_array, mask_from_image
@@ -21,11 +20,14 @@ from xmem_ros.intensity import IntensityScale
 from xmem_ros.msg import Seed
 from xmem_ros.recordings import typestore
 from xmem_ros.recordings.plan_state import PlanState, check_count
+from xmem_ros.seeding.checks import masks_from_labels
+from xmem_ros.seeding.seeder import make_seeder
 from xmem_ros.srv import SeedObjects
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
+    from xmem_ros.client.frames import Frame
     from xmem_ros.recordings.seed_plan import PlannedSeeds
 
 
@@ -46,10 +48,17 @@ class NodeSeeder:
         places: image index → its seeds.
         calls: service calls of the node.
         missed: list to append unusable recorded seeds to, with reasons.
+        seeder: returns the node's parameter `seeder`.
     """
 
-    def __init__(self, places: Mapping[int, Sequence[PlannedSeeds]], calls: ServiceCalls, missed: list[str]) -> None:
-        self._calls = calls
+    def __init__(
+        self,
+        places: Mapping[int, Sequence[PlannedSeeds]],
+        calls: ServiceCalls,
+        missed: list[str],
+        seeder: Callable[[], str],
+    ) -> None:
+        self._calls, self._seeder = calls, seeder
         self._plan = PlanState(places, (SeedError, FrameError))
         self._plan.missed = missed
         self._wanted: dict[int, Any] = {}  # plan id → seed of the current image
@@ -81,12 +90,13 @@ class NodeSeeder:
         """
         self._wanted, self._entries = self._plan.gather(index, str(index), _NodeHost(self._calls))
 
-    def after_image(self, index: int, image: Any) -> list[AppliedSeed]:
+    def after_image(self, index: int, image: Any, result: Frame | None = None) -> list[AppliedSeed]:
         """Send the node the seeds of the image that it has just tracked.
 
         Args:
             index: of the image.
             image: its message, of rosbags; None: the node dropped it.
+            result: the node's results for it, where points on a known object correct its mask.
 
         Returns:
             The accepted seeds, in order.
@@ -115,7 +125,19 @@ class NodeSeeder:
             return []
         ids = [int(object_id) for object_id in answer.ids]
         self._plan.record_applied(dict(zip(wanted, ids, strict=True)), entries)
-        found = read_seeds(request.seeds, rgb_of(image, IntensityScale()), len(ids))  # as the node reads them
+        label_of = {item.id: item.label for item in result.objects} if result is not None else {}
+
+        def mask_of(object_id: int) -> np.ndarray | None:
+            known = result is not None and object_id in label_of
+            return result.labels == label_of[object_id] if known else None
+
+        found = read_seeds(  # as the node reads them
+            request.seeds,
+            rgb_of(image, IntensityScale()),
+            len(ids),
+            lambda: make_seeder(self._seeder()),
+            mask_of=mask_of,
+        )
         return [
             AppliedSeed(object_id, int(label), one.mask, seed)
             for object_id, label, one, seed in zip(ids, answer.labels, found, request.seeds, strict=True)
@@ -158,7 +180,7 @@ class _NodeHost:
 def _split_labels(seed: Any) -> list[Any]:
     """Split a label seed into mask seeds, named as the node names them."""
     labels = mask_from_image(seed.mask)
-    masks = seeding.masks_from_labels(labels, labels.shape)
+    masks = masks_from_labels(labels, labels.shape)
     found = []
     for value, mask in masks.items():
         one = copy.copy(seed)

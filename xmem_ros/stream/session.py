@@ -3,27 +3,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import gc
 import time
 import traceback
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
 
 from xmem_ros.conversions.compressed_images import rgb_of
-from xmem_ros.engines.onnx_runtime import OnnxNetwork
 from xmem_ros.errors import FrameError, SeedError, UnknownObjectError, XMemError
-from xmem_ros.host_memory import release_freed_memory
 from xmem_ros.intensity import IntensityScale
 from xmem_ros.outside_text import for_log
-from xmem_ros.parameters.table import NONE
+from xmem_ros.seeding.seeder import make_seeder
 from xmem_ros.stream.frame import Fate, Frame
 from xmem_ros.stream.history import History
 from xmem_ros.stream.last_seen import LastSeen
-from xmem_ros.tracker import ObjectState, SeedMask, Tracker, TrackerConfig
+from xmem_ros.tracker import ObjectState, SeedMask, Tracker
 from xmem_ros.tracker.geometry import outline
 
 if TYPE_CHECKING:
@@ -31,12 +26,11 @@ if TYPE_CHECKING:
 
     from xmem_ros.conversions.seeds import ObjectSeed
     from xmem_ros.parameters.table import Parameters
+    from xmem_ros.seeding.seeder import Seeder
     from xmem_ros.stream.detection_policy import Box, UnlocatedObjects
     from xmem_ros.tracker import StepResult, TrackedObject
-    from xmem_ros.tracker.engine import Engines
     from xmem_ros.tracker.snapshot import Snapshot
 
-USUAL_SIZE = (480, 640)  # H, W of a camera's images [px]
 _THROTTLED: dict[str, Any] = {'throttle_duration_sec': 5.0}
 
 
@@ -68,58 +62,6 @@ class Log(Protocol):
 
     @property
     def info(self) -> Callable[..., Any]: ...
-
-
-def make_tracker(parameters: Parameters, engines: Engines | None = None) -> Tracker:
-    """Load the weights onto the device, or take them from `engines`.
-
-    Raises:
-        WeightsError, DeviceError, ParameterError.
-    """
-    config = TrackerConfig(
-        size=parameters.size,
-        precision=parameters.precision,
-        engine=parameters.engine,
-        cuda_graphs=parameters.cuda_graphs,
-        max_objects=parameters.max_objects,
-        memory_every=parameters.memory_every,
-        min_area=parameters.min_area,
-        min_part_share=parameters.min_part_share,
-        min_score=parameters.min_score,
-        lost_after=parameters.lost_after,
-        report_unsure=parameters.report_unsure,
-        memory_budget_mb=parameters.memory.budget_mb,
-        memory=parameters.memory_config(),
-    )
-    return Tracker.from_weights(parameters.weights, device=parameters.device, config=config, engines=engines)
-
-
-def prepare_models(tracker: Tracker, parameters: Parameters) -> None:
-    """Export, build and load ONNX models for the image size in the parameter `prepare`.
-
-    Raises:
-        XMemError: the models cannot be prepared.
-    """
-    if parameters.prepare != NONE:
-        tracker.prepare(parameters.prepare_size())
-
-
-def warm_up(tracker: Tracker) -> None:
-    """Run dummy frames so that the first real one does not wait; raises `OutOfMemoryError`."""
-    # The size of the first image is unknown. ONNX models depend on it, and so does the working size
-    # of unscaled images.
-    if isinstance(tracker.network, OnnxNetwork) or not tracker.config.size:
-        return
-    with contextlib.suppress(FrameError):  # the budget is too small for this shape; others may fit
-        tracker.warm_up(USUAL_SIZE)
-
-
-def release_device() -> None:
-    """Release the device and host memory of deleted trackers."""
-    gc.collect()  # a tracker and its parts form reference cycles
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call] # of torch
-        torch.cuda.empty_cache()
-    release_freed_memory()
 
 
 class TrackingSession:
@@ -155,6 +97,7 @@ class TrackingSession:
         self._last_seen = LastSeen()
         self.scale = IntensityScale(parameters().intensity_range)  # its state is not in snapshots
         self._tracking = False  # whether there are objects
+        self._newest: tuple[np.ndarray | None, dict[int, int]] = (None, {})  # labels; label → id
 
     def image_of(self, message: Any) -> np.ndarray:
         """Decode an image as for tracking, H×W×3 uint8 RGB; may be called from any thread.
@@ -163,6 +106,24 @@ class TrackingSession:
             FrameError: the image cannot be read.
         """
         return rgb_of(message, self.scale if self._tracking else self.scale.fresh())
+
+    @property
+    def seeder(self) -> Seeder:
+        """What makes masks of boxes and points; loaded at the first use, from any thread.
+
+        Raises:
+            ParameterError, WeightsError: it cannot be had.
+        """
+        return make_seeder(self._parameters().seeder)
+
+    def mask_of(self, frame: Frame, object_id: int) -> np.ndarray | None:
+        """Return an object's mask in a frame, H×W bool; in the newest tracked one if it waits.
+
+        None if the object has none there.
+        """
+        labels, ids = (frame.labels, frame.label_ids) if frame.labels is not None else self._newest
+        label = next((label for label, known in ids.items() if known == object_id), 0)
+        return labels == label if labels is not None and label else None
 
     def track(self, frame: Frame) -> bool:
         """Track a frame and publish the result; return whether it was tracked."""
@@ -272,6 +233,7 @@ class TrackingSession:
         self._seed_boxes = {}
         self._corrected.clear()
         self._last_seen.clear()
+        self._newest = None, {}
         self._history.clear_labels()
 
     def _output_objects(self) -> None:
@@ -345,6 +307,7 @@ class TrackingSession:
         self._tracking = bool(result.objects)
         frame.labels = result.labels
         frame.label_ids = {item.label: item.id for item in result.objects}
+        self._newest = frame.labels, frame.label_ids
         self._corrected.clear()
         now = (frame.stamp_ns + self._offset_ns) / 1e9 if frame.stamp_ns else time.monotonic()
         self._last_seen.update(result.objects, now)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Conversion of seeds (mask, label image, box or points) to masks. Needs no ROS and no torch.
+"""Masks from boxes and points by GrabCut (Rother, Kolmogorov and Blake, SIGGRAPH 2004).
 
-Boxes and points use GrabCut (Rother, Kolmogorov and Blake, SIGGRAPH 2004) on a crop around them.
-The crop is scaled down, which bounds the time for any image size. The result is deterministic.
+GrabCut runs on a crop around the box or points. The crop is scaled down, which bounds the time for
+any image size. The result is deterministic. Needs no torch.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from xmem_ros.errors import SeedError, TooManyObjectsError, listed
-from xmem_ros.label_images import hard_labels
+from xmem_ros.errors import SeedError
+from xmem_ros.seeding.checks import box_text, check_box, check_points
+from xmem_ros.seeding.regions import connected_to, without_specks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 BOX_SIDE, POINTS_SIDE = 240, 160
 """Longer side of the crop for GrabCut [px]; smaller for points, which need several runs."""
@@ -24,70 +25,9 @@ BOX_SIDE, POINTS_SIDE = 240, 160
 _ITERATIONS = 4
 _RNG_SEED = 20_221_026
 _BOX_MARGIN = 0.35
-_MIN_BOX = 4
-MOST_POINTS = 1000  # each is drawn in every GrabCut run
 # Maximum distances of the object's outline from its points, as fractions of the frame's shorter
 # side. GrabCut runs with each; the best result is used.
 _REACHES = (0.1, 0.18, 0.3, 0.45)
-
-
-def mask_from_mask(mask: np.ndarray, size: tuple[int, int], say: Callable[[str], None] | None = None) -> np.ndarray:
-    """Check a mask against the image it belongs to.
-
-    Args:
-        mask: H×W; non-zero pixels belong to the object. Soft edges of uint8 masks become hard.
-        size: H, W of the image [px].
-        say: receives a sentence if the mask had soft edges.
-
-    Returns:
-        H×W bool.
-
-    Raises:
-        SeedError: the mask has another size, is empty, or is not a mask (see `hard_labels`).
-    """
-    _check_size('mask', mask, size)
-    if mask.dtype == np.uint8:
-        mask, note = hard_labels(mask)
-        if note and say:
-            say(f'the mask: {note}')
-    inside = mask != 0
-    if not inside.any():
-        raise SeedError('the mask is empty: set the pixels of the object to a value other than 0')
-    return inside
-
-
-def masks_from_labels(
-    labels: np.ndarray, size: tuple[int, int], most: int = 255, say: Callable[[str], None] | None = None
-) -> dict[int, np.ndarray]:
-    """Split a label image.
-
-    Args:
-        labels: H×W integers; 0 is the background, every other value an object.
-        size: H, W of the image [px].
-        most: maximum number of objects.
-        say: receives a sentence if a black and white image had soft edges.
-
-    Returns:
-        A dictionary value → H×W bool, smallest value first.
-
-    Raises:
-        SeedError: the label image has another size or only background.
-        TooManyObjectsError: it has more objects; checked before any mask is made.
-    """
-    _check_size('label image', labels, size)
-    if labels.dtype == np.uint8:
-        labels, note = hard_labels(labels)
-        if note and say:
-            say(f'the label image: {note}')
-    values = np.unique(labels)
-    values = values[values != 0]
-    if not values.size:
-        raise SeedError('the label image is empty: set the pixels of each object to a different value, 1 to 255')
-    if len(values) > most:
-        raise TooManyObjectsError(
-            f'the label image has {len(values)} objects, and {most} more are allowed (max_objects): keep fewer values'
-        )
-    return {int(value): labels == value for value in values}
 
 
 def mask_from_box(frame: np.ndarray, box: Sequence[int]) -> np.ndarray:
@@ -111,12 +51,12 @@ def mask_from_box(frame: np.ndarray, box: Sequence[int]) -> np.ndarray:
     trimap[y0:y1, x0:x1] = cv2.GC_PR_FGD
     if (trimap == cv2.GC_BGD).sum() < 0.02 * trimap.size:
         _mark_corners_as_background(trimap)
-    found = crop.restore(_without_specks(_grab_cut(crop.image, trimap)))
+    found = crop.restore(without_specks(_grab_cut(crop.image, trimap)))
     mask = np.zeros(frame.shape[:2], bool)
     mask[y : y + height, x : x + width] = found[y : y + height, x : x + width]
     if mask.sum() < max(0.01 * width * height, 4):
         raise SeedError(
-            f'nothing stands out in the box {_box_text(box)}: draw it closer around the whole '
+            f'nothing stands out in the box {box_text(box)}: draw it closer around the whole '
             'object, or give points or a mask'
         )
     return mask
@@ -150,7 +90,7 @@ def mask_from_points(frame: np.ndarray, points: np.ndarray, point_labels: np.nda
     mask = crop.restore(max(candidates, key=lambda candidate: candidate[0])[1])
     mask[positives[:, 1], positives[:, 0]] = True
     mask[pixels[~on_object, 1], pixels[~on_object, 0]] = False
-    return _connected_to(mask, positives)
+    return connected_to(mask, positives)
 
 
 class _Crop:
@@ -222,7 +162,7 @@ def _within_reach(crop: _Crop, points: np.ndarray, on_object: np.ndarray, reach:
     trimap[positives[:, 1], positives[:, 0]] = cv2.GC_FGD
     mask = _grab_cut(crop.image, trimap)
     mask[positives[:, 1], positives[:, 0]] = True
-    mask = _connected_to(mask, positives)
+    mask = connected_to(mask, positives)
     edge = mask & (cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) == 0)
     at_limit = (edge & (distance > reach - 1.5)).sum() / max(edge.sum(), 1)
     return float(_contrast(crop.image, mask) * (1 - at_limit) ** 2 * mask.sum() ** 0.25), mask
@@ -245,94 +185,9 @@ def _distance_to(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.distanceTransform(elsewhere, cv2.DIST_L2, 5)
 
 
-def _connected_to(mask: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Keep the connected parts of a mask that contain at least one of the points."""
-    _, parts = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
-    return np.isin(parts, parts[points[:, 1], points[:, 0]]) & mask
-
-
-def _without_specks(mask: np.ndarray) -> np.ndarray:
-    """Drop parts smaller than a tenth of the largest."""
-    count, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
-    if count <= 2:
-        return mask
-    areas = stats[:, cv2.CC_STAT_AREA].copy()
-    areas[0] = 0
-    return (areas >= 0.1 * areas.max())[parts] & mask
-
-
 def _mark_corners_as_background(trimap: np.ndarray) -> None:
     """Mark the corners as background; a box as large as the image leaves no other background."""
     height, width = trimap.shape
     ellipse = np.zeros_like(trimap)
     cv2.ellipse(ellipse, (width // 2, height // 2), (width // 2, height // 2), 0, 0, 360, 1, cv2.FILLED)
     trimap[ellipse == 0] = cv2.GC_PR_BGD
-
-
-def _check_size(what: str, image: np.ndarray, size: tuple[int, int]) -> None:
-    if image.ndim != 2 or image.shape != tuple(size):
-        given = f'{image.shape[1]}×{image.shape[0]}' if image.ndim == 2 else f'of shape {image.shape}'
-        raise SeedError(
-            f'the {what} is {given}, but the image is {size[1]}×{size[0]}: resize the {what} to {size[1]}×{size[0]} '
-            '(nearest neighbour)'
-        )
-
-
-def _box_text(box: Sequence[int]) -> str:
-    x, y, width, height = (int(value) for value in box)
-    return f'x {x}, y {y}, {width}×{height}'
-
-
-def check_box(box: Sequence[int], size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Check a box x, y, width, height [px] in an image of H, W, without segmenting.
-
-    Raises:
-        SeedError: the box is empty, tiny or not inside the image.
-    """
-    x, y, width, height = (int(value) for value in box)
-    if width < _MIN_BOX or height < _MIN_BOX:
-        raise SeedError(f'the box {_box_text(box)} is too small: draw it at least {_MIN_BOX}×{_MIN_BOX} px')
-    if x < 0 or y < 0 or x + width > size[1] or y + height > size[0]:
-        raise SeedError(
-            f'the box {_box_text(box)} is not inside the image of {size[1]}×{size[0]}: clip it to the image'
-        )
-    return x, y, width, height
-
-
-def check_points(points: np.ndarray, point_labels: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Check points and labels in an image of H, W, without segmenting.
-
-    Returns:
-        N×2 int pixels, and N bool: on the object.
-
-    Raises:
-        SeedError: as for `mask_from_points`.
-    """
-    points = np.asarray(points, np.float64).reshape(-1, 2)
-    point_labels = np.asarray(point_labels).reshape(-1)
-    if max(len(points), len(point_labels)) > MOST_POINTS:
-        raise SeedError(
-            f'{len(points)} points and {len(point_labels)} point labels given: give at most {MOST_POINTS}, or a mask'
-        )
-    if len(points) != len(point_labels):
-        raise SeedError(
-            f'{len(points)} points and {len(point_labels)} point labels given: give one label for each point'
-        )
-    if not np.isin(point_labels, (0, 1)).all():
-        raise SeedError(
-            f'point labels {listed(point_labels.tolist())} given; allowed: 1 (on the object) and 0 (not on it)'
-        )
-    if not (point_labels == 1).any():
-        raise SeedError('no point on the object: give at least one with the label 1')
-    outside = ~(np.isfinite(points).all(1) & (points >= 0).all(1) & (points < (size[1], size[0])).all(1))
-    if outside.any():
-        x, y = points[outside][0]
-        raise SeedError(
-            f'the point ({x:g}, {y:g}) is not inside the image of {size[1]}×{size[0]}: give x, y in px of that image'
-        )
-    pixels = points.astype(int)
-    on_object = point_labels == 1
-    shared = set(map(tuple, pixels[on_object].tolist())) & set(map(tuple, pixels[~on_object].tolist()))
-    if shared:
-        raise SeedError(f'the pixel {min(shared)} is labelled both on and not on the object: give it one label')
-    return pixels, on_object

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: MIT
+"""Seeders: what turns a box or points into a mask. No torch until one is made."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Protocol
+
+from xmem_ros.errors import ParameterError, quoted
+from xmem_ros.seeding import grabcut
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+
+BUNDLED, GRABCUT = 'bundled', 'grabcut'
+SEEDERS = (BUNDLED, GRABCUT)
+
+
+class Seeder(Protocol):
+    """Segments objects from prompts. Several threads may use one.
+
+    frame is H×W×3 uint8 RGB; results are H×W bool and never empty. All methods raise `SeedError`
+    for an unusable prompt, or if nothing stands out there.
+    """
+
+    def from_box(self, frame: np.ndarray, box: Sequence[int]) -> np.ndarray:
+        """Segment the object in a box x, y, width, height [px]."""
+
+    def from_points(
+        self, frame: np.ndarray, points: np.ndarray, point_labels: np.ndarray, mask: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Segment the object under points.
+
+        points: N×2 x, y [px]; point_labels: N, 1 = on the object, 0 = not on it. mask: H×W bool,
+        the object so far, which the points correct; then no point has to be on the object.
+        """
+
+
+class GrabCutSeeder:
+    """GrabCut on colours; needs no weights. Points on a mask replace it."""
+
+    def from_box(self, frame: np.ndarray, box: Sequence[int]) -> np.ndarray:
+        """Segment by `grabcut.mask_from_box`."""
+        return grabcut.mask_from_box(frame, box)
+
+    def from_points(
+        self, frame: np.ndarray, points: np.ndarray, point_labels: np.ndarray, mask: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Segment by `grabcut.mask_from_points`; the mask so far is ignored."""
+        del mask
+        return grabcut.mask_from_points(frame, points, point_labels)
+
+
+@functools.lru_cache(2)
+def make_seeder(name: str = BUNDLED) -> Seeder:
+    """Make a seeder, or return the one made before. It works on the CPU.
+
+    A tracker that records CUDA graphs must not share its GPU with another thread.
+
+    Args:
+        name: 'bundled', 'grabcut', or a folder of ONNX models, see `sam`.
+
+    Raises:
+        ParameterError: another name.
+        WeightsError: the weights are missing or unusable.
+    """
+    if name == GRABCUT:
+        return GrabCutSeeder()
+    if name == BUNDLED:
+        from xmem_ros.seeding.prompt_segmenter import PromptSegmenter
+
+        return PromptSegmenter.bundled()
+    raise ParameterError(f'seeder is {quoted(name)}; it must be {" or ".join(SEEDERS)}')
