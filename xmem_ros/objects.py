@@ -116,7 +116,7 @@ class ObjectTable:
         remedy: what else the caller allows, for the error, as in 'give 0 for a new object'.
         """
         if unknown := [i for i in ids if i not in self._entries]:
-            named = [f'{i} {quoted(entry.name)}' if entry.name else str(i) for i, entry in self._entries.items()]
+            named = [f'{i} {quoted(entry.name)}' if entry.name else str(i) for i, entry in list(self._entries.items())]
             known = listed(named, 20) or 'none'
             raise UnknownObjectError(
                 f'no object has the id {listed(unknown)}; tracked: {known}{f"; {remedy}" if remedy else ""}'

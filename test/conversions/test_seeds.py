@@ -10,11 +10,11 @@ require('rclpy', 'xmem_ros.msg')
 from node_harness import bounding_box, box_seed, iou, mask_seed, points_seed
 
 from xmem_ros.conversions.images import mask_from_image
-from xmem_ros.conversions.seeds import read_seeds, replayable
+from xmem_ros.conversions.seeds import read_candidates, read_seeds, replayable
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.errors import SeedError, TooManyObjectsError, UnknownObjectError
 from xmem_ros.msg import Seed
-from xmem_ros.seeding.seeder import GrabCutSeeder
+from xmem_ros.seeding.seeder import Candidate, GrabCutSeeder
 
 FRAME, TRUTH = RenderedScene(objects=3)[0]
 BOX = bounding_box(TRUTH == 1, 4)
@@ -29,13 +29,13 @@ class CountingSeeder(GrabCutSeeder):
     def __call__(self):
         return self
 
-    def from_box(self, frame, box):
+    def candidates_of_box(self, frame, box):
         self.boxes += 1
-        return super().from_box(frame, box)
+        return super().candidates_of_box(frame, box)
 
-    def from_points(self, frame, points, point_labels, mask=None):
+    def candidates_of_points(self, frame, points, point_labels, mask=None):
         self.corrected.append(mask)
-        return mask if mask is not None else super().from_points(frame, points, point_labels)
+        return [Candidate(mask, 0.5)] if mask is not None else super().candidates_of_points(frame, points, point_labels)
 
 
 @pytest.fixture
@@ -100,6 +100,15 @@ def test_points_on_a_known_object_correct_its_mask(seeder):
     assert (seeder.corrected[0] == (TRUTH == 2)).all()
 
 
+def test_no_points_on_a_known_object_leave_its_mask_unchanged(seeder):
+    known = points_seed([], [], 'mug')
+    known.id = 7
+    found = read_seeds([known], FRAME, 8, seeder, mask_of={7: TRUTH == 2}.get)
+    assert (found[0].mask == (TRUTH == 2)).all()
+    assert (found[0].id, found[0].name) == (7, 'mug')
+    assert not seeder.corrected
+
+
 def test_points_on_an_object_out_of_sight_begin_a_new_mask(seeder):
     known = points_seed([(5, 5)], [0])
     known.id = 7
@@ -117,6 +126,38 @@ def test_a_replay_gets_the_mask_that_points_corrected(seeder):
     assert box is given[2]
     assert (points.kind, points.id, points.name) == (Seed.MASK, 7, 'mug')
     assert (mask_from_image(points.mask) == np.where(TRUTH == 2, 255, 0)).all()
+
+
+def test_candidates_start_with_the_mask_that_a_seed_gives_and_near_duplicates_are_left_out(seeder, monkeypatch):
+    part, whole = TRUTH == 1, TRUTH > 0
+    nearly_whole = whole.copy()
+    nearly_whole[np.nonzero(whole)[0][0], np.nonzero(whole)[1][0]] = False
+    offered = [Candidate(part, 0.9), Candidate(whole, 0.8), Candidate(nearly_whole, 0.7)]
+    monkeypatch.setattr(seeder, 'candidates_of_box', lambda *_: offered)
+    asked = []
+    found = read_candidates(box_seed(*BOX), FRAME, seeder, asked.append)
+    assert [candidate.quality for candidate in found] == [0.9, 0.8]
+    assert (found[0].mask == read_seeds([box_seed(*BOX)], FRAME, 8, seeder)[0].mask).all()
+    assert asked == [[0]]
+
+
+def test_candidates_of_grabcut_and_of_a_mask_have_no_quality(seeder):
+    for seed in (box_seed(*BOX), mask_seed(TRUTH == 1)):
+        (candidate,) = read_candidates(seed, FRAME, seeder)
+        assert np.isnan(candidate.quality)
+        assert iou(candidate.mask, TRUTH == 1) > 0.8
+
+
+def test_candidates_of_a_faulty_seed_are_refused_before_the_seeder_works(seeder):
+    refused = {
+        'seed (LABELS): a label image shows several objects': mask_seed(TRUTH.astype(np.uint8), kind=Seed.LABELS),
+        "seed 'cup' (BOX): the box .* is too small": box_seed(0, 0, 3, 3, 'cup'),
+        'seed (9): kind is 9': Seed(kind=9),
+    }
+    for says, seed in refused.items():
+        with pytest.raises(SeedError, match=says.replace('(', r'\(').replace(')', r'\)')):
+            read_candidates(seed, FRAME, seeder)
+    assert not seeder.boxes
 
 
 def test_a_name_without_a_mask_is_refused_with_advice_on_renaming():

@@ -348,7 +348,7 @@ def test_a_failed_command_gets_an_error_and_the_next_one_is_executed(monkeypatch
     from xmem_ros.web.viewer import Viewer
 
     async def commands():
-        viewer = Viewer(None, None, None, None, lambda: None)
+        viewer = Viewer(None, None, None, None, None, lambda: None)
         results = iter([ZeroDivisionError(), [7]])
 
         def do(command):

@@ -8,9 +8,9 @@ ids = client.seed({'cup': mask})
 frame = client.wait_tracked(ids)
 """
 
-from xmem_ros.client.calls import LoadedMemory, SavedMemory
+from xmem_ros.client.calls import Candidate, LoadedMemory, SavedMemory
 from xmem_ros.client.client import XMemClient
 from xmem_ros.client.frames import Frame, SeenObject
 from xmem_ros.client.seeds import Box, Points
 
-__all__ = ['Box', 'Frame', 'LoadedMemory', 'Points', 'SavedMemory', 'SeenObject', 'XMemClient']
+__all__ = ['Box', 'Candidate', 'Frame', 'LoadedMemory', 'Points', 'SavedMemory', 'SeenObject', 'XMemClient']

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Calls of the node's services: seed, hold, remove, reset, save, load.
+"""Calls of the node's services: seed, preview, hold, remove, reset, save, load.
 
 A failed response raises the error of its code.
 """
@@ -8,17 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from xmem_ros.checks import checked_ids
 from xmem_ros.client.link import NodeLink
 from xmem_ros.client.seeds import seed_messages, time_message
-from xmem_ros.conversions.images import stamp_ns
+from xmem_ros.conversions.images import mask_from_image, stamp_ns
 from xmem_ros.errors import NodeError, UnknownObjectError, error_of
-from xmem_ros.srv import HoldImage, LoadMemory, RemoveObjects, ResetTracker, SaveMemory, SeedObjects
+from xmem_ros.srv import HoldImage, LoadMemory, PreviewSeed, RemoveObjects, ResetTracker, SaveMemory, SeedObjects
 
 SEED_S = 60.0  # minimum default timeout of a seed: the node may build engines before the first one
 MOST_TEXT = 4000  # characters of a response's message
+
+
+class Candidate(NamedTuple):
+    """Possible mask of an object that a seed shows."""
+
+    mask: np.ndarray  # H×W bool
+    quality: float  # predicted IoU, 0…1; NaN: not predicted
 
 
 @dataclass(frozen=True)
@@ -89,6 +98,40 @@ class ServiceCalls:
             timeout = max(self.link.timeout, SEED_S)
         answer = self.link.call(SeedObjects, 'seed', request, timeout, found_within=self.link.timeout)
         return _ids_for(len(request.seeds), checked(answer).ids)
+
+    def preview(
+        self,
+        shape: Any,
+        stamp: Any = None,
+        *,
+        object_id: int = 0,
+        timeout: float | None = None,
+        found_within: float | None = None,
+    ) -> list[Candidate]:
+        """Return the masks that a seed may mean, best first, without seeding.
+
+        `seed` uses the first; give another one's mask to `seed` as the shape, with the same stamp.
+
+        Args:
+            shape: a `Box`, `Points` or a mask, as in `seed`.
+            stamp: as in `seed`.
+            object_id: id of an object whose mask the points correct; without points, its mask is
+                returned. 0: a new object.
+            timeout: for the response [s]; None: the client's.
+            found_within: shorter timeout of discovery alone [s].
+
+        Raises:
+            FrameError: the image or a mask cannot be read.
+            As `seed`, except `OutOfMemoryError`.
+        """
+        (seed,) = seed_messages([(object_id or '', shape)])
+        request = PreviewSeed.Request(seed=seed)
+        request.header.stamp = time_message(stamp)
+        answer = checked(self.link.call(PreviewSeed, 'preview_seed', request, timeout, found_within=found_within))
+        if len(answer.qualities) != len(answer.masks):
+            raise NodeError(f'the node returned {len(answer.qualities)} qualities for {len(answer.masks)} masks')
+        pairs = zip(answer.masks, answer.qualities, strict=True)
+        return [Candidate(mask_from_image(mask) != 0, float(quality)) for mask, quality in pairs]
 
     def hold(self, stamp: Any = None, *, timeout: float | None = None) -> int:
         """Hold an image in the node for ten minutes, so that a late seed for it is accepted.

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from xmem_ros.checks import name_fault
 from xmem_ros.conversions.images import image_from_array, mask_from_image
 from xmem_ros.errors import FrameError, RequestError, SeedError, TooManyObjectsError, quoted
 from xmem_ros.seeding.checks import MOST_POINTS, check_box, check_points, mask_from_mask, masks_from_labels
+from xmem_ros.seeding.seeder import Candidate, distinct
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -38,11 +40,11 @@ class ObjectSeed:
 
 @dataclass(frozen=True)
 class _Planned:
-    """Checked seed of one object; its mask may still need the seeder."""
+    """Checked seed of one object; its candidates may still need the seeder."""
 
     name: str
     id: int
-    mask: Callable[[Callable[[], Seeder]], np.ndarray]  # returns H×W bool
+    candidates: Callable[[Callable[[], Seeder]], list[Candidate]]  # best first
     slow: bool = False  # needs the seeder
 
 
@@ -90,24 +92,39 @@ def read_seeds(
         )
     planned: list[tuple[int, str, _Planned]] = []
     for number, seed in enumerate(seeds):
-        kind = KINDS[seed.kind] if seed.kind < len(KINDS) else str(seed.kind)
-        name = f' {quoted(seed.name)}' if seed.name else ''
-        which = f'seeds[{number}]{name} ({kind})' if field else f'seed {number + 1}{name} ({kind.lower()})'
-        with _named(which):
-            _check_name(seed.name)
-            read = _READERS.get(seed.kind, _refuse_kind)
-            note = functools.partial(_prefixed, say, which)
-            if seed.kind == POINTS:
-                planned.append((number, which, _read_points(seed, image, mask_of)))
-            else:
-                planned += [(number, which, item) for item in read(seed, image, most - len(planned), note)]
+        which = _which(seed, f'seeds[{number}]' if field else f'seed {number + 1}', lower=not field)
+        items = _plan(seed, image, most - len(planned), which, say, mask_of)
+        planned += [(number, which, item) for item in items]
     if any(item.slow for *_, item in planned):
         check([item.id for *_, item in planned])
     result: list[ObjectSeed] = []
     for number, which, item in planned:
         with _named(which):
-            result.append(ObjectSeed(item.mask(seeder), item.name, item.id, number))
+            result.append(ObjectSeed(item.candidates(seeder)[0].mask, item.name, item.id, number))
     return result
+
+
+def read_candidates(
+    seed: Any,
+    image: np.ndarray,
+    seeder: Callable[[], Seeder],
+    check: Callable[[list[int]], None] = lambda _: None,
+    *,
+    mask_of: Callable[[int], np.ndarray | None] = lambda _: None,
+) -> list[Candidate]:
+    """Convert one seed to the masks that it may mean, without near duplicates; best first.
+
+    The first is the mask that `read_seeds` gives. Arguments and errors as there; a label image is
+    refused, because it shows several objects.
+    """
+    which = _which(seed, 'seed')
+    with _named(which):
+        if seed.kind == LABELS:
+            raise SeedError('a label image shows several objects: give MASK, BOX or POINTS')
+    (item,) = _plan(seed, image, 1, which, lambda _: None, mask_of)
+    check([item.id])
+    with _named(which):
+        return distinct(item.candidates(seeder))
 
 
 def replayable(messages: Sequence[Any], seeds: Sequence[ObjectSeed]) -> list[Any]:
@@ -128,6 +145,24 @@ def replayable(messages: Sequence[Any], seeds: Sequence[ObjectSeed]) -> list[Any
     return result
 
 
+def _which(seed: Any, where: str, *, lower: bool = False) -> str:
+    """Name a seed for an error."""
+    kind = KINDS[seed.kind] if seed.kind < len(KINDS) else str(seed.kind)
+    name = f' {quoted(seed.name)}' if seed.name else ''
+    return f'{where}{name} ({kind.lower() if lower else kind})'
+
+
+def _plan(
+    seed: Any, image: np.ndarray, most: int, which: str, say: _Say, mask_of: Callable[[int], np.ndarray | None]
+) -> list[_Planned]:
+    """Check one seed; several objects if it is a label image."""
+    with _named(which):
+        _check_name(seed.name)
+        if seed.kind == POINTS:
+            return [_read_points(seed, image, mask_of)]
+        return _READERS.get(seed.kind, _refuse_kind)(seed, image, most, functools.partial(_prefixed, say, which))
+
+
 @contextlib.contextmanager
 def _named(which: str) -> Iterator[None]:
     try:
@@ -144,7 +179,7 @@ def _check_name(name: str) -> None:
 
 
 def _ready(name: str, object_id: int, mask: np.ndarray) -> _Planned:
-    return _Planned(name, object_id, lambda _: mask)
+    return _Planned(name, object_id, lambda _: [Candidate(mask, math.nan)])
 
 
 def _prefixed(say: _Say, which: str, text: str) -> None:
@@ -163,7 +198,7 @@ def _read_mask(seed: Any, image: np.ndarray, _: int, say: _Say) -> list[_Planned
 
 def _read_box(seed: Any, image: np.ndarray, _: int, __: _Say) -> list[_Planned]:
     box = check_box((seed.box.x_offset, seed.box.y_offset, seed.box.width, seed.box.height), image.shape[:2])
-    return [_Planned(seed.name, seed.id, lambda seeder: seeder().from_box(image, box), slow=True)]
+    return [_Planned(seed.name, seed.id, lambda seeder: seeder().candidates_of_box(image, box), slow=True)]
 
 
 def _read_points(seed: Any, image: np.ndarray, mask_of: Callable[[int], np.ndarray | None]) -> _Planned:
@@ -178,7 +213,11 @@ def _read_points(seed: Any, image: np.ndarray, mask_of: Callable[[int], np.ndarr
     if mask is not None and (mask.shape != image.shape[:2] or not mask.any()):
         mask = None
     check_points(points, labels, image.shape[:2], correction=mask is not None)
-    return _Planned(seed.name, seed.id, lambda seeder: seeder().from_points(image, points, labels, mask), slow=True)
+    if mask is not None and not len(points):  # nothing to correct
+        return _ready(seed.name, seed.id, mask)
+    return _Planned(
+        seed.name, seed.id, lambda seeder: seeder().candidates_of_points(image, points, labels, mask), slow=True
+    )
 
 
 def _read_labels(seed: Any, image: np.ndarray, most: int, say: _Say) -> list[_Planned]:

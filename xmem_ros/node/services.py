@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Services of the node: seed, remove, hold, reset, save and load memory."""
+"""Services of the node: seed, preview a seed, remove, hold, reset, save and load memory."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from builtin_interfaces.msg import Time
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from sensor_msgs.msg import Image
 
-from xmem_ros.conversions.images import stamp_ns
-from xmem_ros.conversions.seeds import read_seeds, replayable
+from xmem_ros.conversions.images import image_from_array, stamp_ns
+from xmem_ros.conversions.seeds import read_candidates, read_seeds, replayable
 from xmem_ros.errors import (
     NodeInactiveError,
     NoImageError,
@@ -22,7 +24,7 @@ from xmem_ros.errors import (
     error_code,
 )
 from xmem_ros.outside_text import for_log
-from xmem_ros.srv import HoldImage, LoadMemory, RemoveObjects, ResetTracker, SaveMemory, SeedObjects
+from xmem_ros.srv import HoldImage, LoadMemory, PreviewSeed, RemoveObjects, ResetTracker, SaveMemory, SeedObjects
 from xmem_ros.stream.history import HOLD_S
 from xmem_ros.stream.memory_files import memory_file
 
@@ -75,6 +77,7 @@ class Services:
         self._image_topic, self._statistics = image_topic, statistics
         for kind, name, handler in (
             (SeedObjects, '~/seed', self._seed),
+            (PreviewSeed, '~/preview_seed', self._preview),
             (RemoveObjects, '~/remove', self._remove),
             (HoldImage, '~/hold', self._hold),
             (ResetTracker, '~/reset', self._reset),
@@ -169,6 +172,23 @@ class Services:
         self._log(f'seeded in the image of {format_stamp(frame.stamp_ns)}: ids {", ".join(map(str, ids))}')
         for note in notes:
             self._log(note)
+
+    def _preview(self, request: Any, response: Any, pipeline: Pipeline, worker: Worker) -> None:  # noqa: ARG002
+        frame, session = self.frame_of(stamp_ns(request.header.stamp)), pipeline.session
+        candidates = read_candidates(
+            request.seed,
+            session.image_of(frame.message),
+            lambda: session.seeder,
+            session.tracker.check_ids,  # in this thread: a person must not wait for a step; ~/seed checks again
+            mask_of=lambda object_id: session.mask_of(frame, object_id),
+        )
+        for candidate in candidates:
+            mask = image_from_array(candidate.mask.view(np.uint8) * np.uint8(255), 'mono8', Image)
+            mask.header = frame.message.header
+            response.masks.append(mask)
+            response.qualities.append(candidate.quality)
+        response.stamp = frame.message.header.stamp
+        response.message = f'{len(candidates)} mask{"" if len(candidates) == 1 else "s"} found'
 
     def _hold(self, request: Any, response: Any, pipeline: Pipeline, worker: Worker) -> None:  # noqa: ARG002
         history = pipeline.history

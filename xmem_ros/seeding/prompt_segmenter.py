@@ -25,6 +25,7 @@ from xmem_ros.seeding.prompt_maps import prompt_maps
 from xmem_ros.seeding.prompt_network import STRIDE, Features, PromptNetwork
 from xmem_ros.seeding.prompt_weights import load_prompt_network
 from xmem_ros.seeding.regions import without_specks
+from xmem_ros.seeding.seeder import Candidate, Seeder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,14 +63,7 @@ class View(NamedTuple):
         )
 
 
-class Candidate(NamedTuple):
-    """Possible mask of an object."""
-
-    mask: np.ndarray  # H×W bool
-    quality: float  # predicted IoU
-
-
-class PromptSegmenter:
+class PromptSegmenter(Seeder):
     """Seeder by a prompt network; deterministic, and usable by several threads.
 
     Arguments:
@@ -86,18 +80,8 @@ class PromptSegmenter:
         """Load the bundled weights."""
         return cls(load_prompt_network(FILE))
 
-    def from_box(self, frame: np.ndarray, box: Sequence[int]) -> np.ndarray:
-        """Segment the object in a box; see `Seeder`."""
-        return self.candidates_of_box(frame, box)[0].mask
-
-    def from_points(
-        self, frame: np.ndarray, points: np.ndarray, point_labels: np.ndarray, mask: np.ndarray | None = None
-    ) -> np.ndarray:
-        """Segment the object under points, or correct its mask; see `Seeder`."""
-        return self.candidates_of_points(frame, points, point_labels, mask)[0].mask
-
     def candidates_of_box(self, frame: np.ndarray, box: Sequence[int]) -> list[Candidate]:
-        """Return possible masks of the object in a box, best first; raises `SeedError`."""
+        """Segment the object in a box; see `Seeder`."""
         x, y, width, height = check_box(box, frame.shape[:2])
         sides = View(x, y, x + width, y + height)
         view = _around(sides, BOX_MARGIN, frame.shape[:2])
@@ -113,7 +97,7 @@ class PromptSegmenter:
     def candidates_of_points(
         self, frame: np.ndarray, points: np.ndarray, point_labels: np.ndarray, mask: np.ndarray | None = None
     ) -> list[Candidate]:
-        """Return possible masks of the object under points, best first; raises `SeedError`."""
+        """Segment the object under points, or correct its mask; see `Seeder`."""
         size = frame.shape[:2]
         pixels, on_object = check_points(points, point_labels, size, correction=mask is not None)
         view, so_far = View(0, 0, size[1], size[0]), mask

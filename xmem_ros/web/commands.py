@@ -11,6 +11,7 @@ import numpy as np
 
 from xmem_ros.client.seeds import Box, Points, Target
 from xmem_ros.errors import SeedError, quoted
+from xmem_ros.web.previews import PackedMask
 
 LARGEST = 2**31  # absolute value of a coordinate [px]
 MOST_NAME = 80  # characters of a name
@@ -45,8 +46,26 @@ class Seeding:
     """Seed or correct an object on the image of a stamp [ns]."""
 
     target: Target
-    shape: Box | Points | RunLengthMask
+    shape: Box | Points | RunLengthMask | PackedMask
     stamp: int
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Ask for the masks that a box or points on the image of a stamp [ns] may mean."""
+
+    object_id: int  # of the object whose mask points correct; 0: a new object
+    shape: Box | Points
+    stamp: int
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """Seed or correct an object with a candidate of a preview."""
+
+    target: Target
+    preview: int  # number of the page's request
+    candidate: int  # index
 
 
 @dataclass(frozen=True)
@@ -61,7 +80,7 @@ class Reset:
     """Reset the tracker."""
 
 
-Command = Hold | Seeding | Removal | Reset
+Command = Hold | Seeding | Preview | Acceptance | Removal | Reset
 
 
 def json_object(text: str) -> dict[str, Any] | None:
@@ -89,10 +108,11 @@ def command_of(message: dict[str, Any], size: tuple[int, int] | None) -> Command
         return Hold(stamp_of(message))
     if kind == 'seed':
         target, shape = seed_of(message, size)
-        stamp = stamp_of(message)
-        if not stamp:
-            raise SeedError('the images have no stamps and cannot be seeded: make the camera driver set header.stamp')
-        return Seeding(target, shape, stamp)
+        return Seeding(target, shape, _real_stamp_of(message))
+    if kind == 'preview':
+        return preview_of(message)
+    if kind == 'accept':
+        return acceptance_of(message)
     if kind == 'remove':
         return Removal(ids_of(message))
     return Reset() if kind == 'reset' else None
@@ -116,6 +136,37 @@ def stamp_of(message: dict[str, Any]) -> int:
         if _whole(seconds, 0, 2**31 - 1) and _whole(rest, 0, 999_999_999):
             return int(seconds) * 1_000_000_000 + int(rest)  # type: ignore[arg-type]
     raise SeedError('the command has no valid image stamp: reload the page')
+
+
+def _real_stamp_of(message: dict[str, Any]) -> int:
+    stamp = stamp_of(message)
+    if not stamp:
+        raise SeedError('the images have no stamps and cannot be seeded: make the camera driver set header.stamp')
+    return stamp
+
+
+def preview_of(message: dict[str, Any]) -> Preview:
+    """Parse a request for a preview; raises `SeedError` for an invalid one.
+
+    With an id, points may be missing: the object's own mask is then asked for.
+    """
+    target = _target({'id': message.get('id', 0)})
+    object_id = target[0] if isinstance(target, tuple) else 0
+    if object_id and message.get('kind') == 'points' and message.get('points') == []:
+        shape: Box | Points | RunLengthMask = Points(on=())
+    else:
+        shape = _shape(message, None)
+    if isinstance(shape, RunLengthMask):
+        raise SeedError('kind is mask: give box or points')
+    return Preview(object_id, shape, _real_stamp_of(message))
+
+
+def acceptance_of(message: dict[str, Any]) -> Acceptance:
+    """Parse the acceptance of a candidate; raises `SeedError` for an invalid one."""
+    preview, candidate = message.get('preview'), message.get('candidate')
+    if not _whole(preview, 0, MOST_REQUEST) or not _whole(candidate, 0, MOST_IDS):
+        raise SeedError('invalid candidate: give preview and candidate, integers from 0')
+    return Acceptance(_target(message), int(preview), int(candidate))  # type: ignore[arg-type]
 
 
 def seed_of(message: dict[str, Any], size: tuple[int, int] | None) -> tuple[Target, Box | Points | RunLengthMask]:

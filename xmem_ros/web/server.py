@@ -31,16 +31,14 @@ OPEN_FILES = {
     '/icon.svg': ('icon.svg', 'image/svg+xml'),
 }
 """Files of the sign-in page, served without a token."""
-FILES = {
-    '/app.js': ('app.js', 'text/javascript'),
-    '/drawing.js': ('drawing.js', 'text/javascript'),
-    **OPEN_FILES,
-}
+_SCRIPTS = ('app.js', 'drawing.js', 'input.js', 'objects.js', 'preview.js', 'texts.js')
+FILES = {**{f'/{name}': (name, 'text/javascript') for name in _SCRIPTS}, **OPEN_FILES}
 MOST_VIEWERS = 16
 MOST_BYTES = 1024 * 1024  # of a WebSocket message; a painted mask takes a few hundred kilobytes at most
 MOST_SIGN_IN = 1024  # bytes of a sign-in request
 _BACKLOG = 32  # connections that wait to be accepted
 _CALLS = 4  # concurrent calls to the node, for all pages together
+_PREVIEWS = 2  # concurrent previews, for all pages together
 _HEARTBEAT_S = 10.0  # period of pings; an unresponsive page is disconnected
 _STATUS_S = 0.25
 _SUBSCRIBE_S = 0.2  # minimum time between changes of subscriptions
@@ -65,6 +63,7 @@ class Server:
         self._changed = asyncio.Event()  # set when there may be something to send
         self._image: Any = None  # newest overlay, not yet sent
         self._executor = ThreadPoolExecutor(_CALLS, 'command')  # separate, so that images and status do not wait
+        self._previewer = ThreadPoolExecutor(_PREVIEWS, 'preview')
         self.gate: Gate | None = None  # connection limits; set when serving starts
         self._bridge = Bridge(node, self._on_image)
         self._subscribed = (False, False)  # overlays, objects
@@ -97,7 +96,8 @@ class Server:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._loop.run_in_executor(None, self._bridge.close)
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        for executor in (self._executor, self._previewer):
+            executor.shutdown(wait=False, cancel_futures=True)
 
     async def _look_for_node(self) -> None:
         """Report a missing node, for example a mistyped name, before the page is opened."""
@@ -171,7 +171,7 @@ class Server:
         transport = request.transport
         if transport is None or not socket.can_prepare(request):
             return web.Response(status=400, text='not a WebSocket request: open / instead\n')
-        viewer = Viewer(socket, transport, self._bridge, self._executor, self._changed.set)
+        viewer = Viewer(socket, transport, self._bridge, self._executor, self._previewer, self._changed.set)
         self._viewers.add(viewer)
         try:
             await socket.prepare(request)

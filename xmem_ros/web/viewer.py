@@ -14,8 +14,20 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from xmem_ros.client.calls import ServiceCalls
-from xmem_ros.errors import StampNotHeldError, XMemError
-from xmem_ros.web.commands import Command, Hold, Removal, RunLengthMask, Seeding, command_of, json_object, request_of
+from xmem_ros.errors import NodeMissingError, SeedError, StampNotHeldError, XMemError
+from xmem_ros.web.commands import (
+    Acceptance,
+    Command,
+    Hold,
+    Preview,
+    Removal,
+    RunLengthMask,
+    Seeding,
+    command_of,
+    json_object,
+    request_of,
+)
+from xmem_ros.web.previews import Offer, PackedMask, offer_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +39,7 @@ MOST_COMMANDS = 4  # commands that wait for the node
 MOST_ANSWERS = 32  # answers that wait to be sent
 MOST_TEXT = 2000  # characters of an answer
 SLOW_S = 20.0  # time limit for sending a message to a page
+_PREVIEW_FOUND_S = 1.0  # discovery time of the service for previews, which older nodes do not have
 _CLOSE_S = 2.0  # timeout of the closing handshake
 _MESSAGES_S, _BYTES_S = 200, 2**20  # limits of a page per second
 _BURST_S = 4.0  # burst, in seconds of these limits
@@ -37,13 +50,15 @@ class Viewer:
 
     Text messages are JSON. A page gets its next image after it has shown the previous one, so a
     slow page gets fewer images, but always recent ones. At most one image, one status, a few
-    answers and a few commands are queued.
+    answers and a few commands are queued. Of the previews that a page asks for one is under way and
+    the newest waits; its last candidates are kept until one is accepted.
 
     Arguments:
         socket: open socket without autoping.
         transport: transport of the socket.
         calls: calls of the node.
         executor: threads that wait for the node.
+        previewer: threads that wait for previews, which must not delay other commands.
         on_change: called when the page's view changes or it can take another image.
     """
 
@@ -53,10 +68,14 @@ class Viewer:
         transport: Any,
         calls: ServiceCalls,
         executor: Executor,
+        previewer: Executor,
         on_change: Callable[[], None],
     ) -> None:
         self._socket, self._transport, self._calls, self._on_change = socket, transport, calls, on_change
-        self._executor = executor
+        self._executor, self._previewer = executor, previewer
+        self._preview: tuple[int, Preview] | None = None  # waits
+        self._preview_due = asyncio.Event()
+        self._offer: Offer | None = None
         self._answers: deque[str] = deque()
         self._status: str | None = None
         self._image: bytes | None = None
@@ -96,7 +115,9 @@ class Viewer:
 
     async def run(self) -> None:
         """Serve the page until it disconnects."""
-        tasks = [asyncio.ensure_future(work()) for work in (self._write, self._execute_commands)]
+        tasks = [
+            asyncio.ensure_future(work()) for work in (self._write, self._execute_commands, self._execute_previews)
+        ]
         try:
             await self._read()
         finally:
@@ -178,11 +199,33 @@ class Viewer:
         except XMemError as error:
             return self._refuse(request, error)
         if command is None:
-            return self._reject(request, f'unknown command {kind[:40]!r}: give hold, seed, remove or reset')
+            known = 'hold, seed, preview, accept, remove or reset'
+            return self._reject(request, f'unknown command {kind[:40]!r}: give {known}')
+        if isinstance(command, Preview):
+            return self._ask_preview(request, command)
         try:
+            if isinstance(command, Acceptance):
+                command = self._accepted(command)
             self._commands.put_nowait((request, command))
+        except SeedError as error:
+            self._refuse(request, error)
         except asyncio.QueueFull:
             self._reject(request, 'the node is still busy with earlier commands: wait and try again')
+
+    def _ask_preview(self, request: int | None, command: Preview) -> None:
+        if request is None:
+            return self._reject(request, 'invalid preview: give it a request number')
+        if self._preview is not None:
+            self._reject(self._preview[0], 'a newer preview was asked for')
+        self._preview = request, command
+        return self._preview_due.set()
+
+    def _accepted(self, command: Acceptance) -> Seeding:
+        """Return the seed of a kept candidate."""
+        offer = self._offer
+        if offer is None or offer.request != command.preview or command.candidate >= len(offer.masks):
+            raise SeedError('this candidate is no longer kept: change the drawing, or draw again')
+        return Seeding(command.target, offer.masks[command.candidate], offer.stamp)
 
     def _look(self, message: dict[str, Any]) -> None:
         visible, live = message.get('visible'), message.get('live')
@@ -210,9 +253,42 @@ class Viewer:
             self._calls.hold(command.stamp)
             return []
         if isinstance(command, Seeding):
-            shape = command.shape.mask() if isinstance(command.shape, RunLengthMask) else command.shape
+            packed = isinstance(command.shape, RunLengthMask | PackedMask)
+            shape = command.shape.mask() if packed else command.shape
             return self._calls.seed([(command.target, shape)], stamp=command.stamp)
         if isinstance(command, Removal):
             return self._calls.remove(command.ids)
         self._calls.reset()
         return []
+
+    async def _execute_previews(self) -> None:
+        """Execute the previews one by one, each after the candidates before it have been sent."""
+        while True:
+            await self._preview_due.wait()
+            self._preview_due.clear()
+            if self._preview is None:
+                continue
+            (request, command), self._preview = self._preview, None
+            try:
+                run = asyncio.get_running_loop().run_in_executor
+                self._offer, shown = await run(self._previewer, self._find_candidates, request, command, self._size)
+                answer = {'type': 'answer', 'request': request, 'ok': True, 'candidates': shown}
+                await self._in_time(self._socket.send_str(json.dumps(answer)))
+            except XMemError as error:
+                self._refuse(request, error)
+            except ConnectionError:  # the page has gone; the reader notices
+                return
+            except Exception as error:  # must not end the loop
+                log.exception('a preview of the page failed')
+                self._refuse(request, RuntimeError(f'internal error: {type(error).__name__}: {error}'))
+
+    def _find_candidates(
+        self, request: int, command: Preview, size: tuple[int, int] | None
+    ) -> tuple[Offer, list[dict[str, Any]]]:
+        try:
+            found = self._calls.preview(
+                command.shape, command.stamp, object_id=command.object_id, found_within=_PREVIEW_FOUND_S
+            )
+        except NodeMissingError:  # an older node; the drawing is then sent as it is
+            found = []
+        return offer_of(request, command.stamp, found, size)

@@ -7,8 +7,9 @@ const RETRY_MS = [300, 1000, 2000, 5000];
 const HINTS = {
   box: 'Drag a box around the whole object. The image stands still while you draw.',
   points: 'Tap on the object; tap beside it to exclude background. Tap a point again to remove it.',
-  mask: 'Paint over the object. Use the eraser for corrections.',
+  mask: 'Paint over the object, or over the mask that is shown. Use the eraser for corrections.',
 };
+const CORRECTION = 'Tap on parts that the mask misses; tap background that it covers, with Background chosen.';
 
 let socket = null;
 let failures = 0;
@@ -20,6 +21,9 @@ let correcting = null;  // id
 let waiting = null;     // pending request of the seed button
 let requests = 0;
 const promises = new Map();
+const preview = new Preview(ask, takeCandidates);
+const list = new ObjectList(find('objects'), { correct, remove });
+const input = new Input(find('draft'), drawing, { start: startDrawing, changed: render });
 
 // --- the connection
 
@@ -29,12 +33,14 @@ function connect() {
   socket.onopen = () => {
     failures = 0;
     look();
+    render();
   };
   socket.onmessage = event => typeof event.data === 'string' ? take(JSON.parse(event.data)) : takeImage(event.data);
   socket.onclose = () => {
     status = null;
     for (const answer of promises.values()) answer({ ok: false, text: 'The connection was lost before an answer arrived: check whether the command was executed.' });
     promises.clear();
+    preview.forget();  // the server has, too
     setTimeout(connect, RETRY_MS[Math.min(failures++, RETRY_MS.length - 1)]);
     checkSignedIn();
     render();
@@ -126,6 +132,8 @@ function goLive() {
   correcting = null;
   waiting = null;
   drawing.clear();
+  preview.forget();
+  input.penDown = false;
   find('refusal').hidden = true;
   look();
   render();
@@ -136,52 +144,77 @@ function cancel() {
   goLive();
 }
 
-// --- drawing
+// --- drawing and candidates
 
-const draft = find('draft');
-let pointer = null;
+new ResizeObserver(() => drawing.repaint()).observe(find('draft'));
 
-function placeOf(event) {
-  const frame = draft.getBoundingClientRect();
-  const keep = (value, most) => Math.min(Math.max(value, 0), most);
-  const x = keep((event.clientX - frame.left) / frame.width * shown.width, shown.width);
-  const y = keep((event.clientY - frame.top) / frame.height * shown.height, shown.height);
-  // A point is a pixel; a box corner may lie on the image's edge.
-  return drawing.tool === 'points' ? [Math.min(x, shown.width - .01), Math.min(y, shown.height - .01)] : [x, y];
-}
-
-function touchOf(event, place) {
-  drawing.touch = event.pointerType === 'touch' ? place : null;
-}
-
-draft.addEventListener('pointerdown', event => {
-  if (!shown || pointer !== null || waiting || event.button > 0) return;
+// Freeze the image; returns whether it can be drawn on.
+function startDrawing() {
+  if (!shown || waiting) return false;
   freeze();
-  if (live) return;
-  pointer = event.pointerId;
-  draft.setPointerCapture(pointer);
-  const place = placeOf(event);
-  touchOf(event, place);
-  drawing.begin(place, (event.pointerType === 'touch' ? 24 : 12) * shown.width / draft.clientWidth);
-  render();
-});
-draft.addEventListener('pointermove', event => {
-  if (event.pointerId !== pointer) return;
-  for (const part of event.getCoalescedEvents && event.getCoalescedEvents().length ? event.getCoalescedEvents() : [event]) {
-    const place = placeOf(part);
-    touchOf(part, place);
-    drawing.drag(place);
-  }
-});
-for (const kind of ['pointerup', 'pointercancel']) {
-  draft.addEventListener(kind, event => {
-    if (event.pointerId !== pointer) return;
-    pointer = null;
-    drawing.end();
-    render();
-  });
+  return !live;
 }
-new ResizeObserver(() => drawing.repaint()).observe(draft);
+
+// The seed to preview; null: none; undefined: as before.
+function seedToPreview() {
+  if (live || !shown || shown.gone || !socket || socket.readyState !== WebSocket.OPEN) return null;
+  const target = { stamp: shown.stamp, id: correcting || 0 };
+  if (input.busy) return undefined;
+  if (drawing.tool === 'mask' && (drawing.base || preview.wanted)) return undefined;
+  if (drawing.tool === 'box' && drawing.complete) return { ...target, ...drawing.seed() };
+  if (drawing.tool === 'points' && (drawing.complete || (correcting !== null && !drawing.empty))) return { ...target, ...drawing.seed() };
+  return correcting === null ? null : { ...target, kind: 'points', points: [] };  // its current mask
+}
+
+function takeCandidates(answer) {
+  if (answer.gone && !live) return refuse(answer);
+  paintOver();
+  render();
+}
+
+// Painting begins from the candidate.
+function paintOver() {
+  if (drawing.tool === 'mask' && preview.current && !drawing.base) drawing.base = preview.candidate.mask;
+}
+
+function renderPreview() {
+  preview.update(seedToPreview());
+  const painting = drawing.tool === 'mask';
+  const { current, candidate } = preview;
+  drawing.candidate = painting ? null : candidate;
+  drawing.faint = !current;
+  drawing.repaint();
+  const refused = preview.refusal && !drawing.empty && preview.answered === preview.wanted;
+  const predicted = candidate && candidate.quality !== null ? ` Predicted IoU ${candidate.quality.toFixed(2)}.` : '';
+  find('preview-text').textContent = painting || live ? ''
+    : refused ? sentence(preview.refusal)
+    : current ? `${correcting === null ? 'Track' : 'Correct'} takes the mask that is shown.${predicted}`
+    : preview.wanted && preview.busy ? 'Looking for the object …' : '';
+  find('preview-text').className = refused ? 'bad' : '';
+  const buttons = find('candidates').children, order = preview.bySize;
+  find('candidates').hidden = painting || !current || order.length < 2;
+  find('preview').hidden = !find('preview-text').textContent;
+  for (const [place, button] of [...buttons].entries()) {
+    const index = order[place];
+    button.hidden = index === undefined;
+    if (button.hidden) continue;
+    const { quality } = preview.candidates[index];
+    button.textContent = SIZES[order.length][place];
+    button.title = `Key ${place + 1}${quality === null ? '' : `, predicted IoU ${quality.toFixed(2)}`}`;
+    button.setAttribute('aria-checked', String(index === preview.chosen));
+  }
+}
+
+function chooseCandidate(place) {
+  if (find('candidates').hidden || preview.bySize[place] === undefined) return;
+  preview.chosen = preview.bySize[place];
+  render();
+}
+
+function undo() {
+  drawing.undo();
+  render();
+}
 
 // --- buttons
 
@@ -195,27 +228,39 @@ function choose(group, attribute, apply) {
     });
   }
 }
-choose(document.querySelector('[aria-label="Tool"]'), 'tool', tool => { drawing.tool = tool; });
+choose(document.querySelector('[aria-label="Tool"]'), 'tool', tool => {
+  drawing.tool = tool;
+  drawing.base = null;
+  paintOver();
+});
 choose(find('sign'), 'sign', sign => { drawing.sign = Number(sign); });
 choose(find('brush'), 'brush', brush => { drawing.brush = Number(brush); });
 find('size').addEventListener('input', event => { drawing.size = Number(event.target.value); });
-find('undo').addEventListener('click', () => { drawing.undo(); render(); });
+find('undo').addEventListener('click', undo);
+for (const [place, button] of [...find('candidates').children].entries()) button.addEventListener('click', () => chooseCandidate(place));
 find('freeze').addEventListener('click', () => live ? freeze() : goLive());
 find('cancel').addEventListener('click', cancel);
 find('new-object').addEventListener('click', () => { correcting = null; find('name').value = ''; render(); });
 document.addEventListener('keydown', event => {
   if (event.key === 'Escape' && !live) cancel();
-  if (event.key === 'z' && (event.ctrlKey || event.metaKey) && event.target.tagName !== 'INPUT') { drawing.undo(); render(); }
+  if (event.target.tagName === 'INPUT' || waiting) return;
+  if (event.ctrlKey || event.metaKey) {
+    if (event.key === 'z') undo();
+  } else if (event.key >= '1' && event.key <= '3') chooseCandidate(Number(event.key) - 1);
+  else if ((event.key === '+' || event.key === '-') && drawing.tool === 'points') {
+    find('sign').querySelector(`[data-sign="${event.key === '+' ? 1 : 0}"]`).click();
+  }
 });
 document.addEventListener('visibilitychange', look);
 
 find('seed-form').addEventListener('submit', async event => {
   event.preventDefault();
-  if (waiting || live || !drawing.complete) return;
-  const seed = drawing.seed();
+  if (waiting || live || !seedable()) return;
+  const accepted = drawing.tool !== 'mask' && preview.current;  // exactly the mask that is shown
+  const seed = accepted ? { preview: preview.request, candidate: preview.chosen } : drawing.seed();
   if (!seed) return refuse({ text: 'Nothing is painted: paint over the object first.' });
   find('name').blur();  // closes the on-screen keyboard
-  waiting = ask({ type: 'seed', stamp: shown.stamp, name: find('name').value.trim(), id: correcting || 0, ...seed });
+  waiting = ask({ type: accepted ? 'accept' : 'seed', stamp: shown.stamp, name: find('name').value.trim(), id: correcting || 0, ...seed });
   find('refusal').hidden = true;
   render();
   const answer = await waiting;
@@ -225,6 +270,10 @@ find('seed-form').addEventListener('submit', async event => {
   find('name').value = '';
   goLive();
 });
+
+function seedable() {
+  return drawing.complete || (drawing.tool !== 'mask' && preview.current);
+}
 
 function refuse(answer) {
   const refusal = find('refusal');
@@ -261,15 +310,12 @@ function correct(item) {
   correcting = item.id;
   find('name').value = item.name;
   drawing.clear();
+  preview.forget();
   render();
   find('stage').scrollIntoView({ block: 'nearest', behavior: 'smooth' });
 }
 
 // --- texts
-
-function sentence(text) {
-  return text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?)]$/.test(text) ? '' : '.');
-}
 
 function report(answer, done) {
   toast(answer.ok ? done : sentence(answer.text), !answer.ok);
@@ -285,56 +331,11 @@ function toast(text, bad = false) {
   toastTimer = setTimeout(() => { element.hidden = true; }, bad ? 8000 : 3000);
 }
 
-function bytes(count) {
-  return count === null ? '–' : count < 1e9 ? `${Math.round(count / 1e6)} MB` : `${(count / 1e9).toFixed(1)} GB`;
-}
-
-function seconds(value) {
-  if (value === null) return '–';
-  return value < 1 ? `${Math.round(value * 1000)} ms` : value < 100 ? `${value.toFixed(1)} s` : `${Math.round(value)} s`;
-}
-
 // --- rendering
 
-// Title and text over the image; null while there is an image to show.
-function notice() {
-  if (!status) return ['Connecting', 'No connection to xmem-ros web. Check that it is running; this page reconnects by itself.'];
-  if (status.state === 'missing') return ['Tracker not found', missing()];
-  if (status.state !== 'active' && status.state !== 'busy') return [`The tracker is ${status.state}`, notActive()];
-  if (!received) return ['Waiting for the first image', waitingFor()];
-  return null;
-}
-
-// The input that the tracker waits for, and what to check.
-function waitingFor() {
-  if (status.no_image) return sentence(status.no_image);
-  const waits = status.image_topic ? `waiting for images on ${status.image_topic}` : 'waiting for its first image';
-  return `The tracker ${status.node} is active and ${waits}.`;
-}
-
-function missing() {
-  const others = status.others.length ? `Visible trackers: ${status.others.join(', ')}` : 'No other tracker is visible';
-  return `No node ${status.node} is visible. ${others}. Start the node (ros2 launch xmem_ros track.launch.py), or start xmem-ros web `
-    + `with --node and the full name of a tracker, such as ${status.others[0] || '/front/xmem'}. This page connects once the node is visible.`;
-}
-
-function notActive() {
-  const steps = { unconfigured: ['configure', 'activate'], inactive: ['activate'] }[status.state];
-  if (!steps) return `${status.node} is not tracking.`;
-  return `${status.node} is ${status.state} and not tracking. Start it: ${steps.map(step => `ros2 lifecycle set ${status.node} ${step}`).join('; ')}`;
-}
-
-// Text for an empty list of objects.
-function noObjects() {
-  if (!status) return 'Not connected.';
-  if (status.state === 'missing') return 'Unknown: the tracker was not found.';
-  if (status.state === 'busy') return 'Unknown: the tracker does not respond.';
-  if (status.state !== 'active') return `Unknown: the tracker is ${status.state}.`;
-  return received ? 'None yet. Draw a box around an object in the image.' : 'Unknown until the first image arrives.';
-}
-
 function render() {
-  const overlay = notice();
+  renderPreview();
+  const overlay = noticeOf(status, received);
   find('notice').hidden = !overlay || (!live && !!shown);
   if (overlay) {
     find('notice-title').textContent = overlay[0];
@@ -365,19 +366,19 @@ function render() {
   find('sign').hidden = drawing.tool !== 'points';
   find('brush').hidden = find('size-label').hidden = drawing.tool !== 'mask';
   find('undo').disabled = drawing.empty;
-  find('hint').textContent = HINTS[drawing.tool];
+  find('hint').textContent = correcting !== null && drawing.tool === 'points' ? CORRECTION : HINTS[drawing.tool];
   find('cancel').hidden = live;
   const button = find('seed');
-  button.disabled = live || !drawing.complete || !!waiting || pointer !== null;
+  button.disabled = live || !seedable() || !!waiting || input.busy;
   button.textContent = waiting ? 'Please wait …' : correcting ? 'Correct' : 'Track';
   find('target').hidden = correcting === null;
 
   const objects = status ? status.objects : [];
   const chosen = objects.find(item => item.id === correcting);
   find('target-text').textContent = correcting === null ? '' : `Correcting ${chosen ? titleOf(chosen) : `object ${correcting}`}`;
-  renderObjects(objects);
+  list.render(objects, correcting);
   find('no-objects').hidden = objects.length > 0;
-  find('no-objects').textContent = noObjects();
+  find('no-objects').textContent = noObjects(status, received);
   const asked = find('reset').dataset.asked === 'yes' && objects.length > 0;
   find('reset').hidden = !objects.length || asked;
   find('confirm').hidden = !asked;
@@ -387,65 +388,6 @@ function render() {
   find('age').textContent = seconds(active ? status.age : null);
   find('age').classList.toggle('warn', !!active && status.age > 1);
   find('memory').textContent = bytes(status ? status.memory : null);
-}
-
-function titleOf(item) {
-  return item.name || `object ${item.id}`;
-}
-
-const rows = new Map();  // id → elements; reused, so that no button is replaced during a tap
-
-function renderObjects(objects) {
-  const list = find('objects');
-  for (const [id, row] of rows) {
-    if (!objects.some(item => item.id === id)) {
-      row.element.remove();
-      rows.delete(id);
-    }
-  }
-  for (const item of objects) {
-    if (!rows.has(item.id)) rows.set(item.id, makeRow(list, item.id));
-    const row = rows.get(item.id);
-    row.item = item;
-    row.element.classList.toggle('chosen', item.id === correcting);
-    row.swatch.style.background = item.colour;
-    row.name.firstChild.textContent = titleOf(item);
-    row.number.textContent = item.name ? `${item.id}` : '';
-    row.state.textContent = item.state.toLowerCase();
-    row.state.className = item.state;
-    row.score.value = item.score;
-    row.score.title = `score ${item.score.toFixed(2)}`;
-    row.score.hidden = item.state === 'OCCLUDED' || item.state === 'LOST';
-    row.absent.textContent = item.unseen ? `for ${seconds(item.unseen)}` : item.score.toFixed(2);
-  }
-}
-
-function makeRow(list, id) {
-  const make = (tag, className, parent) => {
-    const element = document.createElement(tag);
-    element.className = className;
-    parent.append(element);
-    return element;
-  };
-  const element = make('li', '', list);
-  element.dataset.id = id;
-  const row = { element, swatch: make('span', 'swatch', element), name: make('span', 'name', element) };
-  row.name.append('');
-  row.number = make('small', '', row.name);
-  const detail = make('span', 'detail', element);
-  row.state = make('span', '', detail);
-  row.score = make('meter', '', detail);
-  row.absent = make('span', '', detail);
-  const actions = make('span', 'actions', element);
-  const correction = make('button', 'correct', actions);
-  correction.textContent = 'Correct';
-  correction.type = 'button';
-  correction.addEventListener('click', () => correct(row.item));
-  const removal = make('button', 'remove', actions);
-  removal.textContent = 'Remove';
-  removal.type = 'button';
-  removal.addEventListener('click', () => remove(id));
-  return row;
 }
 
 render();

@@ -13,6 +13,7 @@ class Drawing {
     this.width = this.height = 1;
     this.touch = null;  // position under the finger
     this.picture = null;  // image below, for the magnifier
+    this.cursor = null;  // position of the keyboard's cursor
     this.clear();
   }
 
@@ -29,6 +30,9 @@ class Drawing {
     this.box = null;
     this.points = [];
     this.strokes = [];
+    this.base = null;       // picture of the mask under the strokes
+    this.candidate = null;  // pictures `mask` and `outline` of the mask that the drawing gives
+    this.faint = false;     // whether the candidate belongs to an earlier state of the drawing
     this.grip = null;
     this.repaint();
   }
@@ -41,7 +45,7 @@ class Drawing {
   get complete() {
     if (this.tool === 'box') return !!this.box && this.box[2] >= 4 && this.box[3] >= 4;
     if (this.tool === 'points') return this.points.some(point => point[2] === 1);
-    return this.strokes.some(stroke => stroke.brush === 1);
+    return !!this.base || this.strokes.some(stroke => stroke.brush === 1);
   }
 
   undo() {
@@ -147,15 +151,26 @@ class Drawing {
     const scale = wide / this.width;
     if (this.tool === 'mask') this.paintStrokes();
     this.sketch(pen, scale, ratio);
+    if (this.cursor) this.cross(pen, scale, ratio);
     if (this.touch && this.picture) this.magnify(pen, scale, ratio);
   }
 
   sketch(pen, scale, ratio) {
     pen.save();
+    if (this.candidate) {
+      const size = [this.width * scale, this.height * scale];
+      pen.globalAlpha = this.faint ? .2 : .4;
+      pen.drawImage(this.candidate.mask, 0, 0, ...size);
+      pen.globalAlpha = this.faint ? .3 : 1;
+      pen.drawImage(this.candidate.outline, 0, 0, ...size);
+      pen.globalAlpha = 1;
+    }
     if (this.tool === 'box' && this.box) {
       const [x, y, width, height] = this.box.map(value => value * scale);
-      pen.fillStyle = 'rgb(53 208 165 / .16)';
-      pen.fillRect(x, y, width, height);
+      if (!this.candidate) {
+        pen.fillStyle = 'rgb(53 208 165 / .16)';
+        pen.fillRect(x, y, width, height);
+      }
       for (const [colour, line] of [['rgb(0 0 0 / .6)', 4], ['#35d0a5', 2]]) {
         pen.strokeStyle = colour;
         pen.lineWidth = line * ratio;
@@ -188,6 +203,21 @@ class Drawing {
     pen.restore();
   }
 
+  // The keyboard's cursor.
+  cross(pen, scale, ratio) {
+    const [x, y] = this.cursor.map(value => value * scale), arm = 12 * ratio, gap = 3 * ratio;
+    for (const [colour, line] of [['rgb(0 0 0 / .6)', 4], ['#e8eef5', 2]]) {
+      pen.strokeStyle = colour;
+      pen.lineWidth = line * ratio;
+      pen.beginPath();
+      for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
+        pen.moveTo(x + dx * gap, y + dy * gap);
+        pen.lineTo(x + dx * arm, y + dy * arm);
+      }
+      pen.stroke();
+    }
+  }
+
   dot(pen, x, y, radius, colour, ratio) {
     pen.beginPath();
     pen.arc(x, y, radius, 0, 2 * Math.PI);
@@ -201,6 +231,10 @@ class Drawing {
   paintStrokes() {
     const pen = this.paper.getContext('2d', { willReadFrequently: true });
     pen.clearRect(0, 0, this.width, this.height);
+    if (this.base) {
+      pen.imageSmoothingEnabled = false;
+      pen.drawImage(this.base, 0, 0, this.width, this.height);
+    }
     pen.strokeStyle = pen.fillStyle = '#35d0a5';
     pen.lineCap = pen.lineJoin = 'round';
     for (const { brush, radius, path } of this.strokes) {
