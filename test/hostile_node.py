@@ -19,7 +19,7 @@ from xmem_ros.conversions.images import image_from_array
 from xmem_ros.errors import ErrorCode
 from xmem_ros.msg import TrackedObject, TrackedObjectArray
 from xmem_ros.node import qos
-from xmem_ros.srv import HoldImage, RemoveObjects, ResetTracker, SeedObjects
+from xmem_ros.srv import HoldImage, PreviewSeed, RemoveObjects, ResetTracker, SeedObjects
 
 MARKUP = '<img src=x onerror="window.harmed=1"><script>window.harmed=1</script>'
 
@@ -27,12 +27,18 @@ MARKUP = '<img src=x onerror="window.harmed=1"><script>window.harmed=1</script>'
 class HostileNode:
     """Node that answers and publishes what a test sets.
 
-    `state` is its lifecycle state; `message`, `success`, `ids` and `code` go into its responses.
+    `state` is its lifecycle state; `message`, `success`, `ids` and `code` go into its responses,
+    `masks` and `qualities` into those of previews, which wait for `may_preview`. `requests` are the
+    seeds and previews received.
+    Without `previews` it is an older node, without that service.
     """
 
-    def __init__(self, name: str = 'xmem', namespace: str = '/hostile') -> None:
+    def __init__(self, name: str = 'xmem', namespace: str = '/hostile', *, previews: bool = True) -> None:
         self.state, self.message, self.success, self.ids = 'active', MARKUP, False, [1]
         self.code = ErrorCode.INVALID_SEED
+        self.masks, self.qualities, self.requests = [], [], []
+        self.may_preview = threading.Event()
+        self.may_preview.set()
         self.context = rclpy.Context()
         rclpy.init(context=self.context)
         self.node = rclpy.create_node(name, namespace=namespace, context=self.context)
@@ -47,6 +53,7 @@ class HostileNode:
             (RemoveObjects, 'remove'),
             (ResetTracker, 'reset'),
             (HoldImage, 'hold'),
+            *([(PreviewSeed, 'preview_seed')] if previews else []),
         ):
             self.node.create_service(kind, f'~/{service}', self._answer)
         self._executor = SingleThreadedExecutor(context=self.context)
@@ -86,9 +93,15 @@ class HostileNode:
         response.current_state.label = self.state
         return response
 
-    def _answer(self, _: Any, response: Any) -> Any:
+    def _answer(self, request: Any, response: Any) -> Any:
         response.success, response.message = self.success, self.message
         response.error_code = ErrorCode.NONE if self.success else self.code
         if isinstance(response, SeedObjects.Response):
             response.ids = self.ids
+        if isinstance(response, (SeedObjects.Response, PreviewSeed.Response)):
+            self.requests.append(request)
+        if isinstance(response, PreviewSeed.Response):
+            self.may_preview.wait(60)
+            response.masks = [image_from_array(mask, 'mono8', Image) for mask in self.masks]
+            response.qualities = self.qualities
         return response

@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 import numpy as np
+from sensor_msgs.msg import Image
 
 from fuzz.documents import mutate_json
 from fuzz.kinds import Kind
@@ -18,6 +19,7 @@ from fuzz.messages import image, namespace
 from fuzz.mutation import Source, mutate_bytes, mutate_tree
 from fuzz.sandbox import Link, Places
 from xmem_ros.client.calls import ServiceCalls
+from xmem_ros.conversions.images import image_from_array
 from xmem_ros.web import server
 from xmem_ros.web.access import Access
 
@@ -39,6 +41,9 @@ COMMANDS: list[Any] = [
     {'type': 'seed', 'request': 1, 'stamp': STAMP, 'name': 'cup', 'kind': 'box', 'box': [1, 2, 3, 4]},
     {'type': 'seed', 'request': 2, 'stamp': STAMP, 'id': 3, 'kind': 'points', 'points': [[1, 2, 1], [3, 4.5, 0]]},
     {'type': 'seed', 'request': 3, 'stamp': STAMP, 'kind': 'mask', 'width': 6, 'height': 4, 'runs': [5, 9, 10]},
+    {'type': 'preview', 'request': 6, 'stamp': STAMP, 'kind': 'box', 'box': [1, 2, 3, 4]},
+    {'type': 'preview', 'request': 7, 'stamp': STAMP, 'id': 3, 'kind': 'points', 'points': []},
+    {'type': 'accept', 'request': 8, 'preview': 6, 'candidate': 0, 'name': 'cup', 'id': 0},
     {'type': 'remove', 'request': 4, 'ids': [1, 2]},
     {'type': 'reset', 'request': 5},
 ]
@@ -102,6 +107,9 @@ class FakeLink:
     def call(self, kind: Any, _: str, request: Any, *__: Any, **___: Any) -> Any:
         """Grant the request."""
         answer = kind.Response(success=True)
+        if hasattr(answer, 'masks'):
+            answer.masks = [image_from_array(np.full((4, 6), 255, np.uint8), 'mono8', Image)]
+            answer.qualities = [0.5]
         if hasattr(answer, 'ids'):
             answer.ids = list(range(1, len(request.seeds) + 1))
         return answer
@@ -132,7 +140,7 @@ class FakeBridge(ServiceCalls):
 
 def _make() -> list[dict[str, bytes]]:
     texts = [json.dumps(command) for command in COMMANDS]
-    few = [texts[:4], texts[4:]]  # the length of the queue of commands
+    few = [texts[start : start + 4] for start in range(0, len(texts), 4)]  # the length of the queue of commands
     commands = [{'commands.json': json.dumps(item).encode()} for item in few]
     return [*({'request.bin': request} for request in REQUESTS), *commands]
 

@@ -16,7 +16,7 @@ from xmem_ros import errors
 from xmem_ros.client.calls import checked
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.errors import ErrorCode
-from xmem_ros.srv import RemoveObjects
+from xmem_ros.srv import PreviewSeed, RemoveObjects
 
 SCENE = RenderedScene((120, 216), objects=3)
 CUP = SCENE[0][1] == 1
@@ -28,6 +28,7 @@ def calls(robot):
     """Valid calls of every service."""
     return {
         'seed': lambda: robot.seed(mask_seed(CUP)),
+        'preview': lambda: robot.call(PreviewSeed, '~/preview_seed', PreviewSeed.Request(seed=mask_seed(CUP))),
         'remove': lambda: robot.remove(1),
         'reset': robot.reset,
         'hold': robot.hold,
@@ -77,7 +78,7 @@ def test_every_service_of_an_inactive_node_names_the_transition_to_request(robot
 
 
 def test_every_service_returns_the_code_none_on_success(robot):
-    order = ('seed', 'hold', 'save', 'load', 'remove', 'reset')
+    order = ('seed', 'preview', 'hold', 'save', 'load', 'remove', 'reset')
     answers = {what: calls(robot)[what]() for what in order}
     assert codes(answers) == dict.fromkeys(order, ErrorCode.NONE)
     assert all(answer.success for answer in answers.values())

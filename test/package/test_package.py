@@ -60,6 +60,13 @@ INTERFACES = {
         'labels': 'sequence<uint8>',
         'stamp': 'builtin_interfaces/Time',
     },
+    'srv.PreviewSeed_Request': {'header': 'std_msgs/Header', 'seed': 'xmem_ros/Seed'},
+    'srv.PreviewSeed_Response': {
+        **OUTCOME,
+        'masks': 'sequence<sensor_msgs/Image>',
+        'qualities': 'sequence<float>',
+        'stamp': 'builtin_interfaces/Time',
+    },
     'srv.RemoveObjects_Request': {'ids': 'sequence<uint32>', 'all': 'boolean'},
     'srv.RemoveObjects_Response': {**OUTCOME, 'removed': 'sequence<uint32>'},
     'srv.ResetTracker_Request': {},

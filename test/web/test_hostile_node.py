@@ -2,7 +2,6 @@
 """Hostile node: client and page trust no size, number or markup in its messages."""
 
 import json
-import shutil
 import time
 
 import pytest
@@ -17,15 +16,14 @@ from node_harness import wait_until
 from sensor_msgs.msg import Image
 from web_harness import SLOW_S, TOKEN, WebProcess, answer, page_of, run, serving
 
-from xmem_ros.client import Box, XMemClient
+from xmem_ros.client import Box, Candidate, XMemClient
 from xmem_ros.client.frames import FramePairs, frame_of
 from xmem_ros.conversions.images import image_from_array
 from xmem_ros.errors import ErrorCode, FrameError, NodeError, SeedError
 from xmem_ros.msg import TrackedObject, TrackedObjectArray
 from xmem_ros.web.bridge import encode_overlay
+from xmem_ros.web.previews import offer_of
 
-CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
-FLAGS = ['--headless', '--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking']
 LONG = 'x' * 1_000_000
 
 
@@ -196,19 +194,70 @@ def test_a_missing_image_is_recognised_by_its_code_and_not_by_the_text(node, cod
     assert (refusal['ok'], refusal['gone'], refusal['text']) == (False, code == ErrorCode.STAMP_NOT_HELD, message)
 
 
+async def preview_on(page, node, number=1):
+    """Wait for the image of 16×12 px, then ask for a preview and return its answer."""
+    while True:
+        node.say()
+        message = await page.receive(30)
+        if message.type == aiohttp.WSMsgType.BINARY:
+            break
+    box = {'kind': 'box', 'box': [1, 1, 4, 4], 'stamp': {'sec': 1, 'nanosec': 0}}
+    await page.send_json({'type': 'preview', 'request': number, **box})
+    return await answer(page)
+
+
+@pytest.mark.parametrize('size', [(1, 1), (12, 17), (6000, 6000)])
+def test_candidates_of_another_size_than_the_image_are_refused(node, size):
+    node.success, node.masks, node.qualities = True, [np.ones((12, 16), np.uint8), np.ones(size, np.uint8)], [0.5, 0.4]
+
+    async def ask():
+        async with serving(node=node.name) as address, page_of(address) as page:
+            refusal = await preview_on(page, node)
+            await page.send_json({'type': 'accept', 'request': 2, 'preview': 1, 'candidate': 0})
+            return refusal, await answer(page)
+
+    refusal, after = run(ask())
+    assert (refusal['ok'], after['ok']) == (False, False)
+    assert 'different size' in refusal['text']
+    assert 'no longer kept' in after['text']
+
+
+def test_the_number_and_the_qualities_of_candidates_are_bounded(node):
+    node.success, node.message = True, ''
+    node.masks = [np.eye(12, 16, k=shift, dtype=np.uint8) for shift in range(50)]
+    node.qualities = [float('nan'), 7.0, float('-inf'), *[0.5] * 47]
+
+    async def ask():
+        async with serving(node=node.name) as address, page_of(address) as page:
+            found = await preview_on(page, node)
+            answers = [found]
+            for number, candidate in ((1, 2), (1, 3), (9, 0)):
+                await page.send_json({'type': 'accept', 'request': 2, 'preview': number, 'candidate': candidate})
+                answers.append(await answer(page))
+            return answers
+
+    found, *accepted = run(ask())
+    assert [item['quality'] for item in found['candidates']] == [None, 1.0, None]
+    assert [item['area'] for item in found['candidates']] == [12, 12, 12]
+    assert [item['ok'] for item in accepted] == [True, False, False]
+    (given,) = [request.seeds[0] for request in node.requests if hasattr(request, 'seeds')]
+    assert given.mask.data == image_from_array(node.masks[2] * np.uint8(255), 'mono8', Image).data
+
+
+def test_as_many_qualities_as_masks_are_required(node):
+    node.success, node.masks, node.qualities = True, [np.ones((12, 16), np.uint8)], [0.5, 0.4]
+    with XMemClient(node.name, timeout=60) as client, pytest.raises(NodeError, match='2 qualities for 1 masks'):
+        client.preview(Box(1, 1, 4, 4))
+
+
+def test_candidates_of_a_large_image_are_sent_small():
+    noise = np.random.default_rng(1).integers(0, 2, (4000, 3000)).astype(bool)
+    offer, shown = offer_of(1, 5, [Candidate(noise, 0.5)] * 9, (3000, 4000))
+    assert len(json.dumps(shown)) < 2**20
+    assert (offer.masks[2].mask() == noise).all()
+
+
 # --- the page
-
-
-@pytest.fixture(scope='module')
-def browser():
-    playwright = pytest.importorskip('playwright.sync_api', reason='playwright is not installed: pip install .[dev]')
-    if CHROMIUM is None:
-        pytest.skip('there is no Chromium on this machine: apt install chromium')
-    playwright.expect.set_options(timeout=SLOW_S * 1000)
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 def test_names_and_errors_are_shown_as_text_on_the_page(node, browser):

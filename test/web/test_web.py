@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Page in a real browser with the real node: user actions reach the node's topics."""
 
-import contextlib
 import re
-import shutil
-import threading
 
 import numpy as np
 import pytest
@@ -14,139 +11,31 @@ require('rclpy', 'xmem_ros.msg', 'aiohttp', 'playwright')
 
 import node_harness as robots
 from node_harness import iou, pixels_of, wait_until
-from playwright.sync_api import expect, sync_playwright
-from scene_files import rendered_scene
+from page_harness import (
+    DESKTOP,
+    HEIGHT,
+    MUG,
+    PHONE,
+    SCENE,
+    WIDTH,
+    drag,
+    draw_box,
+    seed,
+    shown_candidate,
+    spot,
+    stamp_shown,
+    stamp_text,
+)
+from playwright.sync_api import expect
 from sensor_msgs.msg import Image
 from web_harness import SLOW_S, WebProcess
 
-from xmem_ros.msg import AcceptedSeeds, Seed, TrackedObjectArray
+from xmem_ros.msg import Seed
 
-CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason='there is no Chromium on this machine: apt install chromium')
-
-SCENE = rendered_scene()
-HEIGHT, WIDTH = SCENE.size
-MUG = (183, 113, 78, 78)  # x, y, width, height, README.md
-DESKTOP, PHONE = (1280, 800), (390, 844)
 MAGNIFIED = """() => {
     const canvas = document.getElementById('draft');
     return canvas.getContext('2d').getImageData(canvas.width - 64, canvas.height - 64, 1, 1).data[3] === 255;
 }"""
-FLAGS = ['--headless', '--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking']
-FLAGS += ['--disable-component-update', '--disable-sync']
-
-expect.set_options(timeout=SLOW_S * 1000)
-
-
-class Camera:
-    """Camera thread that repeats the first frame of the scene with new stamps."""
-
-    def __init__(self, robot):
-        self._robot, self._end = robot, threading.Event()
-        self.pause = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def _run(self):
-        while not self._end.wait(0.15):
-            if not self.pause.is_set():
-                self._robot.show(SCENE[0][0])
-
-    def close(self):
-        self._end.set()
-        self._thread.join()
-
-
-@pytest.fixture(scope='module')
-def robot():
-    with robots.running({'size': 120, 'history': 5, 'diagnostics_period': 0.5, 'no_image_warning_after': 1.0}) as robot:
-        robot.labels = robot.listen(Image, '~/labels')
-        robot.objects = robot.listen(TrackedObjectArray, '~/objects')
-        robot.seeds = robot.listen(AcceptedSeeds, '~/seeds', robots.LATCHED)
-        robot.wait_matched('~/seeds')
-        robot.camera = Camera(robot)
-        try:
-            yield robot
-        finally:
-            robot.camera.close()
-
-
-@pytest.fixture(scope='module')
-def web(robot):
-    process = WebProcess(robot.prefix)
-    yield process
-    process.close()
-
-
-@pytest.fixture(scope='module')
-def browser():
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def open_page(browser, web, robot):
-    """Open the page at a size; an error in its scripts fails the test."""
-    errors = []
-    with contextlib.ExitStack() as stack:
-
-        def start(size=DESKTOP, touch=False, live=True):
-            context = browser.new_context(
-                viewport={'width': size[0], 'height': size[1]}, has_touch=touch, is_mobile=touch
-            )
-            stack.callback(context.close)
-            context.set_default_timeout(SLOW_S * 1000)
-            page = context.new_page()
-            page.on('pageerror', lambda error: errors.append(str(error)))
-            page.goto(web.address)
-            if live:
-                expect(page.locator('#state')).to_have_text('live')
-            return page
-
-        robot.reset()
-        yield start
-        robot.reset()
-    assert errors == []
-
-
-def spot(page, x, y):
-    """Return the screen position of a pixel of the image."""
-    frame = page.locator('#draft').bounding_box()
-    return frame['x'] + x / WIDTH * frame['width'], frame['y'] + y / HEIGHT * frame['height']
-
-
-def drag(page, *places):
-    page.mouse.move(*spot(page, *places[0]))
-    page.mouse.down()
-    for place in places[1:]:
-        page.mouse.move(*spot(page, *place), steps=3)
-    page.mouse.up()
-
-
-def draw_box(page, x, y, width, height):
-    drag(page, (x, y), (x + width, y + height))
-
-
-def stamp_shown(page):
-    """Return the stamp of the image on the screen, as text."""
-    return page.locator('#stage').get_attribute('data-stamp')
-
-
-def stamp_text(header):
-    return f'{header.stamp.sec}.{header.stamp.nanosec:09d}'
-
-
-def seed(page, robot, name=''):
-    """Press the button; returns the accepted seeds that the node publishes."""
-    before = len(robot.seeds)
-    if name:
-        page.fill('#name', name)
-    page.click('#seed')
-    accepted = wait_until(lambda: robot.seeds[before:], 'the accepted seed', SLOW_S)[0]
-    expect(page.locator('#cancel')).to_be_hidden()  # live again
-    return accepted
 
 
 def test_a_box_seeds_the_image_on_which_it_was_drawn(open_page, robot):
@@ -157,11 +46,12 @@ def test_a_box_seeds_the_image_on_which_it_was_drawn(open_page, robot):
     later = len(robot.labels) + 10  # twice the history
     wait_until(lambda: len(robot.labels) > later, 'more images than the node keeps')
     assert stamp_shown(page) == frozen
+    assert np.abs(np.subtract(page.evaluate('drawing.box'), MUG)).max() <= 2
+    shown = shown_candidate(page)
     accepted = seed(page, robot, 'mug')
     assert stamp_text(accepted.header) == frozen
-    assert [(item.kind, item.name, item.id) for item in accepted.seeds] == [(Seed.BOX, 'mug', 0)]
-    box = accepted.seeds[0].box
-    assert np.abs(np.subtract((box.x_offset, box.y_offset, box.width, box.height), MUG)).max() <= 2
+    assert [(item.kind, item.name, item.id) for item in accepted.seeds] == [(Seed.MASK, 'mug', 0)]
+    assert ((pixels_of(accepted.seeds[0].mask) > 0) == shown).all()
     expect(page.locator('#objects li')).to_have_count(1)
     expect(page.locator('#objects li .name')).to_contain_text('mug')
     expect(page.locator('#objects li')).to_contain_text('tracked')
@@ -207,11 +97,13 @@ def test_touches_on_a_phone_give_points_and_boxes(open_page, robot):
     page.tap('[data-sign="0"]')
     page.touchscreen.tap(*spot(page, 300, 60))
     frozen = stamp_shown(page)
+    points = page.evaluate('drawing.points')
+    assert np.abs(np.subtract(points, [(212, 145, 1), (300, 60, 0)])).max() <= 2
+    shown = shown_candidate(page)
+    assert shown[145, 212] and not shown[60, 300]
     accepted = seed(page, robot)
     assert stamp_text(accepted.header) == frozen
-    points = [(point.x, point.y) for point in accepted.seeds[0].points]
-    assert list(accepted.seeds[0].point_labels) == [1, 0]
-    assert np.abs(np.subtract(points, [(212, 145), (300, 60)])).max() <= 2
+    assert ((pixels_of(accepted.seeds[0].mask) > 0) == shown).all()
     expect(page.locator('#objects li')).to_contain_text('object 1')
 
     page.tap('[data-tool=box]')
@@ -223,10 +115,9 @@ def test_touches_on_a_phone_give_points_and_boxes(open_page, robot):
         if kind == 'Move':  # what the finger hides is shown, enlarged, in a corner
             assert page.evaluate(MAGNIFIED)
     assert not page.evaluate(MAGNIFIED)
-    accepted = seed(page, robot)
-    assert accepted.seeds[0].kind == Seed.BOX
-    box = accepted.seeds[0].box
-    assert np.abs(np.subtract((box.x_offset, box.y_offset, box.width, box.height), (28, 107, 90, 85))).max() <= 3
+    assert np.abs(np.subtract(page.evaluate('drawing.box'), (28, 107, 90, 85))).max() <= 3
+    shown = shown_candidate(page)
+    assert ((pixels_of(seed(page, robot).seeds[0].mask) > 0) == shown).all()
 
 
 def test_an_object_is_removed_at_once_and_all_objects_after_a_confirmation(open_page, robot):
