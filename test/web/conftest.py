@@ -7,16 +7,20 @@ import pytest
 
 
 @pytest.fixture(scope='module')
-def robot():
-    """A node that makes masks by GrabCut, with a camera."""
+def robot(request):
+    """A node that makes masks by GrabCut, with a camera.
+
+    It keeps 5 images, or the `HISTORY` of the test's module.
+    """
     import node_harness as robots
     from page_harness import Camera
     from sensor_msgs.msg import Image
 
     from xmem_ros.msg import AcceptedSeeds, TrackedObjectArray
 
-    parameters = {'size': 120, 'history': 5, 'diagnostics_period': 0.5, 'no_image_warning_after': 1.0}
-    with robots.running({**parameters, 'seeder': 'grabcut'}) as robot:
+    parameters = {'size': 120, 'diagnostics_period': 0.5, 'no_image_warning_after': 1.0, 'seeder': 'grabcut'}
+    history = getattr(request.module, 'HISTORY', 5)
+    with robots.running({**parameters, 'history': history, 'history_seconds': 0.0}) as robot:
         robot.labels = robot.listen(Image, '~/labels')
         robot.objects = robot.listen(TrackedObjectArray, '~/objects')
         robot.seeds = robot.listen(AcceptedSeeds, '~/seeds', robots.LATCHED)

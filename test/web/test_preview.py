@@ -18,7 +18,8 @@ from web_harness import SLOW_S, WebProcess
 
 from xmem_ros.msg import Seed
 
-ON_MUG, ON_TABLE = (212, 145), (212, 200)
+HISTORY = 100  # images that the node keeps: none is gone before it is held, even on a busy machine
+ON_MUG = (212, 145)
 
 
 def points_at(page, *places):
