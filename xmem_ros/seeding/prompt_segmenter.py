@@ -9,6 +9,7 @@ on the same image costs only the decoder.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from pathlib import Path
@@ -36,6 +37,7 @@ MULTIPLE = 16
 BOX_MARGIN = 0.25  # on each side, as a share of the box's longer side
 ZOOM_MARGIN = 0.25  # as BOX_MARGIN, around a mask found in a larger view
 ZOOM_BELOW = 0.6  # zoom in if the crop then covers less than this share of the view
+GRID = 4  # of the views of points
 KEPT_CROPS = 4
 LEAST_AREA = 4  # px of a mask
 
@@ -106,7 +108,7 @@ class PromptSegmenter(Seeder):
             wanted = _sides_of(so_far, pixels[on_object])
         else:
             wanted = _sides_of(so_far, pixels)
-        close = _around(wanted, ZOOM_MARGIN, size)
+        close = _on_grid(_around(wanted, ZOOM_MARGIN, size), size)
         if close.area < ZOOM_BELOW * view.area:
             view = close
         found = self._usable(self._look(frame, view, None, pixels, on_object, so_far))
@@ -177,6 +179,21 @@ def _around(sides: View, margin: float, size: tuple[int, int]) -> View:
         max(sides.top - grown, 0),
         min(sides.right + grown, size[1]),
         min(sides.bottom + grown, size[0]),
+    )
+
+
+def _on_grid(view: View, size: tuple[int, int]) -> View:
+    """Extend a view to a grid inside a frame of H, W.
+
+    The next point changes the object's sides a little; mostly it then gets the same view, whose
+    features are kept. The grid's step is a power of two, at most a `GRID`-th of the longer side.
+    """
+    step = 2 ** max(int(math.log2(max(view.right - view.left, view.bottom - view.top) / GRID)), 0)
+    return View(
+        view.left // step * step,
+        view.top // step * step,
+        min(-(-view.right // step) * step, size[1]),
+        min(-(-view.bottom // step) * step, size[0]),
     )
 
 
