@@ -99,7 +99,10 @@ def seed(page, robot, name=''):
     if name:
         page.fill('#name', name)
     page.click('#seed')
-    accepted = wait_until(lambda: robot.seeds[before:], 'the accepted seed', SLOW_S)[0]
+    refusal = page.locator('#refusal')
+    wait_until(lambda: robot.seeds[before:] or refusal.is_visible(), 'the accepted seed', SLOW_S)
+    assert robot.seeds[before:], refusal.text_content()
+    accepted = robot.seeds[before]
     expect(page.locator('#cancel')).to_be_hidden()  # live again
     return accepted
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Features of an image are kept, so that another point costs only the decoder. Random weights do."""
+"""Features of an image are kept, so that another point costs only the decoder."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ MASK[30:70, 40:90] = True
 
 @pytest.fixture
 def segmenter(monkeypatch):
-    """A segmenter that counts how often it computes features."""
+    """A segmenter with random weights that counts how often it computes features."""
     torch.manual_seed(1)
     network = PromptNetwork()
     segmenter, compute = PromptSegmenter(network), network.features

@@ -22,7 +22,7 @@ from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 
 from xmem_ros.msg import Seed
-from xmem_ros.srv import LoadMemory, RemoveObjects, SaveMemory, SeedObjects
+from xmem_ros.srv import LoadMemory, PreviewSeed, RemoveObjects, SaveMemory, SeedObjects
 
 MOST_32 = 2**32 - 1
 ODD_TEXTS = (
@@ -81,10 +81,12 @@ def _seed(chance: random.Random, world: World) -> Wrong:
             seeds = [_of_mask(world.mask), *seeds]
         if chance.random() < 0.2:
             seeds[-1].name = chance.choice(ODD_TEXTS)
-    request = SeedObjects.Request(seeds=seeds)
+    kind, service, request = SeedObjects, 'seed', SeedObjects.Request(seeds=seeds)
+    if len(seeds) == 1 and chance.random() < 0.2:
+        kind, service, request = PreviewSeed, 'preview_seed', PreviewSeed.Request(seed=seeds[0])
     request.header.stamp = stamp
     request.header.frame_id = chance.choice(('', *ODD_TEXTS))
-    return Wrong(f'seed: {maker.__name__.strip("_").replace("_", " ")}', SeedObjects, '~/seed', request)
+    return Wrong(f'{service}: {maker.__name__.strip("_").replace("_", " ")}', kind, f'~/{service}', request)
 
 
 def _of_mask(mask: np.ndarray, **options: Any) -> Seed:

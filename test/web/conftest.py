@@ -10,7 +10,7 @@ import pytest
 def robot(request):
     """A node that makes masks by GrabCut, with a camera.
 
-    It keeps 5 images, or the `HISTORY` of the test's module.
+    It keeps as many images as the test's module says in `HISTORY`.
     """
     import node_harness as robots
     from page_harness import Camera
@@ -19,8 +19,7 @@ def robot(request):
     from xmem_ros.msg import AcceptedSeeds, TrackedObjectArray
 
     parameters = {'size': 120, 'diagnostics_period': 0.5, 'no_image_warning_after': 1.0, 'seeder': 'grabcut'}
-    history = getattr(request.module, 'HISTORY', 5)
-    with robots.running({**parameters, 'history': history, 'history_seconds': 0.0}) as robot:
+    with robots.running({**parameters, 'history': request.module.HISTORY, 'history_seconds': 0.0}) as robot:
         robot.labels = robot.listen(Image, '~/labels')
         robot.objects = robot.listen(TrackedObjectArray, '~/objects')
         robot.seeds = robot.listen(AcceptedSeeds, '~/seeds', robots.LATCHED)

@@ -32,6 +32,7 @@ from web_harness import SLOW_S, WebProcess
 
 from xmem_ros.msg import Seed
 
+HISTORY = 15  # images that the node keeps
 MAGNIFIED = """() => {
     const canvas = document.getElementById('draft');
     return canvas.getContext('2d').getImageData(canvas.width - 64, canvas.height - 64, 1, 1).data[3] === 255;
@@ -43,7 +44,7 @@ def test_a_box_seeds_the_image_on_which_it_was_drawn(open_page, robot):
     draw_box(page, *MUG)
     expect(page.locator('#state')).to_have_text('frozen')
     frozen = stamp_shown(page)
-    later = len(robot.labels) + 10  # twice the history
+    later = len(robot.labels) + 2 * HISTORY
     wait_until(lambda: len(robot.labels) > later, 'more images than the node keeps')
     assert stamp_shown(page) == frozen
     assert np.abs(np.subtract(page.evaluate('drawing.box'), MUG)).max() <= 2
@@ -149,7 +150,7 @@ def test_a_missing_image_is_reported_and_another_one_can_be_drawn_on(open_page, 
         if stamp_text(newest) > stamp_shown(page) and stamp_text(newest) not in held:
             held.add(stamp_text(newest))
             robot.hold(newest.stamp)
-        return len(held) > 12
+        return len(held) > HISTORY + 5
 
     wait_until(others_are_held, 'other images to be held')
     page.click('#seed')

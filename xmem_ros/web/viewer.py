@@ -51,7 +51,7 @@ class Viewer:
     Text messages are JSON. A page gets its next image after it has shown the previous one, so a
     slow page gets fewer images, but always recent ones. At most one image, one status, a few
     answers and a few commands are queued. Of the previews that a page asks for one is under way and
-    the newest waits; its last candidates are kept until one is accepted.
+    the newest waits. The last candidates are kept until the page is live again.
 
     Arguments:
         socket: open socket without autoping.
@@ -232,6 +232,8 @@ class Viewer:
         if not isinstance(visible, bool) or not isinstance(live, bool):
             return self._reject(None, 'invalid look: visible and live must be true or false')
         self.visible, self.live, self._shown = visible, live, True
+        if live:
+            self._offer = None
         return self._on_change()
 
     async def _execute_commands(self) -> None:

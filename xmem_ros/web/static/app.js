@@ -212,6 +212,7 @@ function chooseCandidate(place) {
 }
 
 function undo() {
+  input.lift();
   drawing.undo();
   render();
 }
