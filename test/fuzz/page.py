@@ -38,14 +38,14 @@ COMMANDS: list[Any] = [
     {'type': 'shown'},
     {'type': 'look', 'visible': True, 'live': True},
     {'type': 'hold', 'stamp': STAMP},
+    {'type': 'preview', 'request': 6, 'stamp': STAMP, 'kind': 'box', 'box': [1, 2, 3, 4]},
     {'type': 'seed', 'request': 1, 'stamp': STAMP, 'name': 'cup', 'kind': 'box', 'box': [1, 2, 3, 4]},
     {'type': 'seed', 'request': 2, 'stamp': STAMP, 'id': 3, 'kind': 'points', 'points': [[1, 2, 1], [3, 4.5, 0]]},
     {'type': 'seed', 'request': 3, 'stamp': STAMP, 'kind': 'mask', 'width': 6, 'height': 4, 'runs': [5, 9, 10]},
-    {'type': 'preview', 'request': 6, 'stamp': STAMP, 'kind': 'box', 'box': [1, 2, 3, 4]},
     {'type': 'preview', 'request': 7, 'stamp': STAMP, 'id': 3, 'kind': 'points', 'points': []},
-    {'type': 'accept', 'request': 8, 'preview': 6, 'candidate': 0, 'name': 'cup', 'id': 0},
     {'type': 'remove', 'request': 4, 'ids': [1, 2]},
     {'type': 'reset', 'request': 5},
+    {'type': 'accept', 'request': 8, 'preview': 6, 'candidate': 0, 'name': 'cup', 'id': 0},
 ]
 HEADERS = [b'Host', b'Origin', b'Cookie', b'Content-Length', b'Transfer-Encoding', b'Upgrade', b'Expect', b'Range']
 HEADERS += [b'Sec-WebSocket-Key', b'Sec-WebSocket-Version', b'Sec-WebSocket-Extensions', b'Content-Type', b'X']
@@ -139,7 +139,8 @@ class FakeBridge(ServiceCalls):
 
 
 def _make() -> list[dict[str, bytes]]:
-    texts = [json.dumps(command) for command in COMMANDS]
+    # an acceptance succeeds only after the answer to its preview, for which nobody waits here
+    texts = [json.dumps(command) for command in COMMANDS if command['type'] != 'accept']
     few = [texts[start : start + 4] for start in range(0, len(texts), 4)]  # the length of the queue of commands
     commands = [{'commands.json': json.dumps(item).encode()} for item in few]
     return [*({'request.bin': request} for request in REQUESTS), *commands]
@@ -238,6 +239,7 @@ async def _commands(port: int, texts: list[str]) -> int:
         try:
             for text in texts:
                 await socket.send_str(text.encode('utf-8', 'replace').decode())
+                await asyncio.sleep(0.01)  # let a preview be answered before its acceptance
             await asyncio.sleep(0.05)  # let the queue of commands drain
             await socket.send_str(json.dumps({'type': 'reset', 'request': 7777}))
         except ConnectionError:  # too large a message ends the connection before it has been sent
