@@ -255,8 +255,9 @@ class Viewer:
             self._calls.hold(command.stamp)
             return []
         if isinstance(command, Seeding):
-            packed = isinstance(command.shape, RunLengthMask | PackedMask)
-            shape = command.shape.mask() if packed else command.shape
+            shape = command.shape
+            if isinstance(shape, RunLengthMask | PackedMask):
+                return self._calls.seed([(command.target, shape.mask())], stamp=command.stamp)
             return self._calls.seed([(command.target, shape)], stamp=command.stamp)
         if isinstance(command, Removal):
             return self._calls.remove(command.ids)
