@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Protocol
 
+from xmem_ros.checks import checked_path
 from xmem_ros.errors import ParameterError, quoted
 from xmem_ros.seeding import grabcut
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     import numpy as np
 
 BUNDLED, GRABCUT = 'bundled', 'grabcut'
-SEEDERS = (BUNDLED, GRABCUT)
 
 
 class Seeder(Protocol):
@@ -63,8 +63,8 @@ def make_seeder(name: str = BUNDLED) -> Seeder:
         name: 'bundled', 'grabcut', or a folder of ONNX models, see `sam`.
 
     Raises:
-        ParameterError: another name.
-        WeightsError: the weights are missing or unusable.
+        ParameterError: an invalid name.
+        WeightsError, EngineError: the weights or models are missing or unusable.
     """
     if name == GRABCUT:
         return GrabCutSeeder()
@@ -72,4 +72,8 @@ def make_seeder(name: str = BUNDLED) -> Seeder:
         from xmem_ros.seeding.prompt_segmenter import PromptSegmenter
 
         return PromptSegmenter.bundled()
-    raise ParameterError(f'seeder is {quoted(name)}; it must be {" or ".join(SEEDERS)}')
+    if not name:
+        raise ParameterError(f'seeder is {quoted(name)}; it must be {BUNDLED}, {GRABCUT} or a folder')
+    from xmem_ros.seeding.sam import SamSeeder
+
+    return SamSeeder(checked_path('seeder', name, ParameterError).expanduser())
