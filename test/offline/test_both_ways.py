@@ -191,6 +191,26 @@ def test_recorded_objects_are_not_tracked_back_beyond_a_reset_of_the_node(frames
     assert named == [[(1, 'old')]] * 5 + [[(1, 'new'), (2, 'late')]] * 5
 
 
+@pytest.mark.parametrize(('policy', 'first'), [('keep', 0), ('reset', 5)])
+def test_stamps_that_jump_back_keep_or_reset_objects_backwards_too(frames, tmp_path, policy, first):
+    require('rosbags.rosbag2')
+    from bag_files import TOPIC, image_items, write_bag
+
+    items = [(TOPIC, time + (10**10 if index >= 5 else 0), m) for index, (_, time, m) in enumerate(image_items(frames))]
+    for index in range(5):
+        items[index][2].header.stamp.sec += 100
+    path = write_bag(tmp_path / 'walk', items)
+    save_mask(tmp_path / 'mask.png', frames[7][1])
+    (tmp_path / 'jump.yaml').write_text(f'/**:\n  ros__parameters:\n    on_time_jump: {policy}\n')
+    options = ('--seed', tmp_path / 'mask.png', '--at', 7, '--params', tmp_path / 'jump.yaml', '--both-ways')
+    assert track(path, tmp_path / 'out', *options, '--format', 'png') == 0
+    shown = [index for index, mask in enumerate(masks(tmp_path / 'out')) if mask.any()]
+    assert shown == list(range(first, COUNT))
+    notes = json.loads((tmp_path / 'out' / 'track.json').read_text())['notes']
+    assert len(notes) == 1, 'forwards there is no object yet'
+    assert notes[0].startswith('backwards: image 000004: stamps jumped back by')
+
+
 # --- repeated, interrupted and refused runs
 
 KILLED = """

@@ -56,11 +56,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument('--image-topic', default='', metavar='TOPIC', help='image topic, if a bag has several')
     add_seed_arguments(parser)
-    parser.add_argument(
-        '--both-ways',
-        action='store_true',
-        help='also track backwards, from the first seed to the beginning and between the seeds of an object',
-    )
     output = parser.add_argument_group('results')
     output.add_argument('--out', type=Path, required=True, metavar='DIR', help='folder for the results; new or empty')
     output.add_argument(
@@ -97,6 +92,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     output.add_argument('--restart', action='store_true', help='discard an interrupted run')
     tracker = parser.add_argument_group('tracker')
+    tracker.add_argument(
+        '--both-ways',
+        action='store_true',
+        help='also track backwards: from the first seed to the beginning, and between the seeds of an object; '
+        'takes up to twice as long',
+    )
     tracker.add_argument(
         '--params',
         type=Path,
@@ -209,7 +210,7 @@ def _print_report(report: Report, out: Path, formats: tuple[str, ...]) -> None:
         say(f'{report.tracked} images tracked: {", ".join(parts)}')
     from xmem_ros.offline.tracking import UNTRACKED
 
-    notes = [f'{note} (--both-ways tracks it)' if note.endswith(UNTRACKED) else note for note in report.notes]
+    notes = [f'{note} (--both-ways tracks backwards)' if note.endswith(UNTRACKED) else note for note in report.notes]
     faults = [f'image {fault.index} was left out: {fault.reason}' for fault in report.faults]
     undefined = [f'{name} was copied without its definition, which the bag does not have' for name in report.undefined]
     warn('track', [report.damage] if report.damage else [], faults, report.missed, notes, undefined)

@@ -95,7 +95,7 @@ class ReversedRecording(Recording):
 
 
 def reversed_plan(
-    places: Mapping[int, Sequence[PlannedSeeds]], seeded: Iterable[tuple[int, set[int]]], last: int
+    places: Mapping[int, Sequence[PlannedSeeds]], seeded: Iterable[tuple[int, frozenset[int]]], last: int
 ) -> list[PlannedSeeds]:
     """Return the plan for the recording from an image down to the first.
 

@@ -127,7 +127,7 @@ class Join:
     def _joined(self, forward: StoredFrame, backward: StoredFrame) -> StoredFrame:
         found = {item.id: (item, forward) for item in forward.objects}
         for item in backward.objects:
-            mine = next((one for one in forward.objects if one.id == item.id), None)
+            mine, _ = found.get(item.id, (None, forward))
             if mine is None:
                 begun = self._begun(item, forward.index)
                 if begun is not None:

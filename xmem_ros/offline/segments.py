@@ -196,9 +196,9 @@ class Segments:
         """Yield all stored frames in order; raises `ParameterError` for a damaged segment."""
         return self._read(_read_frame, newest_first=newest_first)
 
-    def seeded(self) -> Iterator[tuple[int, set[int]]]:
+    def seeded(self) -> Iterator[tuple[int, frozenset[int]]]:
         """Yield the index of each stored frame and the ids seeded there; errors as `frames`."""
-        return self._read(lambda _, line: (int(line['index']), {int(i) for i in line['seeded']}))
+        return self._read(lambda _, line: (int(line['index']), frozenset(map(int, line['seeded']))))
 
     def span(self) -> tuple[int, int, int]:
         """Return the number of tracked images and the recording times of first and last [ns]."""
