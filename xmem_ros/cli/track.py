@@ -32,6 +32,7 @@ An interrupted run continues when the same command is given again.
 examples:
   xmem-ros track clip.mp4 --seed first.png --out masks --overlay
   xmem-ros track frames/ --box cup=120,80,60,90 --out masks
+  xmem-ros track clip.mp4 --seed mask.png --at 200 --both-ways --out masks
   xmem-ros track my_bag --out tracked              # with the recorded seeds
 
 More: docs/bags.md
@@ -92,6 +93,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     output.add_argument('--restart', action='store_true', help='discard an interrupted run')
     tracker = parser.add_argument_group('tracker')
     tracker.add_argument(
+        '--both-ways',
+        action='store_true',
+        help='also track backwards: from the first seed to the beginning, and between the seeds of an object; '
+        'takes up to twice as long',
+    )
+    tracker.add_argument(
         '--params',
         type=Path,
         metavar='FILE',
@@ -121,7 +128,16 @@ def run(args: argparse.Namespace) -> int:
         find_weights(parameters.weights)
         from xmem_ros.offline.run import run as run_job  # imports torch, which takes seconds
 
-        job = Job(out, formats, node, args.only_ours, args.labels == 'png', args.segment, restart=args.restart)
+        job = Job(
+            out,
+            formats,
+            node,
+            args.only_ours,
+            args.labels == 'png',
+            args.segment,
+            restart=args.restart,
+            both_ways=args.both_ways,
+        )
         try:
             report = run_job(recording, plan, parameters, job)
         except KeyboardInterrupt:
@@ -192,6 +208,9 @@ def _print_report(report: Report, out: Path, formats: tuple[str, ...]) -> None:
         say(f'{out}: {report.tracked} masks{"".join(f", and {part}" for part in parts)}')
     else:
         say(f'{report.tracked} images tracked: {", ".join(parts)}')
+    from xmem_ros.offline.tracking import UNTRACKED
+
+    notes = [f'{note} (--both-ways tracks backwards)' if note.endswith(UNTRACKED) else note for note in report.notes]
     faults = [f'image {fault.index} was left out: {fault.reason}' for fault in report.faults]
     undefined = [f'{name} was copied without its definition, which the bag does not have' for name in report.undefined]
-    warn('track', [report.damage] if report.damage else [], faults, report.missed, report.notes, undefined)
+    warn('track', [report.damage] if report.damage else [], faults, report.missed, notes, undefined)
