@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: MIT
+"""Recording of a live stream to a Matroska file, without decoding. PyAV."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import shutil
+import time
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from xmem_ros.errors import FrameError, OutputError, ParameterError, Setting, naming
+from xmem_ros.video.connection import SILENCE_S, Connection
+from xmem_ros.video.decoder import import_av
+from xmem_ros.video.live import Arrived, LiveStream
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from xmem_ros.video.address import StreamAddress
+
+GIVE_UP_S = 60.0  # without a connection, after which a recording ends
+RESERVED_BYTES = 1 << 30  # of the disk that stay free
+_CHECK_EVERY_NS = 1_000_000_000  # for room on the disk
+_POLL_S = 0.2
+_TICK = 1_000_000  # of Matroska's times, ns
+_REORDER = 1_000_000_000  # that images are decoded before they are shown at most, ns
+_OPTIONS = {'cluster_time_limit': '1000', 'flush_packets': '1'}  # so that a crash costs a second at most
+
+
+@dataclass
+class StreamRecording:
+    """What was recorded.
+
+    Attributes:
+        path: Matroska file; its `creation_time` is the wall-clock time of the first image.
+        images: number of images.
+        seconds: from the first image to the last one [s].
+        end: why the recording ended.
+        gaps: begin and end [s since the first image] of times without a connection.
+    """
+
+    path: Path
+    images: int = 0
+    seconds: float = 0.0
+    end: str = ''
+    gaps: list[tuple[float, float]] = field(default_factory=list)
+
+    @property
+    def damage(self) -> str:
+        """Lost connections, in words; '' if there were none."""
+        if not self.gaps:
+            return ''
+        times = ', '.join(f'{begin:.1f} to {end:.1f} s' for begin, end in self.gaps[:5])
+        more = f' and {len(self.gaps) - 5} more' if len(self.gaps) > 5 else ''
+        return f'{self.path}: the connection was lost {len(self.gaps)} times; no images from {times}{more}'
+
+
+def record_stream(
+    address: StreamAddress,
+    path: Path,
+    tell: Callable[[str], None],
+    *,
+    stop: threading.Event,
+    duration_s: float | None = None,
+    progress: Callable[[float, int], None] = lambda _seconds, _images: None,
+) -> StreamRecording:
+    """Record a stream until its end, a duration or `stop`.
+
+    It also ends when 1 GiB of the disk is left, when the stream changes its codec or size, and
+    after 60 s without a connection. The file can be read at any time, also after a crash.
+
+    Arguments:
+        address: the stream.
+        path: the file; must not exist.
+        tell: receives a line for each change of the state, from another thread.
+        stop: ends the recording.
+        duration_s: from the first image [s].
+        progress: receives the time since the first image [s] and the number of images.
+
+    Raises:
+        FrameError: the stream cannot be opened, or gives no image.
+        OutputError: the file cannot be written.
+        ParameterError: the file exists, or PyAV is not installed.
+    """
+    _check_room(path)
+    recording = StreamRecording(path)
+    with LiveStream(address, tell, give_up_s=GIVE_UP_S) as stream, _File(recording) as file:
+        checked = time.monotonic_ns()
+        while not recording.end:
+            arrived = stream.take(_POLL_S)
+            now = time.monotonic_ns()
+            if stop.is_set():
+                recording.end = 'interrupted'
+            elif duration_s is not None and file.start_ns is not None and now - file.start_ns >= duration_s * 1e9:
+                recording.end = f'{duration_s:g} s recorded'
+            elif arrived is not None:
+                file.write(arrived)
+                progress(recording.seconds, recording.images)
+            elif stream.ended:
+                recording.end = stream.reason or 'the stream ended'
+            if now - checked > _CHECK_EVERY_NS:
+                checked = now
+                if shutil.disk_usage(path.parent).free < RESERVED_BYTES:
+                    recording.end = f'less than {RESERVED_BYTES >> 30} GiB of the disk is left'
+    if not recording.images:
+        raise FrameError(f'{address}: no image was recorded ({recording.end}); check the camera')
+    return recording
+
+
+def _check_room(path: Path) -> None:
+    if os.path.lexists(path):
+        text = (
+            f'{path}: the recording of an earlier run; give this file instead of the stream, or remove it, '
+            'or choose another destination'
+        )
+        raise naming(Setting.DESTINATION, ParameterError(text))
+    if shutil.disk_usage(path.parent).free < RESERVED_BYTES:
+        raise OutputError(f'{path}: less than {RESERVED_BYTES >> 30} GiB of the disk is left; make room')
+
+
+class _File:
+    """Writer of packets; the file appears with the first one. All times in ns."""
+
+    def __init__(self, recording: StreamRecording) -> None:
+        self._av = import_av()
+        self._recording = recording
+        self.start_ns: int | None = None  # arrival of the first image
+        self._file: Any = None
+        self._container: Any = None
+        self._stream: Any = None
+        self._connection: Connection | None = None
+        self._parameters: tuple[str, int, int, bytes] | None = None
+        self._since = 0  # arrival of the connection's first packet
+        self._running = False  # whether the connection has had a keyframe
+        self._first = self._shift = 0  # first time of the connection, and from its times to the file's
+        self._shown, self._decoded = 0, -_REORDER  # newest times in the file
+
+    def write(self, arrived: Arrived) -> None:
+        """Write a packet, or note in the recording why it ends."""
+        packet = arrived.packet
+        if arrived.connection is not self._connection:
+            self._connection, self._running, self._since = arrived.connection, False, arrived.time_ns
+        shown, decoded = _times(arrived)
+        if shown is None:
+            return
+        if not self._running or self._due(decoded) > shown + self._shift:  # or the stream's times begin again
+            waited = arrived.time_ns - self._since > SILENCE_S * 1e9  # some streams have no keyframes
+            if not (packet.is_keyframe or (waited and not self._running)) or not self._begin(arrived, shown, decoded):
+                return
+        if shown < self._first:  # predicted from images before the first one
+            return
+        self._shown, self._decoded = max(self._shown, shown + self._shift), self._due(decoded)
+        packet.time_base = Fraction(1, 10**9)
+        packet.pts, packet.dts = shown + self._shift, self._decoded
+        packet.stream = self._stream
+        with _written(self._recording.path):
+            self._container.mux(packet)
+        self._recording.images += 1
+        self._recording.seconds = self._shown / 1e9
+
+    def _due(self, decoded: int | None) -> int:
+        """Return a packet's time of decoding in the file, which increases; Matroska ignores it."""
+        return self._decoded + _TICK if decoded is None else max(decoded + self._shift, self._decoded + _TICK)
+
+    def _begin(self, arrived: Arrived, shown: int, decoded: int | None) -> bool:
+        """Place the times of a connection; False if its images cannot be in the same file."""
+        connection = arrived.connection
+        if self._container is None:
+            self._open(arrived)
+            begin = 0
+        elif connection.parameters() != self._parameters:
+            self._recording.end = f'the stream has changed: now {connection.describe()}; record it to another file'
+            return False
+        else:
+            assert self.start_ns is not None
+            delay = 0 if decoded is None else max(shown - decoded, 0)
+            begin = max(arrived.time_ns - self.start_ns, self._shown + delay + 2 * _TICK)
+            if not self._running:
+                self._recording.gaps.append((self._shown / 1e9, begin / 1e9))
+        self._first, self._shift, self._running = shown, begin - shown, True
+        return True
+
+    def _open(self, arrived: Arrived) -> None:
+        path, connection = self._recording.path, arrived.connection
+        self.start_ns, self._parameters = arrived.time_ns, connection.parameters()
+        age = datetime.timedelta(microseconds=(time.monotonic_ns() - arrived.time_ns) / 1000)
+        wall = (datetime.datetime.now(datetime.timezone.utc) - age).isoformat(timespec='milliseconds')
+        with _written(path):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+            self._file = os.fdopen(descriptor, 'w+b')
+            self._container = self._av.open(self._file, 'w', format='matroska', container_options=_OPTIONS)
+            self._container.metadata['creation_time'] = wall.replace('+00:00', 'Z')
+            self._stream = self._container.add_stream_from_template(connection.stream, opaque=True)
+
+    def __enter__(self) -> _File:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            with self._file, _written(self._recording.path):
+                if self._container is not None:
+                    self._container.close()
+
+
+def _times(arrived: Arrived) -> tuple[int | None, int | None]:
+    """Return when an image is shown and decoded [ns], by its own clock or that of its arrival."""
+    packet = arrived.packet
+    if arrived.connection.untimed:
+        return arrived.time_ns, arrived.time_ns
+    shown, decoded = (
+        None if ticks is None else round(ticks * packet.time_base * 10**9) for ticks in (packet.pts, packet.dts)
+    )
+    if not arrived.connection.stream.codec_context.has_b_frames:  # one tells the other
+        shown = decoded if shown is None else shown
+        decoded = shown if decoded is None else decoded
+    return shown, decoded
+
+
+@contextlib.contextmanager
+def _written(path: Path) -> Iterator[None]:
+    """Turn errors of writing into `OutputError`."""
+    try:
+        yield
+    except (import_av().FFmpegError, OSError, ValueError) as error:
+        reason = getattr(error, 'strerror', None) or error
+        raise OutputError(f'{path}: cannot be written ({reason}); check the room on the disk') from error
