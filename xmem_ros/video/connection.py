@@ -26,6 +26,7 @@ _PROTOCOLS = 'rtsp,rtp,udp,tcp,tls,http,https'
 # Without MP4: its tables promise billions of samples in a few bytes, and cannot be checked here.
 _FORMATS = 'mpegts,mpeg,matroska,webm,flv,ogg,mpjpeg,mjpeg,h264,hevc,m4v,mpegvideo'
 _NETWORK_FORMATS = f'{_FORMATS},hls,rtsp,rtp,sdp'
+_PROBING = {'fpsprobesize': '2'}  # images that are awaited to guess the rate; 20 by default
 _READABLE = (
     'readable are RTSP, HLS, MPEG-TS, Matroska (WebM), FLV, MJPEG and raw H.264 or HEVC; '
     'download another video, such as MP4, and give the file'
@@ -85,13 +86,13 @@ class Connection:
         limits = {'timeout': (SILENCE_S, SILENCE_S), 'metadata_errors': 'backslashreplace'}
         try:
             if kind is Kind.PIPE:
-                options = {'format_whitelist': _FORMATS, 'protocol_whitelist': 'none'}
+                options = {'format_whitelist': _FORMATS, 'protocol_whitelist': 'none', **_PROBING}
                 limits['timeout'] = None  # who writes into it may take time
                 return av.open(
                     _Pipe(self._stop), container_options=options, io_open=_refuse, buffer_size=1 << 16, **limits
                 )
             if kind is Kind.NETWORK:
-                options = {'format_whitelist': _NETWORK_FORMATS, 'protocol_whitelist': _PROTOCOLS}
+                options = {'format_whitelist': _NETWORK_FORMATS, 'protocol_whitelist': _PROTOCOLS, **_PROBING}
                 if url.startswith('rtsp'):
                     options['rtsp_flags'] = 'prefer_tcp'  # UDP loses packets
                 return av.open(url, container_options=options, **limits)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections import deque
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.5, 10.0  # between attempts to connect; doubled after each
 _MAX_WAITING = 600  # packets, 20 s at 30 a second
+_CLOSED = 'the other side closed it'
 _MAX_FAILURES = 100  # of reading, without a packet between them
 
 
@@ -140,6 +142,7 @@ class LiveStream:
                     return
                 if count and finite:
                     self.reason = f'it broke off ({reason})'
+                    self._tell(f'{self.address}: {self.reason}')
                     return
                 if count:
                     lost_ns, pause = time.monotonic_ns(), FIRST_PAUSE_S
@@ -172,7 +175,7 @@ class LiveStream:
                         return count, f'no image for {SILENCE_S:g} s'
                     if self._stop.is_set():
                         return count, ''
-                return count, '' if connection.finite else 'the other side closed it'
+                return count, '' if connection.finite else _CLOSED
             except av.InvalidDataError as error:  # damaged, but more may follow
                 failures += 1
                 if failures > _MAX_FAILURES:
@@ -180,7 +183,8 @@ class LiveStream:
             except (av.ExitError, TimeoutError):
                 return count, f'no image for {SILENCE_S:g} s'
             except (av.FFmpegError, OSError, ValueError) as error:
-                return count, getattr(error, 'strerror', None) or str(error)
+                closed = getattr(error, 'errno', None) == errno.EIO
+                return count, _CLOSED if closed else getattr(error, 'strerror', None) or str(error)
         return count, ''
 
     def _put(self, arrived: Arrived) -> None:

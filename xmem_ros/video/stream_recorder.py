@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import math
 import os
 import shutil
 import time
@@ -58,7 +59,8 @@ class StreamRecording:
             return ''
         times = ', '.join(f'{begin:.1f} to {end:.1f} s' for begin, end in self.gaps[:5])
         more = f' and {len(self.gaps) - 5} more' if len(self.gaps) > 5 else ''
-        return f'{self.path}: the connection was lost {len(self.gaps)} times; no images from {times}{more}'
+        count = 'once' if len(self.gaps) == 1 else f'{len(self.gaps)} times'
+        return f'{self.path}: the connection was lost {count}; no images from {times}{more}'
 
 
 def record_stream(
@@ -68,7 +70,7 @@ def record_stream(
     *,
     stop: threading.Event,
     duration_s: float | None = None,
-    progress: Callable[[float, int], None] = lambda _seconds, _images: None,
+    progress: Callable[[int], None] = lambda _images: None,
 ) -> StreamRecording:
     """Record a stream until its end, a duration or `stop`.
 
@@ -81,7 +83,7 @@ def record_stream(
         tell: receives a line for each change of the state, from another thread.
         stop: ends the recording.
         duration_s: from the first image [s].
-        progress: receives the time since the first image [s] and the number of images.
+        progress: receives the number of images.
 
     Raises:
         FrameError: the stream cannot be opened, or gives no image.
@@ -101,7 +103,7 @@ def record_stream(
                 recording.end = f'{duration_s:g} s recorded'
             elif arrived is not None:
                 file.write(arrived)
-                progress(recording.seconds, recording.images)
+                progress(recording.images)
             elif stream.ended:
                 recording.end = stream.reason or 'the stream ended'
             if now - checked > _CHECK_EVERY_NS:
@@ -139,6 +141,8 @@ class _File:
         self._since = 0  # arrival of the connection's first packet
         self._running = False  # whether the connection has had a keyframe
         self._first = self._shift = 0  # first time of the connection, and from its times to the file's
+        self._begun = self._count = 0  # first time in the file of the connection, and its images
+        self._period = 0.0  # between images of the connection
         self._shown, self._decoded = 0, -_REORDER  # newest times in the file
 
     def write(self, arrived: Arrived) -> None:
@@ -162,6 +166,8 @@ class _File:
         with _written(self._recording.path):
             self._container.mux(packet)
         self._recording.images += 1
+        self._count += 1
+        self._period = (self._shown - self._begun) / (self._count - 1) if self._count > 1 else 0.0
         self._recording.seconds = self._shown / 1e9
 
     def _due(self, decoded: int | None) -> int:
@@ -181,9 +187,13 @@ class _File:
             assert self.start_ns is not None
             delay = 0 if decoded is None else max(shown - decoded, 0)
             begin = max(arrived.time_ns - self.start_ns, self._shown + delay + 2 * _TICK)
+            if self._period:  # between two images of a constant rate: a whole number of them would count as lost
+                periods = math.ceil((begin - self._shown) / self._period - 0.5) + 0.5
+                begin = self._shown + round(periods * self._period)
             if not self._running:
                 self._recording.gaps.append((self._shown / 1e9, begin / 1e9))
         self._first, self._shift, self._running = shown, begin - shown, True
+        self._begun, self._count = begin, 0
         return True
 
     def _open(self, arrived: Arrived) -> None:
