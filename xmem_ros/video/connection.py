@@ -57,6 +57,7 @@ class Connection:
 
     def __init__(self, address: StreamAddress, stop: threading.Event) -> None:
         self.address, self._stop = address, stop
+        self._pipe: _Pipe | None = None
         self.container = self._open(import_av())
         self.stream = self.container.streams.best('video')
         if self.stream is None or self.stream.codec_context is None:
@@ -84,13 +85,13 @@ class Connection:
     def _open(self, av: Any) -> Any:
         kind, url = self.address.kind, self.address.url
         limits = {'timeout': (SILENCE_S, SILENCE_S), 'metadata_errors': 'backslashreplace'}
+        if kind is Kind.PIPE:
+            self._pipe = _Pipe(self._stop)
         try:
-            if kind is Kind.PIPE:
+            if self._pipe is not None:
                 options = {'format_whitelist': _FORMATS, 'protocol_whitelist': 'none', **_PROBING}
                 limits['timeout'] = None  # who writes into it may take time
-                return av.open(
-                    _Pipe(self._stop), container_options=options, io_open=_refuse, buffer_size=1 << 16, **limits
-                )
+                return av.open(self._pipe, container_options=options, io_open=_refuse, buffer_size=1 << 16, **limits)
             if kind is Kind.NETWORK:
                 options = {'format_whitelist': _NETWORK_FORMATS, 'protocol_whitelist': _PROTOCOLS, **_PROBING}
                 if url.startswith('rtsp'):
@@ -122,8 +123,8 @@ class Connection:
             return f'no video within {SILENCE_S:g} s; check the address, and that the camera is on'
         if self.address.kind is Kind.CAMERA:
             return _camera_reason(number, text)
-        if self.address.kind is Kind.PIPE and isinstance(error, EOFError):
-            return f'nothing to read; write a video into the pipe: {_READABLE}'
+        if self._pipe is not None and not self._pipe.count:
+            return 'nothing to read; write a video into the pipe'
         if number in (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH):
             return f'cannot be reached ({text.lower()}); check host and port, and that the camera is on'
         if number == errno.EIO and self.address.host and not _is_known(self.address.host):
@@ -154,17 +155,18 @@ class _Pipe:
 
     def __init__(self, stop: threading.Event) -> None:
         self._stop = stop
-        if sys.stdin is None or sys.stdin.closed:
-            raise EOFError('standard input is closed')
+        self.count = 0  # bytes read
+        if sys.stdin is None or sys.stdin.closed or os.isatty(sys.stdin.fileno()):
+            raise FrameError('standard input: not a pipe; write a video into it: ffmpeg … -f mpegts - | xmem-ros …')
         self._descriptor = sys.stdin.fileno()
-        if os.isatty(self._descriptor):
-            raise EOFError('standard input is a terminal')
 
     def read(self, size: int) -> bytes:
         """Return at most `size` bytes; b'' at the end."""
         while not self._stop.is_set():
             if select.select([self._descriptor], [], [], 0.2)[0]:
-                return os.read(self._descriptor, size)
+                data = os.read(self._descriptor, size)
+                self.count += len(data)
+                return data
         return b''
 
 

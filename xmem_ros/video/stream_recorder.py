@@ -97,10 +97,9 @@ def record_stream(
         while not recording.end:
             arrived = stream.take(_POLL_S)
             now = time.monotonic_ns()
-            if stop.is_set():
-                recording.end = 'interrupted'
-            elif duration_s is not None and file.start_ns is not None and now - file.start_ns >= duration_s * 1e9:
-                recording.end = f'{duration_s:g} s recorded'
+            passed = duration_s is not None and max(recording.seconds, file.elapsed(now)) >= duration_s
+            if (stop.is_set() or passed) and (arrived is None or file.is_ahead(arrived)):
+                recording.end = 'the duration has passed' if passed else 'interrupted'
             elif arrived is not None:
                 file.write(arrived)
                 progress(recording.images)
@@ -132,7 +131,7 @@ class _File:
     def __init__(self, recording: StreamRecording) -> None:
         self._av = import_av()
         self._recording = recording
-        self.start_ns: int | None = None  # arrival of the first image
+        self._start_ns: int | None = None  # arrival of the first image
         self._file: Any = None
         self._container: Any = None
         self._stream: Any = None
@@ -184,9 +183,9 @@ class _File:
             self._recording.end = f'the stream has changed: now {connection.describe()}; record it to another file'
             return False
         else:
-            assert self.start_ns is not None
+            assert self._start_ns is not None
             delay = 0 if decoded is None else max(shown - decoded, 0)
-            begin = max(arrived.time_ns - self.start_ns, self._shown + delay + 2 * _TICK)
+            begin = max(arrived.time_ns - self._start_ns, self._shown + delay + 2 * _TICK)
             if self._period:  # between two images of a constant rate: a whole number of them would count as lost
                 periods = math.ceil((begin - self._shown) / self._period - 0.5) + 0.5
                 begin = self._shown + round(periods * self._period)
@@ -198,7 +197,7 @@ class _File:
 
     def _open(self, arrived: Arrived) -> None:
         path, connection = self._recording.path, arrived.connection
-        self.start_ns, self._parameters = arrived.time_ns, connection.parameters()
+        self._start_ns, self._parameters = arrived.time_ns, connection.parameters()
         age = datetime.timedelta(microseconds=(time.monotonic_ns() - arrived.time_ns) / 1000)
         wall = (datetime.datetime.now(datetime.timezone.utc) - age).isoformat(timespec='milliseconds')
         with _written(path):
@@ -207,6 +206,15 @@ class _File:
             self._container = self._av.open(self._file, 'w', format='matroska', container_options=_OPTIONS)
             self._container.metadata['creation_time'] = wall.replace('+00:00', 'Z')
             self._stream = self._container.add_stream_from_template(connection.stream, opaque=True)
+
+    def is_ahead(self, arrived: Arrived) -> bool:
+        """Return whether all images that are shown before this one have arrived."""
+        shown, _ = _times(arrived)
+        return not self._running or shown is None or shown + self._shift > self._shown
+
+    def elapsed(self, now_ns: int) -> float:
+        """Return the time since the first image arrived [s]."""
+        return 0.0 if self._start_ns is None else (now_ns - self._start_ns) / 1e9
 
     def __enter__(self) -> _File:
         return self
