@@ -65,7 +65,7 @@ class StreamServer:
         """Return an answer that spreads data over a time, and then may hold the connection."""
 
         def write(handler):
-            steps = 40
+            steps = max(40, round(40 * seconds))
             for step in range(steps):
                 handler.wfile.write(data[len(data) * step // steps : len(data) * (step + 1) // steps])
                 if self._stop.wait(seconds / steps):

@@ -77,6 +77,11 @@ def demonstrate(args: argparse.Namespace) -> Report:
         ids, labels = _seed(recorder, seeds, node, camera)
         named = ', '.join(f'{seed.name} = id {key}' for seed, key in zip(seeds, ids, strict=True))
         say(f'seeded: {named}')
+        if camera.exit_code is not None:  # a clip waits for its start
+            raise ProcessError(
+                'the stream ended before the node had seeded the object; give one that goes on, such as a pipe from '
+                f'ffmpeg -re; the end of {camera.log}:\n{camera.tail()}'
+            )
         recorder.start_camera()
         _record(recorder, node, camera, stamps, length, progress=not args.quiet)
         recorded = recorder.recorded
