@@ -6,12 +6,17 @@ from __future__ import annotations
 import contextlib
 import http.server
 import re
+import socket
 import socketserver
 import struct
 import threading
 import time
+from fractions import Fraction
 
-TS_PACKET = 188  # bytes
+import av
+from video_files import GROUP, RATE, SIZE, disc
+
+RTP_TYPE = 96  # of the payload
 
 
 class StreamServer:
@@ -76,10 +81,32 @@ class StreamServer:
         return write
 
 
-class RtspServer:
-    """RTSP server of an MPEG transport stream, interleaved with RTSP (RFC 2326, 10.12)."""
+def rtp_packets(codec, options, count):
+    """Return the RTP packets (RFC 3550) of a video of `video_files`, as FFmpeg sends them."""
+    found = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(('127.0.0.1', 0))
+        receiver.settimeout(0.05)
+        url = f'rtp://127.0.0.1:{receiver.getsockname()[1]}'
+        with av.open(url, 'w', format='rtp') as container:
+            stream = container.add_stream(codec, rate=RATE, options=options)
+            stream.height, stream.width, stream.pix_fmt = *SIZE, 'yuv420p'
+            stream.codec_context.gop_size = GROUP
+            for index in range(count + 1):
+                picture = av.VideoFrame.from_ndarray(disc(index), format='rgb24') if index < count else None
+                if picture is not None:
+                    picture.pts, picture.time_base = index, Fraction(1, RATE)
+                container.mux(stream.encode(picture))
+                with contextlib.suppress(TimeoutError):
+                    while True:
+                        found.append(receiver.recv(1 << 16))
+    return [packet for packet in found if packet[1] & 127 == RTP_TYPE]  # without RTCP
 
-    def __init__(self, data, seconds=1.0):
+
+class RtspServer:
+    """RTSP server of H.264 as `rtp_packets`, interleaved with RTSP (RFC 2326, 10.12)."""
+
+    def __init__(self, packets, seconds=1.0):
         class Handler(socketserver.StreamRequestHandler):
             def handle(self):
                 request = b''
@@ -88,8 +115,7 @@ class RtspServer:
                     if line.strip():
                         continue
                     method = request.split(b' ')[0].decode()
-                    sequence = re.search(rb'CSeq: (\d+)', request)[1].decode()
-                    self.answer(method, sequence)
+                    self.answer(method, re.search(rb'CSeq: (\d+)', request)[1].decode())
                     request = b''
                     if method == 'PLAY':
                         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -101,19 +127,17 @@ class RtspServer:
                 if method == 'OPTIONS':
                     headers.append('Public: OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN')
                 elif method == 'DESCRIBE':
-                    body = 'v=0\r\ns=-\r\nt=0 0\r\nm=video 0 RTP/AVP 33\r\na=control:*\r\n'
+                    body = f'v=0\r\ns=-\r\nt=0 0\r\nm=video 0 RTP/AVP {RTP_TYPE}\r\na=rtpmap:{RTP_TYPE} H264/90000\r\n'
+                    body += f'a=fmtp:{RTP_TYPE} packetization-mode=1\r\na=control:video\r\n'
                     headers += ['Content-Type: application/sdp', f'Content-Length: {len(body)}']
                 elif method == 'SETUP':
                     headers.append('Transport: RTP/AVP/TCP;unicast;interleaved=0-1')
                 self.wfile.write(('RTSP/1.0 200 OK\r\n' + '\r\n'.join(headers) + '\r\n\r\n' + body).encode())
 
             def play(self):
-                size = 7 * TS_PACKET
-                for number, place in enumerate(range(0, len(data), size)):
-                    header = struct.pack('>BBHII', 0x80, 33, number, int(time.monotonic() * 90000) & 0xFFFFFFFF, 1)
-                    packet = header + data[place : place + size]
+                for packet in packets:
                     self.wfile.write(struct.pack('>cBH', b'$', 0, len(packet)) + packet)
-                    time.sleep(seconds * size / len(data))
+                    time.sleep(seconds / len(packets))
 
         self._server = socketserver.ThreadingTCPServer(('127.0.0.1', 0), Handler)
         self._server.daemon_threads = True

@@ -29,6 +29,7 @@ GIVE_UP_S = 60.0  # without a connection, after which a recording ends
 RESERVED_BYTES = 1 << 30  # of the disk that stay free
 _CHECK_EVERY_NS = 1_000_000_000  # for room on the disk
 _POLL_S = 0.2
+_USUAL_RATE = 30  # images/s
 _TICK = 1_000_000  # of Matroska's times, ns
 _REORDER = 1_000_000_000  # that images are decoded before they are shown at most, ns
 _OPTIONS = {'cluster_time_limit': '1000', 'flush_packets': '1'}  # so that a crash costs a second at most
@@ -138,6 +139,7 @@ class _File:
         self._connection: Connection | None = None
         self._parameters: tuple[str, int, int, bytes] | None = None
         self._since = 0  # arrival of the connection's first packet
+        self._held: Arrived | None = None  # first image of the connection, without a time
         self._running = False  # whether the connection has had a keyframe
         self._first = self._shift = 0  # first time of the connection, and from its times to the file's
         self._begun = self._count = 0  # first time in the file of the connection, and its images
@@ -151,7 +153,11 @@ class _File:
             self._connection, self._running, self._since = arrived.connection, False, arrived.time_ns
         shown, decoded = _times(arrived)
         if shown is None:
+            if not self._running and packet.is_keyframe:
+                self._held = arrived
             return
+        if self._held is not None and not self._running:
+            self._write_held(arrived)
         if not self._running or self._due(decoded) > shown + self._shift:  # or the stream's times begin again
             waited = arrived.time_ns - self._since > SILENCE_S * 1e9  # some streams have no keyframes
             if not (packet.is_keyframe or (waited and not self._running)) or not self._begin(arrived, shown, decoded):
@@ -168,6 +174,17 @@ class _File:
         self._count += 1
         self._period = (self._shown - self._begun) / (self._count - 1) if self._count > 1 else 0.0
         self._recording.seconds = self._shown / 1e9
+
+    def _write_held(self, following: Arrived) -> None:
+        """Write the first image of a connection, which has no time with RTSP: a period earlier."""
+        held, self._held = self._held, None
+        if held is None or held.connection is not following.connection:
+            return
+        packet, stream = following.packet, following.connection.stream
+        rate = stream.average_rate or stream.guessed_rate or _USUAL_RATE
+        given = [ticks for ticks in (packet.pts, packet.dts) if ticks is not None]
+        held.packet.pts = held.packet.dts = min(given) - round(1 / (rate * packet.time_base))
+        self.write(held)
 
     def _due(self, decoded: int | None) -> int:
         """Return a packet's time of decoding in the file, which increases; Matroska ignores it."""
