@@ -32,7 +32,8 @@ _READABLE = (
     'download another video, such as MP4, and give the file'
 )
 _NO_TIMES = 0x80  # FFmpeg's AVFMT_NOTIMESTAMPS
-_CAMERA_OPTIONS = ({'input_format': 'mjpeg'}, {})  # raw images take 10 to 20 times the space
+# Raw images take 10 to 20 times the space.
+_CAMERA_OPTIONS: tuple[dict[str, str], ...] = ({'input_format': 'mjpeg'}, {})
 
 
 class Connection:
@@ -84,7 +85,7 @@ class Connection:
 
     def _open(self, av: Any) -> Any:
         kind, url = self.address.kind, self.address.url
-        limits = {'timeout': (SILENCE_S, SILENCE_S), 'metadata_errors': 'backslashreplace'}
+        limits: dict[str, Any] = {'timeout': (SILENCE_S, SILENCE_S), 'metadata_errors': 'backslashreplace'}
         if kind is Kind.PIPE:
             self._pipe = _Pipe(self._stop)
         try:
@@ -129,6 +130,8 @@ class Connection:
             return f'cannot be reached ({text.lower()}); check host and port, and that the camera is on'
         if number == errno.EIO and self.address.host and not _is_known(self.address.host):
             return f'the host {self.address.host} is unknown; check its name and the network'
+        if number == errno.EIO and self.address.kind is Kind.NETWORK:
+            text = 'the connection was closed'
         return f'not a video stream that can be read ({text}); {_READABLE}'
 
 

@@ -222,7 +222,14 @@ class _File:
             self._file = os.fdopen(descriptor, 'w+b')
             self._container = self._av.open(self._file, 'w', format='matroska', container_options=_OPTIONS)
             self._container.metadata['creation_time'] = wall.replace('+00:00', 'Z')
-            self._stream = self._container.add_stream_from_template(connection.stream, opaque=True)
+            codec = connection.stream.codec_context
+            try:
+                self._stream = self._container.add_stream_from_template(connection.stream, opaque=True)
+            except ValueError as error:
+                text = f'{connection.address}: {codec.name} cannot be recorded; set the camera to H.264'
+                raise FrameError(text) from error
+            if codec.name == 'rawvideo':  # the tag says how pixels are laid out
+                self._stream.codec_context.codec_tag = codec.codec_tag
 
     def is_ahead(self, arrived: Arrived) -> bool:
         """Return whether all images that are shown before this one have arrived."""
@@ -241,6 +248,8 @@ class _File:
             with self._file, _written(self._recording.path):
                 if self._container is not None:
                     self._container.close()
+                if not self._recording.images:
+                    self._recording.path.unlink()
 
 
 def _times(arrived: Arrived) -> tuple[int | None, int | None]:
@@ -262,6 +271,8 @@ def _written(path: Path) -> Iterator[None]:
     """Turn errors of writing into `OutputError`."""
     try:
         yield
+    except FrameError:
+        raise
     except (import_av().FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, 'strerror', None) or error
         raise OutputError(f'{path}: cannot be written ({reason}); check the room on the disk') from error
