@@ -81,6 +81,17 @@ def test_ctrl_c_ends_the_recording_and_what_was_recorded_is_tracked(tmp_path, fi
     assert len(masks(tmp_path / 'out')) == len(Clip(recorded)) > 3
 
 
+def test_ctrl_c_before_the_first_image_interrupts(tmp_path):
+    with StreamServer(lambda handler: server.slowly(b'', 60)(handler)) as server:
+        process = start_track(server.url, '--box', BOX, '--out', tmp_path / 'out')
+        assert wait_until(lambda: server.paths, 60)
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert error.endswith('xmem-ros track: interrupted\n')
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_stream_without_a_seed_is_recorded_with_an_image_to_draw_it_on(tmp_path, film, capsys):
     with StreamServer(film) as server:
         assert track(server.url, '--duration', 0.5, '--out', tmp_path / 'out') == 2
@@ -129,7 +140,7 @@ def test_a_second_recording_does_not_replace_the_first(tmp_path, film, capsys):
     with StreamServer(film) as server:
         assert track(server.url, '--box', BOX, '--out', tmp_path / 'out') == 2
     error = capsys.readouterr().err
-    assert f'{tmp_path}/out.mkv: the recording of an earlier run; give this file instead of the stream' in error
+    assert f'{tmp_path}/out.mkv: already exists; if it is the recording of an earlier run, give it' in error
     assert '(--out)' in error
     assert (tmp_path / 'out.mkv').read_bytes() == b'first'
 

@@ -42,7 +42,9 @@ def record_input(command: str, address: StreamAddress, out: Path, duration_s: fl
 
     Raises:
         XMemError: as `record_stream`.
+        KeyboardInterrupt: Ctrl-C came before the first image.
     """
+    from xmem_ros.errors import FrameError
     from xmem_ros.progress import Bar
     from xmem_ros.video.stream_recorder import record_stream
 
@@ -50,14 +52,19 @@ def record_input(command: str, address: StreamAddress, out: Path, duration_s: fl
     path.parent.mkdir(parents=True, exist_ok=True)
     stop = threading.Event()
     with _stopped_by_ctrl_c(stop), Bar(desc='recording', unit='image') as bar:
-        recording = record_stream(
-            address,
-            path,
-            lambda text: say(f'xmem-ros {command}: {text}', file=sys.stderr),
-            stop=stop,
-            duration_s=duration_s,
-            progress=lambda images: bar.update(images - bar.n),
-        )
+        try:
+            recording = record_stream(
+                address,
+                path,
+                lambda text: say(f'xmem-ros {command}: {text}', file=sys.stderr),
+                stop=stop,
+                duration_s=duration_s,
+                progress=lambda images: bar.update(images - bar.n),
+            )
+        except FrameError as error:
+            if stop.is_set():  # before the first image
+                raise KeyboardInterrupt from error
+            raise
     say(f'{path}: {recording.images} images in {recording.seconds:.1f} s recorded; {recording.end}')
     warn(command, [recording.damage] if recording.damage else [])
     return path

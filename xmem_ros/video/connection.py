@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import select
 import socket
 import sys
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from xmem_ros.video.address import StreamAddress
 
 SILENCE_S = 10.0  # without a packet, after which a connection is lost
+_PLAYLIST = '.m3u8'  # whose images come in segments of several seconds
+_PLAYLIST_SILENCE_S = 30.0
 # Only these, also for what a playlist, a redirection or an RTSP server names: no local files.
 _PROTOCOLS = 'rtsp,rtp,udp,tcp,tls,http,https'
 # Without MP4: its tables promise billions of samples in a few bytes, and cannot be checked here.
@@ -44,6 +47,7 @@ class Connection:
     Attributes:
         container: of PyAV.
         stream: its best video stream.
+        silence_s: time without a packet after which it is lost [s].
         untimed: whether the format has no times, so that FFmpeg makes them up from a usual rate.
         finite: whether its end is known: a file on a server, or a pipe.
 
@@ -58,6 +62,8 @@ class Connection:
 
     def __init__(self, address: StreamAddress, stop: threading.Event) -> None:
         self.address, self._stop = address, stop
+        playlist = re.split('[?#]', address.url, maxsplit=1)[0].endswith(_PLAYLIST)
+        self.silence_s = _PLAYLIST_SILENCE_S if playlist else SILENCE_S
         self._pipe: _Pipe | None = None
         self.container = self._open(import_av())
         self.stream = self.container.streams.best('video')
@@ -85,7 +91,7 @@ class Connection:
 
     def _open(self, av: Any) -> Any:
         kind, url = self.address.kind, self.address.url
-        limits: dict[str, Any] = {'timeout': (SILENCE_S, SILENCE_S), 'metadata_errors': 'backslashreplace'}
+        limits: dict[str, Any] = {'timeout': (SILENCE_S, self.silence_s), 'metadata_errors': 'backslashreplace'}
         if kind is Kind.PIPE:
             self._pipe = _Pipe(self._stop)
         try:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from xmem_ros.errors import FrameError
 from xmem_ros.video.address import Kind, StreamAddress
-from xmem_ros.video.connection import SILENCE_S, Connection
+from xmem_ros.video.connection import Connection
 from xmem_ros.video.decoder import import_av
 
 if TYPE_CHECKING:
@@ -171,8 +171,8 @@ class LiveStream:
                         last_ns, failures = now_ns, 0
                         count += 1
                         self._put(Arrived(packet, connection, now_ns))
-                    elif self.address.kind is not Kind.PIPE and now_ns - last_ns > SILENCE_S * 1e9:
-                        return count, f'no image for {SILENCE_S:g} s'
+                    elif self.address.kind is not Kind.PIPE and now_ns - last_ns > connection.silence_s * 1e9:
+                        return count, f'no image for {connection.silence_s:g} s'
                     if self._stop.is_set():
                         return count, ''
                 return count, '' if connection.finite else _CLOSED
@@ -181,7 +181,7 @@ class LiveStream:
                 if failures > _MAX_FAILURES:
                     return count, error.strerror
             except (av.ExitError, TimeoutError):
-                return count, f'no image for {SILENCE_S:g} s'
+                return count, f'no image for {connection.silence_s:g} s'
             except (av.FFmpegError, OSError, ValueError) as error:
                 closed = getattr(error, 'errno', None) == errno.EIO
                 return count, _CLOSED if closed else getattr(error, 'strerror', None) or str(error)

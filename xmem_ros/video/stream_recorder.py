@@ -14,7 +14,6 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from xmem_ros.errors import FrameError, OutputError, ParameterError, Setting, naming
-from xmem_ros.video.connection import SILENCE_S, Connection
 from xmem_ros.video.decoder import import_av
 from xmem_ros.video.live import Arrived, LiveStream
 
@@ -24,11 +23,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from xmem_ros.video.address import StreamAddress
+    from xmem_ros.video.connection import Connection
 
 GIVE_UP_S = 60.0  # without a connection, after which a recording ends
 RESERVED_BYTES = 1 << 30  # of the disk that stay free
 _CHECK_EVERY_NS = 1_000_000_000  # for room on the disk
 _POLL_S = 0.2
+_KEYFRAME_NS = 10_000_000_000  # that the first keyframe of a connection is awaited at most
 _USUAL_RATE = 30  # images/s
 _TICK = 1_000_000  # of Matroska's times, ns
 _REORDER = 1_000_000_000  # that images are decoded before they are shown at most, ns
@@ -118,8 +119,8 @@ def record_stream(
 def _check_room(path: Path) -> None:
     if os.path.lexists(path):
         text = (
-            f'{path}: the recording of an earlier run; give this file instead of the stream, or remove it, '
-            'or choose another destination'
+            f'{path}: already exists; if it is the recording of an earlier run, give it instead of the stream, or '
+            'choose another destination'
         )
         raise naming(Setting.DESTINATION, ParameterError(text))
     if shutil.disk_usage(path.parent).free < RESERVED_BYTES:
@@ -159,7 +160,7 @@ class _File:
         if self._held is not None and not self._running:
             self._write_held(arrived)
         if not self._running or self._due(decoded) > shown + self._shift:  # or the stream's times begin again
-            waited = arrived.time_ns - self._since > SILENCE_S * 1e9  # some streams have no keyframes
+            waited = arrived.time_ns - self._since > _KEYFRAME_NS  # some streams have no keyframes
             if not (packet.is_keyframe or (waited and not self._running)) or not self._begin(arrived, shown, decoded):
                 return
         if shown < self._first:  # predicted from images before the first one
