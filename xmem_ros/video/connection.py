@@ -44,6 +44,10 @@ class Connection:
 
     It is closed with its last packet, since packets refer to it.
 
+    Arguments:
+        address: what to open.
+        stop: ends the reading of a pipe, which has no time limit.
+
     Attributes:
         container: of PyAV.
         stream: its best video stream.
@@ -54,10 +58,6 @@ class Connection:
     Raises:
         FrameError: it cannot be opened; the text says what to do.
         ParameterError: PyAV is not installed.
-
-    Arguments:
-        address: what to open.
-        stop: ends the reading of a pipe, which has no time limit.
     """
 
     def __init__(self, address: StreamAddress, stop: threading.Event) -> None:

@@ -220,7 +220,7 @@ class _File:
         wall = (datetime.datetime.now(datetime.timezone.utc) - age).isoformat(timespec='milliseconds')
         with _written(path):
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-            self._file = os.fdopen(descriptor, 'w+b')
+            self._file = os.fdopen(descriptor, 'w+b', buffering=0)
             self._container = self._av.open(self._file, 'w', format='matroska', container_options=_OPTIONS)
             self._container.metadata['creation_time'] = wall.replace('+00:00', 'Z')
             codec = connection.stream.codec_context
