@@ -19,6 +19,7 @@ from rclpy._rclpy_pybind11 import RCLError
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.time import Time
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 HOLD_RATE = 10.0  # frames/s while the first frame is repeated
+_CLOCKS_NS = 1_000_000_000  # that two clocks drift apart at most between images; more is a step of one
 ACKNOWLEDGE_S = 2.0  # maximum wait for delivery of the last frame
 
 
@@ -54,6 +56,7 @@ class SceneCamera(Node):
     def __init__(self, topic: str, frame_id: str, log: TextIO | None = None) -> None:
         super().__init__('scene_camera')
         self._frame_id, self._log = frame_id, log
+        self._stamp_ns = 0  # of the last image of a stream
         self._publisher = self.create_publisher(
             Image, topic, QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
         )
@@ -66,10 +69,10 @@ class SceneCamera(Node):
         self.started.set()
         return response
 
-    def publish(self, frame: np.ndarray, index: int, age_s: float = 0.0) -> None:
+    def publish(self, frame: np.ndarray, index: int, arrived_ns: int | None = None) -> None:
         """Publish a frame H×W×3 uint8 RGB and log its index in the clip.
 
-        age_s: time since it arrived [s].
+        arrived_ns: when it arrived, by `time.monotonic_ns`; None: now.
         """
         message = Image()
         message.height, message.width = frame.shape[:2]
@@ -77,11 +80,17 @@ class SceneCamera(Node):
         message.step = frame.shape[1] * 3
         message.data = array.array('B', frame.tobytes())
         message.header.frame_id = self._frame_id
-        now = self.get_clock().now() - rclpy.duration.Duration(nanoseconds=round(age_s * 1e9))
-        message.header.stamp = now.to_msg()
+        stamp_ns = self.get_clock().now().nanoseconds
+        if arrived_ns is not None:
+            stamp_ns -= time.monotonic_ns() - arrived_ns
+            # two may have arrived within the time that passes between reading both clocks
+            if stamp_ns <= self._stamp_ns < stamp_ns + _CLOCKS_NS:
+                stamp_ns = self._stamp_ns + 1
+            self._stamp_ns = stamp_ns
+        message.header.stamp = Time(nanoseconds=stamp_ns).to_msg()
         self._publisher.publish(message)
         if self._log:
-            print(now.nanoseconds, index, file=self._log, flush=True)
+            print(stamp_ns, index, file=self._log, flush=True)
 
     def wait_for_subscriber(self) -> None:
         """Wait for a subscriber of the images."""
@@ -120,7 +129,7 @@ class SceneCamera(Node):
                         continue
                     due = max(due, arrived - 1 / args.rate) + 1 / args.rate
                 held = args.hold and not self.started.is_set()
-                self.publish(frame, -1 if held else index, max(time.monotonic() - arrived, 0.0))
+                self.publish(frame, -1 if held else index, arrived_ns)
                 if held:
                     continue
                 if video is not None:
