@@ -30,7 +30,6 @@ from xmem_ros.errors import SeedError
 from xmem_ros.media import image_files, read_image, read_mask
 from xmem_ros.progress import Bar
 from xmem_ros.seeding.seeder import BUNDLED, GRABCUT, Seeder, make_seeder
-from xmem_ros.training.footage import still_labels
 
 JITTER = 0.1  # of a box's width or height, each side
 MOST_POINTS = {BUNDLED: 20, GRABCUT: 5}  # GrabCut takes over a minute for 20
@@ -41,8 +40,7 @@ LEAST_AREA = 100  # px of an object
 def pictures(root: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Yield name, image and mask, H×W bool, of each object of pictures."""
     for image in image_files(root / 'images'):
-        labels = still_labels(cv2.imread(str(root / 'masks' / f'{image.stem}.png'), cv2.IMREAD_GRAYSCALE))
-        yield from _objects(image.stem, read_image(image), labels)
+        yield from _objects(image.stem, read_image(image), read_mask(root / 'masks' / f'{image.stem}.png'))
 
 
 def videos(root: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
