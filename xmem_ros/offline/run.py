@@ -32,7 +32,7 @@ from xmem_ros.offline.tracking import UNTRACKED, OfflineTracker
 from xmem_ros.offline.writing import write_results
 from xmem_ros.recordings.rosbags_version import require_rosbags
 from xmem_ros.recordings.seed_plan import new_objects
-from xmem_ros.stream.session import release_device
+from xmem_ros.stream.setup import release_device
 from xmem_ros.tracker.engine import Engines
 
 if TYPE_CHECKING:
