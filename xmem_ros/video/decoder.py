@@ -14,6 +14,7 @@ from xmem_ros.errors import ParameterError
 _REPAIRING = ('h264', 'hevc')
 _VERSIONS = (17, 18)  # of PyAV
 _STRICT_VP9 = 'libvpx-vp9'  # notices nearly all damage, FFmpeg's own decoder some of it
+_STRICT_AV1 = {'libdav1d': {'strict': '1'}}  # checks the end of each tile, and with it nearly all damage
 
 
 def import_av() -> Any:
@@ -39,6 +40,8 @@ class Decoder:
         self._av = import_av()
         detect = 'crccheck+bitstream+buffer' + ('' if context.name in _REPAIRING else '+explode')
         self._options = {'max_pixels': str(pictures.MAX_PIXELS), 'err_detect': detect}
+        self._options |= _STRICT_AV1.get(context.name, {})
+        self.concealing = context.name in _REPAIRING  # whether frames without their references are marked
         self._context = self._prepared(context)
         self._strict: Any = None
         if context.name == 'vp9':

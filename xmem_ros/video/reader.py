@@ -18,6 +18,7 @@ import numpy as np
 from xmem_ros import atomic, pictures
 from xmem_ros.errors import FrameError
 from xmem_ros.video.boxes import check_counts
+from xmem_ros.video.damage import Judge
 from xmem_ros.video.decoder import Decoder, import_av, pixels_of
 from xmem_ros.video.index import NO_TIME, FrameIndex, Header, Packets, index_of
 
@@ -205,79 +206,51 @@ class VideoFile:
     def _decoded(self) -> Iterator[tuple[int, Any]]:
         """Yield decoded frames as the decoder gives them; errors for those that are not whole."""
         index = self._index
-        damage = _Damage(index)
-        ordinal = 0
-        shown = 0
-        refused: list[int] = []
         with self._opened() as (container, stream):
             name, decoder = stream.codec_context.name, Decoder(stream.codec_context)
-            for packet in _demuxed(container, stream):
-                if packet is not None and _has_frame(packet, name):
-                    if ordinal >= len(index.frame_of):
-                        return  # the file grew meanwhile
-                    corrupt = packet.is_corrupt
-                    packet.pts, packet.dts = ordinal, None
-                    frames, failed = decoder.decode(packet)
-                    if corrupt or failed:
-                        damage.add(ordinal)
-                    if failed and not frames:
-                        refused.append(ordinal)
-                    ordinal += 1
+            judge = Judge(index, concealing=decoder.concealing)
+            for judged in self._judged(_demuxed(container, stream), name, decoder, judge):
+                number, frame, whole = judged
+                if whole:
+                    yield number, frame
                 else:
-                    if packet is not None:
-                        packet.pts = packet.dts = None
-                    frames, _ = decoder.decode(packet)
-                for frame in frames:
-                    source = frame.pts
-                    if source is None or not 0 <= source < ordinal:
-                        continue
-                    if index.frame_of[source] < 0:
-                        continue
-                    if frame.is_corrupt:
-                        damage.add(source)
-                    number = int(index.frame_of[source]) if index.ordered else shown + bisect_left(refused, source)
-                    shown += 1
-                    if damage.reaches(source):
-                        yield number, FrameError(f'{self.path}: frame {number} is damaged or needs a damaged one')
-                    else:
-                        yield number, frame
+                    yield number, FrameError(f'{self.path}: frame {number} is damaged or needs a damaged one')
 
-
-class _Damage:
-    """Damaged packets, and the frames that are predicted from theirs."""
-
-    def __init__(self, index: FrameIndex) -> None:
-        self._index = index
-        self._intra = len(index.keyframes) == len(index.frame_of)
-        self._bad: set[int] = set()  # packets
-        self._start = 0  # frame that begins the current group of pictures
-        self._group: list[tuple[int, int]] = []  # bad frame, and packet after which it would be used
-        for packet in index.suspects:
-            self.add(packet)
-        self._waiting = sorted(index.lost, key=lambda loss: loss.first, reverse=True)
-
-    def add(self, packet: int) -> None:
-        """Note that the frame of a packet is damaged."""
-        if packet not in self._bad:
-            self._bad.add(packet)
-            self._group.append((int(self._index.frame_of[packet]), packet))
-
-    def reaches(self, packet: int) -> bool:
-        """Return whether the frame of a packet is damaged or may be predicted from one that is."""
-        if packet in self._bad:
-            return True
-        if self._intra:
-            return False
-        frame = int(self._index.frame_of[packet])
-        while self._waiting and self._waiting[-1].first <= frame:
-            loss = self._waiting.pop()
-            self._group.append((loss.frame, loss.after))
-        place = int(np.searchsorted(self._index.keyframes, frame, side='right')) - 1
-        start = int(self._index.keyframes[place]) if place >= 0 else 0
-        if start != self._start:
-            self._start = start
-            self._group = [item for item in self._group if item[0] >= start]
-        return any(source < packet for _, source in self._group)
+    def _judged(
+        self, packets: Iterator[Any], name: str, decoder: Decoder, judge: Judge
+    ) -> Iterator[tuple[int, Any, bool]]:
+        index = self._index
+        ordinal = shown = 0
+        refused: list[int] = []
+        for packet in packets:
+            if packet is not None and _has_frame(packet, name):
+                if ordinal >= len(index.frame_of):
+                    break  # the file grew meanwhile
+                corrupt = packet.is_corrupt
+                packet.pts, packet.dts = ordinal, None
+                judge.sent(ordinal)
+                frames, failed = decoder.decode(packet)
+                if corrupt or failed:
+                    judge.spoil(ordinal)
+                if failed and not frames:
+                    refused.append(ordinal)
+                    judge.refused(ordinal)
+                ordinal += 1
+            else:
+                if packet is not None:
+                    packet.pts = packet.dts = None
+                frames, _ = decoder.decode(packet)
+            for frame in frames:
+                source = frame.pts
+                if source is None or not 0 <= source < ordinal or index.frame_of[source] < 0:
+                    continue
+                if frame.is_corrupt:
+                    judge.spoil(source)
+                number = int(index.frame_of[source]) if index.ordered else shown + bisect_left(refused, source)
+                shown += 1
+                judge.decoded(source, number, frame)
+            yield from judge.judged()
+        yield from judge.judged(final=True)
 
 
 class _Unnamed:
