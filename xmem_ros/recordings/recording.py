@@ -149,19 +149,20 @@ class ClipRecording(Recording):
 
         Those of a video are damage, too.
         """
-        self.faults, self.damage = [], ''
+        self.faults, self.damage = [], self._clip.damage
         lost, length = 0, len(self._clip)
         for index, (name, pixels) in enumerate(self._clip.frames(deep=True)):
             if isinstance(pixels, FrameError):
                 lost += 1
-                if not self._clip.file_names:
-                    self.damage = f'{self.path}: {length - lost} of {length} frames could be read'
                 if index >= start:
                     self.faults.append(Fault(index, str(pixels)))
             elif index >= start:
                 stamp = self.stamp_of(index)
                 message = typestore.image(typestore.header(stamp, ''), pixels, _encoding_of(pixels))
                 yield RecordedFrame(index, stamp, stamp, message, name)
+            if not self._clip.file_names:
+                said = f'{self.path}: {length - lost} of {length} frames could be read' if lost else ''
+                self.damage = '; '.join(filter(None, [self._clip.damage, said]))
 
     def stamp_of(self, index: int) -> int:
         """Return the stamp of a frame [ns]."""

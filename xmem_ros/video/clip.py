@@ -33,7 +33,7 @@ class Clip:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self.notes: list[str] = []  # on the order of the frames
+        self.notes: list[str] = []  # on the order of the frames, and on those that are not read
         self._files: list[Path] = []
         self._video: VideoFile | None = None
         self.rate = FOLDER_RATE
@@ -49,6 +49,7 @@ class Clip:
         if not self.path.is_file():
             raise FrameError(f'{self.path}: no such video or folder; give a video file or a folder of images')
         self._video = VideoFile(self.path)
+        self.notes += self._video.notes
         if 0 < self._video.rate < 1000:
             self.rate = self._video.rate
 
@@ -60,6 +61,11 @@ class Clip:
         if self._video is not None and 0 <= index < len(self._video):
             return int(self._video.times_ns[index])
         return round(index * 1e9 / self.rate)
+
+    @property
+    def damage(self) -> str:
+        """What is wrong with the header of a video; complete once all frames have been read."""
+        return '' if self._video is None else self._video.damage
 
     @property
     def stems(self) -> list[str]:

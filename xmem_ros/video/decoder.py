@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from xmem_ros.errors import ParameterError
 # These repair what they can and say so; others have to give up a damaged frame instead.
 _REPAIRING = ('h264', 'hevc')
 _VERSIONS = (17, 18)  # of PyAV
+_MATRIX = struct.Struct('=9i')
+_ONE = 1 << 16
 _STRICT_VP9 = 'libvpx-vp9'  # notices nearly all damage, FFmpeg's own decoder some of it
 _STRICT_AV1 = {'libdav1d': {'strict': '1'}}  # checks the end of each tile, and with it nearly all damage
 
@@ -86,3 +89,21 @@ def pixels_of(frame: Any, *, deep: bool) -> np.ndarray:
         rows = np.frombuffer(plane, '>u2' if name.endswith('be') else '<u2').reshape(-1, plane.line_size // 2)
         return rows[: frame.height, : frame.width].astype(np.uint16)
     return np.asarray(frame.to_ndarray(format='rgb48le'))
+
+
+def upright(frame: Any, pixels: np.ndarray) -> np.ndarray | None:
+    """Return pixels turned or mirrored as the container says; None if that is no quarter turn.
+
+    The display matrix has the rows a b u, c d v and x y w, in fixed-point numbers.
+    """
+    data = next((bytes(item) for item in frame.side_data if item.type.name == 'DISPLAYMATRIX'), b'')
+    if len(data) < _MATRIX.size:
+        return pixels
+    a, b, u, c, d, v, _, _, w = _MATRIX.unpack_from(data)
+    across, down = (c, b) if b else (a, d)
+    scaled = all(_ONE // 4 <= abs(item) <= 4 * _ONE for item in (across, down))
+    if not scaled or (a or d if b else c) or (u, v, w) != (0, 0, 1 << 30):
+        return None
+    if b:
+        pixels = np.swapaxes(pixels, 0, 1)
+    return np.ascontiguousarray(pixels[:: 1 if down > 0 else -1, :: 1 if across > 0 else -1])

@@ -36,6 +36,7 @@ class Packets:
         keyframe: 1 for frames that need no other frame.
         signs: places in the order before which the container is damaged.
         hidden: number of other packets, whose frames are not shown.
+        outside: number of those that lie outside the edit list.
     """
 
     pts: array[int] = field(default_factory=lambda: array('q'))
@@ -45,6 +46,7 @@ class Packets:
     keyframe: bytearray = field(default_factory=bytearray)
     signs: set[int] = field(default_factory=set)
     hidden: int = 0
+    outside: int = 0
 
     def __len__(self) -> int:
         return len(self.pts)
@@ -101,6 +103,8 @@ class FrameIndex:
         lost: frames without a packet, in order.
         suspects: packets that may hold data of a lost one, too.
         rate: mean rate [frames/s]; 0: unknown.
+        contradictory: whether the times of display in the header contradict those of decoding, and
+            are replaced by those of a constant rate.
     """
 
     frame_of: np.ndarray
@@ -110,6 +114,7 @@ class FrameIndex:
     lost: list[Loss]
     suspects: list[int]
     rate: float
+    contradictory: bool = False
 
     def __len__(self) -> int:
         return len(self.times_ns)
@@ -118,7 +123,8 @@ class FrameIndex:
 def index_of(packets: Packets, header: Header) -> FrameIndex:
     """Derive the index of at least one packet."""
     count = len(packets)
-    given, kept = _times(packets, exact=header.complete)
+    contradictory = header.complete and _contradict(packets)
+    given, kept = (None, np.arange(count)) if contradictory else _times(packets, exact=header.complete)
     period = _period(given, header)
     order = kept if given is None else kept[np.argsort(given[kept], kind='stable')]
     ticks = kept * period if given is None else given[order]
@@ -126,7 +132,7 @@ def index_of(packets: Packets, header: Header) -> FrameIndex:
     reordered = bool((np.diff(order) < 0).any())
     if header.positions and len(kept) == count and not reordered:
         gaps, ticks, pauses = _listed_gaps(packets, header, ticks, period)
-    elif header.positions or header.complete or given is None:
+    elif header.positions or given is None or (header.complete and count + packets.hidden >= header.frames):
         gaps = np.zeros(len(kept), np.int64)
     else:
         untimed = np.ones(count, bool)
@@ -154,7 +160,18 @@ def index_of(packets: Packets, header: Header) -> FrameIndex:
     keyframes = np.sort(keyframes[keyframes >= 0])
     span = int(times_ns[-1])
     rate = (len(times_ns) - 1) * 1e9 / span if span else float(header.rate or 0)
-    return FrameIndex(frame_of, given is not None, times_ns, keyframes, lost, suspects, rate)
+    return FrameIndex(frame_of, given is not None, times_ns, keyframes, lost, suspects, rate, contradictory)
+
+
+def _contradict(packets: Packets) -> bool:
+    """Return whether times of display are irregular, although those of decoding are regular.
+
+    Both come from one table of durations, so that the table of differences is damaged.
+    """
+    pts, dts = (np.frombuffer(given, np.int64) for given in (packets.pts, packets.dts))
+    if len(pts) < 3 or max(np.abs(pts).max(), np.abs(dts).max()) >= _MAX_TICKS:
+        return False
+    return bool(np.ptp(np.diff(dts)) <= 1 and np.ptp(np.diff(np.sort(pts))) > 2)
 
 
 def _times(packets: Packets, *, exact: bool) -> tuple[np.ndarray | None, np.ndarray]:

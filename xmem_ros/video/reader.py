@@ -19,7 +19,7 @@ from xmem_ros import atomic, pictures
 from xmem_ros.errors import FrameError
 from xmem_ros.video.boxes import check_counts
 from xmem_ros.video.damage import Judge
-from xmem_ros.video.decoder import Decoder, import_av, pixels_of
+from xmem_ros.video.decoder import Decoder, import_av, pixels_of, upright
 from xmem_ros.video.index import NO_TIME, FrameIndex, Header, Packets, index_of
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ _CONTAINERS = 'mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpegts,mpeg,mpegvideo,f
 _BUFFER = 1 << 18  # bytes that are read at once
 _MAX_FAILURES = 100  # of reading, without a packet between them
 _MAX_DELAY = 17  # frames that are held to notice one out of order
+_MOST_STRETCH = 4  # of a header's duration to that of the frames
 _TABLED = 'mov,'  # begins the name of the format whose frames are all in a table
 
 
@@ -43,6 +44,8 @@ class VideoFile:
     Attributes:
         times_ns: time of each frame since the first one [ns], strictly increasing.
         rate: mean rate [frames/s]; 0: unknown.
+        notes: on frames that are not read on purpose.
+        damage: of the header, or ''; complete once `frames` has ended.
 
     Raises:
         FrameError: not a video, of an unknown codec, too large, or without a packet.
@@ -51,8 +54,10 @@ class VideoFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with self._opened() as (container, stream):
-            self._index = self._read_index(container, stream)
+        self.notes: list[str] = []
+        self._options = {'format_whitelist': _CONTAINERS, 'protocol_whitelist': 'none'}
+        self._index = self._indexed()
+        self.damage = self._header_damage
         self.times_ns = self._index.times_ns
         self.rate = self._index.rate
         self._missing = {loss.frame for loss in self._index.lost}
@@ -74,7 +79,7 @@ class VideoFile:
                 container = stack.enter_context(
                     av.open(
                         _Unnamed(file),
-                        container_options={'format_whitelist': _CONTAINERS, 'protocol_whitelist': 'none'},
+                        container_options=self._options,
                         io_open=_refuse,
                         buffer_size=_BUFFER,
                         metadata_errors='backslashreplace',
@@ -93,7 +98,31 @@ class VideoFile:
                 container.flags &= ~av.container.Flags.gen_pts.value  # made-up times of display
             yield container, stream
 
-    def _read_index(self, container: Any, stream: Any) -> FrameIndex:
+    def _indexed(self) -> FrameIndex:
+        with self._opened() as (container, stream):
+            index, outside = self._read_index(container, stream)
+            span_s = float(index.times_ns[-1]) / 1e9 + (1 / index.rate if index.rate else 0)
+            movie_s = (container.duration or 0) / 1e6
+            alone = len(container.streams) == 1 and container.format.name.startswith(_TABLED)
+        self._header_damage = ''
+        if index.contradictory:
+            self._header_damage = (
+                f'{self.path}: its header is damaged: the times of display contradict those of decoding, so the frames '
+                'have a constant rate'
+            )
+            if outside and 'ignore_editlist' not in self._options:  # frames with a damaged time, or hidden ones
+                self._options['ignore_editlist'] = '1'
+                return self._indexed()
+        elif alone and movie_s and not movie_s / _MOST_STRETCH < span_s < movie_s * _MOST_STRETCH:
+            self._header_damage = (
+                f'{self.path}: its header is damaged: it says {movie_s:g} s, but its frames last {span_s:g} s, so '
+                'their times may be wrong'
+            )
+        if outside:
+            self.notes = [f'{self.path}: {outside} frames outside its edit list are not shown, and not read']
+        return index
+
+    def _read_index(self, container: Any, stream: Any) -> tuple[FrameIndex, int]:
         av = import_av()
         codec = stream.codec_context
         try:
@@ -113,6 +142,7 @@ class VideoFile:
                         continue
                     if not _has_frame(packet, codec.name):
                         packets.hidden += 1
+                        packets.outside += packet.is_discard
                     else:
                         packets.pts.append(_time(packet.pts))
                         packets.dts.append(_time(packet.dts))
@@ -125,7 +155,7 @@ class VideoFile:
             av.logging.set_level(level)
         if not len(packets):
             raise FrameError(f'{self.path}: no frame of this video can be read')
-        return index_of(packets, self._header(container, stream))
+        return index_of(packets, self._header(container, stream)), packets.outside
 
     def _header(self, container: Any, stream: Any) -> Header:
         form = container.format.name
@@ -182,10 +212,13 @@ class VideoFile:
         try:
             pictures.check_pixels(frame.width, frame.height)
             pixels = pixels_of(frame, deep=deep)
-            turns = round(frame.rotation / 90) % 4
+            turned = upright(frame, pixels)
         except (FrameError, av.FFmpegError, ValueError, OSError) as error:
             return FrameError(f'{self.path}: frame {number} cannot be decoded ({_reason(error)})')
-        return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
+        if turned is None:
+            self.damage = self.damage or f'{self.path}: its rotation is not by 90, 180 or 270°, and is not applied'
+            return pixels
+        return turned
 
     def _in_order(self) -> Iterator[tuple[int, Any]]:
         """Yield the number and the decoded frame, or an error, without those out of order."""
