@@ -35,8 +35,9 @@ class Packets:
         size: sizes [bytes].
         keyframe: 1 for frames that need no other frame.
         signs: places in the order before which the container is damaged.
+        merged: packets that hold several frames → how many too many.
         hidden: number of other packets, whose frames are not shown.
-        outside: number of those that lie outside the edit list.
+        outside: times of display and of decoding [ticks] of those that lie outside the edit list.
     """
 
     pts: array[int] = field(default_factory=lambda: array('q'))
@@ -45,8 +46,9 @@ class Packets:
     size: array[int] = field(default_factory=lambda: array('q'))
     keyframe: bytearray = field(default_factory=bytearray)
     signs: set[int] = field(default_factory=set)
+    merged: dict[int, int] = field(default_factory=dict)
     hidden: int = 0
-    outside: int = 0
+    outside: list[tuple[int, int]] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.pts)
@@ -138,13 +140,15 @@ def index_of(packets: Packets, header: Header) -> FrameIndex:
         untimed = np.ones(count, bool)
         untimed[kept] = False
         gaps = _time_gaps(packets.signs.union(np.flatnonzero(untimed).tolist()), ticks, order, period)
+    if 0 in packets.signs and header.duration_s and given is not None and ticks[0] > 0.6 * period:
+        gaps[0] = min(round(float(ticks[0]) / period), MAX_EXTRA)  # times in Matroska begin at 0
     if gaps.sum() > MAX_EXTRA:  # absurd times or headers
         gaps[:] = 0
     # packets without a place are lost, too: those within are gaps, those at an end have to be added
     first, last = int(kept[0]), count - 1 - int(kept[-1])
     frames = np.arange(len(kept)) + np.cumsum(gaps) + first  # of the packets in order of display
     known = int(frames[-1]) + 1 + max(last - int(gaps[-_REORDER:].sum()), 0)
-    extra = _extra(known + pauses, header, ticks, period)
+    extra = max(_extra(known + pauses, header, ticks, period), sum(packets.merged.values()) - int(gaps.sum()))
     times_ns = _nanoseconds(_interpolated(ticks - ticks[0], frames, known + extra, period), header, period)
     frame_of = np.full(count, -1)
     frame_of[order] = frames
@@ -155,7 +159,7 @@ def index_of(packets: Packets, header: Header) -> FrameIndex:
         for frame in range(int(frames[place] - gaps[place]), int(frames[place]))
     ]
     lost += [Loss(frame, count - 1, frame) for frame in range(int(frames[-1]) + 1, known + extra)]
-    suspects = _before_gaps(packets, period) if header.streamed and gaps.any() else []
+    suspects = [*packets.merged, *(_before_gaps(packets, period) if header.streamed and gaps.any() else [])]
     keyframes = frame_of[np.frombuffer(bytes(packets.keyframe), np.uint8) > 0]
     keyframes = np.sort(keyframes[keyframes >= 0])
     span = int(times_ns[-1])
@@ -168,7 +172,9 @@ def _contradict(packets: Packets) -> bool:
 
     Both come from one table of durations, so that the table of differences is damaged.
     """
-    pts, dts = (np.frombuffer(given, np.int64) for given in (packets.pts, packets.dts))
+    outside = np.array(packets.outside, np.int64).reshape(-1, 2)
+    pts = np.concatenate([np.frombuffer(packets.pts, np.int64), outside[:, 0]])
+    dts = np.sort(np.concatenate([np.frombuffer(packets.dts, np.int64), outside[:, 1]]))
     if len(pts) < 3 or max(np.abs(pts).max(), np.abs(dts).max()) >= _MAX_TICKS:
         return False
     return bool(np.ptp(np.diff(dts)) <= 1 and np.ptp(np.diff(np.sort(pts))) > 2)

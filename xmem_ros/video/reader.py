@@ -17,7 +17,7 @@ import numpy as np
 
 from xmem_ros import atomic, pictures
 from xmem_ros.errors import FrameError
-from xmem_ros.video.boxes import check_counts
+from xmem_ros.video.boxes import check_counts, movie_seconds
 from xmem_ros.video.damage import Judge
 from xmem_ros.video.decoder import Decoder, import_av, pixels_of, upright
 from xmem_ros.video.index import NO_TIME, FrameIndex, Header, Packets, index_of
@@ -32,7 +32,10 @@ _CONTAINERS = 'mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpegts,mpeg,mpegvideo,f
 _BUFFER = 1 << 18  # bytes that are read at once
 _MAX_FAILURES = 100  # of reading, without a packet between them
 _MAX_DELAY = 17  # frames that are held to notice one out of order
-_MOST_STRETCH = 4  # of a header's duration to that of the frames
+_STREAMED = ('mpegts', 'mpeg')  # formats that cut a frame at the next one's header
+_STRETCH = 4  # a difference between durations that no rounding or pause explains
+_DELIMITER = b'\0\0\1\x09'  # begins a frame of H.264
+_UNKNOWN = 'Unknown entry'  # of Matroska
 _TABLED = 'mov,'  # begins the name of the format whose frames are all in a table
 
 
@@ -56,8 +59,10 @@ class VideoFile:
         self.path = path
         self.notes: list[str] = []
         self._options = {'format_whitelist': _CONTAINERS, 'protocol_whitelist': 'none'}
+        self._movie_s = 0.0  # duration in the header
+        self._found: list[str] = []  # damage
         self._index = self._indexed()
-        self.damage = self._header_damage
+        self.damage = '; '.join(self._found)
         self.times_ns = self._index.times_ns
         self.rate = self._index.rate
         self._missing = {loss.frame for loss in self._index.lost}
@@ -76,6 +81,7 @@ class VideoFile:
         with file, contextlib.ExitStack() as stack:
             try:
                 check_counts(file)
+                self._movie_s = movie_seconds(file)
                 container = stack.enter_context(
                     av.open(
                         _Unnamed(file),
@@ -99,63 +105,68 @@ class VideoFile:
             yield container, stream
 
     def _indexed(self) -> FrameIndex:
-        with self._opened() as (container, stream):
-            index, outside = self._read_index(container, stream)
-            span_s = float(index.times_ns[-1]) / 1e9 + (1 / index.rate if index.rate else 0)
-            movie_s = (container.duration or 0) / 1e6
-            alone = len(container.streams) == 1 and container.format.name.startswith(_TABLED)
-        self._header_damage = ''
+        av = import_av()
+        level = av.logging.get_level()
+        av.logging.set_level(av.logging.DEBUG)  # what the reader of a damaged container says, for its place only
+        try:
+            with av.logging.Capture() as log, self._opened() as (container, stream):
+                signs = {0} if any(rank <= av.logging.WARNING or _UNKNOWN in text for rank, _, text in log) else set()
+                av.logging.set_level(av.logging.WARNING)
+                log.clear()
+                packets = self._read_packets(container, stream, Packets(signs=signs), log)
+                index = index_of(packets, self._header(container, stream))
+                tabled = container.format.name.startswith(_TABLED) and stream.frames > 0
+                alone = len(container.streams) == 1
+        finally:
+            av.logging.set_level(level)
+        found: list[str] = []
         if index.contradictory:
-            self._header_damage = (
-                f'{self.path}: its header is damaged: the times of display contradict those of decoding, so the frames '
-                'have a constant rate'
-            )
-            if outside and 'ignore_editlist' not in self._options:  # frames with a damaged time, or hidden ones
-                self._options['ignore_editlist'] = '1'
+            found.append('the times of display contradict those of decoding, so the frames have a constant rate')
+            if packets.outside and 'ignore_editlist' not in self._options:
+                self._options['ignore_editlist'] = '1'  # frames may lie outside it by their damaged times
                 return self._indexed()
-        elif alone and movie_s and not movie_s / _MOST_STRETCH < span_s < movie_s * _MOST_STRETCH:
-            self._header_damage = (
-                f'{self.path}: its header is damaged: it says {movie_s:g} s, but its frames last {span_s:g} s, so '
-                'their times may be wrong'
-            )
-        if outside:
-            self.notes = [f'{self.path}: {outside} frames outside its edit list are not shown, and not read']
+        if packets.outside:
+            count = len(packets.outside)
+            self.notes = [f'{self.path}: {count} frames outside its edit list are not shown, and not read']
+        span_s, movie_s = index.times_ns[-1] / 1e9 + (1 / index.rate if index.rate else 0), self._movie_s
+        if tabled and movie_s and (span_s > _STRETCH * movie_s or (alone and _STRETCH * span_s < movie_s)):
+            found.append(f'it says {movie_s:g} s, but its frames last {span_s:g} s, so their times may be wrong')
+        if not packets.keyframe[0] and len(index.keyframes):
+            found.append('it begins within a group of pictures, so frames before its first one may be missing')
+        self._found = [f'{self.path}: its header or its beginning is damaged: {text}' for text in found]
         return index
 
-    def _read_index(self, container: Any, stream: Any) -> tuple[FrameIndex, int]:
-        av = import_av()
+    def _read_packets(self, container: Any, stream: Any, packets: Packets, log: list[Any]) -> Packets:
+        """Add the packets of the stream; `log` receives what the reader of the container says."""
         codec = stream.codec_context
         try:
             pictures.check_pixels(codec.width, codec.height)
         except FrameError as error:
             raise FrameError(f'{self.path}: its frames are {error}') from error
-        packets = Packets()
-        level = av.logging.get_level()
-        av.logging.set_level(av.logging.WARNING)  # what the reader of a damaged container says, for its place only
-        try:
-            with av.logging.Capture() as log:
-                for packet in _demuxed(container, stream, packets.signs):
-                    if log:
-                        packets.signs.add(len(packets))
-                        log.clear()
-                    if packet is None:
-                        continue
-                    if not _has_frame(packet, codec.name):
-                        packets.hidden += 1
-                        packets.outside += packet.is_discard
-                    else:
-                        packets.pts.append(_time(packet.pts))
-                        packets.dts.append(_time(packet.dts))
-                        packets.position.append(-1 if packet.pos is None else packet.pos)
-                        packets.size.append(packet.size)
-                        packets.keyframe.append(packet.is_keyframe)
-                        if packet.is_corrupt:
-                            packets.signs.add(len(packets))
-        finally:
-            av.logging.set_level(level)
+        delimited = codec.name == 'h264' and container.format.name in _STREAMED
+        for packet in _demuxed(container, stream, packets.signs):
+            if log:
+                packets.signs.add(len(packets))
+                log.clear()
+            if packet is None:
+                continue
+            if not _has_frame(packet, codec.name):
+                packets.hidden += 1
+                if packet.is_discard:
+                    packets.outside.append((_time(packet.pts), _time(packet.dts)))
+                continue
+            if delimited and (count := bytes(packet).count(_DELIMITER)) > 1:
+                packets.merged[len(packets)] = count - 1
+            packets.pts.append(_time(packet.pts))
+            packets.dts.append(_time(packet.dts))
+            packets.position.append(-1 if packet.pos is None else packet.pos)
+            packets.size.append(packet.size)
+            packets.keyframe.append(packet.is_keyframe)
+            if packet.is_corrupt:
+                packets.signs.add(len(packets))
         if not len(packets):
             raise FrameError(f'{self.path}: no frame of this video can be read')
-        return index_of(packets, self._header(container, stream)), packets.outside
+        return packets
 
     def _header(self, container: Any, stream: Any) -> Header:
         form = container.format.name
@@ -174,7 +185,7 @@ class VideoFile:
             duration_s=max(container.duration or 0, 0) / 1e6 if alone else 0.0,
             positions=positions,
             complete=form.startswith(_TABLED) and stream.frames > 0,  # else in fragments
-            streamed=form in ('mpegts', 'mpeg'),
+            streamed=form in _STREAMED,
         )
 
     def frames(self, *, deep: bool = False) -> Iterator[np.ndarray | FrameError]:
@@ -216,7 +227,8 @@ class VideoFile:
         except (FrameError, av.FFmpegError, ValueError, OSError) as error:
             return FrameError(f'{self.path}: frame {number} cannot be decoded ({_reason(error)})')
         if turned is None:
-            self.damage = self.damage or f'{self.path}: its rotation is not by 90, 180 or 270°, and is not applied'
+            text = f'{self.path}: its rotation is not by 90, 180 or 270°, and is not applied'
+            self.damage = '; '.join([*self._found, text])
             return pixels
         return turned
 
