@@ -67,6 +67,7 @@ class Header:
             ones are no frames, but take a frame's time.
         complete: whether every frame is in a table, so that a pause in the times is no loss.
         streamed: whether a lost packet's data can be appended to the one before it.
+        from_zero: whether the times of whole files begin at 0.
     """
 
     tick: Fraction
@@ -76,6 +77,7 @@ class Header:
     positions: dict[int, int] = field(default_factory=dict)
     complete: bool = False
     streamed: bool = False
+    from_zero: bool = False
 
 
 @dataclass(frozen=True)
@@ -140,8 +142,10 @@ def index_of(packets: Packets, header: Header) -> FrameIndex:
         untimed = np.ones(count, bool)
         untimed[kept] = False
         gaps = _time_gaps(packets.signs.union(np.flatnonzero(untimed).tolist()), ticks, order, period)
-    if 0 in packets.signs and header.duration_s and given is not None and ticks[0] > 0.6 * period:
-        gaps[0] = min(round(float(ticks[0]) / period), MAX_EXTRA)  # times in Matroska begin at 0
+    if 0 in packets.signs and header.from_zero and given is not None and ticks[0] > 0.6 * period:
+        gaps[0] = min(round(float(ticks[0]) / period), MAX_EXTRA)
+    elif header.streamed and any(packets.keyframe) and not packets.keyframe[0]:
+        gaps[0] = max(header.frames - count - int(gaps.sum()), 0)
     if gaps.sum() > MAX_EXTRA:  # absurd times or headers
         gaps[:] = 0
     # packets without a place are lost, too: those within are gaps, those at an end have to be added

@@ -21,6 +21,7 @@ from xmem_ros.video.boxes import check_counts, movie_seconds
 from xmem_ros.video.damage import Judge
 from xmem_ros.video.decoder import Decoder, import_av, pixels_of, upright
 from xmem_ros.video.index import NO_TIME, FrameIndex, Header, Packets, index_of
+from xmem_ros.video.transport import frames_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,7 +115,7 @@ class VideoFile:
                 av.logging.set_level(av.logging.WARNING)
                 log.clear()
                 packets = self._read_packets(container, stream, Packets(signs=signs), log)
-                index = index_of(packets, self._header(container, stream))
+                index = index_of(packets, self._header(container, stream, len(packets)))
                 tabled = container.format.name.startswith(_TABLED) and stream.frames > 0
                 alone = len(container.streams) == 1
         finally:
@@ -168,7 +169,7 @@ class VideoFile:
             raise FrameError(f'{self.path}: no frame of this video can be read')
         return packets
 
-    def _header(self, container: Any, stream: Any) -> Header:
+    def _header(self, container: Any, stream: Any, count: int) -> Header:
         form = container.format.name
         rate = stream.average_rate or stream.guessed_rate
         positions = {}
@@ -177,6 +178,9 @@ class VideoFile:
             positions = {entry.pos + 8: entry.size for entry in stream.index_entries}
         listed = len(stream.index_entries) if form.startswith(_TABLED) else 0
         alone = len(container.streams) == 1 and form.startswith('matroska')
+        if form == 'mpegts':
+            with atomic.open_regular(self.path) as file:
+                listed = frames_of(file, stream.id, count)
         return Header(
             tick=Fraction(stream.time_base or 0),
             rate=Fraction(rate) if rate and 0 < rate < 1000 else None,
@@ -186,6 +190,7 @@ class VideoFile:
             positions=positions,
             complete=form.startswith(_TABLED) and stream.frames > 0,  # else in fragments
             streamed=form in _STREAMED,
+            from_zero=form.startswith('matroska'),
         )
 
     def frames(self, *, deep: bool = False) -> Iterator[np.ndarray | FrameError]:
