@@ -213,7 +213,7 @@ class BagRecording(Recording):
 
         connections: some of `self.bag.connections`; empty: all. `damage` is set afterwards.
         """
-        count = 0
+        count = images = 0
         self.damage = self.bag.damage
         source = self.bag.messages(connections)
         while True:
@@ -223,11 +223,14 @@ class BagRecording(Recording):
                 break
             except Exception as error:  # depends on the bytes
                 text = str(error).rstrip('.') or type(error).__name__
-                self.damage = f'{self.damage}; ' if self.damage else ''
-                self.damage += f'{self.path} cannot be read beyond {count} messages ({text})'
+                self._note(f'{self.path} cannot be read beyond {count} messages ({text})')
                 break
             count += 1
+            images += self.is_frame(item[0])
             yield item
+        wanted = not connections or any(self.is_frame(connection) for connection in connections)
+        if wanted and count and images < (counted := self._counted):
+            self._note(f'{self.path}: {images} of the {counted} images on {self.image_topic} could be read')
         if not count:
             raise BagError(
                 f'{self.path}: no message can be read ({self.damage or "it is empty"}); record or copy it again'
@@ -257,6 +260,15 @@ class BagRecording(Recording):
     def close(self) -> None:
         """Close the files."""
         self.bag.close()
+
+    @property
+    def _counted(self) -> int:
+        """Number of images by the index of the files, or by `metadata.yaml`."""
+        listed = self.bag.counts.get((self.image_topic, self._connection.msgtype), 0)
+        return max(int(self._connection.msgcount), listed)
+
+    def _note(self, damage: str) -> None:
+        self.damage = f'{self.damage}; {damage}' if self.damage else damage
 
     def _rate(self) -> float:
         seconds = self.bag.span_ns / 1e9

@@ -2,7 +2,7 @@
 """rosbag2 bags, complete or truncated, as one stream of messages.
 
 A folder without `metadata.yaml`, for example after a power cut, is read file by file in time order.
-Of `metadata.yaml`, only the file names, type hashes and QoS are used.
+Of `metadata.yaml`, only the file names, counts, type hashes and QoS are used.
 """
 
 from __future__ import annotations
@@ -84,6 +84,7 @@ class OpenBag:
         self._stack = contextlib.ExitStack()
         self._unpacked = 0  # decompressed bytes of all compressed files
         self._metadata = BagMetadata()
+        self.counts: dict[tuple[str, str], int] = {}  # topic and type → messages by `metadata.yaml`
         try:
             self._readers = self._open()
             # rosbags' Connection for each topic and type; `msgcount` is the sum over all files
@@ -161,8 +162,9 @@ class OpenBag:
         return number
 
     def _add_metadata(self) -> None:
-        """Add type hashes and QoS that only `metadata.yaml` has."""
+        """Add counts, type hashes and QoS that only `metadata.yaml` has."""
         for topic in self._metadata.topics:
+            self.counts[topic.name, topic.msgtype] = topic.count
             row = self._rows.get((topic.name, topic.msgtype))
             if row is not None:
                 known = self.connections[row]
