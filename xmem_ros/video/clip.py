@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 
 from xmem_ros.errors import FrameError
 from xmem_ros.intensity import IntensityScale
-from xmem_ros.media import FOLDER_RATE, IMAGE_SUFFIXES, grey_to_rgb, image_files, order_note, read_pixels
+from xmem_ros.media import (
+    FOLDER_RATE,
+    IMAGE_SUFFIXES,
+    grey_to_rgb,
+    image_files,
+    order_note,
+    other_files_note,
+    read_pixels,
+)
 from xmem_ros.video.reader import VideoFile
 
 if TYPE_CHECKING:
@@ -41,7 +49,7 @@ class Clip:
             self._files = image_files(self.path)
             if not self._files:
                 raise FrameError(f'{self.path}: no images in this folder ({", ".join(IMAGE_SUFFIXES)} are read)')
-            self.notes += filter(None, [order_note(self._files)])
+            self.notes += filter(None, [order_note(self._files), other_files_note(self.path)])
             for earlier, later in pairwise(self._files):
                 if earlier.stem == later.stem:
                     raise FrameError(f'{later}: {earlier.name} differs only in the suffix; keep one of them')

@@ -60,6 +60,7 @@ class VideoFile:
         self.path = path
         self.notes: list[str] = []
         self._options = {'format_whitelist': _CONTAINERS, 'protocol_whitelist': 'none'}
+        self._bytes = path.stat().st_size
         self._movie_s = 0.0  # duration in the header
         self._found: list[str] = []  # damage
         self._index = self._indexed()
@@ -116,6 +117,8 @@ class VideoFile:
                 log.clear()
                 packets = self._read_packets(container, stream, Packets(signs=signs), log)
                 index = index_of(packets, self._header(container, stream, len(packets)))
+                # cells have 188 bytes, on discs and from some receivers 192 and 204
+                self._torn = container.format.name == 'mpegts' and all(self._bytes % cell for cell in (188, 192, 204))
                 tabled = container.format.name.startswith(_TABLED) and stream.frames > 0
                 alone = len(container.streams) == 1
         finally:
@@ -134,7 +137,9 @@ class VideoFile:
             found.append(f'it says {movie_s:g} s, but its frames last {span_s:g} s, so their times may be wrong')
         if not packets.keyframe[0] and len(index.keyframes):
             found.append('it begins within a group of pictures, so frames before its first one may be missing')
-        self._found = [f'{self.path}: its header or its beginning is damaged: {text}' for text in found]
+        if self._torn:
+            found.append('it was cut off, so frames after its last one may be missing')
+        self._found = [f'{self.path}: it is damaged: {text}' for text in found]
         return index
 
     def _read_packets(self, container: Any, stream: Any, packets: Packets, log: list[Any]) -> Packets:
@@ -185,7 +190,7 @@ class VideoFile:
             tick=Fraction(stream.time_base or 0),
             rate=Fraction(rate) if rate and 0 < rate < 1000 else None,
             # a frame takes a byte at least
-            frames=min(max(stream.frames, listed, 0), self.path.stat().st_size),
+            frames=min(max(stream.frames, listed, 0), self._bytes),
             duration_s=max(container.duration or 0, 0) / 1e6 if alone else 0.0,
             positions=positions,
             complete=form.startswith(_TABLED) and stream.frames > 0,  # else in fragments

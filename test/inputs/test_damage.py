@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: MIT
+"""Inputs of every class, each damaged in twenty random places: no frame is lost in silence."""
+
+import pytest
+from needs import require
+
+require('av', 'rosbags.rosbag2')
+
+from inputs.damage import CLASSES, COUNT, read, trials
+
+PLACES = 20
+CUT_OFF = 'frames after its last one may be missing'  # a transport stream does not tell how many
+
+
+@pytest.fixture(scope='module')
+def found(tmp_path_factory):
+    """Class → its trials, made once."""
+    made = {}
+
+    def of(name):
+        if name not in made:
+            made[name] = trials(name, tmp_path_factory.mktemp('input'), PLACES)
+        return made[name]
+
+    return of
+
+
+@pytest.mark.parametrize('name', CLASSES)
+def test_frames_read_and_frames_named_as_lost_are_all_frames(found, name):
+    for trial in found(name):
+        outcome = trial.outcome
+        if outcome.refused:
+            assert not outcome.frames
+        elif CUT_OFF in outcome.said:
+            assert len(outcome.frames) + outcome.named <= COUNT
+        else:
+            assert len(outcome.frames) + outcome.named == COUNT, outcome.said
+
+
+@pytest.mark.parametrize('name', [name for name, kind in CLASSES.items() if kind.ordered])
+def test_no_frame_takes_the_place_or_the_time_of_another(found, name):
+    for trial in found(name):
+        assert (trial.misplaced, trial.late) == ([], []), trial.outcome.said
+
+
+@pytest.mark.parametrize('name', [name for name, kind in CLASSES.items() if kind.checked])
+def test_altered_pixels_are_noticed_where_the_format_has_checks(found, name):
+    assert [trial.garbled for trial in found(name)] == [[]] * PLACES
+
+
+@pytest.mark.parametrize('name', CLASSES)
+def test_some_of_the_damaged_inputs_are_read_in_part(found, name):
+    """Otherwise the tests above say little."""
+    assert any(trial.outcome.named and trial.outcome.frames for trial in found(name))
+
+
+@pytest.mark.parametrize('name', CLASSES)
+def test_whole_inputs_are_read_in_full_and_nothing_is_said(name, tmp_path):
+    outcome = read(CLASSES[name].make(tmp_path)[0])
+    assert (sorted(outcome.frames), outcome.named, outcome.said.strip('; ')) == (list(range(COUNT)), 0, '')
