@@ -49,12 +49,14 @@ class Outcome:
         frames: index → stamp [ns] and pixels H×W×3.
         named: frames that are named as lost, or counted as such.
         said: sentences on the recording as a whole.
+        reasons: of frames that are named as lost.
         refused: the error of an input that is not read at all.
     """
 
     frames: dict[int, tuple[int, np.ndarray]] = field(default_factory=dict)
     named: int = 0
     said: str = ''
+    reasons: list[str] = field(default_factory=list)
     refused: str = ''
 
 
@@ -66,13 +68,13 @@ def read(path: Path) -> Outcome:
             for frame in recording.frames():
                 try:
                     found.frames[frame.index] = (frame.stamp_ns, rgb_of(frame.message))
-                except FrameError:
-                    found.named += 1
-            found.named += len(recording.faults)
+                except FrameError as error:
+                    found.reasons.append(str(error))
+            found.reasons += [fault.reason for fault in recording.faults]
             found.said = '; '.join([recording.damage, *recording.notes])
     except (BagError, FrameError) as error:
         found.refused = str(error)
-    found.named += sum(int(there) - int(got) for got, there in _COUNTED.findall(found.said))
+    found.named = len(found.reasons) + sum(int(there) - int(got) for got, there in _COUNTED.findall(found.said))
     found.named += sum(int(count) for count in _OUTSIDE.findall(found.said))
     return found
 

@@ -33,6 +33,7 @@ _CONTAINERS = 'mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpegts,mpeg,mpegvideo,f
 _BUFFER = 1 << 18  # bytes that are read at once
 _MAX_FAILURES = 100  # of reading, without a packet between them
 _MAX_DELAY = 17  # frames that are held to notice one out of order
+_NO_EDITS = 'ignore_editlist'  # option of that format
 _STREAMED = ('mpegts', 'mpeg')  # formats that cut a frame at the next one's header
 _STRETCH = 4  # a difference between durations that no rounding or pause explains
 _DELIMITER = b'\0\0\1\x09'  # begins a frame of H.264
@@ -116,7 +117,8 @@ class VideoFile:
                 av.logging.set_level(av.logging.WARNING)
                 log.clear()
                 packets = self._read_packets(container, stream, Packets(signs=signs), log)
-                index = index_of(packets, self._header(container, stream, len(packets)))
+                dropped = self._dropped(container, stream, len(packets) + packets.hidden)
+                index = index_of(packets, self._header(container, stream, len(packets), dropped))
                 # cells have 188 bytes, on discs and from some receivers 192 and 204
                 self._torn = container.format.name == 'mpegts' and all(self._bytes % cell for cell in (188, 192, 204))
                 tabled = container.format.name.startswith(_TABLED) and stream.frames > 0
@@ -126,11 +128,10 @@ class VideoFile:
         found: list[str] = []
         if index.contradictory:
             found.append('the times of display contradict those of decoding, so the frames have a constant rate')
-            if packets.outside and 'ignore_editlist' not in self._options:
-                self._options['ignore_editlist'] = '1'  # frames may lie outside it by their damaged times
+            if packets.outside and _NO_EDITS not in self._options:
+                self._options[_NO_EDITS] = '1'  # frames may lie outside it by their damaged times
                 return self._indexed()
-        if packets.outside:
-            count = len(packets.outside)
+        if count := len(packets.outside) + dropped:
             self.notes = [f'{self.path}: {count} frames outside its edit list are not shown, and not read']
         span_s, movie_s = index.times_ns[-1] / 1e9 + (1 / index.rate if index.rate else 0), self._movie_s
         if tabled and movie_s and (span_s > _STRETCH * movie_s or (alone and _STRETCH * span_s < movie_s)):
@@ -174,7 +175,19 @@ class VideoFile:
             raise FrameError(f'{self.path}: no frame of this video can be read')
         return packets
 
-    def _header(self, container: Any, stream: Any, count: int) -> Header:
+    def _dropped(self, container: Any, stream: Any, count: int) -> int:
+        """Return the number of frames that FFmpeg leaves out: those outside the edit list."""
+        if not container.format.name.startswith(_TABLED) or stream.frames <= count or _NO_EDITS in self._options:
+            return 0
+        listed = len(stream.index_entries)
+        self._options[_NO_EDITS] = '1'
+        try:
+            with self._opened() as (_, whole):
+                return max(min(len(whole.index_entries), stream.frames) - listed, 0)
+        finally:
+            del self._options[_NO_EDITS]
+
+    def _header(self, container: Any, stream: Any, count: int, dropped: int) -> Header:
         form = container.format.name
         rate = stream.average_rate or stream.guessed_rate
         positions = {}
@@ -190,7 +203,7 @@ class VideoFile:
             tick=Fraction(stream.time_base or 0),
             rate=Fraction(rate) if rate and 0 < rate < 1000 else None,
             # a frame takes a byte at least
-            frames=min(max(stream.frames, listed, 0), self._bytes),
+            frames=min(max(stream.frames - dropped, listed, 0), self._bytes),
             duration_s=max(container.duration or 0, 0) / 1e6 if alone else 0.0,
             positions=positions,
             complete=form.startswith(_TABLED) and stream.frames > 0,  # else in fragments
