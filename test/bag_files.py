@@ -117,10 +117,17 @@ def write_without_chunks(path: Path, items: list[tuple[str, int, Any]]) -> Path:
     return path
 
 
-def write_chunks(path: Path, items: list[tuple[str, int, Any]], *, compression: str = '', per_chunk: int = 4) -> Path:
+def write_chunks(
+    path: Path, items: list[tuple[str, int, Any]], *, compression: str = '', per_chunk: int = 4, indexed: bool = True
+) -> Path:
     """Write an .mcap file whose chunks have checksums, as recorders write them by default.
 
-    items: as in `write_bag`, all of one topic. compression: '' or zstd.
+    Arguments:
+        path: the file.
+        items: as in `write_bag`, all of one topic.
+        compression: '' or zstd.
+        per_chunk: messages in a chunk.
+        indexed: whether a message index follows each chunk.
     """
     if sys.version_info >= (3, 14):
         from compression import zstd
@@ -141,10 +148,12 @@ def write_chunks(path: Path, items: list[tuple[str, int, Any]], *, compression: 
         packed = zstd.compress(content) if compression else content
         head = struct.pack('<QQQI', min(times), max(times), len(content), zlib.crc32(content)) + _text(compression)
         chunk = _record(0x06, head + struct.pack('<Q', len(packed)) + packed)
+        entries = b''.join(struct.pack('<QQ', time, 0) for time in times)
+        listed = _record(0x07, struct.pack('<HI', 1, len(entries)) + entries) if indexed else b''
         place = struct.pack('<QQQQI', min(times), max(times), len(data), len(chunk), 0)
         sizes = struct.pack('<QQ', len(packed), len(content))
-        index += _record(0x08, place + struct.pack('<Q', 0) + _text(compression) + sizes)
-        data += chunk
+        index += _record(0x08, place + struct.pack('<Q', len(listed)) + _text(compression) + sizes)
+        data += chunk + listed
     data += _record(0x0F, bytes(4))
     times = [received_ns for _, received_ns, _ in items]
     chunks = -(-len(items) // per_chunk)

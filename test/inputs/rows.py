@@ -122,8 +122,8 @@ def cut_bag(folder):
     return cut(write_chunks(folder / 'a.mcap', items), 5 * len(typestore.serialize(items[0][2])))
 
 
-def damaged_chunk(folder):
-    path = write_chunks(folder / 'a.mcap', image_items(scene(8)))
+def damaged_chunk(folder, *, indexed=True):
+    path = write_chunks(folder / 'a.mcap', image_items(scene(8)), indexed=indexed)
     data = bytearray(path.read_bytes())
     data[len(data) - len(data) // 4] ^= 1
     path.write_bytes(data)
@@ -226,7 +226,10 @@ LOCAL = {
     'Folders: pictures that differ only in the suffix': with_two_of_a_name,
     'Folders: folder without pictures': empty_folder,
     'Bags: end of an mcap file that was cut off': cut_bag,
-    'Bags: images from a damaged chunk on': damaged_chunk,
+    'Bags: images in a damaged chunk': damaged_chunk,
+    'Bags: images from a damaged chunk on, if no message index follows it, or from a damaged row of a database on': (
+        lambda to: damaged_chunk(to, indexed=False)
+    ),
     'Bags: damaged part of a database': damaged_database,
     'Bags: end of a compressed file that was cut off': cut_compressed,
     'Bags: images that `metadata.yaml` counts, but no file has': lambda to: changed_metadata(

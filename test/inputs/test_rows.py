@@ -125,6 +125,10 @@ ELSEWHERE = {
         'offline/test_tracking.py',
         'test_a_recorded_seed_without_its_image_is_reported_and_does_not_end_the_run',
     ),
+    'Masks and seeds: recorded seed in a damaged chunk': (
+        'recordings/test_recording.py',
+        'test_recorded_seeds_in_a_damaged_chunk_are_counted',
+    ),
     'Masks and seeds: seed of an image that is left out': (
         'offline/test_tracking.py',
         'test_a_seed_of_an_undecodable_image_is_refused',
