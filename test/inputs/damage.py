@@ -38,6 +38,8 @@ VIDEOS = {
 }
 _COUNTED = re.compile(r'(\d+) of the (\d+) images')
 _OUTSIDE = re.compile(r'(\d+) frames outside its edit list')
+BEFORE = 'frames before its first one may be missing'  # so that numbers count from that one
+AFTER = 'frames after its last one may be missing'
 _TIMES = ('times may be wrong', 'constant rate')
 
 
@@ -129,16 +131,21 @@ class Kind:
         make: writes one into a folder.
         checked: whether the format or its decoder notices altered pixels, so that no frame is
             given that differs from the recorded one.
-        ordered: whether altered bytes cannot change the order of frames or their times.
+        ordered: whether altered bytes cannot change the order of frames.
+        timed: whether they cannot change the time of a frame alone.
     """
 
     make: Callable[[Path], tuple[Path, list[Path]]]
     checked: bool = False
     ordered: bool = True
+    timed: bool = True
 
 
 CLASSES = {
-    **{name: Kind(lambda to, name=name: video(to, name), name == 'av1.mkv') for name in VIDEOS},
+    **{
+        name: Kind(lambda to, name=name: video(to, name), name == 'av1.mkv', timed=name.endswith('.mp4'))
+        for name in VIDEOS
+    },
     'folder of PNG': Kind(lambda to: pictures(to, 'png'), checked=True),
     'folder of 16-bit PNG': Kind(lambda to: pictures(to, 'png16'), checked=True),
     'folder of JPEG': Kind(lambda to: pictures(to, 'jpg')),
@@ -206,7 +213,7 @@ def trials(name: str, folder: Path, places: int) -> list[Trial]:
             same = [other for other, (_, given) in whole.frames.items() if np.array_equal(given, pixels)]
             if index not in same:
                 garbled.append(index)
-                misplaced += [index] if same else []
+                misplaced += [index] if same and BEFORE not in got.said else []
             elif abs(stamp - whole.frames[index][0]) > STEP_NS and not any(text in got.said for text in _TIMES):
                 late.append(index)
         found.append(Trial(got, garbled, misplaced, late))
