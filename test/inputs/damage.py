@@ -143,7 +143,12 @@ class Kind:
 
 CLASSES = {
     **{
-        name: Kind(lambda to, name=name: video(to, name), name == 'av1.mkv', timed=name.endswith('.mp4'))
+        name: Kind(
+            lambda to, name=name: video(to, name),
+            checked=name == 'av1.mkv',
+            ordered=name != 'h264.mkv',  # an altered time can put a frame of a reordered stream elsewhere
+            timed=name.endswith('.mp4'),
+        )
         for name in VIDEOS
     },
     'folder of PNG': Kind(lambda to: pictures(to, 'png'), checked=True),

@@ -257,7 +257,7 @@ class McapReader:
             if chunk.position - RECORD.size < after or chunk.position + chunk.length > begin:
                 raise BagError('chunks overlap, or lie outside the file')
             after = chunk.position + chunk.length
-        if statistics is None or len(self._channels) < statistics[2] or (statistics[5] and not self._chunks):
+        if statistics is None or len(self._channels) < statistics[2] or len(self._chunks) < statistics[5]:
             return False
         self.message_count, self.start_time, self.end_time = statistics[0], statistics[6], statistics[7] + 1
         self._counted = True
