@@ -139,6 +139,8 @@ class McapReader:
         try:
             data = self._read_chunk(chunk.position, chunk.length)
             table = chunk_messages(data, chunk.length)
+            if not table.times and self._lost_messages(chunk) is not None:
+                raise BagError('a chunk lacks its messages')
         except BagError:
             lost = self._lost_messages(chunk) if keep_lost else None
             if lost is None:
