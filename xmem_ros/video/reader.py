@@ -38,6 +38,7 @@ _STREAMED = ('mpegts', 'mpeg')  # formats that cut a frame at the next one's hea
 _STRETCH = 4  # a difference between durations that no rounding or pause explains
 _DELIMITER = b'\0\0\1\x09'  # begins a frame of H.264
 _UNKNOWN = 'Unknown entry'  # of Matroska
+_MOST_BEGIN = 1 << 18  # bytes before the first packet that are searched for it
 _TABLED = 'mov,'  # begins the name of the format whose frames are all in a table
 
 
@@ -74,8 +75,11 @@ class VideoFile:
         return len(self._index)
 
     @contextlib.contextmanager
-    def _opened(self) -> Iterator[tuple[Any, Any]]:
-        """Yield the open container and its video stream, with a closed decoder."""
+    def _opened(self, end: int | None = None) -> Iterator[tuple[Any, Any]]:
+        """Yield the open container and its video stream, with a closed decoder.
+
+        end: number of bytes that are read; None: all.
+        """
         av = import_av()
         try:
             file = atomic.open_regular(self.path)
@@ -87,7 +91,7 @@ class VideoFile:
                 self._movie_s = movie_seconds(file)
                 container = stack.enter_context(
                     av.open(
-                        _Unnamed(file),
+                        _Unnamed(file, end),
                         container_options=self._options,
                         io_open=_refuse,
                         buffer_size=_BUFFER,
@@ -110,13 +114,14 @@ class VideoFile:
     def _indexed(self) -> FrameIndex:
         av = import_av()
         level = av.logging.get_level()
-        av.logging.set_level(av.logging.DEBUG)  # what the reader of a damaged container says, for its place only
+        av.logging.set_level(av.logging.WARNING)  # what the reader of a damaged container says, for its place only
         try:
             with av.logging.Capture() as log, self._opened() as (container, stream):
-                signs = {0} if any(rank <= av.logging.WARNING or _UNKNOWN in text for rank, _, text in log) else set()
-                av.logging.set_level(av.logging.WARNING)
+                odd, packets = bool(log), Packets()
                 log.clear()
-                packets = self._read_packets(container, stream, Packets(signs=signs), log)
+                self._read_packets(container, stream, packets, log)
+                if container.format.name.startswith('matroska') and packets.pts[0] > 0:
+                    packets.signs |= {0} if odd or self._begins_oddly(packets.position[0]) else set()
                 dropped = self._dropped(container, stream, len(packets) + packets.hidden)
                 index = index_of(packets, self._header(container, stream, len(packets), dropped))
                 # cells have 188 bytes, on discs and from some receivers 192 and 204
@@ -143,7 +148,20 @@ class VideoFile:
         self._found = [f'{self.path}: it is damaged: {text}' for text in found]
         return index
 
-    def _read_packets(self, container: Any, stream: Any, packets: Packets, log: list[Any]) -> Packets:
+    def _begins_oddly(self, end: int) -> bool:
+        """Return whether a Matroska file has unknown elements before the first packet."""
+        av = import_av()
+        if not 0 < end <= _MOST_BEGIN:
+            return False
+        av.logging.set_level(av.logging.DEBUG)
+        try:
+            with av.logging.Capture() as log, contextlib.suppress(FrameError), self._opened(end):
+                pass
+        finally:
+            av.logging.set_level(av.logging.WARNING)
+        return any(_UNKNOWN in text for _, _, text in log)
+
+    def _read_packets(self, container: Any, stream: Any, packets: Packets, log: list[Any]) -> None:
         """Add the packets of the stream; `log` receives what the reader of the container says."""
         codec = stream.codec_context
         try:
@@ -173,7 +191,6 @@ class VideoFile:
                 packets.signs.add(len(packets))
         if not len(packets):
             raise FrameError(f'{self.path}: no frame of this video can be read')
-        return packets
 
     def _dropped(self, container: Any, stream: Any, count: int) -> int:
         """Return the number of frames that FFmpeg leaves out: those outside the edit list."""
@@ -324,8 +341,9 @@ class VideoFile:
 class _Unnamed:
     """A file without its name, from which FFmpeg could guess a format or a pattern of names."""
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self.read, self.seek, self.tell = file.read, file.seek, file.tell
+    def __init__(self, file: IO[bytes], end: int | None = None) -> None:
+        self.seek, self.tell = file.seek, file.tell
+        self.read = file.read if end is None else lambda size: file.read(max(min(size, end - file.tell()), 0))
 
 
 def _refuse(url: str, *_: object) -> Any:
