@@ -91,19 +91,29 @@ def pixels_of(frame: Any, *, deep: bool) -> np.ndarray:
     return np.asarray(frame.to_ndarray(format='rgb48le'))
 
 
-def upright(frame: Any, pixels: np.ndarray) -> np.ndarray | None:
-    """Return pixels turned or mirrored as the container says; None if that is no quarter turn.
+def orientation_of(frame: Any) -> tuple[bool, int, int] | None:
+    """Return how a frame is turned: whether rows and columns change places, and their directions.
 
-    The display matrix has the rows a b u, c d v and x y w, in fixed-point numbers.
+    None if the container turns it by no quarter turn. The display matrix has the rows a b u, c d v
+    and x y w, in fixed-point numbers. Reading it makes a cycle of references to the frame's pixels,
+    so it is read once for a rotation.
     """
+    if not frame.rotation:
+        return False, 1, 1
     data = next((bytes(item) for item in frame.side_data if item.type.name == 'DISPLAYMATRIX'), b'')
     if len(data) < _MATRIX.size:
-        return pixels
+        return None
     a, b, u, c, d, v, _, _, w = _MATRIX.unpack_from(data)
     across, down = (c, b) if b else (a, d)
     scaled = all(_ONE // 4 <= abs(item) <= 4 * _ONE for item in (across, down))
     if not scaled or (a or d if b else c) or (u, v, w) != (0, 0, 1 << 30):
         return None
-    if b:
-        pixels = np.swapaxes(pixels, 0, 1)
-    return np.ascontiguousarray(pixels[:: 1 if down > 0 else -1, :: 1 if across > 0 else -1])
+    return bool(b), 1 if down > 0 else -1, 1 if across > 0 else -1
+
+
+def turned(pixels: np.ndarray, orientation: tuple[bool, int, int]) -> np.ndarray:
+    """Return pixels turned as `orientation_of` says."""
+    if orientation == (False, 1, 1):
+        return pixels
+    swap, down, across = orientation
+    return np.ascontiguousarray((np.swapaxes(pixels, 0, 1) if swap else pixels)[::down, ::across])

@@ -19,7 +19,7 @@ from xmem_ros import atomic, pictures
 from xmem_ros.errors import FrameError
 from xmem_ros.video.boxes import check_counts, movie_seconds
 from xmem_ros.video.damage import Judge
-from xmem_ros.video.decoder import Decoder, import_av, pixels_of, upright
+from xmem_ros.video.decoder import Decoder, import_av, orientation_of, pixels_of, turned
 from xmem_ros.video.index import NO_TIME, FrameIndex, Header, Packets, index_of
 from xmem_ros.video.transport import frames_of
 
@@ -63,6 +63,7 @@ class VideoFile:
         self.notes: list[str] = []
         self._options = {'format_whitelist': _CONTAINERS, 'protocol_whitelist': 'none'}
         self._bytes = path.stat().st_size
+        self._orientations: dict[float, tuple[bool, int, int] | None] = {}
         self._movie_s = 0.0  # duration in the header
         self._found: list[str] = []  # damage
         self._index = self._indexed()
@@ -263,14 +264,16 @@ class VideoFile:
         try:
             pictures.check_pixels(frame.width, frame.height)
             pixels = pixels_of(frame, deep=deep)
-            turned = upright(frame, pixels)
+            if frame.rotation not in self._orientations:
+                self._orientations[frame.rotation] = orientation_of(frame)
+            orientation = self._orientations[frame.rotation]
         except (FrameError, av.FFmpegError, ValueError, OSError) as error:
             return FrameError(f'{self.path}: frame {number} cannot be decoded ({_reason(error)})')
-        if turned is None:
+        if orientation is None:
             text = f'{self.path}: its rotation is not by 90, 180 or 270°, and is not applied'
             self.damage = '; '.join([*self._found, text])
             return pixels
-        return turned
+        return turned(pixels, orientation)
 
     def _in_order(self) -> Iterator[tuple[int, Any]]:
         """Yield the number and the decoded frame, or an error, without those out of order."""
