@@ -17,6 +17,7 @@ from xmem_ros.offline.sinks.bag import BagSink
 from xmem_ros.offline.sinks.coco import CocoSink
 from xmem_ros.offline.sinks.pictures import YTVOS, OverlaySink, PngSink, YouTubeVosSink
 from xmem_ros.progress import Bar
+from xmem_ros.recordings.limits import LOST
 from xmem_ros.recordings.recording import BagRecording, RecordedFrame, Recording
 
 if TYPE_CHECKING:
@@ -121,8 +122,9 @@ def _write_among_originals(recording: BagRecording, stored: Iterator[StoredFrame
     stored = iter(stored)
     due = next(stored, None)
     for connection, received_ns, raw in recording.raw([]):
-        for sink in sinks:
-            sink.original(connection, received_ns, raw)
+        if raw is not LOST:
+            for sink in sinks:
+                sink.original(connection, received_ns, raw)
         if not recording.is_frame(connection):
             continue
         index += 1

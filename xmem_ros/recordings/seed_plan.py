@@ -186,6 +186,9 @@ def recorded_seeds(recording: BagRecording, topic: str = '') -> list[PlannedSeed
                 recorded=True,
             )
         )
+    if len(plan) < wanted.msgcount:
+        said = f'{recording.path}: {len(plan)} of the {wanted.msgcount} messages on {wanted.topic} could be read'
+        recording.notes += [] if said in recording.notes else [said]
     return plan
 
 

@@ -142,7 +142,7 @@ class Objects:
         return len(self._objects)
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, int], *, close: bool) -> Example:
-        """Draw a crop of this shape (H, W): close to an object, or as much of the picture as fits."""
+        """Draw a crop (H, W) close to an object, or of as much of the picture as fits."""
         while True:
             item, number, value = self._objects[rng.choice(len(self._objects), p=self._weights)]
             example = random_crop(item.frames[number], item.labels[number] == value, shape, rng, close=close)
