@@ -3,11 +3,15 @@
 
     python benchmarks/seeding.py --pictures DIR --json FILE
     python benchmarks/seeding.py --videos ROOT --json FILE
+    python benchmarks/seeding.py --videos ROOT --track --json FILE
 
 DIR has images/*.jpg and masks/*.png, where each value is an object. ROOT has JPEGImages/SEQ and
 Annotations/SEQ; the first frame and the middle one of each sequence are used. GrabCut runs beside
 the bundled network. The simulated user gives the first point in the centre of the object, and each
 further point in the centre of the largest error (Sofiiuk et al., ICIP 2022).
+
+With --track, J&F of tracking at the default size and memory policy, from the true mask of the first
+frame, and from the masks that a box, a point and three points give there.
 """
 
 import argparse
@@ -30,7 +34,6 @@ from xmem_ros.errors import SeedError
 from xmem_ros.media import image_files, read_image, read_mask
 from xmem_ros.progress import Bar
 from xmem_ros.seeding.seeder import BUNDLED, GRABCUT, Seeder, make_seeder
-from xmem_ros.training.footage import still_labels
 
 JITTER = 0.1  # of a box's width or height, each side
 MOST_POINTS = {BUNDLED: 20, GRABCUT: 5}  # GrabCut takes over a minute for 20
@@ -41,8 +44,7 @@ LEAST_AREA = 100  # px of an object
 def pictures(root: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Yield name, image and mask, H×W bool, of each object of pictures."""
     for image in image_files(root / 'images'):
-        labels = still_labels(cv2.imread(str(root / 'masks' / f'{image.stem}.png'), cv2.IMREAD_GRAYSCALE))
-        yield from _objects(image.stem, read_image(image), labels)
+        yield from _objects(image.stem, read_image(image), read_mask(root / 'masks' / f'{image.stem}.png'))
 
 
 def videos(root: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
@@ -124,6 +126,39 @@ def run(
     return result
 
 
+def track(root: Path, seeder: Seeder) -> dict[str, dict[str, float]]:
+    """Track each video from each kind of prompt: prompt → sequence → J&F, percent."""
+    from xmem_ros.evaluation.scores import score_masks
+    from xmem_ros.tracker import Tracker
+
+    tracker = Tracker.from_weights('compact')
+    result: dict[str, dict[str, float]] = {key: {} for key in ('mask', 'box', 'click_1', 'click_3')}
+    for folder in Bar(sorted((root / 'JPEGImages').iterdir()), desc='tracking'):
+        files = image_files(folder)
+        frames = [read_image(path) for path in files]
+        truth = [read_mask(root / 'Annotations' / folder.name / f'{path.stem}.png') > 0 for path in files]
+        box = box_of(truth[0], 0.0, np.random.default_rng(0))
+        seeds = {'mask': truth[0], 'box': seeder.from_box(frames[0], box)}
+        mask, points, labels = np.zeros_like(truth[0]), [], []
+        for number in range(3):
+            point, on_object = centre_of_error(truth[0], mask)
+            points.append(point)
+            labels.append(on_object)
+            mask = seeder.from_points(frames[0], np.array(points), np.array(labels))
+            if number != 1:
+                seeds[f'click_{number + 1}'] = mask
+        for key, seed in seeds.items():
+            tracker.reset()
+            tracker.step(frames[0], {'object': seed})
+            pairs = [
+                (np.uint8(tracker.step(frame).labels > 0), np.uint8(true))
+                for frame, true in zip(frames[1:], truth[1:], strict=True)
+            ]
+            ((j, f),) = score_masks(pairs).values()
+            result[key][folder.name] = round((j + f) / 2, 2)
+    return result
+
+
 def summary(rows: list[dict[str, Any]]) -> dict[str, float]:
     """Return means, and of milliseconds medians."""
     return {
@@ -143,9 +178,20 @@ def main() -> None:
     parser.add_argument('--seeders', nargs='+', default=[BUNDLED, GRABCUT])
     parser.add_argument('--points', type=int, default=MOST_POINTS[BUNDLED], help='maximum number of points')
     parser.add_argument('--threads', type=int, default=2)
+    parser.add_argument('--track', action='store_true', help='track the videos from each prompt instead')
     args = parser.parse_args()
+    if args.track and not args.videos:
+        parser.error('--track needs --videos')
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(args.threads)
+    if args.track:
+        tracked = {name: track(args.videos, make_seeder(name)) for name in args.seeders}
+        for name, figures in tracked.items():
+            means = {key: round(float(np.mean(list(values.values()))), 2) for key, values in figures.items()}
+            print(f'{name}: J&F, percent, {means}')
+        if args.json:
+            write_text(args.json, json.dumps(tracked, indent=1) + '\n')
+        return
     examples = list(pictures(args.pictures) if args.pictures else videos(args.videos))
     results, rows = {}, {}
     for name in args.seeders:

@@ -37,6 +37,22 @@ def start_page(context: LaunchContext) -> list[Action]:
     return [ExecuteProcess(cmd=command, name='xmem_web', output='screen', emulate_tty=True)]
 
 
+def start_stream(context: LaunchContext) -> list[Action]:
+    """Create the camera that publishes a live stream, if one is given."""
+    stream = LaunchConfiguration('stream').perform(context)
+    if not stream:
+        return []
+    namespace = LaunchConfiguration('namespace').perform(context).strip('/')
+    command = [
+        str(Path(get_package_prefix('xmem_ros')) / 'lib' / 'xmem_ros' / 'scene_camera'),
+        *('--topic', LaunchConfiguration('image')),
+        *(('--ros-args', '-r', f'__ns:=/{namespace}') if namespace else ()),
+    ]
+    # An option with a password would be in the log when the process ends with an error.
+    variables = {'XMEM_ROS_CLIP': stream}
+    return [ExecuteProcess(cmd=command, name='stream', additional_env=variables, output='screen', emulate_tty=True)]
+
+
 def start_node(context: LaunchContext) -> list[Action]:
     """Create the node, with the parameter file and the overriding arguments."""
     overrides = {
@@ -75,6 +91,12 @@ def generate_launch_description() -> LaunchDescription:
             default_value='',
             choices=['', 'raw', 'compressed'],
             description='Transport of the images; compressed: on <image>/compressed. Empty: as in params_file.',
+        ),
+        DeclareLaunchArgument(
+            'stream',
+            default_value='',
+            description='Live stream to publish as the images: a URL (rtsp://…, http://…), or a camera index such as '
+            '/dev/video0. Empty: a camera driver publishes them.',
         ),
         DeclareLaunchArgument(
             'depth_image',
@@ -152,4 +174,5 @@ def generate_launch_description() -> LaunchDescription:
             description='Minimum severity of log messages.',
         ),
     ]
-    return LaunchDescription([*arguments, OpaqueFunction(function=start_node), OpaqueFunction(function=start_page)])
+    actions = [OpaqueFunction(function=start) for start in (start_node, start_stream, start_page)]
+    return LaunchDescription([*arguments, *actions])

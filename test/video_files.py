@@ -30,11 +30,11 @@ KINDS = {
 }
 
 
-def disc(index: int, size: tuple[int, int] = SIZE) -> np.ndarray:
+def disc(index: int, size: tuple[int, int] = SIZE, step: int = STEP) -> np.ndarray:
     """Draw frame `index`, H×W×3 uint8 RGB."""
     rows, columns = np.mgrid[: size[0], : size[1]]
     frame = np.repeat((40 + (2 * columns + rows) % 50).astype(np.uint8)[..., None], 3, 2)
-    cv2.circle(frame, (16 + STEP * index, size[0] // 2), 7, (230, 220, 200), -1)
+    cv2.circle(frame, (16 + step * index, size[0] // 2), 7, (230, 220, 200), -1)
     return frame
 
 
@@ -53,6 +53,7 @@ def write_video(
     count: int = COUNT,
     times: list[Fraction] | None = None,
     size: tuple[int, int] = SIZE,
+    step: int = STEP,
 ) -> Path:
     """Write a video, at a constant rate or with the given times of its frames [s]."""
     clock = Fraction(1, RATE if times is None else 1000)
@@ -66,7 +67,7 @@ def write_video(
         context = stream.codec_context
         context.time_base, context.gop_size, context.thread_count = clock, GROUP, 1
         for index in range(count):
-            picture = av.VideoFrame.from_ndarray(disc(index, size), format='rgb24')
+            picture = av.VideoFrame.from_ndarray(disc(index, size, step), format='rgb24')
             picture.pts = index if times is None else round(times[index] / clock)
             picture.time_base = clock
             container.mux(stream.encode(picture))

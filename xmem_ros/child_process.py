@@ -15,6 +15,7 @@ from xmem_ros import atomic
 from xmem_ros.errors import XMemError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
     from types import TracebackType
 
@@ -33,15 +34,26 @@ class Child:
         module: name, as for `python -m`.
         arguments: command line of the module.
         log: file for its standard output and error.
+        stdin: pass on standard input; else it is empty.
+        variables: additional environment variables.
     """
 
-    def __init__(self, module: str, arguments: list[str], log: Path) -> None:
+    def __init__(
+        self,
+        module: str,
+        arguments: list[str],
+        log: Path,
+        *,
+        stdin: bool = False,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         self.module, self.log = module, log
         with atomic.open_new(log) as output:
             self._process = subprocess.Popen(
                 [sys.executable, '-m', module, *arguments],
-                stdin=subprocess.DEVNULL,
+                stdin=None if stdin else subprocess.DEVNULL,
                 stdout=output,
+                env={**os.environ, **(variables or {})},
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C reaches only the parent, which ends its children in order
                 preexec_fn=_end_with_parent if sys.platform == 'linux' else None,

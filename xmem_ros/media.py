@@ -44,6 +44,14 @@ def image_files(folder: Path) -> list[Path]:
     return sorted(found, key=lambda file: natural_order(file.name))
 
 
+def other_files_note(folder: Path) -> str:
+    """Return a sentence about the folder's files that are not read, else ''."""
+    names = (file.name for file in folder.iterdir() if file.suffix.lower() not in IMAGE_SUFFIXES and file.is_file())
+    if not (others := sorted(name for name in names if not name.startswith('.'))):
+        return ''
+    return f'{folder}: not read, since they are not images ({", ".join(IMAGE_SUFFIXES)}): {listed(others, 3)}'
+
+
 def order_note(files: Sequence[Path]) -> str:
     """Return a sentence if the natural order of files is not that of their characters, else ''."""
     if [file.name for file in files] == sorted(file.name for file in files):

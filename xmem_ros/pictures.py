@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+from binascii import crc32
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -25,6 +26,7 @@ MAX_SCANS = 100  # of a JPEG; decoders visit all pixels for each, and encoders w
 _MAX_SEGMENTS = 10_000  # of a JPEG
 # within a scan, 0xff is followed by 0 or by a restart number
 _MARKER = re.compile(rb'\xff+[\x01-\xcf\xd8-\xfe]')
+_BLOCK_BYTES = 1 << 20
 _EOI, _SOS, _STANDALONE = 0xD9, 0xDA, (0x01, 0xD8)
 # Pillow detects the format by content, and starts other programs for some (EPS: Ghostscript).
 FORMATS = ('JPEG', 'PNG', 'BMP', 'DIB', 'TIFF', 'WEBP', 'GIF', 'PPM')
@@ -63,6 +65,8 @@ def opened(source: Path | bytes | memoryview, formats: tuple[str, ...] = FORMATS
                 stream.seek(0)
                 _check_scans(stream.read(MAX_JPEG_BYTES + 1))
                 stream.seek(position)
+            elif image.format == 'PNG' and isinstance(source, Path):
+                _check_sums(stream)
             yield image
     except (FileNotFoundError, PermissionError, FrameError):
         raise
@@ -107,6 +111,22 @@ def deep_pixels(image: Image.Image) -> np.ndarray:
     if found is None:
         raise PictureError(f'{bits_of(image)} bits per channel cannot be decoded')
     return cv2.cvtColor(found, cv2.COLOR_BGR2RGB)
+
+
+def _check_sums(stream: IO[bytes]) -> None:
+    """Raise `PictureError` if a checksum of a PNG does not match; Pillow skips those of pixels."""
+    position = stream.tell()
+    stream.seek(8)
+    while len(head := stream.read(8)) == 8 and head[4:] != b'IEND':
+        left, found = int.from_bytes(head[:4], 'big'), crc32(head[4:])
+        while left > 0 and (data := stream.read(min(left, _BLOCK_BYTES))):
+            left, found = left - len(data), crc32(data, found)
+        needed = not head[4] & 0x20  # else it may be ignored
+        if needed and stream.read(4) != found.to_bytes(4, 'big'):
+            raise PictureError('it is damaged or cut off: a checksum does not match')
+        if not needed:
+            stream.seek(4, 1)
+    stream.seek(position)
 
 
 def _check_scans(data: bytes) -> None:

@@ -14,7 +14,8 @@ from xmem_ros.conversions.seeds import read_candidates, read_seeds, replayable
 from xmem_ros.demo.scene import RenderedScene
 from xmem_ros.errors import SeedError, TooManyObjectsError, UnknownObjectError
 from xmem_ros.msg import Seed
-from xmem_ros.seeding.seeder import Candidate, GrabCutSeeder
+from xmem_ros.seeding.candidates import Candidate
+from xmem_ros.seeding.seeder import GrabCutSeeder
 
 FRAME, TRUTH = RenderedScene(objects=3)[0]
 BOX = bounding_box(TRUTH == 1, 4)

@@ -68,6 +68,25 @@ def test_the_demonstration_tracks_the_rendered_scene_with_the_real_node(tmp_path
         assert min(scores) > 0.5
 
 
+def test_the_demonstration_tracks_a_box_in_a_live_stream(tmp_path, weights):
+    require('av')
+    from stream_servers import StreamServer
+    from video_files import write_video
+
+    path = tmp_path / 'film.ts'
+    # the disc stands still, since nobody knows which frame is the newest when the node has started
+    film = write_video(path, options={'tune': 'zerolatency'}, count=200, size=(96, 160), step=0).read_bytes()
+    options = ['--frames', 8, '--rate', 4, '--device', 'cpu', '--size', 64, '--weights', weights]
+    with StreamServer(lambda handler: server.slowly(film, 60)(handler)) as server:
+        done = demonstrate('--video', server.url, '--box', '6,38,20,20', '--out', tmp_path / 'out', *options)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert int(row(done.stdout, 'frames in')[0]) == 8
+    tracked = int(row(done.stdout, 'tracked')[0])
+    assert 1 <= tracked <= 8
+    assert len(list(Clip(tmp_path / 'out' / 'camera.mp4'))) == 8
+    assert len(list(Clip(tmp_path / 'out' / 'overlay.mp4'))) == tracked
+
+
 @pytest.mark.skipif(not (FOOTAGE / 'davis-val').is_dir(), reason='needs ../shared/data/davis-val, which is not here')
 def test_the_demonstration_tracks_a_box_in_real_footage(tmp_path, weights):
     clip = FOOTAGE / 'davis-val' / 'JPEGImages' / 'blackswan'

@@ -23,6 +23,7 @@ LAUNCH_FILE = ROOT / 'launch' / 'track.launch.py'
 ARGUMENTS = [
     'image',
     'image_transport',
+    'stream',
     'depth_image',
     'camera_info',
     'seed_detections',

@@ -140,7 +140,7 @@ def test_files_that_appear_in_the_destination_during_a_run_stay_and_its_results_
 
 KILLED_AT_LAST = """
 import os, signal, sys
-from xmem_ros.offline.segments import RunFolder
+from xmem_ros.offline.run_folder import RunFolder
 from xmem_ros.cli.main import main
 RunFolder.discard = lambda self: os.kill(os.getpid(), signal.SIGKILL)
 main(sys.argv[1:])

@@ -238,7 +238,7 @@ def test_topics_of_unknown_types_are_copied_unchanged(frames, tmp_path, capsys):
 
 KILLED = """
 import os, signal, sys
-from xmem_ros.offline.segments import RunFolder
+from xmem_ros.offline.run_folder import RunFolder
 from xmem_ros.cli.main import main
 finish = RunFolder.finish_segment
 def finish_and_die(self, *arguments):
@@ -251,7 +251,7 @@ main(sys.argv[1:])
 """
 KILLED_LATE = """
 import os, signal, sys
-from xmem_ros.offline.segments import RunFolder
+from xmem_ros.offline.run_folder import RunFolder
 from xmem_ros.cli.main import main
 RunFolder.deliver = lambda self: os.kill(os.getpid(), signal.SIGKILL)
 main(sys.argv[1:])
@@ -411,7 +411,7 @@ def test_edited_work_of_an_interrupted_run_is_refused(bag, tmp_path, capsys):
 
 
 def test_two_runs_do_not_write_to_one_destination(bag, tmp_path, capsys):
-    from xmem_ros.offline.segments import RunFolder
+    from xmem_ros.offline.run_folder import RunFolder
 
     other = RunFolder(tmp_path / 'out', {})
     assert track(bag, tmp_path / 'out') == 2

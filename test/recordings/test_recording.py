@@ -15,7 +15,7 @@ from needs import require
 
 require('rosbags.rosbag2')
 
-from bag_files import LATE_NS, TOPIC, image_items, image_message, scene, stamp_of, write_bag
+from bag_files import LATE_NS, TOPIC, image_items, image_message, scene, seeds_message, stamp_of, write_bag
 from scene_files import save_frame
 
 from xmem_ros.conversions.compressed_images import rgb_of
@@ -237,18 +237,40 @@ def test_a_database_without_metadata_is_read(frames, tmp_path):
         assert len(list(recording.frames())) == len(frames)
 
 
-def test_reading_stops_at_damage_in_the_middle_and_reports_it(tmp_path):
+def test_images_in_a_damaged_chunk_are_named_and_the_others_keep_their_numbers(tmp_path):
     path = write_bag(tmp_path / 'bag', image_items(scene(20, size=LARGE)), compression='storage')
     file = path / 'bag.mcap'
     whole = bytearray(file.read_bytes())
-    middle = len(whole) // 2
-    whole[middle : middle + 300_000] = bytes(300_000)  # more than a block of zstd
+    begin = [place for place in range(len(whole) - 4) if whole[place : place + 4] == b'\x28\xb5\x2f\xfd'][1]  # of zstd
+    whole[begin + 100 : begin + 200] = bytes(100)
     file.write_bytes(whole)
     with open_recording(path) as recording:
         assert recording.damage == ''
-        count = len(list(recording.frames()))
-        assert 0 < count < 20
-        assert f'cannot be read beyond {count} messages' in recording.damage
+        found = [(frame.index, frame.stamp_ns) for frame in recording.frames()]
+        lost = [fault.index for fault in recording.faults]
+        assert 0 < len(lost) < 20
+        assert found == [(index, stamp_of(index)) for index in range(20) if index not in lost]
+        assert f'{20 - len(lost)} of the 20 images on {TOPIC} could be read' in recording.damage
+
+
+def test_recorded_seeds_in_a_damaged_chunk_are_counted(tmp_path):
+    frames = scene(20, size=LARGE)
+    items = image_items(frames)
+    for index in (10, 0):
+        seed = typestore.seed(1, name='cup', mask=frames[index][1])
+        items.insert(index, ('/xmem/seeds', items[index][1], seeds_message(index, [seed], [1])))
+    path = write_bag(tmp_path / 'bag', items, compression='storage')
+    file = path / 'bag.mcap'
+    whole = file.read_bytes()
+    begins = [place for place in range(len(whole) - 4) if whole[place : place + 4] == b'\x28\xb5\x2f\xfd']  # of zstd
+    said = []
+    for begin in begins[1:]:
+        file.write_bytes(whole[: begin + 100] + bytes(100) + whole[begin + 200 :])
+        with open_recording(path) as recording:
+            plan = recorded_seeds(recording)
+            assert len(plan) == (1 if recording.notes else 2)
+            said += recording.notes
+    assert said == [f'{path}: 1 of the 2 messages on /xmem/seeds could be read']
 
 
 # --- not bags

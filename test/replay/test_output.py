@@ -13,7 +13,7 @@ from needs import require
 require('rclpy', 'xmem_ros.msg', 'rosbags.rosbag2')
 
 from xmem_ros.errors import OutputError, ParameterError
-from xmem_ros.offline.segments import RunFolder
+from xmem_ros.offline.run_folder import RunFolder
 from xmem_ros.replay.output import ReplayOutput
 
 LEAVE = """

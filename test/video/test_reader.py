@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Videos that are read: damaged ones, ones of a variable rate, deep ones, and hostile ones."""
 
+import gc
 import os
 import random
 import struct
@@ -177,6 +178,24 @@ def test_a_rotation_in_the_container_is_applied(videos, tmp_path, turn, matrix):
     (tmp_path / 'a.mp4').write_bytes(data)
     expected = next(iter(Clip(videos / 'h264.mp4')))[1]
     np.testing.assert_array_equal(next(iter(Clip(tmp_path / 'a.mp4')))[1], np.rot90(expected, turn))
+
+
+def test_a_mirrored_video_is_read_as_it_is_shown(videos, tmp_path):
+    data = bytearray((videos / 'h264.mp4').read_bytes())
+    struct.pack_into('>i', data, data.index(b'tkhd') + 44, -1 << 16)
+    (tmp_path / 'a.mp4').write_bytes(data)
+    expected = next(iter(Clip(videos / 'h264.mp4')))[1]
+    np.testing.assert_array_equal(next(iter(Clip(tmp_path / 'a.mp4')))[1], expected[:, ::-1])
+
+
+def test_frames_are_freed_without_the_garbage_collector(videos):
+    gc.collect()
+    gc.disable()
+    try:
+        list(Clip(videos / 'h264.mp4'))
+        assert not any(isinstance(item, av.VideoFrame) for item in gc.get_objects())
+    finally:
+        gc.enable()
 
 
 def write_deep(path, codec, pixels, frames, form):

@@ -9,6 +9,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -58,8 +59,11 @@ class Finding:
     remedy: str = ''
 
 
-def examine() -> Iterator[Finding]:
-    """Run all checks; a check that raises is WRONG and does not stop the others."""
+def examine(seeder: str = '') -> Iterator[Finding]:
+    """Run all checks; a check that raises is WRONG and does not stop the others.
+
+    seeder: also check the ONNX models in this folder.
+    """
     checks = {
         'Python': _python,
         'packages': _packages,
@@ -70,6 +74,7 @@ def examine() -> Iterator[Finding]:
         'ROS 2': _ros,
         'optional packages': _optional,
         'ONNX Runtime': _onnx,
+        'seeder': lambda: _seeder(seeder),
     }
     for subject, check in checks.items():
         try:
@@ -284,6 +289,29 @@ def _onnx() -> Iterator[Finding]:
         problem = exporter_problem()
         if problem:
             yield Finding(ABSENT, 'xmem-ros export', problem, 'or export on another machine: docs/jetson.md')
+
+
+def _seeder(given: str) -> Iterator[Finding]:
+    """Segment a bright square with the bundled seeder or with a folder of ONNX models."""
+    if _problem('torch'):
+        return
+    import numpy as np
+
+    from xmem_ros.errors import XMemError
+    from xmem_ros.seeding.seeder import BUNDLED, make_seeder
+
+    frame = np.zeros((120, 160, 3), np.uint8)
+    frame[40:80, 50:90] = 200
+    for name in (BUNDLED, given) if given else (BUNDLED,):
+        begun = time.monotonic()
+        try:
+            seeder = make_seeder(name)
+            area = seeder.from_box(frame, (45, 35, 50, 50)).mean()
+        except XMemError as error:
+            yield Finding(WRONG, 'seeder', str(error), 'install the package again' if name == BUNDLED else '')
+            continue
+        kind = getattr(seeder, 'kind', name)
+        yield Finding(OK, 'seeder', f'{kind}: a mask of {area:.0%} of a test image in {time.monotonic() - begun:.1f} s')
 
 
 def _problem(module: str) -> str:

@@ -19,15 +19,16 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         f'Missing optional parts are marked - and do not count as faults. Exit code: 0 without faults, else '
         f'{SOMETHING_WRONG}.',
     )
+    parser.add_argument('--seeder', default='', metavar='FOLDER', help='also load and run the ONNX models of a seeder')
     parser.set_defaults(run=run)
 
 
-def run(_: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Run the sub-command; returns the exit code."""
     from xmem_ros.cli.diagnose import WRONG, examine
 
     wrong = 0
-    for finding in examine():
+    for finding in examine(args.seeder):
         wrong += finding.state == WRONG
         say(f'{finding.state:>5}  {for_log(finding.subject)}: {for_log(finding.text)}')
         if finding.remedy:

@@ -47,10 +47,29 @@ def read_plan(args: argparse.Namespace, recording: Recording) -> list[PlannedSee
         ParameterError: options contradict each other.
         BagError: the recorded seeds cannot be read.
     """
-    from xmem_ros.errors import ParameterError, SeedError
+    from xmem_ros.errors import SeedError
     from xmem_ros.recordings.recording import BagRecording
-    from xmem_ros.recordings.seed_files import SUFFIXES, SeedReader, parse_box, parse_image_reference
     from xmem_ros.recordings.seed_plan import recorded_seeds
+
+    plan = given_plan(args)
+    if plan:
+        return plan
+    recorded = recorded_seeds(recording, args.seeds_topic) if isinstance(recording, BagRecording) else []
+    if not recorded:
+        what = 'the bag has no recorded seeds' if recording.image_topic else 'no seeds were given'
+        raise SeedError(f'{recording.path}: {what}; give --seed MASK, --seed seeds.yaml or --box NAME=X,Y,W,H')
+    return recorded
+
+
+def given_plan(args: argparse.Namespace) -> list[PlannedSeeds]:
+    """Make the seed plan from the options; empty without any.
+
+    Raises:
+        SeedError: a seed cannot be used.
+        ParameterError: options contradict each other.
+    """
+    from xmem_ros.errors import ParameterError
+    from xmem_ros.recordings.seed_files import SUFFIXES, SeedReader, parse_box, parse_image_reference
 
     if args.seeds_topic and (args.seed or args.box):
         raise ParameterError('give either --seeds-topic, for recorded seeds, or --seed and --box')
@@ -66,10 +85,4 @@ def read_plan(args: argparse.Namespace, recording: Recording) -> list[PlannedSee
     for text in args.box:
         name, box = parse_box(text)
         reader.add_box(name, box, place)
-    if reader.plan:
-        return reader.plan
-    recorded = recorded_seeds(recording, args.seeds_topic) if isinstance(recording, BagRecording) else []
-    if not recorded:
-        what = 'the bag has no recorded seeds' if recording.image_topic else 'no seeds were given'
-        raise SeedError(f'{recording.path}: {what}; give --seed MASK, --seed seeds.yaml or --box NAME=X,Y,W,H')
-    return recorded
+    return reader.plan

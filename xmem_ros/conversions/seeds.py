@@ -14,8 +14,8 @@ import numpy as np
 from xmem_ros.checks import name_fault
 from xmem_ros.conversions.images import image_from_array, mask_from_image
 from xmem_ros.errors import FrameError, RequestError, SeedError, TooManyObjectsError, quoted
+from xmem_ros.seeding.candidates import Candidate, distinct
 from xmem_ros.seeding.checks import MOST_POINTS, check_box, check_points, mask_from_mask, masks_from_labels
-from xmem_ros.seeding.seeder import Candidate, distinct
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

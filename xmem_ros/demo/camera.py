@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Camera process: publishes a clip as images at its own rate, whatever its subscribers do."""
+"""Camera process: publishes a clip at its own rate, or a stream, whatever its subscribers do."""
 
 from __future__ import annotations
 
@@ -19,27 +19,32 @@ from rclpy._rclpy_pybind11 import RCLError
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.time import Time
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
 from xmem_ros import atomic
-from xmem_ros.demo.source import Source, add_source_arguments, source_of
-from xmem_ros.errors import XMemError
-from xmem_ros.outside_text import for_terminal, say
+from xmem_ros.demo.source import Source, add_source_arguments, clip_of, source_of
+from xmem_ros.demo.stream_source import newest_frames
+from xmem_ros.errors import ParameterError, XMemError
+from xmem_ros.outside_text import for_log, for_terminal, say
+from xmem_ros.video.address import StreamAddress, stream_address
+from xmem_ros.video.writer import VideoWriter
 
 if TYPE_CHECKING:
     import numpy as np
 
 HOLD_RATE = 10.0  # frames/s while the first frame is repeated
+_CLOCKS_NS = 1_000_000_000  # that two clocks drift apart at most between images; more is a step of one
 ACKNOWLEDGE_S = 2.0  # maximum wait for delivery of the last frame
 
 
 class SceneCamera(Node):
-    """Publisher of frames as rgb8 images, stamped with the time of publishing.
+    """Publisher of frames as rgb8 images, stamped with the time of publishing or, live, of arrival.
 
     `hold` repeats the first frame until the service `~/start` (std_srvs/Trigger) is called. In the
-    meantime, objects can be seeded.
+    meantime, objects can be seeded. A stream goes on, but its frames do not count until then.
 
     Arguments:
         topic: topic of the images.
@@ -51,6 +56,7 @@ class SceneCamera(Node):
     def __init__(self, topic: str, frame_id: str, log: TextIO | None = None) -> None:
         super().__init__('scene_camera')
         self._frame_id, self._log = frame_id, log
+        self._stamp_ns = 0  # of the last image of a stream
         self._publisher = self.create_publisher(
             Image, topic, QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
         )
@@ -63,19 +69,28 @@ class SceneCamera(Node):
         self.started.set()
         return response
 
-    def publish(self, frame: np.ndarray, index: int) -> None:
-        """Publish a frame H×W×3 uint8 RGB and log its index in the clip."""
+    def publish(self, frame: np.ndarray, index: int, arrived_ns: int | None = None) -> None:
+        """Publish a frame H×W×3 uint8 RGB and log its index in the clip.
+
+        arrived_ns: when it arrived, by `time.monotonic_ns`; None: now.
+        """
         message = Image()
         message.height, message.width = frame.shape[:2]
         message.encoding = 'rgb8'
         message.step = frame.shape[1] * 3
         message.data = array.array('B', frame.tobytes())
         message.header.frame_id = self._frame_id
-        now = self.get_clock().now()
-        message.header.stamp = now.to_msg()
+        stamp_ns = self.get_clock().now().nanoseconds
+        if arrived_ns is not None:
+            stamp_ns -= time.monotonic_ns() - arrived_ns
+            # two may have arrived within the time that passes between reading both clocks
+            if stamp_ns <= self._stamp_ns < stamp_ns + _CLOCKS_NS:
+                stamp_ns = self._stamp_ns + 1
+            self._stamp_ns = stamp_ns
+        message.header.stamp = Time(nanoseconds=stamp_ns).to_msg()
         self._publisher.publish(message)
         if self._log:
-            print(now.nanoseconds, index, file=self._log, flush=True)
+            print(stamp_ns, index, file=self._log, flush=True)
 
     def wait_for_subscriber(self) -> None:
         """Wait for a subscriber of the images."""
@@ -103,6 +118,29 @@ class SceneCamera(Node):
         if late > 1:
             self.get_logger().warning(f'the clip took {late:.1f} s longer than at {source.rate:g} frames/s')
 
+    def play_stream(self, address: StreamAddress, args: argparse.Namespace) -> None:
+        """Publish the newest frame of a stream, again and again, until its end."""
+        index, due = 0, 0.0
+        with VideoWriter(args.save, args.rate or 30.0) if args.save else contextlib.nullcontext() as video:
+            for frame, arrived_ns in newest_frames(address, self._tell, rclpy.ok):
+                arrived = arrived_ns / 1e9
+                if args.rate:
+                    if arrived < due:
+                        continue
+                    due = max(due, arrived - 1 / args.rate) + 1 / args.rate
+                held = args.hold and not self.started.is_set()
+                self.publish(frame, -1 if held else index, arrived_ns)
+                if held:
+                    continue
+                if video is not None:
+                    video.write(frame, arrived_ns)
+                index += 1
+                if index == args.frames:
+                    return
+
+    def _tell(self, text: str) -> None:
+        self.get_logger().info(for_log(text))
+
     def finish(self) -> None:
         """Wait until reliable subscribers have the last image, at most `ACKNOWLEDGE_S`."""
         try:
@@ -111,10 +149,15 @@ class SceneCamera(Node):
             time.sleep(ACKNOWLEDGE_S)
 
 
-def run(camera: SceneCamera, source: Source, args: argparse.Namespace) -> None:
+def run(camera: SceneCamera, source: Source | StreamAddress, args: argparse.Namespace) -> None:
     """Wait, hold and play, as the arguments require."""
     if args.wait_for_subscriber:
         camera.wait_for_subscriber()
+    if isinstance(source, StreamAddress):
+        camera.play_stream(source, args)
+        if rclpy.ok():
+            camera.finish()
+        return
     if args.hold:
         camera.hold(next(iter(source))[1], min(HOLD_RATE, source.rate))
     camera.play(source)
@@ -125,21 +168,26 @@ def run(camera: SceneCamera, source: Source, args: argparse.Namespace) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the camera; returns exit code 0, or 2 if the clip cannot be played."""
-    parser = argparse.ArgumentParser(prog='scene_camera', description='Publish a clip as the images of a camera.')
+    """Run the camera; returns exit code 0, or 2 if the clip or stream cannot be played."""
+    parser = argparse.ArgumentParser(
+        prog='scene_camera', description='Publish a clip, or a live stream, as the images of a camera.'
+    )
     add_source_arguments(parser)
     parser.add_argument('--topic', default='image', metavar='NAME', help='topic of the images (default: %(default)s)')
     parser.add_argument(
         '--frame-id', default='camera', metavar='NAME', help="frame_id of the images' headers (default: %(default)s)"
     )
     parser.add_argument('--loop', action='store_true', help='repeat the clip')
-    parser.add_argument('--hold', action='store_true', help='repeat the first frame until ~/start is called')
+    parser.add_argument(
+        '--hold', action='store_true', help='repeat the first frame until ~/start is called; a stream goes on'
+    )
     parser.add_argument('--wait-for-subscriber', action='store_true', help='wait for a subscriber before publishing')
     parser.add_argument('--log', type=Path, metavar='FILE', help='write stamp (ns) and index of every image')
+    parser.add_argument('--save', type=Path, metavar='FILE', help='write the published frames of a stream (.mp4)')
     argv = sys.argv if arguments is None else ['scene_camera', *arguments]
     args = parser.parse_args(remove_ros_args(argv)[1:])
     try:
-        source = source_of(args)
+        source = _source_of(args)
         log = io.TextIOWrapper(atomic.open_new(args.log), write_through=True) if args.log else None
     except (XMemError, OSError) as error:
         parser.error(str(error))
@@ -166,6 +214,17 @@ def main(arguments: list[str] | None = None) -> int:
         if log:
             log.close()
     return 0
+
+
+def _source_of(args: argparse.Namespace) -> Source | StreamAddress:
+    address = stream_address(clip_of(args))
+    if address is None:
+        if args.save:
+            raise ParameterError('--save requires a stream; omit it')
+        return source_of(args)
+    if args.loop:
+        raise ParameterError(f'{address}: a stream cannot be repeated; omit --loop')
+    return address
 
 
 def _spin(executor: SingleThreadedExecutor) -> None:

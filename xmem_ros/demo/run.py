@@ -18,12 +18,13 @@ from xmem_ros import work_folder
 from xmem_ros.child_process import Child, ProcessError
 from xmem_ros.demo.recorder import Recorder
 from xmem_ros.demo.report import ClipResult, Report
-from xmem_ros.demo.source import SCENE, Source, frame_count, frame_rate
+from xmem_ros.demo.source import CLIP_VARIABLE, SCENE, Source, frame_count, frame_rate
 from xmem_ros.demo.truth import box_seed, mask_seeds, scene_seeds
 from xmem_ros.errors import ParameterError, Setting, XMemError, with_setting
 from xmem_ros.outside_text import for_terminal, say
 from xmem_ros.progress import Bar
 from xmem_ros.threads import wait_asleep
+from xmem_ros.video.address import PIPE, stream_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +35,8 @@ TOPIC = '/camera/image'
 FRAME_ID = 'camera'
 NODE_MODULE, CAMERA_MODULE = 'xmem_ros.node.main', 'xmem_ros.demo.camera'
 START_S = 180.0  # the first import of torch from a slow disk is slow
+STREAM_FRAMES = 150
+CAMERA_FILE = 'camera.mp4'  # what the camera published of a stream
 QUIET_S = 3.0  # silence after the end of the clip that means: all results have arrived
 
 
@@ -51,23 +54,39 @@ def demonstrate(args: argparse.Namespace) -> Report:
     Raises:
         XMemError: the clip or a seed cannot be used, or a process failed.
     """
-    source = Source(args.video or SCENE, frames=args.frames, rate=args.rate)
-    seeds, truth = _seeds_of(args, source)
+    address = stream_address(args.video or SCENE)
+    length = args.frames or STREAM_FRAMES
+    if address is None:
+        source = Source(args.video or SCENE, frames=args.frames, rate=args.rate)
+        length = len(source)
+        seeds, truth = _seeds_of(args, source)
+    else:
+        seeds, truth = _stream_seeds(args), lambda _: {}
     work_folder.fresh(args.out, 'a demonstration')
     stamps = args.out / 'stamps.txt'
     with ExitStack() as stack:
         say('starting the node …')
         node = stack.enter_context(Child(NODE_MODULE, _node_arguments(args), args.out / 'node.log'))
         recorder = stack.enter_context(Recorder())
-        options = ['--clip', args.video or SCENE, '--frames', str(args.frames), '--rate', str(args.rate)]
+        options = ['--frames', str(length), '--rate', str(args.rate)]
+        options += [] if address is None else ['--save', str(args.out / CAMERA_FILE)]
         options += ['--topic', TOPIC, '--frame-id', FRAME_ID, '--hold', '--wait-for-subscriber', '--log', str(stamps)]
-        camera = stack.enter_context(Child(CAMERA_MODULE, options, args.out / 'camera.log'))
+        clip = {CLIP_VARIABLE: args.video or SCENE}  # other users can see options, and a password in them
+        log = args.out / 'camera.log'
+        camera = stack.enter_context(Child(CAMERA_MODULE, options, log, stdin=args.video == PIPE, variables=clip))
         ids, labels = _seed(recorder, seeds, node, camera)
         named = ', '.join(f'{seed.name} = id {key}' for seed, key in zip(seeds, ids, strict=True))
         say(f'seeded: {named}')
+        if camera.exit_code is not None:  # a clip waits for its start
+            raise ProcessError(
+                'the stream ended before the node had seeded the object; give one that goes on, such as a pipe from '
+                f'ffmpeg -re; the end of {camera.log}:\n{camera.tail()}'
+            )
         recorder.start_camera()
-        _record(recorder, node, camera, stamps, len(source), progress=not args.quiet)
+        _record(recorder, node, camera, stamps, length, progress=not args.quiet)
         recorded = recorder.recorded
+    if address is not None:
+        source = Source(str(args.out / CAMERA_FILE))
     index_of = _read_stamps(stamps)
     tracked = {}
     for stamp, result in recorded.items():
@@ -105,6 +124,13 @@ def _seeds_of(args: argparse.Namespace, source: Source) -> tuple[list[DemoSeed],
     if args.box:
         return [box_seed(args.box, frame)], lambda _: {}
     return mask_seeds(args.mask, frame, source.stems)
+
+
+def _stream_seeds(args: argparse.Namespace) -> list[DemoSeed]:
+    """Return the seed of a stream's newest image, when the node is ready."""
+    if args.mask or not args.box:
+        raise ParameterError('give a box for a stream (BOX=x,y,width,height), and hold the object there at the start')
+    return [box_seed(args.box)]
 
 
 def _node_arguments(args: argparse.Namespace) -> list[str]:
@@ -157,7 +183,11 @@ def make_parser() -> argparse.ArgumentParser:
     """Build the command line's parser."""
     parser = argparse.ArgumentParser(prog='make demo', description='Track objects of a clip through the real node.')
     parser.add_argument(
-        '--video', default='', metavar='PATH', help='video file or folder of images (default: a rendered scene)'
+        '--video',
+        default='',
+        metavar='PATH|STREAM',
+        help='video file, folder of images, or a live stream: a URL (rtsp://…, http://…), a camera index (0), or - for '
+        'standard input (default: a rendered scene)',
     )
     parser.add_argument('--box', default='', metavar='X,Y,W,H', help='box around an object in the first frame, px')
     parser.add_argument(
@@ -166,7 +196,13 @@ def make_parser() -> argparse.ArgumentParser:
         metavar='FILE',
         help='mask of the first frame (PNG); masks of later frames in the same folder are the ground truth',
     )
-    parser.add_argument('--frames', type=frame_count, default=0, metavar='N', help='track only the first N frames')
+    parser.add_argument(
+        '--frames',
+        type=frame_count,
+        default=0,
+        metavar='N',
+        help=f'track only the first N frames (default: all; of a stream {STREAM_FRAMES})',
+    )
     parser.add_argument(
         '--rate', type=frame_rate, default=0.0, metavar='R', help="frames/s (default: the clip's own; a folder: 30)"
     )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 SCENE = 'scene'
+CLIP_VARIABLE = 'XMEM_ROS_CLIP'  # environment variable: --clip, for an address with a password
 MOST_RATE = 1000.0  # frames/s
 
 
@@ -107,9 +109,10 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     """Add `--clip`, `--frames`, `--rate`, `--objects` and `--scene-seed`."""
     parser.add_argument(
         '--clip',
-        default=SCENE,
-        metavar='PATH',
-        help="a video file, a folder of images, or 'scene' for the rendered scene (default: %(default)s)",
+        default='',
+        metavar='PATH|STREAM',
+        help="a video file, a folder of images, 'scene' for the rendered scene, or a live stream: a URL (rtsp://…, "
+        f'http://…), a camera index (0, or /dev/video0), or - for standard input (default: ${CLIP_VARIABLE}, or scene)',
     )
     parser.add_argument('--frames', type=frame_count, default=0, metavar='N', help='play only the first N frames')
     parser.add_argument(
@@ -127,6 +130,11 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def clip_of(args: argparse.Namespace) -> str:
+    """Return the clip or stream that the arguments or the environment name."""
+    return args.clip or os.environ.get(CLIP_VARIABLE) or SCENE
+
+
 def source_of(args: argparse.Namespace) -> Source:
     """Make the source from parsed arguments."""
-    return Source(args.clip, frames=args.frames, rate=args.rate, objects=args.objects, seed=args.scene_seed)
+    return Source(clip_of(args), frames=args.frames, rate=args.rate, objects=args.objects, seed=args.scene_seed)

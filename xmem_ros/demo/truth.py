@@ -42,17 +42,20 @@ def scene_seeds(scene: RenderedScene) -> tuple[list[DemoSeed], Callable[[int], T
     return seeds, truth
 
 
-def box_seed(text: str, frame: np.ndarray) -> DemoSeed:
+def box_seed(text: str, frame: np.ndarray | None = None) -> DemoSeed:
     """Make a seed from a box `x,y,width,height` in px.
 
     Raises:
-        SeedError: the text is not four numbers, or the box is not inside the frame H×W×3.
+        SeedError: the text is not four numbers, or the box is not inside the frame H×W×3, if that
+            is known.
     """
-    height, width = frame.shape[:2]
     try:
         x, y, across, down = (int(part) for part in text.split(','))
     except ValueError:
         raise SeedError(f'box {text!r}: give four whole numbers, x,y,width,height in px') from None
+    if frame is None:
+        return DemoSeed('object', box=(x, y, across, down))
+    height, width = frame.shape[:2]
     if across < 1 or down < 1 or x < 0 or y < 0 or x + across > width or y + down > height:
         raise SeedError(f'box {text}: not inside the frame of {width}×{height} px; give x,y,width,height')
     return DemoSeed('object', box=(x, y, across, down))

@@ -173,7 +173,8 @@ class Services:
         for note in notes:
             self._log(note)
 
-    def _preview(self, request: Any, response: Any, pipeline: Pipeline, worker: Worker) -> None:  # noqa: ARG002
+    def _preview(self, request: Any, response: Any, pipeline: Pipeline, worker: Worker) -> None:
+        worker.check()  # what is previewed could not be seeded
         frame, session = self.frame_of(stamp_ns(request.header.stamp)), pipeline.session
         candidates = read_candidates(
             request.seed,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from xmem_ros.recordings.seed_plan import PlannedSeeds
 
 FORMATS = ('bag', 'png', 'coco', 'ytvos', 'yolo', 'labelme', 'mots', 'overlay')
-VERSION = 5  # of the work folder's format
+VERSION = 6  # of the work folder's format
 CONTENT = 'content'  # identity key
 SEEDS = 'seeds.'  # identity key, followed by the image's index
 _WORDS = {CONTENT: 'content of the input', SEEDS: 'seeds of image '}
@@ -46,6 +46,7 @@ class Job:
     compressed_labels: bool = False  # write the bag's label images as PNG
     segment: int = SEGMENT
     restart: bool = False  # discard the work of an interrupted run
+    both_ways: bool = False  # also track backwards from the seeds
 
 
 @dataclass
@@ -80,6 +81,7 @@ def identity_of(recording: Recording, parameters: Parameters, job: Job, offline:
         'only ours': job.only_ours,
         'compressed labels': job.compressed_labels,
         'segment': job.segment,
+        'both ways': job.both_ways,
     }
     identity |= {f'{SEEDS}{index}': _digest(entries) for index, entries in sorted(offline.places.items())}
     identity |= {f'parameter {name}': value for name, value in _flatten(dataclasses.asdict(parameters), '')}

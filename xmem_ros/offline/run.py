@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from typing import TYPE_CHECKING
 
@@ -20,22 +21,25 @@ from xmem_ros.errors import (
     summary_of,
 )
 from xmem_ros.objects import MOST_OBJECTS
+from xmem_ros.offline.backwards import ReversedRecording, reversed_plan
 from xmem_ros.offline.destination import check_destination
 from xmem_ros.offline.job import Job, Report, identity_of
-from xmem_ros.offline.segments import RunFolder, StoredFrame, lookup_of
+from xmem_ros.offline.joining import Join
+from xmem_ros.offline.passes import MaskValues, track_pass
+from xmem_ros.offline.run_folder import RunFolder
 from xmem_ros.offline.sinks.coco import require_pycocotools
-from xmem_ros.offline.tracking import OfflineTracker
+from xmem_ros.offline.tracking import UNTRACKED, OfflineTracker
 from xmem_ros.offline.writing import write_results
-from xmem_ros.progress import Bar
-from xmem_ros.recordings import typestore
-from xmem_ros.recordings.recording import Fault, Recording
 from xmem_ros.recordings.rosbags_version import require_rosbags
+from xmem_ros.recordings.seed_plan import new_objects
+from xmem_ros.stream.setup import release_device
+from xmem_ros.tracker.engine import Engines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from xmem_ros.offline.tracking import TrackedFrame
     from xmem_ros.parameters.table import Parameters
+    from xmem_ros.recordings.recording import Recording
     from xmem_ros.recordings.seed_plan import PlannedSeeds
 
 
@@ -55,20 +59,32 @@ def run(recording: Recording, plan: Sequence[PlannedSeeds], parameters: Paramete
         XMemError: the recording, seeds, parameters, weights or destination are unusable.
     """
     check_destination(job.out)
+    if job.both_ways and (count := new_objects(plan)) > MOST_OBJECTS:
+        raise SeedError(
+            f'the seeds have {count} objects; tracked both ways, all can be in one image, and the maximum is '
+            f'{MOST_OBJECTS}: remove some, or track forwards only'
+        )
     if {'coco', 'mots'} & set(job.formats):
         require_pycocotools()
     if 'bag' in job.formats:
         require_rosbags('results as a bag')
     os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # read at the first use of CUDA
-    offline = _prepare_tracker(recording, plan, parameters)
+    engines = Engines()
+    offline = _prepare_tracker(recording, plan, parameters, engines)
     if offline.tracker.device.type == 'cuda':
         torch.use_deterministic_algorithms(True, warn_only=True)
+    values = MaskValues({i: value for entry in plan for i, value in zip(entry.ids, entry.values, strict=False)})
     work = RunFolder(job.out, identity_of(recording, parameters, job, offline), restart=job.restart)
     tracked = False
     try:
-        report = _track(recording, plan, offline, work, job)
+        report = _track(recording, offline, work, values, job)
         tracked = True
-        write_results(recording, work, job, report, parameters)
+        stored = work.frames()
+        if job.both_ways and (turned := _turn_round(recording, offline, parameters, work, engines, report)) is not None:
+            backwards, offline = turned
+            release_device()  # the memory of the forward pass
+            stored = _track_backwards(backwards, offline, parameters, work, values, job, report).frames()
+        write_results(recording, work, stored, job, report, parameters)
         work.deliver()
     except BaseException as error:
         # unusable seeds on a later image, after objects were tracked
@@ -93,9 +109,11 @@ def run(recording: Recording, plan: Sequence[PlannedSeeds], parameters: Paramete
     return report
 
 
-def _prepare_tracker(recording: Recording, plan: Sequence[PlannedSeeds], parameters: Parameters) -> OfflineTracker:
+def _prepare_tracker(
+    recording: Recording, plan: Sequence[PlannedSeeds], parameters: Parameters, engines: Engines
+) -> OfflineTracker:
     try:
-        return OfflineTracker(recording, plan, parameters)
+        return OfflineTracker(recording, plan, parameters, engines=engines)
     except (XMemError, OSError):
         raise
     except Exception as error:  # the device is busy or broken
@@ -104,32 +122,10 @@ def _prepare_tracker(recording: Recording, plan: Sequence[PlannedSeeds], paramet
         ) from error
 
 
-def _track(
-    recording: Recording, plan: Sequence[PlannedSeeds], offline: OfflineTracker, work: RunFolder, job: Job
-) -> Report:
-    """Track the remaining images, segment by segment."""
-    wanted = {i: value for entry in plan for i, value in zip(entry.ids, entry.values, strict=False)}
-    values = _MaskValues(wanted)
-    report = Report()
-    latest = work.latest(offline.tracker.fingerprint)
-    faults: list[Fault] = []
-    done = False
-    if latest is not None:
-        checkpoint, state = latest
-        try:
-            offline.restore(checkpoint)
-            values.given = {int(i): int(value) for i, value in state['values']}
-            faults = [Fault(int(index), str(reason)) for index, reason in state['faults']]
-            report.tracked = report.resumed = int(state['tracked'])
-            report.damage = str(state['damage'])
-            done = bool(state['done'])
-        except XMemError:
-            raise
-        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise work.damaged(error) from error
-    if not done:
-        _track_remaining(recording, offline, work, job, report, values, faults)
-    report.faults = sorted([*faults, *offline.dropped], key=lambda fault: fault.index)
+def _track(recording: Recording, offline: OfflineTracker, work: RunFolder, values: MaskValues, job: Job) -> Report:
+    """Track forwards; return the outcome."""
+    report = track_pass(recording, offline, work, values, job, 'tracking')
+    report.faults = sorted([*report.faults, *offline.dropped], key=lambda fault: fault.index)
     report.missed = [*offline.missed, *offline.unreached()]
     report.notes = list(offline.notes)
     if report.missed and not offline.seeded:
@@ -141,94 +137,47 @@ def _track(
     return report
 
 
-def _track_remaining(
+def _turn_round(
     recording: Recording,
     offline: OfflineTracker,
+    parameters: Parameters,
     work: RunFolder,
+    engines: Engines,
+    report: Report,
+) -> tuple[ReversedRecording, OfflineTracker] | None:
+    """Prepare to track backwards from the last seed; None if no image precedes it.
+
+    offline: tracker of the forward pass, which is over.
+    """
+    report.notes = [note for note in report.notes if not note.endswith(UNTRACKED)]
+    images = list(work.seeded())
+    last = max((index for index, ids in images if ids), default=0)
+    if not images or last <= images[0][0]:
+        report.notes.append('no image precedes the seeds, so tracking both ways is tracking forwards')
+        return None
+    backwards = ReversedRecording(recording, last, work.spool())
+    plan = reversed_plan(offline.places, images, last)
+    # backwards, the removal of an object makes no room for another one
+    count = max(parameters.max_objects, new_objects(plan))
+    parameters = dataclasses.replace(parameters, max_objects=count)
+    return backwards, _prepare_tracker(backwards, plan, parameters, engines)
+
+
+def _track_backwards(
+    backwards: ReversedRecording,
+    offline: OfflineTracker,
+    parameters: Parameters,
+    work: RunFolder,
+    values: MaskValues,
     job: Job,
     report: Report,
-    values: _MaskValues,
-    faults: list[Fault],
-) -> None:
-    start, length = offline.index, job.segment
-    before = list(faults)
-    end = start + length - start % length
-    writer = work.segment()
+) -> Join:
+    """Track backwards; return the join of both passes.
 
-    def save_checkpoint(index: int, *, done: bool = False) -> None:
-        faults[:] = [*before, *(fault for fault in recording.faults if fault.index < index)]
-        offline.skip_to(index)
-        state = {
-            'values': sorted(values.given.items()),
-            'faults': [[fault.index, fault.reason] for fault in faults],
-            'tracked': report.tracked,
-            'damage': report.damage,
-            'done': done,
-        }
-        offline.restore(work.finish_segment(writer, offline.checkpoint(), state))
-
-    try:
-        with Bar(total=recording.length, initial=start, unit='image', desc='tracking') as bar:
-            for frame in recording.frames(start):
-                while frame.index >= end:
-                    save_checkpoint(end)
-                    writer, end = work.segment(), end + length
-                tracked = offline.step(frame)
-                if tracked is not None:
-                    writer.add(_to_stored(tracked, values, with_seeds='bag' in job.formats))
-                    report.tracked += 1
-                bar.update(frame.index + 1 - bar.n)
-        report.damage = recording.damage
-        save_checkpoint(max([offline.index, *(fault.index + 1 for fault in recording.faults)]), done=True)
-    except BaseException:
-        writer.abandon()
-        raise
-
-
-class _MaskValues:
-    """Pixel values of objects in mask files: the wanted value if free, else another one."""
-
-    def __init__(self, wanted: dict[int, int]) -> None:
-        self._wanted = wanted
-        self.given: dict[int, int] = {}
-
-    def of(self, tracked: TrackedFrame) -> dict[int, int]:
-        """Return id → value of the objects of an image."""
-        for item in tracked.objects:
-            if item.id not in self.given:
-                self.given[item.id] = self._free(item.id, item.label, tracked)
-        return {item.id: self.given[item.id] for item in tracked.objects}
-
-    def _free(self, object_id: int, label: int, tracked: TrackedFrame) -> int:
-        taken = set(self.given.values())
-        reserved = {value for i, value in self._wanted.items() if i != object_id}
-        for value in (self._wanted.get(object_id, 0), label, *range(1, MOST_OBJECTS + 1)):
-            if value and value not in taken and (value not in reserved or value == self._wanted.get(object_id)):
-                return value
-        visible = {self.given.get(item.id) for item in tracked.objects}
-        return next(value for value in range(1, MOST_OBJECTS + 1) if value not in visible)
-
-
-def _to_stored(tracked: TrackedFrame, values: _MaskValues, *, with_seeds: bool) -> StoredFrame:
-    value_of = values.of(tracked)
-    shown = lookup_of(tracked.objects, value_of)[tracked.labels]
-    for object_id, mask in tracked.masks.items():
-        shown[shown == value_of[object_id]] = 0
-        shown[mask] = value_of[object_id]
-    header = tracked.frame.message.header
-    accepted = [
-        typestore.accepted_seeds(header, item.seeds, item.ids, item.labels)
-        for item in (tracked.applied if with_seeds else [])
-    ]
-    return StoredFrame(
-        tracked.frame.index,
-        tracked.frame.stamp_ns,
-        tracked.frame.received_ns,
-        header.frame_id,
-        tracked.frame.name,
-        tracked.labels,
-        shown,
-        tracked.objects,
-        value_of,
-        [typestore.serialize(message) for message in accepted],
-    )
+    offline: tracker of the backward pass; report: of the forward pass, gets notes.
+    """
+    job = dataclasses.replace(job, formats=())  # without seeds, which the forward pass has
+    track_pass(backwards, offline, work.backward, values, job, 'tracking backwards')
+    report.notes += [f'backwards: {note}' for note in offline.notes]
+    report.missed += [f'backwards: {text}' for text in offline.missed]
+    return Join(work, work.backward, backwards.last, min_part_share=parameters.min_part_share, count=report.tracked)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Work folder of an offline run: complete segments and the checkpoint to resume from. No rclpy.
+"""Segments of a pass over a recording, and the checkpoint to resume from. No rclpy.
 
 A segment is one file, renamed when it is complete, with the tracker's memory at its end beside
 it. A killed run keeps its complete segments and repeats the next one.
@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 import json
 import math
-import shutil
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,22 +19,20 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from xmem_ros import atomic, work_folder
+from xmem_ros import atomic
 from xmem_ros.errors import MemoryFileError, OutputError, ParameterError, Setting, XMemError, naming, summary_of
 from xmem_ros.objects import ObjectState, TrackedObject
-from xmem_ros.offline import destination
-from xmem_ros.offline.destination import check_destination, check_name, work_folder_of
-from xmem_ros.offline.job import CONTENT, SEEDS, described
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import TypeVar
 
     from xmem_ros.offline.tracking import Checkpoint
 
-RESULTS = 'results'  # folder that is renamed to the destination
+    T = TypeVar('T')
+
 _FRAMES = 'frames.jsonl'
 _STATE = 'state.json'
-_IDENTITY = 'run.json'
 # of a segment that was damaged, or not written by a run
 _DAMAGE = (
     KeyError,
@@ -67,6 +63,7 @@ class StoredFrame:
     objects: list[TrackedObject]
     value_of: dict[int, int]  # id → value in `values`
     seeds: list[bytes]  # serialized xmem_ros/AcceptedSeeds of this image
+    seeded: tuple[int, ...] = ()  # ids of the objects seeded in this image
 
 
 class SegmentWriter:
@@ -95,6 +92,7 @@ class SegmentWriter:
             'objects': [_object_to_json(item) for item in frame.objects],
             'value_of': sorted(frame.value_of.items()),
             'seeds': len(frame.seeds),
+            'seeded': frame.seeded,
             'exact': exact,
         }
         self._lines.append(json.dumps(line))
@@ -130,39 +128,21 @@ def lookup_of(objects: list[TrackedObject], value_of: Mapping[int, int]) -> np.n
     return lookup
 
 
-class RunFolder:
-    """The locked work folder of a run: `.NAME.part` beside the destination.
+class Segments:
+    """The complete segments of a pass.
 
     Arguments:
-        out: the destination.
-        identity: everything that the results depend on; only the same identity resumes.
-        restart: discard earlier work.
-
-    Raises:
-        ParameterError: another run holds the lock, or earlier work has other arguments.
-        OutputError: the folder cannot be created.
+        folder: work folder of the run.
+        prefix: of the names of the pass's files.
     """
 
-    def __init__(self, out: Path, identity: Mapping[str, str], *, restart: bool = False) -> None:
-        self.out, self.folder = out, work_folder_of(out)
-        check_name(out)
-        self._lock = work_folder.claim(self.folder, 'another run')
-        try:
-            check_destination(out)  # again: another run may have delivered meanwhile
-            self._check_identity(dict(identity), restart=restart)
-        except BaseException as error:
-            if not (self.folder / _IDENTITY).exists():
-                self.discard()
-            self._lock.close()
-            if isinstance(error, OSError):
-                text = f'{self.folder}: cannot be written ({error.strerror}); choose another destination'
-                raise naming(Setting.DESTINATION, OutputError(text)) from error
-            raise
+    def __init__(self, folder: Path, prefix: str = '') -> None:
+        self.folder, self._prefix = folder, prefix
 
     @property
     def segments(self) -> list[Path]:
         """The complete segments, in order."""
-        return sorted(self.folder.glob('segment_*.zip'))
+        return sorted(self.folder.glob(f'{self._prefix}segment_*.zip'))
 
     def latest(self, weights: str) -> tuple[Checkpoint, dict[str, Any]] | None:
         """Return the newest checkpoint and its state; None without segments.
@@ -190,7 +170,7 @@ class RunFolder:
 
     def segment(self) -> SegmentWriter:
         """Begin the next segment."""
-        return SegmentWriter(self.folder / f'segment_{len(self.segments):06d}.zip')
+        return SegmentWriter(self.folder / f'{self._prefix}segment_{len(self.segments):06d}.zip')
 
     def finish_segment(self, writer: SegmentWriter, checkpoint: Checkpoint, more: dict[str, Any]) -> Checkpoint:
         """Complete a segment and store the checkpoint after it.
@@ -212,15 +192,13 @@ class RunFolder:
         self._memory(number - 1).unlink(missing_ok=True)
         return Checkpoint(checkpoint.index, snapshot.read(path, checkpoint.snapshot.weights), checkpoint.notes)
 
-    def frames(self) -> Iterator[StoredFrame]:
+    def frames(self, *, newest_first: bool = False) -> Iterator[StoredFrame]:
         """Yield all stored frames in order; raises `ParameterError` for a damaged segment."""
-        for path in self.segments:
-            try:
-                with _open_segment(path) as file:
-                    for line in io.BytesIO(file.read(_FRAMES)):
-                        yield _read_frame(file, json.loads(line))
-            except _DAMAGE as error:
-                raise _damaged_segment(path, error) from error
+        return self._read(_read_frame, newest_first=newest_first)
+
+    def seeded(self) -> Iterator[tuple[int, frozenset[int]]]:
+        """Yield the index of each stored frame and the ids seeded there; errors as `frames`."""
+        return self._read(lambda _, line: (int(line['index']), frozenset(map(int, line['seeded']))))
 
     def span(self) -> tuple[int, int, int]:
         """Return the number of tracked images and the recording times of first and last [ns]."""
@@ -235,73 +213,25 @@ class RunFolder:
                 raise _damaged_segment(path, error) from error
         return count, min(times, default=0), max(times, default=0)
 
-    def results(self) -> Path:
-        """Return an empty folder for the results."""
-        folder = self.folder / RESULTS
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        return folder
-
-    def deliver(self) -> None:
-        """Rename the results to the destination and remove the rest; raises `OutputError`."""
-        destination.deliver(self.folder / RESULTS, self.out)
-        self.discard()
-
-    def discard(self) -> None:
-        """Remove the folder."""
-        destination.discard(self.out)
-
-    def close(self) -> None:
-        """Release the lock."""
-        self._lock.close()
-
-    def _memory(self, number: int) -> Path:
-        return self.folder / f'memory_{number:06d}.safetensors'
-
-    def _check_identity(self, identity: dict[str, str], *, restart: bool) -> None:
-        identity_file = self.folder / _IDENTITY
-        if not restart and identity_file.is_file():
-            try:
-                before = json.loads(identity_file.read_text(encoding='utf-8'))
-            except (ValueError, RecursionError):
-                before = {}
-            before = before if isinstance(before, dict) else {}
-            next_index = self._next_index()
-            changed = sorted(
-                key
-                for key in {*identity, *before}
-                if identity.get(key) != before.get(key)
-                # seeds of later images may be corrected
-                and not (key.startswith(SEEDS) and _image_index(key) >= next_index)
-            )
-            changes = '; '.join(f'{described(key)}: {before.get(key)}, now {identity.get(key)}' for key in changed)
-            if changed == [CONTENT]:
-                text = (
-                    f'{self.folder}: the input of an interrupted run has changed since ({changes}); restore the '
-                    'files to resume, choose another destination, or start over'
-                )
-                raise naming(Setting.RESTART, ParameterError(text))
-            if changed:
-                text = (
-                    f'{self.folder}: an interrupted run was begun with other arguments ({changes}); give the same ones '
-                    'to resume, choose another destination, or start over'
-                )
-                raise naming(Setting.RESTART, ParameterError(text))
-            for part in self.folder.glob(f'*{atomic.PART}'):
-                part.unlink(missing_ok=True)
-            if identity != before:
-                _write_identity(identity_file, identity)
-            return
-        work_folder.empty(self.folder)
-        _write_identity(identity_file, identity)
-
-    def _next_index(self) -> int:
+    def next_index(self) -> int:
         """Return the index of the image after the segments; 0 if unreadable (`latest` raises)."""
         try:
             with _open_segment(self.segments[-1]) as file:
                 return int(json.loads(file.read(_STATE))['index'])
         except _DAMAGE:
             return 0
+
+    def _read(self, read: Callable[[zipfile.ZipFile, dict[str, Any]], T], *, newest_first: bool = False) -> Iterator[T]:
+        for path in self.segments[:: -1 if newest_first else 1]:
+            try:
+                with _open_segment(path) as file:
+                    for line in file.read(_FRAMES).splitlines()[:: -1 if newest_first else 1]:
+                        yield read(file, json.loads(line))
+            except _DAMAGE as error:
+                raise _damaged_segment(path, error) from error
+
+    def _memory(self, number: int) -> Path:
+        return self.folder / f'{self._prefix}memory_{number:06d}.safetensors'
 
 
 def _damaged_segment(path: Path, error: Exception) -> Exception:
@@ -315,16 +245,6 @@ def _open_segment(path: Path) -> zipfile.ZipFile:
         file.close()
         raise ValueError('its entries are compressed')
     return file
-
-
-def _image_index(key: str) -> int:
-    """Return the image index of a seed entry of an identity; −1 if it is invalid."""
-    number = key.removeprefix(SEEDS)
-    return int(number) if number.isdecimal() and len(number) < 10 else -1
-
-
-def _write_identity(path: Path, identity: dict[str, str]) -> None:
-    atomic.write_text(path, json.dumps(identity, indent=1))
 
 
 def _object_to_json(item: TrackedObject) -> dict[str, Any]:
@@ -357,6 +277,7 @@ def _read_frame(file: zipfile.ZipFile, line: dict[str, Any]) -> StoredFrame:
         objects,
         value_of,
         seeds,
+        tuple(line['seeded']),
     )
 
 

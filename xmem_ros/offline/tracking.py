@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from xmem_ros.tracker.engine import Engines
     from xmem_ros.tracker.snapshot import Snapshot
 
+UNTRACKED = 'so no object is tracked there'  # ends the note on images before the first seed
+
 
 @dataclass(frozen=True)
 class AppliedSeeds:
@@ -128,7 +130,7 @@ class OfflineTracker:
         given = [index for index, entries in self.places.items() if not entries[0].recorded]
         if given and (first := min(self.places)) > 0:
             which = f'images 0 to {first - 1} precede' if first > 1 else 'image 0 precedes'
-            self.notes.append(f'{which} the first seed, so no object is tracked there')
+            self.notes.append(f'{which} the first seed, {UNTRACKED}')
 
     @property
     def missed(self) -> list[str]:

@@ -17,6 +17,7 @@ from xmem_ros.offline.sinks.bag import BagSink
 from xmem_ros.offline.sinks.coco import CocoSink
 from xmem_ros.offline.sinks.pictures import YTVOS, OverlaySink, PngSink, YouTubeVosSink
 from xmem_ros.progress import Bar
+from xmem_ros.recordings.limits import LOST
 from xmem_ros.recordings.recording import BagRecording, RecordedFrame, Recording
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from xmem_ros.offline.job import Job, Report
-    from xmem_ros.offline.segments import RunFolder, StoredFrame
+    from xmem_ros.offline.run_folder import RunFolder
+    from xmem_ros.offline.segments import StoredFrame
     from xmem_ros.offline.sinks.base import Sink
     from xmem_ros.parameters.table import Parameters
 
@@ -34,8 +36,15 @@ SUMMARY = 'track.json'
 _FOR_TOOLS: dict[str, Callable[[Path], Sink]] = {YOLO: YoloSink, LABELME: LabelmeSink, MOTS: MotsSink}
 
 
-def write_results(recording: Recording, work: RunFolder, job: Job, report: Report, parameters: Parameters) -> None:
-    """Write all stored frames in the job's formats."""
+def write_results(
+    recording: Recording,
+    work: RunFolder,
+    frames: Iterator[StoredFrame],
+    job: Job,
+    report: Report,
+    parameters: Parameters,
+) -> None:
+    """Write stored frames, one for each tracked image in order, in the job's formats."""
     folder = work.results()
     is_bag = isinstance(recording, BagRecording)
     video = (recording.path.stem if recording.path.is_file() else recording.path.resolve().name) or 'video'
@@ -58,7 +67,7 @@ def write_results(recording: Recording, work: RunFolder, job: Job, report: Repor
             sinks.append(bag)
         for sink in sinks:
             stack.enter_context(sink)
-        stored = Bar(work.frames(), total=report.tracked, unit='image', desc='writing')
+        stored = Bar(frames, total=report.tracked, unit='image', desc='writing')
         if isinstance(recording, BagRecording) and any(sink.needs_originals for sink in sinks):
             _write_among_originals(recording, stored, sinks)
         else:
@@ -113,8 +122,9 @@ def _write_among_originals(recording: BagRecording, stored: Iterator[StoredFrame
     stored = iter(stored)
     due = next(stored, None)
     for connection, received_ns, raw in recording.raw([]):
-        for sink in sinks:
-            sink.original(connection, received_ns, raw)
+        if raw is not LOST:
+            for sink in sinks:
+                sink.original(connection, received_ns, raw)
         if not recording.is_frame(connection):
             continue
         index += 1

@@ -27,6 +27,13 @@ MAX_FAULTS = 100_000  # skipped images
 MAX_TIME_NS = 2**31 * 1_000_000_000  # end of builtin_interfaces/Time
 
 
+class _Lost(bytes):
+    """A type of its own, since a recorded message can be empty."""
+
+
+LOST = _Lost()  # the bytes of a message that is lost with a damaged part of its file
+
+
 def check_message(size: int) -> None:
     """Raise `BagError` for a message or chunk above `MAX_MESSAGE_BYTES`."""
     if size > MAX_MESSAGE_BYTES:

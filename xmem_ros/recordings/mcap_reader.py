@@ -18,6 +18,7 @@ import numpy as np
 from xmem_ros.errors import BagError
 from xmem_ros.recordings.compression import decompress
 from xmem_ros.recordings.limits import (
+    LOST,
     MAX_DEFINITION_LENGTH,
     MAX_DEFINITIONS_LENGTH,
     MAX_INDEX_BYTES,
@@ -42,6 +43,7 @@ from xmem_ros.recordings.mcap_records import (
     OP_FOOTER,
     OP_HEADER,
     OP_MESSAGE,
+    OP_MESSAGE_INDEX,
     OP_SCHEMA,
     OP_STATISTICS,
     RECORD,
@@ -51,6 +53,7 @@ from xmem_ros.recordings.mcap_records import (
     U64,
     Chunk,
     FieldReader,
+    MessageCursor,
     MessageTable,
     chunk_messages,
     iter_records,
@@ -62,31 +65,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _CUT_OFF = 'was cut off or lost its index; only its complete records are read'
-
-
-class _MessageCursor:
-    """Messages of some channels in order of time, from a chunk, or from the file outside chunks."""
-
-    def __init__(self, read: Any, table: MessageTable, wanted: Mapping[int, Any], held_bytes: int) -> None:
-        self._read, self._table, self.held_bytes = read, table, held_bytes
-        channels = np.frombuffer(table.channels, np.uint16) if table.channels else np.zeros(0, np.uint16)
-        chosen = np.flatnonzero(np.isin(channels, list(wanted)))
-        times = np.frombuffer(table.times, np.uint64) if table.times else np.zeros(0, np.uint64)
-        self._order = chosen[np.argsort(times[chosen], kind='stable')]
-        self._next = 0
-
-    @property
-    def time_ns(self) -> int | None:
-        """Time of the next message; None at the end."""
-        return self._table.times[self._order[self._next]] if self._next < len(self._order) else None
-
-    def take(self) -> tuple[int, bytes]:
-        """Return channel and bytes of the next message."""
-        row = self._order[self._next]
-        self._next += 1
-        position, length = self._table.positions[row], self._table.lengths[row]
-        check_message(length)
-        return self._table.channels[row], self._read(position, length)
 
 
 class McapReader:
@@ -117,8 +95,13 @@ class McapReader:
         """Close the file."""
         self._file.close()
 
-    def messages(self, connections: Collection[Any]) -> Iterator[tuple[Any, int, bytes]]:
+    def messages(self, connections: Collection[Any], *, keep_lost: bool = False) -> Iterator[tuple[Any, int, bytes]]:
         """Yield connection, time [ns] and bytes in order of time.
+
+        Arguments:
+            connections: those that are read.
+            keep_lost: yield `LOST` for each message in a damaged chunk, by the index after it, and
+                continue.
 
         Raises:
             BagError: the file cannot be read further.
@@ -126,9 +109,9 @@ class McapReader:
         wanted = {connection.id: connection for connection in connections}
         if not self._chunks and not self._scanned:
             self._scan()
-        waiting: list[tuple[int, int, _MessageCursor]] = []  # time of the next message, chunk number, cursor
+        waiting: list[tuple[int, int, MessageCursor]] = []  # time of the next message, chunk number, cursor
         held_bytes = 0
-        loose = _MessageCursor(self._read, self._loose, wanted, 0)
+        loose = MessageCursor(self._read, self._loose, wanted, 0)
         if loose.time_ns is not None:
             waiting.append((loose.time_ns, -1, loose))
         chunks = [item for item in self._chunks if not item.channels or item.channels & wanted.keys()]
@@ -145,18 +128,39 @@ class McapReader:
                 yield wanted[channel], received_ns, raw
             if chunk is None:
                 return
-            data = self._read_chunk(chunk.position, chunk.length)
-            cursor = _MessageCursor(
-                lambda position, length, data=data: data[position : position + length],
-                chunk_messages(data, chunk.length),
-                wanted,
-                len(data),
-            )
+            cursor = self._cursor(chunk, wanted, keep_lost=keep_lost)
             if cursor.time_ns is not None:
-                held_bytes += len(data)
+                held_bytes += cursor.held_bytes
                 if held_bytes > MAX_OPEN_BYTES:
                     raise BagError(f'its chunks overlap in time: more than {MAX_OPEN_BYTES} bytes must be held at once')
                 heapq.heappush(waiting, (cursor.time_ns, number, cursor))
+
+    def _cursor(self, chunk: Chunk, wanted: Mapping[int, Any], *, keep_lost: bool) -> MessageCursor:
+        try:
+            data = self._read_chunk(chunk.position, chunk.length)
+            table = chunk_messages(data, chunk.length)
+            if not table.times and self._lost_messages(chunk) is not None:
+                raise BagError('a chunk lacks its messages')
+        except BagError:
+            lost = self._lost_messages(chunk) if keep_lost else None
+            if lost is None:
+                raise
+            return MessageCursor(lambda *_: LOST, lost, wanted, 0)
+        return MessageCursor(lambda position, length: data[position : position + length], table, wanted, len(data))
+
+    def _lost_messages(self, chunk: Chunk) -> MessageTable | None:
+        """Return the messages of a damaged chunk by the index after it; None if it has none."""
+        table = MessageTable()
+        record = self._record(chunk.position + chunk.length)
+        while record is not None and record[0] == OP_MESSAGE_INDEX:
+            _, position, length = record
+            check_message(length)
+            try:
+                table.add_index(self._read(position, length), chunk.length)
+            except (BagError, struct.error):
+                return None
+            record = self._record(position + length)
+        return table if table.times else None
 
     # --- index
 
@@ -255,7 +259,7 @@ class McapReader:
             if chunk.position - RECORD.size < after or chunk.position + chunk.length > begin:
                 raise BagError('chunks overlap, or lie outside the file')
             after = chunk.position + chunk.length
-        if statistics is None or len(self._channels) < statistics[2] or (statistics[5] and not self._chunks):
+        if statistics is None or len(self._channels) < statistics[2] or len(self._chunks) < statistics[5]:
             return False
         self.message_count, self.start_time, self.end_time = statistics[0], statistics[6], statistics[7] + 1
         self._counted = True

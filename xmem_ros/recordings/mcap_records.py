@@ -11,10 +11,13 @@ from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from xmem_ros.errors import BagError
+from xmem_ros.recordings.limits import check_message
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 MAGIC = b'\x89MCAP0\r\n'
 RECORD = struct.Struct('<BQ')  # opcode, content length
@@ -24,11 +27,12 @@ CHUNK_INDEX = struct.Struct('<QQQQ')  # first and last time, position and length
 MESSAGE = struct.Struct('<HIQQ')  # channel, sequence number, log time, publish time [ns]
 STATISTICS = struct.Struct('<QHIIIIQQ')  # messages, schemas, channels, …, first and last time
 CHANNEL_COUNT = struct.Struct('<HQ')  # channel, messages
+INDEX_ENTRY = struct.Struct('<QQ')  # log time [ns], position in the chunk
 U16, U32, U64 = struct.Struct('<H'), struct.Struct('<I'), struct.Struct('<Q')
 
 # opcodes
 OP_HEADER, OP_FOOTER, OP_SCHEMA, OP_CHANNEL, OP_MESSAGE, OP_CHUNK = 0x01, 0x02, 0x03, 0x04, 0x05, 0x06
-OP_CHUNK_INDEX, OP_STATISTICS, OP_DATA_END = 0x08, 0x0B, 0x0F
+OP_MESSAGE_INDEX, OP_CHUNK_INDEX, OP_STATISTICS, OP_DATA_END = 0x07, 0x08, 0x0B, 0x0F
 END_OPCODES = (0x00, OP_FOOTER, OP_DATA_END)  # 0: allocated, but never written
 
 
@@ -58,6 +62,44 @@ class MessageTable:
         self.positions.append(position + MESSAGE.size)
         self.lengths.append(length - MESSAGE.size)
         self.channels.append(channel)
+
+    def add_index(self, content: bytes, most: int) -> None:
+        """Add the messages of a record MessageIndex, without content; at most `most` in all."""
+        fields = FieldReader(content)
+        (channel,) = fields.numbers(U16)
+        entries = fields.raw()
+        count = len(entries) // INDEX_ENTRY.size
+        if len(self.times) + count > most:
+            raise BagError(f'an index lists more than {most} messages')
+        self.times.extend(time_ns for time_ns, _ in INDEX_ENTRY.iter_unpack(entries))
+        self.channels.extend([channel] * count)
+        self.positions.extend([0] * count)
+        self.lengths.extend([0] * count)
+
+
+class MessageCursor:
+    """Messages of some channels in order of time, from a chunk, or from the file outside chunks."""
+
+    def __init__(self, read: Any, table: MessageTable, wanted: Mapping[int, Any], held_bytes: int) -> None:
+        self._read, self._table, self.held_bytes = read, table, held_bytes
+        channels = np.frombuffer(table.channels, np.uint16) if table.channels else np.zeros(0, np.uint16)
+        chosen = np.flatnonzero(np.isin(channels, list(wanted)))
+        times = np.frombuffer(table.times, np.uint64) if table.times else np.zeros(0, np.uint64)
+        self._order = chosen[np.argsort(times[chosen], kind='stable')]
+        self._next = 0
+
+    @property
+    def time_ns(self) -> int | None:
+        """Time of the next message; None at the end."""
+        return self._table.times[self._order[self._next]] if self._next < len(self._order) else None
+
+    def take(self) -> tuple[int, bytes]:
+        """Return channel and bytes of the next message."""
+        row = self._order[self._next]
+        self._next += 1
+        position, length = self._table.positions[row], self._table.lengths[row]
+        check_message(length)
+        return self._table.channels[row], self._read(position, length)
 
 
 class FieldReader:

@@ -71,7 +71,7 @@ def _topic(item: Any) -> TopicMetadata:
     return TopicMetadata(
         name,
         msgtype,
-        int(item.get('message_count', 1)),
+        int(item.get('message_count', 0)),
         digest if is_name(digest) else '',
         topic.get('offered_qos_profiles') or [],
     )

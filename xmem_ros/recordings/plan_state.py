@@ -73,6 +73,8 @@ class PlanState:
 
         A node uses ids again only after a reset or restart.
         """
+        if entry.reset is not None:
+            return entry.reset
         corrected = {int(seed.id) for seed in entry.seeds}
         return entry.recorded and any(key in self._used and key not in corrected for key in entry.ids)
 

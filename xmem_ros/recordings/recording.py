@@ -21,7 +21,7 @@ from xmem_ros.media import FOLDER_RATE
 from xmem_ros.progress import Bar
 from xmem_ros.recordings import typestore
 from xmem_ros.recordings.compression import COMPRESSED_SUFFIXES, is_compressed
-from xmem_ros.recordings.limits import MAX_FAULTS, MAX_MESSAGE_BYTES
+from xmem_ros.recordings.limits import LOST, MAX_FAULTS, MAX_MESSAGE_BYTES
 from xmem_ros.recordings.rosbag import OpenBag, is_bag
 from xmem_ros.recordings.topics import default_image_topics, describe_excluded
 from xmem_ros.recordings.typestore import COMPRESSED_IMAGE, IMAGE
@@ -149,19 +149,20 @@ class ClipRecording(Recording):
 
         Those of a video are damage, too.
         """
-        self.faults, self.damage = [], ''
+        self.faults, self.damage = [], self._clip.damage
         lost, length = 0, len(self._clip)
         for index, (name, pixels) in enumerate(self._clip.frames(deep=True)):
             if isinstance(pixels, FrameError):
                 lost += 1
-                if not self._clip.file_names:
-                    self.damage = f'{self.path}: {length - lost} of {length} frames could be read'
                 if index >= start:
                     self.faults.append(Fault(index, str(pixels)))
             elif index >= start:
                 stamp = self.stamp_of(index)
                 message = typestore.image(typestore.header(stamp, ''), pixels, _encoding_of(pixels))
                 yield RecordedFrame(index, stamp, stamp, message, name)
+            if not self._clip.file_names:
+                said = f'{self.path}: {length - lost} of {length} frames could be read' if lost else ''
+                self.damage = '; '.join(filter(None, [self._clip.damage, said]))
 
     def stamp_of(self, index: int) -> int:
         """Return the stamp of a frame [ns]."""
@@ -210,11 +211,13 @@ class BagRecording(Recording):
     def raw(self, connections: list[Any]) -> Iterator[tuple[Any, int, bytes]]:
         """Yield connection, time [ns] and serialized message until the end or the first damage.
 
+        An image that is lost with a damaged part of the file is `LOST`, and keeps its place.
+
         connections: some of `self.bag.connections`; empty: all. `damage` is set afterwards.
         """
-        count = 0
+        count = images = lost = 0
         self.damage = self.bag.damage
-        source = self.bag.messages(connections)
+        source = self.bag.messages(connections, keep_lost=True)
         while True:
             try:
                 item = next(source)
@@ -222,11 +225,19 @@ class BagRecording(Recording):
                 break
             except Exception as error:  # depends on the bytes
                 text = str(error).rstrip('.') or type(error).__name__
-                self.damage = f'{self.damage}; ' if self.damage else ''
-                self.damage += f'{self.path} cannot be read beyond {count} messages ({text})'
+                self._note(f'{self.path} cannot be read beyond {count} messages ({text})')
                 break
-            count += 1
-            yield item
+            is_lost = item[2] is LOST
+            lost += is_lost
+            count += not is_lost
+            images += self.is_frame(item[0]) and not is_lost
+            if not is_lost or self.is_frame(item[0]):
+                yield item
+        if lost:
+            self._note(f'{self.path}: {lost} messages are lost with damaged parts of it')
+        wanted = not connections or any(self.is_frame(connection) for connection in connections)
+        if wanted and count and images < (counted := self._counted):
+            self._note(f'{self.path}: {images} of the {counted} images on {self.image_topic} could be read')
         if not count:
             raise BagError(
                 f'{self.path}: no message can be read ({self.damage or "it is empty"}); record or copy it again'
@@ -234,20 +245,24 @@ class BagRecording(Recording):
 
     def frame_of(self, index: int, received_ns: int, raw: bytes) -> RecordedFrame | None:
         """Return the image of a message; None, with an entry in `faults`, if it is not one."""
+        if raw is LOST:
+            self._add_fault(index, 'it is lost with a damaged part of the bag')
+            return None
         try:
             if is_compressed(raw):
                 raise BagError(f'its compressed data is damaged, or expands to more than {MAX_MESSAGE_BYTES} bytes')
             message = typestore.deserialize(raw, self._connection.msgtype)
             stamp = stamp_ns(message.header.stamp)
         except Exception as error:  # depends on the bytes
-            if len(self.faults) >= MAX_FAULTS:
-                raise BagError(
-                    f'{self.path}: more than {MAX_FAULTS} messages of {self.image_topic} are not images'
-                ) from error
             reason = str(error).rstrip('.') or type(error).__name__
-            self.faults.append(Fault(index, f'not a {self._connection.msgtype} ({reason})'))
+            self._add_fault(index, f'not a {self._connection.msgtype} ({reason})')
             return None
         return RecordedFrame(index, stamp, received_ns, message, f'{index:06d}')
+
+    def _add_fault(self, index: int, reason: str) -> None:
+        if len(self.faults) >= MAX_FAULTS:
+            raise BagError(f'{self.path}: more than {MAX_FAULTS} messages of {self.image_topic} are not images')
+        self.faults.append(Fault(index, reason))
 
     def is_frame(self, connection: Any) -> bool:
         """Return whether a connection of the bag has the images."""
@@ -256,6 +271,15 @@ class BagRecording(Recording):
     def close(self) -> None:
         """Close the files."""
         self.bag.close()
+
+    @property
+    def _counted(self) -> int:
+        """Number of images by the index of the files, or by `metadata.yaml`."""
+        listed = self.bag.counts.get((self.image_topic, self._connection.msgtype), 0)
+        return max(int(self._connection.msgcount), listed)
+
+    def _note(self, damage: str) -> None:
+        self.damage = f'{self.damage}; {damage}' if self.damage else damage
 
     def _rate(self) -> float:
         seconds = self.bag.span_ns / 1e9

@@ -2,7 +2,7 @@
 """rosbag2 bags, complete or truncated, as one stream of messages.
 
 A folder without `metadata.yaml`, for example after a power cut, is read file by file in time order.
-Of `metadata.yaml`, only the file names, type hashes and QoS are used.
+Of `metadata.yaml`, only the file names, counts, type hashes and QoS are used.
 """
 
 from __future__ import annotations
@@ -84,6 +84,7 @@ class OpenBag:
         self._stack = contextlib.ExitStack()
         self._unpacked = 0  # decompressed bytes of all compressed files
         self._metadata = BagMetadata()
+        self.counts: dict[tuple[str, str], int] = {}  # topic and type → messages by `metadata.yaml`
         try:
             self._readers = self._open()
             # rosbags' Connection for each topic and type; `msgcount` is the sum over all files
@@ -101,12 +102,15 @@ class OpenBag:
             raise
         self._add_metadata()
 
-    def messages(self, connections: Collection[Any] = ()) -> Iterator[tuple[Any, int, bytes]]:
+    def messages(
+        self, connections: Collection[Any] = (), *, keep_lost: bool = False
+    ) -> Iterator[tuple[Any, int, bytes]]:
         """Yield connection, recording time [ns] and serialized message, in time order.
 
         Files whose times overlap, such as those of several recorders, are merged.
 
         connections: some of `self.connections`; empty: all. Raises `BagError` on unreadable data.
+        keep_lost: see `McapReader.messages`.
         """
         wanted = {connection.id for connection in connections or self.connections}
         group: list[Iterator[tuple[Any, int, bytes]]] = []
@@ -117,16 +121,20 @@ class OpenBag:
             if reader.start_time >= end_ns:
                 yield from _in_order(group)
                 group = []
-            group.append(self._messages_of(reader, merged_ids, wanted))
+            group.append(self._messages_of(reader, merged_ids, wanted, keep_lost))
             end_ns = max(end_ns, reader.end_time)
         yield from _in_order(group)
 
     def _messages_of(
-        self, reader: McapReader | SqliteReader, merged_ids: dict[int, Any], wanted: Collection[Any]
+        self,
+        reader: McapReader | SqliteReader,
+        merged_ids: dict[int, Any],
+        wanted: Collection[Any],
+        keep_lost: bool,
     ) -> Iterator[tuple[Any, int, bytes]]:
         own = [connection for connection in reader.connections if merged_ids[connection.id] in wanted]
         by_id = {connection.id: connection for connection in self.connections}
-        for connection, received_ns, raw in reader.messages(own) if own else ():
+        for connection, received_ns, raw in reader.messages(own, keep_lost=keep_lost) if own else ():
             yield by_id[merged_ids[connection.id]], received_ns, decompress_message(raw)
 
     @property
@@ -161,8 +169,9 @@ class OpenBag:
         return number
 
     def _add_metadata(self) -> None:
-        """Add type hashes and QoS that only `metadata.yaml` has."""
+        """Add counts, type hashes and QoS that only `metadata.yaml` has."""
         for topic in self._metadata.topics:
+            self.counts[topic.name, topic.msgtype] = topic.count
             row = self._rows.get((topic.name, topic.msgtype))
             if row is not None:
                 known = self.connections[row]

@@ -35,6 +35,7 @@ class PlannedSeeds:
     guessed: bool = False  # whether the image was chosen by recording time
     recorded: bool = False  # from a recording, where a node accepted it; if unusable now, warn and go on
     notes: tuple[str, ...] = ()  # on masks that were changed when they were read
+    reset: bool | None = None  # whether all objects are forgotten before; None: if a recorded id begins again
 
 
 def new_objects(plan: Sequence[PlannedSeeds]) -> int:
@@ -185,6 +186,9 @@ def recorded_seeds(recording: BagRecording, topic: str = '') -> list[PlannedSeed
                 recorded=True,
             )
         )
+    if len(plan) < wanted.msgcount:
+        said = f'{recording.path}: {len(plan)} of the {wanted.msgcount} messages on {wanted.topic} could be read'
+        recording.notes += [] if said in recording.notes else [said]
     return plan
 
 

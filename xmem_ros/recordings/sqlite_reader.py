@@ -82,8 +82,13 @@ class SqliteReader:
             self._folder.cleanup()
         self._database = self._folder = None
 
-    def messages(self, connections: Collection[Any]) -> Iterator[tuple[Any, int, bytes]]:
-        """Yield connection, time [ns] and bytes in order of time.
+    def messages(
+        self,
+        connections: Collection[Any],
+        *,
+        keep_lost: bool = False,  # noqa: ARG002
+    ) -> Iterator[tuple[Any, int, bytes]]:
+        """Yield connection, time [ns] and bytes in order of time; `keep_lost` has no effect.
 
         Raises:
             BagError: the file cannot be read further.

@@ -15,7 +15,8 @@ from xmem_ros.errors import OutputError, ParameterError, Setting, naming
 from xmem_ros.intensity import IntensityScale
 from xmem_ros.msg import AcceptedSeeds
 from xmem_ros.offline.destination import check_destination, resolved, work_folder_of
-from xmem_ros.offline.segments import RESULTS, StoredFrame
+from xmem_ros.offline.run_folder import RESULTS
+from xmem_ros.offline.segments import StoredFrame
 from xmem_ros.offline.sinks.bag import BagSink
 from xmem_ros.offline.sinks.pictures import OverlaySink, PngSink
 

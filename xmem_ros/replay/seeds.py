@@ -125,11 +125,10 @@ class NodeSeeder:
             return []
         ids = [int(object_id) for object_id in answer.ids]
         self._plan.record_applied(dict(zip(wanted, ids, strict=True)), entries)
-        label_of = {item.id: item.label for item in result.objects} if result is not None else {}
 
         def mask_of(object_id: int) -> np.ndarray | None:
-            known = result is not None and object_id in label_of
-            return result.labels == label_of[object_id] if known else None
+            label = next((item.label for item in result.objects if item.id == object_id), 0) if result else 0
+            return result.labels == label if result and label else None
 
         found = read_seeds(  # as the node reads them
             request.seeds,

@@ -150,7 +150,7 @@ def similarity(features: Tensor, weights: Tensor) -> Tensor:
 
     features: B×C×h×w, weights: B×6×H×W at stride 4 → B×6×h×w; 0 where the weights are 0.
     """
-    weights = F.adaptive_avg_pool2d(weights, tuple(features.shape[-2:]))
+    weights = F.adaptive_avg_pool2d(weights, (features.shape[-2], features.shape[-1]))
     unit = F.normalize(features, dim=1)
     means = torch.einsum('bkhw,bchw->bkc', weights, unit)
     return torch.einsum('bkc,bchw->bkhw', F.normalize(means, dim=2, eps=1e-6), unit)

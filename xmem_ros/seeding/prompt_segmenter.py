@@ -21,12 +21,12 @@ import torch
 
 from xmem_ros.errors import SeedError
 from xmem_ros.network.model import image_statistics
+from xmem_ros.seeding.candidates import Candidate, best_first
 from xmem_ros.seeding.checks import box_text, check_box, check_points
 from xmem_ros.seeding.prompt_maps import prompt_maps
 from xmem_ros.seeding.prompt_network import STRIDE, Features, PromptNetwork
 from xmem_ros.seeding.prompt_weights import load_prompt_network
-from xmem_ros.seeding.regions import without_specks
-from xmem_ros.seeding.seeder import Candidate, Seeder
+from xmem_ros.seeding.seeder import Seeder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +39,6 @@ ZOOM_MARGIN = 0.25  # as BOX_MARGIN, around a mask found in a larger view
 ZOOM_BELOW = 0.6  # zoom in if the crop then covers less than this share of the view
 GRID = 4  # of the views of points
 KEPT_CROPS = 4
-LEAST_AREA = 4  # px of a mask
 
 
 class View(NamedTuple):
@@ -88,7 +87,7 @@ class PromptSegmenter(Seeder):
         sides = View(x, y, x + width, y + height)
         view = _around(sides, BOX_MARGIN, frame.shape[:2])
         none = np.zeros((0, 2))
-        found = self._usable(self._look(frame, view, sides, none, np.zeros(0, bool), None))
+        found = self._look(frame, view, sides, none, np.zeros(0, bool), None)
         if not found:
             raise SeedError(
                 f'nothing stands out in the box {box_text(box)}: draw it around a whole object, or give points '
@@ -104,14 +103,15 @@ class PromptSegmenter(Seeder):
         pixels, on_object = check_points(points, point_labels, size, correction=mask is not None)
         view, so_far = View(0, 0, size[1], size[0]), mask
         if so_far is None:
-            so_far = self._look(frame, view, None, pixels, on_object, None)[0].mask
+            first = self._look(frame, view, None, pixels, on_object, None)
+            so_far = first[0].mask if first else np.zeros(size, bool)
             wanted = _sides_of(so_far, pixels[on_object])
         else:
             wanted = _sides_of(so_far, pixels)
         close = _on_grid(_around(wanted, ZOOM_MARGIN, size), size)
         if close.area < ZOOM_BELOW * view.area:
             view = close
-        found = self._usable(self._look(frame, view, None, pixels, on_object, so_far))
+        found = self._look(frame, view, None, pixels, on_object, so_far)
         if not found:
             raise SeedError('nothing stands out at the points: give more of them on the object, a box or a mask')
         return found
@@ -142,8 +142,7 @@ class PromptSegmenter(Seeder):
             logits, quality = self._network(self._features(frame, view, crop_size), maps)
             qualities = torch.sigmoid(quality)[0].tolist()
             masks = torch.sigmoid(logits)[0].numpy()
-        order = np.argsort([-value for value in qualities], kind='stable')
-        return [Candidate(_restored(masks[k], view, frame.shape[:2]), qualities[k]) for k in order]
+        return best_first((_restored(mask, view, frame.shape[:2]) for mask in masks), qualities)
 
     def _features(self, frame: np.ndarray, view: View, crop_size: tuple[int, int]) -> Features:
         """Compute the features of a view, or take those kept of the same pixels."""
@@ -164,11 +163,6 @@ class PromptSegmenter(Seeder):
             while len(self._kept) > KEPT_CROPS:
                 self._kept.popitem(last=False)
         return features
-
-    @staticmethod
-    def _usable(candidates: list[Candidate]) -> list[Candidate]:
-        whole = [Candidate(without_specks(mask), quality) for mask, quality in candidates]
-        return [candidate for candidate in whole if candidate.mask.sum() >= LEAST_AREA]
 
 
 def _around(sides: View, margin: float, size: tuple[int, int]) -> View:

@@ -5,40 +5,19 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-
+from xmem_ros.checks import checked_path
 from xmem_ros.errors import ParameterError, quoted
 from xmem_ros.seeding import grabcut
+from xmem_ros.seeding.candidates import Candidate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
+
 BUNDLED, GRABCUT = 'bundled', 'grabcut'
-SEEDERS = (BUNDLED, GRABCUT)
-SAME_IOU = 0.9  # of two candidates that are offered as one
-
-
-class Candidate(NamedTuple):
-    """Possible mask of an object."""
-
-    mask: np.ndarray  # H×W bool, never empty
-    quality: float  # predicted IoU, 0…1; NaN: the seeder predicts none
-
-
-def distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Drop candidates that a better one resembles by an IoU of `SAME_IOU` or more."""
-    kept: list[Candidate] = []
-    for candidate in candidates:
-        if all(_iou(candidate.mask, better.mask) < SAME_IOU for better in kept):
-            kept.append(candidate)
-    return kept
-
-
-def _iou(one: np.ndarray, other: np.ndarray) -> float:
-    both = np.count_nonzero(one & other)
-    return both / max(np.count_nonzero(one) + np.count_nonzero(other) - both, 1)
 
 
 class Seeder(Protocol):
@@ -97,8 +76,8 @@ def make_seeder(name: str = BUNDLED) -> Seeder:
         name: 'bundled', 'grabcut', or a folder of ONNX models, see `sam`.
 
     Raises:
-        ParameterError: another name.
-        WeightsError: the weights are missing or unusable.
+        ParameterError: an invalid name.
+        WeightsError, EngineError: the weights or models are missing or unusable.
     """
     if name == GRABCUT:
         return GrabCutSeeder()
@@ -106,4 +85,8 @@ def make_seeder(name: str = BUNDLED) -> Seeder:
         from xmem_ros.seeding.prompt_segmenter import PromptSegmenter
 
         return PromptSegmenter.bundled()
-    raise ParameterError(f'seeder is {quoted(name)}; it must be {" or ".join(SEEDERS)}')
+    if not name:
+        raise ParameterError(f'seeder is {quoted(name)}; it must be {BUNDLED}, {GRABCUT} or a folder')
+    from xmem_ros.seeding.sam import SamSeeder
+
+    return SamSeeder(checked_path('seeder', name, ParameterError).expanduser())

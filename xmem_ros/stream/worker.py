@@ -172,6 +172,11 @@ class Worker:
     def _broken(self) -> BrokenError:
         return BrokenError(f'the tracking thread ended on a fault ({self.fault}): deactivate and activate the node')
 
+    def check(self) -> None:
+        """Raise `BrokenError` if the thread has ended on a fault."""
+        if self.fault:
+            raise self._broken()
+
     def _run(self) -> None:
         try:
             self._loop()

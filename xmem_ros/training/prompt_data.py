@@ -23,6 +23,11 @@ BOX_JITTER = 0.15  # maximum displacement of a side, as a share of the object's 
 FIRST_POINT = 0.5  # a first point is at least this share of the largest distance to the outline inside
 
 
+BOX, POINT, MASK = range(3)  # first prompts; MASK: a wrong mask and a point that corrects it
+SHARES = (0.38, 0.48, 0.14)
+CLOSE = (0.9, 0.1, 0.8)  # share of close crops; a point is first seen in the whole picture
+
+
 @dataclass
 class Example:
     """Crop with one object."""
@@ -42,14 +47,13 @@ class User:
     on_object: list[bool] = field(default_factory=list)
     mask: np.ndarray | None = None  # H/4×W/4 float32
 
-    def begin(self) -> None:
-        """Give a box, a point, both, or a wrong mask and a point that corrects it."""
-        kind = self.rng.choice(4, p=(0.4, 0.42, 0.06, 0.12))
-        if kind in (0, 2):
+    def begin(self, kind: int) -> None:
+        """Give the first prompt."""
+        if kind == BOX:
             self.box = jittered_box(self.example.mask, self.rng)
-        if kind in (1, 2):
+        elif kind == POINT:
             self.point(self.example.mask, on_object=True)
-        if kind == 3:
+        else:
             wrong = damaged(self.example.mask, self.rng)
             self.mask = downscaled(wrong.astype(np.float32))
             self.correct(wrong)
@@ -137,23 +141,24 @@ class Objects:
     def __len__(self) -> int:
         return len(self._objects)
 
-    def draw(self, rng: np.random.Generator, shape: tuple[int, int]) -> Example:
-        """Draw a crop of this shape (H, W) with one object in it."""
+    def draw(self, rng: np.random.Generator, shape: tuple[int, int], *, close: bool) -> Example:
+        """Draw a crop (H, W) close to an object, or of as much of the picture as fits."""
         while True:
             item, number, value = self._objects[rng.choice(len(self._objects), p=self._weights)]
-            example = random_crop(item.frames[number], item.labels[number] == value, shape, rng)
+            example = random_crop(item.frames[number], item.labels[number] == value, shape, rng, close=close)
             if example.mask.sum() >= LEAST_AREA / 4:
                 return example
 
 
-def random_crop(image: np.ndarray, mask: np.ndarray, shape: tuple[int, int], rng: np.random.Generator) -> Example:
-    """Crop a picture around an object: close to it, or as much of the picture as fits."""
+def random_crop(
+    image: np.ndarray, mask: np.ndarray, shape: tuple[int, int], rng: np.random.Generator, *, close: bool
+) -> Example:
+    """Crop a picture around an object, scaled, stretched, turned and mirrored at random."""
     ys, xs = np.nonzero(mask)
     left, right, top, bottom = xs.min(), xs.max() + 1, ys.min(), ys.max() + 1
     least = max((right - left) / shape[1], (bottom - top) / shape[0])  # px of the picture per px of the crop
     whole = min(image.shape[1] / shape[1], image.shape[0] / shape[0])
-    close = rng.random() < 0.6
-    scale = least / rng.uniform(0.45, 0.92) if close else max(whole * rng.uniform(0.75, 1.15), least * 0.8)
+    scale = least / rng.uniform(0.45, 0.92) if close else max(whole * rng.uniform(0.6, 1.15), least * 0.8)
     scale = max(scale, 0.2)
     stretch = np.exp(rng.uniform(-0.15, 0.15))
     scales = np.array([scale * stretch, scale / stretch])

@@ -31,7 +31,7 @@ from xmem_ros.seeding.prompt_network import MASK_STRIDE, STRIDE, PromptNetwork
 from xmem_ros.seeding.prompt_weights import save_prompt_network
 from xmem_ros.training.footage import Budget, read_stills, read_videos
 from xmem_ros.training.lite import published_lite0, trunk_from_published
-from xmem_ros.training.prompt_data import SHAPES, Objects, User
+from xmem_ros.training.prompt_data import CLOSE, SHAPES, SHARES, Objects, User
 from xmem_ros.weights import torch_files
 
 DECAY = 0.998  # of the moving average
@@ -96,9 +96,12 @@ class PromptTraining:
     def _draw(self, objects: Objects, iteration: int) -> list[User]:
         rng = np.random.default_rng([self.args.seed, iteration])
         shape = SHAPES[rng.integers(len(SHAPES))]
-        users = [User(objects.draw(rng, shape), rng) for _ in range(self.args.batch)]
-        for user in users:
-            user.begin()
+        users = []
+        for _ in range(self.args.batch):
+            kind = int(rng.choice(len(SHARES), p=SHARES))
+            close = rng.random() < CLOSE[kind]
+            users.append(User(objects.draw(rng, shape, close=close), rng))
+            users[-1].begin(kind)
         return users
 
     def _step(self, users: list[User]) -> dict[str, float]:

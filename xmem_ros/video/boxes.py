@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Check of the sample counts in MP4 and QuickTime files, for which FFmpeg allocates memory.
+"""Sample counts and duration in MP4 and QuickTime files; FFmpeg allocates memory for the counts.
 
 A count needs no data in the file where all samples have one size or duration, so that a few bytes
 can promise billions. Here a sample takes at least a byte of the file.
@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from xmem_ros.errors import FrameError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _PARENTS = frozenset(b'moov trak mdia minf stbl edts dinf udta tref meta wide mvex moof traf'.split())
 _ENTRY_BYTES = {b'stts': 8, b'ctts': 8, b'stco': 4, b'co64': 8, b'stsc': 12, b'stss': 4, b'stps': 4}  # of tables
@@ -28,8 +31,36 @@ def check_counts(file: IO[bytes]) -> None:
     """
     position = file.tell()
     end = file.seek(0, os.SEEK_END)
-    left = _MAX_BOXES
     total = 0
+    for kind, start, stop in _boxes(file, end):
+        if kind in _COUNTED:
+            total += _count(file, kind, start, stop, end)
+        if total > 4 * end:
+            raise FrameError(f'its header counts more than {total} samples, in a file of {end} bytes')
+    file.seek(position)
+
+
+def movie_seconds(file: IO[bytes]) -> float:
+    """Return the duration [s] in the movie's header, apart from those of its tracks; 0: unknown."""
+    position = file.tell()
+    end = file.seek(0, os.SEEK_END)
+    start = next((start for kind, start, _ in _boxes(file, end) if kind == b'mvhd'), None)
+    seconds = 0.0
+    if start is not None:
+        file.seek(start)
+        head = file.read(32)
+        layout = '>IQ' if head[:1] == b'\1' else '>II'
+        place = 20 if head[:1] == b'\1' else 12
+        if len(head) == 32:
+            scale, length = struct.unpack_from(layout, head, place)
+            seconds = length / scale if scale else 0.0
+    file.seek(position)
+    return seconds
+
+
+def _boxes(file: IO[bytes], end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield kind, begin and end of the content of each box that has no boxes in it."""
+    left = _MAX_BOXES
     waiting = [(0, end, 0)]
     while waiting:
         place, limit, depth = waiting.pop()
@@ -44,15 +75,11 @@ def check_counts(file: IO[bytes]) -> None:
             stop = limit if size == 0 else min(place + size, limit)
             if stop < start:
                 break
-            if kind in _COUNTED:
-                total += _count(file, kind, start, stop, end)
-                if total > 4 * end:
-                    raise FrameError(f'its header counts more than {total} samples, in a file of {end} bytes')
-            elif kind in _PARENTS and depth < _MAX_DEPTH:
+            if kind in _PARENTS and depth < _MAX_DEPTH:
                 waiting += [(stop, limit, depth), (start + 4 * (kind == b'meta'), stop, depth + 1)]
                 break
+            yield kind, start, stop
             place = stop
-    file.seek(position)
 
 
 def _count(file: IO[bytes], kind: bytes, start: int, stop: int, most: int) -> int:

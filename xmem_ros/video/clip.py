@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 
 from xmem_ros.errors import FrameError
 from xmem_ros.intensity import IntensityScale
-from xmem_ros.media import FOLDER_RATE, IMAGE_SUFFIXES, grey_to_rgb, image_files, order_note, read_pixels
+from xmem_ros.media import (
+    FOLDER_RATE,
+    IMAGE_SUFFIXES,
+    grey_to_rgb,
+    image_files,
+    order_note,
+    other_files_note,
+    read_pixels,
+)
 from xmem_ros.video.reader import VideoFile
 
 if TYPE_CHECKING:
@@ -33,7 +41,7 @@ class Clip:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self.notes: list[str] = []  # on the order of the frames
+        self.notes: list[str] = []  # on the order of the frames, and on those that are not read
         self._files: list[Path] = []
         self._video: VideoFile | None = None
         self.rate = FOLDER_RATE
@@ -41,7 +49,7 @@ class Clip:
             self._files = image_files(self.path)
             if not self._files:
                 raise FrameError(f'{self.path}: no images in this folder ({", ".join(IMAGE_SUFFIXES)} are read)')
-            self.notes += filter(None, [order_note(self._files)])
+            self.notes += filter(None, [order_note(self._files), other_files_note(self.path)])
             for earlier, later in pairwise(self._files):
                 if earlier.stem == later.stem:
                     raise FrameError(f'{later}: {earlier.name} differs only in the suffix; keep one of them')
@@ -49,6 +57,7 @@ class Clip:
         if not self.path.is_file():
             raise FrameError(f'{self.path}: no such video or folder; give a video file or a folder of images')
         self._video = VideoFile(self.path)
+        self.notes += self._video.notes
         if 0 < self._video.rate < 1000:
             self.rate = self._video.rate
 
@@ -60,6 +69,11 @@ class Clip:
         if self._video is not None and 0 <= index < len(self._video):
             return int(self._video.times_ns[index])
         return round(index * 1e9 / self.rate)
+
+    @property
+    def damage(self) -> str:
+        """What is wrong with the header of a video; complete once all frames have been read."""
+        return '' if self._video is None else self._video.damage
 
     @property
     def stems(self) -> list[str]:

@@ -35,7 +35,9 @@ class Packets:
         size: sizes [bytes].
         keyframe: 1 for frames that need no other frame.
         signs: places in the order before which the container is damaged.
+        merged: packets that hold several frames → how many too many.
         hidden: number of other packets, whose frames are not shown.
+        outside: times of display and of decoding [ticks] of those that lie outside the edit list.
     """
 
     pts: array[int] = field(default_factory=lambda: array('q'))
@@ -44,7 +46,9 @@ class Packets:
     size: array[int] = field(default_factory=lambda: array('q'))
     keyframe: bytearray = field(default_factory=bytearray)
     signs: set[int] = field(default_factory=set)
+    merged: dict[int, int] = field(default_factory=dict)
     hidden: int = 0
+    outside: list[tuple[int, int]] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.pts)
@@ -63,6 +67,7 @@ class Header:
             ones are no frames, but take a frame's time.
         complete: whether every frame is in a table, so that a pause in the times is no loss.
         streamed: whether a lost packet's data can be appended to the one before it.
+        from_zero: whether the times of whole files begin at 0.
     """
 
     tick: Fraction
@@ -72,6 +77,7 @@ class Header:
     positions: dict[int, int] = field(default_factory=dict)
     complete: bool = False
     streamed: bool = False
+    from_zero: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,6 +107,8 @@ class FrameIndex:
         lost: frames without a packet, in order.
         suspects: packets that may hold data of a lost one, too.
         rate: mean rate [frames/s]; 0: unknown.
+        contradictory: whether the times of display in the header contradict those of decoding, and
+            are replaced by those of a constant rate.
     """
 
     frame_of: np.ndarray
@@ -110,6 +118,7 @@ class FrameIndex:
     lost: list[Loss]
     suspects: list[int]
     rate: float
+    contradictory: bool = False
 
     def __len__(self) -> int:
         return len(self.times_ns)
@@ -118,7 +127,8 @@ class FrameIndex:
 def index_of(packets: Packets, header: Header) -> FrameIndex:
     """Derive the index of at least one packet."""
     count = len(packets)
-    given, kept = _times(packets, exact=header.complete)
+    contradictory = header.complete and _contradict(packets)
+    given, kept = (None, np.arange(count)) if contradictory else _times(packets, exact=header.complete)
     period = _period(given, header)
     order = kept if given is None else kept[np.argsort(given[kept], kind='stable')]
     ticks = kept * period if given is None else given[order]
@@ -126,19 +136,23 @@ def index_of(packets: Packets, header: Header) -> FrameIndex:
     reordered = bool((np.diff(order) < 0).any())
     if header.positions and len(kept) == count and not reordered:
         gaps, ticks, pauses = _listed_gaps(packets, header, ticks, period)
-    elif header.positions or header.complete or given is None:
+    elif header.positions or given is None or (header.complete and count + packets.hidden >= header.frames):
         gaps = np.zeros(len(kept), np.int64)
     else:
         untimed = np.ones(count, bool)
         untimed[kept] = False
         gaps = _time_gaps(packets.signs.union(np.flatnonzero(untimed).tolist()), ticks, order, period)
+    if 0 in packets.signs and header.from_zero and given is not None and ticks[0] > 0.6 * period:
+        gaps[0] = min(round(float(ticks[0]) / period), MAX_EXTRA)
+    elif header.streamed and any(packets.keyframe) and not packets.keyframe[0]:
+        gaps[0] = max(header.frames - count - int(gaps.sum()), 0)
     if gaps.sum() > MAX_EXTRA:  # absurd times or headers
         gaps[:] = 0
     # packets without a place are lost, too: those within are gaps, those at an end have to be added
     first, last = int(kept[0]), count - 1 - int(kept[-1])
     frames = np.arange(len(kept)) + np.cumsum(gaps) + first  # of the packets in order of display
     known = int(frames[-1]) + 1 + max(last - int(gaps[-_REORDER:].sum()), 0)
-    extra = _extra(known + pauses, header, ticks, period)
+    extra = max(_extra(known + pauses, header, ticks, period), sum(packets.merged.values()) - int(gaps.sum()))
     times_ns = _nanoseconds(_interpolated(ticks - ticks[0], frames, known + extra, period), header, period)
     frame_of = np.full(count, -1)
     frame_of[order] = frames
@@ -149,12 +163,25 @@ def index_of(packets: Packets, header: Header) -> FrameIndex:
         for frame in range(int(frames[place] - gaps[place]), int(frames[place]))
     ]
     lost += [Loss(frame, count - 1, frame) for frame in range(int(frames[-1]) + 1, known + extra)]
-    suspects = _before_gaps(packets, period) if header.streamed and gaps.any() else []
+    suspects = [*packets.merged, *(_before_gaps(packets, period) if header.streamed and gaps.any() else [])]
     keyframes = frame_of[np.frombuffer(bytes(packets.keyframe), np.uint8) > 0]
     keyframes = np.sort(keyframes[keyframes >= 0])
     span = int(times_ns[-1])
     rate = (len(times_ns) - 1) * 1e9 / span if span else float(header.rate or 0)
-    return FrameIndex(frame_of, given is not None, times_ns, keyframes, lost, suspects, rate)
+    return FrameIndex(frame_of, given is not None, times_ns, keyframes, lost, suspects, rate, contradictory)
+
+
+def _contradict(packets: Packets) -> bool:
+    """Return whether times of display are irregular, although those of decoding are regular.
+
+    Both come from one table of durations, so that the table of differences is damaged.
+    """
+    outside = np.array(packets.outside, np.int64).reshape(-1, 2)
+    pts = np.concatenate([np.frombuffer(packets.pts, np.int64), outside[:, 0]])
+    dts = np.sort(np.concatenate([np.frombuffer(packets.dts, np.int64), outside[:, 1]]))
+    if len(pts) < 3 or max(np.abs(pts).max(), np.abs(dts).max()) >= _MAX_TICKS:
+        return False
+    return bool(np.ptp(np.diff(dts)) <= 1 and np.ptp(np.diff(np.sort(pts))) > 2)
 
 
 def _times(packets: Packets, *, exact: bool) -> tuple[np.ndarray | None, np.ndarray]:
