@@ -2,9 +2,9 @@
 """Masks from boxes and points by the bundled prompt network.
 
 The network sees a crop around the prompt, scaled to a fixed number of pixels, which bounds the time
-for any image size. For points, whose object has an unknown size, it first sees the whole image, and
-then a crop around what it found (zoom-in). Features of recent crops are kept, so that another point
-on the same image costs only the decoder.
+for any image size. For points, whose object has an unknown size, it first sees a part of half the
+image's height and width, and then twice a crop around what it found (zoom-in). Features of recent
+crops are kept, so that another point on the same image mostly costs the decoder alone.
 """
 
 from __future__ import annotations
@@ -36,9 +36,10 @@ CROP_AREA = 256 * 256  # px of a crop after scaling, as in training
 MULTIPLE = 16
 BOX_MARGIN = 0.25  # on each side, as a share of the box's longer side
 ZOOM_MARGIN = 0.25  # as BOX_MARGIN, around a mask found in a larger view
-ZOOM_BELOW = 0.6  # zoom in if the crop then covers less than this share of the view
+FIRST_SHARE = 0.5  # of the frame's height and width, around the points, for the first look
+ROUNDS = 2  # further looks, each around the mask found so far
 GRID = 4  # of the views of points
-KEPT_CROPS = 4
+KEPT_CROPS = 6
 
 
 class View(NamedTuple):
@@ -101,17 +102,17 @@ class PromptSegmenter(Seeder):
         """Segment the object under points, or correct its mask; see `Seeder`."""
         size = frame.shape[:2]
         pixels, on_object = check_points(points, point_labels, size, correction=mask is not None)
-        view, so_far = View(0, 0, size[1], size[0]), mask
-        if so_far is None:
-            first = self._look(frame, view, None, pixels, on_object, None)
-            so_far = first[0].mask if first else np.zeros(size, bool)
-            wanted = _sides_of(so_far, pixels[on_object])
+        if mask is None:
+            found = self._look(frame, _first_view(pixels[on_object], size), None, pixels, on_object, None)
+            held = pixels[on_object]
         else:
-            wanted = _sides_of(so_far, pixels)
-        close = _on_grid(_around(wanted, ZOOM_MARGIN, size), size)
-        if close.area < ZOOM_BELOW * view.area:
-            view = close
-        found = self._look(frame, view, None, pixels, on_object, so_far)
+            found = [Candidate(mask, 1.0)]
+            held = pixels
+        for _ in range(ROUNDS if mask is None else 1):
+            if found:
+                so_far = found[0].mask
+                view = _on_grid(_around(_sides_of(so_far, held), ZOOM_MARGIN, size), size)
+                found = self._look(frame, view, None, pixels, on_object, so_far)
         if not found:
             raise SeedError('nothing stands out at the points: give more of them on the object, a box or a mask')
         return found
@@ -163,6 +164,16 @@ class PromptSegmenter(Seeder):
             while len(self._kept) > KEPT_CROPS:
                 self._kept.popitem(last=False)
         return features
+
+
+def _first_view(points: np.ndarray, size: tuple[int, int]) -> View:
+    """Return a view of half a frame's height and width around points, or more to hold them."""
+    low, high = points.min(0), points.max(0) + 1
+    whole = np.array([size[1], size[0]])
+    half = np.minimum(np.maximum(FIRST_SHARE * whole, high - low + 16), whole)
+    start = np.clip((low + high - half) / 2, 0, whole - half).astype(int)
+    end = np.minimum(start + np.ceil(half).astype(int), whole)
+    return View(int(start[0]), int(start[1]), int(end[0]), int(end[1]))
 
 
 def _around(sides: View, margin: float, size: tuple[int, int]) -> View:

@@ -39,6 +39,8 @@ BEST_SHARE = 0.8  # of the loss that the best candidate has; the rest is spread 
 GRADIENT_CLIP = 3.0
 SHORTER_SIDE = 288  # px of footage
 WARMUP = 100  # iterations
+SETTLE_AT = 0.78  # share of the run after which batch norms keep their statistics
+SETTLE_BATCHES = 40
 
 
 class PromptTraining:
@@ -60,6 +62,7 @@ class PromptTraining:
         )
         self.average = AveragedModel(self.network, multi_avg_fn=_average, use_buffers=True)
         self.iteration = 0
+        self.settled = False  # whether batch norms keep their statistics
         if self.checkpoint.exists():
             self._load(torch_files.load(self.checkpoint))
 
@@ -71,6 +74,8 @@ class PromptTraining:
         with ThreadPoolExecutor(1) as pool, log, bar:
             ahead = pool.submit(self._draw, objects, self.iteration)
             while self.iteration < args.iterations:
+                if not self.settled and self.iteration >= SETTLE_AT * args.iterations:
+                    self._settle(objects)
                 users = ahead.result()
                 ahead = pool.submit(self._draw, objects, self.iteration + 1)
                 values = self._step(users)
@@ -94,7 +99,7 @@ class PromptTraining:
         )
 
     def _draw(self, objects: Objects, iteration: int) -> list[User]:
-        rng = np.random.default_rng([self.args.seed, iteration])
+        rng = np.random.default_rng([self.args.seed, iteration % (1 << 63)])
         shape = SHAPES[rng.integers(len(SHAPES))]
         users = []
         for _ in range(self.args.batch):
@@ -104,13 +109,44 @@ class PromptTraining:
             users[-1].begin(kind)
         return users
 
+    def _settle(self, objects: Objects) -> None:
+        """Compute the statistics of the batch norms anew, and begin a new average.
+
+        Prompts differ too much from batch to batch for a moving average of the statistics. Until
+        the end the network then learns as it will be used.
+        """
+        norms = [m for name, m in self.network.named_modules() if isinstance(m, nn.BatchNorm2d) and not _is_trunk(name)]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the mean of all batches
+        with torch.no_grad():
+            for number in Bar(range(SETTLE_BATCHES), desc='batch norms'):
+                self._losses(self._draw(objects, -1 - number))
+        self.settled = True
+        self.average.n_averaged.zero_()
+        self._save()
+
+    def _modes(self) -> None:
+        self.network.train()
+        for name, module in self.network.named_modules():
+            if isinstance(module, nn.BatchNorm2d) and (self.settled or _is_trunk(name)):
+                module.eval()  # of the trunk: statistics of ImageNet
+
     def _step(self, users: list[User]) -> dict[str, float]:
         for group in self.optimizer.param_groups:
             group['lr'] = self.learning_rate() * group['rate']
-        self.network.train()
-        for module in self.network.trunk.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()  # statistics of ImageNet
+        total, values = self._losses(users)
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_CLIP)
+        if torch.isfinite(norm):
+            self.optimizer.step()
+            self.average.update_parameters(self.network)
+        return {'loss': total.item(), **values}
+
+    def _losses(self, users: list[User]) -> tuple[Tensor, dict[str, float]]:
+        """Run two to four rounds of prompts; return the loss and the mean IoU of each."""
+        self._modes()
         mean, std = image_statistics(torch.device('cpu'))
         images = torch.from_numpy(np.stack([user.example.image for user in users])).permute(0, 3, 1, 2)
         images = (images.float() / 255 - mean) / std
@@ -129,14 +165,7 @@ class PromptTraining:
             values[f'iou_{number + 1}'] = overlap[torch.arange(len(users)), best].mean().item()
             if number + 1 < rounds:
                 self._continue(users, chosen)
-        total = torch.stack(losses).mean()
-        self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_CLIP)
-        if torch.isfinite(norm):
-            self.optimizer.step()
-            self.average.update_parameters(self.network)
-        return {'loss': total.item(), **values}
+        return torch.stack(losses).mean(), values
 
     @staticmethod
     def _continue(users: list[User], logits: Tensor) -> None:
@@ -155,6 +184,7 @@ class PromptTraining:
             'ema': self.average.module.state_dict(),
             'averaged': self.average.n_averaged,
             'optimizer': self.optimizer.state_dict(),
+            'settled': self.settled,
         }
         with atomic.writing(self.checkpoint) as part:
             torch.save(state, part)
@@ -165,6 +195,7 @@ class PromptTraining:
         self.average.n_averaged = state['averaged']
         self.optimizer.load_state_dict(state['optimizer'])
         self.iteration = state['iteration']
+        self.settled = bool(state.get('settled'))
 
 
 def prompt_loss(logits: Tensor, quality: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
