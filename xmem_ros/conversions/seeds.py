@@ -14,7 +14,7 @@ import numpy as np
 from xmem_ros.checks import name_fault
 from xmem_ros.conversions.images import image_from_array, mask_from_image
 from xmem_ros.errors import FrameError, RequestError, SeedError, TooManyObjectsError, quoted
-from xmem_ros.seeding.candidates import Candidate, distinct
+from xmem_ros.seeding.candidates import UNSURE, Candidate, distinct
 from xmem_ros.seeding.checks import MOST_POINTS, check_box, check_points, mask_from_mask, masks_from_labels
 
 if TYPE_CHECKING:
@@ -100,7 +100,10 @@ def read_seeds(
     result: list[ObjectSeed] = []
     for number, which, item in planned:
         with _named(which):
-            result.append(ObjectSeed(item.candidates(seeder)[0].mask, item.name, item.id, number))
+            best = item.candidates(seeder)[0]
+            result.append(ObjectSeed(best.mask, item.name, item.id, number))
+            if best.quality < UNSURE:  # not for NaN
+                say(f'{which}: its mask is unsure (predicted IoU {best.quality:.2f}): check it, or give more points')
     return result
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 FILE = Path(__file__).with_name('prompts.safetensors')
 CROP_AREA = 256 * 256  # px of a crop after scaling, as in training
 MULTIPLE = 16
-BOX_MARGIN = 0.25  # on each side, as a share of the box's longer side
+BOX_MARGIN = 0.15  # on each side, as a share of the box's longer side
 ZOOM_MARGIN = 0.25  # as BOX_MARGIN, around a mask found in a larger view
 FIRST_SHARE = 0.5  # of the frame's height and width, around the points, for the first look
 ROUNDS = 2  # further looks, each around the mask found so far
@@ -89,6 +89,8 @@ class PromptSegmenter(Seeder):
         view = _around(sides, BOX_MARGIN, frame.shape[:2])
         none = np.zeros((0, 2))
         found = self._look(frame, view, sides, none, np.zeros(0, bool), None)
+        if found:  # a second look, with the mask found, on the same features
+            found = self._look(frame, view, sides, none, np.zeros(0, bool), found[0].mask)
         if not found:
             raise SeedError(
                 f'nothing stands out in the box {box_text(box)}: draw it around a whole object, or give points '
