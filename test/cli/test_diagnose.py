@@ -189,11 +189,11 @@ def test_a_torch_that_cannot_export_is_reported(monkeypatch):
 
 def test_the_exit_code_is_2_for_a_fault_and_0_for_a_missing_optional_part(monkeypatch, capsys):
     absent = diagnose.Finding(ABSENT, 'CUDA', 'no GPU')
-    monkeypatch.setattr(diagnose, 'examine', lambda: iter([absent]))
+    monkeypatch.setattr(diagnose, 'examine', lambda _: iter([absent]))
     assert main(['doctor']) == 0
     assert 'nothing is wrong' in capsys.readouterr().out
     monkeypatch.setattr(
-        diagnose, 'examine', lambda: iter([absent, diagnose.Finding(WRONG, 'torch', 'gone', 'pip install it')])
+        diagnose, 'examine', lambda _: iter([absent, diagnose.Finding(WRONG, 'torch', 'gone', 'pip install it')])
     )
     assert main(['doctor']) == 2
     out = capsys.readouterr().out

@@ -6,7 +6,7 @@ import pytest
 
 from xmem_ros.errors import ParameterError, SeedError
 from xmem_ros.parameters.table import Parameters, changed
-from xmem_ros.seeding import MOST_POINTS, check_points
+from xmem_ros.seeding.checks import MOST_POINTS, check_points
 from xmem_ros.stream.depth import Camera, locate
 
 

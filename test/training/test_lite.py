@@ -34,7 +34,7 @@ def published_lite0() -> dict[str, torch.Tensor]:
 
 
 def test_a_joined_trunk_starts_with_the_features_of_the_weights_it_joins() -> None:
-    rest = load_network(find_weights('compact'))
+    rest = load_network(find_weights('compact-permissive'))
     joined = lite.starting_network(rest, published_lite0(), joined=True)
     assert joined.config == COMPACT_JOINED
     image = torch.randn(1, 3, 64, 64)

@@ -148,6 +148,8 @@ def starting_network(rest: XMemNetwork, published: Mapping[str, Tensor], *, join
     joined: add the trunk to the existing one with zero laterals, which leaves the output unchanged.
     Otherwise replace the existing trunk; the laterals must then be fitted.
     """
+    if rest.config.lite_widths:
+        raise WeightsError('these weights have EfficientNet-Lite0 already: give others, or start from them as they are')
     network = XMemNetwork(COMPACT_JOINED if joined else COMPACT_LITE)
     state = {
         name: tensor for name, tensor in rest.state_dict().items() if joined or not name.startswith('key_encoder.')
@@ -169,7 +171,9 @@ def main() -> None:
     """Write the starting weights."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('file', type=Path, help='ends in .safetensors')
-    parser.add_argument('--rest', default='compact', help='weights of the other parts (default: %(default)s)')
+    parser.add_argument(
+        '--rest', default='compact-permissive', help='weights of the other parts (default: %(default)s)'
+    )
     parser.add_argument(
         '--pictures',
         type=Path,

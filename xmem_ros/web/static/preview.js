@@ -49,6 +49,7 @@ class Preview {
     this.busy = true;
     while (this.wanted && this.wanted !== this.answered) {
       const wanted = this.wanted;
+      this.answered = '';  // the server keeps the candidates of the newest request only
       const answer = await this.ask({ type: 'preview', ...JSON.parse(wanted) });
       const candidates = answer.ok ? await Promise.all(answer.candidates.map(decode)) : [];
       if (wanted !== this.wanted) continue;
