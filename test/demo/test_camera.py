@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Camera of the demonstration as a process over real DDS."""
 
-import time
-
 import numpy as np
 import pytest
+from film_listener import listening
 from needs import require
 from process_state import wait_until
 from scene_files import save_sequence
@@ -15,29 +14,10 @@ from xmem_ros.demo.scene import RenderedScene
 
 @pytest.fixture
 def listener():
-    rclpy = pytest.importorskip('rclpy', reason='ROS 2 is not on the path')
-    from rclpy.qos import QoSProfile, ReliabilityPolicy
-    from sensor_msgs.msg import Image
-
-    context = rclpy.Context()
-    rclpy.init(context=context)
-    node = rclpy.create_node('listener', context=context)
-    executor = rclpy.executors.SingleThreadedExecutor(context=context)
-    executor.add_node(node)
+    pytest.importorskip('rclpy', reason='ROS 2 is not on the path')
     images = []
-    qos = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
-    node.create_subscription(Image, '/film', images.append, qos)
-
-    def spin_until(done, seconds=60.0):
-        end = time.monotonic() + seconds
-        while not done() and time.monotonic() < end:
-            executor.spin_once(timeout_sec=0.05)
-        return done()
-
-    yield node, images, spin_until
-    executor.shutdown()
-    node.destroy_node()
-    context.shutdown()
+    with listening(images.append) as (node, spin_until):
+        yield node, images, spin_until
 
 
 def camera(tmp_path, *options):

@@ -12,6 +12,7 @@ from needs import require
 
 require('av', 'rclpy')
 
+from film_listener import listening
 from process_state import wait_until
 from stream_servers import StreamServer
 from video_files import COUNT, SIZE, shown, write_video
@@ -28,29 +29,9 @@ def film(tmp_path_factory):
 
 @pytest.fixture
 def listener():
-    import rclpy
-    from rclpy.qos import QoSProfile, ReliabilityPolicy
-    from sensor_msgs.msg import Image
-
-    context = rclpy.Context()
-    rclpy.init(context=context)
-    node = rclpy.create_node('listener', context=context)
-    executor = rclpy.executors.SingleThreadedExecutor(context=context)
-    executor.add_node(node)
     images = []
-    qos = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
-    node.create_subscription(Image, '/film', lambda image: images.append((image, time.time_ns())), qos)
-
-    def spin_until(done, seconds=60.0):
-        end = time.monotonic() + seconds
-        while not done() and time.monotonic() < end:
-            executor.spin_once(timeout_sec=0.05)
-        return done()
-
-    yield node, images, spin_until
-    executor.shutdown()
-    node.destroy_node()
-    context.shutdown()
+    with listening(lambda image: images.append((image, time.time_ns()))) as (node, spin_until):
+        yield node, images, spin_until
 
 
 def camera(tmp_path, clip, *options):

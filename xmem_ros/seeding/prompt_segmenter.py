@@ -50,20 +50,6 @@ class View(NamedTuple):
     right: int
     bottom: int
 
-    @property
-    def area(self) -> int:
-        """Number of pixels."""
-        return (self.right - self.left) * (self.bottom - self.top)
-
-    def holds(self, other: View) -> bool:
-        """Whether the other part lies inside."""
-        return (
-            self.left <= other.left
-            and self.top <= other.top
-            and self.right >= other.right
-            and self.bottom >= other.bottom
-        )
-
 
 class PromptSegmenter(Seeder):
     """Seeder by a prompt network; deterministic, and usable by several threads.
