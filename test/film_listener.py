@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def listening(take):
-    """Pass each image to `take`; yield the node and a function that spins until a condition holds."""
+    """Pass each image to `take`; yield the node and a function that spins until a condition."""
     import rclpy
     from rclpy.qos import QoSProfile, ReliabilityPolicy
     from sensor_msgs.msg import Image
