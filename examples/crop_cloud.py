@@ -16,13 +16,15 @@ import numpy as np
 import rclpy
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
-from rclpy.qos import qos_profile_sensor_data
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import Image, PointCloud2
 
 from xmem_ros.conversions.images import mask_from_image, stamp_ns
 
 KEPT = 30  # clouds and masks that wait for each other
+# Best effort would lose most clouds, which are large. Humble does not have BEST_AVAILABLE.
+CLOUD_QOS = QoSProfile(depth=5, reliability=getattr(ReliabilityPolicy, 'BEST_AVAILABLE', ReliabilityPolicy.BEST_EFFORT))
 
 
 def crop(cloud: PointCloud2, mask: np.ndarray) -> PointCloud2:
@@ -53,7 +55,7 @@ class CropCloud(Node):
         self._waiting: OrderedDict[int, dict[type, Image | PointCloud2]] = OrderedDict()
         self._publisher = self.create_publisher(PointCloud2, 'object_points', 10)
         self.create_subscription(Image, f'{tracker}/object_{object_id}/mask', self._receive, 10)
-        self.create_subscription(PointCloud2, 'points', self._receive, qos_profile_sensor_data)
+        self.create_subscription(PointCloud2, 'points', self._receive, CLOUD_QOS)
 
     def _receive(self, message: Image | PointCloud2) -> None:
         stamp = stamp_ns(message.header.stamp)

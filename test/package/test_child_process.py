@@ -12,7 +12,7 @@ import pytest
 from process_state import is_alive, wait_until
 
 from xmem_ros import child_process
-from xmem_ros.child_process import Child, ProcessError
+from xmem_ros.child_process import Child, ProcessError, uninterrupted
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -69,3 +69,24 @@ def test_an_ended_child_is_reported_with_the_end_of_its_log(tmp_path, monkeypatc
         assert wait_until(lambda: child.exit_code is not None)
         with pytest.raises(ProcessError, match=r'failing ended with exit code 1(.|\n)*no camera at all'):
             child.check_running()
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_waits_for_the_end_of_an_uninterrupted_block(number):
+    before = signal.getsignal(number)
+    steps = []
+
+    def interrupted_block():
+        with uninterrupted():
+            os.kill(os.getpid(), number)
+            steps.append('the rest of the block')
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted_block()
+    assert steps
+    assert signal.getsignal(number) == before
+
+
+def test_an_error_in_an_uninterrupted_block_is_raised_as_it_is():
+    with pytest.raises(ProcessError), uninterrupted():
+        raise ProcessError

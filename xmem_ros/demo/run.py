@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import rclpy
 
 from xmem_ros import work_folder
-from xmem_ros.child_process import Child, ProcessError
+from xmem_ros.child_process import Child, ProcessError, uninterrupted
 from xmem_ros.demo.recorder import Recorder
 from xmem_ros.demo.report import ClipResult, Report
 from xmem_ros.demo.source import CLIP_VARIABLE, SCENE, Source, frame_count, frame_rate
@@ -66,14 +66,16 @@ def demonstrate(args: argparse.Namespace) -> Report:
     stamps = args.out / 'stamps.txt'
     with ExitStack() as stack:
         say('starting the node …')
-        node = stack.enter_context(Child(NODE_MODULE, _node_arguments(args), args.out / 'node.log'))
-        recorder = stack.enter_context(Recorder())
+        with uninterrupted():
+            node = stack.enter_context(Child(NODE_MODULE, _node_arguments(args), args.out / 'node.log'))
+            recorder = stack.enter_context(Recorder())
         options = ['--frames', str(length), '--rate', str(args.rate)]
         options += [] if address is None else ['--save', str(args.out / CAMERA_FILE)]
         options += ['--topic', TOPIC, '--frame-id', FRAME_ID, '--hold', '--wait-for-subscriber', '--log', str(stamps)]
         clip = {CLIP_VARIABLE: args.video or SCENE}  # other users can see options, and a password in them
         log = args.out / 'camera.log'
-        camera = stack.enter_context(Child(CAMERA_MODULE, options, log, stdin=args.video == PIPE, variables=clip))
+        with uninterrupted():
+            camera = stack.enter_context(Child(CAMERA_MODULE, options, log, stdin=args.video == PIPE, variables=clip))
         ids, labels = _seed(recorder, seeds, node, camera)
         named = ', '.join(f'{seed.name} = id {key}' for seed, key in zip(seeds, ids, strict=True))
         say(f'seeded: {named}')
