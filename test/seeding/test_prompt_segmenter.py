@@ -136,3 +136,57 @@ def test_weights_are_read_back_as_written(tmp_path):
 def test_weights_of_a_tracker_are_refused():
     with pytest.raises(WeightsError, match='not the weights of a prompt network'):
         load_prompt_network(find_weights('compact'))
+
+
+def test_boxes_at_once_give_the_masks_of_each_box_alone(seeder):
+    boxes = [box_of(value == TRUTH) for value in (1, 2, 3)] * 4  # more than are taken at once
+    together = seeder.from_boxes(FRAME, boxes)
+    for mask, box in zip(together, boxes, strict=True):
+        assert iou(mask, seeder.from_box(FRAME, box)) > 0.99  # sums are rounded in another order
+
+
+def test_boxes_of_one_shape_are_one_pass_of_the_network(monkeypatch):
+    seeder, runs = PromptSegmenter.bundled(), []
+    real = seeder._network.features
+    monkeypatch.setattr(seeder._network, 'features', lambda image: runs.append(len(image)) or real(image))
+    seeder.from_boxes(FRAME, [(x, 60, 50, 50) for x in (20, 90, 160, 230)])
+    assert runs == [4]
+
+
+def test_a_box_without_an_object_does_not_spoil_the_others(monkeypatch):
+    seeder = PromptSegmenter.bundled()
+    box = box_of(TRUTH == 1)
+    alone = seeder.from_box(FRAME, box)
+    monkeypatch.setattr(
+        prompt_segmenter,
+        'best_first',
+        lambda masks, qualities, real=prompt_segmenter.best_first: (
+            [c for c in real(masks, qualities) if iou(c.mask, alone) > 0.5]
+        ),
+    )
+    mask, error = seeder.from_boxes(FRAME, [box, box_of(TRUTH == 2)])
+    assert iou(mask, alone) > 0.99
+    assert isinstance(error, SeedError)
+
+
+def test_a_further_point_corrects_the_mask_of_the_points_before(monkeypatch):
+    seeder, runs = PromptSegmenter.bundled(), []
+    points, labels = np.array([middle_of(TRUTH == 1), (3, 3), middle_of(TRUTH == 2)]), np.array([1, 0, 0])
+    monkeypatch.setattr(seeder, '_look', lambda *given, real=seeder._look: runs.append(1) or real(*given))
+    at_once = seeder.from_points(FRAME, points, labels)
+    seeder._found.clear()
+    for count in (1, 2):
+        seeder.from_points(FRAME, points[:count], labels[:count])
+    before = len(runs)
+    assert (seeder.from_points(FRAME, points, labels) == at_once).all()
+    assert len(runs) - before == 1
+
+
+def test_many_points_are_taken_in_a_bounded_number_of_looks(monkeypatch):
+    seeder, runs = PromptSegmenter.bundled(), []
+    monkeypatch.setattr(seeder, '_look', lambda *given, real=seeder._look: runs.append(1) or real(*given))
+    ys, xs = np.nonzero(TRUTH == 1)
+    points = np.column_stack([xs, ys])[:900]
+    seeder.from_points(FRAME, points, np.ones(len(points), int))
+    assert len(runs) <= prompt_segmenter.ONE_BY_ONE + 3
+    assert len(seeder._found) <= prompt_segmenter.KEPT_PROMPTS

@@ -205,15 +205,16 @@ class SeedDetections:
     ) -> dict[Candidate, np.ndarray]:
         """Segment the boxes; log and omit boxes without an object."""
         masks = {}
-        for candidate, box in selected:
-            self._tried += 1
-            try:
-                masks[candidate] = seeder.from_box(image, box)
-            except SeedError as error:
+        self._tried += len(selected)
+        found = seeder.from_boxes(image, [box for _, box in selected])
+        for (candidate, _), mask in zip(selected, found, strict=True):
+            if isinstance(mask, SeedError):
                 name = for_log(candidate.name or 'a detection')
                 self._node.get_logger().warning(
-                    f'{self._topic}: {name} cannot be seeded: {for_log(error)}', **_THROTTLED
+                    f'{self._topic}: {name} cannot be seeded: {for_log(mask)}', **_THROTTLED
                 )
+            else:
+                masks[candidate] = mask
         return masks
 
 

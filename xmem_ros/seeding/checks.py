@@ -91,6 +91,13 @@ def box_text(box: Sequence[int]) -> str:
     return f'x {x}, y {y}, {width}×{height}'
 
 
+def nothing_in(box: Sequence[int]) -> SeedError:
+    """Make the error for a box without an object."""
+    return SeedError(
+        f'nothing stands out in the box {box_text(box)}: draw it around a whole object, or give points or a mask'
+    )
+
+
 def check_box(box: Sequence[int], size: tuple[int, int]) -> tuple[int, int, int, int]:
     """Check a box x, y, width, height [px] in an image of H, W, without segmenting.
 

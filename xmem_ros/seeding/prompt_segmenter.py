@@ -9,9 +9,10 @@ crops are kept, so that another point on the same image mostly costs the decoder
 
 from __future__ import annotations
 
+import hashlib
 import math
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,7 +23,7 @@ import torch
 from xmem_ros.errors import SeedError
 from xmem_ros.network.model import image_statistics
 from xmem_ros.seeding.candidates import Candidate, best_first
-from xmem_ros.seeding.checks import box_text, check_box, check_points
+from xmem_ros.seeding.checks import check_box, check_points, nothing_in
 from xmem_ros.seeding.prompt_maps import prompt_maps
 from xmem_ros.seeding.prompt_network import STRIDE, Features, PromptNetwork
 from xmem_ros.seeding.prompt_weights import load_prompt_network
@@ -39,7 +40,11 @@ ZOOM_MARGIN = 0.25  # as BOX_MARGIN, around a mask found in a larger view
 FIRST_SHARE = 0.5  # of the frame's height and width, around the points, for the first look
 ROUNDS = 2  # further looks, each around the mask found so far
 GRID = 4  # of the views of points
-KEPT_CROPS = 6
+MOST_AT_ONCE = 8  # boxes
+KEPT_CROPS = MOST_AT_ONCE
+KEPT_PROMPTS = 4
+LARGEST_KEPT = 2**23  # px of an image whose candidates are kept, 3 bytes each
+ONE_BY_ONE = 12  # points; further ones are taken at once
 
 
 class View(NamedTuple):
@@ -49,6 +54,16 @@ class View(NamedTuple):
     top: int
     right: int
     bottom: int
+
+
+class _Prompt(NamedTuple):
+    """What a user gave, and the view that the network gets."""
+
+    view: View
+    box: View | None
+    points: np.ndarray = np.zeros((0, 2))
+    on_object: np.ndarray = np.zeros(0, bool)
+    mask: np.ndarray | None = None
 
 
 class PromptSegmenter(Seeder):
@@ -62,6 +77,7 @@ class PromptSegmenter(Seeder):
         self._network = network.eval().to(memory_format=torch.channels_last)
         self._lock = threading.Lock()
         self._kept: OrderedDict[tuple[int, View], tuple[np.ndarray, Features]] = OrderedDict()
+        self._found: OrderedDict[tuple[bytes, ...], list[Candidate]] = OrderedDict()
 
     @classmethod
     def bundled(cls) -> PromptSegmenter:
@@ -70,18 +86,33 @@ class PromptSegmenter(Seeder):
 
     def candidates_of_box(self, frame: np.ndarray, box: Sequence[int]) -> list[Candidate]:
         """Segment the object in a box; see `Seeder`."""
-        x, y, width, height = check_box(box, frame.shape[:2])
-        sides = View(x, y, x + width, y + height)
-        view = _around(sides, BOX_MARGIN, frame.shape[:2])
-        none = np.zeros((0, 2))
-        found = self._look(frame, view, sides, none, np.zeros(0, bool), None)
-        if found:  # a second look, with the mask found, on the same features
-            found = self._look(frame, view, sides, none, np.zeros(0, bool), found[0].mask)
+        (found,) = self._in_boxes(frame, [check_box(box, frame.shape[:2])])
         if not found:
-            raise SeedError(
-                f'nothing stands out in the box {box_text(box)}: draw it around a whole object, or give points '
-                'or a mask'
-            )
+            raise nothing_in(box)
+        return found
+
+    def from_boxes(self, frame: np.ndarray, boxes: Sequence[Sequence[int]]) -> list[np.ndarray | SeedError]:
+        """Segment the object in each box, those of similar shapes in one pass; see `Seeder`."""
+        checked = [check_box(box, frame.shape[:2]) for box in boxes]
+        found: list[list[Candidate]] = []
+        for start in range(0, len(checked), MOST_AT_ONCE):
+            found += self._in_boxes(frame, checked[start : start + MOST_AT_ONCE])
+        return [
+            candidates[0].mask if candidates else nothing_in(box)
+            for candidates, box in zip(found, checked, strict=True)
+        ]
+
+    def _in_boxes(self, frame: np.ndarray, boxes: Sequence[Sequence[int]]) -> list[list[Candidate]]:
+        prompts = []
+        for x, y, width, height in boxes:
+            sides = View(x, y, x + width, y + height)
+            prompts.append(_Prompt(_around(sides, BOX_MARGIN, frame.shape[:2]), sides))
+        found = self._look(frame, prompts)
+        # A second look, with the masks found, on the same features.
+        again = [index for index, candidates in enumerate(found) if candidates]
+        second = self._look(frame, [prompts[index]._replace(mask=found[index][0].mask) for index in again])
+        for index, candidates in zip(again, second, strict=True):
+            found[index] = candidates
         return found
 
     def candidates_of_points(
@@ -90,68 +121,129 @@ class PromptSegmenter(Seeder):
         """Segment the object under points, or correct its mask; see `Seeder`."""
         size = frame.shape[:2]
         pixels, on_object = check_points(points, point_labels, size, correction=mask is not None)
-        if mask is None:
-            found = self._look(frame, _first_view(pixels[on_object], size), None, pixels, on_object, None)
-            held = pixels[on_object]
+        if mask is not None:
+            found = self._corrected(frame, pixels, on_object, mask)
         else:
-            found = [Candidate(mask, 1.0)]
-            held = pixels
-        for _ in range(ROUNDS if mask is None else 1):
-            if found:
-                so_far = found[0].mask
-                view = _on_grid(_around(_sides_of(so_far, held), ZOOM_MARGIN, size), size)
-                found = self._look(frame, view, None, pixels, on_object, so_far)
+            found = self._one_by_one(frame, pixels, on_object)
         if not found:
             raise SeedError('nothing stands out at the points: give more of them on the object, a box or a mask')
         return found
 
-    def _look(
+    def _one_by_one(self, frame: np.ndarray, points: np.ndarray, on_object: np.ndarray) -> list[Candidate]:
+        """Take the points in their order; each corrects the mask of those before it.
+
+        The candidates of the first points are kept, so that one more point needs one more look.
+        """
+        first = int(on_object.argmax()) + 1
+        counts = [*range(first, min(len(points), ONE_BY_ONE)), len(points)]
+        image = hashlib.blake2b(np.ascontiguousarray(frame)).digest()
+        keys = [(image, points[:count].tobytes(), on_object[:count].tobytes()) for count in counts]
+        found: list[Candidate] = []
+        for count, key in zip(counts, keys, strict=True):
+            so_far = (points[:count], on_object[:count])
+            with self._lock:
+                kept = self._found.get(key)
+            if kept is not None:
+                found = kept
+                continue
+            found = self._corrected(frame, *so_far, found[0].mask) if found else self._first(frame, *so_far)
+            if frame.shape[0] * frame.shape[1] <= LARGEST_KEPT:
+                with self._lock:
+                    self._found[key] = found
+                    while len(self._found) > KEPT_PROMPTS:
+                        self._found.popitem(last=False)
+        return found
+
+    def _first(self, frame: np.ndarray, points: np.ndarray, on_object: np.ndarray) -> list[Candidate]:
+        """Look at a part of the frame around the points, then closer at what was found there."""
+        view = _first_view(points[on_object], frame.shape[:2])
+        (found,) = self._look(frame, [_Prompt(view, None, points, on_object)])
+        for _ in range(ROUNDS):
+            if found:
+                found = self._corrected(frame, points, on_object, found[0].mask, points[on_object])
+        return found
+
+    def _corrected(
         self,
         frame: np.ndarray,
-        view: View,
-        box: View | None,
         points: np.ndarray,
         on_object: np.ndarray,
-        mask: np.ndarray | None,
+        mask: np.ndarray,
+        held: np.ndarray | None = None,
     ) -> list[Candidate]:
-        """Run the network on a view; candidates in the frame, best first."""
-        crop_size = _crop_size(view)
-        scale = np.array([crop_size[1] / (view.right - view.left), crop_size[0] / (view.bottom - view.top)])
-        placed = (points - (view.left, view.top) + 0.5) * scale
-        sides = None
-        if box is not None:
-            corners = np.array([[box.left, box.top], [box.right, box.bottom]])
-            sides = ((corners - (view.left, view.top)) * scale).ravel().tolist()
-        coarse = None
-        if mask is not None:
-            part = mask[view.top : view.bottom, view.left : view.right].astype(np.float32)
-            coarse = cv2.resize(part, (crop_size[1] // STRIDE, crop_size[0] // STRIDE), interpolation=cv2.INTER_AREA)
-        maps = torch.from_numpy(prompt_maps(crop_size, sides, placed, on_object, coarse))[None]
-        with torch.inference_mode():
-            logits, quality = self._network(self._features(frame, view, crop_size), maps)
-            qualities = torch.sigmoid(quality)[0].tolist()
-            masks = torch.sigmoid(logits)[0].numpy()
-        return best_first((_restored(mask, view, frame.shape[:2]) for mask in masks), qualities)
+        """Look once at the mask and the points `held`, by default all."""
+        size = frame.shape[:2]
+        sides = _sides_of(mask, points if held is None else held)
+        view = _on_grid(_around(sides, ZOOM_MARGIN, size), size)
+        return self._look(frame, [_Prompt(view, None, points, on_object, mask)])[0]
 
-    def _features(self, frame: np.ndarray, view: View, crop_size: tuple[int, int]) -> Features:
-        """Compute the features of a view, or take those kept of the same pixels."""
-        part = frame[view.top : view.bottom, view.left : view.right]
-        crop = cv2.resize(np.ascontiguousarray(part), crop_size[::-1], interpolation=cv2.INTER_AREA)
-        key = (hash(crop.tobytes()), view)
+    def _look(self, frame: np.ndarray, prompts: Sequence[_Prompt]) -> list[list[Candidate]]:
+        """Run the network; for each prompt the candidates in the frame, best first."""
+        found: list[list[Candidate]] = [[] for _ in prompts]
+        of_size: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for index, prompt in enumerate(prompts):
+            of_size[_crop_size(prompt.view)].append(index)
+        for crop_size, indices in of_size.items():
+            maps = np.stack([_maps(prompts[index], crop_size) for index in indices])
+            with torch.inference_mode():
+                features = self._features(frame, [prompts[index].view for index in indices], crop_size)
+                logits, quality = self._network(features, torch.from_numpy(maps))
+                qualities = torch.sigmoid(quality).tolist()
+                masks = torch.sigmoid(logits).numpy()
+            for place, index in enumerate(indices):
+                restored = (_restored(mask, prompts[index].view, frame.shape[:2]) for mask in masks[place])
+                found[index] = best_first(restored, qualities[place])
+        return found
+
+    def _features(self, frame: np.ndarray, views: Sequence[View], crop_size: tuple[int, int]) -> Features:
+        """Compute the features of views, except those kept of the same pixels."""
+        crops = [_crop(frame, view, crop_size) for view in views]
+        features: dict[int, Features] = {}
         with self._lock:
-            kept = self._kept.get(key)
-            if kept is not None and np.array_equal(kept[0], crop):
+            for place, (crop, view) in enumerate(zip(crops, views, strict=True)):
+                kept = self._kept.get((hash(crop.tobytes()), view))
+                if kept is not None and np.array_equal(kept[0], crop):
+                    features[place] = kept[1]
+        missing = [place for place in range(len(views)) if place not in features]
+        if missing:
+            mean, std = image_statistics(torch.device('cpu'))
+            pixels = torch.from_numpy(np.stack([crops[place] for place in missing])).permute(0, 3, 1, 2)
+            images = ((pixels.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+            computed = self._network.features(images)
+            for number, place in enumerate(missing):
+                features[place] = Features(*(level[number : number + 1] for level in computed))
+        with self._lock:
+            for place, (crop, view) in enumerate(zip(crops, views, strict=True)):
+                key = (hash(crop.tobytes()), view)
+                self._kept[key] = (crop, features[place])
                 self._kept.move_to_end(key)
-                return kept[1]
-        mean, std = image_statistics(torch.device('cpu'))
-        pixels = torch.from_numpy(crop).permute(2, 0, 1)[None]
-        image = ((pixels.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
-        features = self._network.features(image)
-        with self._lock:
-            self._kept[key] = (crop, features)
             while len(self._kept) > KEPT_CROPS:
                 self._kept.popitem(last=False)
-        return features
+        if len(views) == 1:
+            return features[0]
+        levels = zip(*(features[place] for place in range(len(views))), strict=True)
+        return Features(*(torch.cat(level) for level in levels))
+
+
+def _crop(frame: np.ndarray, view: View, crop_size: tuple[int, int]) -> np.ndarray:
+    part = frame[view.top : view.bottom, view.left : view.right]
+    return cv2.resize(np.ascontiguousarray(part), crop_size[::-1], interpolation=cv2.INTER_AREA)
+
+
+def _maps(prompt: _Prompt, crop_size: tuple[int, int]) -> np.ndarray:
+    """Return the prompt maps of a crop, 5×H/4×W/4."""
+    view = prompt.view
+    scale = np.array([crop_size[1] / (view.right - view.left), crop_size[0] / (view.bottom - view.top)])
+    placed = (prompt.points - (view.left, view.top) + 0.5) * scale
+    sides = None
+    if prompt.box is not None:
+        corners = np.array([[prompt.box.left, prompt.box.top], [prompt.box.right, prompt.box.bottom]])
+        sides = ((corners - (view.left, view.top)) * scale).ravel().tolist()
+    coarse = None
+    if prompt.mask is not None:
+        part = prompt.mask[view.top : view.bottom, view.left : view.right].astype(np.float32)
+        coarse = cv2.resize(part, (crop_size[1] // STRIDE, crop_size[0] // STRIDE), interpolation=cv2.INTER_AREA)
+    return prompt_maps(crop_size, sides, placed, prompt.on_object, coarse)
 
 
 def _first_view(points: np.ndarray, size: tuple[int, int]) -> View:

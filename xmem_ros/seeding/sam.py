@@ -24,7 +24,7 @@ import numpy as np
 
 from xmem_ros.errors import EngineError, SeedError, WeightsError, summary_of
 from xmem_ros.seeding.candidates import Candidate, best_first
-from xmem_ros.seeding.checks import box_text, check_box, check_points
+from xmem_ros.seeding.checks import check_box, check_points, nothing_in
 from xmem_ros.seeding.seeder import Seeder
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class SamSeeder(Seeder):
         corners = np.array([[x, y], [x + width, y + height]], np.float64)
         found = self._candidates(frame, corners, [LEFT_TOP, RIGHT_BOTTOM], None)
         if not found:
-            raise SeedError(f'nothing stands out in the box {box_text(box)}: give points or a mask')
+            raise nothing_in(box)
         return found
 
     def candidates_of_points(

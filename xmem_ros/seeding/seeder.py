@@ -8,7 +8,7 @@ import math
 from typing import TYPE_CHECKING, Protocol
 
 from xmem_ros.checks import checked_path
-from xmem_ros.errors import ParameterError, quoted
+from xmem_ros.errors import ParameterError, SeedError, quoted
 from xmem_ros.seeding import grabcut
 from xmem_ros.seeding.candidates import Candidate
 
@@ -43,6 +43,16 @@ class Seeder(Protocol):
     def from_box(self, frame: np.ndarray, box: Sequence[int]) -> np.ndarray:
         """Return the best mask of `candidates_of_box`, H×W bool."""
         return self.candidates_of_box(frame, box)[0].mask
+
+    def from_boxes(self, frame: np.ndarray, boxes: Sequence[Sequence[int]]) -> list[np.ndarray | SeedError]:
+        """Return for each box the best mask, H×W bool, or the error."""
+        found: list[np.ndarray | SeedError] = []
+        for box in boxes:
+            try:
+                found.append(self.from_box(frame, box))
+            except SeedError as error:
+                found.append(error)
+        return found
 
     def from_points(
         self, frame: np.ndarray, points: np.ndarray, point_labels: np.ndarray, mask: np.ndarray | None = None
