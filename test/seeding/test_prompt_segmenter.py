@@ -172,7 +172,7 @@ def test_a_box_without_an_object_does_not_spoil_the_others(monkeypatch):
 def test_a_further_point_corrects_the_mask_of_the_points_before(monkeypatch):
     seeder, runs = PromptSegmenter.bundled(), []
     points, labels = np.array([middle_of(TRUTH == 1), (3, 3), middle_of(TRUTH == 2)]), np.array([1, 0, 0])
-    monkeypatch.setattr(seeder, '_look', lambda *given, real=seeder._look: runs.append(1) or real(*given))
+    monkeypatch.setattr(seeder, '_predict', lambda *given, real=seeder._predict: runs.append(1) or real(*given))
     at_once = seeder.from_points(FRAME, points, labels)
     seeder._found.clear()
     for count in (1, 2):
@@ -184,7 +184,7 @@ def test_a_further_point_corrects_the_mask_of_the_points_before(monkeypatch):
 
 def test_many_points_are_taken_in_a_bounded_number_of_looks(monkeypatch):
     seeder, runs = PromptSegmenter.bundled(), []
-    monkeypatch.setattr(seeder, '_look', lambda *given, real=seeder._look: runs.append(1) or real(*given))
+    monkeypatch.setattr(seeder, '_predict', lambda *given, real=seeder._predict: runs.append(1) or real(*given))
     ys, xs = np.nonzero(TRUTH == 1)
     points = np.column_stack([xs, ys])[:900]
     seeder.from_points(FRAME, points, np.ones(len(points), int))

@@ -30,7 +30,7 @@ from xmem_ros.seeding.prompt_weights import load_prompt_network
 from xmem_ros.seeding.seeder import Seeder
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 FILE = Path(__file__).with_name('prompts.safetensors')
 CROP_AREA = 256 * 256  # px of a crop after scaling, as in training
@@ -122,7 +122,7 @@ class PromptSegmenter(Seeder):
         size = frame.shape[:2]
         pixels, on_object = check_points(points, point_labels, size, correction=mask is not None)
         if mask is not None:
-            found = self._corrected(frame, pixels, on_object, mask)
+            (found,) = self._look(frame, [_Prompt(_zoomed(mask, pixels, size), None, pixels, on_object, mask)])
         else:
             found = self._one_by_one(frame, pixels, on_object)
         if not found:
@@ -136,16 +136,13 @@ class PromptSegmenter(Seeder):
         """
         first = int(on_object.argmax()) + 1
         counts = [*range(first, min(len(points), ONE_BY_ONE)), len(points)]
-        image = hashlib.blake2b(np.ascontiguousarray(frame)).digest()
+        image = hashlib.blake2b(frame.tobytes()).digest()
         keys = [(image, points[:count].tobytes(), on_object[:count].tobytes()) for count in counts]
-        found: list[Candidate] = []
-        for count, key in zip(counts, keys, strict=True):
+        with self._lock:
+            done = next((place for place in reversed(range(len(keys))) if keys[place] in self._found), -1)
+            found = self._found[keys[done]] if done >= 0 else []
+        for count, key in list(zip(counts, keys, strict=True))[done + 1 :]:
             so_far = (points[:count], on_object[:count])
-            with self._lock:
-                kept = self._found.get(key)
-            if kept is not None:
-                found = kept
-                continue
             found = self._corrected(frame, *so_far, found[0].mask) if found else self._first(frame, *so_far)
             if frame.shape[0] * frame.shape[1] <= LARGEST_KEPT:
                 with self._lock:
@@ -160,22 +157,24 @@ class PromptSegmenter(Seeder):
         (found,) = self._look(frame, [_Prompt(view, None, points, on_object)])
         for _ in range(ROUNDS):
             if found:
-                found = self._corrected(frame, points, on_object, found[0].mask, points[on_object])
+                view = _zoomed(found[0].mask, points[on_object], frame.shape[:2])
+                (found,) = self._look(frame, [_Prompt(view, None, points, on_object, found[0].mask)])
         return found
 
     def _corrected(
-        self,
-        frame: np.ndarray,
-        points: np.ndarray,
-        on_object: np.ndarray,
-        mask: np.ndarray,
-        held: np.ndarray | None = None,
+        self, frame: np.ndarray, points: np.ndarray, on_object: np.ndarray, mask: np.ndarray
     ) -> list[Candidate]:
-        """Look once at the mask and the points `held`, by default all."""
-        size = frame.shape[:2]
-        sides = _sides_of(mask, points if held is None else held)
-        view = _on_grid(_around(sides, ZOOM_MARGIN, size), size)
-        return self._look(frame, [_Prompt(view, None, points, on_object, mask)])[0]
+        """Look once at the mask of some of the points, with that mask and without it.
+
+        Without it, since points may say that the mask is of something else. The mean of both is a
+        candidate as well, as good as the better one. Those that agree with most points come first.
+        """
+        view = _zoomed(mask, points, frame.shape[:2])
+        prompt = _Prompt(view, None, points, on_object)
+        masks, qualities = self._predict(frame, [prompt._replace(mask=mask), prompt], _crop_size(view))
+        mean = masks[np.arange(2), qualities.argmax(1)].mean(0)
+        found = _candidates([mean, *masks[0], *masks[1]], [qualities.max(), *qualities.ravel()], view, frame)
+        return sorted(found, key=lambda candidate: (candidate.mask[points[:, 1], points[:, 0]] != on_object).sum())
 
     def _look(self, frame: np.ndarray, prompts: Sequence[_Prompt]) -> list[list[Candidate]]:
         """Run the network; for each prompt the candidates in the frame, best first."""
@@ -184,45 +183,46 @@ class PromptSegmenter(Seeder):
         for index, prompt in enumerate(prompts):
             of_size[_crop_size(prompt.view)].append(index)
         for crop_size, indices in of_size.items():
-            maps = np.stack([_maps(prompts[index], crop_size) for index in indices])
-            with torch.inference_mode():
-                features = self._features(frame, [prompts[index].view for index in indices], crop_size)
-                logits, quality = self._network(features, torch.from_numpy(maps))
-                qualities = torch.sigmoid(quality).tolist()
-                masks = torch.sigmoid(logits).numpy()
+            masks, qualities = self._predict(frame, [prompts[index] for index in indices], crop_size)
             for place, index in enumerate(indices):
-                restored = (_restored(mask, prompts[index].view, frame.shape[:2]) for mask in masks[place])
-                found[index] = best_first(restored, qualities[place])
+                found[index] = _candidates(masks[place], qualities[place], prompts[index].view, frame)
         return found
+
+    def _predict(
+        self, frame: np.ndarray, prompts: Sequence[_Prompt], crop_size: tuple[int, int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Run the network on crops of one size: probabilities B×3×h×w and predicted IoU B×3."""
+        maps = np.stack([_maps(prompt, crop_size) for prompt in prompts])
+        with torch.inference_mode():
+            features = self._features(frame, [prompt.view for prompt in prompts], crop_size)
+            logits, quality = self._network(features, torch.from_numpy(maps))
+            return torch.sigmoid(logits).numpy(), torch.sigmoid(quality).numpy()
 
     def _features(self, frame: np.ndarray, views: Sequence[View], crop_size: tuple[int, int]) -> Features:
         """Compute the features of views, except those kept of the same pixels."""
-        crops = [_crop(frame, view, crop_size) for view in views]
-        features: dict[int, Features] = {}
+        crops = {view: _crop(frame, view, crop_size) for view in views}
+        features: dict[View, Features] = {}
         with self._lock:
-            for place, (crop, view) in enumerate(zip(crops, views, strict=True)):
+            for view, crop in crops.items():
                 kept = self._kept.get((hash(crop.tobytes()), view))
                 if kept is not None and np.array_equal(kept[0], crop):
-                    features[place] = kept[1]
-        missing = [place for place in range(len(views)) if place not in features]
+                    features[view] = kept[1]
+        missing = [view for view in crops if view not in features]
         if missing:
             mean, std = image_statistics(torch.device('cpu'))
-            pixels = torch.from_numpy(np.stack([crops[place] for place in missing])).permute(0, 3, 1, 2)
+            pixels = torch.from_numpy(np.stack([crops[view] for view in missing])).permute(0, 3, 1, 2)
             images = ((pixels.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
             computed = self._network.features(images)
-            for number, place in enumerate(missing):
-                features[place] = Features(*(level[number : number + 1] for level in computed))
+            for place, view in enumerate(missing):
+                features[view] = Features(*(level[place : place + 1] for level in computed))
         with self._lock:
-            for place, (crop, view) in enumerate(zip(crops, views, strict=True)):
+            for view, crop in crops.items():
                 key = (hash(crop.tobytes()), view)
-                self._kept[key] = (crop, features[place])
+                self._kept[key] = (crop, features[view])
                 self._kept.move_to_end(key)
             while len(self._kept) > KEPT_CROPS:
                 self._kept.popitem(last=False)
-        if len(views) == 1:
-            return features[0]
-        levels = zip(*(features[place] for place in range(len(views))), strict=True)
-        return Features(*(torch.cat(level) for level in levels))
+        return Features(*(torch.cat(level) for level in zip(*(features[view] for view in views), strict=True)))
 
 
 def _crop(frame: np.ndarray, view: View, crop_size: tuple[int, int]) -> np.ndarray:
@@ -282,6 +282,11 @@ def _on_grid(view: View, size: tuple[int, int]) -> View:
     )
 
 
+def _zoomed(mask: np.ndarray, points: np.ndarray, size: tuple[int, int]) -> View:
+    """Return the view around a mask and points inside a frame of H, W."""
+    return _on_grid(_around(_sides_of(mask, points), ZOOM_MARGIN, size), size)
+
+
 def _sides_of(mask: np.ndarray, points: np.ndarray) -> View:
     """Return the box of a mask and of points."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
@@ -298,6 +303,13 @@ def _crop_size(view: View) -> tuple[int, int]:
         max(round((CROP_AREA / ratio) ** 0.5 / MULTIPLE), 1) * MULTIPLE,
         max(round((CROP_AREA * ratio) ** 0.5 / MULTIPLE), 1) * MULTIPLE,
     )
+
+
+def _candidates(
+    masks: Iterable[np.ndarray], qualities: Iterable[float], view: View, frame: np.ndarray
+) -> list[Candidate]:
+    """Restore the masks of a view to the frame; best first."""
+    return best_first((_restored(mask, view, frame.shape[:2]) for mask in masks), [float(q) for q in qualities])
 
 
 def _restored(probabilities: np.ndarray, view: View, size: tuple[int, int]) -> np.ndarray:
