@@ -49,10 +49,6 @@ def test_another_image_gets_features_of_its_own(segmenter):
     assert segmenter.computed == 2
 
 
-def area(view):
-    return (view.right - view.left) * (view.bottom - view.top)
-
-
 def contains(outer, inner):
     return (outer.left <= inner.left and inner.right <= outer.right) and (
         outer.top <= inner.top and inner.bottom <= outer.bottom
@@ -63,9 +59,7 @@ def test_views_on_the_grid_contain_the_view_and_coincide_for_most_small_changes(
     size = (480, 640)
     views = [View(100 + shift, 90 - shift, 231 + shift, 200) for shift in range(8)]
     grid = [_on_grid(view, size) for view in views]
-    assert all(
-        contains(outer, inner) and area(outer) < 2 * area(inner) for outer, inner in zip(grid, views, strict=True)
-    )
+    assert all(contains(outer, inner) and outer.area < 2 * inner.area for outer, inner in zip(grid, views, strict=True))
     assert len(set(grid)) <= 2
     assert _on_grid(View(0, 0, 640, 480), size) == View(0, 0, 640, 480)
     assert _on_grid(View(5, 6, 7, 7), size) == View(5, 6, 7, 7)

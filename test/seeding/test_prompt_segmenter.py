@@ -157,12 +157,11 @@ def test_a_box_without_an_object_does_not_spoil_the_others(monkeypatch):
     seeder = PromptSegmenter.bundled()
     box = box_of(TRUTH == 1)
     alone = seeder.from_box(FRAME, box)
+    real = prompt_segmenter._candidates
     monkeypatch.setattr(
         prompt_segmenter,
-        'best_first',
-        lambda masks, qualities, real=prompt_segmenter.best_first: (
-            [c for c in real(masks, qualities) if iou(c.mask, alone) > 0.5]
-        ),
+        '_candidates',
+        lambda *given: [candidate for candidate in real(*given) if iou(candidate.mask, alone) > 0.5],
     )
     mask, error = seeder.from_boxes(FRAME, [box, box_of(TRUTH == 2)])
     assert iou(mask, alone) > 0.99

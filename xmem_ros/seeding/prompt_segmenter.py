@@ -40,6 +40,7 @@ ZOOM_MARGIN = 0.25  # as BOX_MARGIN, around a mask found in a larger view
 FIRST_SHARE = 0.5  # of the frame's height and width, around the points, for the first look
 ROUNDS = 2  # further looks, each around the mask found so far
 GRID = 4  # of the views of points
+MOST_SLACK = 2.5  # area of a view, per area that a closer one would have
 MOST_AT_ONCE = 8  # boxes
 KEPT_CROPS = MOST_AT_ONCE
 KEPT_PROMPTS = 4
@@ -54,6 +55,11 @@ class View(NamedTuple):
     top: int
     right: int
     bottom: int
+
+    @property
+    def area(self) -> int:
+        """Area [px]."""
+        return (self.right - self.left) * (self.bottom - self.top)
 
 
 class _Prompt(NamedTuple):
@@ -77,7 +83,7 @@ class PromptSegmenter(Seeder):
         self._network = network.eval().to(memory_format=torch.channels_last)
         self._lock = threading.Lock()
         self._kept: OrderedDict[tuple[int, View], tuple[np.ndarray, Features]] = OrderedDict()
-        self._found: OrderedDict[tuple[bytes, ...], list[Candidate]] = OrderedDict()
+        self._found: OrderedDict[tuple[bytes, ...], tuple[list[Candidate], View]] = OrderedDict()
 
     @classmethod
     def bundled(cls) -> PromptSegmenter:
@@ -122,7 +128,7 @@ class PromptSegmenter(Seeder):
         size = frame.shape[:2]
         pixels, on_object = check_points(points, point_labels, size, correction=mask is not None)
         if mask is not None:
-            (found,) = self._look(frame, [_Prompt(_zoomed(mask, pixels, size), None, pixels, on_object, mask)])
+            (found,) = self._look(frame, [_Prompt(_zoomed(mask, pixels), None, pixels, on_object, mask)])
         else:
             found = self._one_by_one(frame, pixels, on_object)
         if not found:
@@ -140,41 +146,43 @@ class PromptSegmenter(Seeder):
         keys = [(image, points[:count].tobytes(), on_object[:count].tobytes()) for count in counts]
         with self._lock:
             done = next((place for place in reversed(range(len(keys))) if keys[place] in self._found), -1)
-            found = self._found[keys[done]] if done >= 0 else []
+            found, view = self._found[keys[done]] if done >= 0 else ([], View(0, 0, 0, 0))
         for count, key in list(zip(counts, keys, strict=True))[done + 1 :]:
             so_far = (points[:count], on_object[:count])
-            found = self._corrected(frame, *so_far, found[0].mask) if found else self._first(frame, *so_far)
+            if found:
+                view = _kept_or_zoomed(view, found[0].mask, so_far[0])
+                found = self._corrected(frame, _Prompt(view, None, *so_far, found[0].mask))
+            else:
+                found, view = self._first(frame, *so_far)
             if frame.shape[0] * frame.shape[1] <= LARGEST_KEPT:
                 with self._lock:
-                    self._found[key] = found
+                    self._found[key] = found, view
                     while len(self._found) > KEPT_PROMPTS:
                         self._found.popitem(last=False)
         return found
 
-    def _first(self, frame: np.ndarray, points: np.ndarray, on_object: np.ndarray) -> list[Candidate]:
+    def _first(self, frame: np.ndarray, points: np.ndarray, on_object: np.ndarray) -> tuple[list[Candidate], View]:
         """Look at a part of the frame around the points, then closer at what was found there."""
         view = _first_view(points[on_object], frame.shape[:2])
         (found,) = self._look(frame, [_Prompt(view, None, points, on_object)])
         for _ in range(ROUNDS):
             if found:
-                view = _zoomed(found[0].mask, points[on_object], frame.shape[:2])
+                view = _zoomed(found[0].mask, points[on_object])
                 (found,) = self._look(frame, [_Prompt(view, None, points, on_object, found[0].mask)])
-        return found
+        return found, view
 
-    def _corrected(
-        self, frame: np.ndarray, points: np.ndarray, on_object: np.ndarray, mask: np.ndarray
-    ) -> list[Candidate]:
+    def _corrected(self, frame: np.ndarray, prompt: _Prompt) -> list[Candidate]:
         """Look once at the mask of some of the points, with that mask and without it.
 
         Without it, since points may say that the mask is of something else. The mean of both is a
         candidate as well, as good as the better one. Those that agree with most points come first.
         """
-        view = _zoomed(mask, points, frame.shape[:2])
-        prompt = _Prompt(view, None, points, on_object)
-        masks, qualities = self._predict(frame, [prompt._replace(mask=mask), prompt], _crop_size(view))
+        crop_size = _crop_size(prompt.view)
+        masks, qualities = self._predict(frame, [prompt, prompt._replace(mask=None)], crop_size)
         mean = masks[np.arange(2), qualities.argmax(1)].mean(0)
-        found = _candidates([mean, *masks[0], *masks[1]], [qualities.max(), *qualities.ravel()], view, frame)
-        return sorted(found, key=lambda candidate: (candidate.mask[points[:, 1], points[:, 0]] != on_object).sum())
+        found = _candidates([mean, *masks[0], *masks[1]], [qualities.max(), *qualities.ravel()], prompt.view, frame)
+        columns, rows = prompt.points.T
+        return sorted(found, key=lambda candidate: (candidate.mask[rows, columns] != prompt.on_object).sum())
 
     def _look(self, frame: np.ndarray, prompts: Sequence[_Prompt]) -> list[list[Candidate]]:
         """Run the network; for each prompt the candidates in the frame, best first."""
@@ -282,9 +290,18 @@ def _on_grid(view: View, size: tuple[int, int]) -> View:
     )
 
 
-def _zoomed(mask: np.ndarray, points: np.ndarray, size: tuple[int, int]) -> View:
-    """Return the view around a mask and points inside a frame of H, W."""
-    return _on_grid(_around(_sides_of(mask, points), ZOOM_MARGIN, size), size)
+def _zoomed(mask: np.ndarray, points: np.ndarray) -> View:
+    """Return the view around a mask, H×W of the frame, and points."""
+    return _on_grid(_around(_sides_of(mask, points), ZOOM_MARGIN, mask.shape), mask.shape)
+
+
+def _kept_or_zoomed(view: View, mask: np.ndarray, points: np.ndarray) -> View:
+    """Return the last view, whose features are kept, unless another is much better."""
+    wanted = _around(_sides_of(mask, points), ZOOM_MARGIN / 2, mask.shape)
+    holds = (view.left <= wanted.left and view.top <= wanted.top) and (
+        wanted.right <= view.right and wanted.bottom <= view.bottom
+    )
+    return view if holds and view.area <= MOST_SLACK * wanted.area else _zoomed(mask, points)
 
 
 def _sides_of(mask: np.ndarray, points: np.ndarray) -> View:
@@ -308,14 +325,15 @@ def _crop_size(view: View) -> tuple[int, int]:
 def _candidates(
     masks: Iterable[np.ndarray], qualities: Iterable[float], view: View, frame: np.ndarray
 ) -> list[Candidate]:
-    """Restore the masks of a view to the frame; best first."""
-    return best_first((_restored(mask, view, frame.shape[:2]) for mask in masks), [float(q) for q in qualities])
-
-
-def _restored(probabilities: np.ndarray, view: View, size: tuple[int, int]) -> np.ndarray:
-    """Scale probabilities h×w of a view to a mask H×W bool of the frame."""
-    full = np.zeros(size, bool)
+    """Scale probabilities h×w of a view to masks of the frame, best first."""
     part = (view.right - view.left, view.bottom - view.top)
-    enlarged = cv2.resize(probabilities, part, interpolation=cv2.INTER_LINEAR)
-    full[view.top : view.bottom, view.left : view.right] = enlarged >= 0.5
+    enlarged = (cv2.resize(mask, part, interpolation=cv2.INTER_LINEAR) >= 0.5 for mask in masks)
+    found = best_first(enlarged, [float(quality) for quality in qualities])
+    return [candidate._replace(mask=_placed(candidate.mask, view, frame.shape[:2])) for candidate in found]
+
+
+def _placed(mask: np.ndarray, view: View, size: tuple[int, int]) -> np.ndarray:
+    """Return a mask H×W of the frame, with the mask of a view in its place."""
+    full = np.zeros(size, bool)
+    full[view.top : view.bottom, view.left : view.right] = mask
     return full
