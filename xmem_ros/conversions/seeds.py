@@ -14,7 +14,7 @@ import numpy as np
 from xmem_ros.checks import name_fault
 from xmem_ros.conversions.images import image_from_array, mask_from_image
 from xmem_ros.errors import FrameError, RequestError, SeedError, TooManyObjectsError, quoted
-from xmem_ros.seeding.candidates import UNSURE, Candidate, distinct
+from xmem_ros.seeding.candidates import MOST_OFFERED, UNSURE, Candidate, distinct
 from xmem_ros.seeding.checks import MOST_POINTS, check_box, check_points, mask_from_mask, masks_from_labels
 
 if TYPE_CHECKING:
@@ -115,9 +115,9 @@ def read_candidates(
     *,
     mask_of: Callable[[int], np.ndarray | None] = lambda _: None,
 ) -> list[Candidate]:
-    """Convert one seed to the masks that it may mean, without near duplicates; best first.
+    """Convert one seed to the masks that it may mean, best first.
 
-    The first is the mask that `read_seeds` gives. Arguments and errors as there; a label image is
+    There are at most `MOST_OFFERED`, without near duplicates. The first is the mask that `read_seeds` gives. Arguments and errors as there; a label image is
     refused, because it shows several objects.
     """
     which = _which(seed, 'seed')
@@ -127,7 +127,7 @@ def read_candidates(
     (item,) = _plan(seed, image, 1, which, lambda _: None, mask_of)
     check([item.id])
     with _named(which):
-        return distinct(item.candidates(seeder))
+        return distinct(item.candidates(seeder))[:MOST_OFFERED]
 
 
 def replayable(messages: Sequence[Any], seeds: Sequence[ObjectSeed]) -> list[Any]:

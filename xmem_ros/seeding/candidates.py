@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 LEAST_AREA = 4  # px of a mask
 UNSURE = 0.75  # predicted IoU; of boxes and points on real objects, 5 to 7 % have less, on plain walls nearly all
+MOST_OFFERED = 3
 SAME_IOU = 0.9  # of two candidates that are offered as one
 
 
