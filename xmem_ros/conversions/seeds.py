@@ -117,8 +117,9 @@ def read_candidates(
 ) -> list[Candidate]:
     """Convert one seed to the masks that it may mean, best first.
 
-    There are at most `MOST_OFFERED`, without near duplicates. The first is the mask that `read_seeds` gives. Arguments and errors as there; a label image is
-    refused, because it shows several objects.
+    There are at most `MOST_OFFERED`, without near duplicates. The first is the mask that
+    `read_seeds` gives. Arguments and errors as there; a label image is refused, because it shows
+    several objects.
     """
     which = _which(seed, 'seed')
     with _named(which):
