@@ -61,6 +61,6 @@ def test_unknown_keys_of_a_run_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize('file', sorted(CONFIGS_FOLDER.glob('*.yaml')), ids=lambda path: path.stem)
 def test_the_presets_are_valid(file: Path) -> None:
     config = read_config(file, videos=('given',) if file.stem == 'finetune' else None)
-    joined = file.stem in ('compact_joined', 'compact_6', 'compact_7')
+    joined = file.stem in ('compact_joined', 'compact_6', 'compact_7', 'compact_8')
     compact = 'compact_joined' if joined else 'compact'
     assert config.network == ('xmem' if file.stem.startswith('xmem') else compact)
