@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 MIN_PIXELS = 8  # with a depth, for an object to be located
 RIM = 2  # px; at an edge a sensor mixes the depths of both sides
-_OUTLIER = 3 * 1.4826  # median absolute deviations: three standard deviations of normal noise
-_MIN_SPREAD = 0.02  # of the distance; depths within it are never outliers
+_SLICE = 0.02  # of the distance; thickness of the slices of depth in which outliers are sought
+_MIN_SHARE = 0.003  # of the pixels; a slice with fewer is a gap
 _BOX_PERCENTILES = (2, 98)
 _MAX_SAMPLES = 4096  # about; pixels whose depths are used, more take longer and change nothing
 _MAX_SKEW = 0.02  # relative difference of the aspect ratios of aligned images
@@ -173,9 +173,21 @@ def rim_kernel(rim: int) -> np.ndarray:
 
 
 def inliers(z: np.ndarray) -> np.ndarray:
-    """Tell which of n depths [m] of an object are not outliers, such as the wall behind it."""
-    deviation = np.abs(z - np.median(z))
-    return deviation <= max(_OUTLIER * float(np.median(deviation)), _MIN_SPREAD * float(np.median(z)))
+    """Tell which of n depths [m] of an object are not outliers, such as the wall behind it.
+
+    Depths are counted in slices of 2 % of their median. The object reaches from the median to the
+    next gap on both sides. A long object, or one that is seen from the side, thus stays whole.
+    """
+    median = float(np.median(z))
+    slices = np.clip(np.floor((z - median) / (_SLICE * median) + 0.5), -1e6, 1e6).astype(int)
+    numbers, counts = np.unique(slices, return_counts=True)
+    filled = set(numbers[counts >= max(1.0, _MIN_SHARE * len(z))].tolist())
+    low = high = 0
+    while low - 1 in filled:
+        low -= 1
+    while high + 1 in filled:
+        high += 1
+    return (slices >= low) & (slices <= high)
 
 
 def _location(z: np.ndarray, rows: np.ndarray, columns: np.ndarray, camera: Camera) -> Location | None:
