@@ -18,6 +18,7 @@ import signal
 import sys
 from pathlib import Path
 
+from xmem_ros.node.middleware import PROFILE_VARIABLES
 from xmem_ros.threads import wait_asleep
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -68,7 +69,8 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     if not args.default_dds:
         profiles = TESTS.parent / 'config' / 'fastdds.xml'
-        os.environ.setdefault('FASTDDS_DEFAULT_PROFILES_FILE', str(profiles))
+        for name in PROFILE_VARIABLES:
+            os.environ.setdefault(name, str(profiles))
     # the processes of a trial are modules of this package
     os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, (str(TESTS), os.environ.get('PYTHONPATH'))))
     if args.trial == 'restarts':

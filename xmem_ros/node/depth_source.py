@@ -166,8 +166,8 @@ class DepthSource:
             self._unmatched += unmatched
             self._node.get_logger().warning(self._unmatched_report(), **_THROTTLED)
 
-    def newest(self) -> Measurement:
-        """Measure the newest tracked frame that has a depth image.
+    def newest(self, target: str = '') -> tuple[Result, Measurement]:
+        """Measure the newest tracked frame that has depth; `target` as for `TargetFrame.lookup`.
 
         Raises:
             FrameError: there is none, or its depth cannot be used.
@@ -177,7 +177,7 @@ class DepthSource:
         for item in reversed(recent):
             depth = self._history.nearest(stamp_ns(item.header.stamp), self._slop_ns())
             if depth is not None:
-                return self.measure(item, depth.message)
+                return item, self.measure(item, depth.message, target)
         raise FrameError(f'none of the last {MAX_WAITING} tracked images has depth: {self._missing()}')
 
     def measure(self, item: Result, depth: Image, target: str = '') -> Measurement:
