@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -62,8 +63,13 @@ class ObjectRequests:
         self._waiting.look(newest)
 
     def set_objects(self, objects: Sequence[TrackedObject]) -> None:
-        """Abort goals whose object was removed."""
-        self._waiting.keep({item.id for item in objects})
+        """Leave removed objects out of the newest result, and abort the goals for them."""
+        ids = {item.id for item in objects}
+        with self._lock:
+            if self._newest is not None:
+                left = [item for item in self._newest.objects if item.id in ids]
+                self._newest = dataclasses.replace(self._newest, objects=left)
+        self._waiting.keep(ids)
 
     def clear(self) -> None:
         """Forget the result and abort the goals; call when the node is deactivated."""
