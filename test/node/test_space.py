@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from needs import require
@@ -36,6 +38,11 @@ def start(robot):
     labels = robot.listen(Image, '~/labels')
     robot.wait_matched('~/labels')
     camera = DepthCamera(robot)
+    for _ in range(60):  # the node's publishers may not have found the new subscription yet
+        if labels:
+            break
+        robot.show(scene.view(0).image, 'mono8')
+        time.sleep(0.5)
     camera.show(0, labels)
     truth = scene.view(0).labels
     assert robot.seed(mask_seed(truth == scene.BALL, 'ball'), mask_seed(truth == scene.BOX, 'box')).success
