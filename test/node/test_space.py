@@ -161,8 +161,10 @@ def test_each_visible_object_has_a_transform():
         heard = robot.listen(messages.TFMessage, '/tf')
         wait_until(lambda: robot.node.count_publishers('/tf'), 'a broadcaster')
         camera, labels = start(robot)
+        # The node's publisher may not have found the new subscription yet.
+        wait_until(lambda: camera.show(1, labels) and heard, 'a transform')
         header = camera.show(1, labels).header
-        found = wait_until(lambda: heard and heard[-1].transforms[0].header.stamp == header.stamp and heard[-1], '/tf')
+        found = wait_until(lambda: heard[-1].transforms[0].header.stamp == header.stamp and heard[-1], '/tf')
         prefix = robot.prefix.lstrip('/')
         assert [item.child_frame_id for item in found.transforms] == [f'{prefix}/object_1', f'{prefix}/object_2']
         assert found.transforms[0].header.frame_id == 'camera_optical'
