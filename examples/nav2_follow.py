@@ -14,6 +14,7 @@ import math
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import rclpy
 from geometry_msgs.msg import PoseStamped
@@ -59,10 +60,11 @@ class Follower(Node):
     def __init__(self, name: str, tracker: str, patience: float, tree: str) -> None:
         super().__init__('xmem_follow')
         self._name, self._patience, self._tree = name, patience, tree
-        self._yaw, self._measured_at, self._goal = 0.0, 0.0, None
+        self._yaw, self._measured_at = 0.0, 0.0
+        self._goal: Any = None  # handle of the goal that nav2 follows
         self._sending = False
         self._updates = self.create_publisher(PoseStamped, 'goal_update', 10)
-        self._client = None
+        self._client: Any = None
         if tree:
             from nav2_msgs.action import NavigateToPose
 
@@ -84,7 +86,7 @@ class Follower(Node):
         request = self._action.Goal(pose=goal, behavior_tree=self._tree)
         self._client.send_goal_async(request).add_done_callback(self._on_answer)
 
-    def _on_answer(self, future: rclpy.Future) -> None:
+    def _on_answer(self, future: Any) -> None:
         self._sending = False
         handle = future.result()
         if not handle.accepted:

@@ -60,7 +60,7 @@ def scene_with(item: Any, link: str, touch: list[str]) -> Any:
 
 def ask(node: Node, kind: type, service: str, request: Any) -> Any:
     """Call a service; raises TimeoutError without an answer in 10 s."""
-    client = node.create_client(kind, service)
+    client: Any = node.create_client(kind, service)
     if not client.wait_for_service(WAIT_S):
         raise TimeoutError(f'no service {service}')
     future = client.call_async(request)
@@ -74,7 +74,7 @@ def wait_visible(node: Node, tracker: str, name: str) -> None:
     """Wait until the object is visible; raises TimeoutError after 10 s."""
     from rclpy.action import ActionClient
 
-    client = ActionClient(node, WaitVisible, f'{tracker}/wait_visible')
+    client: Any = ActionClient(node, WaitVisible, f'{tracker}/wait_visible')
     if not client.wait_for_server(WAIT_S):
         raise TimeoutError(f'no action {tracker}/wait_visible')
     goal = WaitVisible.Goal(name=name)

@@ -41,6 +41,10 @@ class MotionFilter:
     """
 
     def __init__(self, time_s: float, position: tuple[float, float, float], noise: float) -> None:
+        self._time = time_s
+        self._state = np.zeros((2, 3))  # position, velocity
+        self._covariance = np.zeros((2, 2))
+        self._rejected = 0
         self._begin(time_s, np.asarray(position, float), noise)
 
     def update(
@@ -87,7 +91,7 @@ class MotionFilter:
 
     def _begin(self, time_s: float, position: np.ndarray, noise: float) -> None:
         self._time = time_s
-        self._state = np.stack([position, np.zeros(3)])  # 2×3: position, velocity
+        self._state = np.stack([position, np.zeros(3)])
         self._covariance = np.diag([noise**2, INITIAL_SPEED**2])
         self._rejected = 0
 
