@@ -38,7 +38,7 @@ from pathlib import Path
 from typing import Any
 
 from xmem_ros.atomic import write_text
-from xmem_ros.node.middleware import PROFILE_VARIABLES
+from xmem_ros.node.middleware import profile_environment
 from xmem_ros.threads import wait_asleep
 
 wait_asleep()
@@ -332,8 +332,7 @@ def main() -> int:
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))  # a separate graph
     if not args.default_transport:
-        for name in PROFILE_VARIABLES:
-            os.environ.setdefault(name, str(FASTDDS))
+        os.environ.update(profile_environment(FASTDDS.parents[1]))
     return int(args.run(args))
 
 

@@ -17,11 +17,20 @@ ROOT = Path(__file__).resolve().parents[2]
 PROFILE = str(ROOT / 'config' / 'fastdds.xml')
 
 
-def test_both_names_of_the_variable_are_set_unless_the_user_has_chosen():
-    assert profile_environment(ROOT, {}) == dict.fromkeys(PROFILE_VARIABLES, PROFILE)
-    for name in (*PROFILE_VARIABLES, 'FASTDDS_BUILTIN_TRANSPORTS'):
-        for value in ('', '/their/own.xml'):
-            assert profile_environment(ROOT, {name: value}) == {}
+@pytest.mark.parametrize('distribution', ['humble', 'jazzy'])
+def test_both_names_of_the_variable_are_set_with_fast_dds_2(distribution):
+    assert profile_environment(ROOT, {'ROS_DISTRO': distribution}) == dict.fromkeys(PROFILE_VARIABLES, PROFILE)
+
+
+@pytest.mark.parametrize('distribution', ['kilted', 'rolling'])
+def test_the_new_name_alone_is_set_with_fast_dds_3(distribution):
+    assert profile_environment(ROOT, {'ROS_DISTRO': distribution}) == {PROFILE_VARIABLES[0]: PROFILE}
+
+
+@pytest.mark.parametrize('name', [*PROFILE_VARIABLES, 'FASTDDS_BUILTIN_TRANSPORTS'])
+@pytest.mark.parametrize('value', ['', '/their/own.xml'])
+def test_what_the_user_has_chosen_stays(name, value):
+    assert profile_environment(ROOT, {'ROS_DISTRO': 'jazzy', name: value}) == {}
 
 
 @pytest.mark.parametrize('name', ['docs/troubleshooting.md', 'docs/robustness.md', 'docker/entrypoint.sh'])
@@ -46,7 +55,7 @@ def test_the_container_exports_both_names(given, profiles):
     assert shown.stdout.split() == profiles
 
 
-def test_fast_dds_loads_the_profile_by_one_of_the_names(tmp_path):
+def test_fast_dds_loads_the_profile_once_by_the_names_that_are_set(tmp_path):
     """Fast DDS says so if it does not understand the file, and only if it reads it."""
     require('rclpy')
     broken = tmp_path / 'profile.xml'
@@ -55,7 +64,8 @@ def test_fast_dds_loads_the_profile_by_one_of_the_names(tmp_path):
     clean = {key: value for key, value in os.environ.items() if key not in PROFILE_VARIABLES}
 
     def errors(path: Path | str) -> str:
-        environment = clean | dict.fromkeys(PROFILE_VARIABLES, str(path))
+        names = profile_environment(ROOT, {'ROS_DISTRO': os.environ.get('ROS_DISTRO', '')})
+        environment = clean | dict.fromkeys(names, str(path))
         return subprocess.run(
             [sys.executable, '-c', program], env=environment, capture_output=True, text=True, timeout=60
         ).stderr

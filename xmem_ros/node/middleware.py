@@ -14,6 +14,7 @@ PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES
 """Names of one setting: Fast DDS 3 (Kilted and later) knows the first, Fast DDS 2 the second."""
 
 _OF_THE_USER = (*PROFILE_VARIABLES, 'FASTDDS_BUILTIN_TRANSPORTS')
+_WITH_FAST_DDS_2 = ('humble', 'iron', 'jazzy')
 
 
 def profile_environment(share: Path, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -28,4 +29,6 @@ def profile_environment(share: Path, environment: Mapping[str, str] = os.environ
     """
     if any(name in environment for name in _OF_THE_USER):
         return {}
-    return dict.fromkeys(PROFILE_VARIABLES, str(share / 'config' / 'fastdds.xml'))
+    # Kilted's rmw_fastrtps reads the file of the second name, too: a second time, with errors.
+    known = PROFILE_VARIABLES if environment.get('ROS_DISTRO') in _WITH_FAST_DDS_2 else PROFILE_VARIABLES[:1]
+    return dict.fromkeys(known, str(share / 'config' / 'fastdds.xml'))
