@@ -38,6 +38,7 @@ from pathlib import Path
 from typing import Any
 
 from xmem_ros.atomic import write_text
+from xmem_ros.node.middleware import profile_environment
 from xmem_ros.threads import wait_asleep
 
 wait_asleep()
@@ -331,7 +332,7 @@ def main() -> int:
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))  # a separate graph
     if not args.default_transport:
-        os.environ.setdefault('FASTDDS_DEFAULT_PROFILES_FILE', str(FASTDDS))
+        os.environ.update(profile_environment(FASTDDS.parents[1]))
     return int(args.run(args))
 
 

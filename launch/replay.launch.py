@@ -30,6 +30,7 @@ from launch_ros.ros_adapters import get_ros_node
 from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import GetState
 
+from xmem_ros.node.middleware import profile_environment
 from xmem_ros.replay.ros2_bag_play import BagTopics, played_topics, recorded_remaps, topics_of
 
 # Arguments that override parameters of the node, with their types; empty: as in params_file.
@@ -75,6 +76,7 @@ def make_node(context: LaunchContext, bag: BagTopics) -> LifecycleNode:
         parameters=[*parameters, overrides],
         remappings=[('image/compressed' if bag.compressed else 'image', bag.image)] if bag.image else [],
         ros_arguments=['--log-level', LaunchConfiguration('log_level')],
+        additional_env=profile_environment(Path(get_package_share_directory('xmem_ros'))),
         output='screen',
         emulate_tty=True,
     )

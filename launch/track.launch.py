@@ -10,6 +10,8 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode
 from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
 
+from xmem_ros.node.middleware import profile_environment
+
 # Arguments that override parameters of the node, with their types; empty: as in params_file.
 OVERRIDES = {'image_transport': str, 'weights': str, 'device': str, 'use_sim_time': bool, 'autostart': bool}
 # Topics of the node → the arguments that remap them.
@@ -49,7 +51,7 @@ def start_stream(context: LaunchContext) -> list[Action]:
         *(('--ros-args', '-r', f'__ns:=/{namespace}') if namespace else ()),
     ]
     # An option with a password would be in the log when the process ends with an error.
-    variables = {'XMEM_ROS_CLIP': stream}
+    variables = {'XMEM_ROS_CLIP': stream, **profile_environment(Path(get_package_share_directory('xmem_ros')))}
     return [ExecuteProcess(cmd=command, name='stream', additional_env=variables, output='screen', emulate_tty=True)]
 
 
@@ -72,6 +74,7 @@ def start_node(context: LaunchContext) -> list[Action]:
             parameters=parameters,
             remappings=[(topic, LaunchConfiguration(name)) for topic, name in TOPICS.items()],
             ros_arguments=['--log-level', LaunchConfiguration('log_level')],
+            additional_env=profile_environment(Path(get_package_share_directory('xmem_ros'))),
             output='screen',
             emulate_tty=True,
         )

@@ -16,6 +16,8 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterFile
 
+from xmem_ros.node.middleware import profile_environment
+
 CAMERAS = ['front', 'rear']
 
 
@@ -42,6 +44,7 @@ def generate_launch_description() -> LaunchDescription:
                     {'cameras': CAMERAS},
                 ],
                 remappings=[(f'/{name}/image', LaunchConfiguration(name)) for name in CAMERAS],
+                additional_env=profile_environment(Path(get_package_share_directory('xmem_ros'))),
                 output='screen',
                 emulate_tty=True,
             ),

@@ -127,6 +127,10 @@ class UnknownObjectError(XMemError, KeyError):
         return str(self.args[0]) if self.args else ''
 
 
+class NotVisibleError(XMemError, RuntimeError):
+    """The object is tracked, but not visible."""
+
+
 class WeightsError(XMemError, ValueError):
     """Weights that are missing, unreadable or of another model."""
 
@@ -215,6 +219,7 @@ class ErrorCode(enum.IntEnum):
     UNKNOWN_ID = 201
     INVALID_SEED = 202
     TOO_MANY_OBJECTS = 203
+    NOT_VISIBLE = 204
     # of the image
     NO_IMAGE = 300
     STAMP_NOT_HELD = 301
@@ -238,6 +243,7 @@ _TYPES: dict[ErrorCode, type[XMemError]] = {
     ErrorCode.UNKNOWN_ID: UnknownObjectError,
     ErrorCode.INVALID_SEED: SeedError,
     ErrorCode.TOO_MANY_OBJECTS: TooManyObjectsError,
+    ErrorCode.NOT_VISIBLE: NotVisibleError,
     ErrorCode.NO_IMAGE: NoImageError,
     ErrorCode.STAMP_NOT_HELD: StampNotHeldError,
     ErrorCode.INVALID_IMAGE: FrameError,

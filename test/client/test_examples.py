@@ -191,3 +191,49 @@ def test_an_example_reports_a_missing_node_without_a_traceback(tmp_path, monkeyp
     said = ''.join(capsys.readouterr())
     assert 'no node /elsewhere/xmem was found' in said
     assert 'Traceback' not in said
+
+
+def test_the_goal_for_nav2_is_where_the_object_is_and_faces_where_it_goes():
+    from geometry_msgs.msg import Point, PoseStamped, Vector3
+
+    from xmem_ros.msg import ObjectMotion, ObjectMotionArray
+
+    with robots.running({'autostart': False}) as robot:
+        goals = robot.listen(PoseStamped, '/goal_update')
+        motions = robot.node.create_publisher(ObjectMotionArray, '/other/motions', 10)
+        with example('nav2_follow.py', '--update-only', '--name', 'person', '--node', '/other'):
+            wait_until(motions.get_subscription_count, 'the example', SLOW_S)
+            message = ObjectMotionArray()
+            message.header.frame_id, message.header.stamp.sec = 'map', 7
+            cup = ObjectMotion(id=1, name='cup', measured=True)
+            person = ObjectMotion(
+                id=2, name='person', measured=True, position=Point(x=3.0, y=1.0, z=0.9), velocity=Vector3(y=1.0)
+            )
+            hidden = ObjectMotion(id=3, name='person', position=Point(x=9.0))
+            message.motions = [cup, person, hidden]
+            wait_until(lambda: (motions.publish(message), goals)[1], 'a goal')
+            pose = goals[0].pose
+            assert goals[0].header == message.header
+            assert (pose.position.x, pose.position.y, pose.position.z) == (3.0, 1.0, 0.0)
+            assert (pose.orientation.z, pose.orientation.w) == pytest.approx((0.5**0.5, 0.5**0.5))
+            message.motions, heard = [cup, hidden], len(goals)
+            motions.publish(message)
+            message.motions = [ObjectMotion(id=2, name='person', measured=True, position=Point(x=4.0))]
+            motions.publish(message)
+            wait_until(lambda: goals[-1].pose.position.x == 4.0, 'the next goal')
+            assert [goal.pose.position.x for goal in goals[heard:] if goal.pose.position.x != 3.0] == [4.0]
+            assert goals[-1].pose.orientation.z == pytest.approx(0.5**0.5)  # it stands: as before
+
+
+@pytest.mark.parametrize(
+    ('name', 'arguments', 'module'),
+    [('nav2_follow.py', (), 'nav2_msgs'), ('planning_scene.py', ('--name', 'cup'), 'moveit_msgs')],
+)
+def test_examples_name_the_missing_package(name, arguments, module, tmp_path, monkeypatch):
+    (tmp_path / f'{module}.py').write_text("raise ImportError('not for this test')\n")
+    monkeypatch.setenv('PYTHONPATH', os.pathsep.join([str(tmp_path), os.environ.get('PYTHONPATH', '')]))
+    with example(name, *arguments) as process:
+        output = process.communicate(timeout=SLOW_S)[0]
+    assert process.returncode == 2
+    assert 'is not installed (not for this test): apt install ros-$ROS_DISTRO-' in output
+    assert 'Traceback' not in output

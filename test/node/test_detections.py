@@ -39,8 +39,8 @@ class DepthCamera:
     """Publisher of depth images beside the robot's images."""
 
     def __init__(self, robot) -> None:
-        self._images = robot.node.create_publisher(Image, f'{robot.namespace}/depth/image', robots.CAMERA)
-        self._infos = robot.node.create_publisher(CameraInfo, f'{robot.namespace}/depth/camera_info', robots.CAMERA)
+        self._images = robot.node.create_publisher(Image, f'{robot.namespace}/depth/image', robots.RELIABLE)
+        self._infos = robot.node.create_publisher(CameraInfo, f'{robot.namespace}/depth/camera_info', robots.RELIABLE)
         wait_until(lambda: self._images.get_subscription_count() and self._infos.get_subscription_count(), 'the node')
 
     def tell(self, size=(HEIGHT, WIDTH), frame_id='camera_optical') -> None:
@@ -267,13 +267,14 @@ def test_the_node_reports_missing_vision_msgs_once_and_tracks(tmp_path, monkeypa
         robot.wait_matched('~/labels')
         robot.process.says('vision_msgs 4 or later is not installed: ~/detections', ANSWER_S)
         assert 'apt install ros-iron-vision-msgs;' in robot.process.output
-        robot.process.says('without vision_msgs, depth.enabled and seed_detections.enabled cannot work')
+        robot.process.says('without vision_msgs, seed_detections.enabled cannot work')
         robot.show_and_wait(FRAME, labels)
         assert robot.seed(mask_seed(TRUTH == 1)).success
         robot.show_and_wait(SCENE[1][0], labels)
         topics = {name for name, _ in robot.node.get_topic_names_and_types()}
         assert f'{robot.prefix}/objects' in topics
         assert not topics & {f'{robot.prefix}/{name}' for name in ('detections', 'detections_3d', 'label_info')}
+        assert f'{robot.prefix}/object_points' in topics  # needs no vision_msgs
 
 
 def test_nodes_of_several_cameras_report_missing_vision_msgs_once(tmp_path, monkeypatch):

@@ -60,6 +60,42 @@ INTERFACES = {
         'labels': 'sequence<uint8>',
         'stamp': 'builtin_interfaces/Time',
     },
+    'msg.ObjectMotion': {
+        'id': 'uint32',
+        'label': 'uint8',
+        'name': 'string',
+        'state': 'uint8',
+        'measured': 'boolean',
+        'position': 'geometry_msgs/Point',
+        'velocity': 'geometry_msgs/Vector3',
+        'size': 'geometry_msgs/Vector3',
+        'covariance': 'double[36]',
+    },
+    'msg.ObjectMotionArray': {'header': 'std_msgs/Header', 'motions': 'sequence<xmem_ros/ObjectMotion>'},
+    'srv.GetMask_Request': {'id': 'uint32', 'name': 'string', 'target_frame': 'string'},
+    'srv.GetMask_Response': {
+        **OUTCOME,
+        'header': 'std_msgs/Header',
+        'object': 'xmem_ros/TrackedObject',
+        'mask': 'sensor_msgs/Image',
+        'image': 'sensor_msgs/Image',
+        'has_depth': 'boolean',
+        'cloud': 'sensor_msgs/PointCloud2',
+        'box': 'geometry_msgs/PoseStamped',
+        'box_size': 'geometry_msgs/Vector3',
+    },
+    'action.WaitVisible_Goal': {
+        'id': 'uint32',
+        'name': 'string',
+        'min_score': 'float',
+        'timeout': 'builtin_interfaces/Duration',
+    },
+    'action.WaitVisible_Result': {**OUTCOME, 'header': 'std_msgs/Header', 'object': 'xmem_ros/TrackedObject'},
+    'action.WaitVisible_Feedback': {
+        'header': 'std_msgs/Header',
+        'known': 'boolean',
+        'object': 'xmem_ros/TrackedObject',
+    },
     'srv.PreviewSeed_Request': {'header': 'std_msgs/Header', 'seed': 'xmem_ros/Seed'},
     'srv.PreviewSeed_Response': {
         **OUTCOME,
@@ -109,6 +145,7 @@ def prefix() -> Path:
 def interface(name: str) -> type:
     """Return a generated class: `msg.Seed`, `srv.SeedObjects_Request`."""
     require('rclpy')
+    import xmem_ros.action
     import xmem_ros.msg
     import xmem_ros.srv
 
@@ -116,7 +153,7 @@ def interface(name: str) -> type:
     if module == 'msg':
         return getattr(xmem_ros.msg, class_name)
     service, part = class_name.split('_')
-    return getattr(getattr(xmem_ros.srv, service), part)
+    return getattr(getattr(getattr(xmem_ros, module), service), part)
 
 
 @pytest.mark.parametrize('name', INTERFACES)
@@ -134,6 +171,8 @@ def test_every_interface_of_the_package_is_covered_here() -> None:
     messages = {path.stem for path in ROOT.glob('msg/*.msg')}
     assert messages == {name.partition('.')[2] for name in INTERFACES if name.startswith('msg.')}
     assert sorted(path.stem for path in ROOT.glob('srv/*.srv')) == SERVICES
+    actions = {name.partition('.')[2].partition('_')[0] for name in INTERFACES if name.startswith('action.')}
+    assert {path.stem for path in ROOT.glob('action/*.action')} == actions
 
 
 @pytest.mark.parametrize('name', SERVICES)
@@ -161,7 +200,7 @@ def test_states_of_tracker_and_message_agree() -> None:
 
 
 def test_every_field_of_an_interface_is_documented() -> None:
-    for path in [*ROOT.glob('msg/*.msg'), *ROOT.glob('srv/*.srv')]:
+    for path in [*ROOT.glob('msg/*.msg'), *ROOT.glob('srv/*.srv'), *ROOT.glob('action/*.action')]:
         assert path.read_text().startswith('# '), f'{path.name} does not say what it is'
     missing = []
     for path in ROOT.glob('msg/*.msg'):

@@ -18,6 +18,7 @@ import signal
 import sys
 from pathlib import Path
 
+from xmem_ros.node.middleware import profile_environment
 from xmem_ros.threads import wait_asleep
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -67,8 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     if not args.default_dds:
-        profiles = TESTS.parent / 'config' / 'fastdds.xml'
-        os.environ.setdefault('FASTDDS_DEFAULT_PROFILES_FILE', str(profiles))
+        os.environ.update(profile_environment(TESTS.parent))
     # the processes of a trial are modules of this package
     os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, (str(TESTS), os.environ.get('PYTHONPATH'))))
     if args.trial == 'restarts':

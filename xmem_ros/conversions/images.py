@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Conversion of sensor_msgs/Image ↔ arrays; the one place that knows encodings. No rclpy.
 
-OpenCV converts the colours, as in cv_bridge and rosbags-image. Messages of rclpy and of bags take
-the same path, which honours `step` and avoids copies.
+OpenCV converts the colours, or cv_bridge where the node uses it (`ros_cv_bridge`), which calls
+OpenCV too. Messages of rclpy and of bags take the same path, which honours `step` and avoids
+copies.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import cv2
 import numpy as np
 
 from xmem_ros import pictures
+from xmem_ros.conversions import ros_cv_bridge
 from xmem_ros.errors import FrameError, quoted
 from xmem_ros.intensity import FULL, IntensityScale
 
@@ -144,7 +146,8 @@ def rgb_from_image(message: ImageMessage, scale: IntensityScale = _FULL_RANGE) -
         return pixels
     if message.encoding == 'nv24':
         return _rgb_from_nv24(pixels)
-    return cv2.cvtColor(np.ascontiguousarray(pixels), encoding.code)
+    code = encoding.code
+    return ros_cv_bridge.convert(message, pixels, lambda own: cv2.cvtColor(np.ascontiguousarray(own), code))
 
 
 def _rgb_from_nv24(planes: np.ndarray) -> np.ndarray:

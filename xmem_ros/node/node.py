@@ -13,12 +13,14 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 
+from xmem_ros.conversions import ros_cv_bridge
 from xmem_ros.conversions.images import stamp_ns
 from xmem_ros.errors import FrameError, XMemError
 from xmem_ros.node import diagnostic_keys as keys
 from xmem_ros.node import diagnostics, qos, standard_messages
 from xmem_ros.node.diagnostics import DiagnosticArray, StreamStatistics
 from xmem_ros.node.image_source import ImageSource
+from xmem_ros.node.object_requests import ObjectRequests
 from xmem_ros.node.parameter_node import ParameterNode
 from xmem_ros.node.publishers import Publishers
 from xmem_ros.node.rclpy_workarounds import guard_services
@@ -72,13 +74,14 @@ class XMemNode(ParameterNode):
             image_topic=lambda: self._images.topic,
             statistics=self._statistics,
         )
+        self._requests = ObjectRequests(self, self._node_services, lambda: self._pipeline, self._inactive_reason)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', qos.diagnostics())
         # With use_sim_time, timers on the node's own clock stand still until /clock is published.
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timers_group = MutuallyExclusiveCallbackGroup()
         standard_messages.log_missing(self)
         guard_services(self)
-        self._watch = self.create_timer(1.0, self._images.watch, self._timers_group, self._steady)
+        self._watch = self.create_timer(1.0, self._watch_subscriptions, self._timers_group, self._steady)
         self._report = self._make_report_timer()
 
     # --- lifecycle
@@ -135,6 +138,7 @@ class XMemNode(ParameterNode):
         begun = time.monotonic()
         parameters = self.parameters
         memory_folder(parameters.memory_folder)
+        ros_cv_bridge.use_where_possible()
         find_weights(parameters.weights)
         # Imports torch, which takes seconds.
         from xmem_ros.stream.session import TrackingSession
@@ -161,7 +165,7 @@ class XMemNode(ParameterNode):
             self._statistics,
             per_object=parameters.publish_per_object,
             quality=lambda: self.parameters.jpeg_quality,
-            extras=vision.outputs,
+            extras=[*vision.outputs, self._requests],
         )
         session = TrackingSession(tracker, lambda: self.parameters, history, publishers, self.get_logger())
         _ = session.seeder  # loaded now, so that a wrong one is refused and the first box does not wait
@@ -203,6 +207,7 @@ class XMemNode(ParameterNode):
             # The worker stops first: an image callback may wait for room in its queue.
             worker.stop(patience_s)
         self._images.close()
+        self._requests.clear()
         if pipeline is not None:
             pipeline.vision.stop()
             # After the next activation, a seed for the newest image must not get one from before.
@@ -260,6 +265,15 @@ class XMemNode(ParameterNode):
             worker.offer(Frame(message, stamp, valid=stamp >= 0))
         except Exception:  # an exception that leaves a callback ends the executor and the node
             self.get_logger().error(f'image dropped: {traceback.format_exc()}', **_THROTTLED)
+
+    def _watch_subscriptions(self) -> None:
+        self._images.watch()
+        pipeline = self._pipeline
+        if pipeline is not None:
+            try:
+                pipeline.vision.watch()
+            except Exception:  # an exception that leaves a callback ends the executor and the node
+                self.get_logger().error(f'subscriptions cannot be watched: {traceback.format_exc()}', **_THROTTLED)
 
     # --- diagnostics
 

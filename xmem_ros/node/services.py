@@ -84,8 +84,12 @@ class Services:
             (SaveMemory, '~/save_memory', self._save),
             (LoadMemory, '~/load_memory', self._load),
         ):
-            # One group for each service: the seeder in `~/seed` must not keep the others waiting.
-            node.create_service(kind, name, self._guarded(handler), callback_group=MutuallyExclusiveCallbackGroup())
+            self.serve(kind, name, handler)
+
+    def serve(self, kind: type, name: str, handler: Callable[[Any, Any, Pipeline, Worker], None]) -> None:
+        """Create a service; every error of its handler becomes a response."""
+        # One group for each service: the seeder in `~/seed` must not keep the others waiting.
+        self._node.create_service(kind, name, self._guarded(handler), callback_group=MutuallyExclusiveCallbackGroup())
 
     def frame_of(self, stamp: int) -> Frame:
         """Find a kept frame by its stamp [ns]; 0 means the newest.
