@@ -95,7 +95,10 @@ def main() -> int:
         '--turn', type=float, default=0.8, help='largest angular velocity, rad/s (default: %(default)s)'
     )
     parser.add_argument(
-        '--watchdog', type=float, default=0.3, help='time without a result after which to stop, s (default: %(default)s)'
+        '--watchdog',
+        type=float,
+        default=0.3,
+        help='time without a result after which to stop, s (default: %(default)s)',
     )
     parser.add_argument('--stamped', action='store_true', help='publish TwistStamped instead of Twist')
     parser.add_argument('--frame', default='base_link', help='frame_id of TwistStamped (default: %(default)s)')

@@ -34,7 +34,7 @@ from xmem_ros.errors import (
     StampNotHeldError,
     UnknownObjectError,
 )
-from xmem_ros.msg import AcceptedSeeds, Seed
+from xmem_ros.msg import Seed
 from xmem_ros.objects import ObjectState
 
 SCENE = rendered_scene()
@@ -47,8 +47,8 @@ ANSWER_S = 60.0  # on a busy machine
 def running():
     with robots.running({'size': SIZE}) as robot:
         robot.labels = robot.listen(Image, '~/labels')
-        robot.seeds = robot.listen(AcceptedSeeds, '~/seeds', robots.LATCHED)
-        robot.wait_matched('~/seeds')
+        robot.seeds = robot.listen_seeds()
+        robot.wait_matched('~/events')
         with XMemClient(robot.prefix, timeout=ANSWER_S) as client:
             robot.client = client
             meet(robot, client)

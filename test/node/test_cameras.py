@@ -175,9 +175,9 @@ def test_each_camera_has_its_own_detections(both):
 
     for camera in both:
         camera.found = camera.listen(Detection2DArray, '~/detections')
-        camera.seeds = camera.listen(AcceptedSeeds, '~/seeds', robots.LATCHED)
+        camera.seeds = camera.listen_seeds()
         camera.wait_matched('~/detections')
-        camera.wait_matched('~/seeds')
+        camera.wait_matched('~/events')
         camera.detector = camera.node.create_publisher(
             Detection2DArray, f'{camera.prefix}/seed_detections', robots.RELIABLE
         )

@@ -13,7 +13,7 @@ from scene_files import rendered_scene
 from sensor_msgs.msg import Image
 
 from xmem_ros.conversions.objects import seconds_of
-from xmem_ros.msg import AcceptedSeeds, Seed, TrackedObject, TrackedObjectArray, TrackedObjectStamped
+from xmem_ros.msg import Seed, TrackedObject, TrackedObjectArray, TrackedObjectStamped
 from xmem_ros.tracker.geometry import outline
 
 SCENE = rendered_scene()
@@ -26,8 +26,8 @@ def running():
     with robots.running({'size': SIZE}) as robot:
         robot.labels = robot.listen(Image, '~/labels')
         robot.objects = robot.listen(TrackedObjectArray, '~/objects')
-        robot.seeds = robot.listen(AcceptedSeeds, '~/seeds', robots.LATCHED)
-        robot.wait_matched('~/seeds')
+        robot.seeds = robot.listen_seeds()
+        robot.wait_matched('~/events')
         yield robot
 
 
@@ -174,7 +174,7 @@ def test_accepted_seeds_reach_a_late_recorder(robot):
     robot.seed(box_seed(*bounding_box(SCENE[0][1] == 2, 3), 'two'))
     late = robots.Robot(robot.namespace)
     try:
-        heard = late.listen(AcceptedSeeds, '~/seeds', robots.LATCHED)
+        heard = late.listen_seeds()
         wait_until(lambda: [message.seeds[0].name for message in heard[-2:]] == ['one', 'two'], 'both seeds')
         first, second = heard[-2:]
         assert (first.seeds[0].kind, second.seeds[0].kind) == (Seed.MASK, Seed.BOX)

@@ -267,8 +267,7 @@ class _Waiting:
             )
         if state != 'active':
             return NodeInactiveError(
-                f'{name} is {state} and tracks nothing: configure and activate it '
-                f'(ros2 lifecycle set {name} activate)'
+                f'{name} is {state} and tracks nothing: configure and activate it (ros2 lifecycle set {name} activate)'
             )
         return NodeTimeoutError(
             f'{name} is active but published no new frame within {self.limit:g} s: check that its camera publishes; '

@@ -16,6 +16,7 @@ INVALID = 'invalid'
 LOST_BEFORE_NODE = 'lost before the node'
 
 MEMORY_BYTES = 'memory (bytes)'
+EVENTS_BYTES = 'events kept, at most (bytes)'  # part of MEMORY_BYTES
 IMAGE_TOPIC = 'image topic'
 NO_IMAGE = 'no image'
 

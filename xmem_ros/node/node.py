@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sys
 import time
 import traceback
@@ -63,6 +64,7 @@ class XMemNode(ParameterNode):
         self._pipeline: Pipeline | None = None
         self._last_worker: Worker | None = None  # keeps the counts while no worker runs
         self._statistics = StreamStatistics(self.get_clock())
+        self._sessions = itertools.count(1)  # of ~/events
         self._reported = Counts()  # counts of the last diagnostics
         self._images = ImageSource(self, lambda: self.parameters, self._take_image)
         self._node_services = Services(  # `_services` is an attribute of rclpy's node
@@ -161,9 +163,11 @@ class XMemNode(ParameterNode):
             self._statistics,
             per_object=parameters.publish_per_object,
             quality=lambda: self.parameters.jpeg_quality,
+            sessions=self._sessions,
             extras=vision.outputs,
         )
         session = TrackingSession(tracker, lambda: self.parameters, history, publishers, self.get_logger())
+        session.on_reset = publishers.events.reset
         _ = session.seeder  # loaded now, so that a wrong one is refused and the first box does not wait
         self._pipeline = Pipeline(session, history, publishers, vision)
         self.destroy_timer(self._report)
@@ -291,7 +295,9 @@ class XMemNode(ParameterNode):
             tracker = pipeline.session.tracker
             values |= pipeline.vision.diagnostics()
             hardware = str(tracker.device)
-            values[keys.MEMORY_BYTES] = str(tracker.memory_bytes)
+            kept = pipeline.publishers.events.nbytes
+            values[keys.MEMORY_BYTES] = str(tracker.memory_bytes + kept)
+            values[keys.EVENTS_BYTES] = str(kept)
             for number, measure in enumerate(tracker.given_up, 1):
                 level = diagnostics.WARN
                 values[keys.given_up(number)] = measure

@@ -17,8 +17,9 @@ from xmem_ros import overlay
 from xmem_ros.conversions.compressed_images import compressed_from_array
 from xmem_ros.conversions.images import image_from_array
 from xmem_ros.conversions.objects import BOX, DURATION, OBJECT, OBJECTS, duration_message, objects_message
-from xmem_ros.msg import AcceptedSeeds, TrackedObject, TrackedObjectArray, TrackedObjectStamped
+from xmem_ros.msg import TrackedObject, TrackedObjectArray, TrackedObjectStamped
 from xmem_ros.node import qos
+from xmem_ros.node.events import Events
 
 try:
     from rclpy.event_handler import PublisherEventCallbacks
@@ -26,7 +27,7 @@ except ImportError:  # Humble
     from rclpy.qos_event import PublisherEventCallbacks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from rclpy.node import Node
     from rclpy.publisher import Publisher
@@ -62,6 +63,7 @@ class Publishers:
         statistics: gets the durations of each frame.
         per_object: publish topics for each object.
         quality: returns the current JPEG quality, 1…100.
+        sessions: numbers of the sessions of `events`.
         extras: further publishers of the same results.
     """
 
@@ -72,6 +74,7 @@ class Publishers:
         *,
         per_object: bool,
         quality: Callable[[], int],
+        sessions: Iterator[int],
         extras: Sequence[ExtraPublisher] = (),
     ) -> None:
         self._node, self._statistics, self._per_object, self._quality = node, statistics, per_object, quality
@@ -83,9 +86,7 @@ class Publishers:
             'png': self._make(CompressedImage, '~/labels/compressed'),
             'jpeg': self._make(CompressedImage, '~/overlay/compressed'),
         }
-        self._seeds = node.create_publisher(
-            AcceptedSeeds, '~/seeds', qos.accepted_seeds(), qos_overriding_options=qos.overridable()
-        )
+        self.events = Events(node, sessions)
         self._of_object: dict[int, tuple[Publisher, Publisher]] = {}
 
     def publish(self, header: Any, image: np.ndarray, result: StepResult, begun: float) -> None:
@@ -98,6 +99,7 @@ class Publishers:
 
     def _publish(self, header: Any, image: np.ndarray, result: StepResult, begun: float) -> None:
         started = time.perf_counter()
+        self.events.image_tracked(header)
         self._set_topics([item.id for item in result.objects])
         self._publish_image(self._labels, result.labels, 'mono8', header)
         array = objects_message(header, result.objects, 0.0, _make)
@@ -137,16 +139,13 @@ class Publishers:
                     self._make_bare(TrackedObjectStamped, f'~/object_{object_id}/box'),
                 )
 
-    def publish_seeds(self, header: Any, seeds: Sequence[Any], ids: Sequence[int], labels: Sequence[int]) -> None:
-        """Publish seeds that were accepted in the image of this header."""
-        self._seeds.publish(AcceptedSeeds(header=header, seeds=list(seeds), ids=list(ids), labels=list(labels)))
-
     def close(self) -> None:
         """Destroy every publisher."""
         self._set_topics([])
+        self.events.close()
         for extra in self._extras:
             extra.close()
-        for publisher in (self._labels, self._objects, self._overlay, self._seeds, *self._compressed.values()):
+        for publisher in (self._labels, self._objects, self._overlay, *self._compressed.values()):
             self._node.destroy_publisher(publisher)
 
     def _publish_object(

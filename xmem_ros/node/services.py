@@ -108,18 +108,15 @@ class Services:
     def apply_seeds(
         self, session: TrackingSession, frame: Frame, messages: Sequence[Any], seeds: Sequence[ObjectSeed]
     ) -> tuple[list[int], list[int]]:
-        """Seed a frame and publish the accepted seeds; called in the worker's thread.
+        """Seed a frame and publish the event; called in the worker's thread.
 
         Returns:
             Ids and labels, in the order of the seeds.
         """
         pipeline = self._pipeline()
         ids, labels = session.seed(frame, seeds)
-        try:
-            if pipeline is not None and ids:
-                pipeline.publishers.publish_seeds(frame.message.header, messages, ids, labels)
-        except Exception:  # the objects are tracked by now, published or not
-            self._node.get_logger().error(f'the seeds cannot be published: {traceback.format_exc()}')
+        if pipeline is not None and ids:
+            pipeline.publishers.events.seeded(frame.message.header, messages, ids, labels)
         return ids, labels
 
     def _guarded(self, handler: Callable[[Any, Any, Pipeline, Worker], None]) -> Callable[[Any, Any], Any]:
@@ -208,7 +205,13 @@ class Services:
             raise RequestError('the request gives ids and also sets all: use only one of them')
         if not request.all and not ids:
             raise RequestError('the request gives no ids and does not set all: give the ids to remove, or set all')
-        response.removed = worker.submit(lambda: pipeline.session.remove(None if request.all else ids)).result()
+
+        def remove() -> list[int]:
+            removed = pipeline.session.remove(None if request.all else ids)
+            pipeline.publishers.events.removed(removed)
+            return removed
+
+        response.removed = worker.submit(remove).result()
         response.message = f'{_count(response.removed)} removed'
         self._log(f'removed: ids {", ".join(map(str, response.removed))}')
 
@@ -230,12 +233,20 @@ class Services:
         self._log(response.message)
 
     def _load(self, request: Any, response: Any, pipeline: Pipeline, worker: Worker) -> None:
+        from xmem_ros.engines.onnx_files import sha256_of
         from xmem_ros.tracker import snapshot
 
         session = pipeline.session
         path = memory_file(self._node.parameters.memory_folder, request.name)
         saved = snapshot.read(path, session.tracker.fingerprint)
-        ids, labels = worker.submit(lambda: session.import_state(saved)).result()
+        digest = sha256_of(path)
+
+        def load() -> tuple[list[int], list[int]]:
+            loaded = session.import_state(saved)
+            pipeline.publishers.events.loaded(path.name, digest, *loaded)
+            return loaded
+
+        ids, labels = worker.submit(load).result()
         self._statistics.clear_objects()
         response.path, response.ids, response.labels = str(path), ids, labels
         response.message = f'{_count(ids)} loaded from {path}: ids {", ".join(map(str, ids)) or "none"}'
