@@ -130,7 +130,7 @@ def test_follow_stops_before_it_asks_why_the_tracker_is_silent(robot, stamped):
         still = [at for at, message in arrivals if twist_of(message) == Twist() and at > moving[-1]]
         assert still[0] - moving[-1] < 1.5  # 0.3 s, and what a busy machine adds; asking took 2 s more
         wait_until(lambda: twist_of(heard[-1]).linear.x > 0, 'the velocity after the silence', SLOW_S)
-        assert not stamped or heard[-1].header.frame_id == 'base' and heard[-1].header.stamp.sec
+        assert not stamped or (heard[-1].header.frame_id == 'base' and heard[-1].header.stamp.sec)
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
 

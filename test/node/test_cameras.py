@@ -19,7 +19,6 @@ from scene_files import rendered_scene
 from sensor_msgs.msg import CompressedImage, Image
 
 from xmem_ros.errors import ErrorCode
-from xmem_ros.msg import AcceptedSeeds
 from xmem_ros.node.standard_messages import AVAILABLE
 from xmem_ros.stream.fair_lock import FairLock
 from xmem_ros.tracker import Tracker
