@@ -42,7 +42,7 @@ class StateQuestion:
         self._future = client.call_async(GetState.Request()) if self.visible else None
 
     def take(self) -> str:
-        """Return the state, such as active; empty if there is no answer so far. Ends the request."""
+        """End the request; return the state, such as active, or nothing if there is no answer."""
         future, self._future = self._future, None
         if future is None:
             return ''
@@ -169,7 +169,7 @@ class NodeLink:
         return str(self.call(GetState, 'get_state', GetState.Request(), timeout).current_state.label)
 
     def ask_state(self) -> StateQuestion:
-        """Request the node's lifecycle state and go on; raises `NodeError` if the link is closed."""
+        """Request the node's lifecycle state and go on; raises `NodeError` if closed."""
         client = self._client(GetState, 'get_state')
         with self._while_open():
             return StateQuestion(client)

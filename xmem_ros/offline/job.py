@@ -156,7 +156,7 @@ def _hash(digest: Any, value: Any) -> None:
 def _digest(plan: Sequence[PlannedSeeds]) -> str:
     digest = hashlib.sha256()
     for entry in plan:
-        place = f'{entry.index} {seconds(entry.stamp_ns or 0)} {entry.ids} {entry.removed} {entry.values} {entry.reset} {entry.loaded}'
-        digest.update(place.encode())
+        place = f'{entry.index} {seconds(entry.stamp_ns or 0)} {entry.ids} {entry.removed} {entry.values}'
+        digest.update(f'{place} {entry.reset} {entry.loaded}'.encode())
         _hash(digest, entry.seeds)
     return f'{len(plan)} entries, {digest.hexdigest()[:16]}'

@@ -31,7 +31,7 @@ class LoadedFile:
 
 @dataclass(frozen=True)
 class PlannedSeeds:
-    """Seeds of one image, from a file, the command line or a recorded message; or another change."""
+    """Seeds of one image, or another change, from a file, the command line or a recording."""
 
     seeds: tuple[Any, ...]  # xmem_ros/Seed messages; one with an id corrects that object
     ids: tuple[int, ...]  # ids of their objects, in order, as in the plan and all results
@@ -172,7 +172,7 @@ def seeds_connection(recording: BagRecording, topic: str = '') -> Any:
 
 
 def recorded_seeds(recording: BagRecording, topic: str = '') -> list[PlannedSeeds]:
-    """Return the plan of a bag's events or AcceptedSeeds; arguments and errors as `seeds_connection`."""
+    """Return the plan of a bag's events or AcceptedSeeds; as `seeds_connection`."""
     wanted = seeds_connection(recording, topic)
     if wanted is None:
         return []
