@@ -145,7 +145,7 @@ def test_crop_cloud_keeps_the_points_inside_the_mask(robot):
     cut = robot.listen(PointCloud2, f'{robot.namespace}/object_points')
     clouds = robot.node.create_publisher(PointCloud2, f'{robot.namespace}/points', 10)
     remaps = ['-r', f'points:={robot.namespace}/points', '-r', f'object_points:={robot.namespace}/object_points']
-    with example('crop_cloud.py', '--node', robot.prefix, '--id', '2', '--ros-args', *remaps):
+    with example('crop_cloud.py', '--node', robot.prefix, '--label', '2', '--ros-args', *remaps):
         wait_until(lambda: robot.node.count_publishers(f'{robot.namespace}/object_points'), 'the example', SLOW_S)
         wait_until(clouds.get_subscription_count, 'its subscription')
         wait_until(lambda: robot.node.count_subscribers(f'{robot.prefix}/object_2/mask'), 'its subscription')

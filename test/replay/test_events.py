@@ -132,8 +132,8 @@ def test_a_bag_gives_the_same_objects_again_after_removals_and_a_reset(robot, tm
     assert (reset.kind, list(reset.ids)) == (TrackingEvent.RESET, [5])
     bag = recorder.bag(tmp_path / 'drive')
 
-    # A node shows an object after its seed was accepted, a run offline from the seed's image on. The
-    # last object is seeded in image 8, so everything is forgotten before that image.
+    # A node shows an object after its seed was accepted, a run offline from the seed's image on.
+    # The last object is seeded in image 8, so everything is forgotten before that image.
     again = list(tracked_again(bag, tmp_path / 'out', '--seed', 'recorded').values())
     assert again == [[1, 2, 3], [1, 2, 3, 4], [1, 2, 3, 4], [1, 3, 4], [1, 3, 4], [], [5], [5], [1], [1], [1], [1]]
     found, report = replayed_again(robot, bag)

@@ -198,7 +198,7 @@ def _prefixed(say: _Say, which: str, text: str) -> None:
 def _read_mask(seed: Any, image: np.ndarray, _: int, say: _Say) -> list[_Planned]:
     if seed.id and seed.name and not len(seed.mask.data):
         raise SeedError(
-            f'there is no mask: a new name needs a correction; send the message of object_{seed.id}/mask with the '
+            'there is no mask: a new name needs a correction; send the message of ~/object_<label>/mask with the '
             'stamp of its image, or draw the object again'
         )
     mask = mask_from_mask(mask_from_image(seed.mask), image.shape[:2], say)

@@ -161,7 +161,7 @@ class XMemNode(ParameterNode):
         publishers = Publishers(
             self,
             self._statistics,
-            per_object=parameters.publish_per_object,
+            object_topics=parameters.max_objects if parameters.publish_per_object else 0,
             quality=lambda: self.parameters.jpeg_quality,
             sessions=self._sessions,
             extras=vision.outputs,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Topics of the node and of each object.
+"""Topics of the node with the results of each image.
 
 The worker's thread publishes; other threads only create and close the publishers.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 from builtin_interfaces.msg import Duration
 from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
 
@@ -17,18 +16,15 @@ from xmem_ros import overlay
 from xmem_ros.conversions.compressed_images import compressed_from_array
 from xmem_ros.conversions.images import image_from_array
 from xmem_ros.conversions.objects import BOX, DURATION, OBJECT, OBJECTS, duration_message, objects_message
-from xmem_ros.msg import TrackedObject, TrackedObjectArray, TrackedObjectStamped
+from xmem_ros.msg import TrackedObject, TrackedObjectArray
 from xmem_ros.node import qos
 from xmem_ros.node.events import Events
-
-try:
-    from rclpy.event_handler import PublisherEventCallbacks
-except ImportError:  # Humble
-    from rclpy.qos_event import PublisherEventCallbacks
+from xmem_ros.node.object_topics import ObjectTopics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    import numpy as np
     from rclpy.node import Node
     from rclpy.publisher import Publisher
 
@@ -56,12 +52,12 @@ class ExtraPublisher(Protocol):
 
 
 class Publishers:
-    """Publishes results; the topics of an object exist as long as the object.
+    """Publishes results.
 
     Arguments:
         node: the publishing node.
         statistics: gets the durations of each frame.
-        per_object: publish topics for each object.
+        object_topics: number of labels that have topics of their own; 0: none.
         quality: returns the current JPEG quality, 1…100.
         sessions: numbers of the sessions of `events`.
         extras: further publishers of the same results.
@@ -72,12 +68,12 @@ class Publishers:
         node: Node,
         statistics: StreamStatistics,
         *,
-        per_object: bool,
+        object_topics: int,
         quality: Callable[[], int],
         sessions: Iterator[int],
         extras: Sequence[ExtraPublisher] = (),
     ) -> None:
-        self._node, self._statistics, self._per_object, self._quality = node, statistics, per_object, quality
+        self._node, self._statistics, self._quality = node, statistics, quality
         self._extras = extras
         self._labels = self._make(Image, '~/labels')
         self._objects = self._make(TrackedObjectArray, '~/objects')
@@ -87,7 +83,7 @@ class Publishers:
             'jpeg': self._make(CompressedImage, '~/overlay/compressed'),
         }
         self.events = Events(node, sessions)
-        self._of_object: dict[int, tuple[Publisher, Publisher]] = {}
+        self._of_object = ObjectTopics(node, object_topics)
 
     def publish(self, header: Any, image: np.ndarray, result: StepResult, begun: float) -> None:
         """Publish the result of a frame; see `Outputs.publish`."""
@@ -100,11 +96,10 @@ class Publishers:
     def _publish(self, header: Any, image: np.ndarray, result: StepResult, begun: float) -> None:
         started = time.perf_counter()
         self.events.image_tracked(header)
-        self._set_topics([item.id for item in result.objects])
         self._publish_image(self._labels, result.labels, 'mono8', header)
         array = objects_message(header, result.objects, 0.0, _make)
-        for item, message in zip(result.objects, array.objects, strict=True):
-            self._publish_object(item, message, result.labels, header)
+        for message in array.objects:
+            self._of_object.publish(message, result.labels, header)
         self._publish_compressed('png', result.labels, header)
         if self._overlay.get_subscription_count() or self._compressed['jpeg'].get_subscription_count():
             drawn = overlay.draw(image, result.labels, result.objects)
@@ -121,53 +116,21 @@ class Publishers:
         )
 
     def set_objects(self, objects: Sequence[tracker.TrackedObject]) -> None:
-        """Create and destroy the topics of objects; see `Outputs.set_objects`."""
-        self._set_topics([item.id for item in objects])
+        """Take over the list of current objects; see `Outputs.set_objects`."""
         for extra in self._extras:
             extra.set_objects(objects)
 
-    def _set_topics(self, ids: Sequence[int]) -> None:
-        if not self._per_object:
-            return
-        for object_id in self._of_object.keys() - set(ids):
-            for publisher in self._of_object.pop(object_id):
-                self._node.destroy_publisher(publisher)
-        for object_id in ids:
-            if object_id not in self._of_object:
-                self._of_object[object_id] = (
-                    self._make_bare(Image, f'~/object_{object_id}/mask'),
-                    self._make_bare(TrackedObjectStamped, f'~/object_{object_id}/box'),
-                )
-
     def close(self) -> None:
         """Destroy every publisher."""
-        self._set_topics([])
+        self._of_object.close()
         self.events.close()
         for extra in self._extras:
             extra.close()
         for publisher in (self._labels, self._objects, self._overlay, *self._compressed.values()):
             self._node.destroy_publisher(publisher)
 
-    def _publish_object(
-        self, item: tracker.TrackedObject, message: TrackedObject, labels: np.ndarray, header: Any
-    ) -> None:
-        if item.id not in self._of_object:
-            return
-        mask, box = self._of_object[item.id]
-        if mask.get_subscription_count():
-            self._publish_image(mask, np.where(labels == item.label, np.uint8(255), np.uint8(0)), 'mono8', header)
-        box.publish(TrackedObjectStamped(header=header, object=message))
-
     def _make(self, kind: type, topic: str) -> Publisher:
         return self._node.create_publisher(kind, topic, qos.output(), qos_overriding_options=qos.overridable())
-
-    def _make_bare(self, kind: type, topic: str) -> Publisher:
-        """Create a publisher without QoS overrides and events.
-
-        Each override would leave a parameter behind; events burden the executor.
-        """
-        silent = PublisherEventCallbacks(use_default_callbacks=False)
-        return self._node.create_publisher(kind, topic, qos.output(), event_callbacks=silent)
 
     def _publish_image(self, publisher: Publisher, pixels: np.ndarray, encoding: str, header: Any) -> None:
         message = image_from_array(pixels, encoding, Image)
