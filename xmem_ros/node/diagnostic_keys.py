@@ -14,6 +14,7 @@ DROPPED = 'dropped'
 WAITING = 'waiting'
 INVALID = 'invalid'
 LOST_BEFORE_NODE = 'lost before the node'
+UNPUBLISHED = 'results not published'  # of tracked images
 
 MEMORY_BYTES = 'memory (bytes)'
 EVENTS_BYTES = 'events kept, at most (bytes)'  # part of MEMORY_BYTES

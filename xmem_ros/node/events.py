@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import traceback
 from typing import TYPE_CHECKING, Any
 
 from rclpy.parameter import Parameter
@@ -18,17 +17,20 @@ if TYPE_CHECKING:
 
     from rclpy.node import Node
 
+    from xmem_ros.node.outbox import Outbox
+
 
 class Events:
-    """Publishes the events; except for the creation, in the worker's thread.
+    """Publishes the events; except for the creation, called in the worker's thread.
 
     Arguments:
         node: the publishing node.
         sessions: numbers of the sessions, from one to the next configuration of the node.
+        outbox: publishes in the order of the results.
     """
 
-    def __init__(self, node: Node, sessions: Iterator[int]) -> None:
-        self._node, self._sessions = node, sessions
+    def __init__(self, node: Node, sessions: Iterator[int], outbox: Outbox) -> None:
+        self._node, self._sessions, self._outbox = node, sessions, outbox
         self._publisher = node.create_publisher(
             TrackingEvent, '~/events', qos.events(), qos_overriding_options=qos.overridable()
         )
@@ -80,12 +82,8 @@ class Events:
     def _publish(self, kind: int, *, header: Any = None, **fields: Any) -> None:
         self._sequence += 1
         self._untouched = self._untouched and kind != TrackingEvent.SEED
-        try:
-            message = TrackingEvent(header=header or self._newest, kind=kind, **fields)
-            message.session, message.sequence, message.after = self._session, self._sequence, self._newest.stamp
-            raw = serialize_message(message)
-            self._largest = max(self._largest, len(raw))
-            self._publisher.publish(raw)
-        except Exception:  # the objects have changed by now, published or not
-            if self._node.context.ok():
-                self._node.get_logger().error(f'not published on ~/events: {traceback.format_exc()}')
+        message = TrackingEvent(header=header or self._newest, kind=kind, **fields)
+        message.session, message.sequence, message.after = self._session, self._sequence, self._newest.stamp
+        raw = serialize_message(message)
+        self._largest = max(self._largest, len(raw))
+        self._outbox.put(lambda: self._publisher.publish(raw))

@@ -132,6 +132,8 @@ class XMemNode(ParameterNode):
     def close(self, patience_s: float | None = None) -> None:
         """Stop the worker before the node is destroyed; `patience_s` as for `Worker.stop`."""
         self._stop(patience_s)
+        if self._pipeline is not None:
+            self._pipeline.publishers.stop()
 
     def _configure(self) -> None:
         begun = time.monotonic()
@@ -164,6 +166,7 @@ class XMemNode(ParameterNode):
             object_topics=parameters.max_objects if parameters.publish_per_object else 0,
             quality=lambda: self.parameters.jpeg_quality,
             sessions=self._sessions,
+            keep_all=parameters.queue == 'all',
             extras=vision.outputs,
         )
         session = TrackingSession(tracker, lambda: self.parameters, history, publishers, self.get_logger())
@@ -298,6 +301,7 @@ class XMemNode(ParameterNode):
             kept = pipeline.publishers.events.nbytes
             values[keys.MEMORY_BYTES] = str(tracker.memory_bytes + kept)
             values[keys.EVENTS_BYTES] = str(kept)
+            values[keys.UNPUBLISHED] = str(pipeline.publishers.unpublished)
             for number, measure in enumerate(tracker.given_up, 1):
                 level = diagnostics.WARN
                 values[keys.given_up(number)] = measure

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Topics of the node with the results of each image.
 
-The worker's thread publishes; other threads only create and close the publishers.
+A thread of its own publishes, in the order of the worker's calls; see `outbox`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from xmem_ros.msg import TrackedObject, TrackedObjectArray
 from xmem_ros.node import qos
 from xmem_ros.node.events import Events
 from xmem_ros.node.object_topics import ObjectTopics
+from xmem_ros.node.outbox import Outbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -60,6 +61,7 @@ class Publishers:
         object_topics: number of labels that have topics of their own; 0: none.
         quality: returns the current JPEG quality, 1…100.
         sessions: numbers of the sessions of `events`.
+        keep_all: as for `Outbox`.
         extras: further publishers of the same results.
     """
 
@@ -71,6 +73,7 @@ class Publishers:
         object_topics: int,
         quality: Callable[[], int],
         sessions: Iterator[int],
+        keep_all: bool = False,
         extras: Sequence[ExtraPublisher] = (),
     ) -> None:
         self._node, self._statistics, self._quality = node, statistics, quality
@@ -82,20 +85,30 @@ class Publishers:
             'png': self._make(CompressedImage, '~/labels/compressed'),
             'jpeg': self._make(CompressedImage, '~/overlay/compressed'),
         }
-        self.events = Events(node, sessions)
+        self._outbox = Outbox(self._log, keep_all=keep_all)
+        self.events = Events(node, sessions, self._outbox)
         self._of_object = ObjectTopics(node, object_topics)
 
     def publish(self, header: Any, image: np.ndarray, result: StepResult, begun: float) -> None:
-        """Publish the result of a frame; see `Outputs.publish`."""
-        try:
-            self._publish(header, image, result, begun)
-        except Exception:
-            if self._node.context.ok():  # otherwise the process is shutting down
-                raise
+        """Publish the result of a frame, soon; see `Outputs.publish`."""
+        self.events.image_tracked(header)
+        self._outbox.put(lambda: self._publish(header, image, result, begun), frame=True)
+
+    def flush(self, seconds: float) -> None:
+        """Wait until the results so far are published, up to `seconds` [s]."""
+        self._outbox.flush(seconds)
+
+    def stop(self) -> None:
+        """Publish the results so far and no more; before the end of the process."""
+        self._outbox.close()
+
+    @property
+    def unpublished(self) -> int:
+        """Number of results that were dropped because publishing took too long."""
+        return self._outbox.dropped
 
     def _publish(self, header: Any, image: np.ndarray, result: StepResult, begun: float) -> None:
         started = time.perf_counter()
-        self.events.image_tracked(header)
         self._publish_image(self._labels, result.labels, 'mono8', header)
         array = objects_message(header, result.objects, 0.0, _make)
         for message in array.objects:
@@ -117,17 +130,26 @@ class Publishers:
 
     def set_objects(self, objects: Sequence[tracker.TrackedObject]) -> None:
         """Take over the list of current objects; see `Outputs.set_objects`."""
-        for extra in self._extras:
-            extra.set_objects(objects)
+
+        def take_over() -> None:
+            for extra in self._extras:
+                extra.set_objects(objects)
+
+        self._outbox.put(take_over)
 
     def close(self) -> None:
         """Destroy every publisher."""
+        self._outbox.close()
         self._of_object.close()
         self.events.close()
         for extra in self._extras:
             extra.close()
         for publisher in (self._labels, self._objects, self._overlay, *self._compressed.values()):
             self._node.destroy_publisher(publisher)
+
+    def _log(self, text: str) -> None:
+        if self._node.context.ok():  # otherwise the process is shutting down
+            self._node.get_logger().error(text, throttle_duration_sec=5.0)
 
     def _make(self, kind: type, topic: str) -> Publisher:
         return self._node.create_publisher(kind, topic, qos.output(), qos_overriding_options=qos.overridable())

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from xmem_ros.stream.session import TrackingSession
     from xmem_ros.stream.worker import Worker
 
+FLUSH_S = 1.0  # longest wait until results are published
+
 
 @dataclass
 class Pipeline:
@@ -129,6 +131,8 @@ class Services:
                 if pipeline is None or worker is None:
                     raise NodeInactiveError('no worker')
                 handler(request, response, pipeline, worker)
+                # Clients take results that arrive after the response for results after the change.
+                pipeline.publishers.flush(FLUSH_S)
                 response.success = True
                 return response
             except NodeInactiveError as error:  # inactive before the call, or deactivated during it
@@ -217,6 +221,7 @@ class Services:
 
     def _reset(self, request: Any, response: Any, pipeline: Pipeline, worker: Worker) -> None:  # noqa: ARG002
         response.removed = worker.submit(pipeline.session.reset).result()
+        pipeline.publishers.flush(FLUSH_S)  # results from before have states, too
         self._statistics.clear_objects()
         response.message = f'{_count(response.removed)} forgotten; ids start again at 1'
         self._log(f'reset: {response.message}')
@@ -247,6 +252,7 @@ class Services:
             return loaded
 
         ids, labels = worker.submit(load).result()
+        pipeline.publishers.flush(FLUSH_S)
         self._statistics.clear_objects()
         response.path, response.ids, response.labels = str(path), ids, labels
         response.message = f'{_count(ids)} loaded from {path}: ids {", ".join(map(str, ids)) or "none"}'
