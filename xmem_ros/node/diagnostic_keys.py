@@ -29,6 +29,7 @@ OBJECTS_CORRECTED = 'objects corrected by detections'
 DETECTION_MESSAGES_WITHOUT_ROOM = 'detection messages without room'
 
 DETECTIONS_3D = 'detections_3d published'
+IMAGES_WITH_DEPTH = 'images located by depth'
 IMAGES_WITHOUT_DEPTH = 'images without depth'
 
 

@@ -80,7 +80,7 @@ class XMemNode(ParameterNode):
         self._timers_group = MutuallyExclusiveCallbackGroup()
         standard_messages.log_missing(self)
         guard_services(self)
-        self._watch = self.create_timer(1.0, self._images.watch, self._timers_group, self._steady)
+        self._watch = self.create_timer(1.0, self._watch_subscriptions, self._timers_group, self._steady)
         self._report = self._make_report_timer()
 
     # --- lifecycle
@@ -267,6 +267,15 @@ class XMemNode(ParameterNode):
             worker.offer(Frame(message, stamp, valid=stamp >= 0))
         except Exception:  # an exception that leaves a callback ends the executor and the node
             self.get_logger().error(f'image dropped: {traceback.format_exc()}', **_THROTTLED)
+
+    def _watch_subscriptions(self) -> None:
+        self._images.watch()
+        pipeline = self._pipeline
+        if pipeline is not None:
+            try:
+                pipeline.vision.watch()
+            except Exception:  # an exception that leaves a callback ends the executor and the node
+                self.get_logger().error(f'subscriptions cannot be watched: {traceback.format_exc()}', **_THROTTLED)
 
     # --- diagnostics
 

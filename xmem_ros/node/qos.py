@@ -31,7 +31,9 @@ def every_image(depth: int) -> QoSProfile:
 
 def beside_images(depth: int) -> QoSProfile:
     """Profile for topics beside the images, with any publisher's reliability."""
-    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=BEST_AVAILABLE or ReliabilityPolicy.BEST_EFFORT
+    )
 
 
 def output() -> QoSProfile:

@@ -12,23 +12,15 @@ from rcl_interfaces.msg import SetParametersResult
 
 # The error of the C layer has no public name; `rclpy.exceptions` does not export it.
 from rclpy._rclpy_pybind11 import RCLError
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.executors import MultiThreadedExecutor
 
 from xmem_ros.errors import ErrorCode
-from xmem_ros.node import qos
 from xmem_ros.outside_text import for_log
-
-try:
-    from rclpy.event_handler import SubscriptionEventCallbacks
-except ImportError:  # Humble
-    from rclpy.qos_event import SubscriptionEventCallbacks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rclpy.node import Node
-    from rclpy.subscription import Subscription
 
 __all__ = [
     'NodeLogHandler',
@@ -38,7 +30,6 @@ __all__ = [
     'guard_services',
     'mark_failed',
     'parameter_overrides',
-    'subscribe',
 ]
 
 PAUSE_S = 1e-4
@@ -109,40 +100,6 @@ def parameter_overrides(node: Node) -> dict[str, Any]:
     so unknown names could not be refused.
     """
     return {name: parameter.value for name, parameter in node._parameter_overrides.items()}
-
-
-def subscribe(
-    node: Node, kind: type, topic: str, callback: Callable[[Any], None], depth: int, *, raw: bool = False
-) -> Subscription:
-    """Subscribe with best effort and the user's `qos_overrides`, safely for a later destruction.
-
-    The subscription has a callback group of its own and no QoS events. rclpy may leave the callback
-    group of a destroyed subscription busy, and may raise `InvalidHandle` for its events.
-
-    Ends with: ros2/rclpy#1206 and ros2/rclpy#1142, both open.
-
-    Arguments:
-        node: the subscribing node.
-        kind: type of the messages.
-        topic: fully resolved.
-        callback: gets each message, one at a time.
-        depth: maximum number of waiting messages.
-        raw: pass serialized bytes to `callback`.
-
-    Raises:
-        ParameterError: an invalid override.
-    """
-    profile = qos.beside_images(depth)
-    qos.override(profile, parameter_overrides(node), topic)
-    return node.create_subscription(
-        kind,
-        topic,
-        callback,
-        profile,
-        raw=raw,
-        callback_group=MutuallyExclusiveCallbackGroup(),
-        event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
-    )
 
 
 class NodeLogHandler(logging.Handler):

@@ -22,7 +22,8 @@ from xmem_ros.conversions.seeds import ObjectSeed
 from xmem_ros.errors import SeedError, XMemError
 from xmem_ros.msg import Seed
 from xmem_ros.node import diagnostic_keys as keys
-from xmem_ros.node.rclpy_workarounds import subscribe
+from xmem_ros.node import qos
+from xmem_ros.node.best_available import BestAvailableSubscription
 from xmem_ros.outside_text import for_log
 from xmem_ros.stream.detection_policy import Box, Candidate, assign_ids, candidates_of, select_candidates
 from xmem_ros.stream.frame import Fate
@@ -63,7 +64,7 @@ class SeedDetections:
     ) -> None:
         self._node, self._parameters, self._frame_of, self._apply = node, parameters, frame_of, apply
         self._topic = node.resolve_topic_name('~/seed_detections')
-        self._subscription: Any = None
+        self._subscription = BestAvailableSubscription(node, self._on_message, raw=True)
         self._thread: threading.Thread | None = None
         self._changed = threading.Condition()
         # The newest message, serialized: deserializing all messages of a flood is slow.
@@ -76,15 +77,15 @@ class SeedDetections:
         self._stopping, self._message = False, None
         self._thread = threading.Thread(target=self._run, args=(session, worker), name='xmem-detections', daemon=True)
         self._thread.start()
-        self._subscription = subscribe(
-            self._node, Detection2DArray, self._topic, self._on_message, _QUEUE_DEPTH, raw=True
-        )
+        self._subscription.open(Detection2DArray, self._topic, qos.beside_images(_QUEUE_DEPTH))
+
+    def watch(self) -> None:
+        """Subscribe again if a publisher's QoS asks for it; call about once a second."""
+        self._subscription.watch()
 
     def stop(self) -> None:
         """Unsubscribe and finish the current message; call after the worker has been stopped."""
-        if self._subscription is not None:
-            self._node.destroy_subscription(self._subscription)
-            self._subscription = None
+        self._subscription.close()
         with self._changed:
             self._stopping = True
             self._changed.notify_all()

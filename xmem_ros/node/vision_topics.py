@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Topics of vision_msgs: enabled by parameters, and only if vision_msgs is installed."""
+"""Optional topics: those of depth images, and those of vision_msgs where it is installed."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rclpy.node import Node
 
     from xmem_ros.node.depth_detections import DepthDetections
+    from xmem_ros.node.depth_source import DepthOutput, DepthSource
     from xmem_ros.node.publishers import ExtraPublisher
     from xmem_ros.node.seed_detections import ApplySeeds, SeedDetections
     from xmem_ros.parameters.table import Parameters
@@ -36,43 +37,66 @@ class VisionTopics:
     ) -> None:
         self.outputs: list[ExtraPublisher] = []
         """Publishers, to be closed with the others of the node."""
-        self._depth: DepthDetections | None = None
+        self.depth: DepthSource | None = None
+        self._detections_3d: DepthDetections | None = None
         self._detections: SeedDetections | None = None
         current = parameters()
+        if current.depth.enabled:
+            self.depth = self._make_depth(node, parameters)
+            self.outputs.append(self.depth)
         if not standard_messages.AVAILABLE:
-            groups = [group for group in ('depth', 'seed_detections') if getattr(current, group).enabled]
-            if groups:
-                names = ' and '.join(f'{group}.enabled' for group in groups)
-                node.get_logger().warning(f'without vision_msgs, {names} cannot work: install it or switch that off')
+            if current.seed_detections.enabled:
+                node.get_logger().warning(
+                    'without vision_msgs, seed_detections.enabled cannot work: install it or switch that off'
+                )
             return
         self.outputs.append(standard_messages.StandardMessages(node, lambda: parameters().min_score))
-        # The modules of these two import vision_msgs.
-        if current.depth.enabled:
-            from xmem_ros.node.depth_detections import DepthDetections
-
-            self._depth = DepthDetections(node, parameters)
-            self.outputs.append(self._depth)
         if current.seed_detections.enabled:
-            from xmem_ros.node.seed_detections import SeedDetections
+            from xmem_ros.node.seed_detections import SeedDetections  # imports vision_msgs
 
             self._detections = SeedDetections(node, parameters, frame_of, apply)
 
+    def _make_depth(self, node: Node, parameters: Callable[[], Parameters]) -> DepthSource:
+        from xmem_ros.node.depth_source import DepthSource
+        from xmem_ros.node.object_clouds import ObjectClouds
+        from xmem_ros.node.object_poses import ObjectMotions, ObjectPoses
+        from xmem_ros.node.target_frame import TargetFrame
+
+        current = parameters().depth
+        outputs: list[DepthOutput] = [
+            ObjectClouds(node, parameters),
+            ObjectPoses(node, publish_tf=current.publish_tf),
+            ObjectMotions(node, parameters),
+        ]
+        if standard_messages.AVAILABLE:
+            from xmem_ros.node.depth_detections import DepthDetections  # imports vision_msgs
+
+            self._detections_3d = DepthDetections(node)
+            outputs.append(self._detections_3d)
+        return DepthSource(node, parameters, TargetFrame(node, current.target_frame), outputs)
+
     def open(self, session: TrackingSession, worker: Worker) -> None:
         """Subscribe."""
-        if self._depth is not None:
-            self._depth.open()
+        if self.depth is not None:
+            self.depth.open()
         if self._detections is not None:
             self._detections.open(session, worker)
 
+    def watch(self) -> None:
+        """Subscribe again where a publisher's QoS asks for it; call about once a second."""
+        for part in (self.depth, self._detections):
+            if part is not None:
+                part.watch()
+
     def stop(self) -> None:
         """Unsubscribe; call after the worker has been stopped."""
-        for part in (self._depth, self._detections):
+        for part in (self.depth, self._detections):
             if part is not None:
                 part.stop()
 
     def diagnostics(self) -> dict[str, str]:
         """Return key → value of the node's status."""
         values: dict[str, Any] = {}
-        for part in (self._depth, self._detections):
+        for part in (self.depth, self._detections_3d, self._detections):
             values |= part.diagnostics() if part is not None else {}
         return values

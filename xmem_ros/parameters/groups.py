@@ -50,12 +50,12 @@ class MemoryParameters:
 
 @dataclass(frozen=True)
 class DepthParameters:
-    """3D detections from depth images."""
+    """Objects in space, from depth images."""
 
     enabled: bool = parameter(
         False,
-        'Publish ~/detections_3d from depth/image, aligned to the colour image, and depth/camera_info. Needs '
-        'vision_msgs.',
+        'Locate objects in space by depth/image, aligned to the colour image, and depth/camera_info: publish '
+        '~/object_points, ~/background_points, ~/poses, ~/motions and, with vision_msgs, ~/detections_3d.',
     )
     slop: float = parameter(
         0.02,
@@ -64,6 +64,42 @@ class DepthParameters:
         high=10.0,
         unit='s',
         change=LIVE,
+    )
+    target_frame: str = parameter(
+        '',
+        'Frame in which positions and clouds are published, as map or base_link; needs tf2_ros. Empty: the frame of '
+        'the camera.',
+    )
+    publish_tf: bool = parameter(
+        False, 'Publish a transform of each visible object, to the frame <node>/object_<id>; needs tf2_msgs.'
+    )
+    point_spacing: int = parameter(
+        2,
+        'Rows and columns of the depth image from one point of a cloud to the next.',
+        low=1,
+        high=64,
+        change=LIVE,
+        unit='px',
+    )
+    rim: int = parameter(
+        2,
+        'Rim of each mask that clouds leave out on both sides, since depths mix there.',
+        low=0,
+        high=50,
+        change=LIVE,
+        unit='px',
+    )
+    position_noise: float = parameter(
+        0.02, 'Standard deviation of a measured position, for ~/motions.', low=0.0001, high=10.0, change=LIVE, unit='m'
+    )
+    speed_change: float = parameter(
+        0.5,
+        'Typical change of the velocity of an object in a second, for ~/motions. More: velocities follow sooner and '
+        'are noisier.',
+        low=0.001,
+        high=100.0,
+        change=LIVE,
+        unit='m/s',
     )
 
 

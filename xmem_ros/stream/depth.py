@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MIN_PIXELS = 8  # with a depth, for an object to be located
-_RIM = 2  # px; at an edge a sensor mixes the depths of both sides
-_OUTLIER = 3 * 1.4826  # median absolute deviations: three standard deviations of normal noise
-_MIN_SPREAD = 0.02  # of the distance; depths within it are never outliers
+RIM = 2  # px; at an edge a sensor mixes the depths of both sides
+_SLICE = 0.02  # of the distance; thickness of the slices of depth in which outliers are sought
+_MIN_SHARE = 0.003  # of the pixels; a slice with fewer is a gap
 _BOX_PERCENTILES = (2, 98)
 _MAX_SAMPLES = 4096  # about; pixels whose depths are used, more take longer and change nothing
 _MAX_SKEW = 0.02  # relative difference of the aspect ratios of aligned images
@@ -114,41 +114,89 @@ def locate(depth: np.ndarray, labels: np.ndarray, label: int, box: Sequence[floa
     Returns:
         None if fewer than `MIN_PIXELS` of the object have a depth.
     """
+    rows, columns, z = measured_pixels(depth, labels, label, box, every=0)
+    if not z.size:
+        return None
+    with np.errstate(all='ignore'):  # depths of 1e38 m or a focal length of 1e-300 px give no location
+        found = _location(z, rows, columns, camera)
+    return found if found is not None and np.isfinite([found.position, found.centre, found.size]).all() else None
+
+
+def measured_pixels(
+    depth: np.ndarray, labels: np.ndarray, label: int, box: Sequence[float], *, every: int, rim: int = RIM
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Find the pixels of a label that have a depth, without a rim where depths mix.
+
+    The rim is kept if fewer than `MIN_PIXELS` would remain.
+
+    Args:
+        depth: as for `locate`.
+        labels: as for `locate`.
+        label: as for `locate`.
+        box: as for `locate`.
+        every: rows and columns from one pixel to the next; 0: as many as give a few thousand.
+        rim: width of the rim [px].
+
+    Returns:
+        Rows, columns and depths [m, float32] of n pixels; empty if fewer than `MIN_PIXELS` of the
+        object have a depth.
+    """
     x, y, width, height = box
-    x0, y0 = max(math.floor(x) - _RIM, 0), max(math.floor(y) - _RIM, 0)
-    x1, y1 = math.ceil(x + width) + _RIM, math.ceil(y + height) + _RIM
+    step = max(every, 1)
+    # The grid begins at the image's corner, so that the clouds of neighbours fit together.
+    x0, y0 = (max(math.floor(side) - rim, 0) // step * step for side in (x, y))
+    x1, y1 = math.ceil(x + width) + rim, math.ceil(y + height) + rim
     inside = (labels[y0:y1, x0:x1] == label).astype(np.uint8)
     if not inside.any():
-        return None
+        nothing = np.zeros(0, int)
+        return nothing, nothing, np.zeros(0, np.float32)
     near = depth[y0:y1, x0:x1]
-    eroded = cv2.erode(inside, np.ones((2 * _RIM + 1, 2 * _RIM + 1), np.uint8))
+    eroded = cv2.erode(inside, rim_kernel(rim))
     for mask in (eroded, inside):
-        every = max(math.isqrt(cv2.countNonZero(mask) // _MAX_SAMPLES), 1)
-        rows, columns = np.nonzero(mask[::every, ::every])
-        rows, columns = rows * every, columns * every
+        spaced = every or max(math.isqrt(cv2.countNonZero(mask) // _MAX_SAMPLES), 1)
+        rows, columns = np.nonzero(mask[::spaced, ::spaced])
+        rows, columns = rows * spaced, columns * spaced
         z = near[rows, columns].astype(np.float32)
         with np.errstate(invalid='ignore'):
             measured = np.isfinite(z) & (z > 0)
         if np.count_nonzero(measured) >= MIN_PIXELS:
             break
     else:
-        return None
+        measured = np.zeros_like(measured)
     rows, columns, z = rows[measured] + y0, columns[measured] + x0, z[measured]
-    if near.dtype == np.uint16:
-        z = z * np.float32(1e-3)
-    with np.errstate(all='ignore'):  # depths of 1e38 m or a focal length of 1e-300 px give no location
-        found = _location(z, rows, columns, camera)
-    return found if found is not None and np.isfinite([found.position, found.centre, found.size]).all() else None
+    return rows, columns, z * np.float32(1e-3) if near.dtype == np.uint16 else z
+
+
+def rim_kernel(rim: int) -> np.ndarray:
+    """Return the kernel with which OpenCV erodes or dilates a mask by a rim [px]."""
+    return np.ones((2 * rim + 1, 2 * rim + 1), np.uint8)
+
+
+def inliers(z: np.ndarray) -> np.ndarray:
+    """Tell which of n depths [m] of an object are not outliers, such as the wall behind it.
+
+    Depths are counted in slices of 2 % of their median. The object reaches from the median to the
+    next gap on both sides. A long object, or one that is seen from the side, thus stays whole.
+    """
+    median = float(np.median(z))
+    slices = np.clip(np.floor((z - median) / (_SLICE * median) + 0.5), -1e6, 1e6).astype(int)
+    numbers, counts = np.unique(slices, return_counts=True)
+    filled = set(numbers[counts >= max(1.0, _MIN_SHARE * len(z))].tolist())
+    low = high = 0
+    while low - 1 in filled:
+        low -= 1
+    while high + 1 in filled:
+        high += 1
+    return (slices >= low) & (slices <= high)
 
 
 def _location(z: np.ndarray, rows: np.ndarray, columns: np.ndarray, camera: Camera) -> Location | None:
     """Locate n depths [m] and their pixels; None if no depth is near the median."""
     z = z.astype(np.float64)
-    deviation = np.abs(z - np.median(z))
-    inliers = deviation <= max(_OUTLIER * float(np.median(deviation)), _MIN_SPREAD * float(np.median(z)))
-    if not inliers.any():
+    kept = inliers(z)
+    if not kept.any():
         return None
-    rows, columns, z = rows[inliers], columns[inliers], z[inliers]
+    rows, columns, z = rows[kept], columns[kept], z[kept]
     points = np.stack([(columns - camera.cx) / camera.fx * z, (rows - camera.cy) / camera.fy * z, z])
     low, high = np.percentile(points, _BOX_PERCENTILES, axis=1)
     return Location(_triple(np.median(points, axis=1)), _triple((low + high) / 2), _triple(high - low))
