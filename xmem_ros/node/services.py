@@ -26,7 +26,7 @@ from xmem_ros.errors import (
 from xmem_ros.outside_text import for_log
 from xmem_ros.srv import HoldImage, LoadMemory, PreviewSeed, RemoveObjects, ResetTracker, SaveMemory, SeedObjects
 from xmem_ros.stream.history import HOLD_S
-from xmem_ros.stream.memory_files import memory_file
+from xmem_ros.stream.memory_files import memory_file, sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -238,7 +238,6 @@ class Services:
         self._log(response.message)
 
     def _load(self, request: Any, response: Any, pipeline: Pipeline, worker: Worker) -> None:
-        from xmem_ros.engines.onnx_files import sha256_of
         from xmem_ros.tracker import snapshot
 
         session = pipeline.session

@@ -31,7 +31,7 @@ from xmem_ros.recordings.recording import Fault
 from xmem_ros.recordings.seed_plan import describe_choices, resolve
 from xmem_ros.stream.frame import Frame
 from xmem_ros.stream.history import History
-from xmem_ros.stream.memory_files import memory_file
+from xmem_ros.stream.memory_files import memory_file, sha256_of
 from xmem_ros.stream.session import TrackingSession
 from xmem_ros.stream.setup import make_tracker
 
@@ -310,7 +310,6 @@ class _TrackerHost:
 
     def load(self, file: LoadedFile) -> list[int]:
         """As `SeedHost.load`."""
-        from xmem_ros.engines.onnx_files import sha256_of
         from xmem_ros.tracker import snapshot
 
         path = memory_file(self._folder, file.name)
