@@ -24,7 +24,7 @@ def describe_gaps(numbers: Iterable[tuple[int, int]], topic: str) -> list[str]:
     """
     notes, before = [], (0, -1)
     for session, sequence in numbers:
-        if sequence != (before[1] + 1 if session == before[0] else 0):
+        if sequence and before != (session, sequence - 1):
             notes.append(
                 f'{topic}: events before number {sequence} of session {session} are not in the bag, so objects may be '
                 'missing: record from before the first seed'
@@ -35,7 +35,7 @@ def describe_gaps(numbers: Iterable[tuple[int, int]], topic: str) -> list[str]:
 
 def without_idle_start(plan: Sequence[PlannedSeeds]) -> list[PlannedSeeds]:
     """Leave out the changes before the first object; they had no effect."""
-    first = next((row for row, entry in enumerate(plan) if entry.seeds or entry.loaded), len(plan))
+    first = next((row for row, entry in enumerate(plan) if not entry.after or entry.loaded), len(plan))
     return list(plan[first:])
 
 
