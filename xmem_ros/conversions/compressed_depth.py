@@ -9,7 +9,7 @@ parameters scale.
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -20,13 +20,12 @@ from xmem_ros.errors import FrameError, quoted
 
 if TYPE_CHECKING:
     from xmem_ros.conversions.compressed_images import CompressedMessage
-    from xmem_ros.conversions.images import ImageMessage
 
 TRANSPORT = 'compressedDepth'
 _HEADER = struct.Struct('<i2f')
 
 
-def depth_of(message: ImageMessage | CompressedMessage) -> np.ndarray:
+def depth_of(message: Any) -> np.ndarray:
     """Convert a depth Image or CompressedImage to an array, as `depth_from_image` does."""
     return depth_from_compressed(message) if hasattr(message, 'format') else depth_from_image(message)
 
@@ -50,7 +49,7 @@ def depth_from_compressed(message: CompressedMessage) -> np.ndarray:
     data = np.frombuffer(message.data, np.uint8)
     if data.size <= _HEADER.size:
         raise FrameError(f'the depth image has {data.size} bytes: it is cut off; send all of it')
-    _, a, b = _HEADER.unpack_from(data)
+    _, a, b = _HEADER.unpack_from(data.data)
     png = data[_HEADER.size :]
     try:
         with pictures.opened(png.data, ('PNG',)):  # checks the size before pixels take memory
