@@ -17,7 +17,7 @@ LOST_BEFORE_NODE = 'lost before the node'
 UNPUBLISHED = 'results not published'  # of tracked images
 
 MEMORY_BYTES = 'memory (bytes)'
-EVENTS_BYTES = 'events kept, at most (bytes)'  # part of MEMORY_BYTES
+EVENTS_BYTES = 'events kept, at most (bytes)'  # of host memory, beside MEMORY_BYTES
 IMAGE_TOPIC = 'image topic'
 NO_IMAGE = 'no image'
 

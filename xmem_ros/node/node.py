@@ -307,9 +307,8 @@ class XMemNode(ParameterNode):
             tracker = pipeline.session.tracker
             values |= pipeline.vision.diagnostics()
             hardware = str(tracker.device)
-            kept = pipeline.publishers.events.nbytes
-            values[keys.MEMORY_BYTES] = str(tracker.memory_bytes + kept)
-            values[keys.EVENTS_BYTES] = str(kept)
+            values[keys.MEMORY_BYTES] = str(tracker.memory_bytes)
+            values[keys.EVENTS_BYTES] = str(pipeline.publishers.events.nbytes)
             values[keys.UNPUBLISHED] = str(pipeline.publishers.unpublished)
             for number, measure in enumerate(tracker.given_up, 1):
                 level = diagnostics.WARN
