@@ -146,7 +146,7 @@ def measure_latency(size: tuple[int, int], args: argparse.Namespace) -> dict[str
     with tempfile.NamedTemporaryFile('r', suffix='.txt') as notes:
         os.environ[NOTES] = notes.name
         parameters = {'device': args.device, 'weights': args.weights, 'max_objects': 1}
-        with robots.running(parameters, camera=robots.CAMERA) as robot:
+        with robots.running(parameters, camera=robots.CAMERA, process_of=robots.NodeProcess) as robot:
             subscribe('labels', Image)
             subscribe('objects', TrackedObjectArray)
             robots.wait_until(lambda: robot.node.count_publishers(f'{robot.prefix}/labels'), 'the labels')

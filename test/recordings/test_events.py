@@ -2,9 +2,11 @@
 """Events of a node, as a plan for tracking its bag again."""
 
 import numpy as np
+import pytest
 from bag_files import TOPIC, image_items, scene, seeds_message, stamp_of, write_bag
 
-from xmem_ros.conversions.seeds import MASK
+from xmem_ros.conversions.seeds import MASK, POINTS
+from xmem_ros.errors import BagError
 from xmem_ros.recordings import events, typestore
 from xmem_ros.recordings.recording import open_recording
 from xmem_ros.recordings.seed_plan import recorded_seeds, resolve
@@ -118,3 +120,16 @@ def test_events_without_objects_are_no_seeds(tmp_path):
     items = [*image_items(FRAMES), ('/xmem/events', stamp_of(1), event(events.START, 1, 0))]
     with open_recording(write_bag(tmp_path / 'bag', items), TOPIC) as recording:
         assert recorded_seeds(recording) == []
+
+
+def test_an_event_with_too_many_points_or_cut_off_is_refused(tmp_path, monkeypatch):
+    points = typestore.seed(POINTS, points=[(1, 1)] * 9, point_labels=[1] * 9)
+    given = event(events.SEED, 1, 1, image=0, seeds=[points, points], ids=[1, 2])
+    raw = typestore.serialize(given)
+    assert typestore.count_points(raw, typestore.TRACKING_EVENT) == 18
+    for number, bad in enumerate((raw[: len(raw) // 2], raw)):
+        items = [*image_items(FRAMES), ('/xmem/events', stamp_of(1), (typestore.TRACKING_EVENT, bad))]
+        path = write_bag(tmp_path / f'{number}', items)
+        with open_recording(path, TOPIC) as recording, pytest.raises(BagError, match='cut off|more than 17 points'):
+            recorded_seeds(recording)
+        monkeypatch.setattr('xmem_ros.recordings.seed_plan.MAX_POINTS', 17)
