@@ -104,7 +104,9 @@ def as_node() -> int:
     from xmem_ros.node.publishers import Publishers
     from xmem_ros.tracker import Tracker
 
-    step, publish, last = Tracker.step, Publishers.publish, [0, 0]
+    step, publish, last = Tracker.step, Publishers._publish, [0, 0]
+    times: dict[float, list[int]] = {}  # time at which work on a frame began → begin and end of its step
+    enqueue = Publishers.publish
     with Path(os.environ[NOTES]).open('w', buffering=1) as notes:
 
         def timed_step(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -113,11 +115,15 @@ def as_node() -> int:
             last[1] = time.monotonic_ns()
             return result
 
-        def timed_publish(self: Any, header: Any, *args: Any) -> None:
-            publish(self, header, *args)
-            print(stamp_ns(header.stamp), *last, time.monotonic_ns(), file=notes)
+        def noted(self: Any, header: Any, image: Any, result: Any, begun: float) -> None:
+            times[begun] = list(last)
+            enqueue(self, header, image, result, begun)
 
-        Tracker.step, Publishers.publish = timed_step, timed_publish  # type: ignore[method-assign]
+        def timed_publish(self: Any, header: Any, image: Any, result: Any, begun: float) -> None:
+            publish(self, header, image, result, begun)
+            print(stamp_ns(header.stamp), *times.pop(begun), time.monotonic_ns(), file=notes)
+
+        Tracker.step, Publishers.publish, Publishers._publish = timed_step, noted, timed_publish  # type: ignore[method-assign]
         return node_main.main()
 
 
@@ -141,7 +147,7 @@ def measure_latency(size: tuple[int, int], args: argparse.Namespace) -> dict[str
     with tempfile.NamedTemporaryFile('r', suffix='.txt') as notes:
         os.environ[NOTES] = notes.name
         parameters = {'device': args.device, 'weights': args.weights, 'max_objects': 1}
-        with robots.running(parameters, camera=robots.CAMERA) as robot:
+        with robots.running(parameters, camera=robots.CAMERA, process_of=robots.NodeProcess) as robot:
             subscribe('labels', Image)
             subscribe('objects', TrackedObjectArray)
             robots.wait_until(lambda: robot.node.count_publishers(f'{robot.prefix}/labels'), 'the labels')

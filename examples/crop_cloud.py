@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Crop an object from a depth camera's point cloud, for a grasp planner.
 
-    python3 crop_cloud.py --id 1 --ros-args -r points:=/camera/depth_registered/points
+    python3 crop_cloud.py --label 1 --ros-args -r points:=/camera/depth_registered/points
 
 `points` is an organised cloud (sensor_msgs/PointCloud2) with one point per pixel of the tracked
 image and with its stamp, as depth_image_proc makes it. The points inside the object's mask are
@@ -50,11 +50,11 @@ def crop(cloud: PointCloud2, mask: np.ndarray) -> PointCloud2:
 class CropCloud(Node):
     """Pairs clouds and masks by their stamps."""
 
-    def __init__(self, tracker: str, object_id: int) -> None:
+    def __init__(self, tracker: str, label: int) -> None:
         super().__init__('crop_cloud')
         self._waiting: OrderedDict[int, dict[type, Image | PointCloud2]] = OrderedDict()
         self._publisher = self.create_publisher(PointCloud2, 'object_points', 10)
-        self.create_subscription(Image, f'{tracker}/object_{object_id}/mask', self._receive, 10)
+        self.create_subscription(Image, f'{tracker}/object_{label}/mask', self._receive, 10)
         self.create_subscription(PointCloud2, 'points', self._receive, CLOUD_QOS)
 
     def _receive(self, message: Image | PointCloud2) -> None:
@@ -75,11 +75,11 @@ def main() -> int:
     """Run until interrupted; returns the exit code."""
     parser = argparse.ArgumentParser(description='Crop a tracked object from an organised point cloud.')
     parser.add_argument('--node', default='/xmem', help='name of the tracker (default: %(default)s)')
-    parser.add_argument('--id', type=int, required=True, help='id of the object')
+    parser.add_argument('--label', type=int, required=True, help="the object's pixel value in ~/labels")
     args = parser.parse_args(remove_ros_args(sys.argv)[1:])
     rclpy.init()
     try:
-        rclpy.spin(CropCloud(args.node, args.id))
+        rclpy.spin(CropCloud(args.node, args.label))
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:

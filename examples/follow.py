@@ -4,7 +4,8 @@
     python3 follow.py --box 183 113 78 78 --ros-args -r cmd_vel:=/cmd_vel
 
 The robot turns to the object and approaches it until its box has `--height` of the image's height.
-It stops if the object is not visible, if the tracker is silent, and at the end of this program.
+It stops if the object is not visible, if no result has arrived for `--watchdog` seconds, and at the
+end of this program. `--stamped` publishes TwistStamped, as Nav2 expects since Kilted.
 
 Warning: this program does not avoid obstacles. Put nav2_collision_monitor between it and the
 wheels.
@@ -16,7 +17,8 @@ import sys
 import time
 
 import rclpy
-from geometry_msgs.msg import Twist
+from geometry_msgs.msg import Twist, TwistStamped
+from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
@@ -47,6 +49,32 @@ def velocity(frame: Frame, object_id: int, height: float, speed: float, turn: fl
     return twist
 
 
+class Wheels:
+    """Publisher of velocities on `cmd_vel`.
+
+    Arguments:
+        node: the publishing node.
+        frame_id: frame of TwistStamped, such as base_link; empty: publish Twist.
+    """
+
+    def __init__(self, node: Node, frame_id: str = '') -> None:
+        self._node, self._frame_id = node, frame_id
+        self._publisher = node.create_publisher(TwistStamped if frame_id else Twist, 'cmd_vel', 10)
+
+    def move(self, twist: Twist) -> None:
+        """Publish a velocity."""
+        if not self._frame_id:
+            self._publisher.publish(twist)
+            return
+        message = TwistStamped(twist=twist)
+        message.header.frame_id, message.header.stamp = self._frame_id, self._node.get_clock().now().to_msg()
+        self._publisher.publish(message)
+
+    def stop(self) -> None:
+        """Publish the velocity zero."""
+        self.move(Twist())
+
+
 def main() -> int:
     """Seed, then follow until interrupted; returns the exit code."""
     parser = argparse.ArgumentParser(description='Follow an object that xmem_ros tracks.')
@@ -66,30 +94,40 @@ def main() -> int:
     parser.add_argument(
         '--turn', type=float, default=0.8, help='largest angular velocity, rad/s (default: %(default)s)'
     )
+    parser.add_argument(
+        '--watchdog',
+        type=float,
+        default=0.3,
+        help='time without a result after which to stop, s (default: %(default)s)',
+    )
+    parser.add_argument('--stamped', action='store_true', help='publish TwistStamped instead of Twist')
+    parser.add_argument('--frame', default='base_link', help='frame_id of TwistStamped (default: %(default)s)')
     args = parser.parse_args(remove_ros_args(sys.argv)[1:])
 
     # On a signal, stop the robot before ROS.
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     node = rclpy.create_node('follow')
-    publisher = node.create_publisher(Twist, 'cmd_vel', 10)
+    wheels = Wheels(node, args.frame if args.stamped else '')
     try:
+        wheels.stop()
         with XMemClient(args.node) as client:
             object_id = args.id or client.seed({'target': Box(*args.box)})[0]
             while True:
                 try:
-                    twist = velocity(client.wait(timeout=0.5), object_id, args.height, args.speed, args.turn)
+                    frame = client.wait(timeout=args.watchdog)
                 except NodeError as error:
+                    wheels.stop()  # before anything that may take time
                     node.get_logger().warning(f'stopped: {error}', throttle_duration_sec=5.0)
-                    twist = Twist()
-                publisher.publish(twist)
+                    continue
+                wheels.move(velocity(frame, object_id, args.height, args.speed, args.turn))
     except XMemError as error:
         print(f'follow: {error}', file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         pass
     finally:
-        publisher.publish(Twist())
+        wheels.stop()
         time.sleep(0.2)  # until it is sent
         rclpy.try_shutdown()
     return 0

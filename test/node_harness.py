@@ -34,8 +34,8 @@ from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image, RegionOfInterest
 
-from xmem_ros.conversions.images import image_from_array
-from xmem_ros.msg import Seed
+from xmem_ros.conversions.images import image_from_array, mask_from_image
+from xmem_ros.msg import Seed, TrackingEvent
 from xmem_ros.srv import HoldImage, LoadMemory, RemoveObjects, ResetTracker, SaveMemory, SeedObjects
 
 if TYPE_CHECKING:
@@ -187,6 +187,18 @@ class Robot:
         if name not in self._subscriptions:
             self._subscriptions[name] = self.node.create_subscription(kind, name, self._heard[name].append, qos)
         return self._heard[name]
+
+    def listen_seeds(self) -> list[Any]:
+        """Collect the events of seeds, with those that are kept for late subscribers."""
+        seeds: list[Any] = []
+
+        def receive(message: Any) -> None:
+            if message.kind == TrackingEvent.SEED:
+                seeds.append(message)
+
+        name = f'{self.prefix}/events'
+        self._subscriptions['seeds'] = self.node.create_subscription(TrackingEvent, name, receive, LATCHED)
+        return seeds
 
     def wait_matched(self, topic: str, seconds: float = START_S) -> None:
         """Wait until the topic has a publisher."""
@@ -363,7 +375,9 @@ def points_seed(points: Iterable[tuple[float, float]], labels: Iterable[int], na
 
 
 def pixels_of(message: Image) -> np.ndarray:
-    """Return the pixels H×W uint8 of a mono8 image."""
+    """Return the pixels H×W uint8 of a mono8 image, or of a mask as PNG."""
+    if message.encoding == 'png':
+        return mask_from_image(message)
     assert message.encoding == 'mono8'
     assert message.step == message.width
     return np.frombuffer(message.data, np.uint8).reshape(message.height, message.width)

@@ -34,7 +34,7 @@ from xmem_ros.errors import (
     StampNotHeldError,
     UnknownObjectError,
 )
-from xmem_ros.msg import AcceptedSeeds, Seed
+from xmem_ros.msg import Seed
 from xmem_ros.objects import ObjectState
 
 SCENE = rendered_scene()
@@ -47,8 +47,8 @@ ANSWER_S = 60.0  # on a busy machine
 def running():
     with robots.running({'size': SIZE}) as robot:
         robot.labels = robot.listen(Image, '~/labels')
-        robot.seeds = robot.listen(AcceptedSeeds, '~/seeds', robots.LATCHED)
-        robot.wait_matched('~/seeds')
+        robot.seeds = robot.listen_seeds()
+        robot.wait_matched('~/events')
         with XMemClient(robot.prefix, timeout=ANSWER_S) as client:
             robot.client = client
             meet(robot, client)
@@ -277,7 +277,7 @@ def test_a_refused_seed_changes_nothing_and_says_why(robot, client):
 def test_a_missing_node_is_reported_with_the_visible_ones(robot):
     with XMemClient('/elsewhere/xmem', timeout=1.0) as client:
         link = client.link
-        wait_until(lambda: robot.prefix in link._missing(0), 'the client to see the other node')
+        wait_until(lambda: robot.prefix in str(link.missing(0)), 'the client to see the other node')
         for ask in (lambda: client.seed({'it': truth(1)}), client.wait, client.reset, client.latest):
             with pytest.raises(NodeMissingError, match=f'no node /elsewhere/xmem .* {robot.prefix}.*ros2') as said:
                 ask()
@@ -324,7 +324,7 @@ def test_an_inactive_node_is_reported_with_the_transition_to_request(robot, clie
                 ask()
         client.latest()
         with pytest.raises(NodeInactiveError, match='is inactive and tracks nothing'):
-            client.wait_tracked(99, timeout=0.1)
+            client.wait_tracked(99, timeout=ANSWER_S / 10)
     finally:
         assert robot.change_state('activate')
         robot.wait_camera()

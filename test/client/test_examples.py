@@ -8,6 +8,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from needs import require
 require('rclpy', 'xmem_ros.msg')
 
 import node_harness as robots
-from geometry_msgs.msg import Twist
+from geometry_msgs.msg import Twist, TwistStamped
 from node_harness import bounding_box, iou, mask_seed, wait_until
 from scene_files import rendered_scene
 from sensor_msgs.msg import Image, PointCloud2, PointField
@@ -112,13 +113,39 @@ def test_follow_stands_still_without_the_object(robot):
     assert all(twist == Twist() for twist in heard)
 
 
+@pytest.mark.parametrize('stamped', [False, True], ids=['Twist', 'TwistStamped'])
+def test_follow_stops_before_it_asks_why_the_tracker_is_silent(robot, stamped):
+    topic, kind = f'{robot.namespace}/cmd_vel_{"stamped" if stamped else "plain"}', TwistStamped if stamped else Twist
+    heard, arrivals = robot.listen(kind, topic), []
+    robot.node.create_subscription(kind, topic, lambda message: arrivals.append((time.monotonic(), message)), 10)
+    options = [*(['--stamped', '--frame', 'base'] if stamped else []), '--ros-args', '-r', f'cmd_vel:={topic}']
+    with scene_camera(robot), example('follow.py', '--node', robot.prefix, '--box', *MUG, *options) as process:
+        wait_until(lambda: any(twist_of(message).linear.x > 0 for message in heard), 'a velocity', SLOW_S)
+        robot.process.process.send_signal(signal.SIGSTOP)
+        try:
+            wait_until(lambda: heard[-1] and twist_of(heard[-1]) == Twist(), 'the stop', SLOW_S)
+        finally:
+            robot.process.process.send_signal(signal.SIGCONT)
+        moving = [at for at, message in arrivals if twist_of(message).linear.x > 0]
+        still = [at for at, message in arrivals if twist_of(message) == Twist() and at > moving[-1]]
+        assert still[0] - moving[-1] < 1.5  # 0.3 s, and what a busy machine adds; asking took 2 s more
+        wait_until(lambda: twist_of(heard[-1]).linear.x > 0, 'the velocity after the silence', SLOW_S)
+        assert not stamped or (heard[-1].header.frame_id == 'base' and heard[-1].header.stamp.sec)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+
+
+def twist_of(message):
+    return message.twist if isinstance(message, TwistStamped) else message
+
+
 def test_crop_cloud_keeps_the_points_inside_the_mask(robot):
     robot.show_and_wait(SCENE[0][0], robot.labels)
     assert robot.seed(mask_seed(SCENE[0][1], kind=Seed.LABELS)).success
     cut = robot.listen(PointCloud2, f'{robot.namespace}/object_points')
     clouds = robot.node.create_publisher(PointCloud2, f'{robot.namespace}/points', 10)
     remaps = ['-r', f'points:={robot.namespace}/points', '-r', f'object_points:={robot.namespace}/object_points']
-    with example('crop_cloud.py', '--node', robot.prefix, '--id', '2', '--ros-args', *remaps):
+    with example('crop_cloud.py', '--node', robot.prefix, '--label', '2', '--ros-args', *remaps):
         wait_until(lambda: robot.node.count_publishers(f'{robot.namespace}/object_points'), 'the example', SLOW_S)
         wait_until(clouds.get_subscription_count, 'its subscription')
         wait_until(lambda: robot.node.count_subscribers(f'{robot.prefix}/object_2/mask'), 'its subscription')

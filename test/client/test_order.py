@@ -18,7 +18,7 @@ from sensor_msgs.msg import Image
 
 from xmem_ros.client import Box, XMemClient
 from xmem_ros.conversions.images import image_from_array
-from xmem_ros.errors import ErrorCode, NodeError, NodeTimeoutError, SeedError
+from xmem_ros.errors import ErrorCode, NodeError, NodeMissingError, NodeTimeoutError, SeedError
 from xmem_ros.msg import TrackedObject, TrackedObjectArray
 from xmem_ros.node import qos
 from xmem_ros.srv import LoadMemory, ResetTracker, SeedObjects
@@ -179,6 +179,27 @@ def test_wait_tracked_times_out_in_a_loop_when_the_camera_stops(speaker, client)
     assert client.wait_tracked(1).stamp_ns == stamp
     with pytest.raises(NodeTimeoutError):
         client.wait_tracked(1, timeout=0.05)
+
+
+@pytest.mark.parametrize('gone', [False, True], ids=['silent', 'missing'])
+def test_timeouts_hold_to_50_ms_with_the_node_dead(speaker, gone):
+    """The best of some attempts, as other programs may delay any one of them."""
+    name = '/nowhere/xmem' if gone else '/speaker/xmem'
+    with XMemClient(name, timeout=ANSWER_S) as client:
+        if not gone:
+            client.link.check_there()
+            speaker.executor.shutdown()  # it is in the graph and answers nothing
+            speaker.thread.join(ANSWER_S)
+        for ask in (client.wait, lambda timeout: client.wait_tracked(1, timeout), client.latest, client.reset):
+            if ask == client.latest and not gone:
+                continue
+            late = []
+            for _ in range(5):
+                begun = time.monotonic()
+                with pytest.raises(NodeMissingError if gone else NodeTimeoutError):
+                    ask(timeout=0.3)
+                late.append(time.monotonic() - begun - 0.3)
+            assert -0.01 < min(late) < 0.05
 
 
 # --- closing

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Conversion of seed messages to masks; checks precede the seeder."""
 
+import array
+
+import cv2
 import numpy as np
 import pytest
 from needs import require
@@ -8,11 +11,13 @@ from needs import require
 require('rclpy', 'xmem_ros.msg')
 
 from node_harness import bounding_box, box_seed, iou, mask_seed, points_seed
+from sensor_msgs.msg import Image
 
 from xmem_ros.conversions.images import mask_from_image
+from xmem_ros.conversions.png_masks import png_image
 from xmem_ros.conversions.seeds import read_candidates, read_seeds, replayable
 from xmem_ros.demo.scene import RenderedScene
-from xmem_ros.errors import SeedError, TooManyObjectsError, UnknownObjectError
+from xmem_ros.errors import FrameError, SeedError, TooManyObjectsError, UnknownObjectError
 from xmem_ros.msg import Seed
 from xmem_ros.seeding.candidates import Candidate
 from xmem_ros.seeding.seeder import GrabCutSeeder
@@ -123,10 +128,36 @@ def test_a_replay_gets_the_mask_that_points_corrected(seeder):
     given = [mask_seed(TRUTH.astype(np.uint8), kind=Seed.LABELS), known, box_seed(*BOX)]
     seeds = read_seeds(given, FRAME, 8, seeder, mask_of={7: TRUTH == 2}.get)
     labels, points, box = replayable(given, seeds)
-    assert labels is given[0]
+    assert (labels.kind, labels.mask.encoding) == (Seed.LABELS, 'png')
+    assert (mask_from_image(labels.mask) == TRUTH).all()
+    assert len(labels.mask.data) < len(given[0].mask.data) / 4
+    assert replayable([labels], []) == [labels]
     assert box is given[2]
     assert (points.kind, points.id, points.name) == (Seed.MASK, 7, 'mug')
     assert (mask_from_image(points.mask) == np.where(TRUTH == 2, 255, 0)).all()
+
+
+@pytest.mark.parametrize(
+    ('change', 'reason'),
+    [
+        ({'height': 7}, 'the message says 96×7 px and its PNG has 96×64'),
+        ({'data': array.array('B', b'GIF89a')}, 'PNG of 6 bytes cannot be read'),
+        ({'data': array.array('B')}, 'PNG of 0 bytes cannot be read'),
+    ],
+)
+def test_a_png_that_is_no_such_mask_is_refused(change, reason):
+    message = png_image(np.zeros((64, 96), np.uint8), Image)
+    for name, value in change.items():
+        setattr(message, name, value)
+    with pytest.raises(FrameError, match=reason):
+        mask_from_image(message)
+
+
+def test_a_png_with_colours_is_refused():
+    message = png_image(np.zeros((64, 96), np.uint8), Image)
+    message.data = array.array('B', cv2.imencode('.png', np.zeros((64, 96, 3), np.uint8))[1].tobytes())
+    with pytest.raises(FrameError, match='the PNG has colours or 16 bits'):
+        mask_from_image(message)
 
 
 def test_candidates_start_with_the_mask_that_a_seed_gives_and_near_duplicates_are_left_out(seeder, monkeypatch):
@@ -162,7 +193,7 @@ def test_candidates_of_a_faulty_seed_are_refused_before_the_seeder_works(seeder)
 
 
 def test_a_name_without_a_mask_is_refused_with_advice_on_renaming():
-    with pytest.raises(SeedError, match=r"'mug' \(MASK\): there is no mask: .* the message of object_3/mask with"):
+    with pytest.raises(SeedError, match=r"'mug' \(MASK\): there is no mask: .* message of ~/object_<label>/mask with"):
         read_seeds([Seed(id=3, name='mug')], FRAME, 8, GrabCutSeeder)
 
 

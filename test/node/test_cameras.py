@@ -19,7 +19,6 @@ from scene_files import rendered_scene
 from sensor_msgs.msg import CompressedImage, Image
 
 from xmem_ros.errors import ErrorCode
-from xmem_ros.msg import AcceptedSeeds
 from xmem_ros.node.standard_messages import AVAILABLE
 from xmem_ros.stream.fair_lock import FairLock
 from xmem_ros.tracker import Tracker
@@ -175,9 +174,9 @@ def test_each_camera_has_its_own_detections(both):
 
     for camera in both:
         camera.found = camera.listen(Detection2DArray, '~/detections')
-        camera.seeds = camera.listen(AcceptedSeeds, '~/seeds', robots.LATCHED)
+        camera.seeds = camera.listen_seeds()
         camera.wait_matched('~/detections')
-        camera.wait_matched('~/seeds')
+        camera.wait_matched('~/events')
         camera.detector = camera.node.create_publisher(
             Detection2DArray, f'{camera.prefix}/seed_detections', robots.RELIABLE
         )

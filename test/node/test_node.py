@@ -13,7 +13,7 @@ from scene_files import rendered_scene
 from sensor_msgs.msg import Image
 
 from xmem_ros.conversions.objects import seconds_of
-from xmem_ros.msg import AcceptedSeeds, Seed, TrackedObject, TrackedObjectArray, TrackedObjectStamped
+from xmem_ros.msg import Seed, TrackedObject, TrackedObjectArray, TrackedObjectStamped
 from xmem_ros.tracker.geometry import outline
 
 SCENE = rendered_scene()
@@ -26,8 +26,8 @@ def running():
     with robots.running({'size': SIZE}) as robot:
         robot.labels = robot.listen(Image, '~/labels')
         robot.objects = robot.listen(TrackedObjectArray, '~/objects')
-        robot.seeds = robot.listen(AcceptedSeeds, '~/seeds', robots.LATCHED)
-        robot.wait_matched('~/seeds')
+        robot.seeds = robot.listen_seeds()
+        robot.wait_matched('~/events')
         yield robot
 
 
@@ -174,13 +174,37 @@ def test_accepted_seeds_reach_a_late_recorder(robot):
     robot.seed(box_seed(*bounding_box(SCENE[0][1] == 2, 3), 'two'))
     late = robots.Robot(robot.namespace)
     try:
-        heard = late.listen(AcceptedSeeds, '~/seeds', robots.LATCHED)
+        heard = late.listen_seeds()
         wait_until(lambda: [message.seeds[0].name for message in heard[-2:]] == ['one', 'two'], 'both seeds')
         first, second = heard[-2:]
         assert (first.seeds[0].kind, second.seeds[0].kind) == (Seed.MASK, Seed.BOX)
         assert first.header == second.header == robot.labels[-1].header
     finally:
         late.close()
+
+
+def test_the_topics_of_labels_exist_before_and_after_their_objects(robot):
+    names = [f'{robot.prefix}/object_{label}/{part}' for label in range(1, 17) for part in ('mask', 'box')]
+    wait_until(lambda: all(robot.node.count_publishers(name) == 1 for name in names), 'the topics')
+    assert not robot.node.count_publishers(f'{robot.prefix}/object_17/mask')
+    boxes, masks = robot.listen(TrackedObjectStamped, '~/object_2/box'), robot.listen(Image, '~/object_2/mask')
+    robot.seed(mask_seed(SCENE[0][1], kind=Seed.LABELS))
+
+    def heard():
+        robot.show_and_wait(SCENE[1][0], robot.labels)
+        return boxes and masks
+
+    wait_until(heard, 'the second object')
+    assert boxes[-1].object.id == 2
+    assert robot.remove(2).success
+    robot.show_and_wait(SCENE[2][0], robot.labels)
+    boxes.clear()
+    robot.show_and_wait(SCENE[3][0], robot.labels)
+    assert robot.seed(mask_seed(SCENE[3][1] == 2)).ids[0] == 4
+    robot.show_and_wait(SCENE[4][0], robot.labels)
+    wait_until(lambda: boxes, 'the object that has the label now')
+    assert [(box.object.id, box.object.label) for box in boxes] == [(4, 2)]
+    assert all(robot.node.count_publishers(name) == 1 for name in names)
 
 
 def test_a_correction_keeps_id_and_label(robot):
@@ -202,11 +226,6 @@ def test_removing_an_object_leaves_the_others(robot):
     answer = robot.remove(2)
     assert answer.success, answer.message
     assert list(answer.removed) == [2]
-    node = robot.node
-    for part in ('mask', 'box'):
-        topic = f'{robot.prefix}/object_2/{part}'
-        wait_until(lambda topic=topic: node.count_publishers(topic) == 0, f'the end of {topic}')
-    assert node.count_publishers(f'{robot.prefix}/object_1/mask') == 1
     heard = follow(robot, range(2, 8))
     for _, labels, objects in heard:
         assert sorted(objects) == [1, 3]

@@ -15,7 +15,7 @@ from sensor_msgs.msg import Image
 
 from xmem_ros.client import Box, Points, XMemClient
 from xmem_ros.errors import ErrorCode, SeedError
-from xmem_ros.msg import AcceptedSeeds, Seed, TrackedObjectArray
+from xmem_ros.msg import Seed, TrackedObjectArray
 from xmem_ros.seeding.prompt_segmenter import FILE
 from xmem_ros.srv import PreviewSeed
 
@@ -33,8 +33,8 @@ def running(request):
         robot.seeder = request.param
         robot.labels = robot.listen(Image, '~/labels')
         robot.objects = robot.listen(TrackedObjectArray, '~/objects')
-        robot.seeds = robot.listen(AcceptedSeeds, '~/seeds', robots.LATCHED)
-        for topic in ('~/labels', '~/objects', '~/seeds'):
+        robot.seeds = robot.listen_seeds()
+        for topic in ('~/labels', '~/objects', '~/events'):
             robot.wait_matched(topic)
         yield robot
 

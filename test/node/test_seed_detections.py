@@ -16,7 +16,7 @@ from scene_files import rendered_scene
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray
 
-from xmem_ros.msg import AcceptedSeeds, Seed, TrackedObject, TrackedObjectArray
+from xmem_ros.msg import Seed, TrackedObject, TrackedObjectArray
 
 SCENE = rendered_scene()
 FRAME, TRUTH = SCENE[0]
@@ -31,8 +31,8 @@ def running():
     with robots.running(POLICY) as robot:
         robot.labels = robot.listen(Image, '~/labels')
         robot.objects = robot.listen(TrackedObjectArray, '~/objects')
-        robot.seeds = robot.listen(AcceptedSeeds, '~/seeds', robots.LATCHED)
-        robot.wait_matched('~/seeds')
+        robot.seeds = robot.listen_seeds()
+        robot.wait_matched('~/events')
         robot.detector = robot.node.create_publisher(
             Detection2DArray, f'{robot.prefix}/seed_detections', robots.RELIABLE
         )

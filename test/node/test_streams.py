@@ -193,7 +193,7 @@ def test_objects_and_activations_can_change_while_images_arrive(robot):
             for _ in range(4):
                 answer = robot.seed(mask_seed(TRUTH == 3))
                 assert answer.success, answer.message
-                robot.listen(Image, f'~/object_{answer.ids[0]}/mask')
+                robot.listen(Image, f'~/object_{answer.labels[0]}/mask')
                 assert robot.remove(answer.ids[0]).success
             assert robot.change_state('deactivate')
             assert robot.change_state('activate')
@@ -218,7 +218,7 @@ def test_topics_of_objects_declare_no_parameters(robot):
 
     before = names()
     answer = robot.seed(box_seed(*bounding_box(TRUTH == 3, 3)))
-    robot.wait_matched(f'~/object_{answer.ids[0]}/mask')
+    robot.wait_matched(f'~/object_{answer.labels[0]}/mask')
     assert names() == before
     assert any(name.startswith('qos_overrides.') and name.endswith('labels.publisher.depth') for name in before)
 

@@ -53,6 +53,18 @@ INTERFACES = {
         'ids': 'sequence<uint32>',
         'labels': 'sequence<uint8>',
     },
+    'msg.TrackingEvent': {
+        'header': 'std_msgs/Header',
+        'kind': 'uint8',
+        'session': 'uint32',
+        'sequence': 'uint32',
+        'after': 'builtin_interfaces/Time',
+        'seeds': 'sequence<xmem_ros/Seed>',
+        'ids': 'sequence<uint32>',
+        'labels': 'sequence<uint8>',
+        'file': 'string',
+        'sha256': 'string',
+    },
     'srv.SeedObjects_Request': {'header': 'std_msgs/Header', 'seeds': 'sequence<xmem_ros/Seed>'},
     'srv.SeedObjects_Response': {
         **OUTCOME,
@@ -130,6 +142,7 @@ SERVICES = sorted({name.partition('.')[2].partition('_')[0] for name in INTERFAC
 CONSTANTS = {
     'TrackedObject': {'NEW': 0, 'TRACKED': 1, 'OCCLUDED': 2, 'LOST': 3},
     'Seed': {'MASK': 0, 'BOX': 1, 'POINTS': 2, 'LABELS': 3},
+    'TrackingEvent': {'START': 0, 'SEED': 1, 'REMOVE': 2, 'RESET': 3, 'LOAD': 4},
 }
 
 EXECUTABLES = ['xmem_node', 'scene_camera', 'xmem-ros']

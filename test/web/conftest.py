@@ -16,14 +16,14 @@ def robot(request):
     from page_harness import Camera
     from sensor_msgs.msg import Image
 
-    from xmem_ros.msg import AcceptedSeeds, TrackedObjectArray
+    from xmem_ros.msg import TrackedObjectArray
 
     parameters = {'size': 120, 'diagnostics_period': 0.5, 'no_image_warning_after': 1.0, 'seeder': 'grabcut'}
     with robots.running({**parameters, 'history': request.module.HISTORY, 'history_seconds': 0.0}) as robot:
         robot.labels = robot.listen(Image, '~/labels')
         robot.objects = robot.listen(TrackedObjectArray, '~/objects')
-        robot.seeds = robot.listen(AcceptedSeeds, '~/seeds', robots.LATCHED)
-        robot.wait_matched('~/seeds')
+        robot.seeds = robot.listen_seeds()
+        robot.wait_matched('~/events')
         robot.camera = Camera(robot)
         try:
             yield robot

@@ -13,11 +13,12 @@ import aiohttp
 import numpy as np
 from hostile_node import MARKUP, HostileNode
 from node_harness import wait_until
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from web_harness import SLOW_S, TOKEN, WebProcess, answer, page_of, run, serving
 
 from xmem_ros.client import Box, Candidate, XMemClient
 from xmem_ros.client.frames import FramePairs, frame_of
+from xmem_ros.conversions.compressed_images import compressed_from_array
 from xmem_ros.conversions.images import image_from_array
 from xmem_ros.errors import ErrorCode, FrameError, NodeError, SeedError
 from xmem_ros.msg import TrackedObject, TrackedObjectArray
@@ -149,6 +150,20 @@ def test_an_overlay_of_any_shape_is_sent_small_or_refused(size):
         return
     assert full == size[::-1]
     assert len(data) < 100_000
+
+
+@pytest.mark.parametrize('size', [(1, 60_000), (3000, 4000)])
+def test_a_large_compressed_overlay_is_sent_small(size):
+    message = compressed_from_array(np.zeros((*size, 3), np.uint8), 'jpeg', CompressedImage)
+    data, full = encode_overlay(message)
+    assert full == size[::-1]
+    assert len(data) < min(100_000, len(message.data))
+
+
+@pytest.mark.parametrize('data', [b'', b'\xff\xd8\xff\xe0', b'GIF89a' * 9])
+def test_a_compressed_overlay_that_is_no_image_is_refused(data):
+    with pytest.raises(FrameError):
+        encode_overlay(CompressedImage(format='rgb8; jpeg compressed bgr8', data=data))
 
 
 def strict(text):

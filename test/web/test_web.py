@@ -2,7 +2,10 @@
 """Page in a real browser with the real node: user actions reach the node's topics."""
 
 import re
+import struct
+from concurrent.futures import ThreadPoolExecutor
 
+import aiohttp
 import numpy as np
 import pytest
 from needs import require
@@ -27,8 +30,8 @@ from page_harness import (
     stamp_text,
 )
 from playwright.sync_api import expect
-from sensor_msgs.msg import Image
-from web_harness import SLOW_S, WebProcess
+from sensor_msgs.msg import CompressedImage, Image
+from web_harness import SLOW_S, WebProcess, page_of, run, serving
 
 from xmem_ros.msg import Seed
 
@@ -175,7 +178,7 @@ def test_a_refused_seed_keeps_the_drawing_for_another_try(open_page, robot):
 
 
 def test_the_overlay_is_subscribed_to_only_while_a_page_shows_it(open_page, robot):
-    overlay = f'{robot.prefix}/overlay'
+    overlay = f'{robot.prefix}/overlay/compressed'
 
     def subscribers(count):
         wait_until(lambda: robot.node.count_subscribers(overlay) == count, f'{count} subscribers', SLOW_S)
@@ -189,6 +192,21 @@ def test_the_overlay_is_subscribed_to_only_while_a_page_shows_it(open_page, robo
     subscribers(1)
     page.close()
     subscribers(0)
+
+
+def test_a_page_gets_the_jpeg_of_the_node_as_it_is(robot):
+    heard = robot.listen(CompressedImage, '~/overlay/compressed')
+
+    async def jpeg():
+        async with serving(node=robot.prefix) as address, page_of(address) as page:
+            while (message := await page.receive(SLOW_S)).type != aiohttp.WSMsgType.BINARY:
+                pass
+            return message.data[4 + struct.unpack_from('<I', message.data)[0] :]
+
+    with ThreadPoolExecutor() as pool:  # the browser of other tests has a loop in this thread
+        sent = pool.submit(run, jpeg()).result()
+    wait_until(lambda: sent in [bytes(message.data) for message in list(heard)], 'the same JPEG', SLOW_S)
+    assert not robot.node.count_subscribers(f'{robot.prefix}/overlay')
 
 
 def test_the_page_reports_an_inactive_node_and_continues_once_it_is_active(open_page, robot):

@@ -12,11 +12,18 @@ if TYPE_CHECKING:
     from xmem_ros.recordings.seed_plan import PlannedSeeds
 
 
+RECORDED = 'recorded'
+
+
 def add_seed_arguments(parser: argparse.ArgumentParser) -> None:
     """Add `--seed`, `--box`, `--at`, `--ignore-void` and `--seeds-topic`."""
-    seeds = parser.add_argument_group('seeds', 'default: the seeds that the node published while the bag was recorded')
+    seeds = parser.add_argument_group('seeds', 'default: the events that the node published while the bag was recorded')
     seeds.add_argument(
-        '--seed', type=Path, metavar='MASK|YAML', help='a mask, or a YAML file with seeds for several images'
+        '--seed',
+        type=Path,
+        metavar='MASK|YAML|recorded',
+        help='a mask, or a YAML file with seeds for several images; recorded: the seeds, corrections, removals, resets '
+        'and loads in the bag, the default',
     )
     seeds.add_argument(
         '--box',
@@ -71,6 +78,10 @@ def given_plan(args: argparse.Namespace) -> list[PlannedSeeds]:
     from xmem_ros.errors import ParameterError
     from xmem_ros.recordings.seed_files import SUFFIXES, SeedReader, parse_box, parse_image_reference
 
+    if args.seed == Path(RECORDED):
+        if args.box or args.at:
+            raise ParameterError(f'--seed {RECORDED} takes the seeds of the bag; give it without --box and --at')
+        return []
     if args.seeds_topic and (args.seed or args.box):
         raise ParameterError('give either --seeds-topic, for recorded seeds, or --seed and --box')
     is_yaml = args.seed is not None and args.seed.suffix.lower() in SUFFIXES

@@ -221,7 +221,8 @@ def _node(args: argparse.Namespace, recording: Recording, plan: list[PlannedSeed
     name = args.node
     if not name and isinstance(recording, BagRecording) and plan and plan[0].recorded:
         topic = seeds_connection(recording, args.seeds_topic).topic
-        name = topic.removesuffix('/seeds') if topic.endswith('/seeds') else ''
+        name, _, end = topic.rpartition('/')
+        name = name if end in ('events', 'seeds') else ''
     name = f'/{(name or "xmem").strip("/")}'
     if not re.fullmatch('(/[A-Za-z_][A-Za-z0-9_]*)+', name):
         raise ParameterError(f'--node {args.node!r} is not a node name; give letters, digits and _, as in /front/xmem')

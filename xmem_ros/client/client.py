@@ -13,7 +13,7 @@ from sensor_msgs.msg import Image
 
 from xmem_ros.client.calls import LoadedMemory, ServiceCalls, id_list
 from xmem_ros.client.frames import Frame, FramePairs
-from xmem_ros.client.link import NodeLink
+from xmem_ros.client.link import NodeLink, StateQuestion
 from xmem_ros.errors import FrameError, NodeError, NodeInactiveError, NodeTimeoutError, SeedError, quoted
 from xmem_ros.msg import TrackedObjectArray
 from xmem_ros.node import qos
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _LOG_S = 10.0  # between warnings about unreadable messages
-_STATE_S = 2.0  # timeout of the state request that explains an error
+_STATE_S = 1.0  # longest time before a timeout at which the node is asked for its state, to explain the error
 _IN_FLIGHT_S = 1.0  # longest delay of a message that was sent before the response to a call
 
 
@@ -118,13 +118,13 @@ class XMemClient(ServiceCalls):
             NodeError: the client is closed.
             NodeMissingError, NodeInactiveError.
         """
-        limit = self.link.timeout if timeout is None else timeout
+        waiting = _Waiting(self.link, timeout)
         with self._changed:
-            self._changed.wait_for(lambda: self._count > self._returned or self._closed, limit)
+            waiting.until(self._changed, lambda: self._count > self._returned or self._closed)
             if self._latest is not None and self._count > self._returned and not self._closed:
                 self._returned = self._count
                 return self._latest
-        raise self._silence(limit)
+        raise waiting.silence()
 
     def wait_tracked(self, ids: int | Iterable[int], timeout: float | None = None) -> Frame:
         """Wait for a frame in which all of these objects are visible, and return it.
@@ -155,8 +155,10 @@ class XMemClient(ServiceCalls):
         if not isinstance(name, str) or not name:
             raise SeedError(f'the name is {quoted(name)}: give a non-empty string')
         (one,) = id_list([object_id])
+        end = time.monotonic() + (self.link.timeout if timeout is None else timeout)
         frame = self._wait_visible([one], timeout, returned_too=True)
-        super().seed({(one, name): frame[one].mask}, stamp=frame, timeout=timeout)
+        left = max(end - time.monotonic(), 0.0)
+        super().seed({(one, name): frame[one].mask}, stamp=frame, timeout=left)
         self.link.catch_up(self._subscriptions, self._note_renaming)
 
     # --- internal
@@ -184,14 +186,12 @@ class XMemClient(ServiceCalls):
         `returned_too`: also accept a frame that was returned before, if no seed has corrected a
         mask since.
         """
-        limit = self.link.timeout if timeout is None else timeout
-        end = time.monotonic() + limit
+        waiting = _Waiting(self.link, timeout)
         with self._changed:
             begun = self._count
             seen = self._corrected if returned_too else max(self._returned, self._seeded)
             while True:
-                left = max(end - time.monotonic(), 0)
-                self._changed.wait_for(lambda: self._count > seen or self._closed, left)  # noqa: B023
+                waiting.until(self._changed, lambda: self._count > seen or self._closed)  # noqa: B023
                 frame, silent = self._latest, self._count == begun
                 if self._closed or self._count <= seen:
                     break
@@ -201,8 +201,8 @@ class XMemClient(ServiceCalls):
                         self._returned = seen
                     return frame
         if self._closed or frame is None:
-            raise self._silence(limit)
-        error = self._silence(limit) if silent else NodeTimeoutError(f'waited {limit:g} s')
+            raise waiting.silence()
+        error = waiting.silence() if silent else NodeTimeoutError(f'waited {waiting.limit:g} s')
         raise type(error)(f'{_states_text(frame, wanted)}; {error}')
 
     def _note_correction(self) -> None:
@@ -222,20 +222,56 @@ class XMemClient(ServiceCalls):
             self._pairs.clear()
             self._latest, self._returned = None, self._count
 
-    def _silence(self, waited: float) -> NodeError:
+
+class _Waiting:
+    """Wait of one call for frames, up to its timeout.
+
+    The node is asked for its state before the time is up, so that explaining a timeout takes no
+    further time.
+
+    Arguments:
+        link: connection to the node.
+        timeout: of the call [s]; None: the link's default.
+    """
+
+    def __init__(self, link: NodeLink, timeout: float | None) -> None:
+        self._link = link
+        self.limit = link.timeout if timeout is None else timeout
+        self._end = time.monotonic() + self.limit
+        self._question: StateQuestion | None = None
+
+    def until(self, changed: threading.Condition, arrived: Callable[[], bool]) -> None:
+        """Wait until `arrived` or the end of the time; `changed` is held."""
+        if self._question is None:
+            patience = self._end - min(_STATE_S, self.limit / 2) - time.monotonic()
+            if changed.wait_for(arrived, max(patience, 0.0)):
+                return
+            self._question = self._link.ask_state()
+        if changed.wait_for(arrived, max(self._end - time.monotonic(), 0.0)):
+            self._question.take()
+
+    def silence(self) -> NodeError:
         """Return the error that explains why no frame arrived."""
+        name = self._link.name
         try:
-            state = self.link.state(_STATE_S)
+            question = self._question or self._link.ask_state()
+            state = question.take()
+            if not state and not (question.visible and self._link.is_there()):
+                return self._link.missing(self.limit)
         except NodeError as error:
             return error
+        if not state:
+            return NodeTimeoutError(
+                f'{name} published no new frame within {self.limit:g} s and did not say its state: it may be busy or '
+                'gone'
+            )
         if state != 'active':
             return NodeInactiveError(
-                f'{self.link.name} is {state} and tracks nothing: configure and activate it '
-                f'(ros2 lifecycle set {self.link.name} activate)'
+                f'{name} is {state} and tracks nothing: configure and activate it (ros2 lifecycle set {name} activate)'
             )
         return NodeTimeoutError(
-            f'{self.link.name} is active but published no new frame within {waited:g} s: check that its camera '
-            'publishes; /diagnostics shows its input'
+            f'{name} is active but published no new frame within {self.limit:g} s: check that its camera publishes; '
+            '/diagnostics shows its input'
         )
 
 

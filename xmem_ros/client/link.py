@@ -26,6 +26,30 @@ from xmem_ros.node.graph import trackers
 _numbers = itertools.count(1)
 _LOG_S = 10.0  # between reports of exceptions
 _CLOSED_S = 0.2  # longest time until a call notices that the link is closed
+_POLL_S = 0.02  # between looks at the graph; rclpy's own wait looks every 0.25 s and overshoots by as much
+
+
+class StateQuestion:
+    """Request for the node's lifecycle state whose answer nobody waits for.
+
+    Arguments:
+        client: rclpy's client of the service.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self.visible = bool(client.service_is_ready())  # whether the node was in the graph when it was asked
+        self._future = client.call_async(GetState.Request()) if self.visible else None
+
+    def take(self) -> str:
+        """End the request; return the state, such as active, or nothing if there is no answer."""
+        future, self._future = self._future, None
+        if future is None:
+            return ''
+        if future.done():
+            return str(future.result().current_state.label)
+        self._client.remove_pending_request(future)
+        return ''
 
 
 class NodeLink:
@@ -144,6 +168,12 @@ class NodeLink:
         """Return the node's lifecycle state, such as active; raises as `call`."""
         return str(self.call(GetState, 'get_state', GetState.Request(), timeout).current_state.label)
 
+    def ask_state(self) -> StateQuestion:
+        """Request the node's lifecycle state and go on; raises `NodeError` if closed."""
+        client = self._client(GetState, 'get_state')
+        with self._while_open():
+            return StateQuestion(client)
+
     def check_there(self, timeout: float | None = None) -> None:
         """Wait until the node is visible in the graph.
 
@@ -169,11 +199,14 @@ class NodeLink:
             return self._clients[service]
 
     def _wait_for(self, client: Any, limit: float) -> None:
+        end = time.monotonic() + limit
         with self._while_open():
-            if client.service_is_ready() or client.wait_for_service(limit):
-                return
-            self._check_open()
-            raise NodeMissingError(self._missing(limit))
+            while not client.service_is_ready():
+                self._check_open()
+                left = end - time.monotonic()
+                if left <= 0:
+                    raise self.missing(limit)
+                time.sleep(min(left, _POLL_S))
 
     @contextlib.contextmanager
     def _while_open(self) -> Iterator[None]:
@@ -196,10 +229,11 @@ class NodeLink:
         with self._while_open():
             return [name for name in trackers(self.node) if name.isprintable()]
 
-    def _missing(self, waited: float) -> str:
+    def missing(self, waited: float) -> NodeMissingError:
+        """Return the error that the node was not found in `waited` [s]."""
         others = self.others()
         known = f'visible trackers: {listed(others)}' if others else 'no tracker is visible'
-        return (
+        return NodeMissingError(
             f'no node {self.name} was found within {waited:g} s; {known}. Start it (ros2 launch xmem_ros '
             f'track.launch.py), give its full name, or compare ROS_DOMAIN_ID ({os.environ.get("ROS_DOMAIN_ID", "0")} '
             'here)'

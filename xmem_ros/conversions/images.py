@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from xmem_ros import pictures
-from xmem_ros.conversions import ros_cv_bridge
+from xmem_ros.conversions import png_masks, ros_cv_bridge
 from xmem_ros.errors import FrameError, quoted
 from xmem_ros.intensity import FULL, IntensityScale
 
@@ -177,11 +177,13 @@ def bayer_to_rgb(mosaic: np.ndarray, encoding: str) -> np.ndarray:
 
 
 def mask_from_image(message: ImageMessage) -> np.ndarray:
-    """Convert a mono8 image message to H×W uint8, a view of the message.
+    """Convert a mono8 image message to H×W uint8, a view of the message; or one with a PNG.
 
     Raises:
         FrameError: another encoding, an empty image, or too little data for its size.
     """
+    if message.encoding == png_masks.ENCODING:
+        return png_masks.png_pixels(message)
     allowed = {name: _ENCODINGS[name] for name in _MASK_ENCODINGS}
     return _pixels(message, allowed, 'send masks and label images as mono8')
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xmem_ros.checks import name_fault
-from xmem_ros.conversions.images import image_from_array, mask_from_image
+from xmem_ros.conversions import png_masks
+from xmem_ros.conversions.images import mask_from_image
 from xmem_ros.errors import FrameError, RequestError, SeedError, TooManyObjectsError, quoted
 from xmem_ros.seeding.candidates import MOST_OFFERED, UNSURE, Candidate, distinct
 from xmem_ros.seeding.checks import MOST_POINTS, check_box, check_points, mask_from_mask, masks_from_labels
@@ -132,19 +133,24 @@ def read_candidates(
 
 
 def replayable(messages: Sequence[Any], seeds: Sequence[ObjectSeed]) -> list[Any]:
-    """Replace points on known objects by the masks that they gave.
+    """Return the seeds as they are recorded: complete, and small.
 
-    Those masks depend on the object's mask so far, which a replay does not have.
+    Points on known objects are replaced by the masks that they gave: those masks depend on the
+    object's mask so far, which a replay does not have. Masks become PNG.
 
     Args:
         messages: xmem_ros/Seed messages.
         seeds: `read_seeds` of them.
     """
     result = list(messages)
+    for number, given in enumerate(messages):
+        if given.kind in (MASK, LABELS) and given.mask.encoding != png_masks.ENCODING:
+            mask = png_masks.png_image(mask_from_image(given.mask), type(given.mask))
+            result[number] = type(given)(id=given.id, name=given.name, kind=given.kind, mask=mask)
     for seed in seeds:
         given = messages[seed.number]
         if given.kind == POINTS and given.id:
-            mask = image_from_array(seed.mask.view(np.uint8) * np.uint8(255), 'mono8', type(given.mask))
+            mask = png_masks.png_image(seed.mask.view(np.uint8) * np.uint8(255), type(given.mask))
             result[seed.number] = type(given)(id=given.id, name=given.name, kind=MASK, mask=mask)
     return result
 
@@ -193,7 +199,7 @@ def _prefixed(say: _Say, which: str, text: str) -> None:
 def _read_mask(seed: Any, image: np.ndarray, _: int, say: _Say) -> list[_Planned]:
     if seed.id and seed.name and not len(seed.mask.data):
         raise SeedError(
-            f'there is no mask: a new name needs a correction; send the message of object_{seed.id}/mask with the '
+            'there is no mask: a new name needs a correction; send the message of ~/object_<label>/mask with the '
             'stamp of its image, or draw the object again'
         )
     mask = mask_from_mask(mask_from_image(seed.mask), image.shape[:2], say)

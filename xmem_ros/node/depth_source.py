@@ -13,10 +13,11 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
-from xmem_ros.conversions.images import depth_from_image, stamp_ns
+from xmem_ros.conversions.compressed_depth import TRANSPORT, depth_of
+from xmem_ros.conversions.images import stamp_ns
 from xmem_ros.errors import FrameError
 from xmem_ros.node import diagnostic_keys as keys
 from xmem_ros.node import qos
@@ -101,6 +102,9 @@ class DepthSource:
         self._matcher: StampMatcher[Result] = StampMatcher(self._history)
         self._info: CameraInfo | None = None
         self._topics = {kind: node.resolve_topic_name(f'depth/{kind}') for kind in ('image', 'camera_info')}
+        self._compressed = limits.depth.image_transport == TRANSPORT
+        if self._compressed:
+            self._topics['image'] += f'/{TRANSPORT}'
         self._images = BestAvailableSubscription(node, self._on_depth)
         self._infos = BestAvailableSubscription(node, self._on_camera_info)
         self._measured = self._unmatched = 0
@@ -116,7 +120,8 @@ class DepthSource:
         self._target.open()
         self._thread = threading.Thread(target=self._run, name='xmem-depth', daemon=True)
         self._thread.start()
-        self._images.open(Image, self._topics['image'], qos.beside_images(_QUEUE_DEPTH))
+        kind = CompressedImage if self._compressed else Image
+        self._images.open(kind, self._topics['image'], qos.beside_images(_QUEUE_DEPTH))
         self._infos.open(CameraInfo, self._topics['camera_info'], qos.beside_images(_QUEUE_DEPTH))
 
     def watch(self) -> None:
@@ -265,8 +270,8 @@ class DepthSource:
                 f'{self._topics["camera_info"]} has the frame_id {info_frame!r} and the depth image '
                 f'{depth_frame!r}: remap depth/camera_info to the topic beside the depth image'
             )
-        size = (depth.height, depth.width)
-        pixels = depth_from_image(depth)
+        pixels = depth_of(depth)
+        size = pixels.shape
         frame = MeasuredFrame(
             stamp_ns(item.header.stamp),
             scaled_labels(item.labels, size),

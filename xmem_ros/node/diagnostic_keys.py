@@ -14,8 +14,10 @@ DROPPED = 'dropped'
 WAITING = 'waiting'
 INVALID = 'invalid'
 LOST_BEFORE_NODE = 'lost before the node'
+UNPUBLISHED = 'results not published'  # of tracked images
 
 MEMORY_BYTES = 'memory (bytes)'
+EVENTS_BYTES = 'events kept, at most (bytes)'  # of host memory, beside MEMORY_BYTES
 IMAGE_TOPIC = 'image topic'
 NO_IMAGE = 'no image'
 

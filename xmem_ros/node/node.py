@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sys
 import time
 import traceback
@@ -65,6 +66,7 @@ class XMemNode(ParameterNode):
         self._pipeline: Pipeline | None = None
         self._last_worker: Worker | None = None  # keeps the counts while no worker runs
         self._statistics = StreamStatistics(self.get_clock())
+        self._sessions = itertools.count(1)  # of ~/events
         self._reported = Counts()  # counts of the last diagnostics
         self._images = ImageSource(self, lambda: self.parameters, self._take_image)
         self._node_services = Services(  # `_services` is an attribute of rclpy's node
@@ -133,6 +135,8 @@ class XMemNode(ParameterNode):
     def close(self, patience_s: float | None = None) -> None:
         """Stop the worker before the node is destroyed; `patience_s` as for `Worker.stop`."""
         self._stop(patience_s)
+        if self._pipeline is not None:
+            self._pipeline.publishers.stop()
 
     def _configure(self) -> None:
         begun = time.monotonic()
@@ -163,11 +167,14 @@ class XMemNode(ParameterNode):
         publishers = Publishers(
             self,
             self._statistics,
-            per_object=parameters.publish_per_object,
+            object_topics=parameters.max_objects if parameters.publish_per_object else 0,
             quality=lambda: self.parameters.jpeg_quality,
+            sessions=self._sessions,
+            keep_all=parameters.queue == 'all',
             extras=[*vision.outputs, self._requests],
         )
         session = TrackingSession(tracker, lambda: self.parameters, history, publishers, self.get_logger())
+        session.on_reset = publishers.events.reset
         _ = session.seeder  # loaded now, so that a wrong one is refused and the first box does not wait
         self._pipeline = Pipeline(session, history, publishers, vision)
         self.destroy_timer(self._report)
@@ -306,6 +313,8 @@ class XMemNode(ParameterNode):
             values |= pipeline.vision.diagnostics()
             hardware = str(tracker.device)
             values[keys.MEMORY_BYTES] = str(tracker.memory_bytes)
+            values[keys.EVENTS_BYTES] = str(pipeline.publishers.events.nbytes)
+            values[keys.UNPUBLISHED] = str(pipeline.publishers.unpublished)
             for number, measure in enumerate(tracker.given_up, 1):
                 level = diagnostics.WARN
                 values[keys.given_up(number)] = measure

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Topics of the node and of each object.
+"""Topics of the node with the results of each image.
 
-The worker's thread publishes; other threads only create and close the publishers.
+A thread of its own publishes, in the order of the worker's calls; see `outbox`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 from builtin_interfaces.msg import Duration
 from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
 
@@ -17,17 +16,16 @@ from xmem_ros import overlay
 from xmem_ros.conversions.compressed_images import compressed_from_array
 from xmem_ros.conversions.images import image_from_array
 from xmem_ros.conversions.objects import BOX, DURATION, OBJECT, OBJECTS, duration_message, objects_message
-from xmem_ros.msg import AcceptedSeeds, TrackedObject, TrackedObjectArray, TrackedObjectStamped
+from xmem_ros.msg import TrackedObject, TrackedObjectArray
 from xmem_ros.node import qos
-
-try:
-    from rclpy.event_handler import PublisherEventCallbacks
-except ImportError:  # Humble
-    from rclpy.qos_event import PublisherEventCallbacks
+from xmem_ros.node.events import Events
+from xmem_ros.node.object_topics import ObjectTopics
+from xmem_ros.node.outbox import Outbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    import numpy as np
     from rclpy.node import Node
     from rclpy.publisher import Publisher
 
@@ -55,13 +53,15 @@ class ExtraPublisher(Protocol):
 
 
 class Publishers:
-    """Publishes results; the topics of an object exist as long as the object.
+    """Publishes results.
 
     Arguments:
         node: the publishing node.
         statistics: gets the durations of each frame.
-        per_object: publish topics for each object.
+        object_topics: number of labels that have topics of their own; 0: none.
         quality: returns the current JPEG quality, 1…100.
+        sessions: numbers of the sessions of `events`.
+        keep_all: as for `Outbox`.
         extras: further publishers of the same results.
     """
 
@@ -70,11 +70,13 @@ class Publishers:
         node: Node,
         statistics: StreamStatistics,
         *,
-        per_object: bool,
+        object_topics: int,
         quality: Callable[[], int],
+        sessions: Iterator[int],
+        keep_all: bool = False,
         extras: Sequence[ExtraPublisher] = (),
     ) -> None:
-        self._node, self._statistics, self._per_object, self._quality = node, statistics, per_object, quality
+        self._node, self._statistics, self._quality = node, statistics, quality
         self._extras = extras
         self._labels = self._make(Image, '~/labels')
         self._objects = self._make(TrackedObjectArray, '~/objects')
@@ -83,26 +85,34 @@ class Publishers:
             'png': self._make(CompressedImage, '~/labels/compressed'),
             'jpeg': self._make(CompressedImage, '~/overlay/compressed'),
         }
-        self._seeds = node.create_publisher(
-            AcceptedSeeds, '~/seeds', qos.accepted_seeds(), qos_overriding_options=qos.overridable()
-        )
-        self._of_object: dict[int, tuple[Publisher, Publisher]] = {}
+        self._outbox = Outbox(self._log, keep_all=keep_all)
+        self.events = Events(node, sessions, self._outbox)
+        self._of_object = ObjectTopics(node, object_topics)
 
     def publish(self, header: Any, image: np.ndarray, result: StepResult, begun: float) -> None:
-        """Publish the result of a frame; see `Outputs.publish`."""
-        try:
-            self._publish(header, image, result, begun)
-        except Exception:
-            if self._node.context.ok():  # otherwise the process is shutting down
-                raise
+        """Publish the result of a frame, soon; see `Outputs.publish`."""
+        self.events.image_tracked(header)
+        self._outbox.put(lambda: self._publish(header, image, result, begun), frame=True)
+
+    def flush(self, seconds: float) -> None:
+        """Wait until the results so far are published, up to `seconds` [s]."""
+        self._outbox.flush(seconds)
+
+    def stop(self) -> None:
+        """Publish the results so far and no more; before the end of the process."""
+        self._outbox.close()
+
+    @property
+    def unpublished(self) -> int:
+        """Number of results that were dropped because publishing took too long."""
+        return self._outbox.dropped
 
     def _publish(self, header: Any, image: np.ndarray, result: StepResult, begun: float) -> None:
         started = time.perf_counter()
-        self._set_topics([item.id for item in result.objects])
         self._publish_image(self._labels, result.labels, 'mono8', header)
         array = objects_message(header, result.objects, 0.0, _make)
-        for item, message in zip(result.objects, array.objects, strict=True):
-            self._publish_object(item, message, result.labels, header)
+        for message in array.objects:
+            self._of_object.publish(message, result.labels, header)
         self._publish_compressed('png', result.labels, header)
         if self._overlay.get_subscription_count() or self._compressed['jpeg'].get_subscription_count():
             drawn = overlay.draw(image, result.labels, result.objects)
@@ -119,56 +129,30 @@ class Publishers:
         )
 
     def set_objects(self, objects: Sequence[tracker.TrackedObject]) -> None:
-        """Create and destroy the topics of objects; see `Outputs.set_objects`."""
-        self._set_topics([item.id for item in objects])
-        for extra in self._extras:
-            extra.set_objects(objects)
+        """Take over the list of current objects; see `Outputs.set_objects`."""
 
-    def _set_topics(self, ids: Sequence[int]) -> None:
-        if not self._per_object:
-            return
-        for object_id in self._of_object.keys() - set(ids):
-            for publisher in self._of_object.pop(object_id):
-                self._node.destroy_publisher(publisher)
-        for object_id in ids:
-            if object_id not in self._of_object:
-                self._of_object[object_id] = (
-                    self._make_bare(Image, f'~/object_{object_id}/mask'),
-                    self._make_bare(TrackedObjectStamped, f'~/object_{object_id}/box'),
-                )
+        def take_over() -> None:
+            for extra in self._extras:
+                extra.set_objects(objects)
 
-    def publish_seeds(self, header: Any, seeds: Sequence[Any], ids: Sequence[int], labels: Sequence[int]) -> None:
-        """Publish seeds that were accepted in the image of this header."""
-        self._seeds.publish(AcceptedSeeds(header=header, seeds=list(seeds), ids=list(ids), labels=list(labels)))
+        self._outbox.put(take_over)
 
     def close(self) -> None:
         """Destroy every publisher."""
-        self._set_topics([])
+        self._outbox.close()
+        self._of_object.close()
+        self.events.close()
         for extra in self._extras:
             extra.close()
-        for publisher in (self._labels, self._objects, self._overlay, self._seeds, *self._compressed.values()):
+        for publisher in (self._labels, self._objects, self._overlay, *self._compressed.values()):
             self._node.destroy_publisher(publisher)
 
-    def _publish_object(
-        self, item: tracker.TrackedObject, message: TrackedObject, labels: np.ndarray, header: Any
-    ) -> None:
-        if item.id not in self._of_object:
-            return
-        mask, box = self._of_object[item.id]
-        if mask.get_subscription_count():
-            self._publish_image(mask, np.where(labels == item.label, np.uint8(255), np.uint8(0)), 'mono8', header)
-        box.publish(TrackedObjectStamped(header=header, object=message))
+    def _log(self, text: str) -> None:
+        if self._node.context.ok():  # otherwise the process is shutting down
+            self._node.get_logger().error(text, throttle_duration_sec=5.0)
 
     def _make(self, kind: type, topic: str) -> Publisher:
         return self._node.create_publisher(kind, topic, qos.output(), qos_overriding_options=qos.overridable())
-
-    def _make_bare(self, kind: type, topic: str) -> Publisher:
-        """Create a publisher without QoS overrides and events.
-
-        Each override would leave a parameter behind; events burden the executor.
-        """
-        silent = PublisherEventCallbacks(use_default_callbacks=False)
-        return self._node.create_publisher(kind, topic, qos.output(), event_callbacks=silent)
 
     def _publish_image(self, publisher: Publisher, pixels: np.ndarray, encoding: str, header: Any) -> None:
         message = image_from_array(pixels, encoding, Image)

@@ -41,9 +41,13 @@ def output() -> QoSProfile:
     return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.RELIABLE)
 
 
-def accepted_seeds() -> QoSProfile:
-    """Profile for accepted seeds, which a recorder that starts later gets too."""
-    return latched(100)
+EVENTS_KEPT = 32
+"""Depth of ~/events: enough to begin 16 objects one by one and correct each, and small in bytes."""
+
+
+def events() -> QoSProfile:
+    """Profile for changes of the objects, whose newest a recorder that starts later gets too."""
+    return latched(EVENTS_KEPT)
 
 
 def latched(depth: int) -> QoSProfile:

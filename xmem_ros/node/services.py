@@ -26,7 +26,7 @@ from xmem_ros.errors import (
 from xmem_ros.outside_text import for_log
 from xmem_ros.srv import HoldImage, LoadMemory, PreviewSeed, RemoveObjects, ResetTracker, SaveMemory, SeedObjects
 from xmem_ros.stream.history import HOLD_S
-from xmem_ros.stream.memory_files import memory_file
+from xmem_ros.stream.memory_files import memory_file, sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from xmem_ros.stream.history import History
     from xmem_ros.stream.session import TrackingSession
     from xmem_ros.stream.worker import Worker
+
+FLUSH_S = 1.0  # longest wait until results are published
 
 
 @dataclass
@@ -112,18 +114,15 @@ class Services:
     def apply_seeds(
         self, session: TrackingSession, frame: Frame, messages: Sequence[Any], seeds: Sequence[ObjectSeed]
     ) -> tuple[list[int], list[int]]:
-        """Seed a frame and publish the accepted seeds; called in the worker's thread.
+        """Seed a frame and publish the event; called in the worker's thread.
 
         Returns:
             Ids and labels, in the order of the seeds.
         """
         pipeline = self._pipeline()
         ids, labels = session.seed(frame, seeds)
-        try:
-            if pipeline is not None and ids:
-                pipeline.publishers.publish_seeds(frame.message.header, messages, ids, labels)
-        except Exception:  # the objects are tracked by now, published or not
-            self._node.get_logger().error(f'the seeds cannot be published: {traceback.format_exc()}')
+        if pipeline is not None and ids:
+            pipeline.publishers.events.seeded(frame.message.header, messages, ids, labels)
         return ids, labels
 
     def _guarded(self, handler: Callable[[Any, Any, Pipeline, Worker], None]) -> Callable[[Any, Any], Any]:
@@ -136,6 +135,8 @@ class Services:
                 if pipeline is None or worker is None:
                     raise NodeInactiveError('no worker')
                 handler(request, response, pipeline, worker)
+                # Clients take results that arrive after the response for results after the change.
+                pipeline.publishers.flush(FLUSH_S)
                 response.success = True
                 return response
             except NodeInactiveError as error:  # inactive before the call, or deactivated during it
@@ -212,12 +213,19 @@ class Services:
             raise RequestError('the request gives ids and also sets all: use only one of them')
         if not request.all and not ids:
             raise RequestError('the request gives no ids and does not set all: give the ids to remove, or set all')
-        response.removed = worker.submit(lambda: pipeline.session.remove(None if request.all else ids)).result()
+
+        def remove() -> list[int]:
+            removed = pipeline.session.remove(None if request.all else ids)
+            pipeline.publishers.events.removed(removed)
+            return removed
+
+        response.removed = worker.submit(remove).result()
         response.message = f'{_count(response.removed)} removed'
         self._log(f'removed: ids {", ".join(map(str, response.removed))}')
 
     def _reset(self, request: Any, response: Any, pipeline: Pipeline, worker: Worker) -> None:  # noqa: ARG002
         response.removed = worker.submit(pipeline.session.reset).result()
+        pipeline.publishers.flush(FLUSH_S)  # results from before have states, too
         self._statistics.clear_objects()
         response.message = f'{_count(response.removed)} forgotten; ids start again at 1'
         self._log(f'reset: {response.message}')
@@ -239,7 +247,15 @@ class Services:
         session = pipeline.session
         path = memory_file(self._node.parameters.memory_folder, request.name)
         saved = snapshot.read(path, session.tracker.fingerprint)
-        ids, labels = worker.submit(lambda: session.import_state(saved)).result()
+        digest = sha256_of(path)
+
+        def load() -> tuple[list[int], list[int]]:
+            loaded = session.import_state(saved)
+            pipeline.publishers.events.loaded(path.name, digest, *loaded)
+            return loaded
+
+        ids, labels = worker.submit(load).result()
+        pipeline.publishers.flush(FLUSH_S)
         self._statistics.clear_objects()
         response.path, response.ids, response.labels = str(path), ids, labels
         response.message = f'{_count(ids)} loaded from {path}: ids {", ".join(map(str, ids)) or "none"}'

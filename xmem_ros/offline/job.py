@@ -157,6 +157,6 @@ def _digest(plan: Sequence[PlannedSeeds]) -> str:
     digest = hashlib.sha256()
     for entry in plan:
         place = f'{entry.index} {seconds(entry.stamp_ns or 0)} {entry.ids} {entry.removed} {entry.values}'
-        digest.update(place.encode())
+        digest.update(f'{place} {entry.reset} {entry.loaded}'.encode())
         _hash(digest, entry.seeds)
     return f'{len(plan)} entries, {digest.hexdigest()[:16]}'

@@ -15,13 +15,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xmem_ros.conversions.seeds import ObjectSeed, read_seeds
-from xmem_ros.errors import BagError, FrameError, RunError, SeedError, UnknownObjectError, XMemError, summary_of
+from xmem_ros.errors import (
+    BagError,
+    FrameError,
+    MemoryFileMismatchError,
+    RunError,
+    SeedError,
+    UnknownObjectError,
+    XMemError,
+    summary_of,
+)
 from xmem_ros.recordings.limits import MAX_FAULTS
 from xmem_ros.recordings.plan_state import PlanState, check_count
 from xmem_ros.recordings.recording import Fault
 from xmem_ros.recordings.seed_plan import describe_choices, resolve
 from xmem_ros.stream.frame import Frame
 from xmem_ros.stream.history import History
+from xmem_ros.stream.memory_files import memory_file, sha256_of
 from xmem_ros.stream.session import TrackingSession
 from xmem_ros.stream.setup import make_tracker
 
@@ -30,7 +40,7 @@ if TYPE_CHECKING:
 
     from xmem_ros.parameters.table import Parameters
     from xmem_ros.recordings.recording import RecordedFrame, Recording
-    from xmem_ros.recordings.seed_plan import PlannedSeeds
+    from xmem_ros.recordings.seed_plan import LoadedFile, PlannedSeeds
     from xmem_ros.tracker import StepResult, TrackedObject, Tracker
     from xmem_ros.tracker.engine import Engines
     from xmem_ros.tracker.snapshot import Snapshot
@@ -122,6 +132,7 @@ class OfflineTracker:
         self._tracking = TrackingSession(
             self.tracker, lambda: parameters, History(1), self._captured, self._captured, strict=True
         )
+        self._memory_folder = parameters.memory_folder
         self.index = 0  # of the next image
         self.dropped: list[Fault] = []  # images that could not be tracked
         # on the input and the seeds, and warnings that the node would log
@@ -168,7 +179,12 @@ class OfflineTracker:
                     f'{self._recording.path}: more than {MAX_FAULTS} images cannot be used; the last: {reason}'
                 )
             self.dropped.append(Fault(frame.index, reason))
-            self.missed.extend(f'{entry.source}: its image {frame.name} cannot be used' for entry in entries)
+            self.missed.extend(
+                f'{entry.source}: its image {frame.name} cannot be used' for entry in entries if not entry.after
+            )
+            changes = [entry for entry in entries if entry.after]  # take place before the next image
+            if changes:
+                self.places[frame.index + 1] = changes + self.places.get(frame.index + 1, [])
             return None
         alive = {item.id for item in captured.result.objects}
         self._plan.keep(alive)
@@ -224,8 +240,9 @@ class OfflineTracker:
 
     def _seed(self, frame: RecordedFrame, work: Frame) -> tuple[list[AppliedSeeds], dict[int, np.ndarray]]:
         """Apply an image's seeds and track it."""
-        host = _TrackerHost(self.tracker, self._tracking, work, self.notes, self._plan.ids)
+        host = _TrackerHost(self.tracker, self._tracking, work, self.notes, self._plan.ids, self._memory_folder)
         wanted, used = self._plan.gather(frame.index, frame.name, host)
+        self.seeded |= any(entry.loaded for entry in used)
         if not wanted:
             self._tracking.track(work)
             return [AppliedSeeds(entry.seeds, (), ()) for entry in used if entry.seeds], {}
@@ -254,10 +271,16 @@ class _TrackerHost:
     """`SeedHost` by the tracker in this process, for the seeds of one image."""
 
     def __init__(
-        self, tracker: Tracker, tracking: TrackingSession, frame: Frame, notes: list[str], ids: Mapping[int, int]
+        self,
+        tracker: Tracker,
+        tracking: TrackingSession,
+        frame: Frame,
+        notes: list[str],
+        ids: Mapping[int, int],
+        memory_folder: str,
     ) -> None:
         self._tracker, self._tracking, self._frame, self._notes = tracker, tracking, frame, notes
-        self._ids = ids  # plan id → tracker's id
+        self._ids, self._folder = ids, memory_folder  # plan id → tracker's id; as the parameter
         self._image = tracking.image_of(frame.message)
 
     def read(self, entry: PlannedSeeds) -> dict[int, ObjectSeed]:
@@ -284,6 +307,20 @@ class _TrackerHost:
     def remove(self, ids: list[int]) -> None:
         """As `SeedHost.remove`."""
         self._tracking.remove(ids)
+
+    def load(self, file: LoadedFile) -> list[int]:
+        """As `SeedHost.load`."""
+        from xmem_ros.tracker import snapshot
+
+        path = memory_file(self._folder, file.name)
+        saved = snapshot.read(path, self._tracker.fingerprint)
+        if sha256_of(path) != file.sha256:
+            raise MemoryFileMismatchError(f'{path} is not the file that was loaded; give that one (memory_folder)')
+        ids, _ = self._tracking.import_state(saved)
+        if tuple(ids) != file.ids:
+            self._tracking.reset()
+            raise MemoryFileMismatchError(f'{path} has the objects {ids}, and the recording names {list(file.ids)}')
+        return ids
 
     def named(self, seed: ObjectSeed, name: str) -> ObjectSeed:
         """As `SeedHost.named`."""

@@ -57,6 +57,12 @@ class DepthParameters:
         'Locate objects in space by depth/image, aligned to the colour image, and depth/camera_info: publish '
         '~/object_points, ~/background_points, ~/poses, ~/motions and, with vision_msgs, ~/detections_3d.',
     )
+    image_transport: str = parameter(
+        'raw',
+        'raw: sensor_msgs/Image on depth/image. compressedDepth: sensor_msgs/CompressedImage with PNG on '
+        'depth/image/compressedDepth.',
+        choices=('raw', 'compressedDepth'),
+    )
     slop: float = parameter(
         0.02,
         'Maximum difference of stamps between an image and its depth image.',

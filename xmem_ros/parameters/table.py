@@ -107,7 +107,9 @@ class Parameters:
         'Also publish the mask and box of an OCCLUDED or LOST object: a guess. Off: it has none.',
         change=LIVE,
     )
-    publish_per_object: bool = parameter(True, 'Publish ~/object_<id>/mask and ~/object_<id>/box for each object.')
+    publish_per_object: bool = parameter(
+        True, 'Publish ~/object_<label>/mask and ~/object_<label>/box, for labels from 1 to max_objects.'
+    )
     queue: str = parameter(
         'newest',
         'newest: track the newest image and drop those that arrive meanwhile. all: track every image, for replay; '

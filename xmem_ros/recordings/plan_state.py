@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from xmem_ros.errors import SeedError, UnknownObjectError, XMemError
+from xmem_ros.errors import MemoryFileError, SeedError, UnknownObjectError, XMemError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from xmem_ros.recordings.seed_plan import PlannedSeeds
+    from xmem_ros.recordings.seed_plan import LoadedFile, PlannedSeeds
 
 
 class NamedSeed(Protocol):
@@ -40,6 +40,13 @@ class SeedHost(Protocol[Seed]):
     def remove(self, ids: list[int]) -> None:
         """Remove objects, by the host's ids."""
 
+    def load(self, file: LoadedFile) -> list[int]:
+        """Replace all objects by those of a memory file; return the host's ids.
+
+        Raises:
+            MemoryFileError: it is missing, damaged or another one.
+        """
+
     def named(self, seed: Seed, name: str) -> Seed:
         """Rename a seed; return it or a copy."""
 
@@ -57,7 +64,7 @@ class PlanState:
         self.ids: dict[int, int] = {}  # plan id → host's id
         self.missed: list[str] = []  # unusable recorded seeds, and why
         self._used: set[int] = set()  # recorded ids since the last reset
-        self._refused: tuple[type[XMemError], ...] = (*refused, UnknownObjectError)
+        self._refused: tuple[type[XMemError], ...] = (*refused, UnknownObjectError, MemoryFileError)
 
     @property
     def plan_ids(self) -> dict[int, int]:
@@ -105,6 +112,8 @@ class PlanState:
                     host.reset()
                     self.forget()
                     wanted, used = {}, []
+                if entry.loaded is not None:
+                    self.ids = dict(zip(entry.loaded.ids, host.load(entry.loaded), strict=True))
                 self._remove(entry, host)
             except self._refused as error:
                 self.refuse(entry, image, error)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from xmem_ros.conversions.images import stamp_ns as ns_of
 from xmem_ros.errors import BagError, SeedError, Setting, naming
-from xmem_ros.recordings import typestore
+from xmem_ros.recordings import events, typestore
 from xmem_ros.recordings.limits import MAX_ALL_SEEDS_BYTES, MAX_POINTS, MAX_SEEDS_BYTES
-from xmem_ros.recordings.typestore import ACCEPTED_SEEDS
+from xmem_ros.recordings.typestore import ACCEPTED_SEEDS, TRACKING_EVENT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,8 +21,17 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class LoadedFile:
+    """A memory file that a recorded node has loaded."""
+
+    name: str  # without its folder
+    sha256: str  # hexadecimal
+    ids: tuple[int, ...]  # of its objects
+
+
+@dataclass(frozen=True)
 class PlannedSeeds:
-    """Seeds of one image, from a file, the command line or a recorded message."""
+    """Seeds of one image, or another change, from a file, the command line or a recording."""
 
     seeds: tuple[Any, ...]  # xmem_ros/Seed messages; one with an id corrects that object
     ids: tuple[int, ...]  # ids of their objects, in order, as in the plan and all results
@@ -36,6 +45,8 @@ class PlannedSeeds:
     recorded: bool = False  # from a recording, where a node accepted it; if unusable now, warn and go on
     notes: tuple[str, ...] = ()  # on masks that were changed when they were read
     reset: bool | None = None  # whether all objects are forgotten before; None: if a recorded id begins again
+    loaded: LoadedFile | None = None  # replaces all objects, after the reset
+    after: bool = False  # a change after the image of `stamp_ns`, so before the next image
 
 
 def new_objects(plan: Sequence[PlannedSeeds]) -> int:
@@ -62,7 +73,11 @@ def resolve(plan: Sequence[PlannedSeeds], recording: Recording) -> tuple[dict[in
         if stamp > 0:
             first.setdefault(stamp, number)
     plan = _with_guessed_images(plan, recording, stamped=bool(first))
+    placed: list[tuple[int, PlannedSeeds]] = []
     for entry in plan:
+        if entry.after:
+            placed.append((events.index_after(entry, stamps, recording), entry))
+            continue
         index = entry.index if entry.index is not None else first.get(entry.stamp_ns or 0)
         if index is None:
             text = f'{entry.source}: no image of {_topic(recording)} has the stamp {seconds(entry.stamp_ns or 0)}'
@@ -76,6 +91,9 @@ def resolve(plan: Sequence[PlannedSeeds], recording: Recording) -> tuple[dict[in
                 f'{entry.source}: there is no image {index}: {recording.path} has {recording.length}, counted from 0'
             )
         else:
+            placed.append((index, entry))
+    for index, entry in events.in_effective_order(placed):
+        if not (entry.after and index >= len(stamps)):  # no image shows its effect
             places.setdefault(index, []).append(entry)
     if plan and not places:
         raise naming(
@@ -105,7 +123,13 @@ def _with_guessed_images(plan: Sequence[PlannedSeeds], recording: Recording, *, 
 
 
 def _needs_guess(entry: PlannedSeeds, *, stamped: bool) -> bool:
-    return entry.recorded and entry.index is None and entry.received_ns is not None and not (stamped and entry.stamp_ns)
+    return (
+        entry.recorded
+        and not entry.after
+        and entry.index is None
+        and entry.received_ns is not None
+        and not (stamped and entry.stamp_ns)
+    )
 
 
 def describe_choices(places: Mapping[int, Sequence[PlannedSeeds]]) -> list[str]:
@@ -120,21 +144,22 @@ def describe_choices(places: Mapping[int, Sequence[PlannedSeeds]]) -> list[str]:
 
 
 def seeds_connection(recording: BagRecording, topic: str = '') -> Any:
-    """Return rosbags' connection of the recorded seeds; None if there are none.
+    """Return rosbags' connection of the recorded events or, in older bags, seeds; None without any.
 
-    topic: topic of the seeds; optional if the bag has only one.
+    topic: its name; optional if the bag has only one.
 
     Raises:
         BagError: several topics of seeds, no topic of this name, or another type.
     """
-    connections = [
-        c for c in recording.bag.connections if c.msgtype == ACCEPTED_SEEDS and (c.msgcount or c.topic == topic)
-    ]
+    kinds = (TRACKING_EVENT, ACCEPTED_SEEDS)
+    connections = [c for c in recording.bag.connections if c.msgtype in kinds and (c.msgcount or c.topic == topic)]
+    if not topic:  # events contain the seeds, too
+        connections = [c for c in connections if c.msgtype == TRACKING_EVENT] or connections
     names = ', '.join(c.topic for c in connections) or 'none'
     if topic:
         connections = [c for c in connections if c.topic == topic]
         if not connections:
-            raise BagError(f'{recording.path}: no topic {topic} of {ACCEPTED_SEEDS}; topics of seeds: {names}')
+            raise BagError(f'{recording.path}: no topic {topic} of {" or ".join(kinds)}; topics of seeds: {names}')
     if len(connections) > 1:
         raise naming(
             Setting.SEEDS_TOPIC,
@@ -147,7 +172,7 @@ def seeds_connection(recording: BagRecording, topic: str = '') -> Any:
 
 
 def recorded_seeds(recording: BagRecording, topic: str = '') -> list[PlannedSeeds]:
-    """Return the plan of a bag's AcceptedSeeds; arguments and errors as `seeds_connection`."""
+    """Return the plan of a bag's events or AcceptedSeeds; as `seeds_connection`."""
     wanted = seeds_connection(recording, topic)
     if wanted is None:
         return []
@@ -155,11 +180,12 @@ def recorded_seeds(recording: BagRecording, topic: str = '') -> list[PlannedSeed
         raise naming(
             Setting.SEEDS,
             BagError(
-                f'{recording.path}: {wanted.topic} was recorded by another version of xmem_ros, whose {ACCEPTED_SEEDS} '
-                'has other fields; give seeds of your own'
+                f'{recording.path}: {wanted.topic} was recorded by another version of xmem_ros, whose '
+                f'{wanted.msgtype} has other fields; give seeds of your own'
             ),
         )
-    plan = []
+    plan: list[PlannedSeeds] = []
+    numbers: list[tuple[int, int]] = []
     size = points = 0
     for number, (connection, received_ns, raw) in enumerate(recording.raw([wanted])):
         source = f'{recording.path}: {connection.topic}, message {number}'
@@ -169,27 +195,36 @@ def recorded_seeds(recording: BagRecording, topic: str = '') -> list[PlannedSeed
                 raise BagError(
                     f'{len(raw)} bytes; at most {MAX_SEEDS_BYTES} are read of one message, {MAX_ALL_SEEDS_BYTES} of all'
                 )
-            points += typestore.count_points(raw)
+            points += typestore.count_points(raw, wanted.msgtype)
             if points > MAX_POINTS:
                 raise BagError(f'more than {MAX_POINTS} points')
-            message = typestore.deserialize(raw, ACCEPTED_SEEDS)
+            message = typestore.deserialize(raw, wanted.msgtype)
         except Exception as error:  # depends on the bytes
             text = f'{source} cannot be read ({error}); give seeds of your own'
             raise naming(Setting.SEEDS, BagError(text)) from error
-        plan.append(
-            PlannedSeeds(
-                tuple(message.seeds),
-                tuple(int(value) for value in message.ids),
-                stamp_ns=ns_of(message.header.stamp),
-                source=source,
-                received_ns=received_ns,
-                recorded=True,
-            )
-        )
+        plan.append(_entry(message, source, received_ns))
+        if wanted.msgtype == TRACKING_EVENT:
+            numbers.append((int(message.session), int(message.sequence)))
+    notes = events.describe_gaps(numbers, f'{recording.path}: {wanted.topic}')
     if len(plan) < wanted.msgcount:
-        said = f'{recording.path}: {len(plan)} of the {wanted.msgcount} messages on {wanted.topic} could be read'
-        recording.notes += [] if said in recording.notes else [said]
-    return plan
+        notes.append(f'{recording.path}: {len(plan)} of the {wanted.msgcount} messages on {wanted.topic} could be read')
+    recording.notes += [note for note in notes if note not in recording.notes]
+    return events.without_idle_start(plan)
+
+
+def _entry(message: Any, source: str, received_ns: int) -> PlannedSeeds:
+    """Convert an xmem_ros/TrackingEvent or AcceptedSeeds."""
+    kind = getattr(message, 'kind', events.SEED)
+    ids = tuple(int(value) for value in message.ids)
+    entry = PlannedSeeds((), (), source=source, received_ns=received_ns, recorded=True)
+    if kind == events.SEED:
+        stamp = ns_of(message.header.stamp)
+        return dataclasses.replace(entry, seeds=tuple(message.seeds), ids=ids, stamp_ns=stamp)
+    entry = dataclasses.replace(entry, stamp_ns=ns_of(message.after), after=True)
+    if kind == events.REMOVE:
+        return dataclasses.replace(entry, removed=ids)
+    loaded = LoadedFile(message.file, message.sha256, ids) if kind == events.LOAD else None
+    return dataclasses.replace(entry, reset=True, loaded=loaded)
 
 
 def seconds(stamp_ns: int) -> str:

@@ -19,7 +19,7 @@ COMPANION_TYPES = (*IMAGE_TYPES, 'sensor_msgs/msg/CameraInfo')
 PACKAGE_TYPES = 'xmem_ros/msg/'
 DEFAULT_NAMESPACE = '/xmem/'
 OUTPUTS = (  # topics of the tracker node, relative to its name
-    *('labels', 'labels/compressed', 'objects', 'seeds', 'overlay', 'overlay/compressed'),
+    *('labels', 'labels/compressed', 'objects', 'seeds', 'events', 'overlay', 'overlay/compressed'),
     *('detections', 'detections_3d', 'label_info'),
 )
 AMBIGUOUS_OUTPUTS = (

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
 ACCEPTED_SEEDS = 'xmem_ros/msg/AcceptedSeeds'
+TRACKING_EVENT = 'xmem_ros/msg/TrackingEvent'
 OBJECTS = tracked_objects.OBJECTS
 
 _DEFINITIONS = Path(__file__).parent / 'definitions'
@@ -174,8 +175,8 @@ def serialize(message: Any) -> bytes:
     return bytes(typestore().serialize_cdr(message, message.__msgtype__))
 
 
-def count_points(raw: bytes) -> int:
-    """Count the points of all seeds in the CDR bytes of an xmem_ros/AcceptedSeeds.
+def count_points(raw: bytes, msgtype: str = ACCEPTED_SEEDS) -> int:
+    """Count the points of all seeds in the CDR bytes of an xmem_ros/AcceptedSeeds or TrackingEvent.
 
     As Python objects, millions of seeds or points take gigabytes. Raises `BagError` for more than
     `MAX_SEEDS` seeds, and for damaged bytes.
@@ -200,6 +201,10 @@ def count_points(raw: bytes) -> int:
     total = 0
     try:
         skip_header()
+        if msgtype == TRACKING_EVENT:
+            skip(1)  # kind
+            for _ in range(4):  # session, sequence, after
+                number()
         seeds = number()
         if seeds > MAX_SEEDS:
             raise BagError(f'{seeds} seeds; at most {MAX_SEEDS} are read')

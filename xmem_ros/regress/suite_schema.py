@@ -96,7 +96,7 @@ CASE = {
     'seeds': Key(
         'a path, `recorded`, or keys',
         'a mask or label image for the first frame, a YAML file of seeds (both as for `xmem-ros track`), '
-        '`recorded` (the `~/seeds` messages in the bag), or the keys below',
+        '`recorded` (the `~/events` or `~/seeds` in the bag), or the keys below',
         lambda value: is_text(value) or is_mapping(value),
         f'`{RECORDED}`',
     ),

@@ -15,7 +15,7 @@ from xmem_ros.client.calls import ServiceCalls, checked
 from xmem_ros.conversions.compressed_images import rgb_of
 from xmem_ros.conversions.images import image_from_array, mask_from_image
 from xmem_ros.conversions.seeds import LABELS, MASK, read_seeds
-from xmem_ros.errors import FrameError, SeedError, XMemError
+from xmem_ros.errors import FrameError, MemoryFileMismatchError, SeedError, XMemError
 from xmem_ros.intensity import IntensityScale
 from xmem_ros.msg import Seed
 from xmem_ros.recordings import typestore
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from xmem_ros.client.frames import Frame
-    from xmem_ros.recordings.seed_plan import PlannedSeeds
+    from xmem_ros.recordings.seed_plan import LoadedFile, PlannedSeeds
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,6 +169,15 @@ class _NodeHost:
     def remove(self, ids: list[int]) -> None:
         """As `SeedHost.remove`."""
         self._calls.remove(ids)
+
+    def load(self, file: LoadedFile) -> list[int]:
+        """As `SeedHost.load`; the node reads the file of this name in its own folder."""
+        found = self._calls.load_memory(file.name).ids
+        if tuple(found) != file.ids:
+            self._calls.reset()
+            text = f'{file.name} has the objects {found} in the node, and the recording names {list(file.ids)}'
+            raise MemoryFileMismatchError(text)
+        return found
 
     def named(self, seed: Any, name: str) -> Any:
         """As `SeedHost.named`."""

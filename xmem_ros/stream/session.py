@@ -98,6 +98,7 @@ class TrackingSession:
         self.scale = IntensityScale(parameters().intensity_range)  # its state is not in snapshots
         self._tracking = False  # whether there are objects
         self._newest: tuple[np.ndarray | None, dict[int, int]] = (None, {})  # labels; label → id
+        self.on_reset: Callable[[list[int]], None] = lambda _: None  # gets the ids that a reset has forgotten
 
     def image_of(self, message: Any) -> np.ndarray:
         """Decode an image as for tracking, H×W×3 uint8 RGB; may be called from any thread.
@@ -215,6 +216,7 @@ class TrackingSession:
         self.scale.reset()
         self._output_objects()
         self._offset_ns = 0
+        self.on_reset(ids)
         return ids
 
     def import_state(self, saved: Snapshot) -> tuple[list[int], list[int]]:

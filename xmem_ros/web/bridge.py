@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import struct
@@ -13,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 from diagnostic_msgs.msg import DiagnosticArray
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 
+from xmem_ros import pictures
 from xmem_ros.client.calls import ServiceCalls
 from xmem_ros.client.link import NodeLink
-from xmem_ros.conversions.images import rgb_from_image, stamp_ns
+from xmem_ros.conversions.compressed_images import rgb_of
+from xmem_ros.conversions.images import stamp_ns
 from xmem_ros.conversions.objects import seconds_of
 from xmem_ros.errors import FrameError, NodeError, NodeMissingError
 from xmem_ros.msg import TrackedObjectArray
@@ -29,7 +32,8 @@ from xmem_ros.overlay import colour_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-LONGEST_SIDE = 1280  # px, longest side of an image that is sent
+LONGEST_SIDE = 1280  # px, longest side of an image that is encoded here
+FORWARDED_SIDE, FORWARDED_BYTES = 1920, 4 * 2**20  # px and bytes of a JPEG that is sent as it is
 QUALITY = 80  # JPEG quality
 _SILENT_S = 2.0  # time without an image after which the page reports it
 _RATE_S = 3.0  # averaging period of the rate
@@ -49,7 +53,8 @@ class Bridge(ServiceCalls):
 
     Arguments:
         name: full name of the node.
-        on_image: called with each overlay (sensor_msgs/Image), in the link's thread.
+        on_image: called with each overlay (sensor_msgs/CompressedImage or Image) in the link's
+            thread.
         timeout: time limit of a service call [s].
     """
 
@@ -58,6 +63,8 @@ class Bridge(ServiceCalls):
         self._on_image = on_image
         self._lock = threading.Lock()
         self._subscriptions: dict[str, Any] = {}
+        self._subscribing = threading.Lock()  # protects `_subscriptions` and `_wanted`
+        self._wanted = (False, False)  # overlay, objects
         self._known_state, self._requested = '', 0.0  # lifecycle state; time of the last request, monotonic s
         self._forget()
 
@@ -66,9 +73,20 @@ class Bridge(ServiceCalls):
         self.link.close()
 
     def subscribe_to(self, *, overlay: bool, objects: bool) -> None:
-        """Subscribe to these topics alone; the node draws overlays only for subscribers."""
+        """Subscribe to these topics alone; the node draws overlays only for subscribers.
+
+        Overlays come compressed, unless only the others are offered.
+        """
+        with self._subscribing:
+            self._wanted = overlay, objects
+            self._subscribe()
+
+    def _subscribe(self) -> None:
+        overlay, objects = self._wanted
+        raw = overlay and self._only_raw_overlays()
         wanted = {
-            '~/overlay': (overlay, Image, self._on_image, qos.output()),
+            '~/overlay/compressed': (overlay and not raw, CompressedImage, self._on_image, qos.output()),
+            '~/overlay': (raw, Image, self._on_image, qos.output()),
             '~/objects': (objects, TrackedObjectArray, self._on_objects, qos.output()),
             '/diagnostics': (objects, DiagnosticArray, self._on_diagnostics, qos.diagnostics()),
         }
@@ -81,8 +99,14 @@ class Bridge(ServiceCalls):
             elif not want and topic in self._subscriptions:
                 self.link.node.destroy_subscription(self._subscriptions.pop(topic))
 
+    def _only_raw_overlays(self) -> bool:
+        count = self.link.node.count_publishers
+        return bool(count(self.link.topic('overlay'))) and not count(self.link.topic('overlay/compressed'))
+
     def status(self) -> dict[str, Any]:
         """Return state, objects and figures of the node for JSON; blocks for up to `_STATE_S`."""
+        with contextlib.suppress(NodeError), self._subscribing:
+            self._subscribe()  # another node may offer other topics
         state = self._state()
         others = self._others() if state == 'missing' else []
         now = time.monotonic()
@@ -185,9 +209,13 @@ def _bytes(text: str) -> int | None:
 
 
 def encode_overlay(message: Any) -> tuple[bytes, tuple[int, int]]:
-    """Encode an overlay for the page: header length (uint32, little-endian), JSON header, JPEG.
+    """Pack an overlay for the page: header length (uint32, little-endian), JSON header, JPEG.
 
-    The header holds the image's stamp and full size; the JPEG may be smaller.
+    The header holds the image's stamp and full size; the JPEG may be smaller. A JPEG of up to
+    `FORWARDED_SIDE` px is forwarded as it is.
+
+    Args:
+        message: sensor_msgs/CompressedImage or Image.
 
     Returns:
         The bytes; width and height of the full size [px].
@@ -195,8 +223,29 @@ def encode_overlay(message: Any) -> tuple[bytes, tuple[int, int]]:
     Raises:
         FrameError: the image cannot be read.
     """
+    jpeg, size = _forwarded(message) if hasattr(message, 'format') else (b'', (0, 0))
+    if not jpeg:
+        jpeg, size = _encoded(message)
+    stamp, (width, height) = message.header.stamp, size
+    header = json.dumps({'sec': stamp.sec, 'nanosec': stamp.nanosec, 'width': width, 'height': height}).encode()
+    return struct.pack('<I', len(header)) + header + jpeg, size
+
+
+def _forwarded(message: Any) -> tuple[bytes, tuple[int, int]]:
+    """Return a JPEG and its size; no bytes if it is another format, or large."""
+    data = bytes(message.data)
     try:
-        pixels = rgb_from_image(message)
+        with pictures.opened(data, ('JPEG',)) as image:
+            size = (image.width, image.height)
+    except pictures.PictureError:
+        return b'', (0, 0)
+    return (data, size) if max(size) <= FORWARDED_SIDE and len(data) <= FORWARDED_BYTES else (b'', size)
+
+
+def _encoded(message: Any) -> tuple[bytes, tuple[int, int]]:
+    """Encode an image of up to `LONGEST_SIDE` px; returns the JPEG and the full size."""
+    try:
+        pixels = rgb_of(message)
         height, width = pixels.shape[:2]
         scale = LONGEST_SIDE / max(height, width)
         if scale < 1:
@@ -205,6 +254,4 @@ def encode_overlay(message: Any) -> tuple[bytes, tuple[int, int]]:
         _, jpeg = cv2.imencode('.jpg', cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     except cv2.error as error:
         raise FrameError(f'OpenCV cannot encode the image ({error.err}): check the encoding of ~/overlay') from error
-    stamp = message.header.stamp
-    header = json.dumps({'sec': stamp.sec, 'nanosec': stamp.nanosec, 'width': width, 'height': height}).encode()
-    return struct.pack('<I', len(header)) + header + jpeg.tobytes(), (width, height)
+    return jpeg.tobytes(), (width, height)
