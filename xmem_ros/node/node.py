@@ -17,7 +17,9 @@ from xmem_ros.conversions.images import stamp_ns
 from xmem_ros.errors import FrameError, XMemError
 from xmem_ros.node import diagnostic_keys as keys
 from xmem_ros.node import diagnostics, qos, standard_messages
+from xmem_ros.node.configuring import CancelledError, Configuring
 from xmem_ros.node.diagnostics import DiagnosticArray, StreamStatistics
+from xmem_ros.node.health import Code, Finding, RateWatch, worst
 from xmem_ros.node.image_source import ImageSource
 from xmem_ros.node.parameter_node import ParameterNode
 from xmem_ros.node.publishers import Publishers
@@ -31,6 +33,8 @@ from xmem_ros.stream.worker import Counts, Worker
 from xmem_ros.weights.files import find_weights
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sensor_msgs.msg import CompressedImage, Image
 
     from xmem_ros.stream.fair_lock import FairLock
@@ -48,22 +52,32 @@ class XMemNode(ParameterNode):
     objects; cleanup forgets them.
 
     Arguments:
-        engines: networks shared by the nodes of this process; None: the node loads its own.
+        engines: returns the networks that the nodes of this process share; None: the node loads
+            its own.
         device_lock: serialises the use of a shared device.
         options: keyword arguments of rclpy's node, such as `namespace`.
 
     Raises:
-        ParameterError: parameters given at the start are unknown or not allowed.
+        ParameterError: parameters given at the start are not allowed.
     """
 
-    def __init__(self, *, engines: Engines | None = None, device_lock: FairLock | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        engines: Callable[[], Engines] | None = None,
+        device_lock: FairLock | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__('xmem', **options)
         self._engines, self._device_lock = engines, device_lock
         self.fault = ''  # why the last transition failed
+        self._progress: Configuring | None = None  # while a configuration is in progress
+        self._closed = self._finalized = False
         self._pipeline: Pipeline | None = None
         self._last_worker: Worker | None = None  # keeps the counts while no worker runs
         self._statistics = StreamStatistics(self.get_clock())
         self._reported = Counts()  # counts of the last diagnostics
+        self._rate_watch = RateWatch()
         self._images = ImageSource(self, lambda: self.parameters, self._take_image)
         self._node_services = Services(  # `_services` is an attribute of rclpy's node
             self,
@@ -77,7 +91,7 @@ class XMemNode(ParameterNode):
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timers_group = MutuallyExclusiveCallbackGroup()
         standard_messages.log_missing(self)
-        guard_services(self)
+        guard_services(self, self._refused_transition)
         self._watch = self.create_timer(1.0, self._images.watch, self._timers_group, self._steady)
         self._report = self._make_report_timer()
 
@@ -86,15 +100,20 @@ class XMemNode(ParameterNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the weights; if that fails, log the reason."""
         before = set(self.publishers)
-        try:
-            self._configure()
-        except Exception as error:
-            self._log_failure('configured', error)
-            self._forget()
-            for publisher in set(self.publishers) - before:  # created by the failed attempt
-                self.destroy_publisher(publisher)
-            self._release_device()
-            return FAILURE
+        with Configuring() as self._progress:
+            self.configuring = True
+            try:
+                self._configure(self._progress)
+            except Exception as error:
+                if not self._progress.cancelled:
+                    self._log_failure('configured', error)
+                self._forget()
+                for publisher in set(self.publishers) - before:  # created by the failed attempt
+                    self.destroy_publisher(publisher)
+                self._release_device()
+                return FAILURE
+            finally:
+                self.configuring, self._progress = False, None
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -120,6 +139,7 @@ class XMemNode(ParameterNode):
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop and forget."""
         self._forget()
+        self._finalized = True
         return super().on_shutdown(state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -128,22 +148,33 @@ class XMemNode(ParameterNode):
         return super().on_error(state)
 
     def close(self, patience_s: float | None = None) -> None:
-        """Stop the worker before the node is destroyed; `patience_s` as for `Worker.stop`."""
+        """Stop the worker before the node is destroyed; `patience_s` as for `Worker.stop`.
+
+        A configuration in progress ends at its next step.
+        """
+        self._closed = True
+        if (progress := self._progress) is not None:
+            progress.cancel()
         self._stop(patience_s)
 
-    def _configure(self) -> None:
+    def _configure(self, progress: Configuring) -> None:
         begun = time.monotonic()
         parameters = self.parameters
         memory_folder(parameters.memory_folder)
         find_weights(parameters.weights)
-        # Imports torch, which takes seconds.
+        progress.step('importing torch')  # takes seconds
         from xmem_ros.stream.session import TrackingSession
         from xmem_ros.stream.setup import make_tracker, prepare_models, warm_up
 
-        tracker = make_tracker(parameters, self._engines)
+        progress.step(f'loading the weights {parameters.weights}')
+        tracker = make_tracker(parameters, self._engines() if self._engines is not None else None)
+        progress.step('waiting for the device')
         with self._device_lock or contextlib.nullcontext():
+            progress.step('preparing models')
             prepare_models(tracker, parameters)
+            progress.step('running dummy frames')
             warm_up(tracker)
+        progress.step('creating topics')
         # Hashed now, so that the first call of ~/save_memory does not delay an image.
         fingerprint = tracker.fingerprint
         history = History(
@@ -164,7 +195,9 @@ class XMemNode(ParameterNode):
             extras=vision.outputs,
         )
         session = TrackingSession(tracker, lambda: self.parameters, history, publishers, self.get_logger())
+        progress.step(f'loading the seeder {parameters.seeder}')
         _ = session.seeder  # loaded now, so that a wrong one is refused and the first box does not wait
+        progress.step('finishing')
         self._pipeline = Pipeline(session, history, publishers, vision)
         self.destroy_timer(self._report)
         self._report = self._make_report_timer()
@@ -179,6 +212,9 @@ class XMemNode(ParameterNode):
     def _activate(self) -> None:
         pipeline = self._pipeline
         assert pipeline is not None
+        if self._closed:
+            raise CancelledError('the node is about to end')
+        self._rate_watch.clear()
         every = self.parameters.queue == 'all'
         pipeline.worker = self._last_worker = Worker(
             pipeline.session.track,
@@ -227,7 +263,11 @@ class XMemNode(ParameterNode):
             self.get_logger().error(traceback.format_exc())
 
     def _inactive_reason(self) -> str:
-        name = self.get_fully_qualified_name()
+        name, progress = self.get_fully_qualified_name(), self._progress
+        if progress is not None:
+            return f'the node is still configuring ({progress.progress}): wait until it is active, then ask again'
+        if self._finalized:
+            return f'the node is finalized and cannot be used again: end its process and start another {name}'
         if not self.configured:
             reason = f' (the last attempt failed: {self.fault})' if self.fault else ''
             return (
@@ -235,6 +275,30 @@ class XMemNode(ParameterNode):
                 f'(ros2 lifecycle set {name} configure; ros2 lifecycle set {name} activate)'
             )
         return f'the node is inactive: take the transition activate (ros2 lifecycle set {name} activate)'
+
+    def _refused_transition(self, transition: str) -> None:
+        """Log why a request for a transition was refused, which rclpy does not."""
+        state, name = self._state, self.get_fully_qualified_name()
+        if self.fault and state in (keys.UNCONFIGURED, keys.INACTIVE):
+            return  # logged by the transition that failed
+        reason = f'the node is {state}'
+        if self.parameters.autostart and state != keys.FINALIZED:
+            reason += (
+                f'. It starts itself, because autostart is true: if a lifecycle manager starts {name}, give the node '
+                'autostart: false; otherwise leave the transitions to the node'
+            )
+        self.get_logger().error(f'the transition {transition} was refused: {reason}')
+
+    @property
+    def _state(self) -> str:
+        if self._progress is not None:
+            return keys.CONFIGURING
+        if self._finalized:
+            return keys.FINALIZED
+        if not self.configured:
+            return keys.UNCONFIGURED
+        pipeline = self._pipeline
+        return keys.ACTIVE if pipeline is not None and pipeline.worker is not None else keys.INACTIVE
 
     @staticmethod
     def _release_device() -> None:
@@ -278,48 +342,58 @@ class XMemNode(ParameterNode):
             self.get_logger().error(f'diagnostics not published: {traceback.format_exc()}', **_THROTTLED)
 
     def _publish_diagnostics(self) -> None:
-        pipeline = self._pipeline
-        state = keys.INACTIVE if self.configured else keys.UNCONFIGURED
-        level, summary, hardware = diagnostics.OK, state, ''
+        pipeline, state, hardware = self._pipeline, self._state, ''
         before, counts = self._reported, self._counts()
         self._reported = counts
-        values = diagnostics.count_values(counts, lost=self._images.lost)
+        values = {keys.STATE: state} | diagnostics.count_values(counts, lost=self._images.lost)
         values |= self._statistics.take()
-        if self.fault:
-            level, summary = diagnostics.WARN, f'{summary}: {self.fault}'
+        if (progress := self._progress) is not None:
+            values[keys.PROGRESS] = progress.progress
         if pipeline is not None:
             tracker = pipeline.session.tracker
             values |= pipeline.vision.diagnostics()
             hardware = str(tracker.device)
             values[keys.MEMORY_BYTES] = str(tracker.memory_bytes)
             for number, measure in enumerate(tracker.given_up, 1):
-                level = diagnostics.WARN
                 values[keys.given_up(number)] = measure
             for store, elements in tracker.memory_elements.items():
                 values[keys.positions(store)] = str(elements)
-        worker = pipeline.worker if pipeline is not None else None
-        if pipeline is not None and worker is not None:
-            state = keys.ACTIVE
-            silent = self._images.silent_for
-            limit = self.parameters.no_image_warning_after
+        if state == keys.ACTIVE:
             values[keys.IMAGE_TOPIC] = self._images.topic
-            if silent > (limit or diagnostics.SILENT_S):
+            if self._images.silent_for > (self.parameters.no_image_warning_after or diagnostics.SILENT_S):
                 values[keys.NO_IMAGE] = self._images.silence_report()
-            if worker.fault:
-                level, summary = diagnostics.ERROR, f'tracking ended: {worker.fault}; deactivate and activate the node'
-            elif limit and silent > limit:
-                level, summary = diagnostics.WARN, f'no image on {self._images.topic} for {silent:.0f} s'
-            elif counts.invalid > before.invalid and counts.tracked == before.tracked:
-                unreadable = counts.invalid - before.invalid
-                level, summary = diagnostics.WARN, f'no image can be read: {unreadable} invalid since the last report'
-            elif given_up := pipeline.session.tracker.given_up:
-                summary = f'tracking with reduced settings after memory ran out: {given_up[-1]}'
-            else:
-                summary = 'tracking'
-        values[keys.STATE] = state
+        finding = worst(self._findings(state, before, counts))
         stamp = self.get_clock().now().to_msg()
         name = keys.status_name(self.get_fully_qualified_name())
-        self._diagnostics.publish(diagnostics.diagnostics_message(stamp, name, hardware, level, summary, values))
+        self._diagnostics.publish(diagnostics.diagnostics_message(stamp, name, hardware, finding, values))
+
+    def _findings(self, state: str, before: Counts, counts: Counts) -> list[Finding]:
+        """Return what a supervisor should know, and a last finding that is always true."""
+        pipeline, found = self._pipeline, []
+        if pipeline is None or pipeline.worker is None:
+            if self.fault:
+                found.append(Finding(Code.TRANSITION_FAILED, f'{state}: {self.fault}'))
+            progress = self._progress
+            code = Code.INACTIVE if state == keys.ACTIVE else Code(state)  # deactivated since
+            return [*found, Finding(code, f'{state}: {progress.progress}' if progress is not None else state)]
+        parameters, silent = self.parameters, self._images.silent_for
+        if fault := pipeline.worker.fault:
+            text = f'tracking ended: {fault}; deactivate and activate the node'
+            found.append(Finding(Code.FAULTED, text))
+        if parameters.no_image_warning_after and silent > parameters.no_image_warning_after:
+            found.append(Finding(Code.NO_IMAGES, f'no image on {self._images.topic} for {silent:.0f} s'))
+        if counts.invalid > before.invalid and counts.tracked == before.tracked:
+            unreadable = counts.invalid - before.invalid
+            text = f'no image can be read: {unreadable} invalid since the last report'
+            found.append(Finding(Code.UNREADABLE_IMAGES, text))
+        if number := self._statistics.all_lost:
+            found.append(Finding(Code.ALL_OBJECTS_LOST, f'all objects are lost: {number}'))
+        if slow := self._rate_watch.too_slow(counts, parameters.min_rate):
+            found.append(slow)
+        if given_up := pipeline.session.tracker.given_up:
+            text = f'tracking with reduced settings after memory ran out: {given_up[-1]}'
+            found.append(Finding(Code.MEMORY_SHED, text))
+        return [*found, Finding(Code.OK, 'tracking')]
 
 
 def _memory_estimate(tracker: Tracker) -> str:

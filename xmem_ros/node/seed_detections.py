@@ -64,33 +64,32 @@ class SeedDetections:
         self._node, self._parameters, self._frame_of, self._apply = node, parameters, frame_of, apply
         self._topic = node.resolve_topic_name('~/seed_detections')
         self._subscription: Any = None
-        self._thread: threading.Thread | None = None
         self._changed = threading.Condition()
         # The newest message, serialized: deserializing all messages of a flood is slow.
         self._message: bytes | None = None
-        self._stopping = False
+        self._turn = 0  # counts calls of `open` and `stop`; a thread ends when its turn is over
         self._received = self._dropped = self._tried = self._started = self._corrected = self._without_room = 0
 
     def open(self, session: TrackingSession, worker: Worker) -> None:
         """Subscribe; seeds go to this session, in the thread of this worker."""
-        self._stopping, self._message = False, None
-        self._thread = threading.Thread(target=self._run, args=(session, worker), name='xmem-detections', daemon=True)
-        self._thread.start()
+        self._turn, self._message = self._turn + 1, None
+        arguments = session, worker, self._turn
+        threading.Thread(target=self._run, args=arguments, name='xmem-detections', daemon=True).start()
         self._subscription = subscribe(
             self._node, Detection2DArray, self._topic, self._on_message, _QUEUE_DEPTH, raw=True
         )
 
     def stop(self) -> None:
-        """Unsubscribe and finish the current message; call after the worker has been stopped."""
+        """Unsubscribe; call after the worker has been stopped.
+
+        The thread may still be making masks, which takes seconds. The stopped worker refuses them.
+        """
         if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
             self._subscription = None
         with self._changed:
-            self._stopping = True
+            self._turn += 1
             self._changed.notify_all()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
 
     def diagnostics(self) -> dict[str, str]:
         """Return key → value of the node's status."""
@@ -114,13 +113,13 @@ class SeedDetections:
             self._message = message
             self._changed.notify_all()
 
-    def _run(self, session: TrackingSession, worker: Worker) -> None:
+    def _run(self, session: TrackingSession, worker: Worker, turn: int) -> None:
         log, rest_until = self._node.get_logger(), 0.0
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._stopping, timeout=max(rest_until - time.monotonic(), 0))
-                self._changed.wait_for(lambda: self._stopping or self._message is not None)
-                if self._stopping:
+                self._changed.wait_for(lambda: self._turn != turn, timeout=max(rest_until - time.monotonic(), 0))
+                self._changed.wait_for(lambda: self._turn != turn or self._message is not None)
+                if self._turn != turn:
                     return
                 message, self._message = self._message, None
             if message is None:

@@ -37,13 +37,17 @@ class BrokenError(NodeFaultError):
 
 @dataclass(frozen=True)
 class Counts:
-    """Counts of frames. received = tracked + dropped + waiting; `invalid` is part of dropped."""
+    """Counts of frames.
+
+    received = tracked + dropped + waiting; `invalid` and `late` are parts of dropped.
+    """
 
     received: int = 0
     tracked: int = 0
     dropped: int = 0
     waiting: int = 0
     invalid: int = 0
+    late: int = 0
 
 
 @dataclass(eq=False)
@@ -88,7 +92,7 @@ class Worker:
         self._thread: threading.Thread | None = None
         before = before or Counts()
         self._received, self._tracked = before.received, before.tracked
-        self._dropped, self._invalid = before.dropped, before.invalid
+        self._dropped, self._invalid, self._late = before.dropped, before.invalid, before.late
 
     def start(self) -> None:
         """Start the thread."""
@@ -150,12 +154,13 @@ class Worker:
         """Counts since the worker was created, added to `before`."""
         with self._changed:
             waiting = self._received - self._tracked - self._dropped
-            return Counts(self._received, self._tracked, self._dropped, waiting, self._invalid)
+            return Counts(self._received, self._tracked, self._dropped, waiting, self._invalid, self._late)
 
     def _drop(self, frame: Frame) -> None:
         frame.fate = Fate.DROPPED
         self._dropped += 1
         self._invalid += not frame.valid
+        self._late += frame.late
 
     def _shut_down(self, reason: XMemError) -> None:
         """Refuse frames and jobs from now on; drop waiting frames, fail waiting jobs."""
