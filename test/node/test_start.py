@@ -70,8 +70,8 @@ def test_a_file_for_the_whole_robot_does_not_end_the_node(tmp_path):
     with robots.running({'autostart': False}, ['--params-file', str(file)]) as robot:
         assert robot.state() == 'unconfigured'
         assert robot.get_parameter('size') == 96
-        robot.process.says("unknown parameter 'memory.top_n' (did you mean 'memory.top_k'?): ignored")
-        robot.process.says("unknown parameter 'robot_name' (docs/parameters.md lists all): ignored")
+        robot.process.says("unknown parameter 'memory.top_n' (did you mean 'memory.top_k'?)")
+        robot.process.says("unknown parameter 'robot_name'")
 
 
 def test_strict_parameters_name_each_unknown_one_and_end_the_node(tmp_path):

@@ -77,10 +77,6 @@ class RateWatch:
     def __init__(self) -> None:
         self._samples: deque[tuple[float, Counts]] = deque()  # time.monotonic(), counts
 
-    def clear(self) -> None:
-        """Forget what was before; the stream has been interrupted."""
-        self._samples.clear()
-
     def too_slow(self, counts: Counts, min_rate: float) -> Finding | None:
         """Add the current counts; return a finding if fewer than `min_rate` images/s are tracked.
 

@@ -14,13 +14,15 @@ from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 
 from xmem_ros.conversions.images import stamp_ns
-from xmem_ros.errors import FrameError, XMemError
+from xmem_ros.errors import XMemError
 from xmem_ros.node import diagnostic_keys as keys
 from xmem_ros.node import diagnostics, qos, standard_messages
 from xmem_ros.node.configuring import CancelledError, Configuring
 from xmem_ros.node.diagnostics import DiagnosticArray, StreamStatistics
-from xmem_ros.node.health import Code, Finding, RateWatch, worst
+from xmem_ros.node.findings import Findings
+from xmem_ros.node.health import worst
 from xmem_ros.node.image_source import ImageSource
+from xmem_ros.node.memory_keeper import MemoryKeeper
 from xmem_ros.node.parameter_node import ParameterNode
 from xmem_ros.node.publishers import Publishers
 from xmem_ros.node.rclpy_workarounds import guard_services
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
     from sensor_msgs.msg import CompressedImage, Image
 
     from xmem_ros.stream.fair_lock import FairLock
-    from xmem_ros.tracker import Tracker
     from xmem_ros.tracker.engine import Engines
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -72,13 +73,18 @@ class XMemNode(ParameterNode):
         self._engines, self._device_lock = engines, device_lock
         self.fault = ''  # why the last transition failed
         self._progress: Configuring | None = None  # while a configuration is in progress
-        self._closed = self._finalized = False
+        self._closed = self._finalized = self._was_configured = False
         self._pipeline: Pipeline | None = None
         self._last_worker: Worker | None = None  # keeps the counts while no worker runs
         self._statistics = StreamStatistics(self.get_clock())
         self._reported = Counts()  # counts of the last diagnostics
-        self._rate_watch = RateWatch()
         self._images = ImageSource(self, lambda: self.parameters, self._take_image)
+        self._findings = Findings(
+            pipeline=lambda: self._pipeline,
+            parameters=lambda: self.parameters,
+            images=self._images,
+            statistics=self._statistics,
+        )
         self._node_services = Services(  # `_services` is an attribute of rclpy's node
             self,
             pipeline=lambda: self._pipeline,
@@ -158,13 +164,13 @@ class XMemNode(ParameterNode):
         self._stop(patience_s)
 
     def _configure(self, progress: Configuring) -> None:
-        begun = time.monotonic()
+        begun, name = time.monotonic(), self.get_fully_qualified_name()
         parameters = self.parameters
         memory_folder(parameters.memory_folder)
         find_weights(parameters.weights)
         progress.step('importing torch')  # takes seconds
         from xmem_ros.stream.session import TrackingSession
-        from xmem_ros.stream.setup import make_tracker, prepare_models, warm_up
+        from xmem_ros.stream.setup import make_tracker, memory_estimate, prepare_models, warm_up
 
         progress.step(f'loading the weights {parameters.weights}')
         tracker = make_tracker(parameters, self._engines() if self._engines is not None else None)
@@ -197,8 +203,15 @@ class XMemNode(ParameterNode):
         session = TrackingSession(tracker, lambda: self.parameters, history, publishers, self.get_logger())
         progress.step(f'loading the seeder {parameters.seeder}')
         _ = session.seeder  # loaded now, so that a wrong one is refused and the first box does not wait
+        keeper = None
+        if parameters.load_on_start:
+            keeper = MemoryKeeper(name, lambda: self.parameters, session, self.get_logger())
+            if not self._was_configured:
+                progress.step(f'loading the memory file {parameters.load_on_start}')
+                keeper.load()
         progress.step('finishing')
-        self._pipeline = Pipeline(session, history, publishers, vision)
+        self._was_configured = True
+        self._pipeline = Pipeline(session, history, publishers, vision, keeper)
         self.destroy_timer(self._report)
         self._report = self._make_report_timer()
         self.configured = True
@@ -206,7 +219,7 @@ class XMemNode(ParameterNode):
         self.get_logger().info(
             f'configured in {time.monotonic() - begun:.1f} s: weights {parameters.weights} on {tracker.device} '
             f'(SHA-256 {fingerprint[:12]}…), working size {tracker.config.size or "of the image"}, at most '
-            f'{tracker.config.max_objects} objects; memory: {_memory_estimate(tracker)}'
+            f'{tracker.config.max_objects} objects; memory: {memory_estimate(tracker)}'
         )
 
     def _activate(self) -> None:
@@ -214,7 +227,6 @@ class XMemNode(ParameterNode):
         assert pipeline is not None
         if self._closed:
             raise CancelledError('the node is about to end')
-        self._rate_watch.clear()
         every = self.parameters.queue == 'all'
         pipeline.worker = self._last_worker = Worker(
             pipeline.session.track,
@@ -226,6 +238,8 @@ class XMemNode(ParameterNode):
             device_lock=self._device_lock,
         )
         pipeline.worker.start()
+        if pipeline.keeper is not None:
+            pipeline.keeper.open(pipeline.worker)
         self._images.open()
         pipeline.vision.open(pipeline.session, pipeline.worker)
         self.fault = ''
@@ -237,7 +251,9 @@ class XMemNode(ParameterNode):
         if pipeline is not None and worker is not None:
             pipeline.worker = None
             # The worker stops first: an image callback may wait for room in its queue.
-            worker.stop(patience_s)
+            idle = worker.stop(patience_s)
+            if pipeline.keeper is not None:
+                pipeline.keeper.stop(idle=idle, patience_s=patience_s or 0.0)
         self._images.close()
         if pipeline is not None:
             pipeline.vision.stop()
@@ -249,6 +265,8 @@ class XMemNode(ParameterNode):
         pipeline, self._pipeline = self._pipeline, None
         if pipeline is not None:
             pipeline.publishers.close()
+            if pipeline.keeper is not None:
+                pipeline.keeper.close()
             del pipeline  # it holds the tracker, whose device memory is released below
         if self.configured:
             self._release_device()
@@ -362,55 +380,7 @@ class XMemNode(ParameterNode):
             values[keys.IMAGE_TOPIC] = self._images.topic
             if self._images.silent_for > (self.parameters.no_image_warning_after or diagnostics.SILENT_S):
                 values[keys.NO_IMAGE] = self._images.silence_report()
-        finding = worst(self._findings(state, before, counts))
+        finding = worst(self._findings.of(state, self.fault, self._progress, counts, before))
         stamp = self.get_clock().now().to_msg()
         name = keys.status_name(self.get_fully_qualified_name())
         self._diagnostics.publish(diagnostics.diagnostics_message(stamp, name, hardware, finding, values))
-
-    def _findings(self, state: str, before: Counts, counts: Counts) -> list[Finding]:
-        """Return what a supervisor should know, and a last finding that is always true."""
-        pipeline, found = self._pipeline, []
-        if pipeline is None or pipeline.worker is None:
-            if self.fault:
-                found.append(Finding(Code.TRANSITION_FAILED, f'{state}: {self.fault}'))
-            progress = self._progress
-            code = Code.INACTIVE if state == keys.ACTIVE else Code(state)  # deactivated since
-            return [*found, Finding(code, f'{state}: {progress.progress}' if progress is not None else state)]
-        parameters, silent = self.parameters, self._images.silent_for
-        if fault := pipeline.worker.fault:
-            text = f'tracking ended: {fault}; deactivate and activate the node'
-            found.append(Finding(Code.FAULTED, text))
-        if parameters.no_image_warning_after and silent > parameters.no_image_warning_after:
-            found.append(Finding(Code.NO_IMAGES, f'no image on {self._images.topic} for {silent:.0f} s'))
-        if counts.invalid > before.invalid and counts.tracked == before.tracked:
-            unreadable = counts.invalid - before.invalid
-            text = f'no image can be read: {unreadable} invalid since the last report'
-            found.append(Finding(Code.UNREADABLE_IMAGES, text))
-        if number := self._statistics.all_lost:
-            found.append(Finding(Code.ALL_OBJECTS_LOST, f'all objects are lost: {number}'))
-        if slow := self._rate_watch.too_slow(counts, parameters.min_rate):
-            found.append(slow)
-        if given_up := pipeline.session.tracker.given_up:
-            text = f'tracking with reduced settings after memory ran out: {given_up[-1]}'
-            found.append(Finding(Code.MEMORY_SHED, text))
-        return [*found, Finding(Code.OK, 'tracking')]
-
-
-def _memory_estimate(tracker: Tracker) -> str:
-    """Describe how much memory images of the two common aspect ratios need.
-
-    Raises:
-        FrameError: the budget is too small for both. Not raised for unscaled images (size 0), since
-            their size is not known yet.
-    """
-    estimates, errors = [], []
-    for shape, size in {'4:3': (480, 640), '16:9': (720, 1280)}.items():
-        of = shape if tracker.config.size else f'{size[1]}×{size[0]} px'
-        try:
-            estimates.append(f'{tracker.memory_bytes_with(size) / 1e6:.0f} MB for images of {of}')
-        except FrameError as error:
-            estimates.append(f'the budget is too small for images of {of}')
-            errors.append(error)
-    if len(errors) == len(estimates) and tracker.config.size:
-        raise errors[0]
-    return ', '.join(estimates)

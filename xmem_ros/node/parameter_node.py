@@ -13,6 +13,7 @@ from rclpy.parameter import Parameter
 
 from xmem_ros.errors import ParameterError
 from xmem_ros.node.rclpy_workarounds import parameter_overrides
+from xmem_ros.outside_text import for_log
 from xmem_ros.parameters.rule import CONFIGURE, START, Rule, Value
 from xmem_ros.parameters.table import STRICT, Parameters, changed, rules, unknown_parameters, value_of
 
@@ -60,8 +61,9 @@ class ParameterNode(LifecycleNodeMixin, Node):
             value = value_of(self.parameters, key)
             self.declare_parameter(key, _as_ros(value), _descriptor(rule, value), ignore_override=True)
         self._declared = True
-        for fault in unknown.values():
-            self.get_logger().warning(f'{fault}: ignored; {STRICT}: true refuses it')
+        if unknown:
+            faults = '; '.join(sorted(unknown.values(), key=lambda fault: 'did you mean' not in fault))
+            self.get_logger().warning(f'ignored, because {STRICT} is false: {for_log(faults)}')
 
     def set_parameters_atomically(self, parameter_list: Sequence[Parameter]) -> SetParametersResult:
         """Set parameters that the table allows.

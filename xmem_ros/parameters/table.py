@@ -171,6 +171,19 @@ class Parameters:
     memory_folder: str = parameter(
         '', 'Folder of ~/save_memory and ~/load_memory. Empty: xmem_ros in $ROS_HOME, or in ~/.ros.'
     )
+    load_on_start: str = parameter(
+        '',
+        'Name of a memory file in memory_folder that is loaded when the node is configured for the first time, so that '
+        'a restarted node continues with its objects. Empty: none.',
+    )
+    save_period: float = parameter(
+        0.0,
+        'Write the file of load_on_start this often while there are objects, when objects are added, renamed or '
+        'removed, and when tracking stops. 0: never.',
+        low=0.0,
+        high=86400.0,
+        unit='s',
+    )
     autostart: bool = parameter(True, 'Configure and activate at the start, without a lifecycle manager.', change=START)
     strict_parameters: bool = parameter(
         False,
@@ -324,5 +337,5 @@ def _fault(name: str, value: Any, known: Mapping[str, tuple[Value, Rule]]) -> st
 
 def _unknown(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name[:100], list(known), 1)
-    suggestion = f' (did you mean {close[0]!r}?)' if close else ' (docs/parameters.md lists all)'
+    suggestion = f' (did you mean {close[0]!r}?)' if close else ''
     return f'unknown parameter {quoted(name)}{suggestion}'

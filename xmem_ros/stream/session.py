@@ -224,7 +224,7 @@ class TrackingSession:
         self._clear()
         self.scale.reset()
         self._output_objects()
-        self._offset_ns = 0
+        self._stamp_ns = self._offset_ns = 0
         return ids
 
     def import_state(self, saved: Snapshot) -> tuple[list[int], list[int]]:

@@ -100,16 +100,20 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name='xmem-worker', daemon=True)
         self._thread.start()
 
-    def stop(self, patience_s: float | None = None) -> None:
+    def stop(self, patience_s: float | None = None) -> bool:
         """Finish the current frame or job and drop the rest; waiting jobs get `StoppedError`.
 
         Arguments:
             patience_s: maximum time to wait for the current frame or job; None: no limit.
+
+        Returns:
+            Whether the thread has ended.
         """
         self._shut_down(StoppedError('the node stopped before this could be done: activate it and ask again'))
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(patience_s)
-        self._thread = None
+        thread, self._thread = self._thread, None
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(patience_s)
+        return thread is None or not thread.is_alive()
 
     def offer(self, frame: Frame) -> None:
         """Enqueue a frame; an invalid one is counted and dropped."""
