@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A node that is killed and started again continues with its objects: load_on_start, save_period."""
+"""A node that is killed and started again continues with its objects."""
 
 from __future__ import annotations
 

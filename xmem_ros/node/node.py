@@ -17,6 +17,7 @@ from xmem_ros.conversions.images import stamp_ns
 from xmem_ros.errors import XMemError
 from xmem_ros.node import diagnostic_keys as keys
 from xmem_ros.node import diagnostics, qos, standard_messages
+from xmem_ros.node.bond import ManagerBond
 from xmem_ros.node.configuring import CancelledError, Configuring
 from xmem_ros.node.diagnostics import DiagnosticArray, StreamStatistics
 from xmem_ros.node.findings import Findings
@@ -95,6 +96,7 @@ class XMemNode(ParameterNode):
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', qos.diagnostics())
         # With use_sim_time, timers on the node's own clock stand still until /clock is published.
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._bond = ManagerBond(self)
         self._timers_group = MutuallyExclusiveCallbackGroup()
         standard_messages.log_missing(self)
         guard_services(self, self._refused_transition)
@@ -242,6 +244,8 @@ class XMemNode(ParameterNode):
             pipeline.keeper.open(pipeline.worker)
         self._images.open()
         pipeline.vision.open(pipeline.session, pipeline.worker)
+        if not self.parameters.autostart:
+            self._bond.open()
         self.fault = ''
         self.get_logger().info(f'active: waiting for images on {self._images.topic}')
 
@@ -250,6 +254,7 @@ class XMemNode(ParameterNode):
         worker = pipeline.worker if pipeline is not None else None
         if pipeline is not None and worker is not None:
             pipeline.worker = None
+            self._bond.close()
             # The worker stops first: an image callback may wait for room in its queue.
             idle = worker.stop(patience_s)
             if pipeline.keeper is not None:
