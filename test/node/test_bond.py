@@ -13,6 +13,7 @@ from needs import require
 require('rclpy', 'xmem_ros.msg', 'bondpy.bondpy')
 
 import node_harness as robots
+from bond.msg import Status
 from bondpy.bondpy import Bond
 from node_harness import Robot, wait_until
 
@@ -50,7 +51,10 @@ def test_a_deactivation_breaks_the_bond_and_an_activation_forms_a_new_one(robot:
 
 
 def test_a_manager_notices_a_node_that_hangs(robot: Robot) -> None:
-    _, events = managed(robot)
+    bond, events = managed(robot)
+    heard = robot.listen(Status, f'{robot.namespace}/bond')
+    # bondpy watches the heartbeat only from the second one on.
+    wait_until(lambda: len([one for one in heard if one.instance_id != bond.instance_id]) > 2, 'heartbeats')
     os.kill(robot.process.process.pid, signal.SIGSTOP)
     try:
         wait_until(lambda: 'broken' in events, 'the broken bond', 10)

@@ -6,10 +6,13 @@ from __future__ import annotations
 import traceback
 from typing import TYPE_CHECKING, Any
 
+from rclpy.duration import Duration
+
 if TYPE_CHECKING:
     from rclpy.node import Node
 
 TOPIC = 'bond'  # relative: nav2's manager and its nodes share a namespace
+BREAK_S = 0.3  # for the manager to acknowledge
 HEARTBEAT_PERIOD_S, HEARTBEAT_TIMEOUT_S = 0.1, 4.0  # defaults of nav2
 
 
@@ -51,6 +54,8 @@ class ManagerBond:
         if bond is None:
             return
         try:
+            bond.break_bond()
+            bond.wait_until_broken(Duration(seconds=BREAK_S))
             bond.shutdown()
             # bondpy destroys only the handles of these.
             self._node.destroy_subscription(bond.sub)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 THREADS = 8  # a node: images, three services, timers, lifecycle and parameters
 SUCCESS = TransitionCallbackReturn.SUCCESS
-STOP_TIMEOUT_S = 0.5  # for the current frames, then for the current calls, to finish
+STOP_TIMEOUT_S = 0.6  # for the current frames and calls to finish
 HANGING_S = 5.0  # a healthy end takes less than two; launch kills 10 s after its first signal
 
 
@@ -87,14 +87,15 @@ def run(arguments: list[str] | None, stop: StopRequest) -> int:
 
 def _end(nodes: Sequence[XMemNode], executor: PatientExecutor, spinning: threading.Thread) -> None:
     """Stop tracking and leave the ROS graph; what is still running ends with the process."""
+    sys.setswitchinterval(1e-4)  # a configuration may be importing torch, which takes turns of this length
     deadline = time.monotonic() + STOP_TIMEOUT_S
     for node in nodes:
         node.close(max(deadline - time.monotonic(), 0))
     # rclpy's shutdown waits for the threads of callbacks forever, whatever its timeout.
     closing = threading.Thread(target=executor.shutdown, kwargs={'timeout_sec': STOP_TIMEOUT_S}, daemon=True)
     closing.start()
-    closing.join(STOP_TIMEOUT_S)
-    spinning.join(STOP_TIMEOUT_S)
+    closing.join(max(deadline - time.monotonic(), 0.1))
+    spinning.join(STOP_TIMEOUT_S)  # at once: it does not wait for callbacks
     if not spinning.is_alive():
         for node in nodes:  # a thread that still uses one gets an exception
             node.destroy_node()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from typing import Any
@@ -18,6 +19,9 @@ class StopRequest:
 
     def __init__(self) -> None:
         self._read_end, self._write_end = os.pipe()
+        os.set_blocking(self._write_end, False)
+        # The kernel may deliver a signal to another thread, which does not wake the main thread.
+        signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
         self._has_nodes = False
         self.requested = False
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -30,13 +34,14 @@ class StopRequest:
     def request(self) -> None:
         """Request the end; may be called from any thread and from a signal handler."""
         if not self.requested:
-            self.requested = True
-            os.write(self._write_end, b'.')  # unlike threading.Event, safe in a handler
+            self.requested = True  # unlike threading.Event, safe in a handler
+            with contextlib.suppress(BlockingIOError):  # full of signals, so readable
+                os.write(self._write_end, b'.')
 
     def wait(self) -> None:
         """Wait for the request."""
-        if not self.requested:
-            os.read(self._read_end, 1)
+        while not self.requested:
+            os.read(self._read_end, 1)  # then, Python calls the handler of the signal
 
     def _on_signal(self, _number: int, _frame: Any) -> None:
         if not self._has_nodes:
