@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from typing import NoReturn
@@ -24,7 +23,6 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     from xmem_ros.node.process import run
 
     code = run(arguments, stop)
-    gc.collect()  # reference cycles of rclpy hold the participant; others would see the node for 20 s
     sys.stdout.flush()
     sys.stderr.flush()
     atomic.discard_unfinished()

@@ -15,7 +15,7 @@ from xmem_ros.errors import ParameterError
 from xmem_ros.node.rclpy_workarounds import parameter_overrides
 from xmem_ros.outside_text import for_log
 from xmem_ros.parameters.rule import CONFIGURE, START, Rule, Value
-from xmem_ros.parameters.table import STRICT, Parameters, changed, rules, unknown_parameters, value_of
+from xmem_ros.parameters.table import Parameters, changed, rules, value_of, without_unknown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,17 +53,14 @@ class ParameterNode(LifecycleNodeMixin, Node):
             for key, value in parameter_overrides(self).items()
             if key not in _FOREIGN and not key.startswith(_FOREIGN_GROUPS) and value is not None
         }
-        unknown = unknown_parameters(ours)
-        strict = ours.get(STRICT) is True
-        known = {key: value for key, value in ours.items() if strict or key not in unknown}
+        known, warning = without_unknown(ours)
         self.parameters = changed(Parameters(), known)
         for key, (_, rule) in rules().items():
             value = value_of(self.parameters, key)
             self.declare_parameter(key, _as_ros(value), _descriptor(rule, value), ignore_override=True)
         self._declared = True
-        if unknown:
-            faults = '; '.join(sorted(unknown.values(), key=lambda fault: 'did you mean' not in fault))
-            self.get_logger().warning(f'ignored, because {STRICT} is false: {for_log(faults)}')
+        if warning:
+            self.get_logger().warning(for_log(warning))
 
     def set_parameters_atomically(self, parameter_list: Sequence[Parameter]) -> SetParametersResult:
         """Set parameters that the table allows.

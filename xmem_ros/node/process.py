@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
-import gc
 import re
 import sys
 import threading
@@ -34,7 +33,10 @@ from xmem_ros.threads import wait_asleep
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rclpy.node import Node
+
     from xmem_ros.node.stop_request import StopRequest
+    from xmem_ros.tracker.engine import Engines
 
 THREADS = 8  # a node: images, three services, timers, lifecycle and parameters
 SUCCESS = TransitionCallbackReturn.SUCCESS
@@ -98,11 +100,18 @@ def _end(nodes: Sequence[XMemNode], executor: PatientExecutor, spinning: threadi
     spinning.join(STOP_TIMEOUT_S)  # at once: it does not wait for callbacks
     if not spinning.is_alive():
         for node in nodes:  # a thread that still uses one gets an exception
-            node.destroy_node()
-            # The state machine holds the participant as long as such a thread refers to the node,
-            # and others would see the node for 20 s.
-            vars(node).clear()
+            _leave(node)
         rclpy.try_shutdown()
+
+
+def _leave(node: Node) -> None:
+    """Destroy a node so that it leaves the graph at once; others would see it for 20 s.
+
+    rclpy's objects refer to each other and hold the participant until they are collected
+    (ros2/rclpy#1710). To collect all that torch has made can take ten seconds on a busy machine.
+    """
+    node.destroy_node()
+    vars(node).clear()
 
 
 def _cameras(arguments: list[str]) -> list[str]:
@@ -136,9 +145,7 @@ def _make_nodes(cameras: Sequence[str]) -> list[XMemNode]:
         return [XMemNode()]
     probe = rclpy.create_node('xmem', start_parameter_services=False)  # knows the __ns of the process
     namespace = probe.get_namespace().rstrip('/')
-    probe.destroy_node()
-    del probe
-    gc.collect()  # the node is part of a reference cycle and stays in the graph until it is collected
+    _leave(probe)
     shared = SharedEngines(len(cameras))
     device_lock = FairLock()
     # Arguments of a node precede those of the process, which may hold __ns.
@@ -154,9 +161,10 @@ class SharedEngines:
     """
 
     def __init__(self, cameras: int) -> None:
-        self._cameras, self._engines, self._lock = cameras, None, threading.Lock()
+        self._cameras, self._lock = cameras, threading.Lock()
+        self._engines: Engines | None = None
 
-    def __call__(self) -> Any:
+    def __call__(self) -> Engines:
         """Return the `Engines`; imports torch, which takes seconds."""
         from xmem_ros.tracker.engine import Engines
 
@@ -167,9 +175,10 @@ class SharedEngines:
 
 def _spin(executor: PatientExecutor, log: Any, stop: StopRequest, failed: threading.Event) -> None:
     try:
-        while not stop.requested:
+        while True:
             try:
                 executor.spin()
+                return
             except InvalidHandle:
                 # A transition or timer destroyed a publisher or subscription with QoS events while
                 # this thread built its wait set or before it took from it (ros2/rclpy#1142, open).

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from xmem_ros.errors import ParameterError, quoted
+from xmem_ros.errors import ParameterError, listed, quoted
 from xmem_ros.intensity import parse_range
 from xmem_ros.memory.config import MemoryConfig
 from xmem_ros.parameters.groups import DepthParameters, MemoryParameters, SeedDetectionParameters
@@ -240,10 +240,19 @@ def rules() -> dict[str, tuple[Value, Rule]]:
     return dict(_walk(Parameters(), ''))
 
 
-def unknown_parameters(names: Iterable[str]) -> dict[str, str]:
-    """Return each name that the table lacks → what is wrong with it."""
+def without_unknown(values: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """Leave out the values that the table lacks, unless `strict_parameters` is among them and true.
+
+    Returns:
+        The values for `changed`, and a warning that names the others; empty without them.
+    """
     known = rules()
-    return {name: _unknown(name, known) for name in names if name not in known}
+    unknown = [] if values.get(STRICT) is True else [name for name in values if name not in known]
+    if not unknown:
+        return dict(values), ''
+    faults = sorted((_unknown(name, known) for name in unknown), key=lambda fault: 'did you mean' not in fault)
+    kept = {name: value for name, value in values.items() if name in known}
+    return kept, f'ignored, because {STRICT} is false: {listed(faults)}'
 
 
 def _walk(group: Any, prefix: str) -> Iterator[tuple[str, tuple[Value, Rule]]]:
