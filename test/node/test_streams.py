@@ -96,7 +96,8 @@ def test_a_dropped_image_can_be_seeded(robot):
 
 
 def test_on_time_jump_decides_whether_a_jump_back_keeps_the_objects(robot):
-    begun = robot.stamp_ns
+    begun = robot.stamp_ns + 2_000_000_000
+    robot.show_and_wait(SCENE[0][0], robot.labels, stamp_ns=begun)
     robot.show_and_wait(SCENE[1][0], robot.labels, stamp_ns=begun - 600_000_000)
     assert ids_now(robot) == [1, 2]
     robot.process.says('the objects are kept (on_time_jump: keep)')
@@ -104,7 +105,7 @@ def test_on_time_jump_decides_whether_a_jump_back_keeps_the_objects(robot):
     try:
         robot.show_and_wait(SCENE[2][0], robot.labels)
         assert ids_now(robot) == [1, 2]
-        robot.show_and_wait(SCENE[3][0], robot.labels, stamp_ns=begun - 900_000_000)
+        robot.show_and_wait(SCENE[3][0], robot.labels, stamp_ns=begun - 1_200_000_000)
         assert ids_now(robot) == []
         robot.process.says('2 objects forgotten (on_time_jump: reset)')
         assert list(robot.seed(mask_seed(SCENE[3][1] == 1)).ids) == [1]

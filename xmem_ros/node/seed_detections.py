@@ -82,7 +82,7 @@ class SeedDetections:
     def stop(self) -> None:
         """Unsubscribe; call after the worker has been stopped.
 
-        The thread may still be making masks, which takes seconds. The stopped worker refuses them.
+        The thread may still be making a mask, which takes seconds. The stopped worker refuses it.
         """
         if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
@@ -126,7 +126,7 @@ class SeedDetections:
                 continue
             begun, tried = time.monotonic(), True
             try:
-                tried = self._process(deserialize_message(message, Detection2DArray), session, worker)
+                tried = self._process(deserialize_message(message, Detection2DArray), session, worker, turn)
             except StoppedError:
                 return
             except XMemError as error:
@@ -139,7 +139,7 @@ class SeedDetections:
                 rest_until = max(begun + self._policy.period, 2 * ended - begun) if tried else ended
                 rest_until = max(rest_until, begun + _MIN_INTERVAL_S)
 
-    def _process(self, message: Any, session: TrackingSession, worker: Worker) -> bool:
+    def _process(self, message: Any, session: TrackingSession, worker: Worker, turn: int) -> bool:
         """Seed from a message; return whether any of its boxes was tried."""
         policy = self._policy
         candidates = candidates_of(message, policy)
@@ -172,7 +172,7 @@ class SeedDetections:
             )
         if not selected:
             return False
-        masks = self._masks(session.seeder, session.image_of(frame.message), selected)
+        masks = self._masks(session.seeder, session.image_of(frame.message), selected, turn)
         if not masks:
             return True
 
@@ -200,11 +200,17 @@ class SeedDetections:
         return True
 
     def _masks(
-        self, seeder: Seeder, image: np.ndarray, selected: Sequence[tuple[Candidate, Box]]
+        self, seeder: Seeder, image: np.ndarray, selected: Sequence[tuple[Candidate, Box]], turn: int
     ) -> dict[Candidate, np.ndarray]:
-        """Segment the boxes; log and omit boxes without an object."""
+        """Segment the boxes; log and omit boxes without an object.
+
+        Raises:
+            StoppedError: `stop` was called.
+        """
         masks = {}
         for candidate, box in selected:
+            if self._turn != turn:
+                raise StoppedError('the node is not active')
             self._tried += 1
             try:
                 masks[candidate] = seeder.from_box(image, box)
