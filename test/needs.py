@@ -8,6 +8,7 @@ import pytest
 REASONS = {
     'aiohttp': "aiohttp is not installed: pip install '.[web]'",
     'av': 'PyAV is not installed: pip install av',
+    'bondpy.bondpy': 'bondpy is not installed: apt install ros-<distribution>-bondpy',
     'launch.actions': 'launch is not installed: source ROS 2',
     'launch_ros.actions': 'launch_ros is not installed: source ROS 2',
     'onnxruntime': "onnxruntime is not installed: pip install '.[onnx]'",

@@ -73,11 +73,14 @@ class NodeProcess:
     Arguments:
         parameters: name → value.
         arguments: further ROS arguments, such as remaps.
+        options: arguments of the program, such as --cameras.
     """
 
     program: tuple[str, ...] = ('-m', 'xmem_ros.node.main')  # arguments of Python
 
-    def __init__(self, parameters: dict[str, Any] | None = None, arguments: Iterable[str] = ()) -> None:
+    def __init__(
+        self, parameters: dict[str, Any] | None = None, arguments: Iterable[str] = (), options: Iterable[str] = ()
+    ) -> None:
         given = [part for name, value in (parameters or {}).items() for part in ('-p', f'{name}:={_yaml(value)}')]
         self._log = Path(tempfile.mkstemp(prefix='xmem_node_', suffix='.log')[1])
         environment = {
@@ -86,7 +89,7 @@ class NodeProcess:
             'RCUTILS_LOGGING_BUFFERED_STREAM': '0',
             'PYTHONFAULTHANDLER': '1',  # on SIGABRT, print the stack of each thread
         }
-        self.process = self._start(['--ros-args', *given, *arguments], environment)
+        self.process = self._start([*options, '--ros-args', *given, *arguments], environment)
 
     def _start(self, arguments: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes] | ForkedNode:
         with self._log.open('w') as log:
@@ -258,12 +261,18 @@ class Robot:
 
     def call(self, kind: type, service: str, request: Any, seconds: float = ANSWER_S) -> Any:
         """Call a service of the node and return its response."""
-        name = service.replace('~', self.prefix)
-        client = self._clients.setdefault(name, self.node.create_client(kind, name))
-        assert client.wait_for_service(START_S), f'no service {name}'
-        future = client.call_async(request)
-        wait_until(future.done, f'an answer of {name}', seconds)
+        future = self.request(kind, service, request)
+        wait_until(future.done, f'an answer of {service}', seconds)
         return future.result()
+
+    def request(self, kind: type, service: str, request: Any) -> Any:
+        """Call a service of the node and return the future response."""
+        name = service.replace('~', self.prefix)
+        if name not in self._clients:
+            self._clients[name] = self.node.create_client(kind, name)
+        client = self._clients[name]
+        assert client.wait_for_service(START_S), f'no service {name}'
+        return client.call_async(request)
 
     def seed(self, *seeds: Seed, stamp: Any = None, seconds: float = ANSWER_S) -> SeedObjects.Response:
         """Call ~/seed."""
@@ -297,9 +306,15 @@ class Robot:
 
     def change_state(self, transition: str) -> bool:
         """Request a lifecycle transition; return whether it succeeded."""
+        future = self.request_transition(transition)
+        wait_until(future.done, f'an answer of {self.prefix}/change_state', START_S)
+        return future.result().success
+
+    def request_transition(self, transition: str) -> Any:
+        """Request a lifecycle transition; return the future response."""
         request = ChangeState.Request()
         request.transition.id = TRANSITIONS[transition]
-        return self.call(ChangeState, '~/change_state', request, START_S).success
+        return self.request(ChangeState, '~/change_state', request)
 
     def state(self) -> str:
         """Return the node's lifecycle state."""

@@ -24,6 +24,16 @@ PART = '.part'  # suffix of temporary files
 _PREFIX_LENGTH = 40  # characters of the target's name in the temporary name
 
 
+_unfinished: set[Path] = set()  # temporary files of this process
+
+
+def discard_unfinished() -> None:
+    """Remove the temporary files of a process that is about to end."""
+    for path in list(_unfinished):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
 class Replacement:
     """A new version of a file; a context manager that commits unless its block raises.
 
@@ -44,6 +54,7 @@ class Replacement:
         mode = _mode_of(target)
         self.path = temporary_name(target, suffix)
         descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        _unfinished.add(self.path)
         self._mode = stat.S_IMODE(os.fstat(descriptor).st_mode) if mode is None else mode
         os.close(descriptor)
 
@@ -56,6 +67,7 @@ class Replacement:
         except BaseException:
             self.discard()
             raise
+        _unfinished.discard(self.path)
         if self._sync:
             sync_folder(self.target.parent)
 
@@ -63,6 +75,7 @@ class Replacement:
         """Remove the temporary file."""
         with contextlib.suppress(OSError):
             self.path.unlink()
+        _unfinished.discard(self.path)
 
     def _finalize(self) -> None:
         """Restore the mode, which the writing library may have changed, and flush the content."""

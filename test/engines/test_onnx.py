@@ -31,6 +31,7 @@ from xmem_ros.engines.onnx_runtime import (
     pick_providers,
     provider_options,
 )
+from xmem_ros.engines.onnx_session import build_engines
 from xmem_ros.errors import DeviceError, EngineError, OutputError, ParameterError
 from xmem_ros.network.model import XMemNetwork
 from xmem_ros.tracker import Tracker, TrackerConfig
@@ -327,6 +328,21 @@ def test_the_log_names_each_tensorrt_engine_and_its_folder(
     note_built(tmp_path / 'decoder-2')
     load()
     assert caplog.text == ''
+
+
+def test_engines_are_built_in_a_process_of_their_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from onnx import TensorProto, helper, save
+
+    shape = ['objects', 4]
+    given, out = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ('given', 'out'))
+    graph = helper.make_graph([helper.make_node('Relu', ['given'], ['out'])], 'relu', [given], [out])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 18)], ir_version=9)
+    save(model, tmp_path / 'relu.onnx')
+    arguments = {'objects': 2, 'axis': 'objects', 'threads': 1, 'providers': [('CPUExecutionProvider', {})]}
+    assert build_engines(model=str(tmp_path / 'relu.onnx'), **arguments)
+    assert caplog.text == ''
+    assert not build_engines(model=str(tmp_path / 'none.onnx'), **arguments)
+    assert 'none.onnx' in caplog.text
 
 
 def test_an_engine_cache_that_cannot_be_created_is_refused(tmp_path: Path) -> None:

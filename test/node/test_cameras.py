@@ -33,9 +33,9 @@ SCENE = rendered_scene()
 @pytest.fixture(scope='module')
 def pair():
     """The nodes front and rear of one process."""
-    parameters = {'size': 120, 'cameras': ['front', 'rear'], 'diagnostics_period': 0.2, 'history': 5, 'held': 1}
+    parameters = {'size': 120, 'diagnostics_period': 0.2, 'history': 5, 'held': 1}
     detections = {'seed_detections.enabled': True, 'seed_detections.period': 0.1} if AVAILABLE else {}
-    process = QuickNodeProcess(parameters | detections, ['-r', '__ns:=/duo'])
+    process = QuickNodeProcess(parameters | detections, ['-r', '__ns:=/duo'], options=['--cameras', 'front', 'rear'])
     cameras = []
     try:
         for name in ('front', 'rear'):

@@ -281,7 +281,7 @@ def test_nodes_of_several_cameras_report_missing_vision_msgs_once(tmp_path, monk
     (tmp_path / 'vision_msgs.py').write_text("raise ImportError('not for this test')\n")
     monkeypatch.setenv('PYTHONPATH', os.pathsep.join([str(tmp_path), os.environ.get('PYTHONPATH', '')]))
     monkeypatch.delenv('ROS_DISTRO', raising=False)
-    process = NodeProcess({'cameras': ['one', 'two'], 'autostart': False}, ['-r', '__ns:=/blind'])
+    process = NodeProcess({'autostart': False}, ['-r', '__ns:=/blind'], options=['--cameras', 'one', 'two'])
     robot = Robot('/blind/two')
     try:
         assert robot.state() == 'unconfigured'  # both nodes are there: the second is made last

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -27,12 +28,18 @@ ARGUMENTS = [
     'depth_image',
     'camera_info',
     'seed_detections',
+    'cameras',
+    'name',
     'namespace',
     'params_file',
     'weights',
     'device',
+    'load_on_start',
+    'save_period',
+    'respawn',
     'use_sim_time',
     'autostart',
+    'manager',
     'web',
     'web_host',
     'web_port',
@@ -50,6 +57,17 @@ def test_every_argument_is_declared_with_a_description_and_a_default() -> None:
         assert argument.default_value is not None
         assert argument.description
         assert argument.description != 'no description given'
+
+
+def test_two_cameras_take_all_arguments_of_one() -> None:
+    from launch.launch_description_sources import get_launch_description_from_python_launch_file
+
+    two = LAUNCH_FILE.with_name('two_cameras.launch.py')
+    included = get_launch_description_from_python_launch_file(str(two)).get_launch_arguments()
+    names = {argument.name for argument in included}
+    of_camera = {'image', 'stream', 'depth_image', 'camera_info', 'seed_detections'}
+    assert names >= set(ARGUMENTS) - {'cameras'} - of_camera
+    assert names >= {f'rear_{name}' for name in of_camera - {'image'}} | {'front', 'rear'}
 
 
 @pytest.fixture
@@ -111,3 +129,40 @@ def test_the_launched_node_tracks_the_remapped_camera_and_ends_on_interrupt(
     assert launched.wait(20) == 0
     assert 'process has finished cleanly' in log.read_text()
     assert 'escalating' not in log.read_text()
+
+
+def test_two_cameras_are_tracked_and_start_again_after_a_crash(tmp_path: Path, log: Path) -> None:
+    two = LAUNCH_FILE.with_name('two_cameras.launch.py')
+    arguments = [
+        'front:=/a/image',
+        'rear:=/b/image',
+        'name:=tracker',
+        'namespace:=robot',
+        'device:=cpu',
+        'respawn:=true',
+    ]
+    process = subprocess.Popen(
+        [sys.executable, '-c', LAUNCHER, str(two), *arguments],
+        stdout=log.open('w'),
+        stderr=subprocess.STDOUT,
+        env=os.environ | {'ROS_LOG_DIR': str(tmp_path)},
+        start_new_session=True,
+    )
+    try:
+        for number in (1, 2):
+            for topic in ('/a/image', '/b/image'):
+                deadline = time.monotonic() + START_S
+                while log.read_text().count(f'active: waiting for images on {topic}') < number:
+                    assert process.poll() is None, log.read_text()
+                    assert time.monotonic() < deadline, log.read_text()
+                    time.sleep(0.1)
+            assert 'robot.front.tracker' in log.read_text()
+            if number == 1:
+                pids = re.findall(r'process started with pid \[(\d+)\]', log.read_text())
+                os.kill(int(pids[-1]), signal.SIGKILL)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(20) == 0
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()

@@ -256,3 +256,25 @@ def test_detections_are_ignored_unless_enabled():
     with robots.running({'autostart': True}) as robot:
         robot.wait_matched('~/objects')
         assert robot.node.count_subscribers(f'{robot.prefix}/seed_detections') == 0
+
+
+def test_a_deactivation_does_not_wait_for_the_masks_of_all_boxes():
+    policy = {**POLICY, 'seeder': 'grabcut', 'max_objects': 30, 'seed_detections.max_per_message': 30}
+    noise = np.random.default_rng(0).integers(0, 256, (720, 1280, 3), np.uint8)  # GrabCut takes long
+    boxes = [(10 + 200 * x, 10 + 170 * y, 190, 160, 'thing', 0.9) for x in range(6) for y in range(4)]
+    with robots.running(policy) as robot:
+        labels = robot.listen(Image, '~/labels')
+        robot.wait_matched('~/labels')
+        robot.detector = robot.node.create_publisher(
+            Detection2DArray, f'{robot.prefix}/seed_detections', robots.RELIABLE
+        )
+        wait_until(robot.detector.get_subscription_count, 'a subscriber of the detections')
+        robot.show_and_wait(noise, labels)
+        detect(robot, labels[-1].header, *boxes)
+        robot.diagnostics(lambda values: int(values['detection boxes tried']) > 0, 'the first box')
+        assert robot.change_state('deactivate')
+        assert figures(robot)['detection boxes tried'] < len(boxes)
+        assert robot.change_state('activate')
+        robot.wait_camera()
+        robot.show_and_wait(noise, labels)
+        assert robot.seed(mask_seed(np.ones((720, 1280), bool))).success

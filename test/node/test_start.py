@@ -48,7 +48,6 @@ def refused(parameters=None, arguments=()):
 @pytest.mark.parametrize(
     ('parameters', 'says'),
     [
-        ({'weigths': 'compact'}, "unknown parameter 'weigths' (did you mean 'weights'?)"),
         ({'max_objects': 300}, 'max_objects is 300; allowed: 1…254'),
         ({'size': 'large'}, "size is 'large'; it must be a whole number"),
         (
@@ -65,12 +64,33 @@ def test_invalid_parameters_end_the_node_at_once(parameters, says):
     assert 'Traceback' not in output
 
 
-def test_an_unknown_parameter_in_a_file_is_named(tmp_path):
+def test_a_file_for_the_whole_robot_does_not_end_the_node(tmp_path):
+    file = tmp_path / 'robot.yaml'
+    file.write_text('/**:\n  ros__parameters:\n    robot_name: r2\n    size: 96\n    memory:\n      top_n: 3\n')
+    with robots.running({'autostart': False}, ['--params-file', str(file)]) as robot:
+        assert robot.state() == 'unconfigured'
+        assert robot.get_parameter('size') == 96
+        robot.process.says("unknown parameter 'memory.top_n' (did you mean 'memory.top_k'?)")
+        robot.process.says("unknown parameter 'robot_name'")
+
+
+def test_strict_parameters_name_each_unknown_one_and_end_the_node(tmp_path):
     file = tmp_path / 'mine.yaml'
-    file.write_text('/**:\n  ros__parameters:\n    size: 240\n    memory:\n      top_n: 3\n')
-    code, output = refused(arguments=['--params-file', str(file)])
+    file.write_text('/**:\n  ros__parameters:\n    weigths: compact\n    memory:\n      top_n: 3\n')
+    code, output = refused({'strict_parameters': True}, ['--params-file', str(file)])
     assert code == 2
     assert "unknown parameter 'memory.top_n' (did you mean 'memory.top_k'?)" in output
+    assert "unknown parameter 'weigths' (did you mean 'weights'?)" in output
+    assert 'Traceback' not in output
+
+
+def test_an_unknown_option_ends_the_node_with_the_known_ones():
+    process = NodeProcess(options=['--camera-names', 'front'])
+    assert process.exit_code() == 2
+    assert '--cameras NAME' in process.output
+    process = NodeProcess(options=['--cameras', 'front', 'left eye'])
+    assert process.exit_code() == 2
+    assert "--cameras has 'left eye'; allowed: letters" in process.output
 
 
 def test_a_parameter_file_that_is_not_yaml_ends_the_node_with_a_message(tmp_path):
@@ -244,8 +264,8 @@ class StuckProcess(NodeProcess):
 
     program = (
         '-c',
-        'import ctypes; from xmem_ros.node import main; '
-        'main.XMemNode.destroy_node = lambda self: ctypes.PyDLL(None).sleep(600); main.main()',
+        'import ctypes; from xmem_ros.node import main, process; '
+        'process.XMemNode.destroy_node = lambda self: ctypes.PyDLL(None).sleep(600); main.main()',
     )
 
 
@@ -255,7 +275,7 @@ def test_a_hanging_shutdown_is_killed_and_prints_its_stack():
         process.says('active: waiting for images', robots.START_S)
         assert process.interrupt() == 1
         assert 'Timeout' in process.output
-        assert 'main.py", line' in process.output
+        assert 'process.py", line' in process.output
     finally:
         process.close()
 

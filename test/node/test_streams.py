@@ -96,21 +96,40 @@ def test_a_dropped_image_can_be_seeded(robot):
 
 
 def test_on_time_jump_decides_whether_a_jump_back_keeps_the_objects(robot):
-    begun = robot.stamp_ns
-    robot.show_and_wait(SCENE[1][0], robot.labels, stamp_ns=begun - 500_000_000)
+    begun = robot.stamp_ns + 2_000_000_000
+    robot.show_and_wait(SCENE[0][0], robot.labels, stamp_ns=begun)
+    robot.show_and_wait(SCENE[1][0], robot.labels, stamp_ns=begun - 600_000_000)
     assert ids_now(robot) == [1, 2]
     robot.process.says('the objects are kept (on_time_jump: keep)')
     assert robot.set_parameter('on_time_jump', 'reset').successful
     try:
         robot.show_and_wait(SCENE[2][0], robot.labels)
         assert ids_now(robot) == [1, 2]
-        robot.show_and_wait(SCENE[3][0], robot.labels, stamp_ns=begun - 900_000_000)
+        robot.show_and_wait(SCENE[3][0], robot.labels, stamp_ns=begun - 1_200_000_000)
         assert ids_now(robot) == []
         robot.process.says('2 objects forgotten (on_time_jump: reset)')
         assert list(robot.seed(mask_seed(SCENE[3][1] == 1)).ids) == [1]
     finally:
         robot.set_parameter('on_time_jump', 'keep')
         robot.stamp_ns = begun
+
+
+@pytest.mark.parametrize('action', ['keep', 'reset'])
+def test_an_image_a_little_older_than_the_newest_is_dropped_and_counted(robot, action):
+    newest = robot.stamp_ns
+    assert robot.set_parameter('on_time_jump', action).successful
+    late = int(robot.diagnostics(lambda values: True, 'anything')['late'])
+    heard = len(robot.labels)
+    try:
+        robot.show(SCENE[1][0], stamp_ns=newest - 1_000_000)
+        values = robot.diagnostics(lambda values: int(values['late']) == late + 1, 'a late image')
+        assert values['code'] == 'ok'
+        robot.show_and_wait(SCENE[2][0], robot.labels, stamp_ns=newest + robots.FRAME_NS)
+        assert len(robot.labels) == heard + 1
+        assert ids_now(robot) == [1, 2]
+        robot.process.says('image dropped: it is 0.001 s older than the newest')
+    finally:
+        robot.set_parameter('on_time_jump', 'keep')
 
 
 @pytest.mark.parametrize('size', [(480, 864), (120, 216), (240, 240), (33, 47)])

@@ -157,12 +157,23 @@ def test_the_sections_of_a_node_apply_and_later_ones_override_earlier_ones(tmp_p
         assert read_parameters(path, node).min_area == value
 
 
+def test_parameters_of_other_nodes_in_a_file_are_left_out_with_a_warning(tmp_path, caplog):
+    path = tmp_path / 'robot.yaml'
+    path.write_text('/**: {ros__parameters: {robot_name: r2, min_aera: 3, min_area: 5, camera: {fps: 30}}}')
+    assert read_parameters(path).min_area == 5
+    assert "robot.yaml: ignored, because strict_parameters is false: unknown parameter 'min_aera'" in caplog.text
+    assert "(did you mean 'min_area'?), unknown parameter 'robot_name'" in caplog.text
+
+
 @pytest.mark.parametrize(
     ('text', 'fault'),
     [
         ('[1', 'not usable YAML: line 1'),
         ('3', 'not a parameter file: it needs'),
-        ('xmem: {ros__parameters: {min_aera: 3}}', "unknown parameter 'min_aera'.*did you mean 'min_area'"),
+        (
+            'xmem: {ros__parameters: {min_aera: 3, strict_parameters: true}}',
+            "unknown parameter 'min_aera'.*did you mean 'min_area'",
+        ),
         ('xmem: {ros__parameters: {min_area: lots}}', "min_area is 'lots'; it must be a whole number"),
         ('/front/xmem: {ros__parameters: {min_area: 3}}', 'no section for the node /xmem; sections: /front/xmem'),
     ],

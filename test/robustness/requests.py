@@ -378,7 +378,7 @@ def _parameter(chance: random.Random, _: World) -> Wrong:
             ('jpeg_quality', 101),
             ('lost_after', -0.1),
             ('max_objects', 7),
-            ('cameras', ['a', 'a']),
+            ('seed_detections.classes', [1, 2]),
             ('no_such_parameter', 1),
             ('memory.', 1),
         )

@@ -17,6 +17,7 @@ from xmem_ros.engines.buckets import in_buckets
 from xmem_ros.engines.built_engines import note_built, remove_unknown
 from xmem_ros.engines.onnx_export import OBJECTS, export
 from xmem_ros.engines.onnx_files import ExportKey, find_models, models_folder, newest_size, note_use, read_manifest
+from xmem_ros.engines.onnx_session import build_engines, open_session
 from xmem_ros.errors import EngineError, OutputError
 from xmem_ros.network.model import EncodedImage
 
@@ -121,12 +122,6 @@ class _Model:
 
     def _new_session(self, objects: int, progress: str) -> Any:
         runtime = _runtime()
-        options = runtime.SessionOptions()
-        options.log_severity_level = 3  # errors
-        options.intra_op_num_threads = torch.get_num_threads()
-        # waiting threads sleep, as in torch; see `threads`
-        options.add_session_config_entry('session.intra_op.allow_spinning', '0')
-        options.add_free_dimension_override_by_name(OBJECTS, objects)
         names = pick_providers(runtime.get_available_providers(), self.device)
         cache = engine_cache(self.path, objects)
         what, begun = f'{self.name}, {objects} object{"s" * (objects != 1)}', time.monotonic()
@@ -142,9 +137,17 @@ class _Model:
                 f' ({progress})' if progress else '',
                 cache,
             )
-        providers = [(n, provider_options(n, self.device, cache, self.precision)) for n in names]
+        arguments: dict[str, Any] = {
+            'model': str(self.path),
+            'objects': objects,
+            'axis': OBJECTS,
+            'threads': torch.get_num_threads(),
+            'providers': [(n, provider_options(n, self.device, cache, self.precision)) for n in names],
+        }
+        if building:
+            build_engines(**arguments)  # if it fails, the engine is built here
         try:
-            session = runtime.InferenceSession(str(self.path), options, providers=providers)
+            session = open_session(runtime, **arguments)
         except Exception as error:
             if type(error).__module__.startswith('onnxruntime') and type(error).__name__ in UNUSABLE:
                 raise EngineError(

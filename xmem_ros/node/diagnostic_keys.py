@@ -2,7 +2,11 @@
 """Keys of the node's status in /diagnostics. No ROS."""
 
 STATE = 'lifecycle state'  # value: one of the states below
-UNCONFIGURED, INACTIVE, ACTIVE = 'unconfigured', 'inactive', 'active'
+UNCONFIGURED, CONFIGURING, INACTIVE, ACTIVE = 'unconfigured', 'configuring', 'inactive', 'active'
+FINALIZED = 'finalized'
+
+CODE = 'code'  # value: one of `health.Code`
+PROGRESS = 'configuring'  # step of the configuration, and its duration so far
 
 RATE = 'rate (Hz)'
 LATENCY_MEDIAN = 'image to publish, median (ms)'
@@ -13,6 +17,7 @@ TRACKED = 'tracked'
 DROPPED = 'dropped'
 WAITING = 'waiting'
 INVALID = 'invalid'
+LATE = 'late'
 LOST_BEFORE_NODE = 'lost before the node'
 UNPUBLISHED = 'results not published'  # of tracked images
 

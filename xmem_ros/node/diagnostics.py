@@ -12,6 +12,8 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from xmem_ros.node import diagnostic_keys as keys
+from xmem_ros.node.health import Finding, Level
+from xmem_ros.objects import ObjectState
 from xmem_ros.stream.worker import Counts
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 # Without images for this long, `no image` is reported; used where no_image_warning_after is 0.
 SILENT_S = 5.0
 
-OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+_LEVELS = {Level.OK: DiagnosticStatus.OK, Level.WARN: DiagnosticStatus.WARN, Level.ERROR: DiagnosticStatus.ERROR}
 
 
 @dataclass
@@ -57,6 +59,13 @@ class StreamStatistics:
                 self._period.stages_ms[stage] = self._period.stages_ms.get(stage, 0.0) + duration
             self._states = {item.id: f'{item.state.name} {item.name}'.strip() for item in result.objects}
 
+    @property
+    def all_lost(self) -> int:
+        """Number of objects if all of them are lost, else 0."""
+        with self._lock:
+            lost = all(state.startswith(ObjectState.LOST.name) for state in self._states.values())
+            return len(self._states) if lost else 0
+
     def clear_objects(self) -> None:
         """Clear the states of objects."""
         with self._lock:
@@ -80,7 +89,8 @@ class StreamStatistics:
 def count_values(counts: Counts, *, lost: int) -> dict[str, str]:
     """Return counts as key → value of the status.
 
-    received = tracked + dropped + waiting; `invalid` is part of dropped, `lost` is separate.
+    received = tracked + dropped + waiting; `invalid` and `late` are parts of dropped, `lost` is
+    separate.
     """
     return {
         keys.RECEIVED: str(counts.received),
@@ -88,15 +98,18 @@ def count_values(counts: Counts, *, lost: int) -> dict[str, str]:
         keys.DROPPED: str(counts.dropped),
         keys.WAITING: str(counts.waiting),
         keys.INVALID: str(counts.invalid),
+        keys.LATE: str(counts.late),
         keys.LOST_BEFORE_NODE: str(lost),
     }
 
 
 def diagnostics_message(
-    stamp: Any, name: str, hardware: str, level: bytes, summary: str, values: dict[str, str]
+    stamp: Any, name: str, hardware: str, finding: Finding, values: dict[str, str]
 ) -> DiagnosticArray:
     """Build a DiagnosticArray with one status of the node `name` on the device `hardware`."""
-    status = DiagnosticStatus(level=level, name=name, message=summary, hardware_id=hardware)
+    level = _LEVELS[finding.code.level]
+    status = DiagnosticStatus(level=level, name=name, message=finding.summary, hardware_id=hardware)
+    values = {keys.CODE: finding.code.value, **values}
     status.values = [KeyValue(key=key, value=value) for key, value in values.items()]
     message = DiagnosticArray(status=[status])
     message.header.stamp = stamp

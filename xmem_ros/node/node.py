@@ -16,11 +16,16 @@ from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 
 from xmem_ros.conversions import ros_cv_bridge
 from xmem_ros.conversions.images import stamp_ns
-from xmem_ros.errors import FrameError, XMemError
+from xmem_ros.errors import XMemError
 from xmem_ros.node import diagnostic_keys as keys
 from xmem_ros.node import diagnostics, qos, standard_messages
+from xmem_ros.node.bond import ManagerBond
+from xmem_ros.node.configuring import CancelledError, Configuring
 from xmem_ros.node.diagnostics import DiagnosticArray, StreamStatistics
+from xmem_ros.node.findings import Findings
+from xmem_ros.node.health import worst
 from xmem_ros.node.image_source import ImageSource
+from xmem_ros.node.memory_keeper import MemoryKeeper
 from xmem_ros.node.object_requests import ObjectRequests
 from xmem_ros.node.parameter_node import ParameterNode
 from xmem_ros.node.publishers import Publishers
@@ -34,10 +39,11 @@ from xmem_ros.stream.worker import Counts, Worker
 from xmem_ros.weights.files import find_weights
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sensor_msgs.msg import CompressedImage, Image
 
     from xmem_ros.stream.fair_lock import FairLock
-    from xmem_ros.tracker import Tracker
     from xmem_ros.tracker.engine import Engines
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -51,24 +57,39 @@ class XMemNode(ParameterNode):
     objects; cleanup forgets them.
 
     Arguments:
-        engines: networks shared by the nodes of this process; None: the node loads its own.
+        engines: returns the networks that the nodes of this process share; None: the node loads
+            its own.
         device_lock: serialises the use of a shared device.
         options: keyword arguments of rclpy's node, such as `namespace`.
 
     Raises:
-        ParameterError: parameters given at the start are unknown or not allowed.
+        ParameterError: parameters given at the start are not allowed.
     """
 
-    def __init__(self, *, engines: Engines | None = None, device_lock: FairLock | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        engines: Callable[[], Engines] | None = None,
+        device_lock: FairLock | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__('xmem', **options)
         self._engines, self._device_lock = engines, device_lock
         self.fault = ''  # why the last transition failed
+        self._progress: Configuring | None = None  # while a configuration is in progress
+        self._closed = self._finalized = self._was_configured = False
         self._pipeline: Pipeline | None = None
         self._last_worker: Worker | None = None  # keeps the counts while no worker runs
         self._statistics = StreamStatistics(self.get_clock())
         self._sessions = itertools.count(1)  # of ~/events
         self._reported = Counts()  # counts of the last diagnostics
         self._images = ImageSource(self, lambda: self.parameters, self._take_image)
+        self._findings = Findings(
+            pipeline=lambda: self._pipeline,
+            parameters=lambda: self.parameters,
+            images=self._images,
+            statistics=self._statistics,
+        )
         self._node_services = Services(  # `_services` is an attribute of rclpy's node
             self,
             pipeline=lambda: self._pipeline,
@@ -80,9 +101,10 @@ class XMemNode(ParameterNode):
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', qos.diagnostics())
         # With use_sim_time, timers on the node's own clock stand still until /clock is published.
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._bond = ManagerBond(self)
         self._timers_group = MutuallyExclusiveCallbackGroup()
         standard_messages.log_missing(self)
-        guard_services(self)
+        guard_services(self, self._refused_transition)
         self._watch = self.create_timer(1.0, self._watch_subscriptions, self._timers_group, self._steady)
         self._report = self._make_report_timer()
 
@@ -91,15 +113,20 @@ class XMemNode(ParameterNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the weights; if that fails, log the reason."""
         before = set(self.publishers)
-        try:
-            self._configure()
-        except Exception as error:
-            self._log_failure('configured', error)
-            self._forget()
-            for publisher in set(self.publishers) - before:  # created by the failed attempt
-                self.destroy_publisher(publisher)
-            self._release_device()
-            return FAILURE
+        with Configuring() as self._progress:
+            self.configuring = True
+            try:
+                self._configure(self._progress)
+            except Exception as error:
+                if not self._progress.cancelled:
+                    self._log_failure('configured', error)
+                self._forget()
+                for publisher in set(self.publishers) - before:  # created by the failed attempt
+                    self.destroy_publisher(publisher)
+                self._release_device()
+                return FAILURE
+            finally:
+                self.configuring, self._progress = False, None
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -125,6 +152,7 @@ class XMemNode(ParameterNode):
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop and forget."""
         self._forget()
+        self._finalized = True
         return super().on_shutdown(state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -133,25 +161,36 @@ class XMemNode(ParameterNode):
         return super().on_error(state)
 
     def close(self, patience_s: float | None = None) -> None:
-        """Stop the worker before the node is destroyed; `patience_s` as for `Worker.stop`."""
+        """Stop the worker before the node is destroyed; `patience_s` as for `Worker.stop`.
+
+        A configuration in progress ends at its next step.
+        """
+        self._closed = True
+        if (progress := self._progress) is not None:
+            progress.cancel()
         self._stop(patience_s)
         if self._pipeline is not None:
             self._pipeline.publishers.stop()
 
-    def _configure(self) -> None:
-        begun = time.monotonic()
+    def _configure(self, progress: Configuring) -> None:
+        begun, name = time.monotonic(), self.get_fully_qualified_name()
         parameters = self.parameters
         memory_folder(parameters.memory_folder)
         ros_cv_bridge.use_where_possible()
         find_weights(parameters.weights)
-        # Imports torch, which takes seconds.
+        progress.step('importing torch')  # takes seconds
         from xmem_ros.stream.session import TrackingSession
-        from xmem_ros.stream.setup import make_tracker, prepare_models, warm_up
+        from xmem_ros.stream.setup import make_tracker, memory_estimate, prepare_models, warm_up
 
-        tracker = make_tracker(parameters, self._engines)
+        progress.step(f'loading the weights {parameters.weights}')
+        tracker = make_tracker(parameters, self._engines() if self._engines is not None else None)
+        progress.step('waiting for the device')
         with self._device_lock or contextlib.nullcontext():
+            progress.step('preparing models')
             prepare_models(tracker, parameters)
+            progress.step('running dummy frames')
             warm_up(tracker)
+        progress.step('creating topics')
         # Hashed now, so that the first call of ~/save_memory does not delay an image.
         fingerprint = tracker.fingerprint
         history = History(
@@ -175,8 +214,17 @@ class XMemNode(ParameterNode):
         )
         session = TrackingSession(tracker, lambda: self.parameters, history, publishers, self.get_logger())
         session.on_reset = publishers.events.reset
+        progress.step(f'loading the seeder {parameters.seeder}')
         _ = session.seeder  # loaded now, so that a wrong one is refused and the first box does not wait
-        self._pipeline = Pipeline(session, history, publishers, vision)
+        keeper = None
+        if parameters.load_on_start:
+            keeper = MemoryKeeper(name, lambda: self.parameters, session, self.get_logger())
+            if not self._was_configured:
+                progress.step(f'loading the memory file {parameters.load_on_start}')
+                keeper.load()
+        progress.step('finishing')
+        self._was_configured = True
+        self._pipeline = Pipeline(session, history, publishers, vision, keeper)
         self.destroy_timer(self._report)
         self._report = self._make_report_timer()
         self.configured = True
@@ -184,12 +232,14 @@ class XMemNode(ParameterNode):
         self.get_logger().info(
             f'configured in {time.monotonic() - begun:.1f} s: weights {parameters.weights} on {tracker.device} '
             f'(SHA-256 {fingerprint[:12]}…), working size {tracker.config.size or "of the image"}, at most '
-            f'{tracker.config.max_objects} objects; memory: {_memory_estimate(tracker)}'
+            f'{tracker.config.max_objects} objects; memory: {memory_estimate(tracker)}'
         )
 
     def _activate(self) -> None:
         pipeline = self._pipeline
         assert pipeline is not None
+        if self._closed:
+            raise CancelledError('the node is about to end')
         every = self.parameters.queue == 'all'
         pipeline.worker = self._last_worker = Worker(
             pipeline.session.track,
@@ -201,8 +251,12 @@ class XMemNode(ParameterNode):
             device_lock=self._device_lock,
         )
         pipeline.worker.start()
+        if pipeline.keeper is not None:
+            pipeline.keeper.open(pipeline.worker)
         self._images.open()
         pipeline.vision.open(pipeline.session, pipeline.worker)
+        if not self.parameters.autostart:
+            self._bond.open()
         self.fault = ''
         self.get_logger().info(f'active: waiting for images on {self._images.topic}')
 
@@ -211,8 +265,11 @@ class XMemNode(ParameterNode):
         worker = pipeline.worker if pipeline is not None else None
         if pipeline is not None and worker is not None:
             pipeline.worker = None
+            self._bond.close()
             # The worker stops first: an image callback may wait for room in its queue.
-            worker.stop(patience_s)
+            idle = worker.stop(patience_s)
+            if pipeline.keeper is not None:
+                pipeline.keeper.stop(idle=idle, patience_s=patience_s or 0.0)
         self._images.close()
         self._requests.clear()
         if pipeline is not None:
@@ -225,6 +282,8 @@ class XMemNode(ParameterNode):
         pipeline, self._pipeline = self._pipeline, None
         if pipeline is not None:
             pipeline.publishers.close()
+            if pipeline.keeper is not None:
+                pipeline.keeper.close()
             del pipeline  # it holds the tracker, whose device memory is released below
         if self.configured:
             self._release_device()
@@ -239,7 +298,11 @@ class XMemNode(ParameterNode):
             self.get_logger().error(traceback.format_exc())
 
     def _inactive_reason(self) -> str:
-        name = self.get_fully_qualified_name()
+        name, progress = self.get_fully_qualified_name(), self._progress
+        if progress is not None:
+            return f'the node is still configuring ({progress.progress}): wait until it is active, then ask again'
+        if self._finalized:
+            return f'the node is finalized and cannot be used again: end its process and start another {name}'
         if not self.configured:
             reason = f' (the last attempt failed: {self.fault})' if self.fault else ''
             return (
@@ -247,6 +310,30 @@ class XMemNode(ParameterNode):
                 f'(ros2 lifecycle set {name} configure; ros2 lifecycle set {name} activate)'
             )
         return f'the node is inactive: take the transition activate (ros2 lifecycle set {name} activate)'
+
+    def _refused_transition(self, transition: str) -> None:
+        """Log why a request for a transition was refused, which rclpy does not."""
+        state, name = self._state, self.get_fully_qualified_name()
+        if self.fault and state in (keys.UNCONFIGURED, keys.INACTIVE):
+            return  # logged by the transition that failed
+        reason = f'the node is {state}'
+        if self.parameters.autostart and state != keys.FINALIZED:
+            reason += (
+                f'. It starts itself, because autostart is true: if a lifecycle manager starts {name}, give the node '
+                'autostart: false; otherwise leave the transitions to the node'
+            )
+        self.get_logger().error(f'the transition {transition} was refused: {reason}')
+
+    @property
+    def _state(self) -> str:
+        if self._progress is not None:
+            return keys.CONFIGURING
+        if self._finalized:
+            return keys.FINALIZED
+        if not self.configured:
+            return keys.UNCONFIGURED
+        pipeline = self._pipeline
+        return keys.ACTIVE if pipeline is not None and pipeline.worker is not None else keys.INACTIVE
 
     @staticmethod
     def _release_device() -> None:
@@ -299,15 +386,13 @@ class XMemNode(ParameterNode):
             self.get_logger().error(f'diagnostics not published: {traceback.format_exc()}', **_THROTTLED)
 
     def _publish_diagnostics(self) -> None:
-        pipeline = self._pipeline
-        state = keys.INACTIVE if self.configured else keys.UNCONFIGURED
-        level, summary, hardware = diagnostics.OK, state, ''
+        pipeline, state, hardware = self._pipeline, self._state, ''
         before, counts = self._reported, self._counts()
         self._reported = counts
-        values = diagnostics.count_values(counts, lost=self._images.lost)
+        values = {keys.STATE: state} | diagnostics.count_values(counts, lost=self._images.lost)
         values |= self._statistics.take()
-        if self.fault:
-            level, summary = diagnostics.WARN, f'{summary}: {self.fault}'
+        if (progress := self._progress) is not None:
+            values[keys.PROGRESS] = progress.progress
         if pipeline is not None:
             tracker = pipeline.session.tracker
             values |= pipeline.vision.diagnostics()
@@ -316,50 +401,14 @@ class XMemNode(ParameterNode):
             values[keys.EVENTS_BYTES] = str(pipeline.publishers.events.nbytes)
             values[keys.UNPUBLISHED] = str(pipeline.publishers.unpublished)
             for number, measure in enumerate(tracker.given_up, 1):
-                level = diagnostics.WARN
                 values[keys.given_up(number)] = measure
             for store, elements in tracker.memory_elements.items():
                 values[keys.positions(store)] = str(elements)
-        worker = pipeline.worker if pipeline is not None else None
-        if pipeline is not None and worker is not None:
-            state = keys.ACTIVE
-            silent = self._images.silent_for
-            limit = self.parameters.no_image_warning_after
+        if state == keys.ACTIVE:
             values[keys.IMAGE_TOPIC] = self._images.topic
-            if silent > (limit or diagnostics.SILENT_S):
+            if self._images.silent_for > (self.parameters.no_image_warning_after or diagnostics.SILENT_S):
                 values[keys.NO_IMAGE] = self._images.silence_report()
-            if worker.fault:
-                level, summary = diagnostics.ERROR, f'tracking ended: {worker.fault}; deactivate and activate the node'
-            elif limit and silent > limit:
-                level, summary = diagnostics.WARN, f'no image on {self._images.topic} for {silent:.0f} s'
-            elif counts.invalid > before.invalid and counts.tracked == before.tracked:
-                unreadable = counts.invalid - before.invalid
-                level, summary = diagnostics.WARN, f'no image can be read: {unreadable} invalid since the last report'
-            elif given_up := pipeline.session.tracker.given_up:
-                summary = f'tracking with reduced settings after memory ran out: {given_up[-1]}'
-            else:
-                summary = 'tracking'
-        values[keys.STATE] = state
+        finding = worst(self._findings.of(state, self.fault, self._progress, counts, before))
         stamp = self.get_clock().now().to_msg()
         name = keys.status_name(self.get_fully_qualified_name())
-        self._diagnostics.publish(diagnostics.diagnostics_message(stamp, name, hardware, level, summary, values))
-
-
-def _memory_estimate(tracker: Tracker) -> str:
-    """Describe how much memory images of the two common aspect ratios need.
-
-    Raises:
-        FrameError: the budget is too small for both. Not raised for unscaled images (size 0), since
-            their size is not known yet.
-    """
-    estimates, errors = [], []
-    for shape, size in {'4:3': (480, 640), '16:9': (720, 1280)}.items():
-        of = shape if tracker.config.size else f'{size[1]}×{size[0]} px'
-        try:
-            estimates.append(f'{tracker.memory_bytes_with(size) / 1e6:.0f} MB for images of {of}')
-        except FrameError as error:
-            estimates.append(f'the budget is too small for images of {of}')
-            errors.append(error)
-    if len(errors) == len(estimates) and tracker.config.size:
-        raise errors[0]
-    return ', '.join(estimates)
+        self._diagnostics.publish(diagnostics.diagnostics_message(stamp, name, hardware, finding, values))

@@ -6,13 +6,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
-from rclpy.lifecycle import LifecycleNode
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.lifecycle import LifecycleNodeMixin
+from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from xmem_ros.errors import ParameterError
 from xmem_ros.node.rclpy_workarounds import parameter_overrides
+from xmem_ros.outside_text import for_log
 from xmem_ros.parameters.rule import CONFIGURE, START, Rule, Value
-from xmem_ros.parameters.table import Parameters, changed, rules, value_of
+from xmem_ros.parameters.table import Parameters, changed, rules, value_of, without_unknown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,29 +24,43 @@ _FOREIGN = ('use_sim_time', 'start_type_description_service')
 _FOREIGN_GROUPS = ('qos_overrides.',)
 
 
-class ParameterNode(LifecycleNode):
+class ParameterNode(LifecycleNodeMixin, Node):
     """Declares the table, refuses invalid values with the reason, and keeps `parameters` current.
 
+    Unknown parameters are ignored with a warning, as a file for a whole robot has those of other
+    nodes; with `strict_parameters` they are refused.
+
+    Attributes:
+        parameters: the current values.
+        configuring: whether a configuration is in progress.
+        configured: whether the node is inactive or active.
+
     Raises:
-        ParameterError: parameters given at the start are unknown or not allowed.
+        ParameterError: parameters given at the start are not allowed.
     """
 
     parameters: Parameters
 
     def __init__(self, name: str, **options: Any) -> None:
         self._declared = False
-        self.configured = False
-        super().__init__(name, **options)
-        given = {
+        self.configuring = self.configured = False
+        Node.__init__(self, name, **options)
+        # Reentrant, so that the state can be asked for during a transition.
+        LifecycleNodeMixin.__init__(self, callback_group=ReentrantCallbackGroup())
+        # Without a value is what a file gives as an empty list.
+        ours = {
             key: value
             for key, value in parameter_overrides(self).items()
-            if key not in _FOREIGN and not key.startswith(_FOREIGN_GROUPS)
+            if key not in _FOREIGN and not key.startswith(_FOREIGN_GROUPS) and value is not None
         }
-        self.parameters = changed(Parameters(), given)
+        known, warning = without_unknown(ours)
+        self.parameters = changed(Parameters(), known)
         for key, (_, rule) in rules().items():
             value = value_of(self.parameters, key)
             self.declare_parameter(key, _as_ros(value), _descriptor(rule, value), ignore_override=True)
         self._declared = True
+        if warning:
+            self.get_logger().warning(for_log(warning))
 
     def set_parameters_atomically(self, parameter_list: Sequence[Parameter]) -> SetParametersResult:
         """Set parameters that the table allows.
@@ -75,6 +92,11 @@ class ParameterNode(LifecycleNode):
     def _check_moment(self, name: str, rule: Rule) -> None:
         if rule.change == START:
             raise ParameterError(f'{name} is read only at the start: start the node with -p {name}:=…')
+        if rule.change == CONFIGURE and self.configuring:
+            raise ParameterError(
+                f'{name} is read when the node is configured, which is going on: wait for its end, then take the '
+                'transition cleanup, set it and configure again'
+            )
         if rule.change == CONFIGURE and self.configured:
             raise ParameterError(
                 f'{name} is read when the node is configured: take the transitions deactivate and cleanup '

@@ -8,10 +8,9 @@ import time
 import traceback
 from typing import TYPE_CHECKING, Any
 
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
-
-# The error of the C layer has no public name; `rclpy.exceptions` does not export it.
-from rclpy._rclpy_pybind11 import RCLError
 from rclpy.executors import MultiThreadedExecutor
 
 from xmem_ros.errors import ErrorCode
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = [
     'NodeLogHandler',
     'PatientExecutor',
-    'RCLError',
     'forward_logs_to',
     'guard_services',
     'mark_failed',
@@ -33,6 +31,12 @@ __all__ = [
 ]
 
 PAUSE_S = 1e-4
+_TRANSITIONS = {
+    Transition.TRANSITION_CONFIGURE: 'configure',
+    Transition.TRANSITION_CLEANUP: 'cleanup',
+    Transition.TRANSITION_ACTIVATE: 'activate',
+    Transition.TRANSITION_DEACTIVATE: 'deactivate',
+}
 
 
 class PatientExecutor(MultiThreadedExecutor):
@@ -52,31 +56,39 @@ class PatientExecutor(MultiThreadedExecutor):
         time.sleep(PAUSE_S)
 
 
-def guard_services(node: Node) -> None:
+def guard_services(node: Node, on_refused_transition: Callable[[str], None] = lambda _: None) -> None:
     """Make every service of the node answer, whatever its callback raises.
 
     The services that rclpy creates for each node raise, which ends the node:
 
     - for a transition that the state does not allow, on Humble and Jazzy;
-    - for a parameter of an unknown type, on every distribution.
+    - for a parameter of an unknown type, on every distribution (as ros2/rclcpp#3257 in C++).
 
-    Ends with: ros2/rclpy#1209, fixed by ros2/rclpy#1319, for transitions. For parameters, no
-    upstream issue is known; it ends once rclpy's parameter services answer with a reason.
+    `on_refused_transition` gets the name of each transition that was requested and refused.
+
+    Ends with: ros2/rclpy#1209, fixed by ros2/rclpy#1319, for transitions. For parameters, with a
+    counterpart in rclpy of ros2/rclcpp#3256, which it lacks. `Service.callback` is public, but its
+    assignment is not documented.
     """
     for service in node.services:
-        service.callback = _guarded(node, service.srv_name, service.callback)
+        service.callback = _guarded(node, service.srv_name, service.callback, on_refused_transition)
 
 
-def _guarded(node: Node, name: str, callback: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+def _guarded(
+    node: Node, name: str, callback: Callable[[Any, Any], Any], on_refused_transition: Callable[[str], None]
+) -> Callable[[Any, Any], Any]:
     def guarded(request: Any, response: Any) -> Any:
         try:
-            return callback(request, response)
+            response = callback(request, response)
         except Exception as error:
             reason = for_log(f'{type(error).__name__}: {error}')
             node.get_logger().error(f'a request to {name} failed: {reason}')
             node.get_logger().debug(traceback.format_exc())
             mark_failed(request, response, reason)
-            return response
+        if isinstance(request, ChangeState.Request) and not response.success:
+            transition = request.transition
+            on_refused_transition(transition.label or _TRANSITIONS.get(transition.id, str(transition.id)))
+        return response
 
     return guarded
 
@@ -96,8 +108,8 @@ def mark_failed(request: Any, response: Any, reason: str) -> None:
 def parameter_overrides(node: Node) -> dict[str, Any]:
     """Return the parameters given at the start, declared or not: name → value.
 
-    Ends with: a public counterpart in rclpy. Its public functions know declared parameters only,
-    so unknown names could not be refused.
+    Ends with: ros2/rclpy#1460 (open). rclpy's `automatically_declare_parameters_from_overrides`
+    would tell the same, but raises for an empty list, such as another node's in a shared file.
     """
     return {name: parameter.value for name, parameter in node._parameter_overrides.items()}
 

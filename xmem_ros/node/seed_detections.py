@@ -65,18 +65,17 @@ class SeedDetections:
         self._node, self._parameters, self._frame_of, self._apply = node, parameters, frame_of, apply
         self._topic = node.resolve_topic_name('~/seed_detections')
         self._subscription = BestAvailableSubscription(node, self._on_message, raw=True)
-        self._thread: threading.Thread | None = None
         self._changed = threading.Condition()
         # The newest message, serialized: deserializing all messages of a flood is slow.
         self._message: bytes | None = None
-        self._stopping = False
+        self._turn = 0  # counts calls of `open` and `stop`; a thread ends when its turn is over
         self._received = self._dropped = self._tried = self._started = self._corrected = self._without_room = 0
 
     def open(self, session: TrackingSession, worker: Worker) -> None:
         """Subscribe; seeds go to this session, in the thread of this worker."""
-        self._stopping, self._message = False, None
-        self._thread = threading.Thread(target=self._run, args=(session, worker), name='xmem-detections', daemon=True)
-        self._thread.start()
+        self._turn, self._message = self._turn + 1, None
+        arguments = session, worker, self._turn
+        threading.Thread(target=self._run, args=arguments, name='xmem-detections', daemon=True).start()
         self._subscription.open(Detection2DArray, self._topic, qos.beside_images(_QUEUE_DEPTH))
 
     def watch(self) -> None:
@@ -84,14 +83,14 @@ class SeedDetections:
         self._subscription.watch()
 
     def stop(self) -> None:
-        """Unsubscribe and finish the current message; call after the worker has been stopped."""
+        """Unsubscribe; call after the worker has been stopped.
+
+        The thread may still be making masks, which takes seconds. The stopped worker refuses them.
+        """
         self._subscription.close()
         with self._changed:
-            self._stopping = True
+            self._turn += 1
             self._changed.notify_all()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
 
     def diagnostics(self) -> dict[str, str]:
         """Return key → value of the node's status."""
@@ -115,20 +114,20 @@ class SeedDetections:
             self._message = message
             self._changed.notify_all()
 
-    def _run(self, session: TrackingSession, worker: Worker) -> None:
+    def _run(self, session: TrackingSession, worker: Worker, turn: int) -> None:
         log, rest_until = self._node.get_logger(), 0.0
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._stopping, timeout=max(rest_until - time.monotonic(), 0))
-                self._changed.wait_for(lambda: self._stopping or self._message is not None)
-                if self._stopping:
+                self._changed.wait_for(lambda: self._turn != turn, timeout=max(rest_until - time.monotonic(), 0))
+                self._changed.wait_for(lambda: self._turn != turn or self._message is not None)
+                if self._turn != turn:
                     return
                 message, self._message = self._message, None
             if message is None:
                 continue
             begun, tried = time.monotonic(), True
             try:
-                tried = self._process(deserialize_message(message, Detection2DArray), session, worker)
+                tried = self._process(deserialize_message(message, Detection2DArray), session, worker, turn)
             except StoppedError:
                 return
             except XMemError as error:
@@ -141,7 +140,7 @@ class SeedDetections:
                 rest_until = max(begun + self._policy.period, 2 * ended - begun) if tried else ended
                 rest_until = max(rest_until, begun + _MIN_INTERVAL_S)
 
-    def _process(self, message: Any, session: TrackingSession, worker: Worker) -> bool:
+    def _process(self, message: Any, session: TrackingSession, worker: Worker, turn: int) -> bool:
         """Seed from a message; return whether any of its boxes was tried."""
         policy = self._policy
         candidates = candidates_of(message, policy)
@@ -174,7 +173,7 @@ class SeedDetections:
             )
         if not selected:
             return False
-        masks = self._masks(session.seeder, session.image_of(frame.message), selected)
+        masks = self._masks(session.seeder, session.image_of(frame.message), selected, turn)
         if not masks:
             return True
 
@@ -202,12 +201,18 @@ class SeedDetections:
         return True
 
     def _masks(
-        self, seeder: Seeder, image: np.ndarray, selected: Sequence[tuple[Candidate, Box]]
+        self, seeder: Seeder, image: np.ndarray, selected: Sequence[tuple[Candidate, Box]], turn: int
     ) -> dict[Candidate, np.ndarray]:
-        """Segment the boxes; log and omit boxes without an object."""
+        """Segment the boxes; log and omit boxes without an object.
+
+        Raises:
+            StoppedError: `stop` was called.
+        """
         masks = {}
         self._tried += len(selected)
         found = seeder.from_boxes(image, [box for _, box in selected])
+        if self._turn != turn:
+            raise StoppedError('the node is not active')
         for (candidate, _), mask in zip(selected, found, strict=True):
             if isinstance(mask, SeedError):
                 name = for_log(candidate.name or 'a detection')

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from xmem_ros.conversions.seeds import ObjectSeed
     from xmem_ros.node.diagnostics import StreamStatistics
+    from xmem_ros.node.memory_keeper import MemoryKeeper
     from xmem_ros.node.parameter_node import ParameterNode
     from xmem_ros.node.publishers import Publishers
     from xmem_ros.node.vision_topics import VisionTopics
@@ -52,6 +53,7 @@ class Pipeline:
     history: History
     publishers: Publishers
     vision: VisionTopics
+    keeper: MemoryKeeper | None = None  # only with load_on_start
     worker: Worker | None = None  # only while the node is active
 
 

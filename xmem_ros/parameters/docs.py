@@ -47,7 +47,7 @@ def parameters_md() -> str:
         '',
         'Parameters of the node `xmem`. Besides, it takes `use_sim_time` and',
         '`qos_overrides.<topic>.<publisher|subscription>.<history|depth|reliability>`. `config/track.yaml`',
-        'contains the same as a file to copy. An unknown name or a forbidden value is refused at the start.',
+        'contains the same as a file to copy. A forbidden value is refused at the start.',
         '',
         '| changes | effect |',
         '| --- | --- |',

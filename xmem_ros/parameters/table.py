@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from xmem_ros.errors import ParameterError, quoted
+from xmem_ros.errors import ParameterError, listed, quoted
 from xmem_ros.intensity import parse_range
 from xmem_ros.memory.config import MemoryConfig
 from xmem_ros.parameters.groups import DepthParameters, MemoryParameters, SeedDetectionParameters
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 MIN_SIZE = 16  # px, the network's stride
 KNOWN, NONE = 'known', 'none'  # values of `prepare`
+STRICT = 'strict_parameters'
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,6 @@ class Parameters:
 
     weights: str = parameter(
         'compact', 'Name of weights (compact, compact-permissive, xmem) or path of a .safetensors or .pth file.'
-    )
-    cameras: tuple[str, ...] = parameter(
-        (),
-        'Names of cameras, as in [front, rear]. The process runs a node for each, in a namespace of that name, such '
-        'as /front/xmem on /front/image. They share the weights and take turns. Empty: one node for one camera.',
-        change=START,
     )
     device: str = parameter('auto', 'Device of the network: auto (CUDA if available), cpu, cuda or cuda:N.')
     size: int = parameter(
@@ -155,9 +150,18 @@ class Parameters:
     )
     on_time_jump: str = parameter(
         'keep',
-        'When stamps jump back, as in a bag that loops: keep the objects, or reset and forget them.',
+        'When stamps jump back by more than time_jump_threshold, as in a bag that loops: keep the objects, or reset '
+        'and forget them.',
         choices=('keep', 'reset'),
         change=LIVE,
+    )
+    time_jump_threshold: float = parameter(
+        0.5,
+        'An image that is older than the newest by no more than this is late: it is dropped and counted.',
+        low=0.0,
+        high=3600.0,
+        change=LIVE,
+        unit='s',
     )
     image_transport: str = parameter(
         'raw',
@@ -169,7 +173,26 @@ class Parameters:
     memory_folder: str = parameter(
         '', 'Folder of ~/save_memory and ~/load_memory. Empty: xmem_ros in $ROS_HOME, or in ~/.ros.'
     )
+    load_on_start: str = parameter(
+        '',
+        'Name of a memory file in memory_folder that is loaded when the node is configured for the first time, so that '
+        'a restarted node continues with its objects. Empty: none.',
+    )
+    save_period: float = parameter(
+        0.0,
+        'Write the file of load_on_start this often while there are objects, when objects are added, renamed or '
+        'removed, and when tracking stops. 0: never.',
+        low=0.0,
+        high=86400.0,
+        unit='s',
+    )
     autostart: bool = parameter(True, 'Configure and activate at the start, without a lifecycle manager.', change=START)
+    strict_parameters: bool = parameter(
+        False,
+        'Refuse to start with unknown parameters. Off: they are ignored with a warning, because a file for several '
+        'nodes has those of the others.',
+        change=START,
+    )
     no_image_warning_after: float = parameter(
         5.0,
         'Warn when no image has arrived for this long. 0: never.',
@@ -177,6 +200,14 @@ class Parameters:
         high=3600.0,
         change=LIVE,
         unit='s',
+    )
+    min_rate: float = parameter(
+        2.0,
+        'Warn when images are dropped and fewer than this are tracked per second. 0: never.',
+        low=0.0,
+        high=1000.0,
+        change=LIVE,
+        unit='Hz',
     )
     diagnostics_period: float = parameter(1.0, 'Time between diagnostics.', low=0.1, high=3600.0, unit='s')
     memory: MemoryParameters = field(default_factory=MemoryParameters)
@@ -209,6 +240,21 @@ class Parameters:
 def rules() -> dict[str, tuple[Value, Rule]]:
     """Return dotted name → default and rule."""
     return dict(_walk(Parameters(), ''))
+
+
+def without_unknown(values: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """Leave out the values that the table lacks, unless `strict_parameters` is among them and true.
+
+    Returns:
+        The values for `changed`, and a warning that names the others; empty without them.
+    """
+    known = rules()
+    unknown = [] if values.get(STRICT) is True else [name for name in values if name not in known]
+    if not unknown:
+        return dict(values), ''
+    faults = sorted((_unknown(name, known) for name in unknown), key=lambda fault: 'did you mean' not in fault)
+    kept = {name: value for name, value in values.items() if name in known}
+    return kept, f'ignored, because {STRICT} is false: {listed(faults)}'
 
 
 def _walk(group: Any, prefix: str) -> Iterator[tuple[str, tuple[Value, Rule]]]:
@@ -249,20 +295,9 @@ def changed(current: Parameters, values: Mapping[str, Any]) -> Parameters:
             '-1 (the size that suits the weights)'
         )
     result.memory_config()
-    _check_cameras(result.cameras)
     result.prepare_size()
     parse_range(result.intensity_range)
     return result
-
-
-def _check_cameras(names: tuple[str, ...]) -> None:
-    for name in names:
-        if not re.fullmatch('[A-Za-z][A-Za-z0-9_]*', name):
-            raise ParameterError(
-                f'cameras contains {quoted(name)}; allowed: letters, digits and _, a letter first, as in ROS namespaces'
-            )
-        if names.count(name) > 1:
-            raise ParameterError(f'cameras contains {quoted(name)} more than once; give each camera a name of its own')
 
 
 def _exact(value: Any, default: Value) -> Value:
@@ -293,7 +328,7 @@ _KINDS = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 
 def _fault(name: str, value: Any, known: Mapping[str, tuple[Value, Rule]]) -> str:
     """Describe what is wrong with a value; empty if it is allowed."""
     if name not in known:
-        return f'unknown parameter {quoted(name)}{_suggestion(name, known)}'
+        return _unknown(name, known)
     default, rule = known[name]
     wanted = type(default)
     if wanted is tuple:
@@ -311,6 +346,7 @@ def _fault(name: str, value: Any, known: Mapping[str, tuple[Value, Rule]]) -> st
     return ''
 
 
-def _suggestion(name: str, known: Iterable[str]) -> str:
+def _unknown(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name[:100], list(known), 1)
-    return f' (did you mean {close[0]!r}?)' if close else ' (docs/parameters.md lists all)'
+    suggestion = f' (did you mean {close[0]!r}?)' if close else ''
+    return f'unknown parameter {quoted(name)}{suggestion}'

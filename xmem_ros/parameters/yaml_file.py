@@ -3,18 +3,21 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import TYPE_CHECKING, Any
 
 from xmem_ros.data_files import read_yaml
 from xmem_ros.errors import ParameterError
-from xmem_ros.parameters.table import Parameters, changed
+from xmem_ros.outside_text import for_log
+from xmem_ros.parameters.table import Parameters, changed, without_unknown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 KEY = 'ros__parameters'
+log = logging.getLogger(__name__)
 FOREIGN = ('use_sim_time', 'qos_overrides.')  # prefixes of parameters outside the table
 
 
@@ -27,7 +30,8 @@ def read_parameters(path: Path, node: str = '/xmem') -> Parameters:
 
     Raises:
         ParameterError: the file cannot be read, has no section for the node, or has values that the
-            table does not allow.
+            table does not allow. Unknown names are left out with a warning, unless the file has
+            `strict_parameters: true`.
     """
     try:
         content = read_yaml(path, ParameterError)
@@ -45,8 +49,12 @@ def read_parameters(path: Path, node: str = '/xmem') -> Parameters:
     if not any(_matches(pattern, node) for pattern, _ in sections):
         named = ', '.join(pattern for pattern, _ in sections) or 'none'
         raise ParameterError(f'{path}: no section for the node {node}; sections: {named}; use /** for any node')
+    ours = {name: value for name, value in values.items() if not name.startswith(FOREIGN)}
+    known, warning = without_unknown(ours)
+    if warning:
+        log.warning('%s: %s', path, for_log(warning))
     try:
-        return changed(Parameters(), {name: value for name, value in values.items() if not name.startswith(FOREIGN)})
+        return changed(Parameters(), known)
     except ParameterError as error:
         raise ParameterError(f'{path}: {error}') from error
 

@@ -183,7 +183,6 @@ def _parameter_file(case: Case, recording: Recording, path: Path) -> Path:
         parameters_of(case),
         {
             'autostart': True,
-            'cameras': [],
             'queue': 'newest',
             'image_transport': 'compressed' if compressed else 'raw',
             'diagnostics_period': DIAGNOSTICS_S,

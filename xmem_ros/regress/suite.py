@@ -27,7 +27,7 @@ from xmem_ros.regress.suite_schema import (
 
 MERGED = ('parameters', 'reference', 'expect', 'tolerance')  # merged with `defaults` key by key
 _MAX_DEPTH = 4  # groups of parameters
-_SET_BY_RUNNER = ('autostart', 'cameras', 'queue', 'image_transport')
+_SET_BY_RUNNER = ('autostart', 'queue', 'image_transport')
 
 
 @dataclass(frozen=True)

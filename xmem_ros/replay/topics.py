@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix
-from rclpy._rclpy_pybind11 import RCLError
 from rclpy.duration import Duration
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
@@ -227,11 +226,11 @@ class ReplayPublishers:
         publisher = self._publishers[message.topic]
         try:
             publisher.publish(message.data)
-        except RCLError:
+        except RuntimeError:  # base of the C layer's RCLError, which has no public name
             publisher.wait_for_all_acked(Duration(seconds=ACK_TIMEOUT_S))
             try:
                 publisher.publish(message.data)
-            except RCLError as error:
+            except RuntimeError as error:
                 text = (
                     f'{publisher.topic_name}: a subscriber does not receive its messages ({error}); stop it, or '
                     f'remap {message.topic} to another topic'

@@ -29,6 +29,7 @@ class Frame:
     labels: np.ndarray | None = None  # H×W uint8; None: unknown
     label_ids: dict[int, int] = field(default_factory=dict)  # label → id, as in `labels`
     valid: bool = True  # False: unreadable, or with a negative stamp
+    late: bool = False  # dropped because it is a little older than the newest
 
     @property
     def nbytes(self) -> int:

@@ -128,6 +128,14 @@ class TrackingSession:
 
     def track(self, frame: Frame) -> bool:
         """Track a frame and publish the result; return whether it was tracked."""
+        if self._is_late(frame):
+            frame.late = True
+            self._log.warning(
+                f'image dropped: it is {(self._stamp_ns - frame.stamp_ns) / 1e9:.3f} s older than the newest; from '
+                'time_jump_threshold on, that would be a time jump',
+                **_THROTTLED,
+            )
+            return False
         try:
             self._step(frame, [])
         except FrameError as error:
@@ -157,6 +165,8 @@ class TrackingSession:
             SeedError, UnknownObjectError, FrameError: no seed was applied.
         """
         masks = [SeedMask(seed.mask, seed.name, seed.id) for seed in seeds]
+        if frame.fate is Fate.WAITING and self._is_late(frame):
+            frame.late, frame.fate = True, Fate.DROPPED
         if frame.fate is Fate.WAITING:
             ids = self._seed_and_track(frame, masks)
         else:
@@ -215,7 +225,7 @@ class TrackingSession:
         self._clear()
         self.scale.reset()
         self._output_objects()
-        self._offset_ns = 0
+        self._stamp_ns = self._offset_ns = 0
         self.on_reset(ids)
         return ids
 
@@ -346,10 +356,24 @@ class TrackingSession:
         self._stamp_ns = frame.stamp_ns
         return (frame.stamp_ns + self._offset_ns) / 1e9
 
+    def _is_late(self, frame: Frame) -> bool:
+        """Return whether a frame is to be dropped because it is a little older than the newest.
+
+        A strict session has a result for each frame; it keeps the objects instead.
+        """
+        return not self._strict and bool(frame.stamp_ns) and 0 < self._back(frame.stamp_ns) <= self._threshold
+
+    def _back(self, stamp_ns: int) -> float:
+        return (self._stamp_ns - stamp_ns) / 1e9
+
+    @property
+    def _threshold(self) -> float:
+        return self._parameters().time_jump_threshold
+
     def _handle_jump_back(self, stamp_ns: int) -> None:
-        back, tracking = (self._stamp_ns - stamp_ns) / 1e9, self._tracking
+        back, tracking = self._back(stamp_ns), self._tracking
         jump = f'stamps jumped back by {back:.3f} s'
-        if self._parameters().on_time_jump == 'reset':
+        if self._parameters().on_time_jump == 'reset' and back > self._threshold:
             count = len(self.reset())
             if tracking:
                 self._log.warning(f'{jump}: {count} objects forgotten (on_time_jump: reset)', **_THROTTLED)

@@ -66,6 +66,26 @@ def warm_up(tracker: Tracker) -> None:
         tracker.warm_up(USUAL_SIZE)
 
 
+def memory_estimate(tracker: Tracker) -> str:
+    """Describe how much memory images of the two common aspect ratios need.
+
+    Raises:
+        FrameError: the budget is too small for both. Not raised for unscaled images (size 0), since
+            their size is not known yet.
+    """
+    estimates, errors = [], []
+    for shape, size in {'4:3': (480, 640), '16:9': (720, 1280)}.items():
+        of = shape if tracker.config.size else f'{size[1]}×{size[0]} px'
+        try:
+            estimates.append(f'{tracker.memory_bytes_with(size) / 1e6:.0f} MB for images of {of}')
+        except FrameError as error:
+            estimates.append(f'the budget is too small for images of {of}')
+            errors.append(error)
+    if len(errors) == len(estimates) and tracker.config.size:
+        raise errors[0]
+    return ', '.join(estimates)
+
+
 def release_device() -> None:
     """Release the device and host memory of deleted trackers."""
     gc.collect()  # a tracker and its parts form reference cycles

@@ -37,13 +37,17 @@ class BrokenError(NodeFaultError):
 
 @dataclass(frozen=True)
 class Counts:
-    """Counts of frames. received = tracked + dropped + waiting; `invalid` is part of dropped."""
+    """Counts of frames.
+
+    received = tracked + dropped + waiting; `invalid` and `late` are parts of dropped.
+    """
 
     received: int = 0
     tracked: int = 0
     dropped: int = 0
     waiting: int = 0
     invalid: int = 0
+    late: int = 0
 
 
 @dataclass(eq=False)
@@ -88,7 +92,7 @@ class Worker:
         self._thread: threading.Thread | None = None
         before = before or Counts()
         self._received, self._tracked = before.received, before.tracked
-        self._dropped, self._invalid = before.dropped, before.invalid
+        self._dropped, self._invalid, self._late = before.dropped, before.invalid, before.late
 
     def start(self) -> None:
         """Start the thread."""
@@ -96,16 +100,20 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name='xmem-worker', daemon=True)
         self._thread.start()
 
-    def stop(self, patience_s: float | None = None) -> None:
+    def stop(self, patience_s: float | None = None) -> bool:
         """Finish the current frame or job and drop the rest; waiting jobs get `StoppedError`.
 
         Arguments:
             patience_s: maximum time to wait for the current frame or job; None: no limit.
+
+        Returns:
+            Whether the thread has ended.
         """
         self._shut_down(StoppedError('the node stopped before this could be done: activate it and ask again'))
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(patience_s)
-        self._thread = None
+        thread, self._thread = self._thread, None
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(patience_s)
+        return thread is None or not thread.is_alive()
 
     def offer(self, frame: Frame) -> None:
         """Enqueue a frame; an invalid one is counted and dropped."""
@@ -150,12 +158,13 @@ class Worker:
         """Counts since the worker was created, added to `before`."""
         with self._changed:
             waiting = self._received - self._tracked - self._dropped
-            return Counts(self._received, self._tracked, self._dropped, waiting, self._invalid)
+            return Counts(self._received, self._tracked, self._dropped, waiting, self._invalid, self._late)
 
     def _drop(self, frame: Frame) -> None:
         frame.fate = Fate.DROPPED
         self._dropped += 1
         self._invalid += not frame.valid
+        self._late += frame.late
 
     def _shut_down(self, reason: XMemError) -> None:
         """Refuse frames and jobs from now on; drop waiting frames, fail waiting jobs."""
