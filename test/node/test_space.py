@@ -20,6 +20,7 @@ from space_harness import DepthCamera, points
 
 from xmem_ros.conversions.point_clouds import points_of
 from xmem_ros.msg import ObjectMotionArray
+from xmem_ros.srv import GetMask
 
 CENTROID_M = 0.01  # at 2 m
 PRECISION = 0.98
@@ -205,6 +206,13 @@ def test_everything_is_in_the_target_frame():
         cloud = points(found['objects'])[points_of(found['objects'])['label'] == scene.BALL]
         assert np.linalg.norm(np.median(cloud, axis=0) - expected) < CENTROID_M
         assert points(found['background'])[:, 2].min() > 0.5 - scene.FLOOR - 0.1  # the floor is below the map's origin
+        for target, z in (('', expected[2]), ('camera_optical', truth[2])):
+            answer = robot.call(GetMask, '~/get_mask', GetMask.Request(name='ball', target_frame=target))
+            assert answer.box.header.frame_id == answer.cloud.header.frame_id == (target or 'map')
+            assert np.median(points(answer.cloud)[:, 2]) == pytest.approx(z, abs=CENTROID_M)
+        assert robot.call(GetMask, '~/get_mask', GetMask.Request(name='ball', target_frame='moon')).message.startswith(
+            'no transform from camera_optical to moon'
+        )
 
 
 @pytest.mark.parametrize(
