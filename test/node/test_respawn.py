@@ -16,7 +16,7 @@ from node_harness import NodeProcess, iou, mask_seed, pixels_of, wait_until
 from sensor_msgs.msg import Image
 
 from xmem_ros.demo.scene import RenderedScene
-from xmem_ros.msg import Seed, TrackedObjectArray
+from xmem_ros.msg import Seed, TrackedObjectArray, TrackingEvent
 
 SCENE = RenderedScene((120, 216), objects=3)
 
@@ -53,6 +53,9 @@ def test_a_killed_node_continues_with_its_objects(tmp_path: Path) -> None:
         labels = robot.listen(Image, '~/labels')
         objects = robot.listen(TrackedObjectArray, '~/objects')
         robot.process.says(f'2 objects loaded from {file}: ids 2, 3')
+        events = robot.listen(TrackingEvent, '~/events', robots.LATCHED)
+        wait_until(lambda: [event.kind for event in events] == [TrackingEvent.START, TrackingEvent.LOAD], 'the load')
+        assert list(events[1].ids) == [2, 3]
         robot.wait_matched('~/objects')
         robot.wait_matched('~/labels')
         shown = pixels_of(robot.show_and_wait(SCENE[6][0], labels))

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from xmem_ros.errors import MemoryFileMissingError, NodeFaultError, NodeInactiveError, ParameterError, XMemError
-from xmem_ros.stream.memory_files import memory_file
+from xmem_ros.stream.memory_files import memory_file, sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,14 +35,23 @@ class MemoryKeeper:
         parameters: returns the current parameters; `load_on_start` is not empty.
         session: its objects are saved.
         log: logger.
+        on_load: called with the file's name and SHA-256, and the ids and labels loaded.
 
     Raises:
         MemoryFileNameError, ParameterError: the file's name cannot be used, or another node of this
             process keeps it.
     """
 
-    def __init__(self, name: str, parameters: Callable[[], Parameters], session: TrackingSession, log: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        parameters: Callable[[], Parameters],
+        session: TrackingSession,
+        log: Any,
+        on_load: Callable[[str, str, list[int], list[int]], None] = lambda *_: None,
+    ) -> None:
         current = parameters()
+        self._on_load = on_load
         self._parameters, self._session, self._log = parameters, session, log
         self._path = memory_file(current.memory_folder, current.load_on_start)
         self.not_loaded = self.not_saved = ''  # why
@@ -67,7 +76,8 @@ class MemoryKeeper:
 
         try:
             saved = snapshot.read(self._path, self._session.tracker.fingerprint)
-            ids, _ = self._session.import_state(saved)
+            digest = sha256_of(self._path)
+            ids, labels = self._session.import_state(saved)
         except MemoryFileMissingError:
             self._log.info(f'load_on_start: there is no {self._path} yet; starting without objects')
             return
@@ -75,6 +85,7 @@ class MemoryKeeper:
             self.not_loaded = f'{error}; starting without objects, and never overwriting it'
             self._log.error(f'load_on_start: {self.not_loaded}')
             return
+        self._on_load(self._path.name, digest, ids, labels)
         self._saved = self._objects()
         self._log.info(f'load_on_start: {len(ids)} objects loaded from {self._path}: ids {", ".join(map(str, ids))}')
 

@@ -172,6 +172,11 @@ class XMemNode(ParameterNode):
         if self._pipeline is not None:
             self._pipeline.publishers.stop()
 
+    def destroy_node(self) -> None:
+        """Destroy the node and its action, which rclpy leaves; it would stay in the graph."""
+        self._requests.destroy()
+        super().destroy_node()
+
     def _configure(self, progress: Configuring) -> None:
         begun, name = time.monotonic(), self.get_fully_qualified_name()
         parameters = self.parameters
@@ -218,7 +223,8 @@ class XMemNode(ParameterNode):
         _ = session.seeder  # loaded now, so that a wrong one is refused and the first box does not wait
         keeper = None
         if parameters.load_on_start:
-            keeper = MemoryKeeper(name, lambda: self.parameters, session, self.get_logger())
+            loaded = publishers.events.loaded
+            keeper = MemoryKeeper(name, lambda: self.parameters, session, self.get_logger(), loaded)
             if not self._was_configured:
                 progress.step(f'loading the memory file {parameters.load_on_start}')
                 keeper.load()

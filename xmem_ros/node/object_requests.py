@@ -81,6 +81,10 @@ class ObjectRequests:
         """Do the same; service and action stay, and refuse requests."""
         self.clear()
 
+    def destroy(self) -> None:
+        """Destroy the action; call before the node is destroyed, which leaves it."""
+        self._waiting.destroy()
+
     def _known(self) -> list[TrackedObject] | None:
         """Return the objects that are tracked; None while the node is not active."""
         pipeline = self._pipeline()

@@ -77,6 +77,10 @@ class WaitVisibleServer:
             callback_group=ReentrantCallbackGroup(),
         )
 
+    def destroy(self) -> None:
+        """Destroy the action; call before the node is destroyed, which leaves it."""
+        self._server.destroy()
+
     def look(self, result: Result) -> None:
         """Decide the goals by the result of a frame, and publish feedback."""
         for goal in self._waiting():
