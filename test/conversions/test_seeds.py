@@ -132,9 +132,20 @@ def test_a_replay_gets_the_mask_that_points_corrected(seeder):
     assert (mask_from_image(labels.mask) == TRUTH).all()
     assert len(labels.mask.data) < len(given[0].mask.data) / 4
     assert replayable([labels], []) == [labels]
-    assert box is given[2]
+    assert box == given[2]
     assert (points.kind, points.id, points.name) == (Seed.MASK, 7, 'mug')
     assert (mask_from_image(points.mask) == np.where(TRUTH == 2, 255, 0)).all()
+
+
+def test_a_record_leaves_out_what_a_seed_does_not_use(seeder):
+    box, points = box_seed(*BOX), points_seed([(30, 30)], [1])
+    for given in (box, points):
+        given.mask.data = array.array('B', bytes(1000))
+    box.points = points.points
+    recorded = replayable([box, points], [])
+    assert [len(seed.mask.data) for seed in recorded] == [0, 0]
+    assert not recorded[0].points
+    assert recorded[1].points == points.points
 
 
 @pytest.mark.parametrize(

@@ -83,3 +83,14 @@ def test_closing_does_not_wait_for_a_publisher_that_blocks(said):
     outbox.close(0.1)
     freed.set()
     outbox.flush(0.0)
+
+
+def test_closing_drops_results_that_wait_but_no_event(said):
+    outbox, freed, done = Outbox(said.append), threading.Event(), []
+    outbox.put(freed.wait)
+    outbox.put(lambda: done.append('frame'), frame=True)
+    outbox.put(lambda: done.append('event'))
+    outbox.close(0.1)
+    freed.set()
+    wait_until(lambda: done, 'the event')
+    assert done == ['event']

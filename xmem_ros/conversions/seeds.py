@@ -136,17 +136,25 @@ def replayable(messages: Sequence[Any], seeds: Sequence[ObjectSeed]) -> list[Any
     """Return the seeds as they are recorded: complete, and small.
 
     Points on known objects are replaced by the masks that they gave: those masks depend on the
-    object's mask so far, which a replay does not have. Masks become PNG.
+    object's mask so far, which a replay does not have. Masks become PNG. Fields that a kind does
+    not use are left out, whatever their size.
 
     Args:
         messages: xmem_ros/Seed messages.
         seeds: `read_seeds` of them.
     """
-    result = list(messages)
-    for number, given in enumerate(messages):
-        if given.kind in (MASK, LABELS) and given.mask.encoding != png_masks.ENCODING:
-            mask = png_masks.png_image(mask_from_image(given.mask), type(given.mask))
-            result[number] = type(given)(id=given.id, name=given.name, kind=given.kind, mask=mask)
+    result = []
+    for given in messages:
+        used: dict[str, Any] = {}
+        if given.kind == BOX:
+            used['box'] = given.box
+        elif given.kind == POINTS:
+            used |= {'points': given.points, 'point_labels': given.point_labels}
+        elif given.mask.encoding == png_masks.ENCODING:
+            used['mask'] = given.mask
+        else:
+            used['mask'] = png_masks.png_image(mask_from_image(given.mask), type(given.mask))
+        result.append(type(given)(id=given.id, name=given.name, kind=given.kind, **used))
     for seed in seeds:
         given = messages[seed.number]
         if given.kind == POINTS and given.id:

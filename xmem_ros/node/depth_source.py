@@ -129,8 +129,8 @@ class DepthSource:
         self._images.watch()
         self._infos.watch()
 
-    def stop(self) -> None:
-        """Unsubscribe and finish the current frame."""
+    def stop(self, seconds: float | None = None) -> None:
+        """Unsubscribe and finish the current frame, within `seconds` [s] if given."""
         self._images.close()
         self._infos.close()
         with self._changed:
@@ -139,7 +139,7 @@ class DepthSource:
             self._recent.clear()
             self._changed.notify_all()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(seconds)
             self._thread = None
         self._target.close()
         self._matcher.clear()
@@ -161,6 +161,8 @@ class DepthSource:
         """Publish the result of a frame once its depth image is there, in another thread."""
         item = Result(header, result.labels, result.objects)
         with self._changed:
+            if self._stopping:  # a result that was still to be published
+                return
             self._recent.append(item)
         if not any(output.wanted for output in self._outputs):
             return

@@ -52,7 +52,7 @@ class MemoryKeeper:
     ) -> None:
         current = parameters()
         self._on_load = on_load
-        self._parameters, self._session, self._log = parameters, session, log
+        self._name, self._parameters, self._session, self._log = name, parameters, session, log
         self._path = memory_file(current.memory_folder, current.load_on_start)
         self.not_loaded = self.not_saved = ''  # why
         self._changed = threading.Condition()
@@ -109,7 +109,10 @@ class MemoryKeeper:
             return
         with self._changed:
             if idle and not worker.fault and self._objects() + self._saved:
-                self._last = self._session.tracker.export_state()
+                try:
+                    self._last = self._session.tracker.export_state()
+                except Exception as error:  # such as a GPU without memory; the last file stays
+                    self._failed(error)
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join(patience_s)
@@ -117,7 +120,8 @@ class MemoryKeeper:
     def close(self) -> None:
         """Leave the file to other nodes."""
         with _lock:
-            _written.pop(self._path, None)
+            if _written.get(self._path) == self._name:
+                del _written[self._path]
 
     def _objects(self) -> list[tuple[int, str]]:
         return [(item.id, item.name) for item in self._session.tracker.objects]
@@ -138,15 +142,20 @@ class MemoryKeeper:
                     self._write(worker.submit(self._session.tracker.export_state).result())
                 except (NodeInactiveError, NodeFaultError):
                     continue  # stopped meanwhile; after a fault, the last file stays
+                except Exception as error:  # the next attempt may have memory for it
+                    self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        self.not_saved = str(error) or type(error).__name__
+        self._log.error(f'save_period: the objects were not saved: {self.not_saved}', throttle_duration_sec=60.0)
 
     def _write(self, state: Snapshot) -> None:
         from xmem_ros.tracker import snapshot
 
         try:
             snapshot.write(state, self._path)
-        except XMemError as error:
-            self.not_saved = str(error)
-            self._log.error(f'save_period: {error}', throttle_duration_sec=60.0)
+        except (XMemError, OSError) as error:
+            self._failed(error)
         else:
             self.not_saved = ''
             self._saved = [(entry.id, entry.name) for entry in state.table.entries]

@@ -30,8 +30,9 @@ from xmem_ros.node.object_requests import ObjectRequests
 from xmem_ros.node.parameter_node import ParameterNode
 from xmem_ros.node.publishers import Publishers
 from xmem_ros.node.rclpy_workarounds import guard_services
-from xmem_ros.node.services import Pipeline, Services, format_stamp
+from xmem_ros.node.services import FLUSH_S, Pipeline, Services, format_stamp
 from xmem_ros.node.vision_topics import VisionTopics
+from xmem_ros.seeding.seeder import make_seeder
 from xmem_ros.stream.frame import Frame
 from xmem_ros.stream.history import History
 from xmem_ros.stream.memory_files import memory_folder
@@ -161,7 +162,7 @@ class XMemNode(ParameterNode):
         return super().on_error(state)
 
     def close(self, patience_s: float | None = None) -> None:
-        """Stop the worker before the node is destroyed; `patience_s` as for `Worker.stop`.
+        """Stop before the node is destroyed, within about `patience_s`; None: when it is done.
 
         A configuration in progress ends at its next step.
         """
@@ -170,7 +171,7 @@ class XMemNode(ParameterNode):
             progress.cancel()
         self._stop(patience_s)
         if self._pipeline is not None:
-            self._pipeline.publishers.stop()
+            self._pipeline.publishers.stop(FLUSH_S if patience_s is None else patience_s)
 
     def destroy_node(self) -> None:
         """Destroy the node and its action, which rclpy leaves; it would stay in the graph."""
@@ -195,6 +196,8 @@ class XMemNode(ParameterNode):
             prepare_models(tracker, parameters)
             progress.step('running dummy frames')
             warm_up(tracker)
+        progress.step(f'loading the seeder {parameters.seeder}')
+        make_seeder(parameters.seeder)  # now, so that a wrong one is refused and the first box does not wait
         progress.step('creating topics')
         # Hashed now, so that the first call of ~/save_memory does not delay an image.
         fingerprint = tracker.fingerprint
@@ -219,16 +222,18 @@ class XMemNode(ParameterNode):
         )
         session = TrackingSession(tracker, lambda: self.parameters, history, publishers, self.get_logger())
         session.on_reset = publishers.events.reset
-        progress.step(f'loading the seeder {parameters.seeder}')
-        _ = session.seeder  # loaded now, so that a wrong one is refused and the first box does not wait
         keeper = None
-        if parameters.load_on_start:
-            loaded = publishers.events.loaded
-            keeper = MemoryKeeper(name, lambda: self.parameters, session, self.get_logger(), loaded)
-            if not self._was_configured:
-                progress.step(f'loading the memory file {parameters.load_on_start}')
-                keeper.load()
-        progress.step('finishing')
+        with contextlib.ExitStack() as undo:
+            undo.callback(publishers.close)
+            if parameters.load_on_start:
+                loaded = publishers.events.loaded
+                keeper = MemoryKeeper(name, lambda: self.parameters, session, self.get_logger(), loaded)
+                undo.callback(keeper.close)
+                if not self._was_configured:
+                    progress.step(f'loading the memory file {parameters.load_on_start}')
+                    keeper.load()
+            progress.step('finishing')
+            undo.pop_all()
         self._was_configured = True
         self._pipeline = Pipeline(session, history, publishers, vision, keeper)
         self.destroy_timer(self._report)
@@ -277,9 +282,11 @@ class XMemNode(ParameterNode):
             if pipeline.keeper is not None:
                 pipeline.keeper.stop(idle=idle, patience_s=patience_s or 0.0)
         self._images.close()
+        if pipeline is not None and worker is not None:
+            pipeline.publishers.flush(FLUSH_S if patience_s is None else patience_s / 2)
         self._requests.clear()
         if pipeline is not None:
-            pipeline.vision.stop()
+            pipeline.vision.stop(patience_s)
             # After the next activation, a seed for the newest image must not get one from before.
             pipeline.history.clear()
 

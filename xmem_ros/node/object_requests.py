@@ -56,7 +56,9 @@ class ObjectRequests:
         services.serve(GetMask, '~/get_mask', self._get_mask)
 
     def publish(self, header: Any, result: StepResult) -> None:
-        """Take over the result of a frame."""
+        """Take over the result of a frame, unless the node has been deactivated meanwhile."""
+        if self._known() is None:
+            return
         newest = Result(header, result.labels, result.objects)
         with self._lock:
             self._newest = newest

@@ -56,15 +56,16 @@ class Outbox:
             pass
 
     def close(self, seconds: float = 1.0) -> None:
-        """Finish the jobs, up to `seconds` [s], and end the thread."""
+        """Finish the jobs and end the thread, within `seconds` [s]; frames left are dropped."""
+        end = time.monotonic() + seconds
         if threading.current_thread() is not self._thread:
-            self.flush(seconds)
+            self.flush(seconds / 2)
         with self._changed:
             self._closing = True
-            self._jobs.clear()
+            self._jobs = deque(entry for entry in self._jobs if not entry[1])
             self._changed.notify_all()
         if threading.current_thread() is not self._thread:
-            self._thread.join(seconds)
+            self._thread.join(max(end - time.monotonic(), 0))
 
     def _full(self) -> bool:
         return sum(frame for _, frame in self._jobs) >= MOST_FRAMES
@@ -73,7 +74,7 @@ class Outbox:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._jobs or self._closing)
-                if self._closing:
+                if not self._jobs:
                     return
                 job, _ = self._jobs.popleft()
                 self._changed.notify_all()

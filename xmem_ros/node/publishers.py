@@ -98,9 +98,9 @@ class Publishers:
         """Wait until the results so far are published, up to `seconds` [s]."""
         self._outbox.flush(seconds)
 
-    def stop(self) -> None:
-        """Publish the results so far and no more; before the end of the process."""
-        self._outbox.close()
+    def stop(self, seconds: float) -> None:
+        """Publish the results so far, within `seconds` [s], and no more; before the end."""
+        self._outbox.close(seconds)
 
     @property
     def unpublished(self) -> int:

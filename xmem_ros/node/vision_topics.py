@@ -88,11 +88,12 @@ class VisionTopics:
             if part is not None:
                 part.watch()
 
-    def stop(self) -> None:
-        """Unsubscribe; call after the worker has been stopped."""
-        for part in (self.depth, self._detections):
-            if part is not None:
-                part.stop()
+    def stop(self, seconds: float | None = None) -> None:
+        """Unsubscribe; call after the worker has been stopped. See `DepthSource.stop`."""
+        if self.depth is not None:
+            self.depth.stop(seconds)
+        if self._detections is not None:
+            self._detections.stop()
 
     def diagnostics(self) -> dict[str, str]:
         """Return key → value of the node's status."""
