@@ -217,7 +217,7 @@ def test_a_seed_of_a_message_that_is_not_an_image_is_refused(frames, tmp_path):
 def test_stamps_that_jump_back_keep_or_reset_the_objects_and_are_reported(frames, tmp_path, policy, ids):
     again = [(topic, time + 10**10, message) for topic, time, message in image_items(frames[:4])]
     path = write_bag(tmp_path / 'bag', image_items(frames) + again)
-    parameters = dataclasses.replace(PARAMETERS, on_time_jump=policy)
+    parameters = dataclasses.replace(PARAMETERS, on_time_jump=policy, time_jump_threshold=0.2)
     with open_recording(path) as recording:
         plan = [PlannedSeeds((mask_seed(frames, 2, 1),), (1,), index=2)]
         offline = OfflineTracker(recording, plan, parameters, engines=ENGINES)

@@ -32,7 +32,9 @@ COMMAND = (sys.executable, '-m', 'xmem_ros.cli.main', 'replay')
 
 @pytest.fixture(scope='module')
 def robot():
-    with robots.running({'device': 'cpu', 'size': 64, 'diagnostics_period': 0.2}) as robot:
+    # the recordings are shorter than the default threshold, and some are replayed twice
+    settings = {'device': 'cpu', 'size': 64, 'diagnostics_period': 0.2, 'time_jump_threshold': 0.0}
+    with robots.running(settings) as robot:
         robot.node.destroy_publisher(robot.images)
         yield robot
 

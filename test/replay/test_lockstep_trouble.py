@@ -41,7 +41,9 @@ SHORT_S = 3.0  # time limit of waits that must fail
 
 @pytest.fixture(scope='module')
 def robot():
-    with robots.running({'device': 'cpu', 'size': 64, 'diagnostics_period': 0.2}) as robot:
+    # the recordings are shorter than the default threshold, and some are replayed twice
+    settings = {'device': 'cpu', 'size': 64, 'diagnostics_period': 0.2, 'time_jump_threshold': 0.0}
+    with robots.running(settings) as robot:
         robot.node.destroy_publisher(robot.images)
         wait_until(lambda: not robot.node.count_publishers(f'{robot.namespace}/image'), 'the camera to leave the graph')
         yield robot
