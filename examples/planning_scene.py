@@ -42,8 +42,11 @@ def collision_object(answer: GetMask.Response, margin: float) -> Any:
 
 
 def scene_with(item: Any, link: str, touch: list[str]) -> Any:
-    """Return a moveit_msgs/PlanningScene that adds an object, or attaches it to a link."""
-    from moveit_msgs.msg import AttachedCollisionObject, CollisionObject, PlanningScene
+    """Return a moveit_msgs/PlanningScene that adds an object, or attaches it to a link.
+
+    MoveIt itself removes the object from the world when it attaches it.
+    """
+    from moveit_msgs.msg import AttachedCollisionObject, PlanningScene
 
     scene = PlanningScene(is_diff=True)
     scene.robot_state.is_diff = True
@@ -53,8 +56,6 @@ def scene_with(item: Any, link: str, touch: list[str]) -> Any:
     scene.robot_state.attached_collision_objects = [
         AttachedCollisionObject(link_name=link, object=item, touch_links=touch or [link])
     ]
-    removed = CollisionObject(id=item.id, header=item.header, operation=CollisionObject.REMOVE)
-    scene.world.collision_objects = [removed]
     return scene
 
 

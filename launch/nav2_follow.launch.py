@@ -8,12 +8,14 @@ import sys
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
-from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, ExecuteProcess, IncludeLaunchDescription
+from launch import Action, LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, ExecuteProcess, IncludeLaunchDescription, OpaqueFunction
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 
 TRACKED = {  # arguments of track.launch.py → default, description
+    'name': ('xmem', 'Name of the node that tracks.'),
+    'namespace': ('', 'Namespace of the node, of goal_update and of the action navigate_to_pose of nav2.'),
     'image': ('image', 'Topic of the images.'),
     'depth_image': ('depth/image', 'Topic of the depth images, aligned to the images.'),
     'camera_info': ('depth/camera_info', 'Topic of the CameraInfo of the depth images.'),
@@ -21,10 +23,27 @@ TRACKED = {  # arguments of track.launch.py → default, description
 }
 
 
+def start_follower(context: LaunchContext) -> list[Action]:
+    """Create the follower, in the namespace of the tracker."""
+    given = {name: LaunchConfiguration(name).perform(context) for name in ('object', 'frame', 'name', 'namespace')}
+    namespace = f'/{given["namespace"].strip("/")}'.rstrip('/')
+    command = [
+        *(sys.executable, str(Path(get_package_share_directory('xmem_ros')) / 'examples' / 'nav2_follow.py')),
+        *('--name', given['object'], '--node', f'{namespace}/{given["name"]}', '--frame', given['frame']),
+        *(('--ros-args', '-r', f'__ns:={namespace}') if namespace else ()),
+    ]
+    return [ExecuteProcess(cmd=command, name='nav2_follow', output='screen', emulate_tty=True)]
+
+
 def generate_launch_description() -> LaunchDescription:
     share = Path(get_package_share_directory('xmem_ros'))
     arguments = [
         DeclareLaunchArgument('object', default_value='person', description='Name of the object to follow.'),
+        DeclareLaunchArgument(
+            'frame',
+            default_value='map',
+            description='Frame of the goals; depth.target_frame in params_file has to be the same.',
+        ),
         DeclareLaunchArgument(
             'params_file',
             default_value=str(share / 'config' / 'nav2_track.yaml'),
@@ -40,10 +59,4 @@ def generate_launch_description() -> LaunchDescription:
         PythonLaunchDescriptionSource(str(share / 'launch' / 'track.launch.py')),
         launch_arguments={name: LaunchConfiguration(name) for name in passed}.items(),
     )
-    follow = ExecuteProcess(
-        cmd=[sys.executable, str(share / 'examples' / 'nav2_follow.py'), '--name', LaunchConfiguration('object')],
-        name='nav2_follow',
-        output='screen',
-        emulate_tty=True,
-    )
-    return LaunchDescription([*arguments, track, follow])
+    return LaunchDescription([*arguments, track, OpaqueFunction(function=start_follower)])

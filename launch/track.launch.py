@@ -39,6 +39,7 @@ TOPICS = {
 SWITCH = ['', 'true', 'false', 'True', 'False']
 BOOL = SWITCH[1:]
 RESPAWN_DELAY_S = 2.0
+CONFIGURE_S = 600.0  # configuring loads the network and may compile it
 
 
 def value(context: LaunchContext, name: str) -> str:
@@ -118,17 +119,21 @@ def start_node(context: LaunchContext) -> list[Action]:
         for topic, name in TOPICS.items()
         if (target := value(context, f'{prefix}{name}'))
     ]
+    # launch_ros writes the overrides under the full name of a node with a name: here, of no node.
+    # Without one, it writes them under /**, for all nodes of the process.
+    named = {} if several else {'name': LaunchConfiguration('name')}
+    rename = ['-r', ['__node:=', LaunchConfiguration('name')]] if several else []
     kind = Node if several else LifecycleNode
     return [
         kind(
+            **named,
             package='xmem_ros',
             executable='xmem_node',
-            name=LaunchConfiguration('name'),
             namespace=LaunchConfiguration('namespace'),
             arguments=['--cameras', *several] if several else [],
             parameters=parameters,
             remappings=remappings,
-            ros_arguments=['--log-level', LaunchConfiguration('log_level')],
+            ros_arguments=['--log-level', LaunchConfiguration('log_level'), *rename],
             additional_env=profile_environment(Path(get_package_share_directory('xmem_ros'))),
             respawn=is_on(context, 'respawn'),
             respawn_delay=RESPAWN_DELAY_S,
@@ -143,16 +148,18 @@ def start_manager(context: LaunchContext) -> list[Action]:
     if not is_on(context, 'manager'):
         return []
     # Without bondpy the nodes have no bond. Other nodes, under their own manager, keep theirs.
-    bond_timeout = 4.0 if importlib.util.find_spec('bondpy') else 0.0
+    manager = {
+        'autostart': True,
+        'bond_timeout': 4.0 if importlib.util.find_spec('bondpy') else 0.0,
+        'service_timeout': CONFIGURE_S,
+    }
     return [
         Node(
             package='nav2_lifecycle_manager',
             executable='lifecycle_manager',
             name=f'lifecycle_manager_{value(context, "name")}{prefix and "_" + prefix.rstrip("_")}',
             namespace=namespace,
-            parameters=[
-                {'node_names': [value(context, 'name')], 'autostart': True, 'bond_timeout': bond_timeout},
-            ],
+            parameters=[{'node_names': [value(context, 'name')], **manager}],
             output='screen',
         )
         for namespace, prefix in trackers(context)

@@ -8,6 +8,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -18,14 +19,16 @@ from needs import require
 require('rclpy', 'xmem_ros.msg')
 
 import node_harness as robots
-from geometry_msgs.msg import Twist, TwistStamped
+from geometry_msgs.msg import Point, PoseStamped, Twist, TwistStamped, Vector3
 from node_harness import bounding_box, iou, mask_seed, wait_until
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from scene_files import rendered_scene
 from sensor_msgs.msg import Image, PointCloud2, PointField
 from std_srvs.srv import Trigger
 
+from xmem_ros.action import WaitVisible
 from xmem_ros.client import XMemClient
-from xmem_ros.msg import Seed, TrackedObjectArray
+from xmem_ros.msg import ObjectMotion, ObjectMotionArray, Seed, TrackedObjectArray
 
 EXAMPLES = Path(__file__).resolve().parents[2] / 'examples'
 SCENE = rendered_scene()
@@ -221,10 +224,6 @@ def test_an_example_reports_a_missing_node_without_a_traceback(tmp_path, monkeyp
 
 
 def test_the_goal_for_nav2_is_where_the_object_is_and_faces_where_it_goes():
-    from geometry_msgs.msg import Point, PoseStamped, Vector3
-
-    from xmem_ros.msg import ObjectMotion, ObjectMotionArray
-
     with robots.running({'autostart': False}) as robot:
         goals = robot.listen(PoseStamped, '/goal_update')
         motions = robot.node.create_publisher(ObjectMotionArray, '/other/motions', 10)
@@ -250,6 +249,115 @@ def test_the_goal_for_nav2_is_where_the_object_is_and_faces_where_it_goes():
             wait_until(lambda: goals[-1].pose.position.x == 4.0, 'the next goal')
             assert [goal.pose.position.x for goal in goals[heard:] if goal.pose.position.x != 3.0] == [4.0]
             assert goals[-1].pose.orientation.z == pytest.approx(0.5**0.5)  # it stands: as before
+
+
+def next_line(process):
+    """Return what an example prints next; ends it if it prints nothing."""
+    timer = threading.Timer(SLOW_S, process.kill)
+    timer.start()
+    try:
+        return process.stdout.readline()
+    finally:
+        timer.cancel()
+
+
+@pytest.fixture
+def nav2_package(tmp_path, monkeypatch):
+    """In place of nav2_msgs, a module whose NavigateToPose has the messages of WaitVisible."""
+    (tmp_path / 'nav2_msgs').mkdir()
+    (tmp_path / 'nav2_msgs' / '__init__.py').touch()
+    (tmp_path / 'nav2_msgs' / 'action.py').write_text(
+        'from xmem_ros.action import WaitVisible\n'
+        'class GoalKind(type):\n'
+        '    __call__ = lambda cls, pose, behavior_tree: WaitVisible.Goal(name=behavior_tree)\n'
+        '    __instancecheck__ = lambda cls, item: isinstance(item, WaitVisible.Goal)\n'
+        'class NavigateToPose(WaitVisible):\n'
+        "    Goal = GoalKind('Goal', (), {})\n"
+    )
+    monkeypatch.setenv('PYTHONPATH', os.pathsep.join([str(tmp_path), os.environ.get('PYTHONPATH', '')]))
+
+
+@contextlib.contextmanager
+def walker():
+    """A robot that publishes where a person is; yields it and a function that publishes once."""
+    robot = robots.Robot('/walk')
+    try:
+        motions = robot.node.create_publisher(ObjectMotionArray, '/walk/xmem/motions', 10)
+
+        def publish(frame='map'):
+            message = ObjectMotionArray(motions=[ObjectMotion(id=1, name='person', measured=True)])
+            message.header.frame_id = frame
+            motions.publish(message)
+
+        publish.matched = motions.get_subscription_count
+        yield robot, publish
+    finally:
+        robot.close()
+
+
+@pytest.mark.parametrize(
+    ('number', 'answered'),
+    [(signal.SIGINT, True), (signal.SIGTERM, True), (signal.SIGTERM, False)],
+    ids=['interrupted', 'terminated', 'terminated before nav2 answers'],
+)
+def test_the_follower_cancels_its_goal_at_the_end(nav2_package, number, answered):
+    asked, accepted, cancelled, answer = [], [], [], threading.Event()
+
+    def decide(goal):
+        asked.append(goal)
+        answer.wait(SLOW_S)
+        return GoalResponse.ACCEPT
+
+    def cancel(handle):
+        cancelled.append(handle)
+        return CancelResponse.ACCEPT
+
+    with walker() as (robot, publish):
+        server = ActionServer(
+            robot.node,
+            WaitVisible,
+            '/walk/navigate_to_pose',
+            lambda handle: WaitVisible.Result(),
+            goal_callback=decide,
+            handle_accepted_callback=accepted.append,
+            cancel_callback=cancel,
+        )
+        options = ['--node', robot.prefix, '--tree', 'follow.xml', '--ros-args', '-r', '__ns:=/walk']
+        with example('nav2_follow.py', *options) as process:
+            wait_until(lambda: (publish(), asked)[1], 'a goal', SLOW_S)
+            assert asked[0].name == 'follow.xml'
+            if answered:
+                answer.set()
+                wait_until(lambda: accepted, 'its acceptance')
+            process.send_signal(number)
+            time.sleep(0.5)  # for the signal to arrive before the answer
+            answer.set()
+            wait_until(lambda: cancelled, 'the cancellation')
+            assert process.wait(30) == 0
+        assert len(asked) == 1
+        server.destroy()
+
+
+def test_the_follower_takes_no_goal_from_another_frame():
+    with walker() as (robot, publish):
+        goals = robot.listen(PoseStamped, '/walk/goal_update')
+        options = ['--update-only', '--frame', 'odom', '--node', robot.prefix, '--ros-args', '-r', '__ns:=/walk']
+        with example('nav2_follow.py', *options) as process:
+            wait_until(publish.matched, 'its subscription', SLOW_S)
+            publish('camera_optical')
+            said = next_line(process)
+            assert "the objects are in the frame 'camera_optical', but --frame is 'odom'" in said
+            assert 'set the parameter depth.target_frame of /walk/xmem' in said
+            assert not goals
+            wait_until(lambda: (publish('odom'), goals)[1], 'a goal')
+            assert {goal.header.frame_id for goal in goals} == {'odom'}
+
+
+def test_the_follower_says_who_is_missing(nav2_package):
+    options = ['--node', '/nobody/xmem', '--tree', 'follow.xml', '--ros-args', '-r', '__ns:=/alone']
+    with example('nav2_follow.py', *options) as process:
+        assert 'nobody publishes /nobody/xmem/motions' in next_line(process)
+        assert 'there is no action /alone/navigate_to_pose' in next_line(process)
 
 
 @pytest.mark.parametrize(

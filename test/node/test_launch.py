@@ -139,6 +139,7 @@ def test_two_cameras_are_tracked_and_start_again_after_a_crash(tmp_path: Path, l
         'name:=tracker',
         'namespace:=robot',
         'device:=cpu',
+        'image_transport:=compressed',
         'respawn:=true',
     ]
     process = subprocess.Popen(
@@ -150,7 +151,7 @@ def test_two_cameras_are_tracked_and_start_again_after_a_crash(tmp_path: Path, l
     )
     try:
         for number in (1, 2):
-            for topic in ('/a/image', '/b/image'):
+            for topic in ('/a/image/compressed', '/b/image/compressed'):
                 deadline = time.monotonic() + START_S
                 while log.read_text().count(f'active: waiting for images on {topic}') < number:
                     assert process.poll() is None, log.read_text()
@@ -162,6 +163,40 @@ def test_two_cameras_are_tracked_and_start_again_after_a_crash(tmp_path: Path, l
                 os.kill(int(pids[-1]), signal.SIGKILL)
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(20) == 0
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def test_the_lifecycle_manager_waits_while_the_node_configures(tmp_path: Path, log: Path) -> None:
+    # In place of nav2's, a program that prints its parameters.
+    package = 'nav2_lifecycle_manager'
+    index = tmp_path / 'share' / 'ament_index' / 'resource_index' / 'packages'
+    program = tmp_path / 'lib' / package / 'lifecycle_manager'
+    for folder in (index, program.parent):
+        folder.mkdir(parents=True)
+    (index / package).touch()
+    program.write_text('#!/bin/sh\nfor part; do if [ -f "$part" ]; then cat "$part"; fi; done; echo all printed\n')
+    program.chmod(0o755)
+    path = os.pathsep.join([str(tmp_path), os.environ['AMENT_PREFIX_PATH']])
+    process = subprocess.Popen(
+        [sys.executable, '-c', LAUNCHER, str(LAUNCH_FILE), 'manager:=true', 'name:=tracker'],
+        stdout=log.open('w'),
+        stderr=subprocess.STDOUT,
+        env=os.environ | {'ROS_LOG_DIR': str(tmp_path), 'AMENT_PREFIX_PATH': path},
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + START_S
+        while 'all printed' not in log.read_text():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        assert 'service_timeout: 600.0' in log.read_text()
+        assert '- tracker' in log.read_text()
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(20)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)

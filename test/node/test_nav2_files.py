@@ -29,7 +29,7 @@ def test_the_launch_file_declares_its_arguments_with_descriptions():
 
     path = ROOT / 'launch' / 'nav2_follow.launch.py'
     declared = get_launch_description_from_python_launch_file(str(path)).get_launch_arguments()
-    own = ['object', 'params_file', 'image', 'depth_image', 'camera_info', 'web']
+    own = ['object', 'frame', 'params_file', 'name', 'namespace', 'image', 'depth_image', 'camera_info', 'web']
     assert [item.name for item in declared][: len(own)] == own  # those of track.launch.py follow
     assert all(item.description and item.default_value is not None for item in declared)
 

@@ -42,9 +42,9 @@ def allowed(kind: str, qualifier: str, namespace: str) -> list[str]:
     ]
 
 
-@pytest.fixture(scope='module')
-def running():
-    with robots.running(PARAMETERS) as robot:
+@pytest.fixture(scope='module', params=['raw', 'compressedDepth'])
+def running(request):
+    with robots.running(PARAMETERS | {'depth.image_transport': request.param}) as robot:
         wait_until(lambda: robot.node.count_publishers(f'{robot.prefix}/motions'), 'the topics')
         yield robot
 
