@@ -44,7 +44,8 @@ def test_the_camera_publishes_every_frame_at_the_clips_rate(tmp_path, listener):
         assert bytes(image.data) == frame.tobytes()
     stamps = np.array([stamp_of(image) for image in images])
     assert (np.diff(stamps) > 0).all()
-    assert (stamps[-1] - stamps[0]) / 1e9 == pytest.approx(19 / 10, abs=0.25)
+    # the median, since single images may wait for a busy machine
+    assert np.median(np.diff(stamps)) / 1e9 == pytest.approx(1 / 10, rel=0.2)
     logged = [line.split() for line in (tmp_path / 'stamps').read_text().splitlines()]
     assert logged == [[str(stamp), str(index)] for index, stamp in enumerate(stamps)]
 
