@@ -7,8 +7,9 @@ import os
 
 import pytest
 
+from xmem_ros.atomic import sha256_of
 from xmem_ros.data_files import parse_yaml, read_json, read_text, read_yaml
-from xmem_ros.engines.onnx_files import read_manifest, sha256_of
+from xmem_ros.engines.onnx_files import read_manifest
 from xmem_ros.errors import FrameError, ParameterError, SeedError, WeightsError
 from xmem_ros.media import read_image, read_mask
 from xmem_ros.training.data import read_data

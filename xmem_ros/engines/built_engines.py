@@ -15,7 +15,7 @@ from typing import Annotated
 import msgspec
 
 from xmem_ros import atomic
-from xmem_ros.engines.onnx_files import Digest, sha256_of
+from xmem_ros.engines.onnx_files import Digest
 from xmem_ros.errors import EngineError, OutputError
 from xmem_ros.weights.files import user_folder
 
@@ -40,7 +40,7 @@ def remove_unknown(cache: Path) -> None:
     known = _record()
     for path in sorted(cache.iterdir()):
         try:
-            if path.is_file() and not path.is_symlink() and sha256_of(path) in known:
+            if path.is_file() and not path.is_symlink() and atomic.sha256_of(path) in known:
                 continue
             if path.is_dir() and not path.is_symlink():
                 raise EngineError(f'{path}: is a folder, but an engine cache contains only files: remove it')
@@ -55,7 +55,11 @@ def remove_unknown(cache: Path) -> None:
 
 def note_built(cache: Path) -> None:
     """Record the content of an engine cache; without a record, TensorRT rebuilds it next time."""
-    built = {sha256_of(path): path.name for path in sorted(cache.iterdir()) if path.is_file() and not path.is_symlink()}
+    built = {
+        atomic.sha256_of(path): path.name
+        for path in sorted(cache.iterdir())
+        if path.is_file() and not path.is_symlink()
+    }
     known = _record()
     if set(built) <= set(known):
         return

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import logging
 import mmap
@@ -119,7 +118,7 @@ def find_damage(folder: Path, key: ExportKey) -> str:
             found = file.stat().st_size
             if found != entry.bytes:
                 return f'{entry.file} has {found} bytes instead of {entry.bytes}'
-            if sha256_of(file) != entry.sha256:
+            if atomic.sha256_of(file) != entry.sha256:
                 return f'{entry.file} was modified: its SHA-256 differs from the manifest'
             if found and (fault := _unchecked_content(file)):
                 return f'{entry.file} {fault}'
@@ -183,7 +182,7 @@ def write_manifest(folder: Path, key: ExportKey, models: dict[str, Any], **furth
     """
     for entry in models.values():
         path = folder / entry['file']
-        entry |= {'bytes': path.stat().st_size, 'sha256': sha256_of(path)}
+        entry |= {'bytes': path.stat().st_size, 'sha256': atomic.sha256_of(path)}
         _sync(path)
     work_folder.mark(folder)
     atomic.write_text(folder / MANIFEST, json.dumps({**key.described(), **further, 'models': models}, indent=2) + '\n')
@@ -214,15 +213,6 @@ def _exported_by(folder: Path) -> str:
         return str(read_json(folder / MANIFEST, EngineError).get('exported_by'))
     except (OSError, EngineError, AttributeError):
         return ''
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with atomic.open_regular(path) as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _sync(path: Path) -> None:

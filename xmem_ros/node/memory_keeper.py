@@ -7,8 +7,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from xmem_ros import atomic
 from xmem_ros.errors import MemoryFileMissingError, NodeFaultError, NodeInactiveError, ParameterError, XMemError
-from xmem_ros.stream.memory_files import memory_file, sha256_of
+from xmem_ros.stream.memory_files import memory_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,7 +77,7 @@ class MemoryKeeper:
 
         try:
             saved = snapshot.read(self._path, self._session.tracker.fingerprint)
-            digest = sha256_of(self._path)
+            digest = atomic.sha256_of(self._path)
             ids, labels = self._session.import_state(saved)
         except MemoryFileMissingError:
             self._log.info(f'load_on_start: there is no {self._path} yet; starting without objects')

@@ -12,6 +12,7 @@ from builtin_interfaces.msg import Time
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from sensor_msgs.msg import Image
 
+from xmem_ros import atomic
 from xmem_ros.conversions.images import image_from_array, stamp_ns
 from xmem_ros.conversions.seeds import read_candidates, read_seeds, replayable
 from xmem_ros.errors import (
@@ -26,7 +27,7 @@ from xmem_ros.errors import (
 from xmem_ros.outside_text import for_log
 from xmem_ros.srv import HoldImage, LoadMemory, PreviewSeed, RemoveObjects, ResetTracker, SaveMemory, SeedObjects
 from xmem_ros.stream.history import HOLD_S
-from xmem_ros.stream.memory_files import memory_file, sha256_of
+from xmem_ros.stream.memory_files import memory_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -249,7 +250,7 @@ class Services:
         session = pipeline.session
         path = memory_file(self._node.parameters.memory_folder, request.name)
         saved = snapshot.read(path, session.tracker.fingerprint)
-        digest = sha256_of(path)
+        digest = atomic.sha256_of(path)
 
         def load() -> tuple[list[int], list[int]]:
             loaded = session.import_state(saved)

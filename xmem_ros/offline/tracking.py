@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xmem_ros import atomic
 from xmem_ros.conversions.seeds import ObjectSeed, read_seeds
 from xmem_ros.errors import (
     BagError,
@@ -31,7 +32,7 @@ from xmem_ros.recordings.recording import Fault
 from xmem_ros.recordings.seed_plan import describe_choices, resolve
 from xmem_ros.stream.frame import Frame
 from xmem_ros.stream.history import History
-from xmem_ros.stream.memory_files import memory_file, sha256_of
+from xmem_ros.stream.memory_files import memory_file
 from xmem_ros.stream.session import TrackingSession
 from xmem_ros.stream.setup import make_tracker
 
@@ -314,7 +315,7 @@ class _TrackerHost:
 
         path = memory_file(self._folder, file.name)
         saved = snapshot.read(path, self._tracker.fingerprint)
-        if sha256_of(path) != file.sha256:
+        if atomic.sha256_of(path) != file.sha256:
             raise MemoryFileMismatchError(f'{path} is not the file that was loaded; give that one (memory_folder)')
         ids, _ = self._tracking.import_state(saved)
         if tuple(ids) != file.ids:

@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import stat
 from pathlib import Path
 
-from xmem_ros import atomic
 from xmem_ros.errors import MemoryFileNameError, ParameterError, quoted, summary_of
 
 SUFFIX = '.safetensors'
@@ -59,12 +57,3 @@ def memory_file(parameter: str, name: str) -> Path:
     if path.is_symlink():
         raise MemoryFileNameError(f'{path} is a link; only plain files are allowed: remove it, or use another name')
     return path
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a memory file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with atomic.open_regular(path) as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -6,7 +6,6 @@ A lock file in the cache pins each file's size and, after the first download, it
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -71,7 +70,7 @@ def fetch(name: str, *, progress: bool = True) -> Path:
             'SHA-256 %s is pinned in %s, and later downloads must match it',
             weights.file,
             ', without encryption' if source(weights).startswith('http://') else '',
-            sha256(target),
+            atomic.sha256_of(target),
             folder / LOCK,
         )
     return target
@@ -120,7 +119,7 @@ def check(
     pinned = lock.get(weights.file)
     if path.stat().st_size > weights.most_bytes:
         raise WeightsError(f'{path}: too large for {weights.file} ({path.stat().st_size} bytes); remove it')
-    found: dict[str, Any] = {'bytes': path.stat().st_size, 'sha256': sha256(path)}
+    found: dict[str, Any] = {'bytes': path.stat().st_size, 'sha256': atomic.sha256_of(path)}
     try:
         if pinned and any(pinned.get(key, found[key]) != found[key] for key in found):
             raise WeightsError(
@@ -160,15 +159,6 @@ def _is_pin(given: Any) -> bool:
         and isinstance(given.get('sha256', ''), str)
         and given.get('bytes', 1) > 0
     )
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open('rb') as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _pin(weights: OfficialWeights, found: dict[str, Any]) -> None:
